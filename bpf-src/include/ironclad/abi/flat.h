@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The flat table: longest-prefix match without pointers, compiled in user space and read-only here.
+ *
+ * One array map of 64-byte cells (one cache line each) holds everything. A lookup follows 32-bit
+ * references. The top two bits of a reference are its kind, the other 30 an index:
+ *
+ *   leaf    index of an entry; 0 is "no prefix covers this address"
+ *   runs    index of a half cell (32 bytes): a node of at most six runs of equal references
+ *   bitmap  index of a cell: a node of up to 256 runs, its references stored in rows of cells
+ *   skip    index of a half cell: compares many bits at once where the tree would be one long path
+ *
+ * A node decides eight bits of the address. A root decides the first sixteen by direct index:
+ * 65,536 references in 4,096 cells.
+ */
+#ifndef IRONCLAD_ABI_FLAT_H
+#define IRONCLAD_ABI_FLAT_H
+
+enum ic_flat {
+	IC_FLAT_KIND_LEAF = 0,
+	IC_FLAT_KIND_RUNS = 1,
+	IC_FLAT_KIND_BITMAP = 2,
+	IC_FLAT_KIND_SKIP = 3,
+	IC_FLAT_KIND_SHIFT = 30,
+	IC_FLAT_INDEX_MASK = 0x3fffffff,
+	IC_FLAT_ROOT_CELLS = 4096,
+	IC_FLAT_RUNS_MAX = 6,
+};
+
+/* A cell as sixteen references: rows of roots and of bitmap nodes' values. */
+struct ic_flat_row {
+	__u32 ref[16];
+};
+_Static_assert(sizeof(struct ic_flat_row) == 64, "ABI");
+
+/*
+ * Half a cell. `starts` holds seven lanes of nine bits, lane 0 lowest: the first byte value of run
+ * i + 1, or 256 where there is no such run. The number of lanes at or below a byte is its run.
+ */
+struct ic_flat_runs {
+	__u64 starts;
+	__u32 ref[6];
+};
+_Static_assert(sizeof(struct ic_flat_runs) == 32, "ABI");
+
+/*
+ * A cell. Bit b of `starts` is set where byte value b begins a run (bit 0 never is); the number of
+ * set bits at or below a byte is its run. `rank[w]` counts the set bits in the words before w.
+ * The reference of run r is word `base + r` of the map seen as an array of 32-bit words.
+ */
+struct ic_flat_bitmap {
+	__u64 starts[4];
+	__u8 rank[4];
+	__u32 base;
+	__u64 _pad[3];
+};
+_Static_assert(sizeof(struct ic_flat_bitmap) == 64, "ABI");
+
+/*
+ * Half a cell. Where `(address ^ key) & mask` is zero the walk goes on at `hit`, whose next byte is
+ * number `depth` of the address; elsewhere `miss`, a leaf, is the answer. `key` and `mask` are the
+ * 64 bits of the address from byte `from` on, as a number.
+ */
+struct ic_flat_skip {
+	__u64 key;
+	__u64 mask;
+	__u32 hit;
+	__u32 miss;
+	__u8 from;
+	__u8 depth;
+	__u8 _pad[6];
+};
+_Static_assert(sizeof(struct ic_flat_skip) == 32, "ABI");
+
+/* Any cell. */
+union ic_flat_cell {
+	struct ic_flat_row row;
+	struct ic_flat_bitmap bitmap;
+	struct ic_flat_runs runs[2];
+	struct ic_flat_skip skip[2];
+};
+_Static_assert(sizeof(union ic_flat_cell) == 64, "ABI");
+
+#endif
