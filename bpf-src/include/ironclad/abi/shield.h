@@ -8,6 +8,7 @@
 enum ic_limit {
 	IC_GATEWAYS_MAX = 8,  /* per family */
 	IC_SLOTS = 2,         /* the policy in force and the one before or after it */
+	IC_RULES_MAX = 1024,  /* rules with counters of their own */
 	IC_MASKS_MAX = 32,    /* distinct shapes of tuples in one policy */
 	IC_EXT_MAX = 8,       /* IPv6 extension headers followed in one packet */
 	IC_VLAN_MAX = 2,

@@ -1,0 +1,169 @@
+//! Audit records: what was done to the kernel, by whom the agent is, one record per action.
+//!
+//! Every load, attach, pin, unpin, map write and policy swap passes an [`Action`] to the
+//! [`AuditSink`] that the embedder chose.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What was done. The names are those of the field's own: program, map, link, pin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AuditAction {
+    /// A program was loaded after its instructions were audited.
+    Load {
+        /// The program's name.
+        program: String,
+        /// The kernel's tag over its instructions, in hexadecimal.
+        tag: String,
+        /// Instructions as audited.
+        instructions: u32,
+    },
+    /// A program was refused before it reached the kernel, or by the kernel.
+    Refuse {
+        /// The program's name.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// A program was attached to a hook.
+    Attach {
+        /// The program's name.
+        program: String,
+        /// The hook, e.g. `xdp`.
+        hook: String,
+        /// The interface.
+        interface: String,
+        /// How, e.g. `native`.
+        mode: String,
+    },
+    /// A program was detached.
+    Detach {
+        /// The hook.
+        hook: String,
+        /// The interface.
+        interface: String,
+    },
+    /// A running link got another program.
+    Replace {
+        /// The new program's name.
+        program: String,
+        /// The hook.
+        hook: String,
+        /// The interface.
+        interface: String,
+    },
+    /// A map, program or link was pinned.
+    Pin {
+        /// What.
+        object: String,
+        /// Where in bpffs.
+        path: String,
+    },
+    /// A pin was removed.
+    Unpin {
+        /// Where in bpffs.
+        path: String,
+    },
+    /// What an earlier agent had pinned was taken over.
+    Adopt {
+        /// The pin directory.
+        path: String,
+        /// The policy in force, in hexadecimal.
+        policy: String,
+    },
+    /// A map was written.
+    MapWrite {
+        /// The map's name.
+        map: String,
+        /// How many elements.
+        elements: u64,
+        /// What for.
+        purpose: String,
+    },
+    /// Another policy came into force.
+    Swap {
+        /// The generation's number.
+        generation: u64,
+        /// The policy, in hexadecimal.
+        policy: String,
+        /// For how long without confirmation, in milliseconds; none where it is final.
+        provisional_ms: Option<u64>,
+    },
+    /// A provisional policy was confirmed.
+    Confirm {
+        /// The generation's number.
+        generation: u64,
+    },
+    /// The previous policy came back, by the deadline or by request.
+    Revert {
+        /// The generation's number that is in force again.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where audit records go. Called from whatever thread acts, so it must not block for long.
+///
+/// # Errors
+/// An error stops the action that was to be recorded, where it has not happened yet; where it has,
+/// the error is returned to the caller with the action done.
+pub trait AuditSink: Send + Sync {
+    /// Records one action of an instance.
+    ///
+    /// # Errors
+    /// Where the record could not be kept.
+    fn record(&self, instance: &str, action: &AuditAction) -> Result<(), AuditError>;
+}
+
+/// An audit record could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("audit record not kept: {0}")]
+pub struct AuditError(pub String);
+
+/// Keeps no record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoAudit;
+
+impl AuditSink for NoAudit {
+    fn record(&self, _instance: &str, _action: &AuditAction) -> Result<(), AuditError> {
+        Ok(())
+    }
+}
+
+impl fmt::Display for AuditAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load { program, tag, instructions } => {
+                write!(f, "load {program} (tag {tag}, {instructions} instructions)")
+            }
+            Self::Refuse { program, reason } => write!(f, "refuse {program}: {reason}"),
+            Self::Attach { program, hook, interface, mode } => {
+                write!(f, "attach {program} to {hook} of {interface} ({mode})")
+            }
+            Self::Detach { hook, interface } => write!(f, "detach {hook} of {interface}"),
+            Self::Replace { program, hook, interface } => {
+                write!(f, "replace by {program} on {hook} of {interface}")
+            }
+            Self::Pin { object, path } => write!(f, "pin {object} at {path}"),
+            Self::Unpin { path } => write!(f, "unpin {path}"),
+            Self::Adopt { path, policy } => write!(f, "adopt {path} (policy {policy})"),
+            Self::MapWrite { map, elements, purpose } => {
+                write!(f, "write {elements} elements of {map}: {purpose}")
+            }
+            Self::Swap { generation, policy, provisional_ms: None } => {
+                write!(f, "swap to generation {generation} (policy {policy})")
+            }
+            Self::Swap { generation, policy, provisional_ms: Some(ms) } => {
+                write!(f, "swap to generation {generation} (policy {policy}) for {ms} ms")
+            }
+            Self::Confirm { generation } => write!(f, "confirm generation {generation}"),
+            Self::Revert { generation, reason } => {
+                write!(f, "revert to generation {generation}: {reason}")
+            }
+        }
+    }
+}
