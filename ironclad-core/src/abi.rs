@@ -20,6 +20,13 @@ pub const ACTION_DROP: u8 = 1;
 /// [`Entry::action`]: allow.
 pub const ACTION_ALLOW: u8 = 2;
 
+/// What holds the address sets of one family: nothing.
+pub const BACKEND_NONE: u8 = 0;
+/// What holds the address sets of one family: the flat table.
+pub const BACKEND_FLAT: u8 = 1;
+/// What holds the address sets of one family: the kernel's `LPM_TRIE`.
+pub const BACKEND_LPM: u8 = 2;
+
 /// [`ShieldEvent::verdict`]: the packet goes on.
 pub const VERDICT_PASS: u8 = 0;
 /// [`ShieldEvent::verdict`]: the packet is dropped.
@@ -243,10 +250,10 @@ const _: () = assert!(size_of::<EventHeader>() == 16);
 )]
 #[repr(C)]
 pub struct FlatRuns {
-    /// Seven lanes of nine bits, lane 0 lowest: the first byte value of run i + 1, 256 where there is none.
-    pub starts: u64,
     /// The references of the runs.
     pub refs: [u32; 6],
+    /// Seven lanes of nine bits, lane 0 lowest: the first byte value of run i + 1, 256 where there is none.
+    pub starts: u64,
 }
 const _: () = assert!(size_of::<FlatRuns>() == 32);
 
@@ -274,7 +281,7 @@ const _: () = assert!(size_of::<FlatBitmap>() == 64);
 )]
 #[repr(C)]
 pub struct FlatSkip {
-    /// Bits of the address from byte `from` on, as a number.
+    /// 64 bits of the address as a number.
     pub key: u64,
     /// The bits of `key` that count.
     pub mask: u64,
@@ -282,13 +289,10 @@ pub struct FlatSkip {
     pub hit: u32,
     /// The leaf elsewhere.
     pub miss: u32,
-    /// Byte of the address where `key` begins.
-    pub from: u8,
+    /// 0: the first 64 bits of the address (IPv4: its upper half); 1: the last 64 of an IPv6 address.
+    pub low: u32,
     /// Byte of the address that `hit` decides.
-    pub depth: u8,
-    /// Zero.
-    #[doc(hidden)]
-    pub _pad: [u8; 6],
+    pub depth: u32,
 }
 const _: () = assert!(size_of::<FlatSkip>() == 32);
 
@@ -358,17 +362,19 @@ const _: () = assert!(size_of::<TupleKey>() == 40);
 )]
 #[repr(C)]
 pub struct TupleVal {
-    /// Packets that it decided.
+    /// Packets that it decided or reported.
     pub packets: u64,
-    /// Slot of the rule.
+    /// Slot of the deciding rule.
     pub rule: u16,
+    /// Slot of the reporting rule, where `log` is 1.
+    pub log_rule: u16,
     /// [`ACTION_DROP`], [`ACTION_ALLOW`] or [`ACTION_NONE`].
     pub action: u8,
     /// 1 where packets are reported too.
     pub log: u8,
     /// Zero.
     #[doc(hidden)]
-    pub _pad: [u8; 4],
+    pub _pad: [u8; 2],
 }
 const _: () = assert!(size_of::<TupleVal>() == 16);
 

@@ -36,10 +36,11 @@ _Static_assert(sizeof(struct ic_flat_row) == 64, "ABI");
 /*
  * Half a cell. `starts` holds seven lanes of nine bits, lane 0 lowest: the first byte value of run
  * i + 1, or 256 where there is no such run. The number of lanes at or below a byte is its run.
+ * With `ref` first, whatever three bits index stays within the half cell.
  */
 struct ic_flat_runs {
-	__u64 starts;
 	__u32 ref[6];
+	__u64 starts;
 };
 _Static_assert(sizeof(struct ic_flat_runs) == 32, "ABI");
 
@@ -57,18 +58,18 @@ struct ic_flat_bitmap {
 _Static_assert(sizeof(struct ic_flat_bitmap) == 64, "ABI");
 
 /*
- * Half a cell. Where `(address ^ key) & mask` is zero the walk goes on at `hit`, whose next byte is
- * number `depth` of the address; elsewhere `miss`, a leaf, is the answer. `key` and `mask` are the
- * 64 bits of the address from byte `from` on, as a number.
+ * Half a cell. `key` and `mask` are 64 bits of the address as a number: the first 64 (an IPv4
+ * address is the upper half of them) or, where `low` is 1, the last 64 of an IPv6 address. Where
+ * `(address ^ key) & mask` is zero the walk goes on at `hit`, which decides byte `depth` of the
+ * address; elsewhere `miss`, a leaf, is the answer.
  */
 struct ic_flat_skip {
 	__u64 key;
 	__u64 mask;
 	__u32 hit;
 	__u32 miss;
-	__u8 from;
-	__u8 depth;
-	__u8 _pad[6];
+	__u32 low;
+	__u32 depth;
 };
 _Static_assert(sizeof(struct ic_flat_skip) == 32, "ABI");
 

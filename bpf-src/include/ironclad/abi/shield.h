@@ -20,6 +20,13 @@ enum ic_action {
 	IC_ACTION_ALLOW = 2,
 };
 
+/* What holds the address sets of one family. */
+enum ic_backend {
+	IC_BACKEND_NONE = 0,
+	IC_BACKEND_FLAT = 1,
+	IC_BACKEND_LPM = 2,
+};
+
 /* Why a packet got its verdict. Every packet counts under exactly one reason. */
 enum ic_reason {
 	IC_REASON_DEFAULT = 0,     /* nothing matched: the default action */
@@ -47,6 +54,8 @@ enum ic_reason {
 	IC_REASON_L4_HEADER = 21,  /* the transport header contradicts itself or the packet's length */
 	IC_REASON_ARP_SHORT = 22,  /* an ARP packet is cut off */
 	IC_REASON_MAX = 23,
+	/* Counters: that of a reason and a verdict is number 2 * reason + verdict. */
+	IC_REASON_CELLS = 46,
 };
 
 /* Losses and failures that are nobody's verdict. */
@@ -87,8 +96,8 @@ enum ic_tuple_kind {
 
 /* Addresses in network byte order; IPv4 in the first four bytes, the others zero. */
 struct ic_tuple_key {
-	__u8 src[16];
-	__u8 dst[16];
+	__u64 src[2];
+	__u64 dst[2];
 	__u16 dport; /* network byte order; 0 where any */
 	__u8 proto;  /* 0 where any */
 	__u8 kind;   /* enum ic_tuple_kind */
@@ -99,9 +108,10 @@ _Static_assert(sizeof(struct ic_tuple_key) == 40, "ABI");
 struct ic_tuple_val {
 	__u64 packets;
 	__u16 rule;
+	__u16 log_rule;
 	__u8 action; /* enum ic_action */
 	__u8 log;
-	__u8 _pad[4];
+	__u8 _pad[2];
 };
 _Static_assert(sizeof(struct ic_tuple_val) == 16, "ABI");
 

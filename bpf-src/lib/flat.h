@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Lookup in the flat table of include/ironclad/abi/flat.h. */
+#ifndef IRONCLAD_LIB_FLAT_H
+#define IRONCLAD_LIB_FLAT_H
+
+#include "packet.h"
+
+/* Sized at load. Filled through a mapping, then frozen. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, union ic_flat_cell);
+} ic_flat SEC(".maps");
+
+/* Index of the first cell of each root. */
+const volatile __u32 ic_cfg_flat_root4 = 0;
+const volatile __u32 ic_cfg_flat_root6 = 0;
+
+IC_INLINE const union ic_flat_cell *ic_flat_cell(__u32 index)
+{
+	return bpf_map_lookup_elem(&ic_flat, &index);
+}
+
+IC_INLINE __u32 ic_flat_word(__u32 word)
+{
+	const union ic_flat_cell *cell = ic_flat_cell(word >> 4);
+
+	return cell ? cell->row.ref[word & 15] : 0;
+}
+
+/*
+ * Seven comparisons at once: each lane is 256 + byte − start, whose bit 8 tells whether the run
+ * has begun. The multiplication adds those bits up in the top lane.
+ */
+IC_INLINE __u32 ic_flat_runs(__u32 index, __u32 byte)
+{
+	const __u64 ones = 0x0040201008040201;
+	const union ic_flat_cell *cell = ic_flat_cell(index >> 1);
+	const struct ic_flat_runs *runs;
+	__u64 begun;
+
+	if (!cell)
+		return 0;
+	runs = &cell->runs[index & 1];
+	begun = ((byte + 256) * ones - runs->starts) >> 8 & ones;
+	/* Three bits of index stay within the half cell. */
+	return ((const __u32 *)runs)[begun * ones >> 54 & 7];
+}
+
+IC_INLINE __u32 ic_popcount(__u64 x)
+{
+	x -= x >> 1 & 0x5555555555555555;
+	x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+	x = x + (x >> 4) & 0x0f0f0f0f0f0f0f0f;
+	return x * 0x0101010101010101 >> 56;
+}
+
+IC_INLINE __u32 ic_flat_bitmap(__u32 index, __u32 byte)
+{
+	const union ic_flat_cell *cell = ic_flat_cell(index);
+	const struct ic_flat_bitmap *map;
+	__u32 word = byte >> 6 & 3;
+
+	if (!cell)
+		return 0;
+	map = &cell->bitmap;
+	return ic_flat_word(map->base + map->rank[word] +
+			    ic_popcount(map->starts[word] & ((__u64)2 << (byte & 63)) - 1));
+}
+
+/* The entry that covers an IPv4 address, 0 for none. */
+IC_INLINE __u32 ic_flat_lookup4(__u32 addr_be)
+{
+	__u32 addr = bpf_ntohl(addr_be), depth = 2, ref, i;
+
+	ref = ic_flat_word(ic_cfg_flat_root4 * 16 + (addr >> 16));
+#pragma unroll
+	for (i = 0; i < 2; i++) {
+		__u32 kind = ref >> IC_FLAT_KIND_SHIFT, index = ref & IC_FLAT_INDEX_MASK;
+		__u32 byte = addr >> (24 - 8 * depth & 31) & 0xff;
+
+		if (kind == IC_FLAT_KIND_LEAF)
+			return ref;
+		if (kind == IC_FLAT_KIND_SKIP) {
+			const union ic_flat_cell *cell = ic_flat_cell(index >> 1);
+			const struct ic_flat_skip *skip;
+
+			if (!cell)
+				return 0;
+			skip = &cell->skip[index & 1];
+			if (((__u64)addr << 32 ^ skip->key) & skip->mask)
+				return skip->miss;
+			ref = skip->hit;
+		} else if (kind == IC_FLAT_KIND_RUNS) {
+			ref = ic_flat_runs(index, byte);
+		} else {
+			ref = ic_flat_bitmap(index, byte);
+		}
+		depth = 3;
+	}
+	return ref >> IC_FLAT_KIND_SHIFT == IC_FLAT_KIND_LEAF ? ref : 0;
+}
+
+/* The entry that covers an IPv6 address, 0 for none. Address as two halves in network byte order. */
+IC_INLINE __u32 ic_flat_lookup6(const union ic_addr *src)
+{
+	__u64 high = bpf_be64_to_cpu(src->half[0]), low = bpf_be64_to_cpu(src->half[1]);
+	__u32 depth = 2, ref, i;
+
+	ref = ic_flat_word(ic_cfg_flat_root6 * 16 + (__u32)(high >> 48));
+	for (i = 0; i < 16; i++) {
+		__u32 kind = ref >> IC_FLAT_KIND_SHIFT, index = ref & IC_FLAT_INDEX_MASK;
+		__u64 half = depth & 8 ? low : high;
+		__u32 byte = half >> (56 - 8 * (depth & 7)) & 0xff;
+
+		if (kind == IC_FLAT_KIND_LEAF)
+			return ref;
+		depth++;
+		if (kind == IC_FLAT_KIND_SKIP) {
+			const union ic_flat_cell *cell = ic_flat_cell(index >> 1);
+			const struct ic_flat_skip *skip;
+
+			if (!cell)
+				return 0;
+			skip = &cell->skip[index & 1];
+			half = skip->low ? low : high;
+			if ((half ^ skip->key) & skip->mask)
+				return skip->miss;
+			ref = skip->hit;
+			depth = skip->depth;
+		} else if (kind == IC_FLAT_KIND_RUNS) {
+			ref = ic_flat_runs(index, byte);
+		} else {
+			ref = ic_flat_bitmap(index, byte);
+		}
+	}
+	return ref >> IC_FLAT_KIND_SHIFT == IC_FLAT_KIND_LEAF ? ref : 0;
+}
+
+#endif

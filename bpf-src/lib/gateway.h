@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The gateway bypass: addresses that no policy ever blocks. */
+#ifndef IRONCLAD_LIB_GATEWAY_H
+#define IRONCLAD_LIB_GATEWAY_H
+
+#include "packet.h"
+#include "shared.h"
+
+/*
+ * The agent writes the set that is not in force and then changes `gateways_active`. It does not
+ * write again before every packet that might read the former set is done.
+ */
+IC_INLINE bool ic_gateway_is(const struct ic_packet *packet)
+{
+	const struct ic_gateways *set =
+		IC_READ_ONCE(ic_state.gateways_active) & 1 ? &ic_state.gateways[1] : &ic_state.gateways[0];
+	__u32 count, i;
+
+	if (packet->family == IC_TUPLE_V4) {
+		__u32 src = packet->src.word[0];
+
+		count = IC_READ_ONCE(set->count4);
+		for (i = 0; i < IC_GATEWAYS_MAX; i++) {
+			if (i >= count)
+				break;
+			if (set->addr4[i] == src)
+				return true;
+		}
+		return false;
+	}
+	count = IC_READ_ONCE(set->count6);
+	for (i = 0; i < IC_GATEWAYS_MAX; i++) {
+		if (i >= count)
+			break;
+		if (set->addr6[i][0] == packet->src.half[0] && set->addr6[i][1] == packet->src.half[1])
+			return true;
+	}
+	return false;
+}
+
+#endif

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From a frame to addresses, protocol and ports. Each step advances the cursor and returns
+ * IC_PARSE_OK or the reason why the packet needs no policy: it is malformed, or not IP.
+ */
+#ifndef IRONCLAD_LIB_PARSE_H
+#define IRONCLAD_LIB_PARSE_H
+
+#include "packet.h"
+
+enum {
+	IC_ETH_P_IP = 0x0800,
+	IC_ETH_P_ARP = 0x0806,
+	IC_ETH_P_8021Q = 0x8100,
+	IC_ETH_P_IPV6 = 0x86dd,
+	IC_ETH_P_8021AD = 0x88a8,
+
+	IC_PROTO_HOPOPTS = 0,
+	IC_PROTO_ICMP = 1,
+	IC_PROTO_TCP = 6,
+	IC_PROTO_UDP = 17,
+	IC_PROTO_DCCP = 33,
+	IC_PROTO_ROUTING = 43,
+	IC_PROTO_FRAGMENT = 44,
+	IC_PROTO_AH = 51,
+	IC_PROTO_ICMPV6 = 58,
+	IC_PROTO_NONE = 59,
+	IC_PROTO_DSTOPTS = 60,
+	IC_PROTO_SCTP = 132,
+	IC_PROTO_MH = 135,
+	IC_PROTO_UDPLITE = 136,
+	IC_PROTO_HIP = 139,
+	IC_PROTO_SHIM6 = 140,
+
+	IC_IP4_MORE = 0x2000,
+	IC_IP4_OFFSET = 0x1fff,
+	IC_IP6_MORE = 0x0001,
+	IC_IP6_OFFSET = 0xfff8,
+
+	IC_ND_FIRST = 133, /* router solicitation */
+	IC_ND_LAST = 137,  /* redirect */
+	IC_ND_HOPS = 255,  /* RFC 4861: never forwarded */
+};
+
+/*
+ * Where a parser stands. The place is a number, not a pointer: paths that differ only in what they
+ * have skipped look alike to the verifier, which then follows one of them.
+ */
+struct ic_cursor {
+	void *data;
+	void *end;
+	__u32 off;    /* bytes from `data` on */
+	__u32 left;   /* bytes that the IP header still promises from `off` on */
+	__u16 proto;  /* ethertype in network byte order */
+	__u8 hops;    /* IPv6 hop limit */
+	__u8 partial; /* the first fragment of several: later ones carry the rest */
+};
+
+/* Link layer, IPv6 header and IC_EXT_MAX extension headers of 2,048 bytes take less. */
+enum { IC_OFF_MAX = 0x47ff };
+
+IC_INLINE void *ic_cursor_at(const struct ic_cursor *cur)
+{
+	return cur->data + (cur->off > IC_OFF_MAX ? IC_OFF_MAX : cur->off);
+}
+
+struct ic_eth {
+	__u8 dst[6];
+	__u8 src[6];
+	__u16 proto;
+};
+
+struct ic_vlan {
+	__u16 tci;
+	__u16 proto;
+};
+
+/* ARP for IPv4 over Ethernet. */
+enum { IC_ARP_LEN = 28 };
+
+IC_INLINE __u32 ic_parse_eth(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	struct ic_eth *eth = cur->data;
+	int i;
+
+	if ((void *)(eth + 1) > cur->end)
+		return IC_REASON_ETH_SHORT;
+	cur->off = sizeof(*eth);
+	cur->proto = eth->proto;
+#pragma unroll
+	for (i = 0; i < IC_VLAN_MAX + 1; i++) {
+		struct ic_vlan *vlan = ic_cursor_at(cur);
+
+		if (cur->proto != bpf_htons(IC_ETH_P_8021Q) && cur->proto != bpf_htons(IC_ETH_P_8021AD))
+			break;
+		if (i == IC_VLAN_MAX)
+			return IC_REASON_VLAN_DEEP;
+		if ((void *)(vlan + 1) > cur->end)
+			return IC_REASON_VLAN_SHORT;
+		packet->vlan[i] = bpf_ntohs(vlan->tci) & 0xfff;
+		cur->proto = vlan->proto;
+		cur->off += sizeof(*vlan);
+	}
+	return IC_PARSE_OK;
+}
+
+/*
+ * A fragment's offset and length in bytes. RFC 3128: one that begins eight bytes into a TCP segment
+ * would rewrite the ports' flags after a filter has seen them.
+ */
+IC_INLINE bool ic_fragment_is_sane(__u32 offset, __u32 len, __u8 proto)
+{
+	if (!offset)
+		return true;
+	return len && offset + len <= 65535 && !(proto == IC_PROTO_TCP && offset == 8);
+}
+
+IC_INLINE __u32 ic_parse_ip4(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	struct iphdr *ip = ic_cursor_at(cur);
+	__u32 header, total, fragment;
+
+	if ((void *)(ip + 1) > cur->end)
+		return IC_REASON_IP4_SHORT;
+	header = (*(__u8 *)ip & 0xf) * 4;
+	total = bpf_ntohs(ip->tot_len);
+	if (*(__u8 *)ip >> 4 != 4 || header < sizeof(*ip) || total < header)
+		return IC_REASON_IP4_HEADER;
+	if ((void *)ip + header > cur->end)
+		return IC_REASON_IP4_SHORT;
+	if ((void *)ip + total > cur->end)
+		return IC_REASON_IP4_LENGTH;
+	packet->family = IC_TUPLE_V4;
+	packet->src.word[0] = ip->saddr;
+	packet->dst.word[0] = ip->daddr;
+	packet->proto = ip->protocol;
+	cur->left = total - header;
+	cur->off += header;
+	fragment = bpf_ntohs(ip->frag_off);
+	if (fragment & (IC_IP4_MORE | IC_IP4_OFFSET)) {
+		__u32 offset = (fragment & IC_IP4_OFFSET) * 8;
+
+		packet->flags |= IC_SHIELD_EV_FRAGMENT;
+		cur->partial = 1;
+		if (offset)
+			packet->flags |= IC_SHIELD_EV_LATER_FRAGMENT;
+		if (!ic_fragment_is_sane(offset, cur->left, packet->proto))
+			return IC_REASON_FRAGMENT;
+	}
+	return IC_PARSE_OK;
+}
+
+/* The fixed header alone: addresses are known, extension headers follow. */
+IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	struct ipv6hdr *ip = ic_cursor_at(cur);
+
+	if ((void *)(ip + 1) > cur->end)
+		return IC_REASON_IP6_SHORT;
+	if (*(__u8 *)ip >> 4 != 6)
+		return IC_REASON_IP6_HEADER;
+	cur->left = bpf_ntohs(ip->payload_len);
+	cur->off += sizeof(*ip);
+	if ((void *)(ip + 1) + cur->left > cur->end)
+		return IC_REASON_IP6_LENGTH;
+	packet->family = IC_TUPLE_V6;
+	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
+	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
+	packet->proto = ip->nexthdr;
+	cur->hops = ip->hop_limit;
+	return IC_PARSE_OK;
+}
+
+struct ic_ext {
+	__u8 next;
+	__u8 len;
+	__u16 fragment; /* of a fragment header */
+	__u32 id;
+};
+
+/* How an extension header says its length, by protocol; 0 where the protocol is none. */
+enum ic_ext_kind {
+	IC_EXT_EIGHTS = 1, /* (len + 1) * 8 bytes */
+	IC_EXT_FOURS = 2,  /* (len + 2) * 4 bytes */
+	IC_EXT_FIXED = 3,  /* eight bytes */
+};
+
+/* A table instead of a switch: one path for the verifier. */
+const volatile __u8 ic_cfg_parse_ext[256] = {
+	[IC_PROTO_HOPOPTS] = IC_EXT_EIGHTS, [IC_PROTO_ROUTING] = IC_EXT_EIGHTS,
+	[IC_PROTO_FRAGMENT] = IC_EXT_FIXED, [IC_PROTO_AH] = IC_EXT_FOURS,
+	[IC_PROTO_DSTOPTS] = IC_EXT_EIGHTS, [IC_PROTO_MH] = IC_EXT_EIGHTS,
+	[IC_PROTO_HIP] = IC_EXT_EIGHTS,     [IC_PROTO_SHIM6] = IC_EXT_EIGHTS,
+};
+
+/* The header at the cursor, of protocol `cur->proto`; IC_PARSE_OK moves the cursor behind it. */
+IC_INLINE __u32 ic_parse_ext_one(struct ic_cursor *cur, struct ic_packet *packet, __u8 kind)
+{
+	struct ic_ext *ext = ic_cursor_at(cur);
+	__u32 len;
+
+	/* Every extension header has at least eight bytes. */
+	if ((void *)(ext + 1) > cur->end)
+		return IC_REASON_EXT_SHORT;
+	len = kind == IC_EXT_FIXED ? 8 : kind == IC_EXT_FOURS ? (ext->len + 2) * 4 : (ext->len + 1) * 8;
+	if (len > cur->left)
+		return IC_REASON_EXT_SHORT;
+	cur->left -= len;
+	cur->off += len;
+	packet->proto = ext->next;
+	if (kind == IC_EXT_FIXED) {
+		__u32 fragment = bpf_ntohs(ext->fragment);
+
+		/* Offset zero and no more: an atomic fragment (RFC 6946), like a whole packet. */
+		if (fragment & (IC_IP6_MORE | IC_IP6_OFFSET)) {
+			packet->flags |= IC_SHIELD_EV_FRAGMENT;
+			cur->partial = 1;
+		}
+		if (fragment & IC_IP6_OFFSET)
+			packet->flags |= IC_SHIELD_EV_LATER_FRAGMENT;
+		if (!ic_fragment_is_sane(fragment & IC_IP6_OFFSET, cur->left, ext->next))
+			return IC_REASON_FRAGMENT;
+	}
+	return IC_PARSE_OK;
+}
+
+/* What `left` promises lies within the frame: ic_parse_ip6() has seen to it. */
+IC_INLINE __u32 ic_parse_ext(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	int i;
+
+	for (i = 0; i <= IC_EXT_MAX; i++) {
+		__u8 proto = packet->proto, kind = ic_cfg_parse_ext[proto];
+		__u32 reason;
+
+		if (!kind || packet->flags & IC_SHIELD_EV_LATER_FRAGMENT)
+			return IC_PARSE_OK;
+		if (i == IC_EXT_MAX)
+			return IC_REASON_EXT_DEEP;
+		if (proto == IC_PROTO_HOPOPTS && i)
+			return IC_REASON_EXT_ORDER;
+		reason = ic_parse_ext_one(cur, packet, kind);
+		if (reason != IC_PARSE_OK)
+			return reason;
+	}
+	return IC_REASON_EXT_DEEP;
+}
+
+IC_INLINE __u32 ic_parse_tcp(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	struct tcphdr *tcp = ic_cursor_at(cur);
+	__u32 header;
+
+	if ((void *)(tcp + 1) > cur->end || cur->left < sizeof(*tcp))
+		return IC_REASON_L4_SHORT;
+	header = (((__u8 *)tcp)[12] >> 4) * 4;
+	if (header < sizeof(*tcp))
+		return IC_REASON_L4_HEADER;
+	if (header > cur->left)
+		return IC_REASON_L4_SHORT;
+	packet->sport = tcp->source;
+	packet->dport = tcp->dest;
+	packet->has_ports = 1;
+	return IC_PARSE_OK;
+}
+
+IC_INLINE __u32 ic_parse_udp(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	struct udphdr *udp = ic_cursor_at(cur);
+	__u32 len;
+
+	if ((void *)(udp + 1) > cur->end || cur->left < sizeof(*udp))
+		return IC_REASON_L4_SHORT;
+	len = bpf_ntohs(udp->len);
+	if (packet->proto == IC_PROTO_UDP &&
+	    (len < sizeof(*udp) || (len > cur->left && !cur->partial)))
+		return IC_REASON_L4_HEADER;
+	packet->sport = udp->source;
+	packet->dport = udp->dest;
+	packet->has_ports = 1;
+	return IC_PARSE_OK;
+}
+
+/* Twelve bytes begin with the ports in SCTP and in DCCP. */
+IC_INLINE __u32 ic_parse_ports(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	__u16 *port = ic_cursor_at(cur);
+
+	if ((void *)port + 12 > cur->end || cur->left < 12)
+		return IC_REASON_L4_SHORT;
+	packet->sport = port[0];
+	packet->dport = port[1];
+	packet->has_ports = 1;
+	return IC_PARSE_OK;
+}
+
+IC_INLINE __u32 ic_parse_icmp(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	__u16 *icmp = ic_cursor_at(cur);
+
+	if ((void *)icmp + 8 > cur->end || cur->left < 8)
+		return IC_REASON_L4_SHORT;
+	packet->dport = icmp[0];
+	return IC_PARSE_OK;
+}
+
+/* The transport header. Protocols that Shield does not know have none. */
+IC_INLINE __u32 ic_parse_l4(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	if (packet->flags & IC_SHIELD_EV_LATER_FRAGMENT)
+		return IC_PARSE_OK;
+	switch (packet->proto) {
+	case IC_PROTO_TCP:
+		return ic_parse_tcp(cur, packet);
+	case IC_PROTO_UDP:
+	case IC_PROTO_UDPLITE:
+		return ic_parse_udp(cur, packet);
+	case IC_PROTO_SCTP:
+	case IC_PROTO_DCCP:
+		return ic_parse_ports(cur, packet);
+	case IC_PROTO_ICMP:
+		return packet->family == IC_TUPLE_V4 ? ic_parse_icmp(cur, packet) : IC_PARSE_OK;
+	case IC_PROTO_ICMPV6:
+		return packet->family == IC_TUPLE_V6 ? ic_parse_icmp(cur, packet) : IC_PARSE_OK;
+	}
+	return IC_PARSE_OK;
+}
+
+/* Neighbour discovery: what a link cannot live without, and no router forwards. */
+IC_INLINE bool ic_is_neighbour(const struct ic_cursor *cur, const struct ic_packet *packet)
+{
+	__u8 type = packet->dport & 0xff; /* the first byte on the wire */
+
+	return packet->family == IC_TUPLE_V6 && packet->proto == IC_PROTO_ICMPV6 &&
+	       cur->hops == IC_ND_HOPS && !(packet->flags & IC_SHIELD_EV_FRAGMENT) &&
+	       type >= IC_ND_FIRST && type <= IC_ND_LAST;
+}
+
+#endif

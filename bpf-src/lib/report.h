@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Events: at most so many a second of each rule, without a wakeup for each. */
+#ifndef IRONCLAD_LIB_REPORT_H
+#define IRONCLAD_LIB_REPORT_H
+
+#include "count.h"
+#include "packet.h"
+
+/* Events a second that each rule slot may report; 0 for none. */
+const volatile __u32 ic_cfg_report_rate[IC_RULES_MAX] = {};
+/* The kernel's ticks per second. */
+const volatile __u32 ic_cfg_report_hz = 250;
+const volatile __u64 ic_cfg_generation = 0;
+const volatile __u8 ic_cfg_dry_run = 0;
+
+/* Jiffies of the last wakeup. Two CPUs may both find it old: one wakeup too many. */
+__u64 ic_report_woken;
+
+IC_INLINE bool ic_report_allowed(__u32 rule)
+{
+	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
+	struct ic_report_budget *budget;
+	bool allowed = false;
+	__u64 now;
+
+	if (!rate)
+		return false;
+	budget = bpf_map_lookup_elem(&ic_sample, &slot);
+	if (!budget) {
+		ic_count_loss(IC_LOSS_MAP);
+		return false;
+	}
+	now = bpf_jiffies64();
+	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
+	if ((__s64)(now - IC_READ_ONCE(budget->window)) < 0 && IC_READ_ONCE(budget->sent) >= rate) {
+		ic_count_loss(IC_LOSS_SAMPLED_OUT);
+		return false;
+	}
+	bpf_spin_lock(&budget->lock);
+	if ((__s64)(now - budget->window) >= 0) {
+		budget->window = now + ic_cfg_report_hz;
+		budget->sent = 0;
+	}
+	if (budget->sent < rate) {
+		budget->sent++;
+		allowed = true;
+	}
+	bpf_spin_unlock(&budget->lock);
+	if (!allowed)
+		ic_count_loss(IC_LOSS_SAMPLED_OUT);
+	return allowed;
+}
+
+/* A reader that polls loses nothing by waking late: fifty wakeups a second, or a quarter full. */
+IC_INLINE __u64 ic_report_wakeup(void)
+{
+	__u64 now = bpf_jiffies64();
+
+	if (now - IC_READ_ONCE(ic_report_woken) >= ic_cfg_report_hz / 50 + 1) {
+		IC_WRITE_ONCE(ic_report_woken, now);
+		return BPF_RB_FORCE_WAKEUP;
+	}
+	if (bpf_ringbuf_query(&ic_events, BPF_RB_AVAIL_DATA) * 4 >=
+	    bpf_ringbuf_query(&ic_events, BPF_RB_RING_SIZE))
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+struct ic_report {
+	__u32 rule;
+	__u32 entry;
+	__u8 verdict;
+	__u8 reason;
+	__u8 flags;
+};
+
+static __noinline void ic_report(struct xdp_md *ctx, const struct ic_packet *packet,
+			 const struct ic_report *report)
+{
+	struct ic_shield_ev *ev;
+
+	if (!ic_report_allowed(report->rule))
+		return;
+	ev = bpf_ringbuf_reserve(&ic_events, sizeof(*ev), 0);
+	if (!ev) {
+		ic_count_loss(IC_LOSS_RING_FULL);
+		return;
+	}
+	ev->hdr.kind = IC_EV_SHIELD;
+	ev->hdr.len = sizeof(*ev);
+	ev->hdr.cpu = bpf_get_smp_processor_id();
+	ev->hdr.time_ns = bpf_ktime_get_boot_ns();
+	ev->generation = ic_cfg_generation;
+	ev->ifindex = ctx->ingress_ifindex;
+	ev->rule = report->rule;
+	ev->entry = report->entry;
+	ev->packet_len = packet->len;
+	__builtin_memcpy(ev->src, &packet->src, sizeof(ev->src));
+	__builtin_memcpy(ev->dst, &packet->dst, sizeof(ev->dst));
+	ev->sport = packet->sport;
+	ev->dport = packet->dport;
+	ev->vlan[0] = packet->vlan[0];
+	ev->vlan[1] = packet->vlan[1];
+	ev->family = packet->family;
+	ev->proto = packet->proto;
+	ev->verdict = report->verdict;
+	ev->reason = report->reason;
+	ev->flags = report->flags | packet->flags | (ic_cfg_dry_run ? IC_SHIELD_EV_DRY_RUN : 0);
+	__builtin_memset(ev->_pad, 0, sizeof(ev->_pad));
+	bpf_ringbuf_submit(ev, ic_report_wakeup());
+}
+
+#endif

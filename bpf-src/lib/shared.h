@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What all programs of an instance share, from policy to policy and from agent to agent. The
+ * dispatcher's object creates these maps; a policy's object is given their descriptors.
+ */
+#ifndef IRONCLAD_LIB_SHARED_H
+#define IRONCLAD_LIB_SHARED_H
+
+#include "base.h"
+
+struct ic_state ic_state SEC(".data.ic_state");
+
+/* Indexed by 2 * enum ic_reason + enum ic_verdict. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, IC_REASON_CELLS);
+	__type(key, __u32);
+	__type(value, struct ic_stats);
+} ic_reasons SEC(".maps");
+
+/* Indexed by rule slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, IC_RULES_MAX);
+	__type(key, __u32);
+	__type(value, struct ic_stats);
+} ic_rules SEC(".maps");
+
+/* Indexed by enum ic_loss. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, IC_LOSS_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} ic_losses SEC(".maps");
+
+/* Sized at load, a power of two and a multiple of the page. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ic_events SEC(".maps");
+
+struct ic_report_budget {
+	__u64 window; /* jiffies when the present second ends */
+	__u32 sent;
+	struct bpf_spin_lock lock;
+};
+_Static_assert(sizeof(struct ic_report_budget) == sizeof(struct ic_sample), "ABI");
+
+/* Indexed by rule slot. Shared by every CPU: the rate is the host's, not one CPU's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, IC_RULES_MAX);
+	__type(key, __u32);
+	__type(value, struct ic_report_budget);
+} ic_sample SEC(".maps");
+
+#endif
