@@ -1,1 +1,29 @@
-//! Placeholder
+//! Safe loading of Ironclad's eBPF programs. The only crate of the family with libbpf and `unsafe`.
+//!
+//! The programs are compiled from `bpf-src/` when the crate is built and embedded in it: nothing is
+//! read from disk at run time. [`shield`] loads the XDP firewall, [`XdpLink`] attaches it,
+//! [`PinDirectory`] makes it outlive the process, [`EventRing`] reads what it reports.
+//!
+//! Everything here needs Linux 5.10 or newer with BTF (`/sys/kernel/btf/vmlinux`), `CAP_BPF` and
+//! `CAP_NET_ADMIN`, or root.
+
+mod error;
+mod link;
+mod log;
+mod map;
+mod mapping;
+mod object;
+mod pin;
+mod program;
+mod ring;
+pub mod shield;
+mod skel;
+mod sys;
+
+pub use error::BpfError;
+pub use link::{Interface, XdpLink, XdpMode};
+pub use map::{Map, MapInfo, Plain};
+pub use pin::{BPFFS, PinDirectory};
+pub use program::{Program, ProgramInfo, TestRun};
+pub use ring::EventRing;
+pub use shield::boottime_ns;

@@ -1,0 +1,274 @@
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::BpfError;
+use crate::program::{Program, program_info};
+use crate::sys;
+
+/// How an XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum XdpMode {
+    /// In the driver, before the kernel makes a packet buffer.
+    Native,
+    /// After the driver, on any interface: works everywhere, saves less.
+    Generic,
+}
+
+impl XdpMode {
+    const fn flags(self) -> u32 {
+        match self {
+            XdpMode::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
+            XdpMode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
+        }
+    }
+
+    /// `native` or `generic`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An interface of the calling thread's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// The name, e.g. `eth0`.
+    pub name: String,
+    /// The kernel's number, which a re-created interface of the same name does not keep.
+    pub index: u32,
+}
+
+impl Interface {
+    /// Finds an interface by name.
+    ///
+    /// # Errors
+    /// [`BpfError::NoInterface`] where there is none.
+    pub fn by_name(name: &str) -> Result<Self, BpfError> {
+        let missing = || BpfError::NoInterface(name.to_owned());
+        let c_name = std::ffi::CString::new(name).map_err(|_| missing())?;
+        // SAFETY: a NUL-terminated name that outlives the call.
+        match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
+            0 => Err(missing()),
+            index => Ok(Self { name: name.to_owned(), index }),
+        }
+    }
+}
+
+/// A program at the XDP hook of an interface. Dropping it detaches, unless it is pinned.
+#[must_use = "dropping the link detaches the program"]
+#[derive(Debug)]
+pub struct XdpLink {
+    fd: OwnedFd,
+    interface: Interface,
+    mode: XdpMode,
+    pin: Option<PathBuf>,
+}
+
+impl XdpLink {
+    /// Attaches a program: in the driver, or where that cannot, after it.
+    ///
+    /// Needs Linux 5.9, `CAP_BPF` and `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// [`BpfError::Attach`], naming the other program where the hook is taken.
+    pub fn attach(program: &Program, interface: &Interface) -> Result<Self, BpfError> {
+        match Self::attach_mode(program, interface, XdpMode::Native) {
+            // Drivers without XDP say EOPNOTSUPP; those that cannot with this MTU, ring or
+            // offload setting say EINVAL, E2BIG, ENOMEM or ERANGE. A taken hook says EBUSY.
+            Err(BpfError::Attach { source, .. })
+                if !matches!(
+                    source.raw_os_error(),
+                    Some(libc::EBUSY | libc::EEXIST | libc::EPERM | libc::ENODEV)
+                ) =>
+            {
+                tracing::info!(
+                    interface = interface.name,
+                    error = %source,
+                    "no native XDP, falling back to generic"
+                );
+                Self::attach_mode(program, interface, XdpMode::Generic)
+            }
+            other => other,
+        }
+    }
+
+    /// Attaches a program in one mode, or not at all.
+    ///
+    /// # Errors
+    /// [`BpfError::Attach`], naming the other program where the hook is taken.
+    pub fn attach_mode(
+        program: &Program,
+        interface: &Interface,
+        mode: XdpMode,
+    ) -> Result<Self, BpfError> {
+        let fd = sys::xdp_link_create(program.as_fd(), interface.index, mode.flags())
+            .map_err(|source| attach_error(program, interface, mode, source))?;
+        Ok(Self { fd, interface: interface.clone(), mode, pin: None })
+    }
+
+    pub(crate) fn open(path: &Path, name: &str) -> Result<Self, BpfError> {
+        let pin = |source| BpfError::Pin { path: path.to_owned(), step: "opening", source };
+        let fd = sys::obj_get(path).map_err(pin)?;
+        let index = ifindex(fd.as_fd()).map_err(pin)?;
+        let mode = match sys::xdp_query(index) {
+            Ok(query) if query.skb_prog_id != 0 => XdpMode::Generic,
+            _ => XdpMode::Native,
+        };
+        Ok(Self {
+            fd,
+            interface: Interface { name: name.to_owned(), index },
+            mode,
+            pin: Some(path.to_owned()),
+        })
+    }
+
+    /// Gives the hook another program; no packet finds it empty.
+    ///
+    /// # Errors
+    /// [`BpfError::Link`] where the kernel refuses.
+    pub fn replace(&self, program: &Program) -> Result<(), BpfError> {
+        sys::link_update(self.fd.as_fd(), program.as_fd()).map_err(self.error("replacement"))
+    }
+
+    /// Whether the interface that it was attached to still exists.
+    ///
+    /// # Errors
+    /// [`BpfError::Link`] where the kernel refuses.
+    pub fn is_alive(&self) -> Result<bool, BpfError> {
+        // The kernel clears the index when the interface is unregistered.
+        Ok(ifindex(self.fd.as_fd()).map_err(self.error("reading its info"))? != 0)
+    }
+
+    /// Id of the program that the hook runs.
+    ///
+    /// # Errors
+    /// [`BpfError::Link`] where the kernel refuses.
+    pub fn program_id(&self) -> Result<u32, BpfError> {
+        sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
+            .map(|info| info.prog_id)
+            .map_err(self.error("reading its info"))
+    }
+
+    /// Native or generic.
+    pub fn mode(&self) -> XdpMode {
+        self.mode
+    }
+
+    /// Where it is attached.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Makes the attachment outlive the process.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub(crate) fn pin(&mut self, path: &Path) -> Result<(), BpfError> {
+        sys::obj_pin(self.fd.as_fd(), path).map_err(|source| BpfError::Pin {
+            path: path.to_owned(),
+            step: "pinning",
+            source,
+        })?;
+        self.pinned_at(path);
+        Ok(())
+    }
+
+    pub(crate) fn pinned_at(&mut self, path: &Path) {
+        self.pin = Some(path.to_owned());
+    }
+
+    /// Detaches at once, whoever else holds the link, and removes the pin.
+    ///
+    /// # Errors
+    /// [`BpfError::Link`] or [`BpfError::Pin`]; where the interface is gone there is nothing to do.
+    pub fn detach(self) -> Result<(), BpfError> {
+        if let Some(path) = &self.pin {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(BpfError::Pin { path: path.clone(), step: "removing", source: e });
+                }
+                _ => {}
+            }
+        }
+        match sys::link_detach(self.fd.as_fd()) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOLINK) => Err(self.error("detaching")(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn error(&self, step: &'static str) -> impl FnOnce(io::Error) -> BpfError {
+        let interface = self.interface.name.clone();
+        move |source| BpfError::Link { interface, step, source }
+    }
+}
+
+impl AsFd for XdpLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let info = sys::info(link, sys::zeroed::<libbpf_sys::bpf_link_info>())?;
+    if info.type_ != libbpf_sys::BPF_LINK_TYPE_XDP {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a link of XDP"));
+    }
+    // SAFETY: the kernel fills this member of the union for links of XDP.
+    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+}
+
+/// The XDP program that an interface runs, as `name (id N)`.
+fn occupant(interface: &Interface) -> Option<String> {
+    let query = sys::xdp_query(interface.index).ok()?;
+    let id = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id]
+        .into_iter()
+        .find(|&id| id != 0)?;
+    let name = sys::prog_by_id(id)
+        .and_then(|fd| program_info(fd.as_fd()))
+        .map_or_else(|_| "a program".to_owned(), |info| format!("`{}`", info.name));
+    Some(format!("{name} (id {id})"))
+}
+
+fn attach_error(
+    program: &Program,
+    interface: &Interface,
+    mode: XdpMode,
+    source: io::Error,
+) -> BpfError {
+    let next = match source.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => match occupant(interface) {
+            Some(other) => format!(
+                "the hook already runs {other}: detach that first (`ip link set dev {} xdp off`, or its owner's tool)",
+                interface.name
+            ),
+            None => "the hook is taken by another mode or program: see `ip link show`".to_owned(),
+        },
+        Some(libc::EOPNOTSUPP) => "the driver has no native XDP: attach in generic mode".to_owned(),
+        Some(libc::EPERM) => "run as root, or grant CAP_BPF and CAP_NET_ADMIN".to_owned(),
+        Some(libc::ENODEV) => "the interface is gone: see `ip link`".to_owned(),
+        _ => {
+            format!("see the kernel's log (`dmesg`) for what the driver of {} says", interface.name)
+        }
+    };
+    BpfError::Attach {
+        program: program.info().name.clone(),
+        interface: interface.name.clone(),
+        mode: mode.name(),
+        source,
+        next,
+    }
+}

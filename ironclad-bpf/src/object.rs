@@ -1,0 +1,80 @@
+//! From an open object to loaded programs: prepare, audit, load, and the verifier's log where the
+//! kernel refuses.
+use std::ffi::CStr;
+use std::io;
+
+use libbpf_rs::{AsRawLibbpf, OpenObject};
+
+use crate::error::BpfError;
+use crate::sys::check;
+
+/// Room for the verifier's log of a refused program.
+const LOG_LEN: usize = 1 << 20;
+/// How much of the log's end an error carries: the verifier's reason is in the last lines.
+const LOG_TAIL: usize = 16 << 10;
+
+pub(crate) fn io_error(e: &libbpf_rs::Error) -> io::Error {
+    // libbpf-rs keeps the number inside its own error.
+    match e.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied => io::Error::from_raw_os_error(libc::EPERM),
+        libbpf_rs::ErrorKind::NotFound => io::Error::from_raw_os_error(libc::ENOENT),
+        libbpf_rs::ErrorKind::OutOfMemory => io::Error::from_raw_os_error(libc::ENOMEM),
+        _ => io::Error::other(e.to_string()),
+    }
+}
+
+/// Loads the object of a skeleton: everything is configured, nothing is in the kernel yet.
+///
+/// Needs a skeleton whose every program is to be loaded. Maps are created, addresses filled in and
+/// CO-RE relocations done; then the instructions are audited, and only then does the kernel see them.
+pub(crate) fn load(name: &'static str, object: &mut OpenObject) -> Result<(), BpfError> {
+    let raw = object.as_libbpf_object().as_ptr();
+    let failed = |step| move |source| BpfError::Object { object: name, step, source };
+    // SAFETY: the object is open, and `&mut` excludes other users.
+    check(unsafe { libbpf_sys::bpf_object__prepare(raw) }).map_err(failed("preparation"))?;
+
+    let mut logs: Vec<(*mut libbpf_sys::bpf_program, Vec<u8>)> = Vec::new();
+    let mut program = std::ptr::null_mut();
+    loop {
+        // SAFETY: null or a program of this object.
+        program = unsafe { libbpf_sys::bpf_object__next_program(raw, program) };
+        if program.is_null() {
+            break;
+        }
+        let mut log = vec![0u8; LOG_LEN];
+        // SAFETY: the buffer's heap memory outlives the load below; moving the vector keeps it.
+        check(unsafe {
+            libbpf_sys::bpf_program__set_log_buf(program, log.as_mut_ptr().cast(), log.len() as _)
+        })
+        .map_err(failed("setting a log buffer"))?;
+        logs.push((program, log));
+    }
+    // SAFETY: the object is prepared, and `&mut` excludes other users.
+    let loaded = check(unsafe { libbpf_sys::bpf_object__load(raw) });
+    let result = match loaded {
+        Ok(_) => Ok(()),
+        Err(source) => Err(refusal(source, &logs)),
+    };
+    for (program, _) in &logs {
+        // SAFETY: a program of the object, which outlives this call; no buffer is no pointer.
+        unsafe { libbpf_sys::bpf_program__set_log_buf(*program, std::ptr::null_mut(), 0) };
+    }
+    result
+}
+
+/// libbpf stops at the first program that is refused: the one whose log has been written last.
+fn refusal(source: io::Error, logs: &[(*mut libbpf_sys::bpf_program, Vec<u8>)]) -> BpfError {
+    let refused = logs.iter().rev().find(|(_, log)| log[0] != 0).or(logs.first());
+    let Some((program, log)) = refused else {
+        return BpfError::Load { program: String::new(), source, log: String::new() };
+    };
+    // SAFETY: a program of an open object has a NUL-terminated name.
+    let name = unsafe { CStr::from_ptr(libbpf_sys::bpf_program__name(*program)) };
+    let text = CStr::from_bytes_until_nul(log).map(CStr::to_bytes).unwrap_or_default();
+    let tail = &text[text.len().saturating_sub(LOG_TAIL)..];
+    BpfError::Load {
+        program: name.to_string_lossy().into_owned(),
+        source,
+        log: String::from_utf8_lossy(tail).into_owned(),
+    }
+}

@@ -1,0 +1,298 @@
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_core::abi;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
+
+use crate::error::BpfError;
+use crate::sys;
+
+/// Magic number of a bpffs (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Where bpffs is mounted by custom.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Where an instance keeps its pins: `<bpffs>/ironclad/<instance>/v<abi>/`.
+///
+/// Holding it holds the instance's lock: two agents cannot run one instance. The kernel releases
+/// the lock however the process ends.
+#[derive(Debug)]
+pub struct PinDirectory {
+    instance: PathBuf,
+    // Held for its flock(2).
+    _lock: OwnedFd,
+}
+
+/// What a pin directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PinState {
+    /// Nothing: no agent has persisted here.
+    Absent,
+    /// Everything that adopting needs.
+    Complete,
+}
+
+impl PinDirectory {
+    /// Opens, and creates where needed, an instance's directory under the bpffs at `bpffs`.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] where `bpffs` is none, the name is unfit (letters, digits, `-`
+    /// and `_`, at most 64), another agent holds the instance, or another ABI version's pins are there.
+    pub fn open(bpffs: &Path, instance: &str) -> Result<Self, BpfError> {
+        let unusable = |path: &Path, what: String, next| BpfError::PinDirectory {
+            path: path.to_owned(),
+            what,
+            next,
+        };
+        let fit = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        if instance.is_empty() || instance.len() > 64 || !instance.bytes().all(fit) {
+            return Err(unusable(
+                bpffs,
+                format!("`{instance}` is no name for an instance"),
+                "use 1 to 64 letters, digits, `-` and `_`",
+            ));
+        }
+        match statfs(bpffs) {
+            Ok(stat) if stat.f_type as i64 == BPF_FS_MAGIC => {}
+            _ => {
+                return Err(unusable(
+                    bpffs,
+                    "no bpffs is mounted here".to_owned(),
+                    "mount one: `mount -t bpf bpf /sys/fs/bpf`",
+                ));
+            }
+        }
+        let path = bpffs.join("ironclad").join(instance);
+        let failed = |step| {
+            let path = path.clone();
+            move |source: io::Error| BpfError::Pin { path, step, source }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed("creating the directory"))?;
+        let lock = open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed("opening the directory")(e.into()))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(unusable(
+                &path,
+                "another process runs this instance".to_owned(),
+                "stop that process or choose another instance name",
+            ));
+        }
+        let this = Self { instance: path.clone(), _lock: lock };
+        for entry in fs::read_dir(&this.instance).map_err(failed("reading the directory"))? {
+            let name = entry.map_err(failed("reading the directory"))?.file_name();
+            if name == this.version_name().as_str() {
+                continue;
+            }
+            let name = name.to_string_lossy().into_owned();
+            let path = this.instance.join(&name);
+            if name.starts_with("new_") {
+                // A persist that was cut off before its rename: nobody refers to it.
+                remove_pins(&path)?;
+            } else {
+                return Err(unusable(
+                    &path,
+                    format!("it is not of ABI version {}", abi::VERSION),
+                    "detach with the version that made it, or remove the directory to drop its protection",
+                ));
+            }
+        }
+        Ok(this)
+    }
+
+    fn version_name(&self) -> String {
+        format!("v{}", abi::VERSION)
+    }
+
+    /// The directory of this ABI version.
+    pub fn path(&self) -> PathBuf {
+        self.instance.join(self.version_name())
+    }
+
+    /// Whether the directory holds all of `names`, or does not exist.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] where it holds only some, or things that are not Ironclad's.
+    pub(crate) fn state(&self, names: &[&str]) -> Result<PinState, BpfError> {
+        let path = self.path();
+        let found = match self.names() {
+            Err(BpfError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(PinState::Absent);
+            }
+            other => other?,
+        };
+        let missing: Vec<&str> =
+            names.iter().copied().filter(|name| !found.iter().any(|f| f == name)).collect();
+        let foreign: Vec<&str> = found
+            .iter()
+            .map(String::as_str)
+            .filter(|f| !names.contains(f) && !f.starts_with(LINK_PREFIX))
+            .collect();
+        let next = "remove the directory to drop its protection and start afresh (`purge`), or choose another instance name";
+        if !foreign.is_empty() {
+            let what = format!("it holds what is not Ironclad's: {}", foreign.join(", "));
+            return Err(BpfError::PinDirectory { path, what, next });
+        }
+        if !missing.is_empty() {
+            let what = format!("it is incomplete: {} missing", missing.join(", "));
+            return Err(BpfError::PinDirectory { path, what, next });
+        }
+        Ok(PinState::Complete)
+    }
+
+    fn names(&self) -> Result<Vec<String>, BpfError> {
+        let path = self.path();
+        let failed =
+            |source| BpfError::Pin { path: path.clone(), step: "reading the directory", source };
+        fs::read_dir(&path)
+            .map_err(failed)?
+            .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// Names of the interfaces whose links are pinned, with the pins' paths.
+    pub(crate) fn links(&self) -> Result<Vec<(String, PathBuf)>, BpfError> {
+        let mut links: Vec<_> = self
+            .names()?
+            .into_iter()
+            .filter_map(|name| {
+                let interface = unescape(name.strip_prefix(LINK_PREFIX)?)?;
+                Some((interface, self.path().join(name)))
+            })
+            .collect();
+        links.sort();
+        Ok(links)
+    }
+
+    /// Pins everything at once: the directory appears complete, or not at all.
+    pub(crate) fn persist(&self, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
+        let staging = self.instance.join(format!("new_{}", std::process::id()));
+        let failed = |path: &Path, step| {
+            let path = path.to_owned();
+            move |source: io::Error| BpfError::Pin { path, step, source }
+        };
+        let staged = (|| {
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&staging)
+                .map_err(failed(&staging, "creating the directory"))?;
+            for (name, fd) in pins {
+                let path = staging.join(name);
+                sys::obj_pin(fd.as_fd(), &path).map_err(failed(&path, "pinning"))?;
+            }
+            fs::rename(&staging, self.path()).map_err(failed(&self.path(), "renaming into place"))
+        })();
+        if staged.is_err() {
+            // The first error is the one to tell.
+            let _ = remove_pins(&staging);
+        }
+        staged
+    }
+
+    pub(crate) fn link_path(&self, interface: &str) -> PathBuf {
+        self.path().join(link_name(interface))
+    }
+
+    /// Removes all pins. What only they kept alive ends: attached programs are detached.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn unpin(&self) -> Result<(), BpfError> {
+        remove_pins(&self.path())
+    }
+
+    /// Removes all pins of an instance, whatever they are: the way out of a directory that cannot
+    /// be adopted. Protection that only the pins upheld ends.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses; [`BpfError::PinDirectory`] where an agent runs the instance.
+    pub fn purge(bpffs: &Path, instance: &str) -> Result<(), BpfError> {
+        // Opening may fail for what purging is to mend, but never for the lock or the name.
+        let path = bpffs.join("ironclad").join(instance);
+        match Self::open(bpffs, instance) {
+            Ok(directory) => {
+                directory.unpin()?;
+                drop(directory);
+            }
+            Err(BpfError::PinDirectory { path: at, .. }) if at.starts_with(&path) && at != path => {
+                for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+                    remove_pins(&entry.path())?;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        match fs::remove_dir(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(BpfError::Pin { path, step: "removing", source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const LINK_PREFIX: &str = "link_";
+
+pub(crate) fn link_name(interface: &str) -> String {
+    format!("{LINK_PREFIX}{}", escape(interface))
+}
+
+/// bpffs reserves dots; interface names may have them.
+fn escape(name: &str) -> String {
+    name.replace('%', "%25").replace('.', "%2e")
+}
+
+fn unescape(name: &str) -> Option<String> {
+    let name = name.replace("%2e", ".").replace("%25", "%");
+    (!name.is_empty()).then_some(name)
+}
+
+fn remove_pins(dir: &Path) -> Result<(), BpfError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| BpfError::Pin { path, step: "removing", source }
+    };
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            return fs::remove_file(dir).map_err(failed(dir));
+        }
+        other => other.map_err(failed(dir))?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(failed(dir))?.path());
+    }
+    // Links last: whatever fails before leaves the host protected.
+    paths.sort_by_key(|path| {
+        path.file_name().and_then(OsStr::to_str).is_some_and(|n| n.starts_with(LINK_PREFIX))
+    });
+    for path in paths {
+        if path.is_dir() {
+            remove_pins(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(failed(&path))?;
+        }
+    }
+    fs::remove_dir(dir).map_err(failed(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_survive_bpffs() {
+        for name in ["eth0", "eth0.100", "a%2eb", "50%.1", "%25"] {
+            assert!(!escape(name).contains('.'));
+            assert_eq!(unescape(&escape(name)).as_deref(), Some(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
+
+use crate::error::BpfError;
+use crate::map::name_of;
+use crate::sys;
+
+/// A program that the kernel has verified and compiled.
+#[derive(Debug)]
+pub struct Program {
+    fd: OwnedFd,
+    info: ProgramInfo,
+}
+
+/// What the kernel says of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProgramInfo {
+    /// The kernel's id.
+    pub id: u32,
+    /// The name, at most 15 characters.
+    pub name: String,
+    /// The kernel's digest over the instructions, in hexadecimal.
+    pub tag: String,
+    /// Ids of the maps that it uses, in no order.
+    pub map_ids: Vec<u32>,
+    /// Instructions that the verifier walked through, counting each visit (since Linux 5.16; else 0).
+    pub verified_instructions: u32,
+    /// Bytes of machine code; 0 where the JIT is off.
+    pub jited_len: u32,
+    /// Bytes of instructions after the verifier rewrote them.
+    pub xlated_len: u32,
+}
+
+/// What a test run of a program on one packet gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// What the program returned; of XDP, an `enum xdp_action`.
+    pub retval: u32,
+    /// The mean time of one run in nanoseconds, the harness's own about 25 included.
+    pub duration_ns: u32,
+}
+
+impl Program {
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self, BpfError> {
+        let info = program_info(fd.as_fd())
+            .map_err(|source| BpfError::System { step: "reading a program's info", source })?;
+        Ok(Self { fd, info })
+    }
+
+    /// What the kernel says of it.
+    pub fn info(&self) -> &ProgramInfo {
+        &self.info
+    }
+
+    /// Runs the program on a packet of at least 14 bytes without an interface, `repeat` times. It
+    /// counts and reports as it does on real packets.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses (needs `CAP_BPF` and, for XDP, `CAP_NET_ADMIN`).
+    pub fn test_run(&self, packet: &[u8], repeat: u32) -> Result<TestRun, BpfError> {
+        let (retval, duration_ns) = sys::test_run(self.fd.as_fd(), packet, repeat)
+            .map_err(|source| BpfError::System { step: "BPF_PROG_TEST_RUN", source })?;
+        Ok(TestRun { retval, duration_ns })
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A descriptor of our own of a program whose object has been loaded.
+pub(crate) fn clone_fd(program: &OpenProgramMut<'_>) -> Result<OwnedFd, BpfError> {
+    // SAFETY: a program of an open object.
+    let fd = unsafe { libbpf_sys::bpf_program__fd(program.as_libbpf_object().as_ptr()) };
+    let failed = |source| BpfError::System { step: "opening a loaded program", source };
+    if fd < 0 {
+        return Err(failed(io::Error::from_raw_os_error(-fd)));
+    }
+    // SAFETY: open for as long as the object, which `program` borrows.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().map_err(failed)
+}
+
+pub(crate) fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    let first = sys::info(fd, sys::zeroed::<libbpf_sys::bpf_prog_info>())?;
+    let mut map_ids = vec![0u32; first.nr_map_ids as usize];
+    let mut request = sys::zeroed::<libbpf_sys::bpf_prog_info>();
+    request.nr_map_ids = first.nr_map_ids;
+    request.map_ids = map_ids.as_mut_ptr() as u64;
+    let info = sys::info(fd, request)?;
+    map_ids.truncate(info.nr_map_ids as usize);
+    Ok(ProgramInfo {
+        id: info.id,
+        name: name_of(&info.name),
+        tag: info.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
+        map_ids,
+        verified_instructions: info.verified_insns,
+        jited_len: info.jited_prog_len,
+        xlated_len: info.xlated_prog_len,
+    })
+}

@@ -1,0 +1,132 @@
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use crate::error::BpfError;
+
+/// The reading end of a ring buffer. One reader at a time; it may move between threads.
+#[derive(Debug)]
+pub struct EventRing {
+    ring: NonNull<libbpf_sys::ring_buffer>,
+    // libbpf keeps its address for the callback.
+    sink: Box<Sink>,
+    fd: OwnedFd,
+}
+
+type Deliver<'a> = dyn FnMut(&[u8]) + 'a;
+
+#[derive(Debug, Default)]
+struct Sink {
+    /// Set while `consume` runs, and only then does libbpf call back.
+    deliver: Option<NonNull<Deliver<'static>>>,
+}
+
+// SAFETY: libbpf's ring buffer is not tied to a thread, and `&mut self` admits one at a time.
+unsafe impl Send for EventRing {}
+
+impl EventRing {
+    /// Opens the reading end of the ring buffer map `map`.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where it cannot be mapped.
+    pub fn new(map: BorrowedFd<'_>) -> Result<Self, BpfError> {
+        let failed = |source| BpfError::System { step: "opening the ring buffer", source };
+        let fd = map.try_clone_to_owned().map_err(failed)?;
+        let sink = Box::<Sink>::default();
+        // SAFETY: the descriptor is open; the context lives in a box that `self` keeps, so that
+        // its address stays valid for as long as the ring buffer does.
+        let ring = unsafe {
+            libbpf_sys::ring_buffer__new(
+                fd.as_raw_fd(),
+                Some(on_sample),
+                std::ptr::from_ref::<Sink>(&sink).cast_mut().cast(),
+                std::ptr::null(),
+            )
+        };
+        let ring = NonNull::new(ring).ok_or_else(|| failed(io::Error::last_os_error()))?;
+        Ok(Self { ring, sink, fd })
+    }
+
+    /// Hands every record that is there to `deliver`, without waiting; returns how many.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the ring buffer is corrupt.
+    pub fn consume(&mut self, mut deliver: impl FnMut(&[u8])) -> Result<usize, BpfError> {
+        self.with(&mut deliver, |ring| {
+            // SAFETY: the ring buffer is open.
+            unsafe { libbpf_sys::ring_buffer__consume(ring) }
+        })
+    }
+
+    /// Like [`consume`](Self::consume), but waits up to `timeout` for the first record.
+    ///
+    /// The kernel does not wake a reader for each record: a reader that waits in a loop should give
+    /// a timeout of about 50 ms, after which it takes what is there.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the ring buffer is corrupt. A signal ends the wait without error.
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        mut deliver: impl FnMut(&[u8]),
+    ) -> Result<usize, BpfError> {
+        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        let woken = self.with(&mut deliver, |ring| {
+            // SAFETY: the ring buffer is open.
+            unsafe { libbpf_sys::ring_buffer__poll(ring, millis) }
+        })?;
+        Ok(woken + self.consume(deliver)?)
+    }
+
+    fn with(
+        &mut self,
+        deliver: &mut Deliver<'_>,
+        read: impl FnOnce(*mut libbpf_sys::ring_buffer) -> c_int,
+    ) -> Result<usize, BpfError> {
+        let deliver = NonNull::from(deliver);
+        // SAFETY: only the lifetime changes; the pointer is cleared below before it ends.
+        self.sink.deliver = Some(unsafe {
+            std::mem::transmute::<NonNull<Deliver<'_>>, NonNull<Deliver<'static>>>(deliver)
+        });
+        let ret = read(self.ring.as_ptr());
+        self.sink.deliver = None;
+        match ret {
+            n if n >= 0 => Ok(n as usize),
+            n if n == -libc::EINTR => Ok(0),
+            n => Err(BpfError::System {
+                step: "reading the ring buffer",
+                source: io::Error::from_raw_os_error(-n),
+            }),
+        }
+    }
+}
+
+/// Readable when the kernel has woken its readers.
+impl AsFd for EventRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for EventRing {
+    fn drop(&mut self) {
+        // SAFETY: opened by `new` and freed nowhere else.
+        unsafe { libbpf_sys::ring_buffer__free(self.ring.as_ptr()) };
+    }
+}
+
+unsafe extern "C" fn on_sample(
+    context: *mut c_void,
+    data: *mut c_void,
+    len: libbpf_sys::size_t,
+) -> c_int {
+    // SAFETY: the context that `new` registered, alive as long as the ring buffer.
+    let sink = unsafe { &*context.cast::<Sink>() };
+    if let Some(mut deliver) = sink.deliver {
+        // SAFETY: libbpf gives `len` readable bytes; `with` keeps the closure alive during the call.
+        unsafe { deliver.as_mut()(std::slice::from_raw_parts(data.cast::<u8>(), len as usize)) };
+    }
+    0
+}

@@ -1,0 +1,312 @@
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use ironclad_core::Verdict;
+use ironclad_core::abi::{self, Entry, Lpm4Key, Lpm6Key, TupleKey, TupleMask, TupleVal};
+use libbpf_rs::OpenMapMut;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use zerocopy::IntoBytes;
+
+use crate::error::BpfError;
+use crate::map::{Map, Plain, clone_fd, map_info};
+use crate::mapping::Mapping;
+use crate::object::{io_error, load};
+use crate::program::Program;
+use crate::shield::Shared;
+use crate::skel::xdp_policy::XdpPolicySkelBuilder;
+use crate::sys;
+
+/// What holds the address sets of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetsBackend {
+    /// No set has addresses of this family.
+    #[default]
+    None,
+    /// The flat table.
+    Flat,
+    /// The kernel's `LPM_TRIE`.
+    LpmTrie,
+}
+
+impl SetsBackend {
+    const fn abi(self) -> u8 {
+        match self {
+            SetsBackend::None => abi::BACKEND_NONE,
+            SetsBackend::Flat => abi::BACKEND_FLAT,
+            SetsBackend::LpmTrie => abi::BACKEND_LPM,
+        }
+    }
+}
+
+/// The constants that a policy's program is compiled with.
+#[derive(Clone, Debug)]
+pub struct PolicyConfig<'a> {
+    /// Counts up with each policy of an instance.
+    pub generation: u64,
+    /// What becomes of a packet that nothing matches.
+    pub default_action: Verdict,
+    /// What becomes of a packet that cannot be parsed.
+    pub malformed: Verdict,
+    /// What becomes of a packet that is neither IP nor ARP.
+    pub non_ip: Verdict,
+    /// Whether neighbour discovery passes before any set is asked.
+    pub neighbour: bool,
+    /// Whether everything passes, and is only counted.
+    pub dry_run: bool,
+    /// Whether any entry or tuple reports without deciding.
+    pub log: bool,
+    /// Where the IPv4 addresses of the sets are.
+    pub sets_v4: SetsBackend,
+    /// Where the IPv6 addresses of the sets are.
+    pub sets_v6: SetsBackend,
+    /// First cell of the flat table's IPv4 root.
+    pub flat_root4: u32,
+    /// First cell of the flat table's IPv6 root.
+    pub flat_root6: u32,
+    /// Shapes of tuples, the most specific first; at most [`abi::MASKS_MAX`].
+    pub masks: &'a [TupleMask],
+    /// Events a second by rule slot; at most [`abi::RULES_MAX`].
+    pub rates: &'a [u32],
+}
+
+/// A compiled policy as the kernel takes it.
+#[derive(Clone, Debug)]
+pub struct PolicyImage<'a> {
+    /// The constants.
+    pub config: PolicyConfig<'a>,
+    /// The flat table, sixteen words a cell, in the machine's byte order; empty where unused.
+    pub flat: &'a [u32],
+    /// One for each distinct prefix; the first is no prefix.
+    pub entries: &'a [Entry],
+    /// Keys and entry numbers of the IPv4 trie; empty where unused.
+    pub lpm4: &'a [(Lpm4Key, u32)],
+    /// Keys and entry numbers of the IPv6 trie; empty where unused.
+    pub lpm6: &'a [(Lpm6Key, u32)],
+    /// The tuples.
+    pub tuples: &'a [(TupleKey, TupleVal)],
+}
+
+/// A policy in the kernel: a program and the maps that are its alone. Dropping it frees them, unless
+/// a slot still refers to the program.
+#[derive(Debug)]
+pub struct PolicyProgram {
+    program: Program,
+    entries: Option<Mapping>,
+    entries_len: usize,
+    tuples: Option<Map<TupleKey, TupleVal>>,
+}
+
+/// Ticks per second of the kernel: the coarse clock advances by one tick.
+fn kernel_hz() -> u32 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    match tick.tv_nsec {
+        1.. => (1_000_000_000 / tick.tv_nsec) as u32,
+        _ => 100,
+    }
+}
+
+fn map_entries(map: BorrowedFd<'_>, len: usize) -> Result<Mapping, BpfError> {
+    Mapping::new(map, len * size_of::<Entry>(), true)
+        .map_err(|e| BpfError::map("ic_entries", "mapping", e))
+}
+
+/// Writes all elements; `None` where there are none, and so no map.
+fn fill<K: Plain, V: Plain>(
+    map: &OpenMapMut<'_>,
+    name: &str,
+    elements: &[(K, V)],
+) -> Result<Option<Map<K, V>>, BpfError> {
+    if elements.is_empty() {
+        return Ok(None);
+    }
+    let map = Map::new(clone_fd(map)?, name)?;
+    for (key, value) in elements {
+        map.update(key, value)?;
+    }
+    Ok(Some(map))
+}
+
+impl PolicyProgram {
+    /// Loads a policy beside those that there are. It is in force only when a slot is selected.
+    ///
+    /// # Errors
+    /// [`BpfError::Load`] with the verifier's log, [`BpfError::Map`] where memory or a limit of the
+    /// kernel does not suffice, [`BpfError::Limit`] for too many masks or rules.
+    pub fn load(shared: &Shared, image: &PolicyImage<'_>) -> Result<Self, BpfError> {
+        let failed = |step| {
+            move |e: libbpf_rs::Error| BpfError::Object {
+                object: "xdp_policy",
+                step,
+                source: io_error(&e),
+            }
+        };
+        let limit = |what, value: usize, limit: usize| {
+            if value > limit {
+                return Err(BpfError::Limit { what, value: value as u64, limit: limit as u64 });
+            }
+            Ok(())
+        };
+        let config = &image.config;
+        limit("shapes of tuples", config.masks.len(), abi::MASKS_MAX)?;
+        limit("rules", config.rates.len(), abi::RULES_MAX)?;
+        limit("words of the flat table", image.flat.len(), 1 << 30)?;
+
+        let has_sets = config.sets_v4 != SetsBackend::None || config.sets_v6 != SetsBackend::None;
+        let mut storage = MaybeUninit::uninit();
+        let mut open =
+            XdpPolicySkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
+            object: "xdp_policy",
+            step: "finding its constants",
+            source: std::io::Error::other("no .rodata"),
+        })?;
+        rodata.ic_cfg_generation = config.generation;
+        rodata.ic_cfg_default = config.default_action.abi();
+        rodata.ic_cfg_malformed = config.malformed.abi();
+        rodata.ic_cfg_non_ip = config.non_ip.abi();
+        rodata.ic_cfg_neighbour = u8::from(config.neighbour);
+        rodata.ic_cfg_dry_run = u8::from(config.dry_run);
+        rodata.ic_cfg_log = u8::from(config.log);
+        rodata.ic_cfg_sets_v4 = config.sets_v4.abi();
+        rodata.ic_cfg_sets_v6 = config.sets_v6.abi();
+        rodata.ic_cfg_flat_root4 = config.flat_root4;
+        rodata.ic_cfg_flat_root6 = config.flat_root6;
+        rodata.ic_cfg_report_hz = kernel_hz();
+        rodata.ic_cfg_tuples_shapes = config.masks.len() as u32;
+        for (to, from) in rodata.ic_cfg_tuples_masks.iter_mut().zip(config.masks) {
+            let half = |bytes: &[u8; 16], at: usize| {
+                let mut half = [0; 8];
+                half.copy_from_slice(&bytes[at..at + 8]);
+                u64::from_ne_bytes(half)
+            };
+            to.src = [half(&from.src, 0), half(&from.src, 8)];
+            to.dst = [half(&from.dst, 0), half(&from.dst, 8)];
+            to.dport = u16::from_ne_bytes(from.dport);
+            to.proto = from.proto;
+            to.kind = from.kind;
+        }
+        rodata.ic_cfg_report_rate[..config.rates.len()].copy_from_slice(config.rates);
+
+        let maps = &mut open.maps;
+        for (map, fd) in [
+            (&mut maps.data_ic_state, shared.state_fd()),
+            (&mut maps.ic_reasons, shared.reasons.as_fd()),
+            (&mut maps.ic_rules, shared.rules.as_fd()),
+            (&mut maps.ic_losses, shared.losses.as_fd()),
+            (&mut maps.ic_events, shared.events()),
+            (&mut maps.ic_sample, shared.sample_fd()),
+        ] {
+            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
+        }
+        // What is off is not created; the verifier never sees the code that would use it.
+        let sizes = [
+            (&mut maps.ic_flat, image.flat.len() / 16),
+            (&mut maps.ic_entries, if has_sets { image.entries.len() } else { 0 }),
+            (&mut maps.ic_lpm4, image.lpm4.len()),
+            (&mut maps.ic_lpm6, image.lpm6.len()),
+            (&mut maps.ic_tuples, image.tuples.len()),
+        ];
+        for (map, size) in sizes {
+            map.set_autocreate(size > 0).map_err(failed("choosing maps"))?;
+            if size > 0 {
+                map.set_max_entries(size as u32).map_err(failed("sizing a map"))?;
+            }
+        }
+        load("xdp_policy", open.open_object_mut())?;
+
+        if !image.flat.is_empty() {
+            let fd = clone_fd(&open.maps.ic_flat)?;
+            let bytes = image.flat.as_bytes();
+            let mut mapping = Mapping::new(fd.as_fd(), bytes.len(), true)
+                .map_err(|e| BpfError::map("ic_flat", "mapping", e))?;
+            mapping.fill(bytes);
+            // A frozen map cannot be written by anybody any more, ourselves included.
+            drop(mapping);
+            sys::map_freeze(fd.as_fd()).map_err(|e| BpfError::map("ic_flat", "freezing", e))?;
+        }
+        fill(&open.maps.ic_lpm4, "ic_lpm4", image.lpm4)?;
+        fill(&open.maps.ic_lpm6, "ic_lpm6", image.lpm6)?;
+        let tuples = fill(&open.maps.ic_tuples, "ic_tuples", image.tuples)?;
+        let entries = if has_sets {
+            let fd = clone_fd(&open.maps.ic_entries)?;
+            let mut mapping = map_entries(fd.as_fd(), image.entries.len())?;
+            mapping.fill(image.entries.as_bytes());
+            Some(mapping)
+        } else {
+            None
+        };
+        Ok(Self {
+            program: Program::new(crate::program::clone_fd(&open.progs.ic_policy)?)?,
+            entries,
+            entries_len: if has_sets { image.entries.len() } else { 0 },
+            tuples,
+        })
+    }
+
+    /// Takes over the policy that a slot holds; `None` where it holds none.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses, [`BpfError::ForeignMap`]
+    /// where the program in the slot is not a policy.
+    pub fn adopt(shared: &Shared, slot: u32) -> Result<Option<Self>, BpfError> {
+        let Some(program) = shared.slot_program(slot)? else { return Ok(None) };
+        let failed = |source| BpfError::System { step: "opening a policy's maps", source };
+        let (mut entries, mut tuples) = (None, None);
+        for &id in &program.info().map_ids {
+            let fd = sys::map_by_id(id).map_err(failed)?;
+            match map_info(fd.as_fd()).map_err(failed)?.name.as_str() {
+                "ic_entries" => entries = Some(fd),
+                "ic_tuples" => tuples = Some(fd),
+                _ => {}
+            }
+        }
+        // A program without sets or tuples refers to no such map.
+        let generation = shared.generation(slot);
+        let entries_len = if entries.is_some() { generation.entries as usize } else { 0 };
+        let entries = match entries {
+            Some(fd) => {
+                let map = Map::<u32, Entry>::new(fd, "ic_entries")?;
+                let capacity = map.info().max_entries as usize;
+                if entries_len > capacity {
+                    let what =
+                        format!("it has {capacity} entries, its generation says {entries_len}");
+                    return Err(BpfError::ForeignMap { map: "ic_entries".to_owned(), what });
+                }
+                Some(map_entries(map.as_fd(), entries_len)?)
+            }
+            None => None,
+        };
+        let tuples = tuples.map(|fd| Map::new(fd, "ic_tuples")).transpose()?;
+        Ok(Some(Self { program, entries, entries_len, tuples }))
+    }
+
+    /// The program, for [`Shared::fill_slot`] and for test runs.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// How many entries there are, the empty one included.
+    pub fn entries(&self) -> usize {
+        self.entries_len
+    }
+
+    /// Packets that an entry has decided or reported since the policy was loaded.
+    pub fn entry_packets(&self, index: usize) -> Option<u64> {
+        let offset = index * size_of::<Entry>() + offset_of!(Entry, packets);
+        let entries = self.entries.as_ref().filter(|_| index < self.entries_len)?;
+        Some(entries.u64_at(offset).load(Ordering::Relaxed))
+    }
+
+    /// Packets that a tuple has decided or reported since the policy was loaded.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn tuple_packets(&self, key: &TupleKey) -> Result<Option<u64>, BpfError> {
+        match &self.tuples {
+            Some(tuples) => Ok(tuples.lookup(key)?.map(|val| val.packets)),
+            None => Ok(None),
+        }
+    }
+}

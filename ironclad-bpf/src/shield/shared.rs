@@ -1,0 +1,483 @@
+use std::mem::{MaybeUninit, offset_of};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use ironclad_core::abi::{self, Gateways, Generation, State, Stats};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::error::BpfError;
+use crate::link::XdpLink;
+use crate::map::Map;
+use crate::mapping::Mapping;
+use crate::object::{io_error, load};
+use crate::pin::{PinDirectory, PinState, link_name};
+use crate::program::Program;
+use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
+use crate::sys;
+
+/// How the shared maps are made.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SharedOptions {
+    /// Bytes of the ring buffer: a power of two, at least a page. Default 1 MiB.
+    pub ring_bytes: u32,
+}
+
+impl Default for SharedOptions {
+    fn default() -> Self {
+        Self { ring_bytes: 1 << 20 }
+    }
+}
+
+/// The dispatcher and the maps that outlive a policy: counters, events, gateways, the selector.
+#[derive(Debug)]
+pub struct Shared {
+    dispatcher: Program,
+    state_map: OwnedFd,
+    state: Mapping,
+    slots: Map<u32, u32>,
+    /// Counters by [`abi::Reason`] and verdict: number `2 * reason + verdict`.
+    pub reasons: Map<u32, Stats>,
+    /// Counters by rule slot.
+    pub rules: Map<u32, Stats>,
+    /// Counters by [`abi::Loss`].
+    pub losses: Map<u32, u64>,
+    /// Rule id to slot.
+    pub rule_slots: Map<u32, u32>,
+    events: OwnedFd,
+    sample: OwnedFd,
+}
+
+/// The one word that says which slot is in force, see [`State::selector`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selector {
+    /// The slot in force.
+    pub active: u32,
+    /// The slot to return to.
+    pub fallback: u32,
+    /// When to, nanoseconds of `CLOCK_BOOTTIME` in steps of 4; 0 for never.
+    pub deadline_ns: u64,
+}
+
+impl Selector {
+    fn from_word(word: u64) -> Self {
+        Self {
+            active: u32::from(word & abi::SELECTOR_ACTIVE != 0),
+            fallback: u32::from(word & abi::SELECTOR_FALLBACK != 0),
+            deadline_ns: word >> abi::SELECTOR_DEADLINE_SHIFT << 2,
+        }
+    }
+
+    fn word(self) -> u64 {
+        let bit = |slot: u32, bit| if slot == 1 { bit } else { 0 };
+        bit(self.active, abi::SELECTOR_ACTIVE)
+            | bit(self.fallback, abi::SELECTOR_FALLBACK)
+            | (self.deadline_ns >> 2) << abi::SELECTOR_DEADLINE_SHIFT
+    }
+
+    /// Whether the deadline has passed: the kernel uses `fallback` by now.
+    pub fn is_expired(self) -> bool {
+        self.deadline_ns != 0 && boottime_ns() >= self.deadline_ns
+    }
+
+    /// The slot whose policy packets see now.
+    pub fn in_force(self) -> u32 {
+        if self.is_expired() { self.fallback } else { self.active }
+    }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, the clock of deadlines and events.
+pub fn boottime_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+const STATE: &str = "state";
+const PINS: [&str; 9] = [
+    "ic_xdp",
+    STATE,
+    "ic_slots",
+    "ic_reasons",
+    "ic_rules",
+    "ic_losses",
+    "ic_rule_slots",
+    "ic_events",
+    "ic_sample",
+];
+/// The kernel's name of the state's map: the section that holds it.
+const STATE_MAP: &str = ".data.ic_state";
+
+impl Shared {
+    /// Loads the dispatcher with maps of its own. No policy is in force: everything passes.
+    ///
+    /// # Errors
+    /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
+    pub fn load(options: SharedOptions) -> Result<Self, BpfError> {
+        crate::log::to_tracing();
+        let failed = |step| {
+            move |e: libbpf_rs::Error| BpfError::Object {
+                object: "xdp_dispatch",
+                step,
+                source: io_error(&e),
+            }
+        };
+        let mut storage = MaybeUninit::uninit();
+        let mut open =
+            XdpDispatchSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        open.maps
+            .ic_events
+            .set_max_entries(options.ring_bytes)
+            .map_err(failed("sizing the ring buffer"))?;
+        load("xdp_dispatch", open.open_object_mut())?;
+        let maps = &open.maps;
+        let map = crate::map::clone_fd;
+        let this = Self::assemble(
+            Program::new(crate::program::clone_fd(&open.progs.ic_xdp)?)?,
+            map(&maps.data_ic_state)?,
+            map(&maps.ic_slots)?,
+            map(&maps.ic_reasons)?,
+            map(&maps.ic_rules)?,
+            map(&maps.ic_losses)?,
+            map(&maps.ic_rule_slots)?,
+            map(&maps.ic_events)?,
+            map(&maps.ic_sample)?,
+        )?;
+        this.state.u32_at(offset_of!(State, abi)).store(abi::VERSION, Ordering::Release);
+        this.state.u32_at(offset_of!(State, magic)).store(abi::MAGIC, Ordering::Release);
+        Ok(this)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn assemble(
+        dispatcher: Program,
+        state_map: OwnedFd,
+        slots: OwnedFd,
+        reasons: OwnedFd,
+        rules: OwnedFd,
+        losses: OwnedFd,
+        rule_slots: OwnedFd,
+        events: OwnedFd,
+        sample: OwnedFd,
+    ) -> Result<Self, BpfError> {
+        // Checks name and size.
+        Map::<u32, StateBytes>::new(
+            state_map.try_clone().map_err(|e| BpfError::map(STATE_MAP, "duplication", e))?,
+            STATE_MAP,
+        )?;
+        let state = Mapping::new(state_map.as_fd(), size_of::<State>(), true)
+            .map_err(|e| BpfError::map(STATE_MAP, "mapping", e))?;
+        Ok(Self {
+            dispatcher,
+            state_map,
+            state,
+            slots: Map::new(slots, "ic_slots")?,
+            reasons: Map::new(reasons, "ic_reasons")?,
+            rules: Map::new(rules, "ic_rules")?,
+            losses: Map::new(losses, "ic_losses")?,
+            rule_slots: Map::new(rule_slots, "ic_rule_slots")?,
+            events,
+            sample,
+        })
+    }
+
+    /// Takes over what an earlier agent has pinned; `None` where nothing is.
+    ///
+    /// The links come with it. Their interfaces were protected all the time and remain so.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] for a partial or foreign directory or another ABI's state.
+    pub fn adopt(directory: &PinDirectory) -> Result<Option<(Self, Vec<XdpLink>)>, BpfError> {
+        if directory.state(&PINS)? == PinState::Absent {
+            return Ok(None);
+        }
+        let path = directory.path();
+        let get = |name: &str| {
+            let path = path.join(name);
+            sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+        };
+        let this = Self::assemble(
+            Program::new(get("ic_xdp")?)?,
+            get(STATE)?,
+            get("ic_slots")?,
+            get("ic_reasons")?,
+            get("ic_rules")?,
+            get("ic_losses")?,
+            get("ic_rule_slots")?,
+            get("ic_events")?,
+            get("ic_sample")?,
+        )?;
+        let word = |offset| this.state.u32_at(offset).load(Ordering::Acquire);
+        if word(offset_of!(State, magic)) != abi::MAGIC
+            || word(offset_of!(State, abi)) != abi::VERSION
+        {
+            return Err(BpfError::PinDirectory {
+                path,
+                what: "its state was never initialised or is of another version".to_owned(),
+                next: "remove the directory to drop its protection and start afresh (`purge`)",
+            });
+        }
+        let mut links = Vec::new();
+        for (interface, pin) in directory.links()? {
+            links.push(XdpLink::open(&pin, &interface)?);
+        }
+        Ok(Some((this, links)))
+    }
+
+    /// Pins all of it with `links`, in one step: a crash leaves everything or nothing.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses; then nothing is pinned.
+    pub fn persist(&self, directory: &PinDirectory, links: &mut [XdpLink]) -> Result<(), BpfError> {
+        let fds: [BorrowedFd<'_>; 9] = [
+            self.dispatcher.as_fd(),
+            self.state_map.as_fd(),
+            self.slots.as_fd(),
+            self.reasons.as_fd(),
+            self.rules.as_fd(),
+            self.losses.as_fd(),
+            self.rule_slots.as_fd(),
+            self.events.as_fd(),
+            self.sample.as_fd(),
+        ];
+        let mut pins: Vec<(String, BorrowedFd<'_>)> =
+            PINS.iter().map(|name| (*name).to_owned()).zip(fds).collect();
+        for link in links.iter() {
+            pins.push((link_name(&link.interface().name), link.as_fd()));
+        }
+        directory.persist(&pins)?;
+        for link in links {
+            let path = directory.link_path(&link.interface().name);
+            link.pinned_at(&path);
+        }
+        Ok(())
+    }
+
+    /// Pins one more link beside those that are pinned.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn persist_link(
+        &self,
+        directory: &PinDirectory,
+        link: &mut XdpLink,
+    ) -> Result<(), BpfError> {
+        link.pin(&directory.link_path(&link.interface().name))
+    }
+
+    /// Replaces the pinned dispatcher by this build's and gives it to every link; false where the
+    /// pinned one is the same.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load); then the links keep what they have.
+    pub fn upgrade_dispatcher(
+        &mut self,
+        directory: Option<&PinDirectory>,
+        links: &[XdpLink],
+    ) -> Result<bool, BpfError> {
+        let fresh = self.load_dispatcher()?;
+        if fresh.info().tag == self.dispatcher.info().tag {
+            return Ok(false);
+        }
+        for link in links {
+            link.replace(&fresh)?;
+        }
+        if let Some(directory) = directory {
+            // bpffs cannot rename over a pin of another kind of object, but over a program it can.
+            let (path, staged) =
+                (directory.path().join("ic_xdp"), directory.path().join("ic_xdp_new"));
+            let failed = |step| {
+                let path = path.clone();
+                move |source| BpfError::Pin { path, step, source }
+            };
+            let _ = std::fs::remove_file(&staged);
+            sys::obj_pin(fresh.as_fd(), &staged).map_err(failed("pinning"))?;
+            std::fs::rename(&staged, &path).map_err(failed("renaming"))?;
+        }
+        self.dispatcher = fresh;
+        Ok(true)
+    }
+
+    /// This build's dispatcher on the maps that there are.
+    fn load_dispatcher(&self) -> Result<Program, BpfError> {
+        let failed = |step| {
+            move |e: libbpf_rs::Error| BpfError::Object {
+                object: "xdp_dispatch",
+                step,
+                source: io_error(&e),
+            }
+        };
+        let mut storage = MaybeUninit::uninit();
+        let mut open =
+            XdpDispatchSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        let maps = &mut open.maps;
+        for (map, fd) in [
+            (&mut maps.data_ic_state, self.state_map.as_fd()),
+            (&mut maps.ic_slots, self.slots.as_fd()),
+            (&mut maps.ic_reasons, self.reasons.as_fd()),
+            (&mut maps.ic_rules, self.rules.as_fd()),
+            (&mut maps.ic_losses, self.losses.as_fd()),
+            (&mut maps.ic_rule_slots, self.rule_slots.as_fd()),
+            (&mut maps.ic_events, self.events.as_fd()),
+            (&mut maps.ic_sample, self.sample.as_fd()),
+        ] {
+            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
+        }
+        load("xdp_dispatch", open.open_object_mut())?;
+        Program::new(crate::program::clone_fd(&open.progs.ic_xdp)?)
+    }
+
+    /// The program to attach.
+    pub fn dispatcher(&self) -> &Program {
+        &self.dispatcher
+    }
+
+    /// The ring buffer, for [`EventRing::new`](crate::EventRing::new).
+    pub fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    pub(crate) fn state_fd(&self) -> BorrowedFd<'_> {
+        self.state_map.as_fd()
+    }
+
+    pub(crate) fn sample_fd(&self) -> BorrowedFd<'_> {
+        self.sample.as_fd()
+    }
+
+    /// Which slot is in force.
+    pub fn selector(&self) -> Selector {
+        Selector::from_word(self.state.u64_at(offset_of!(State, selector)).load(Ordering::Acquire))
+    }
+
+    /// Changes which slot is in force, for every packet that comes after.
+    pub fn select(&self, selector: Selector) {
+        self.state.u64_at(offset_of!(State, selector)).store(selector.word(), Ordering::Release);
+    }
+
+    /// Changes the selector only if it is still `old`, so that a deadline is not lost; true on success.
+    pub fn select_if(&self, old: Selector, new: Selector) -> bool {
+        self.state
+            .u64_at(offset_of!(State, selector))
+            .compare_exchange(old.word(), new.word(), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Puts a policy's program into a slot, which must not be in force.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn fill_slot(
+        &self,
+        slot: u32,
+        program: &Program,
+        generation: &Generation,
+    ) -> Result<(), BpfError> {
+        self.write_generation(slot, generation);
+        self.slots.update(&slot, &(program.as_fd().as_raw_fd() as u32))
+    }
+
+    /// Empties a slot, which must not be in force.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn clear_slot(&self, slot: u32) -> Result<(), BpfError> {
+        self.slots.delete(&slot)?;
+        self.write_generation(slot, &Generation::default());
+        Ok(())
+    }
+
+    /// The program in a slot, `None` where there is none.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] or [`BpfError::System`] where the kernel refuses.
+    pub fn slot_program(&self, slot: u32) -> Result<Option<Program>, BpfError> {
+        // The kernel answers with the program's id.
+        let Some(id) = self.slots.lookup(&slot)? else { return Ok(None) };
+        let fd = sys::prog_by_id(id)
+            .map_err(|source| BpfError::System { step: "opening a policy's program", source })?;
+        Program::new(fd).map(Some)
+    }
+
+    /// What a slot holds.
+    pub fn generation(&self, slot: u32) -> Generation {
+        let mut words = [0u32; size_of::<Generation>() / 4];
+        self.state.read(generation_offset(slot), &mut words);
+        let mut generation = Generation::new_zeroed();
+        generation.as_mut_bytes().copy_from_slice(words.as_bytes());
+        generation
+    }
+
+    fn write_generation(&self, slot: u32, generation: &Generation) {
+        let mut words = [0u32; size_of::<Generation>() / 4];
+        words.as_mut_bytes().copy_from_slice(generation.as_bytes());
+        self.state.write(generation_offset(slot), &words);
+    }
+
+    /// Waits until no packet is still being judged by what was in force before the call.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses.
+    pub fn wait_for_packets(&self) -> Result<(), BpfError> {
+        sys::grace_period()
+            .map_err(|source| BpfError::System { step: "waiting for packets in flight", source })
+    }
+
+    /// The addresses that bypass every policy, for packets that come after.
+    ///
+    /// # Errors
+    /// [`BpfError::Limit`] where one family has more than [`abi::GATEWAYS_MAX`].
+    pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), BpfError> {
+        let mut set = Gateways::default();
+        for address in addresses {
+            let (count, max) = match address {
+                IpAddr::V4(_) => (&mut set.count4, set.addr4.len()),
+                IpAddr::V6(_) => (&mut set.count6, set.addr6.len()),
+            };
+            let at = *count as usize;
+            if at >= max {
+                return Err(BpfError::Limit {
+                    what: "gateway addresses of one family",
+                    value: at as u64 + 1,
+                    limit: max as u64,
+                });
+            }
+            *count += 1;
+            match address {
+                IpAddr::V4(a) => set.addr4[at] = a.octets(),
+                IpAddr::V6(a) => set.addr6[at] = a.octets(),
+            }
+        }
+        let active = self.state.u32_at(offset_of!(State, gateways_active));
+        let next = (active.load(Ordering::Acquire) + 1) & 1;
+        // Packets that still read the set that was in force before the last change.
+        self.wait_for_packets()?;
+        let mut words = [0u32; size_of::<Gateways>() / 4];
+        words.as_mut_bytes().copy_from_slice(set.as_bytes());
+        self.state
+            .write(offset_of!(State, gateways) + next as usize * size_of::<Gateways>(), &words);
+        active.store(next, Ordering::Release);
+        Ok(())
+    }
+
+    /// The addresses that bypass every policy.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let active = self.state.u32_at(offset_of!(State, gateways_active)).load(Ordering::Acquire);
+        let mut words = [0u32; size_of::<Gateways>() / 4];
+        let offset = offset_of!(State, gateways) + (active & 1) as usize * size_of::<Gateways>();
+        self.state.read(offset, &mut words);
+        let mut set = Gateways::new_zeroed();
+        set.as_mut_bytes().copy_from_slice(words.as_bytes());
+        let v4 = set.addr4.iter().take(set.count4 as usize).map(|&a| IpAddr::from(a));
+        let v6 = set.addr6.iter().take(set.count6 as usize).map(|&a| IpAddr::from(a));
+        v4.chain(v6).collect()
+    }
+}
+
+type StateBytes = [u8; size_of::<State>()];
+
+fn generation_offset(slot: u32) -> usize {
+    assert!(slot < 2, "there are two slots");
+    offset_of!(State, generation) + slot as usize * size_of::<Generation>()
+}

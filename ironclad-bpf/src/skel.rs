@@ -1,0 +1,18 @@
+//! What libbpf-cargo generates. It never leaves this crate.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    non_camel_case_types,
+    non_snake_case,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks
+)]
+
+pub(crate) mod xdp_dispatch {
+    include!(concat!(env!("OUT_DIR"), "/xdp_dispatch.skel.rs"));
+}
+
+pub(crate) mod xdp_policy {
+    include!(concat!(env!("OUT_DIR"), "/xdp_policy.skel.rs"));
+}

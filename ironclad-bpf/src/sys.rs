@@ -1,0 +1,245 @@
+//! The calls to libbpf's thin wrappers of bpf(2) that libbpf-rs does not offer. Each returns the
+//! kernel's error; none keeps a pointer.
+use std::ffi::{CString, c_void};
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub(crate) fn check(ret: i32) -> io::Result<i32> {
+    // libbpf returns −errno.
+    if ret < 0 { Err(io::Error::from_raw_os_error(-ret)) } else { Ok(ret) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path with a NUL byte"))
+}
+
+/// # Safety
+/// `ret` is either negative or a descriptor that nobody else owns.
+unsafe fn owned(ret: i32) -> io::Result<OwnedFd> {
+    let fd = check(ret)?;
+    // SAFETY: by the caller's promise.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: a valid descriptor and a NUL-terminated path that outlives the call.
+    check(unsafe { libbpf_sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) })?;
+    Ok(())
+}
+
+pub(crate) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: a NUL-terminated path; the call returns a new descriptor.
+    unsafe { owned(libbpf_sys::bpf_obj_get(path.as_ptr())) }
+}
+
+/// Descriptor of the program or map with a kernel id.
+pub(crate) fn prog_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a number and returns a new descriptor.
+    unsafe { owned(libbpf_sys::bpf_prog_get_fd_by_id(id)) }
+}
+
+pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a number and returns a new descriptor.
+    unsafe { owned(libbpf_sys::bpf_map_get_fd_by_id(id)) }
+}
+
+/// Structs that BPF_OBJ_GET_INFO_BY_FD fills: plain numbers, for which zero is a value.
+///
+/// # Safety
+/// Any bit pattern, all zeroes included, is a valid value of the type.
+pub(crate) unsafe trait Info: Sized {}
+// SAFETY: integers and arrays of integers only.
+unsafe impl Info for libbpf_sys::bpf_map_info {}
+// SAFETY: integers and arrays of integers only.
+unsafe impl Info for libbpf_sys::bpf_prog_info {}
+// SAFETY: integers and a union of structs of integers only.
+unsafe impl Info for libbpf_sys::bpf_link_info {}
+
+pub(crate) fn info<T: Info>(fd: BorrowedFd<'_>, mut request: T) -> io::Result<T> {
+    let mut len = mem::size_of::<T>() as u32;
+    // SAFETY: `request` is writable for `len` bytes; pointers in it are the caller's and null or valid.
+    check(unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(
+            fd.as_raw_fd(),
+            (&raw mut request).cast::<c_void>(),
+            &mut len,
+        )
+    })?;
+    Ok(request)
+}
+
+pub(crate) fn zeroed<T: Info>() -> T {
+    // SAFETY: `Info` promises that zeroes are a value.
+    unsafe { mem::zeroed() }
+}
+
+/// # Safety
+/// `key` and `value` are as large as the map's, the value's size times the CPUs for per-CPU maps.
+pub(crate) unsafe fn map_lookup(
+    fd: BorrowedFd<'_>,
+    key: *const c_void,
+    value: *mut c_void,
+) -> io::Result<bool> {
+    // SAFETY: by the caller's promise.
+    match check(unsafe { libbpf_sys::bpf_map_lookup_elem(fd.as_raw_fd(), key, value) }) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// # Safety
+/// `key` and `value` are as large as the map's.
+pub(crate) unsafe fn map_update(
+    fd: BorrowedFd<'_>,
+    key: *const c_void,
+    value: *const c_void,
+    flags: u64,
+) -> io::Result<()> {
+    // SAFETY: by the caller's promise.
+    check(unsafe { libbpf_sys::bpf_map_update_elem(fd.as_raw_fd(), key, value, flags) })?;
+    Ok(())
+}
+
+/// # Safety
+/// `key` is as large as the map's keys.
+pub(crate) unsafe fn map_delete(fd: BorrowedFd<'_>, key: *const c_void) -> io::Result<bool> {
+    // SAFETY: by the caller's promise.
+    match check(unsafe { libbpf_sys::bpf_map_delete_elem(fd.as_raw_fd(), key) }) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// # Safety
+/// `key` is null or as large as the map's keys, as is `next`.
+pub(crate) unsafe fn map_next_key(
+    fd: BorrowedFd<'_>,
+    key: *const c_void,
+    next: *mut c_void,
+) -> io::Result<bool> {
+    // SAFETY: by the caller's promise.
+    match check(unsafe { libbpf_sys::bpf_map_get_next_key(fd.as_raw_fd(), key, next) }) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call takes a descriptor only.
+    check(unsafe { libbpf_sys::bpf_map_freeze(fd.as_raw_fd()) })?;
+    Ok(())
+}
+
+pub(crate) fn map_create(
+    kind: libbpf_sys::bpf_map_type,
+    name: &str,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    inner: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: zeroes are a value of this struct of integers and null pointers.
+    let mut opts: libbpf_sys::bpf_map_create_opts = unsafe { mem::zeroed() };
+    opts.sz = mem::size_of_val(&opts) as _;
+    opts.inner_map_fd = inner.map_or(0, |fd| fd.as_raw_fd() as u32);
+    // SAFETY: name and options outlive the call, which returns a new descriptor.
+    unsafe {
+        owned(libbpf_sys::bpf_map_create(
+            kind,
+            name.as_ptr(),
+            key_size,
+            value_size,
+            max_entries,
+            &opts,
+        ))
+    }
+}
+
+pub(crate) fn xdp_link_create(
+    prog: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    // SAFETY: zeroes are a value of this struct of integers and null pointers.
+    let mut opts: libbpf_sys::bpf_link_create_opts = unsafe { mem::zeroed() };
+    opts.sz = mem::size_of_val(&opts) as _;
+    opts.flags = flags;
+    // SAFETY: the options outlive the call, which returns a new descriptor.
+    unsafe {
+        owned(libbpf_sys::bpf_link_create(
+            prog.as_raw_fd(),
+            ifindex as i32,
+            libbpf_sys::BPF_XDP,
+            &opts,
+        ))
+    }
+}
+
+pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: valid descriptors; null options are allowed.
+    check(unsafe {
+        libbpf_sys::bpf_link_update(link.as_raw_fd(), prog.as_raw_fd(), std::ptr::null())
+    })?;
+    Ok(())
+}
+
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call takes a descriptor only.
+    check(unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) })?;
+    Ok(())
+}
+
+/// The XDP programs of an interface by mode.
+pub(crate) fn xdp_query(ifindex: u32) -> io::Result<libbpf_sys::bpf_xdp_query_opts> {
+    // SAFETY: zeroes are a value of this struct of integers.
+    let mut opts: libbpf_sys::bpf_xdp_query_opts = unsafe { mem::zeroed() };
+    opts.sz = mem::size_of_val(&opts) as _;
+    // SAFETY: the options are writable and outlive the call.
+    check(unsafe { libbpf_sys::bpf_xdp_query(ifindex as i32, 0, &mut opts) })?;
+    Ok(opts)
+}
+
+/// One run of BPF_PROG_TEST_RUN.
+pub(crate) fn test_run(prog: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<(u32, u32)> {
+    // SAFETY: zeroes are a value of this struct of integers and null pointers.
+    let mut opts: libbpf_sys::bpf_test_run_opts = unsafe { mem::zeroed() };
+    opts.sz = mem::size_of_val(&opts) as _;
+    opts.data_in = packet.as_ptr().cast();
+    opts.data_size_in = packet.len() as u32;
+    opts.repeat = repeat as i32;
+    // SAFETY: the packet outlives the call, which only reads it.
+    check(unsafe { libbpf_sys::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) })?;
+    Ok((opts.retval, opts.duration))
+}
+
+/// Waits until no CPU runs a program that could still see what was in force before the call.
+///
+/// Updating a map of maps makes the kernel wait for just that (`maybe_wait_bpf_programs` in
+/// kernel/bpf/syscall.c, since 4.20). membarrier(2) would too, but not with `nohz_full`.
+pub(crate) fn grace_period() -> io::Result<()> {
+    let inner = map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY, "ic_grace_inner", 4, 4, 1, None)?;
+    let outer = map_create(
+        libbpf_sys::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        "ic_grace",
+        4,
+        4,
+        1,
+        Some(inner.as_fd()),
+    )?;
+    let (key, value) = (0u32, inner.as_raw_fd());
+    // SAFETY: key and value are four bytes, as the map was made for.
+    unsafe {
+        map_update(outer.as_fd(), (&raw const key).cast(), (&raw const value).cast(), 0)?;
+    }
+    Ok(())
+}
