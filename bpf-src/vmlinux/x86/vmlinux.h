@@ -3,53 +3,29 @@
 #define __VMLINUX_H__
 
 typedef unsigned char __u8;
-
 typedef signed char __s8;
-
 typedef short unsigned int __u16;
-
 typedef short int __s16;
-
 typedef unsigned int __u32;
-
 typedef int __s32;
-
 typedef long long unsigned int __u64;
-
 typedef long long int __s64;
-
 typedef __u16 __be16;
-
 typedef __u32 __be32;
-
 typedef __u64 __be64;
-
 typedef __u16 __le16;
-
 typedef __u32 __le32;
-
 typedef __u64 __le64;
-
 typedef __u16 __sum16;
-
 typedef __u32 __wsum;
-
 typedef __u8 u8;
-
 typedef __s8 s8;
-
 typedef __u16 u16;
-
 typedef __s16 s16;
-
 typedef __u32 u32;
-
 typedef __s32 s32;
-
 typedef __u64 u64;
-
 typedef __s64 s64;
-
 typedef _Bool bool;
 
 enum {
@@ -58,9 +34,7 @@ enum {
 };
 
 typedef long unsigned int __kernel_ulong_t;
-
 typedef __kernel_ulong_t __kernel_size_t;
-
 typedef __kernel_size_t size_t;
 
 struct xdp_md {
@@ -331,13 +305,5 @@ struct icmp6hdr {
 		struct icmpv6_nd_ra u_nd_ra;
 	} icmp6_dataun;
 };
-
-#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-#endif
-
-#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
-#pragma clang attribute pop
-#endif
 
 #endif /* __VMLINUX_H__ */
