@@ -1,1 +1,39 @@
-//! Placeholder
+//! Address lists and firewall policies, compiled to what the kernel looks packets up in.
+//!
+//! [`list`] reads address lists, [`Policy`] says what becomes of whose packets, and
+//! [`CompiledPolicy`] is the outcome: the [flat table](FlatTable) or the keys of an `LPM_TRIE`, the
+//! entries that they lead to, tuples, and an explanation for each verdict. Pure: no kernel, no root.
+//!
+//! ```
+//! use ironclad_core::{Action, RuleId, Verdict};
+//! use ironclad_policy::{AddressSet, Policy};
+//!
+//! let policy = Policy::builder()
+//!     .default_action(Verdict::Pass)
+//!     .set(AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(["192.0.2.0/24".parse()?]))
+//!     .set(AddressSet::new(RuleId(2), "ours", Action::Allow).cidrs(["192.0.2.7".parse()?]))
+//!     .compile()?;
+//! assert_eq!(policy.prefixes(), 2);
+//! let why = policy.explain("192.0.2.7".parse()?);
+//! assert_eq!(why.to_string(), "192.0.2.7: allow by rule 2 (`ours`): 192.0.2.7/32 from ours:1");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod compile;
+mod error;
+mod explain;
+mod flat;
+mod limits;
+pub mod list;
+mod policy;
+mod tuple;
+
+pub use compile::{CompiledPolicy, Rule, Settings};
+pub use error::PolicyError;
+pub use explain::{Cover, Explanation, PacketExplanation};
+pub use flat::FlatTable;
+pub use limits::{Limits, Memory};
+pub use list::AddressList;
+pub use policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, Protocol, TupleRule};
+pub use tuple::PacketQuery;

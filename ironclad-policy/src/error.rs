@@ -1,0 +1,53 @@
+use ironclad_core::RuleId;
+
+/// Why a policy cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// One rule id has two names.
+    #[error("rule {rule} is called `{first}` and `{second}`: give one of them another id")]
+    RuleName {
+        /// The id.
+        rule: RuleId,
+        /// The name that came first.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A tuple has a port, but not a protocol that has ports.
+    #[error(
+        "rule {rule} (`{name}`): a destination port needs a protocol with ports (tcp, udp, sctp, dccp or udplite)"
+    )]
+    PortWithoutProtocol {
+        /// The id.
+        rule: RuleId,
+        /// Its name.
+        name: String,
+    },
+    /// A tuple's addresses are of different families.
+    #[error(
+        "rule {rule} (`{name}`): source and destination are of different IP versions, no packet matches"
+    )]
+    MixedFamilies {
+        /// The id.
+        rule: RuleId,
+        /// Its name.
+        name: String,
+    },
+    /// Something is over its limit.
+    #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much of it.
+        value: u64,
+        /// The most there may be.
+        limit: u64,
+        /// What to do.
+        next: &'static str,
+    },
+}
+
+fn next_of(next: &str) -> String {
+    if next.is_empty() { String::new() } else { format!(": {next}") }
+}

@@ -1,0 +1,293 @@
+//! The flat table: longest-prefix match without pointers, compiled here and read by the kernel.
+//!
+//! Its layout is that of `bpf-src/include/ironclad/abi/flat.h`: 64-byte cells of sixteen 32-bit
+//! words, references of two bits of kind and thirty of index, roots of 65,536 references indexed by
+//! the first sixteen bits of an address, and below them nodes that decide eight bits each.
+
+use std::net::IpAddr;
+
+use ironclad_core::{Family, abi};
+
+/// A prefix and the entry that it leads to. `bits` are left-aligned in 128 bits in both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub(crate) bits: u128,
+    pub(crate) length: u8,
+    pub(crate) entry: u32,
+}
+
+/// A longest-prefix-match table in the kernel's layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlatTable {
+    words: Vec<u32>,
+    root4: Option<u32>,
+    root6: Option<u32>,
+}
+
+const CELL_WORDS: usize = 16;
+const KIND_SHIFT: u32 = abi::FLAT_KIND_SHIFT;
+const INDEX_MASK: u32 = abi::FLAT_INDEX_MASK;
+/// Nine bits in each of seven lanes.
+const LANES: u32 = 7;
+
+fn reference(kind: u32, index: u32) -> u32 {
+    kind << KIND_SHIFT | index
+}
+
+impl FlatTable {
+    /// Builds the table of prefixes sorted by bits and length, all distinct.
+    pub(crate) fn build(v4: &[Leaf], v6: &[Leaf]) -> Self {
+        let mut builder = Builder::default();
+        let root4 = (!v4.is_empty()).then(|| builder.root(v4));
+        let root6 = (!v6.is_empty()).then(|| builder.root(v6));
+        Self { words: builder.words, root4, root6 }
+    }
+
+    /// The cells, sixteen words each, in the machine's byte order.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// The number of 64-byte cells.
+    pub fn cells(&self) -> usize {
+        self.words.len() / CELL_WORDS
+    }
+
+    /// First cell of a family's root; `None` where no prefix is of that family.
+    pub fn root(&self, family: Family) -> Option<u32> {
+        match family {
+            Family::V4 => self.root4,
+            Family::V6 => self.root6,
+        }
+    }
+
+    /// The entry of the longest prefix that covers `addr`, 0 for none: step by step what
+    /// `bpf-src/lib/flat.h` does.
+    pub fn lookup(&self, addr: IpAddr) -> u32 {
+        let (root, bits, steps) = match addr {
+            IpAddr::V4(a) => (self.root4, u128::from(u32::from(a)) << 96, 2),
+            IpAddr::V6(a) => (self.root6, u128::from(a), 16),
+        };
+        let Some(root) = root else { return 0 };
+        let mut at = self.words[root as usize * CELL_WORDS + (bits >> 112) as usize];
+        let mut depth = 2;
+        for _ in 0..steps {
+            let (kind, index) = (at >> KIND_SHIFT, (at & INDEX_MASK) as usize);
+            let byte = (bits >> (120 - 8 * (depth & 15))) as u32 & 0xff;
+            match kind {
+                abi::FLAT_KIND_LEAF => return at,
+                abi::FLAT_KIND_SKIP => {
+                    let node = &self.words[index * 8..index * 8 + 8];
+                    let half = if node[6] == 0 { (bits >> 64) as u64 } else { bits as u64 };
+                    if (half ^ word64(node, 0)) & word64(node, 2) != 0 {
+                        return node[5];
+                    }
+                    at = node[4];
+                    depth = node[7];
+                }
+                abi::FLAT_KIND_RUNS => {
+                    let node = &self.words[index * 8..index * 8 + 8];
+                    let starts = word64(node, 6);
+                    let run = (0..LANES)
+                        .filter(|lane| starts >> (9 * lane) & 0x1ff <= u64::from(byte))
+                        .count();
+                    at = node[run];
+                    depth += 1;
+                }
+                _ => {
+                    let node = &self.words[index * CELL_WORDS..(index + 1) * CELL_WORDS];
+                    let run: u32 = (0..=byte)
+                        .map(|b| (word64(node, 2 * (b as usize >> 6)) >> (b & 63) & 1) as u32)
+                        .sum();
+                    at = self.words[(node[9] + run) as usize];
+                    depth += 1;
+                }
+            }
+        }
+        if at >> KIND_SHIFT == abi::FLAT_KIND_LEAF { at } else { 0 }
+    }
+}
+
+fn word64(words: &[u32], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&words[at].to_ne_bytes());
+    bytes[4..].copy_from_slice(&words[at + 1].to_ne_bytes());
+    u64::from_ne_bytes(bytes)
+}
+
+fn words64(value: u64) -> [u32; 2] {
+    let bytes = value.to_ne_bytes();
+    let half =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    [half(0), half(4)]
+}
+
+/// A mask of the bits `from..to` of an address, left-aligned.
+fn mask(from: u32, to: u32) -> u128 {
+    let upto = |n: u32| if n == 0 { 0 } else { u128::MAX << (128 - n) };
+    upto(to) & !upto(from)
+}
+
+#[derive(Default)]
+struct Builder {
+    words: Vec<u32>,
+    /// The second half of a cell whose first half is in use, as an index of half cells.
+    half: Option<u32>,
+    /// Words of the last row that are free.
+    row: std::ops::Range<usize>,
+}
+
+impl Builder {
+    fn cells(&mut self, count: usize) -> usize {
+        let at = self.words.len();
+        self.words.resize(at + count * CELL_WORDS, 0);
+        at
+    }
+
+    fn half_cell(&mut self, kind: u32, node: [u32; 8]) -> u32 {
+        let index = match self.half.take() {
+            Some(index) => index,
+            None => {
+                let index = (self.cells(1) / 8) as u32;
+                self.half = Some(index + 1);
+                index
+            }
+        };
+        self.words[index as usize * 8..index as usize * 8 + 8].copy_from_slice(&node);
+        reference(kind, index)
+    }
+
+    fn skip(&mut self, key: u128, from: u32, to: u32, hit: u32, miss: u32, depth: u32) -> u32 {
+        let low = from >= 64;
+        let mask = mask(from, to);
+        let half = |n: u128| if low { n as u64 } else { (n >> 64) as u64 };
+        let ([k0, k1], [m0, m1]) = (words64(half(key & mask)), words64(half(mask)));
+        self.half_cell(abi::FLAT_KIND_SKIP, [k0, k1, m0, m1, hit, miss, u32::from(low), depth])
+    }
+
+    /// Room for a node's values: packed, and within one cell where they fit in one.
+    fn values(&mut self, count: usize) -> usize {
+        if count > self.row.len() {
+            let at = self.cells(count.div_ceil(CELL_WORDS));
+            let fresh = at..self.words.len();
+            if fresh.len() - count < self.row.len() {
+                // The old row has more left.
+                return at;
+            }
+            self.row = fresh;
+        }
+        let at = self.row.start;
+        self.row.start += count;
+        at
+    }
+
+    fn root(&mut self, leaves: &[Leaf]) -> u32 {
+        let base = self.cells(abi::FLAT_ROOT_CELLS as usize);
+        let mut rest = leaves;
+        while let Some(first) = rest.first() {
+            let slot = (first.bits >> 112) as usize;
+            if first.length <= 16 {
+                let count = 1usize << (16 - first.length);
+                self.words[base + slot..base + slot + count].fill(first.entry);
+                rest = &rest[1..];
+                continue;
+            }
+            let deeper = rest.iter().take_while(|l| (l.bits >> 112) as usize == slot).count();
+            let inherited = self.words[base + slot];
+            let at = self.node(&rest[..deeper], 2, inherited);
+            self.words[base + slot] = at;
+            rest = &rest[deeper..];
+        }
+        (base / CELL_WORDS) as u32
+    }
+
+    /// The reference that decides addresses whose first `depth` bytes are those of `leaves`.
+    fn node(&mut self, mut leaves: &[Leaf], depth: u32, mut inherited: u32) -> u32 {
+        let from = 8 * depth;
+        while let Some(first) = leaves.first().filter(|l| u32::from(l.length) <= from) {
+            inherited = first.entry;
+            leaves = &leaves[1..];
+        }
+        let (Some(first), Some(last)) = (leaves.first(), leaves.last()) else { return inherited };
+        // An IPv6 node looks at one half of the address.
+        let end_of_half = if from < 64 { 64 } else { 128 };
+        let shortest = leaves.iter().map(|l| u32::from(l.length)).min().unwrap_or(0);
+        if leaves.len() == 1 {
+            let length = u32::from(first.length);
+            if length <= end_of_half {
+                return self.skip(first.bits, from, length, first.entry, inherited, length / 8);
+            }
+        }
+        let common = (first.bits ^ last.bits).leading_zeros().min(shortest);
+        let to = common.min(end_of_half) / 8;
+        if to > depth {
+            let hit = self.node(leaves, to, inherited);
+            return self.skip(first.bits, from, 8 * to, hit, inherited, to);
+        }
+        let mut slots = [inherited; 256];
+        let mut rest = leaves;
+        while let Some(first) = rest.first() {
+            let slot = (first.bits >> (120 - from)) as usize & 0xff;
+            let length = u32::from(first.length);
+            if length <= from + 8 {
+                let count = 1usize << (from + 8 - length);
+                slots[slot..slot + count].fill(first.entry);
+                rest = &rest[1..];
+                continue;
+            }
+            let deeper = rest
+                .iter()
+                .take_while(|l| (l.bits >> (120 - from)) as usize & 0xff == slot)
+                .count();
+            slots[slot] = self.node(&rest[..deeper], depth + 1, slots[slot]);
+            rest = &rest[deeper..];
+        }
+        self.encode(&slots)
+    }
+
+    fn encode(&mut self, slots: &[u32; 256]) -> u32 {
+        let mut runs = [0u32; 256];
+        let mut starts = [0u64; 4];
+        let mut lanes = 0u64;
+        let mut count = 0;
+        for (byte, &slot) in slots.iter().enumerate() {
+            if byte > 0 && runs[count - 1] == slot {
+                continue;
+            }
+            if byte > 0 {
+                starts[byte >> 6] |= 1 << (byte & 63);
+                if count <= LANES as usize {
+                    lanes |= (byte as u64) << (9 * (count - 1));
+                }
+            }
+            runs[count] = slot;
+            count += 1;
+        }
+        if count == 1 {
+            return runs[0];
+        }
+        if count <= abi::FLAT_RUNS_MAX {
+            for lane in count as u32 - 1..LANES {
+                lanes |= 256 << (9 * lane);
+            }
+            let [low, high] = words64(lanes);
+            return self.half_cell(
+                abi::FLAT_KIND_RUNS,
+                [runs[0], runs[1], runs[2], runs[3], runs[4], runs[5], low, high],
+            );
+        }
+        let at = self.cells(1);
+        let base = self.values(count);
+        self.words[base..base + count].copy_from_slice(&runs[..count]);
+        let mut ranks = [0u8; 4];
+        for word in 1..4 {
+            ranks[word] = ranks[word - 1] + starts[word - 1].count_ones() as u8;
+        }
+        for (word, &bits) in starts.iter().enumerate() {
+            self.words[at + 2 * word..at + 2 * word + 2].copy_from_slice(&words64(bits));
+        }
+        self.words[at + 8] = u32::from_ne_bytes(ranks);
+        self.words[at + 9] = base as u32;
+        reference(abi::FLAT_KIND_BITMAP, (at / CELL_WORDS) as u32)
+    }
+}

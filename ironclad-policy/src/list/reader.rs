@@ -1,0 +1,196 @@
+use std::sync::Arc;
+
+use ironclad_core::Cidr;
+
+use super::error::{Problem, shown};
+use super::ipset::{self, Sets};
+use super::spec::{self, Spec};
+use super::{AddressList, BadLines, ListEntry, ListError, ListOptions, ListReport, Normalised};
+use super::{Refusal, drop_json, plain};
+
+/// The first bytes of what is not text, what it is and what makes text of it.
+const ENCODED: [(&[u8], &str, &str); 6] = [
+    (b"\x1f\x8b", "a gzip file", "gunzip"),
+    (b"\xfd7zXZ\0", "an xz file", "unxz"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unzstd"),
+    (b"PK\x03\x04", "a zip file", "unzip"),
+    (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+];
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// What a line is.
+enum Line<'a> {
+    Blank,
+    Comment,
+    Directive,
+    Entry { spec: Spec, text: &'a [u8], expires: bool },
+}
+
+struct Reader<'a> {
+    options: &'a ListOptions,
+    /// The number of the line that is being read.
+    line: u32,
+    sets: Sets<'a>,
+    entries: Vec<ListEntry>,
+    report: ListReport,
+}
+
+pub(super) fn read(
+    name: &str,
+    bytes: &[u8],
+    options: &ListOptions,
+) -> Result<AddressList, ListError> {
+    if bytes.len() as u64 > options.max_bytes {
+        return Err(ListError::TooLarge { name: name.to_owned(), limit: options.max_bytes });
+    }
+    if let Some(&(_, format, command)) = ENCODED.iter().find(|(start, ..)| bytes.starts_with(start))
+    {
+        return Err(ListError::Encoded { name: name.to_owned(), format, command });
+    }
+    let mut reader = Reader {
+        options,
+        line: 0,
+        sets: Sets::default(),
+        entries: Vec::new(),
+        report: ListReport::new(name.into()),
+    };
+    reader.lines(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes))?;
+    reader.finish()
+}
+
+impl<'a> Reader<'a> {
+    fn lines(&mut self, mut rest: &'a [u8]) -> Result<(), ListError> {
+        while !rest.is_empty() {
+            self.line = self.line.saturating_add(1);
+            let end = match plain::prefix4(rest) {
+                Some((addr, length, end)) => {
+                    if let Ok(cidr) = Cidr::new(addr.into(), length) {
+                        self.push(cidr)?;
+                        if cidr.addr() != addr {
+                            self.normalised(&rest[..end], cidr);
+                        }
+                    }
+                    end
+                }
+                None => {
+                    let ends = |&b: &u8| b == b'\n' || b == b'\r';
+                    let end = rest.iter().position(ends).unwrap_or(rest.len());
+                    self.line(&rest[..end])?;
+                    end
+                }
+            };
+            rest = match &rest[end..] {
+                [b'\r', b'\n', next @ ..] | [_, next @ ..] => next,
+                [] => &[],
+            };
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &'a [u8]) -> Result<(), ListError> {
+        match self.recognise(line.trim_ascii()) {
+            Ok(Line::Blank) => self.report.blank += 1,
+            Ok(Line::Comment) => self.report.comments += 1,
+            Ok(Line::Directive) => self.report.directives += 1,
+            Ok(Line::Entry { spec, text, expires }) => {
+                self.report.timeouts += u64::from(expires);
+                self.entry(spec, text)?;
+            }
+            Err(problem) => self.skip(problem, line),
+        }
+        Ok(())
+    }
+
+    /// Tells what `line`, which has no white space around it, is; each line speaks for itself, so
+    /// that no file has to be of one format.
+    fn recognise(&mut self, line: &'a [u8]) -> Result<Line<'a>, Problem<'a>> {
+        match line {
+            [] => return Ok(Line::Blank),
+            [b'#' | b';', ..] => return Ok(Line::Comment),
+            [b'{', ..] => {
+                return Ok(match drop_json::parse(line)? {
+                    Some((spec, text)) => Line::Entry { spec, text, expires: false },
+                    None => Line::Directive,
+                });
+            }
+            _ => {}
+        }
+        if ipset::is_command(spec::first_word(line)) {
+            return Ok(match self.sets.command(line, self.line)? {
+                Some(added) => {
+                    Line::Entry { spec: added.spec, text: added.text, expires: added.expires }
+                }
+                None => Line::Directive,
+            });
+        }
+        let end = line.iter().position(|b| matches!(b, b'#' | b';')).unwrap_or(line.len());
+        let text = line[..end].trim_ascii_end();
+        Ok(Line::Entry { spec: spec::parse(text)?, text, expires: false })
+    }
+
+    fn entry(&mut self, spec: Spec, text: &[u8]) -> Result<(), ListError> {
+        match spec {
+            Spec::One { cidr, host_bits } => {
+                self.push(cidr)?;
+                if host_bits {
+                    self.normalised(text, cidr);
+                }
+                Ok(())
+            }
+            Spec::Range(cidrs) => {
+                self.report.ranges += 1;
+                cidrs.into_iter().try_for_each(|cidr| self.push(cidr))
+            }
+        }
+    }
+
+    fn push(&mut self, cidr: Cidr) -> Result<(), ListError> {
+        if self.entries.len() >= self.options.max_entries {
+            return Err(ListError::TooManyEntries {
+                name: self.report.name.to_string(),
+                line: self.line,
+                limit: self.options.max_entries,
+            });
+        }
+        self.entries.push(ListEntry { cidr, line: self.line });
+        Ok(())
+    }
+
+    fn normalised(&mut self, text: &[u8], cidr: Cidr) {
+        self.report.normalised += 1;
+        if self.report.first_normalised.len() < self.options.max_errors {
+            let text = shown(text);
+            self.report.first_normalised.push(Normalised { line: self.line, text, cidr });
+        }
+    }
+
+    fn skip(&mut self, problem: Problem<'_>, line: &[u8]) {
+        self.report.skipped += 1;
+        if self.report.errors.len() < self.options.max_errors {
+            self.report.errors.push(problem.locate(&self.report.name, self.line, line));
+        }
+    }
+
+    fn finish(self) -> Result<AddressList, ListError> {
+        let Self { options, line, entries, mut report, .. } = self;
+        let refusal = match options.bad_lines {
+            _ if report.skipped == 0 => None,
+            BadLines::Strict => Some(Refusal::Strict),
+            BadLines::Lenient if entries.is_empty() => Some(Refusal::NothingGood),
+            BadLines::Lenient => (report.skipped > options.max_skipped)
+                .then_some(Refusal::TooManySkipped { limit: options.max_skipped }),
+        };
+        if let Some(refusal) = refusal {
+            return Err(ListError::Bad {
+                name: report.name.to_string(),
+                errors: report.errors,
+                total: report.skipped,
+                refusal,
+            });
+        }
+        report.lines = line;
+        report.entries = entries.len();
+        Ok(AddressList { name: Arc::clone(&report.name), entries, report })
+    }
+}

@@ -1,0 +1,94 @@
+use std::fmt;
+use std::sync::Arc;
+
+use ironclad_core::Cidr;
+
+use super::LineError;
+
+/// An account of how a list was read.
+///
+/// Each line counts once: `blank`, `comments`, `directives` and `skipped` are lines without an
+/// entry, the others have one or more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListReport {
+    /// The list's path or name.
+    pub name: Arc<str>,
+    /// Lines.
+    pub lines: u32,
+    /// Entries, after ranges have become prefixes.
+    pub entries: usize,
+    /// Empty lines.
+    pub blank: u64,
+    /// Lines that are a comment and nothing else.
+    pub comments: u64,
+    /// Lines that say something about the list: ipset commands other than `add`, JSON metadata.
+    pub directives: u64,
+    /// Lines that are a range of addresses.
+    pub ranges: u64,
+    /// Lines of ipset entries whose `timeout` is not kept: they stay until the list is read again.
+    pub timeouts: u64,
+    /// Prefixes with host bits, which were cleared.
+    pub normalised: u64,
+    /// The first of them, as many as [`ListOptions::max_errors`](super::ListOptions::max_errors).
+    pub first_normalised: Vec<Normalised>,
+    /// Bad lines.
+    pub skipped: u64,
+    /// The errors of the first of them, as many as
+    /// [`ListOptions::max_errors`](super::ListOptions::max_errors).
+    pub errors: Vec<LineError>,
+}
+
+/// A prefix that was written with host bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Normalised {
+    /// The line, from 1.
+    pub line: u32,
+    /// What was written.
+    pub text: String,
+    /// What it was taken for.
+    pub cidr: Cidr,
+}
+
+impl fmt::Display for Normalised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: `{}` has host bits, read as {}", self.line, self.text, self.cidr)
+    }
+}
+
+impl ListReport {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            lines: 0,
+            entries: 0,
+            blank: 0,
+            comments: 0,
+            directives: 0,
+            ranges: 0,
+            timeouts: 0,
+            normalised: 0,
+            first_normalised: Vec::new(),
+            skipped: 0,
+            errors: Vec::new(),
+        }
+    }
+}
+
+/// A summary in one line, then a line for each normalised entry and each error that was kept.
+impl fmt::Display for ListReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} entries from {} lines", self.name, self.entries, self.lines)?;
+        let counts = [
+            (self.normalised, "normalised"),
+            (self.timeouts, "with a timeout that is not kept"),
+            (self.skipped, "bad and skipped"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        self.first_normalised.iter().try_for_each(|entry| write!(f, "\n  {entry}"))?;
+        self.errors.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}

@@ -1,0 +1,300 @@
+use ironclad_core::{Action, Cidr, RuleId, Verdict};
+
+use crate::compile::CompiledPolicy;
+use crate::error::PolicyError;
+use crate::limits::Limits;
+use crate::list::AddressList;
+
+/// What holds the address sets in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// The flat table: several times faster, immutable.
+    #[default]
+    Flat,
+    /// The kernel's `LPM_TRIE`.
+    LpmTrie,
+}
+
+/// Addresses that share an action: a rule of the firewall by source.
+#[derive(Clone, Debug)]
+pub struct AddressSet {
+    pub(crate) rule: RuleId,
+    pub(crate) name: String,
+    pub(crate) action: Action,
+    pub(crate) lists: Vec<AddressList>,
+    pub(crate) events_per_second: u32,
+}
+
+/// Events a second that a rule reports unless it says otherwise.
+pub const EVENTS_PER_SECOND: u32 = 10;
+
+impl AddressSet {
+    /// An empty set.
+    pub fn new(rule: RuleId, name: impl Into<String>, action: Action) -> Self {
+        Self {
+            rule,
+            name: name.into(),
+            action,
+            lists: Vec::new(),
+            events_per_second: EVENTS_PER_SECOND,
+        }
+    }
+
+    /// Adds a list that was read.
+    #[must_use]
+    pub fn list(mut self, list: AddressList) -> Self {
+        self.lists.push(list);
+        self
+    }
+
+    /// Adds prefixes that come from no file.
+    #[must_use]
+    pub fn cidrs(self, cidrs: impl IntoIterator<Item = Cidr>) -> Self {
+        let name = self.name.clone();
+        self.list(AddressList::from_cidrs(&name, cidrs))
+    }
+
+    /// Events a second that the rule reports at most; 0 for none. Default [`EVENTS_PER_SECOND`].
+    #[must_use]
+    pub fn events_per_second(mut self, rate: u32) -> Self {
+        self.events_per_second = rate;
+        self
+    }
+}
+
+/// A rule on source, destination, destination port and protocol; what is not said matches anything.
+#[derive(Clone, Debug)]
+pub struct TupleRule {
+    pub(crate) rule: RuleId,
+    pub(crate) name: String,
+    pub(crate) action: Action,
+    pub(crate) src: Option<Cidr>,
+    pub(crate) dst: Option<Cidr>,
+    pub(crate) dport: Option<u16>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) events_per_second: u32,
+}
+
+impl TupleRule {
+    /// A rule that matches every packet, until it is narrowed.
+    pub fn new(rule: RuleId, name: impl Into<String>, action: Action) -> Self {
+        Self {
+            rule,
+            name: name.into(),
+            action,
+            src: None,
+            dst: None,
+            dport: None,
+            protocol: None,
+            events_per_second: EVENTS_PER_SECOND,
+        }
+    }
+
+    /// Only packets from these addresses.
+    #[must_use]
+    pub fn src(mut self, src: Cidr) -> Self {
+        self.src = Some(src);
+        self
+    }
+
+    /// Only packets to these addresses.
+    #[must_use]
+    pub fn dst(mut self, dst: Cidr) -> Self {
+        self.dst = Some(dst);
+        self
+    }
+
+    /// Only packets to this port; needs a protocol that has ports.
+    #[must_use]
+    pub fn dport(mut self, dport: u16) -> Self {
+        self.dport = Some(dport);
+        self
+    }
+
+    /// Only packets of this protocol.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// Events a second that the rule reports at most; 0 for none. Default [`EVENTS_PER_SECOND`].
+    #[must_use]
+    pub fn events_per_second(mut self, rate: u32) -> Self {
+        self.events_per_second = rate;
+        self
+    }
+}
+
+/// An IP protocol by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP, of IPv4.
+    pub const ICMP: Self = Self(1);
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// DCCP.
+    pub const DCCP: Self = Self(33);
+    /// ICMPv6.
+    pub const ICMPV6: Self = Self(58);
+    /// SCTP.
+    pub const SCTP: Self = Self(132);
+    /// UDP-Lite.
+    pub const UDPLITE: Self = Self(136);
+
+    const NAMES: [(&'static str, Self); 7] = [
+        ("icmp", Self::ICMP),
+        ("tcp", Self::TCP),
+        ("udp", Self::UDP),
+        ("dccp", Self::DCCP),
+        ("icmpv6", Self::ICMPV6),
+        ("sctp", Self::SCTP),
+        ("udplite", Self::UDPLITE),
+    ];
+
+    /// Whether packets of this protocol have ports that Shield reads.
+    pub fn has_ports(self) -> bool {
+        matches!(self, Self::TCP | Self::UDP | Self::DCCP | Self::SCTP | Self::UDPLITE)
+    }
+
+    /// The protocol of that name, in lower case, or of that number.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, p)| *p);
+        known.or_else(|| name.parse().ok().map(Self))
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match Self::NAMES.iter().find(|(_, p)| p == self) {
+            Some((name, _)) => f.write_str(name),
+            None => write!(f, "protocol {}", self.0),
+        }
+    }
+}
+
+/// What a firewall does, before it is compiled: [`Policy::builder`] and then
+/// [`compile`](Policy::compile).
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(crate) default_action: Verdict,
+    pub(crate) malformed: Verdict,
+    pub(crate) non_ip: Verdict,
+    pub(crate) neighbour_discovery: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) backend: Backend,
+    pub(crate) default_events_per_second: u32,
+    pub(crate) sets: Vec<AddressSet>,
+    pub(crate) tuples: Vec<TupleRule>,
+    pub(crate) limits: Limits,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            default_action: Verdict::Pass,
+            malformed: Verdict::Drop,
+            non_ip: Verdict::Pass,
+            neighbour_discovery: true,
+            dry_run: false,
+            backend: Backend::Flat,
+            default_events_per_second: EVENTS_PER_SECOND,
+            sets: Vec::new(),
+            tuples: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// A policy that passes everything but malformed packets.
+    pub fn builder() -> Self {
+        Self::default()
+    }
+
+    /// What becomes of a packet that nothing matches. Default: pass.
+    #[must_use]
+    pub fn default_action(mut self, verdict: Verdict) -> Self {
+        self.default_action = verdict;
+        self
+    }
+
+    /// What becomes of a packet that cannot be parsed. Default: drop. With pass, sets and tuples
+    /// still bind such a packet as far as its addresses could be read.
+    #[must_use]
+    pub fn malformed(mut self, verdict: Verdict) -> Self {
+        self.malformed = verdict;
+        self
+    }
+
+    /// What becomes of a frame that is neither IP nor ARP. Default: pass.
+    #[must_use]
+    pub fn non_ip(mut self, verdict: Verdict) -> Self {
+        self.non_ip = verdict;
+        self
+    }
+
+    /// Whether IPv6 neighbour discovery (ICMPv6 133 to 137 with hop limit 255) passes before any
+    /// set is asked. Default: true; without it a link does not work under a default of drop.
+    #[must_use]
+    pub fn neighbour_discovery(mut self, pass: bool) -> Self {
+        self.neighbour_discovery = pass;
+        self
+    }
+
+    /// Count and report what would be dropped, and drop nothing. Default: false.
+    #[must_use]
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// What holds the address sets in the kernel. Default: [`Backend::Flat`].
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Events a second of packets that were dropped by no rule: by the default action or as
+    /// malformed. Default [`EVENTS_PER_SECOND`].
+    #[must_use]
+    pub fn default_events_per_second(mut self, rate: u32) -> Self {
+        self.default_events_per_second = rate;
+        self
+    }
+
+    /// Adds a set; of sets that decide the same prefix with the same action, the first wins.
+    #[must_use]
+    pub fn set(mut self, set: AddressSet) -> Self {
+        self.sets.push(set);
+        self
+    }
+
+    /// Adds a tuple rule.
+    #[must_use]
+    pub fn tuple(mut self, tuple: TupleRule) -> Self {
+        self.tuples.push(tuple);
+        self
+    }
+
+    /// How large the compiled policy may become.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Compiles the policy.
+    ///
+    /// # Errors
+    /// [`PolicyError`], naming the rule or the limit.
+    pub fn compile(self) -> Result<CompiledPolicy, PolicyError> {
+        CompiledPolicy::compile(self)
+    }
+}
