@@ -27,7 +27,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<(Spec, &[u8])>, Problem<'_>> {
         Problem::new(at, format!("a JSON object such as {{\"cidr\":\"192.0.2.0/24\"}} ({cause})"))
     })?;
     match (record.cidr, record.kind) {
-        (Some(Text(Cow::Borrowed(text))), _) => {
+        (Some(Text(Cow::Borrowed(text))), _) if !text.is_empty() => {
             spec::network(text.as_bytes()).map(|spec| Some((spec, text.as_bytes())))
         }
         // Unescaped, the text is not a part of the line any more.
@@ -35,6 +35,6 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<(Spec, &[u8])>, Problem<'_>> {
             .map(|spec| Some((spec, line)))
             .map_err(|problem| Problem::new(line, problem.expected)),
         (None, Some(Text(kind))) if kind == "metadata" => Ok(None),
-        (None, _) => Err(Problem::new(line, "a member `cidr` with an address or a prefix")),
+        _ => Err(Problem::new(line, "a member `cidr` with an address or a prefix")),
     }
 }

@@ -6,6 +6,9 @@ use super::spec::{self, Spec};
 const ONE_SET: &str =
     "an entry of the same set as before, because a list is one set: save each to a file of its own";
 
+/// Sets of addresses, the last three in the words of ipset before version 5.
+const TYPES: [&[u8]; 6] = [b"hash:ip", b"hash:net", b"bitmap:ip", b"iphash", b"nethash", b"ipmap"];
+
 /// The sets of an `ipset save` file, as far as its lines have been read.
 #[derive(Default)]
 pub(super) struct Sets<'a> {
@@ -98,16 +101,17 @@ impl<'a> Sets<'a> {
         }
         let spec = spec::parse(text)?;
         let mut expires = false;
-        while let Some(option) = words.next()? {
+        while let Some(option) = words.next() {
             match option {
                 b"timeout" => expires = words.expect("seconds")? != b"0",
-                b"comment" | b"packets" | b"bytes" | b"skbmark" | b"skbprio" | b"skbqueue" => {
+                b"comment" => words.comment()?,
+                b"packets" | b"bytes" | b"skbmark" | b"skbprio" | b"skbqueue" => {
                     words.expect("the option's value")?;
                 }
                 b"nomatch" => {
                     return Err(Problem::new(
                         option,
-                        "no `nomatch`: put the exception into a list of its own, whose action is allow",
+                        "no `nomatch`: put the exception into a list whose action is allow",
                     ));
                 }
                 other => {
@@ -125,41 +129,29 @@ impl<'a> Sets<'a> {
     fn create(&mut self, words: &mut Words<'a>, number: u32) -> Result<(), Problem<'a>> {
         let set = words.expect("the name of a set")?;
         let kind = words.expect("the type of the set")?;
-        let refused = match kind {
-            b"hash:ip" | b"hash:net" | b"bitmap:ip" | b"iphash" | b"nethash" | b"ipmap"
-            | b"iptree" => {
-                // With these an address stands for more than itself.
-                let mut widens = None;
-                while let Some(option) = words.next()? {
-                    if matches!(option, b"netmask" | b"--netmask" | b"bitmask") {
-                        widens = Some(Problem::new(
-                            option,
-                            "no netmask: save the set as one of prefixes, of type hash:net",
-                        ));
-                    }
-                }
-                widens
-            }
-            kind => Some(Problem::new(
+        self.refused.insert(set, number);
+        if !TYPES.contains(&kind) {
+            return Err(Problem::new(
                 kind,
                 "hash:ip, hash:net or bitmap:ip, the types whose entries are addresses alone",
-            )),
-        };
-        match refused {
-            Some(problem) => {
-                self.refused.insert(set, number);
-                Err(problem)
-            }
-            None => {
-                self.refused.remove(set);
-                Ok(())
+            ));
+        }
+        while let Some(option) = words.next() {
+            // With these an address stands for more than itself.
+            if matches!(option, b"netmask" | b"--netmask" | b"bitmask") {
+                return Err(Problem::new(
+                    option,
+                    "no netmask: make it a set of prefixes, of type hash:net",
+                ));
             }
         }
+        self.refused.remove(set);
+        Ok(())
     }
 
     /// `flush` and `destroy`, with a name or without one for all sets.
     fn empty(&mut self, verb: &'a [u8], words: &mut Words<'a>) -> Result<(), Problem<'a>> {
-        match (words.next()?, self.list) {
+        match (words.next(), self.list) {
             (Some(set), Some(list)) if set != list => Ok(()),
             (_, Some(_)) => {
                 Err(Problem::new(verb, "no command that empties the set after its entries"))
@@ -183,32 +175,38 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// The words of a line up to its comment; quotes hold one together.
+/// The words of a line up to its comment.
 struct Words<'a>(&'a [u8]);
 
 impl<'a> Words<'a> {
-    fn next(&mut self) -> Result<Option<&'a [u8]>, Problem<'a>> {
+    fn next(&mut self) -> Option<&'a [u8]> {
         loop {
             self.0 = self.0.trim_ascii_start();
-            let word = match self.0 {
-                [] | [b'#' | b';', ..] => return Ok(None),
-                [b'"', rest @ ..] => match rest.iter().position(|&b| b == b'"') {
-                    Some(end) => {
-                        self.0 = &rest[end + 1..];
-                        return Ok(Some(&rest[..end]));
-                    }
-                    None => return Err(Problem::new(self.0, "a quotation mark at the end, too")),
-                },
-                text => spec::first_word(text),
-            };
+            if matches!(self.0, [] | [b'#' | b';', ..]) {
+                return None;
+            }
+            let word = spec::first_word(self.0);
             self.0 = &self.0[word.len()..];
             if !is_flag(word) {
-                return Ok(Some(word));
+                return Some(word);
             }
         }
     }
 
     fn expect(&mut self, what: &'static str) -> Result<&'a [u8], Problem<'a>> {
-        self.next()?.ok_or(Problem::new(&self.0[..0], what))
+        self.next().ok_or(Problem::new(&self.0[..0], what))
+    }
+
+    /// Passes over the text of a comment, which quotation marks may hold together.
+    fn comment(&mut self) -> Result<(), Problem<'a>> {
+        self.0 = self.0.trim_ascii_start();
+        let Some(quoted) = self.0.strip_prefix(b"\"") else {
+            return self.expect("the option's value").map(drop);
+        };
+        match quoted.iter().position(|&b| b == b'"') {
+            Some(end) => self.0 = &quoted[end + 1..],
+            None => return Err(Problem::new(self.0, "a quotation mark at the end, too")),
+        }
+        Ok(())
     }
 }
