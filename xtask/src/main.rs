@@ -1,17 +1,111 @@
 //! Builds, tests and measures Ironclad: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod apt;
 mod btf;
+mod cache;
+mod command;
+mod elf;
 mod failure;
+mod kernel_image;
+mod kernels;
+mod setup;
 mod vmlinux;
 
-fn main() {
-    let b = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
-    let b = btf::Btf::parse(&b).unwrap();
-    for a in ["x86","arm64"] {
-    let r = vmlinux::Roots::read("bpf-src/vmlinux/roots.txt".as_ref(), a).unwrap();
-    let h = vmlinux::header(&b, &r, "Linux 6.18").unwrap();
-    std::fs::write(format!("bpf-src/vmlinux/{a}/vmlinux.h"), h.text).unwrap();
-    std::fs::write(format!("/tmp/asserts.bpf.c"), h.asserts).unwrap();
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Context, Result};
+use crate::setup::Purpose;
+use crate::vmlinux::Comparison;
+
+/// Builds, tests and measures Ironclad.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install the system packages that are missing and mount bpffs, tracefs and securityfs.
+    Setup {
+        /// What for: `test` includes `build`, `race` includes both.
+        #[arg(long = "for", value_enum, default_value = "race")]
+        purpose: Purpose,
+    },
+    /// Download the kernels that tests run on into the cache.
+    Kernels {
+        /// Which ones (5.10, 6.1, 6.12, newest); all by default.
+        labels: Vec<String>,
+        /// Also replace those that the archive has a newer build of.
+        #[arg(long)]
+        update: bool,
+    },
+    /// Make bpf-src/vmlinux/<arch>/vmlinux.h from the newest kernel's types: see roots.txt there.
+    Vmlinux {
+        /// Change nothing: make them again from the kernels that they name, and compare.
+        #[arg(long, conflicts_with = "coverage")]
+        check: bool,
+        /// Change nothing: say which of the types each kernel of the matrix lacks.
+        #[arg(long)]
+        coverage: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match enter_repository().and_then(|()| perform(Arguments::parse().command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// All paths in this tool are relative to the repository.
+fn enter_repository() -> Result<()> {
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&manifest).parent().context("xtask lies in no repository")?;
+    std::env::set_current_dir(root).context(root.display())
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup { purpose } => setup::ensure(purpose)?,
+        Task::Kernels { labels, update } => {
+            setup::ensure(Purpose::Test)?;
+            for kernel in kernels::fetch(&labels, update)? {
+                println!("{:8} {:32} {}", kernel.label, kernel.release, kernel.version);
+            }
+        }
+        Task::Vmlinux { check, coverage } => {
+            setup::ensure(Purpose::Test)?;
+            match (check, coverage) {
+                (true, _) => return check_vmlinux(),
+                (_, true) => vmlinux::coverage()?,
+                _ => vmlinux::generate()?,
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_vmlinux() -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for (path, comparison) in vmlinux::check()? {
+        let said = match comparison {
+            Comparison::Same => "unchanged".to_owned(),
+            Comparison::NotComparable(why) => why,
+            Comparison::Differs(how) => {
+                code = ExitCode::FAILURE;
+                how
+            }
+        };
+        println!("{}: {said}", path.display());
+    }
+    Ok(code)
 }

@@ -1,4 +1,7 @@
-/* Made by `cargo xtask vmlinux` from the BTF of Linux 6.18. Do not edit: see ../roots.txt. */
+/*
+ * Made by `cargo xtask vmlinux` of ../roots.txt: do not edit. The types are those of
+ * Linux 7.2.12+deb13-cloud-amd64, Debian linux-binary-7.2.12+deb13-cloud-amd64 7.2.12-1~bpo13+1
+ */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
 
@@ -91,7 +94,9 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_USER_RINGBUF = 31,
 	BPF_MAP_TYPE_CGRP_STORAGE = 32,
 	BPF_MAP_TYPE_ARENA = 33,
-	__MAX_BPF_MAP_TYPE = 34,
+	BPF_MAP_TYPE_INSN_ARRAY = 34,
+	BPF_MAP_TYPE_RHASH = 35,
+	__MAX_BPF_MAP_TYPE = 36,
 };
 
 enum {
@@ -99,6 +104,8 @@ enum {
 	BPF_NOEXIST = 1,
 	BPF_EXIST = 2,
 	BPF_F_LOCK = 4,
+	BPF_F_CPU = 8,
+	BPF_F_ALL_CPUS = 16,
 };
 
 enum {
@@ -121,6 +128,7 @@ enum {
 	BPF_F_TOKEN_FD = 65536,
 	BPF_F_SEGV_ON_FAULT = 131072,
 	BPF_F_NO_USER_CONV = 262144,
+	BPF_F_RB_OVERWRITE = 524288,
 };
 
 enum {
@@ -133,6 +141,7 @@ enum {
 	BPF_RB_RING_SIZE = 1,
 	BPF_RB_CONS_POS = 2,
 	BPF_RB_PROD_POS = 3,
+	BPF_RB_OVERWRITE_POS = 4,
 };
 
 struct bpf_spin_lock {

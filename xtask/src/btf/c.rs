@@ -10,6 +10,8 @@ use crate::failure::{Context, Result};
 enum Need {
     /// It is only pointed to.
     Name,
+    /// Likewise, by a function's parameter: its name must be known before.
+    NameBefore,
     Definition,
 }
 
@@ -62,12 +64,13 @@ impl<'a> Writer<'a> {
     fn require(&mut self, id: TypeId, need: Need) -> Result<()> {
         match self.btf.ty(id) {
             Type::Void | Type::Int { .. } => Ok(()),
-            Type::Pointer(target) => self.require(*target, Need::Name),
+            Type::Pointer(target) if need == Need::Definition => self.require(*target, Need::Name),
+            Type::Pointer(target) => self.require(*target, need),
             Type::Const(target) | Type::Transparent(target) => self.require(*target, need),
             Type::Array { element, .. } => self.require(*element, Need::Definition),
             Type::Prototype { result, parameters } => {
-                self.require(*result, Need::Name)?;
-                parameters.iter().try_for_each(|id| self.require(*id, Need::Name))
+                self.require(*result, Need::NameBefore)?;
+                parameters.iter().try_for_each(|id| self.require(*id, Need::NameBefore))
             }
             Type::Typedef { name, target } => {
                 self.require(*target, need)?;
@@ -89,8 +92,8 @@ impl<'a> Writer<'a> {
                 Ok(())
             }
             Type::Composite(c) if c.name.is_empty() => self.require_members(c),
-            Type::Composite(c) if need == Need::Name => {
-                if !self.done.contains(&id) {
+            Type::Composite(c) if need != Need::Definition => {
+                if need == Need::NameBefore || !self.done.contains(&id) {
                     self.forward(c.is_union, &c.name);
                 }
                 Ok(())
@@ -137,7 +140,7 @@ impl<'a> Writer<'a> {
                 let members = fields
                     .iter()
                     .map(|field| {
-                        self.member(composite, field).context(format_args!(
+                        self.btf.field(composite, field).context(format_args!(
                             "{} {} has no field {field}",
                             keyword(composite.is_union),
                             composite.name
@@ -156,19 +159,6 @@ impl<'a> Writer<'a> {
         self.forwarded.insert(composite.name.clone());
         self.put(&text);
         Ok(())
-    }
-
-    /// A field, also of an anonymous struct or union inside: CO-RE finds it there by its name.
-    fn member(&self, composite: &'a Composite, name: &str) -> Option<&'a Member> {
-        composite.members.iter().find_map(|member| {
-            if member.name == name {
-                return Some(member);
-            }
-            match self.btf.ty(member.ty) {
-                Type::Composite(inner) if member.name.is_empty() => self.member(inner, name),
-                _ => None,
-            }
-        })
     }
 
     fn partial_body(&self, composite: &Composite, members: &[&Member]) -> Result<String> {

@@ -56,7 +56,8 @@ impl Btf {
         let (mut at, mut end) = (0, 0);
         let mut before = Vec::with_capacity(composite.members.len());
         for member in &composite.members {
-            let natural = if composite.is_union { 0 } else { self.natural_offset(member, at, packed) };
+            let natural =
+                if composite.is_union { 0 } else { self.natural_offset(member, at, packed) };
             before.push(member.offset.saturating_sub(natural));
             let width = member.bits.unwrap_or_else(|| self.size(member.ty).unwrap_or(0) * 8);
             at = member.offset + width;

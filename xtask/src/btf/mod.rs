@@ -44,17 +44,32 @@ pub(crate) struct Enum {
 #[derive(Debug)]
 pub(crate) enum Type {
     Void,
-    Int { name: String, size: u32 },
+    Int {
+        name: String,
+        size: u32,
+    },
     Pointer(TypeId),
-    Array { element: TypeId, count: u32 },
+    Array {
+        element: TypeId,
+        count: u32,
+    },
     Composite(Composite),
     Enum(Enum),
-    Forward { is_union: bool, name: String },
-    Typedef { name: String, target: TypeId },
+    Forward {
+        is_union: bool,
+        name: String,
+    },
+    Typedef {
+        name: String,
+        target: TypeId,
+    },
     Const(TypeId),
     /// `volatile`, `restrict` and type tags: nothing that an eBPF program needs.
     Transparent(TypeId),
-    Prototype { result: TypeId, parameters: Vec<TypeId> },
+    Prototype {
+        result: TypeId,
+        parameters: Vec<TypeId>,
+    },
     /// Functions, variables and tags of declarations.
     NotAType,
 }
@@ -120,6 +135,22 @@ impl Btf {
     /// A struct or union by its tag.
     pub(crate) fn composite(&self, name: &str) -> Option<TypeId> {
         self.composites.get(name).copied()
+    }
+
+    /// Whether a struct has a field, also inside its anonymous structs and unions.
+    pub(crate) fn has_field(&self, composite: &str, field: &str) -> bool {
+        match self.composite(composite).map(|id| self.ty(id)) {
+            Some(Type::Composite(composite)) => self.field(composite, field).is_some(),
+            _ => false,
+        }
+    }
+
+    fn field<'a>(&'a self, composite: &'a Composite, name: &str) -> Option<&'a Member> {
+        composite.members.iter().find_map(|member| match self.ty(member.ty) {
+            _ if member.name == name => Some(member),
+            Type::Composite(inner) if member.name.is_empty() => self.field(inner, name),
+            _ => None,
+        })
     }
 
     pub(crate) fn enumeration(&self, name: &str) -> Option<TypeId> {
@@ -246,8 +277,7 @@ impl Reader<'_> {
     /// With the flag, an offset's high byte is the width of a bitfield.
     fn member(&mut self, has_bitfields: bool) -> Option<Member> {
         let (name, ty, word) = (self.name()?, self.word()?, self.word()?);
-        let (offset, bits) =
-            if has_bitfields { (word & 0xff_ffff, word >> 24) } else { (word, 0) };
+        let (offset, bits) = if has_bitfields { (word & 0xff_ffff, word >> 24) } else { (word, 0) };
         Some(Member { name, ty, offset, bits: (bits != 0).then_some(bits) })
     }
 

@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn errors_name_the_line() {
-        for text in ["struct a", "[fixed]\nstruct a: b", "[fixed]\nfoo a", "[open]", "[fixed]\nstruct a b"] {
+        for text in
+            ["struct a", "[fixed]\nstruct a: b", "[fixed]\nfoo a", "[open]", "[fixed]\nstruct a b"]
+        {
             let error = Roots::parse(text, "x86").unwrap_err().to_string();
             assert!(error.contains("line "), "{text}: {error}");
         }
