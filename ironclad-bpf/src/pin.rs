@@ -58,7 +58,7 @@ impl PinDirectory {
             ));
         }
         match statfs(bpffs) {
-            Ok(stat) if stat.f_type as i64 == BPF_FS_MAGIC => {}
+            Ok(stat) if stat.f_type == BPF_FS_MAGIC => {}
             _ => {
                 return Err(unusable(
                     bpffs,

@@ -1,0 +1,117 @@
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ironclad_bpf::shield::SharedOptions;
+use ironclad_bpf::{BPFFS, XdpMode};
+use ironclad_core::audit::{AuditSink, NoAudit};
+use ironclad_policy::CompiledPolicy;
+
+use crate::error::ShieldError;
+use crate::shield::Shield;
+
+/// What a [`Shield`] is to be: [`Shield::builder`].
+#[derive(Clone)]
+pub struct ShieldBuilder {
+    pub(crate) instance: String,
+    pub(crate) interfaces: Vec<String>,
+    pub(crate) mode: Option<XdpMode>,
+    pub(crate) gateways: Option<Vec<IpAddr>>,
+    pub(crate) persistent: bool,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) shared: SharedOptions,
+}
+
+impl ShieldBuilder {
+    pub(crate) fn new(instance: &str) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            interfaces: Vec::new(),
+            mode: None,
+            gateways: None,
+            persistent: false,
+            bpffs: BPFFS.into(),
+            audit: Arc::new(NoAudit),
+            shared: SharedOptions::default(),
+        }
+    }
+
+    /// Protects an interface of the calling thread's network namespace. May be called again.
+    #[must_use]
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interfaces.push(name.into());
+        self
+    }
+
+    /// Attaches in this mode or not at all. Default: native, and generic where the driver cannot.
+    #[must_use]
+    pub fn mode(mut self, mode: XdpMode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Addresses whose packets no policy ever blocks; at most eight of each family. Without a call
+    /// an adopted instance keeps those it has.
+    #[must_use]
+    pub fn gateways(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.gateways = Some(addresses.into_iter().collect());
+        self
+    }
+
+    /// Whether protection outlives the process, however it ends. Default: false.
+    ///
+    /// If true, everything is pinned in bpffs, and what an earlier agent of the same instance has
+    /// pinned is adopted: its interfaces stay protected without a gap.
+    #[must_use]
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Where bpffs is mounted. Default: `/sys/fs/bpf`.
+    #[must_use]
+    pub fn bpffs(mut self, path: impl Into<PathBuf>) -> Self {
+        self.bpffs = path.into();
+        self
+    }
+
+    /// Where audit records go. Default: nowhere.
+    #[must_use]
+    pub fn audit(mut self, sink: Arc<dyn AuditSink>) -> Self {
+        self.audit = sink;
+        self
+    }
+
+    /// Bytes of the event ring buffer: a power of two, at least 4096. Default: 1 MiB. An adopted
+    /// instance keeps the one it has.
+    #[must_use]
+    pub fn ring_bytes(mut self, bytes: u32) -> Self {
+        self.shared.ring_bytes = bytes;
+        self
+    }
+
+    /// Loads, attaches and puts `policy` into force.
+    ///
+    /// If anything fails, what was there before is there still: no interface is half protected,
+    /// and traffic flows as it did. Shield fails open.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] with what the kernel said and the next step.
+    pub fn start(self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
+        if self.interfaces.is_empty() {
+            return Err(ShieldError::NoInterface);
+        }
+        Shield::start(self, policy)
+    }
+
+    /// Like [`start`](Self::start), but without an interface: for [`Shield::test_run`], and for
+    /// agents that [`protect`](Shield::protect) interfaces as they appear.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn start_unattached(mut self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
+        self.interfaces.clear();
+        Shield::start(self, policy)
+    }
+}

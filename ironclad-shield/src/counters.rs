@@ -1,0 +1,152 @@
+use ironclad_bpf::shield::Shared;
+use ironclad_core::abi::{Loss, Reason, Stats};
+use ironclad_core::{Cidr, RuleId};
+use serde::Serialize;
+
+use crate::error::ShieldError;
+
+/// Packets and bytes of their frames, summed over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, link-layer headers included.
+    pub bytes: u64,
+}
+
+/// What one reason did. Every packet counts under exactly one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ReasonCount {
+    /// The reason.
+    pub reason: Reason,
+    /// What passed because of it.
+    pub passed: Count,
+    /// What was dropped because of it.
+    pub dropped: Count,
+    /// Of what passed, what would have been dropped but for a dry run.
+    pub would_drop: Count,
+}
+
+/// What one rule did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleCount {
+    /// The rule.
+    pub rule: RuleId,
+    /// Its name in the policy in force; empty where that has no such rule.
+    pub name: String,
+    /// What it decided or, with a log action, reported.
+    pub matched: Count,
+    /// Of that, what would have been dropped but for a dry run.
+    pub would_drop: Count,
+}
+
+/// How often one prefix of the policy in force decided, since that policy came into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PrefixCount {
+    /// The prefix.
+    pub cidr: Cidr,
+    /// The rule that decides its addresses; 0 where it only reports.
+    pub rule: RuleId,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A loss or failure that is nobody's verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LossCount {
+    /// What was lost.
+    pub loss: Loss,
+    /// How often.
+    pub count: u64,
+}
+
+/// All counters of an instance. They outlive policies and, when persisted, agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counters {
+    /// By reason, in the order of [`Reason::ALL`].
+    pub reasons: Vec<ReasonCount>,
+    /// By rule, by id.
+    pub rules: Vec<RuleCount>,
+    /// Losses.
+    pub losses: Vec<LossCount>,
+}
+
+impl Counters {
+    /// What one reason did.
+    pub fn reason(&self, reason: Reason) -> ReasonCount {
+        self.reasons[reason as usize]
+    }
+
+    /// What one rule did; none where it has never been in a policy.
+    pub fn rule(&self, rule: RuleId) -> Option<&RuleCount> {
+        self.rules.iter().find(|count| count.rule == rule)
+    }
+
+    /// How often something was lost.
+    pub fn loss(&self, loss: Loss) -> u64 {
+        self.losses.iter().find(|count| count.loss == loss).map_or(0, |count| count.count)
+    }
+
+    /// Everything that passed.
+    pub fn passed(&self) -> Count {
+        self.reasons.iter().map(|count| count.passed).fold(Count::default(), Count::plus)
+    }
+
+    /// Everything that was dropped.
+    pub fn dropped(&self) -> Count {
+        self.reasons.iter().map(|count| count.dropped).fold(Count::default(), Count::plus)
+    }
+
+    /// Everything that would have been dropped but for a dry run.
+    pub fn would_drop(&self) -> Count {
+        self.reasons.iter().map(|count| count.would_drop).fold(Count::default(), Count::plus)
+    }
+}
+
+impl Count {
+    fn plus(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
+fn sum(cpus: Option<Vec<Stats>>) -> (Count, Count) {
+    cpus.unwrap_or_default().iter().fold((Count::default(), Count::default()), |(all, dry), cpu| {
+        (
+            all.plus(Count { packets: cpu.packets, bytes: cpu.bytes }),
+            dry.plus(Count { packets: cpu.dry_packets, bytes: cpu.dry_bytes }),
+        )
+    })
+}
+
+pub(crate) fn read_reasons(shared: &Shared) -> Result<Vec<ReasonCount>, ShieldError> {
+    Reason::ALL
+        .iter()
+        .map(|&reason| {
+            let cell = |verdict: u32| shared.reasons.lookup_all(&(2 * reason as u32 + verdict));
+            let (passed, would_drop) = sum(cell(0)?);
+            let (dropped, _) = sum(cell(1)?);
+            Ok(ReasonCount { reason, passed, dropped, would_drop })
+        })
+        .collect()
+}
+
+pub(crate) fn read_rule(
+    shared: &Shared,
+    slot: u16,
+    rule: RuleId,
+    name: String,
+) -> Result<RuleCount, ShieldError> {
+    let (matched, would_drop) = sum(shared.rules.lookup_all(&u32::from(slot))?);
+    Ok(RuleCount { rule, name, matched, would_drop })
+}
+
+pub(crate) fn read_losses(shared: &Shared) -> Result<Vec<LossCount>, ShieldError> {
+    Loss::ALL
+        .iter()
+        .map(|&loss| {
+            let cpus = shared.losses.lookup_all(&(loss as u32))?.unwrap_or_default();
+            Ok(LossCount { loss, count: cpus.iter().sum() })
+        })
+        .collect()
+}

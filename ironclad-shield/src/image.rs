@@ -1,0 +1,68 @@
+//! From a compiled policy to what the loader takes.
+use ironclad_bpf::shield::{PolicyConfig, PolicyImage, PolicyProgram, SetsBackend, Shared};
+use ironclad_core::Family;
+use ironclad_core::abi::{self, Generation};
+use ironclad_policy::{Backend, CompiledPolicy};
+
+use crate::error::ShieldError;
+use crate::slots::RuleSlots;
+
+pub(crate) fn load(
+    shared: &Shared,
+    policy: &CompiledPolicy,
+    slots: &RuleSlots,
+    number: u64,
+) -> Result<(PolicyProgram, Generation), ShieldError> {
+    let settings = policy.settings();
+    let slot_of = |rule: usize| match rule {
+        0 => 0,
+        _ => slots.of(policy.rules()[rule].id).unwrap_or(0),
+    };
+    let backend = |family| match (policy.has(family), settings.backend) {
+        (false, _) => SetsBackend::None,
+        (true, Backend::LpmTrie) => SetsBackend::LpmTrie,
+        (true, _) => SetsBackend::Flat,
+    };
+    let mut rates = vec![0u32; abi::RULES_MAX];
+    for (index, rule) in policy.rules().iter().enumerate() {
+        rates[usize::from(slot_of(index))] = rule.events_per_second;
+    }
+    let (lpm4, lpm6) = match settings.backend {
+        Backend::LpmTrie => (policy.lpm4().collect(), policy.lpm6().collect()),
+        _ => (Vec::new(), Vec::new()),
+    };
+    let entries = policy.kernel_entries(slot_of);
+    let tuples = policy.kernel_tuples(slot_of);
+    let image = PolicyImage {
+        config: PolicyConfig {
+            generation: number,
+            default_action: settings.default_action,
+            malformed: settings.malformed,
+            non_ip: settings.non_ip,
+            neighbour: settings.neighbour_discovery,
+            dry_run: settings.dry_run,
+            log: policy.logs(),
+            sets_v4: backend(Family::V4),
+            sets_v6: backend(Family::V6),
+            flat_root4: policy.flat().root(Family::V4).unwrap_or(0),
+            flat_root6: policy.flat().root(Family::V6).unwrap_or(0),
+            masks: policy.tuple_masks(),
+            rates: &rates,
+        },
+        flat: policy.flat().words(),
+        entries: &entries,
+        lpm4: &lpm4,
+        lpm6: &lpm6,
+        tuples: &tuples,
+    };
+    let program = PolicyProgram::load(shared, &image)?;
+    let generation = Generation {
+        number,
+        policy: policy.id().0,
+        cells: policy.flat().cells() as u32,
+        entries: entries.len() as u32,
+        tuples: tuples.len() as u32,
+        _pad: 0,
+    };
+    Ok((program, generation))
+}

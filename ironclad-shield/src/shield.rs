@@ -1,0 +1,614 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ironclad_bpf::shield::{PolicyProgram, Selector, Shared};
+use ironclad_bpf::{
+    EventRing, Interface, PinDirectory, Program, TestRun, XdpLink, XdpMode, boottime_ns,
+};
+use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_core::{Cidr, PolicyId, RuleId};
+use ironclad_policy::CompiledPolicy;
+use serde::Serialize;
+
+use crate::builder::ShieldBuilder;
+use crate::counters::{Counters, PrefixCount, read_losses, read_reasons, read_rule};
+use crate::error::ShieldError;
+use crate::image;
+use crate::slots::RuleSlots;
+
+/// A running firewall. Share it between threads and tasks as it is; every method takes `&self`.
+///
+/// Dropping it detaches, unless it was built [`persistent`](ShieldBuilder::persistent).
+pub struct Shield {
+    instance: String,
+    audit: Arc<dyn AuditSink>,
+    mode: Option<XdpMode>,
+    shared: Shared,
+    directory: Option<PinDirectory>,
+    control: Mutex<Control>,
+}
+
+/// What changes only under the lock.
+struct Control {
+    slots: RuleSlots,
+    /// What each slot holds.
+    policies: [Option<Loaded>; 2],
+    links: Vec<XdpLink>,
+    next_generation: u64,
+}
+
+struct Loaded {
+    number: u64,
+    program: PolicyProgram,
+    /// None where another agent loaded it and this one was not given the same policy.
+    policy: Option<CompiledPolicy>,
+}
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The generation: counts up with each policy of the instance.
+    pub generation: u64,
+    /// The policy.
+    pub policy: PolicyId,
+    /// How long a provisional policy has left; none where the policy in force is final.
+    pub provisional: Option<Duration>,
+    /// Protected interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Distinct prefixes in force.
+    pub prefixes: u64,
+}
+
+/// A protected interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct InterfaceStatus {
+    /// The interface.
+    pub interface: Interface,
+    /// How it is attached.
+    pub mode: XdpMode,
+    /// False where the interface was removed: see [`Shield::refresh_interfaces`].
+    pub alive: bool,
+}
+
+/// What became of a protected interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum InterfaceChange {
+    /// It was removed. It is protected again as soon as one of its name appears.
+    Gone {
+        /// The name.
+        interface: String,
+    },
+    /// One of its name appeared and is protected now.
+    Reattached {
+        /// The name.
+        interface: String,
+        /// How.
+        mode: XdpMode,
+    },
+    /// One of its name appeared but could not be protected.
+    Unprotected {
+        /// The name.
+        interface: String,
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+impl Shield {
+    /// Describes a firewall. `instance` names it in bpffs and in audit records: letters, digits,
+    /// `-` and `_`.
+    pub fn builder(instance: &str) -> ShieldBuilder {
+        ShieldBuilder::new(instance)
+    }
+
+    pub(crate) fn start(
+        config: ShieldBuilder,
+        policy: &CompiledPolicy,
+    ) -> Result<Self, ShieldError> {
+        let directory = match config.persistent {
+            true => Some(PinDirectory::open(&config.bpffs, &config.instance)?),
+            false => None,
+        };
+        let adopted = match &directory {
+            Some(directory) => Shared::adopt(directory)?,
+            None => None,
+        };
+        let was_adopted = adopted.is_some();
+        let (shared, links) = match adopted {
+            Some(found) => found,
+            None => (Shared::load(config.shared)?, Vec::new()),
+        };
+        let this = Self {
+            instance: config.instance,
+            audit: config.audit,
+            mode: config.mode,
+            control: Mutex::new(Control {
+                slots: RuleSlots::read(&shared)?,
+                policies: [None, None],
+                links,
+                next_generation: 1,
+            }),
+            shared,
+            directory,
+        };
+        if was_adopted {
+            this.adopt_policies(policy)?;
+        } else {
+            let info = this.shared.dispatcher().info().clone();
+            this.record(AuditAction::Load {
+                program: info.name,
+                tag: info.tag,
+                instructions: info.xlated_len / 8,
+            })?;
+        }
+        if let Some(gateways) = &config.gateways {
+            this.set_gateways(gateways)?;
+        }
+        let in_force = this.status()?;
+        if in_force.generation == 0 || in_force.policy != policy.id() {
+            this.apply(policy)?;
+        }
+        for name in &config.interfaces {
+            this.protect(name)?;
+        }
+        if !was_adopted {
+            this.persist_all()?;
+        }
+        Ok(this)
+    }
+
+    fn record(&self, action: AuditAction) -> Result<(), ShieldError> {
+        tracing::info!(instance = self.instance, "{action}");
+        Ok(self.audit.record(&self.instance, &action)?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        // What the lock guards is consistent between any two statements that can panic.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over programs, and the dispatcher's newer version where this build has one.
+    fn adopt_policies(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        for slot in 0..2u32 {
+            let generation = self.shared.generation(slot);
+            let Some(program) = PolicyProgram::adopt(&self.shared, slot)? else { continue };
+            control.next_generation = control.next_generation.max(generation.number + 1);
+            control.policies[slot as usize] = Some(Loaded {
+                number: generation.number,
+                program,
+                policy: (generation.policy == policy.id().0).then(|| policy.clone()),
+            });
+        }
+        let in_force = self.shared.generation(self.shared.selector().in_force());
+        let path = match &self.directory {
+            Some(directory) => directory.path().display().to_string(),
+            None => String::new(),
+        };
+        self.record(AuditAction::Adopt { path, policy: PolicyId(in_force.policy).to_string() })?;
+        // An agent that died between two steps may have left a policy that nobody selects.
+        self.settle(&mut control)?;
+        Ok(())
+    }
+
+    /// Makes final what the kernel has done at a deadline; drops what nothing refers to.
+    fn settle(&self, control: &mut Control) -> Result<bool, ShieldError> {
+        let selector = self.shared.selector();
+        let expired = selector.is_expired();
+        if selector.deadline_ns != 0 && !expired {
+            return Ok(false);
+        }
+        let active = selector.in_force();
+        if expired {
+            self.shared.select_if(selector, Selector { active, fallback: active, deadline_ns: 0 });
+            let generation = self.shared.generation(active).number;
+            self.record(AuditAction::Revert {
+                generation,
+                reason: "the deadline passed without confirmation".to_owned(),
+            })?;
+        }
+        let other = 1 - active;
+        if control.policies[other as usize].is_some() {
+            self.retire(control, other)?;
+        }
+        Ok(expired)
+    }
+
+    /// Empties a slot that is no longer selected, once no packet is in it.
+    fn retire(&self, control: &mut Control, slot: u32) -> Result<(), ShieldError> {
+        self.shared.wait_for_packets()?;
+        self.shared.clear_slot(slot)?;
+        control.policies[slot as usize] = None;
+        Ok(())
+    }
+
+    /// Replaces the whole policy. Each packet sees the old one or the new one.
+    ///
+    /// # Errors
+    /// [`ShieldError::ProvisionalPending`] while a provisional policy waits; otherwise what the
+    /// kernel said. The old policy is in force then.
+    pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
+        self.swap(policy, None)
+    }
+
+    /// Replaces the whole policy until `deadline` has passed. Unless [`confirm`](Self::confirm) is
+    /// called before, the kernel itself returns to the previous policy, whether or not this
+    /// process is alive.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply), and [`ShieldError::Deadline`].
+    pub fn apply_provisional(
+        &self,
+        policy: &CompiledPolicy,
+        deadline: Duration,
+    ) -> Result<(), ShieldError> {
+        const MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        if deadline < Duration::from_millis(1) || deadline > MOST {
+            return Err(ShieldError::Deadline(deadline));
+        }
+        self.swap(policy, Some(deadline))
+    }
+
+    fn swap(
+        &self,
+        policy: &CompiledPolicy,
+        provisional: Option<Duration>,
+    ) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        self.settle(&mut control)?;
+        let selector = self.shared.selector();
+        if selector.deadline_ns != 0 {
+            let left = selector.deadline_ns.saturating_sub(boottime_ns());
+            return Err(ShieldError::ProvisionalPending { left: Duration::from_nanos(left) });
+        }
+        let (active, slot) = (selector.active, 1 - selector.active);
+        let first = control.policies[active as usize].is_none();
+        // The first policy goes into the slot that is selected already.
+        let slot = if first { active } else { slot };
+
+        let wanted: Vec<RuleId> = policy.rules().iter().skip(1).map(|rule| rule.id).collect();
+        let in_use: BTreeSet<RuleId> = control
+            .policies
+            .iter()
+            .flatten()
+            .filter_map(|loaded| loaded.policy.as_ref())
+            .flat_map(|policy| policy.rules().iter().skip(1).map(|rule| rule.id))
+            .collect();
+        control.slots.assign(&self.shared, &wanted, &in_use)?;
+        let number = control.next_generation;
+        let (program, generation) = image::load(&self.shared, policy, &control.slots, number)?;
+        let info = program.program().info();
+        self.record(AuditAction::Load {
+            program: info.name.clone(),
+            tag: info.tag.clone(),
+            instructions: info.xlated_len / 8,
+        })?;
+        self.record(AuditAction::MapWrite {
+            map: "ic_flat, ic_entries, ic_tuples".to_owned(),
+            elements: u64::from(generation.cells)
+                + u64::from(generation.entries)
+                + u64::from(generation.tuples),
+            purpose: format!("policy {} of generation {number}", policy.id()),
+        })?;
+        self.record(AuditAction::Swap {
+            generation: number,
+            policy: policy.id().to_string(),
+            provisional_ms: provisional.map(|d| d.as_millis() as u64),
+        })?;
+        self.shared.fill_slot(slot, program.program(), &generation)?;
+        control.next_generation += 1;
+        control.policies[slot as usize] =
+            Some(Loaded { number, program, policy: Some(policy.clone()) });
+        let deadline_ns = match provisional {
+            // The first policy has none to return to.
+            Some(after) if !first => boottime_ns() + after.as_nanos() as u64,
+            _ => 0,
+        };
+        let fallback = if deadline_ns == 0 { slot } else { active };
+        self.shared.select(Selector { active: slot, fallback, deadline_ns });
+        if deadline_ns == 0 && !first {
+            self.retire(&mut control, active)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a provisional policy final.
+    ///
+    /// # Errors
+    /// [`ShieldError::NotProvisional`], or [`ShieldError::Expired`] where it is too late.
+    pub fn confirm(&self) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        let selector = self.provisional(&mut control)?;
+        let kept = Selector { active: selector.active, fallback: selector.active, deadline_ns: 0 };
+        if !self.shared.select_if(selector, kept) {
+            return Err(ShieldError::Expired);
+        }
+        let generation = self.shared.generation(selector.active).number;
+        self.retire(&mut control, selector.fallback)?;
+        self.record(AuditAction::Confirm { generation })
+    }
+
+    /// Returns from a provisional policy to the previous one at once.
+    ///
+    /// # Errors
+    /// [`ShieldError::NotProvisional`], or [`ShieldError::Expired`] where it has returned already.
+    pub fn revert(&self) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        let selector = self.provisional(&mut control)?;
+        let back =
+            Selector { active: selector.fallback, fallback: selector.fallback, deadline_ns: 0 };
+        self.shared.select(back);
+        let generation = self.shared.generation(selector.fallback).number;
+        self.retire(&mut control, selector.active)?;
+        self.record(AuditAction::Revert { generation, reason: "by request".to_owned() })
+    }
+
+    fn provisional(&self, control: &mut Control) -> Result<Selector, ShieldError> {
+        if self.settle(control)? {
+            return Err(ShieldError::Expired);
+        }
+        let selector = self.shared.selector();
+        if selector.deadline_ns == 0 { Err(ShieldError::NotProvisional) } else { Ok(selector) }
+    }
+
+    /// Attaches to one more interface of the calling thread's network namespace; nothing happens
+    /// where it is protected already.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`], naming whose program holds the hook where it is taken.
+    pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        let interface = Interface::by_name(name)?;
+        if let Some(at) = control.links.iter().position(|link| link.interface().name == name) {
+            let link = &control.links[at];
+            if link.is_alive()? && link.interface().index == interface.index {
+                return Ok(());
+            }
+            // The link of an interface that was removed: its hook is gone with it.
+            control.links.remove(at).detach()?;
+        }
+        let dispatcher = self.shared.dispatcher();
+        let mut link = match self.mode {
+            Some(mode) => XdpLink::attach_mode(dispatcher, &interface, mode)?,
+            None => XdpLink::attach(dispatcher, &interface)?,
+        };
+        if let Some(directory) = self.directory.as_ref().filter(|d| d.path().exists()) {
+            self.shared.persist_link(directory, &mut link)?;
+        }
+        let action = AuditAction::Attach {
+            program: dispatcher.info().name.clone(),
+            hook: "xdp".to_owned(),
+            interface: name.to_owned(),
+            mode: link.mode().to_string(),
+        };
+        control.links.push(link);
+        self.record(action)
+    }
+
+    /// Detaches from an interface; nothing happens where it is not protected.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses.
+    pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        let Some(at) = control.links.iter().position(|link| link.interface().name == name) else {
+            return Ok(());
+        };
+        control.links.remove(at).detach()?;
+        self.record(AuditAction::Detach { hook: "xdp".to_owned(), interface: name.to_owned() })
+    }
+
+    /// Looks after interfaces that were removed or re-created under their name, and protects the
+    /// latter again. Call it from the namespace of the interfaces, when `ip monitor link` would
+    /// speak, or from time to time.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell; what one interface lacks is in its
+    /// [`InterfaceChange`].
+    pub fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
+        let mut dead = Vec::new();
+        for link in &self.lock().links {
+            if !link.is_alive()? {
+                dead.push(link.interface().name.clone());
+            }
+        }
+        Ok(dead
+            .into_iter()
+            .map(|interface| {
+                if Interface::by_name(&interface).is_err() {
+                    return InterfaceChange::Gone { interface };
+                }
+                match self.protect(&interface) {
+                    Ok(()) => InterfaceChange::Reattached {
+                        mode: self.mode_of(&interface).unwrap_or(XdpMode::Generic),
+                        interface,
+                    },
+                    Err(e) => InterfaceChange::Unprotected { interface, error: e.to_string() },
+                }
+            })
+            .collect())
+    }
+
+    fn mode_of(&self, name: &str) -> Option<XdpMode> {
+        let control = self.lock();
+        control.links.iter().find(|link| link.interface().name == name).map(XdpLink::mode)
+    }
+
+    fn persist_all(&self) -> Result<(), ShieldError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        self.shared.persist(directory, &mut self.lock().links)?;
+        self.record(AuditAction::Pin {
+            object: "dispatcher, maps and links".to_owned(),
+            path: directory.path().display().to_string(),
+        })
+    }
+
+    /// Addresses whose packets no policy ever blocks, for packets from now on; at most eight of each
+    /// family.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] with the limit; then the former addresses stand.
+    pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), ShieldError> {
+        let _control = self.lock();
+        self.shared.set_gateways(addresses)?;
+        self.record(AuditAction::MapWrite {
+            map: "ic_state".to_owned(),
+            elements: addresses.len() as u64,
+            purpose: format!("gateways {addresses:?}"),
+        })
+    }
+
+    /// Addresses whose packets no policy ever blocks.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let _control = self.lock();
+        self.shared.gateways()
+    }
+
+    /// What is in force, right now.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn status(&self) -> Result<Status, ShieldError> {
+        let mut control = self.lock();
+        self.settle(&mut control)?;
+        let selector = self.shared.selector();
+        let generation = self.shared.generation(selector.in_force());
+        let interfaces = control
+            .links
+            .iter()
+            .map(|link| {
+                Ok(InterfaceStatus {
+                    interface: link.interface().clone(),
+                    mode: link.mode(),
+                    alive: link.is_alive()?,
+                })
+            })
+            .collect::<Result<_, ShieldError>>()?;
+        Ok(Status {
+            generation: generation.number,
+            policy: PolicyId(generation.policy),
+            provisional: (selector.deadline_ns != 0)
+                .then(|| Duration::from_nanos(selector.deadline_ns.saturating_sub(boottime_ns()))),
+            interfaces,
+            prefixes: u64::from(generation.entries).saturating_sub(1),
+        })
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn counters(&self) -> Result<Counters, ShieldError> {
+        let control = self.lock();
+        let names = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let name_of = |id: RuleId| {
+            let rules = names.map(CompiledPolicy::rules).unwrap_or_default();
+            rules.iter().skip(1).find(|rule| rule.id == id).map(|rule| rule.name.clone())
+        };
+        let mut rules = Vec::new();
+        for (id, slot) in control.slots.iter() {
+            rules.push(read_rule(&self.shared, slot, id, name_of(id).unwrap_or_default())?);
+        }
+        Ok(Counters {
+            reasons: read_reasons(&self.shared)?,
+            rules,
+            losses: read_losses(&self.shared)?,
+        })
+    }
+
+    /// The prefixes of the policy in force that decided or reported most packets, at most `limit`,
+    /// the busiest first. Counts begin anew with each policy.
+    pub fn busiest_prefixes(&self, limit: usize) -> Vec<PrefixCount> {
+        let control = self.lock();
+        let Some(loaded) = control.in_force(&self.shared) else { return Vec::new() };
+        let Some(policy) = &loaded.policy else { return Vec::new() };
+        let mut counts: Vec<PrefixCount> = (1..loaded.program.entries())
+            .filter_map(|entry| {
+                let packets = loaded.program.entry_packets(entry).filter(|&packets| packets > 0)?;
+                let rule = policy.rules()[policy.entry_rule(entry)].id;
+                Some(PrefixCount { cidr: policy.entry_cidr(entry)?, rule, packets })
+            })
+            .collect();
+        counts.sort_by_key(|count| (std::cmp::Reverse(count.packets), count.cidr));
+        counts.truncate(limit);
+        counts
+    }
+
+    /// The policy in force, where this process compiled it or adopted the same.
+    pub fn policy(&self) -> Option<CompiledPolicy> {
+        let control = self.lock();
+        control.in_force(&self.shared).and_then(|loaded| loaded.policy.clone())
+    }
+
+    /// The rule that an event's slot stands for; none for slot 0 and for slots of rules that are gone.
+    pub fn rule_of_slot(&self, slot: u32) -> Option<RuleId> {
+        self.lock().slots.rule(slot)
+    }
+
+    /// The prefix that an event's entry stands for, where the event's generation is in force.
+    pub fn prefix_of_entry(&self, generation: u64, entry: u32) -> Option<Cidr> {
+        let control = self.lock();
+        let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
+        loaded.policy.as_ref()?.entry_cidr(entry as usize)
+    }
+
+    /// A reader of the instance's events. Records go to one reader only: open one.
+    ///
+    /// Its descriptor can be polled by an async runtime; see [`EventRing`].
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the ring buffer cannot be mapped.
+    pub fn event_ring(&self) -> Result<EventRing, ShieldError> {
+        Ok(EventRing::new(self.shared.events())?)
+    }
+
+    /// What the policy in force does with a frame, by a run of the attached program in the kernel.
+    /// It counts and reports as it would on the wire.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`]; the kernel takes frames of 14 bytes and more.
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
+        Ok(self.dispatcher().test_run(frame, repeat)?)
+    }
+
+    /// The program that is attached.
+    pub fn dispatcher(&self) -> &Program {
+        self.shared.dispatcher()
+    }
+
+    /// Detaches from every interface and removes all pins.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses.
+    pub fn stop(self) -> Result<(), ShieldError> {
+        let links = std::mem::take(&mut self.lock().links);
+        for link in links {
+            let interface = link.interface().name.clone();
+            link.detach()?;
+            self.record(AuditAction::Detach { hook: "xdp".to_owned(), interface })?;
+        }
+        if let Some(directory) = &self.directory {
+            directory.unpin()?;
+            self.record(AuditAction::Unpin { path: directory.path().display().to_string() })?;
+        }
+        Ok(())
+    }
+}
+
+impl Control {
+    fn in_force(&self, shared: &Shared) -> Option<&Loaded> {
+        self.policies[shared.selector().in_force() as usize].as_ref()
+    }
+}
+
+impl std::fmt::Debug for Shield {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shield").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
