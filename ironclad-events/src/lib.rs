@@ -1,1 +1,23 @@
-//! Placeholder
+//! Events of the kernel programs: from bytes to typed values, and on to whoever wants them.
+//!
+//! [`decode`] looks at a ring buffer's record in place; it never panics, whatever the bytes.
+//! [`channel`] is the bounded way to an agent's own threads; every loss on it is counted.
+//!
+//! ```
+//! use ironclad_events::{Event, Overflow, channel, decode};
+//!
+//! let (sender, receiver) = channel(1024, Overflow::DropNewest);
+//! sender.deliver(b"no event");
+//! assert_eq!(sender.stats().undecodable, 1);
+//! assert!(receiver.try_recv().is_none());
+//! assert!(decode(b"no event").is_err());
+//! ```
+#![forbid(unsafe_code)]
+
+mod channel;
+mod decode;
+mod record;
+
+pub use channel::{EventReceiver, EventSender, Overflow, Stats, channel};
+pub use decode::{DecodeError, Event, ShieldEvent, decode};
+pub use record::ShieldRecord;

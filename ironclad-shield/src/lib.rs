@@ -22,6 +22,7 @@ mod builder;
 mod counters;
 mod error;
 mod image;
+mod pump;
 mod shield;
 mod slots;
 
@@ -29,5 +30,7 @@ pub use builder::ShieldBuilder;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
 pub use error::ShieldError;
 pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
+pub use ironclad_events::{EventReceiver, Overflow, ShieldRecord};
 pub use ironclad_policy::CompiledPolicy;
+pub use pump::EventPump;
 pub use shield::{InterfaceChange, InterfaceStatus, Shield, Status};

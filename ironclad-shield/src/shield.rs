@@ -9,6 +9,7 @@ use ironclad_bpf::{
 };
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_core::{Cidr, PolicyId, RuleId};
+use ironclad_events::{EventReceiver, Overflow};
 use ironclad_policy::CompiledPolicy;
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::builder::ShieldBuilder;
 use crate::counters::{Counters, PrefixCount, read_losses, read_reasons, read_rule};
 use crate::error::ShieldError;
 use crate::image;
+use crate::pump::EventPump;
 use crate::slots::RuleSlots;
 
 /// A running firewall. Share it between threads and tasks as it is; every method takes `&self`.
@@ -566,6 +568,19 @@ impl Shield {
     /// [`ShieldError::Bpf`] where the ring buffer cannot be mapped.
     pub fn event_ring(&self) -> Result<EventRing, ShieldError> {
         Ok(EventRing::new(self.shared.events())?)
+    }
+
+    /// Reads events in a thread of its own and hands them to a channel of `capacity` events.
+    /// Records go to one reader only: call it once, or read an [`event_ring`](Self::event_ring).
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the ring buffer cannot be mapped, [`ShieldError::Thread`].
+    pub fn events(
+        &self,
+        capacity: usize,
+        overflow: Overflow,
+    ) -> Result<(EventPump, EventReceiver), ShieldError> {
+        EventPump::start(self.event_ring()?, capacity, overflow)
     }
 
     /// What the policy in force does with a frame, by a run of the attached program in the kernel.

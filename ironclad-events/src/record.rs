@@ -1,0 +1,101 @@
+use std::fmt;
+use std::net::IpAddr;
+
+use ironclad_core::Verdict;
+use ironclad_core::abi::Reason;
+use serde::Serialize;
+
+use crate::decode::ShieldEvent;
+
+/// A packet that Shield reports, owned: for channels, logs and exports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShieldRecord {
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub time_ns: u64,
+    /// The CPU that saw the packet.
+    pub cpu: u32,
+    /// The policy's generation.
+    pub generation: u64,
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// What became of the packet; of a dry run, what would have.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// Slot of the rule: `Shield::rule_of_slot` names it.
+    pub rule_slot: u32,
+    /// Number of the policy's prefix, 0 for none: `Shield::prefix_of_entry` names it.
+    pub entry: u32,
+    /// Source address.
+    pub src: Option<IpAddr>,
+    /// Destination address.
+    pub dst: Option<IpAddr>,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source and destination port.
+    pub ports: Option<(u16, u16)>,
+    /// Type and code of ICMP.
+    pub icmp: Option<(u8, u8)>,
+    /// VLAN ids, the outer first.
+    pub vlans: Vec<u16>,
+    /// Bytes of the frame.
+    pub packet_len: u32,
+    /// Nothing was dropped in truth.
+    pub dry_run: bool,
+    /// A log rule reports.
+    pub log: bool,
+    /// The packet is a fragment.
+    pub fragment: bool,
+}
+
+impl From<&ShieldEvent<'_>> for ShieldRecord {
+    fn from(event: &ShieldEvent<'_>) -> Self {
+        let raw = event.raw();
+        Self {
+            time_ns: raw.hdr.time_ns,
+            cpu: raw.hdr.cpu,
+            generation: raw.generation,
+            ifindex: raw.ifindex,
+            verdict: event.verdict(),
+            reason: event.reason(),
+            rule_slot: raw.rule,
+            entry: raw.entry,
+            src: event.src(),
+            dst: event.dst(),
+            protocol: raw.proto,
+            ports: event.ports(),
+            icmp: event.icmp(),
+            vlans: event.vlans().collect(),
+            packet_len: raw.packet_len,
+            dry_run: event.is_dry_run(),
+            log: event.is_log(),
+            fragment: event.is_fragment(),
+        }
+    }
+}
+
+/// One line: `drop 192.0.2.1:40000 → 198.51.100.2:443 proto 6 (set, rule slot 3)`.
+impl fmt::Display for ShieldRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |addr: Option<IpAddr>, port: Option<u16>| match (addr, port) {
+            (None, _) => "?".to_owned(),
+            (Some(addr), None) => addr.to_string(),
+            (Some(addr), Some(port)) => std::net::SocketAddr::new(addr, port).to_string(),
+        };
+        let src = end(self.src, self.ports.map(|(src, _)| src));
+        let dst = end(self.dst, self.ports.map(|(_, dst)| dst));
+        let verdict = if self.dry_run && self.verdict == Verdict::Drop {
+            "would drop".to_owned()
+        } else if self.log {
+            "log".to_owned()
+        } else {
+            self.verdict.to_string()
+        };
+        write!(f, "{verdict} {src} → {dst} proto {} ({}", self.protocol, self.reason)?;
+        if self.rule_slot != 0 {
+            write!(f, ", rule slot {}", self.rule_slot)?;
+        }
+        f.write_str(")")
+    }
+}
