@@ -163,8 +163,9 @@ fn bad_lines() {
         ),
         (
             "::ffff:a00:1 - ::ffff:a00:2",
-            format!("1: `::ffff:a00:1`: expected `10.0.0.1-10.0.0.2`, {mapped}"),
+            format!("1: `::ffff:a00:1`: expected `10.0.0.1`, {mapped}"),
         ),
+        ("::fffe:0:0-::ffff:a00:2", format!("12: `::ffff:a00:2`: expected `10.0.0.2`, {mapped}")),
         ("10.0.0.1-", "10: end of the line: expected the last address of the range".into()),
         ("10.0.0.1 - # to?", "11: end of the line: expected the last address of the range".into()),
         ("10.0.0.1-9", format!("10: `9`: {address}")),
@@ -512,7 +513,7 @@ fn what_is_no_text_is_named() {
             "f is UTF-16 text, not a list in UTF-8 text: convert it first, e.g. with `iconv -f UTF-16 -t UTF-8`",
         ),
         (
-            b"\xfe\xff\01\0.",
+            b"\xfe\xff\x001\0.",
             "f is UTF-16 text, not a list in UTF-8 text: convert it first, e.g. with `iconv -f UTF-16 -t UTF-8`",
         ),
         (

@@ -70,13 +70,10 @@ pub(super) fn network(word: &[u8]) -> Result<Spec, Problem<'_>> {
         },
     };
     let cidr = Cidr::new(addr, length).map_err(|_| Problem::new(word, ADDRESS))?;
-    // `::ffff:0:0/96` itself stands in lists of addresses that must not be seen.
-    if let (IpAddr::V6(addr), 97..) = (cidr.addr(), length) {
-        if let Some(addr) = addr.to_ipv4_mapped() {
-            return Err(mapped_problem(word, format_args!("{addr}/{}", length - 96)));
-        }
+    match mapped(cidr) {
+        Some(addr) => Err(mapped_problem(word, format_args!("{addr}/{}", length - 96))),
+        None => Ok(Spec::One { cidr, host_bits: cidr.addr() != addr }),
     }
-    Ok(Spec::One { cidr, host_bits: cidr.addr() != addr })
 }
 
 fn range<'a>(first_text: &'a [u8], last_text: &'a [u8]) -> Result<Spec, Problem<'a>> {
@@ -103,13 +100,25 @@ fn range<'a>(first_text: &'a [u8], last_text: &'a [u8]) -> Result<Spec, Problem<
     let cidrs = Cidr::range(first, last).ok_or_else(|| {
         Problem::new(last_text, "a last address that is not below the first of the range")
     })?;
-    if let (IpAddr::V6(first), IpAddr::V6(last)) = (first, last) {
-        let mapped = first.to_ipv4_mapped().zip(last.to_ipv4_mapped());
-        if let (Some((first, last)), 97..) = (mapped, cidrs[0].length()) {
-            return Err(mapped_problem(first_text, format_args!("{first}-{last}")));
-        }
+    let end = |addr, text| {
+        let plain = mapped(Cidr::host(addr))?;
+        Some(mapped_problem(text, format_args!("{plain}")))
+    };
+    match cidrs.iter().any(|&cidr| mapped(cidr).is_some()) {
+        true => end(first, first_text)
+            .or_else(|| end(last, last_text))
+            .map_or(Ok(Spec::Range(cidrs)), Err),
+        false => Ok(Spec::Range(cidrs)),
     }
-    Ok(Spec::Range(cidrs))
+}
+
+/// The IPv4 address in a prefix of `::ffff:0:0/96`; none for that block itself, which stands in
+/// lists of addresses that must not be seen.
+fn mapped(cidr: Cidr) -> Option<Ipv4Addr> {
+    match cidr.addr() {
+        IpAddr::V6(addr) if cidr.length() > 96 => addr.to_ipv4_mapped(),
+        _ => None,
+    }
 }
 
 fn mapped_problem<'a>(at: &'a [u8], plain: std::fmt::Arguments<'_>) -> Problem<'a> {
