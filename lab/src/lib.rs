@@ -1,1 +1,14 @@
-//! Network namespaces, veth pairs and packets for tests.
+//! Network namespaces, veth pairs and packets for tests, examples and benchmarks.
+//!
+//! Everything is made inside namespaces of its own and removed again, also after a panic; what a
+//! killed process has left is removed by the next [`Lab`]. Needs root and iproute2.
+#![forbid(unsafe_code)]
+
+mod error;
+mod netns;
+pub mod packet;
+mod socket;
+
+pub use error::LabError;
+pub use netns::{Lab, Namespace};
+pub use socket::PacketSocket;

@@ -1,0 +1,62 @@
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, send, sendto, socket,
+};
+
+use crate::error::LabError;
+
+/// Sends frames, as they are, from an interface of the calling thread's namespace.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+    link: LinkAddr,
+}
+
+impl PacketSocket {
+    /// Opens a socket on an interface of the calling thread's namespace.
+    ///
+    /// # Errors
+    /// [`LabError`] where there is no such interface or the kernel refuses.
+    pub fn open(interface: &str) -> Result<Self, LabError> {
+        let failed = |step| move |e: nix::Error| LabError::System { step, source: e.into() };
+        let link = getifaddrs()
+            .map_err(failed("listing interfaces"))?
+            .filter(|found| found.interface_name == interface)
+            .find_map(|found| found.address.and_then(|address| address.as_link_addr().copied()))
+            .ok_or_else(|| LabError::System {
+                step: "finding an interface",
+                source: io::Error::new(io::ErrorKind::NotFound, interface.to_owned()),
+            })?;
+        // Protocol 0 receives nothing.
+        let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
+            .map_err(failed("opening a packet socket"))?;
+        nix::sys::socket::bind(fd.as_raw_fd(), &link).map_err(failed("binding a packet socket"))?;
+        Ok(Self { fd, link })
+    }
+
+    /// Sends one frame. Waits while the interface's queue is full.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        loop {
+            match send(self.fd.as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(nix::Error::ENOBUFS | nix::Error::EINTR) => std::thread::yield_now(),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Sends a frame that is too short for an Ethernet header, which `send` refuses.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn send_to(&self, frame: &[u8]) -> io::Result<()> {
+        sendto(self.fd.as_raw_fd(), frame, &self.link, MsgFlags::empty())?;
+        Ok(())
+    }
+}
