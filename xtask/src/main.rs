@@ -10,9 +10,10 @@ mod failure;
 mod kernel_image;
 mod kernels;
 mod setup;
+mod vm;
 mod vmlinux;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +55,21 @@ enum Task {
         #[arg(long)]
         coverage: bool,
     },
+    /// Run a command in a virtual machine with one of the matrix kernels.
+    Vm {
+        /// Which kernel: 5.10, 6.1, 6.12 or newest.
+        #[arg(long)]
+        kernel: String,
+        /// A file to put into /root there; may be repeated.
+        #[arg(long)]
+        file: Vec<PathBuf>,
+        /// Seconds after which the command is cut.
+        #[arg(long, default_value_t = 300)]
+        timeout: u64,
+        /// A program of this machine, or a command of the guest's busybox, and its arguments.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -89,6 +105,13 @@ fn perform(task: Task) -> Result<ExitCode> {
                 (_, true) => vmlinux::coverage()?,
                 _ => vmlinux::generate()?,
             }
+        }
+        Task::Vm { kernel, file, timeout, command } => {
+            setup::ensure(Purpose::Test)?;
+            let kernels = kernels::fetch(&[kernel], false)?;
+            let status = vm::command_line(&kernels[0], &command, &file, timeout)?;
+            let code = status.and_then(|status| u8::try_from(status).ok());
+            return Ok(ExitCode::from(code.unwrap_or(1)));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,182 @@
+//! Virtual machines: a kernel, an image made for it, commands, and what became of them.
+
+mod cpio;
+mod initramfs;
+mod transcript;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+
+use crate::command::{command, find, tail, write};
+use crate::failure::{Context, Result};
+use crate::kernels::Kernel;
+use initramfs::Image;
+pub(crate) use transcript::Ran;
+use transcript::{Transcript, kernel_complaint};
+
+/// No bpf LSM unless asked for, on older kernels; nothing that could end in an endless reboot.
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic lsm=lockdown,capability,bpf";
+const BOOT_SECONDS: u64 = 180;
+const CONSOLE_LINES: usize = 30;
+
+/// A program of the host that the machine gets, with its libraries.
+pub(crate) struct Program {
+    pub(crate) from: PathBuf,
+    pub(crate) to: String,
+}
+
+/// What to run on a kernel.
+#[derive(Default)]
+pub(crate) struct Job {
+    pub(crate) programs: Vec<Program>,
+    /// Files of the host and their places in the machine.
+    pub(crate) files: Vec<(PathBuf, String)>,
+    pub(crate) commands: Vec<Vec<String>>,
+    pub(crate) environment: Vec<(String, String)>,
+    /// For each command.
+    pub(crate) timeout_seconds: u64,
+}
+
+/// How it went.
+pub(crate) struct Report {
+    /// One for each command that began.
+    pub(crate) ran: Vec<Ran>,
+    /// Why the machine as a whole is not to be trusted: it hung, or the kernel complained.
+    pub(crate) problem: Option<String>,
+}
+
+/// Boots the kernel, runs the commands one after the other, shuts down. Each line of their output
+/// goes to `echo` as it comes.
+pub(crate) fn run(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report> {
+    let qemu =
+        find("qemu-system-x86_64").context("no qemu-system-x86_64: run cargo xtask setup")?;
+    let dir = tempfile::tempdir().context("temporary directory")?;
+    let (initramfs, console) = (dir.path().join("initramfs"), dir.path().join("console"));
+    let mark = mark();
+    write(&initramfs, image(kernel, job)?.finish(&script(job, &mark)))?;
+
+    let seconds = BOOT_SECONDS + job.timeout_seconds * job.commands.len() as u64;
+    let mut machine = command("timeout", ["--kill-after=5".into(), seconds.to_string()])
+        .arg(qemu)
+        .args(["-nodefaults", "-display", "none", "-no-reboot", "-m", "2G", "-smp", "2"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+        .args(["-kernel".as_ref(), kernel.image().as_os_str()])
+        .args(["-initrd".as_ref(), initramfs.as_os_str()])
+        .args(["-append", KERNEL_ARGUMENTS])
+        .args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("timeout")?;
+
+    let mut transcript = Transcript::new(mark);
+    let lines = BufReader::new(machine.stdout.take().context("no standard output")?);
+    // The last empty line before a mark is the mark's.
+    let mut is_line_held = false;
+    for line in lines.split(b'\n') {
+        let line = line.context("reading from the machine")?;
+        let line = String::from_utf8_lossy(&line);
+        match transcript.line(&line) {
+            Some(line) => {
+                if is_line_held {
+                    echo("");
+                }
+                is_line_held = line.is_empty();
+                if !is_line_held {
+                    echo(line);
+                }
+            }
+            None => is_line_held = false,
+        }
+    }
+    let ended = machine.wait_with_output().context("waiting for the machine")?;
+    let console = std::fs::read(&console).unwrap_or_default();
+    let console = String::from_utf8_lossy(&console);
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let last_words = || format!("\n{}\n{}", said.trim_end(), tail(&console, CONSOLE_LINES));
+    let problem = if let Some(complaint) = kernel_complaint(&console) {
+        Some(format!("the kernel complained: {complaint}{}", last_words()))
+    } else if transcript.is_done() {
+        None
+    } else if ended.status.code() == Some(124) {
+        Some(format!("cut after {seconds} s; the console's last lines:{}", last_words()))
+    } else {
+        let status = ended.status;
+        Some(format!("the machine stopped early ({status}); its last lines:{}", last_words()))
+    };
+    Ok(Report { ran: transcript.into_ran(), problem })
+}
+
+fn image(kernel: &Kernel, job: &Job) -> Result<Image> {
+    let mut image = Image::new(kernel)?;
+    for Program { from, to } in &job.programs {
+        image.program(from, to)?;
+    }
+    for (from, to) in &job.files {
+        image.file(from, to)?;
+    }
+    for (number, words) in job.commands.iter().enumerate() {
+        let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        image.script(&format!("/command/{number}"), &format!("exec {}", words.join(" ")));
+    }
+    Ok(image)
+}
+
+fn script(job: &Job, mark: &str) -> String {
+    let mut script = String::new();
+    for (name, value) in &job.environment {
+        script += &format!("export {name}={}\n", quoted(value));
+    }
+    script += &format!("mark='{mark}'\nlimit={}\n", job.timeout_seconds);
+    script += include_str!("commands.sh");
+    for number in 0..job.commands.len() {
+        script += &format!("run {number}\n");
+    }
+    script + "say done\nreboot -f\n"
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn mark() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let digest = Sha256::digest(format!("{} {}", now.as_nanos(), std::process::id()));
+    let digits: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("@@{digits} ")
+}
+
+/// `cargo xtask vm`: one command on one kernel, its output on ours.
+pub(crate) fn command_line(
+    kernel: &Kernel,
+    words: &[String],
+    files: &[PathBuf],
+    timeout_seconds: u64,
+) -> Result<Option<i32>> {
+    let mut job = Job { timeout_seconds, ..Job::default() };
+    let mut words = words.to_vec();
+    // A program of this machine goes along; any other word is the guest's.
+    let program = Path::new(&words[0]);
+    if program.is_file() {
+        let name = program.file_name().context("a program without a name")?;
+        let to = format!("/bin/{}", name.to_string_lossy());
+        job.programs.push(Program { from: program.to_owned(), to: to.clone() });
+        words[0] = to;
+    }
+    for file in files {
+        let name = file.file_name().context("a file without a name")?.to_string_lossy();
+        job.files.push((file.clone(), format!("/root/{name}")));
+    }
+    job.commands.push(words);
+    let report = run(kernel, &job, |line| println!("{line}"))?;
+    match report.problem {
+        Some(problem) => Err(format!("{}: {problem}", kernel.release).into()),
+        None => Ok(report.ran.last().and_then(|ran| ran.status)),
+    }
+}
