@@ -7,6 +7,7 @@
 //! Everything here needs Linux 5.10 or newer with BTF (`/sys/kernel/btf/vmlinux`), `CAP_BPF` and
 //! `CAP_NET_ADMIN`, or root.
 
+pub mod audit;
 mod error;
 mod link;
 mod log;
@@ -14,11 +15,13 @@ mod map;
 mod mapping;
 mod object;
 mod pin;
+pub mod probe;
 mod program;
 mod ring;
 pub mod shield;
 mod skel;
 mod sys;
+pub mod uapi;
 
 pub use error::BpfError;
 pub use link::{Interface, XdpLink, XdpMode};

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "hostile.h"
+
+extern int bpf_xdp_metadata_rx_timestamp(const void *ctx, u64 *timestamp) KSYM;
+
+SEC("xdp")
+int evil(void *ctx)
+{
+	u64 timestamp;
+
+	return bpf_xdp_metadata_rx_timestamp(ctx, &timestamp) ? 1 : 2;
+}
+
+LICENSE;
