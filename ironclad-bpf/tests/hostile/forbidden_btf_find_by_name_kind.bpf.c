@@ -6,8 +6,10 @@ static long (*const btf_find_by_name_kind)(char *, int, u32, int) = (void *)167;
 SEC("syscall")
 int evil(void *ctx)
 {
+	u64 buffer = 0;
+
 	(void)ctx;
-	return btf_find_by_name_kind((char *)ctx, 8, 4, 0) != 0;
+	return btf_find_by_name_kind((char *)&buffer, sizeof(buffer), 4, 0) != 0;
 }
 
 LICENSE;

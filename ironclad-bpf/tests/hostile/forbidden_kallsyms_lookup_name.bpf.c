@@ -6,8 +6,11 @@ static long (*const kallsyms_lookup_name)(const char *, int, int, u64 *) = (void
 SEC("syscall")
 int evil(void *ctx)
 {
+	u64 buffer = 0;
+	u64 address;
+
 	(void)ctx;
-	return kallsyms_lookup_name((const char *)ctx, 8, 0, ctx) != 0;
+	return kallsyms_lookup_name((const char *)&buffer, sizeof(buffer), 0, &address) != 0;
 }
 
 LICENSE;

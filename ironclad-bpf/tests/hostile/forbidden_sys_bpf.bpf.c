@@ -6,8 +6,10 @@ static long (*const sys_bpf)(u32, void *, u32) = (void *)166;
 SEC("syscall")
 int evil(void *ctx)
 {
+	u64 buffer = 0;
+
 	(void)ctx;
-	return sys_bpf(0, ctx, 8) != 0;
+	return sys_bpf(0, &buffer, sizeof(buffer)) != 0;
 }
 
 LICENSE;

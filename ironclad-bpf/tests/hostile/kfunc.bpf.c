@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "hostile.h"
 
-extern int bpf_xdp_metadata_rx_timestamp(const void *ctx, u64 *timestamp) KSYM;
+struct xdp_md {
+	u32 data;
+};
+
+extern int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp) KSYM;
 
 SEC("xdp")
-int evil(void *ctx)
+int evil(struct xdp_md *ctx)
 {
 	u64 timestamp;
 
