@@ -10,6 +10,8 @@ mod failure;
 mod kernel_image;
 mod kernels;
 mod setup;
+mod test;
+mod tools;
 mod vm;
 mod vmlinux;
 
@@ -20,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::{Context, Result};
 use crate::setup::Purpose;
+use crate::test::Report;
 use crate::vmlinux::Comparison;
 
 /// Builds, tests and measures Ironclad.
@@ -55,6 +58,8 @@ enum Task {
         #[arg(long)]
         coverage: bool,
     },
+    /// Run every test and say what ran; the last line is the sum.
+    Test(test::Options),
     /// Run a command in a virtual machine with one of the matrix kernels.
     Vm {
         /// Which kernel: 5.10, 6.1, 6.12 or newest.
@@ -106,6 +111,13 @@ fn perform(task: Task) -> Result<ExitCode> {
                 _ => vmlinux::generate()?,
             }
         }
+        Task::Test(options) => {
+            setup::ensure(Purpose::Test)?;
+            let mut report = Report::default();
+            test::run(&options, &mut report)?;
+            test::conclude(&options, &report)?;
+            return Ok(code(!report.has_failures()));
+        }
         Task::Vm { kernel, file, timeout, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;
@@ -118,17 +130,21 @@ fn perform(task: Task) -> Result<ExitCode> {
 }
 
 fn check_vmlinux() -> Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
+    let mut is_same = true;
     for (path, comparison) in vmlinux::check()? {
         let said = match comparison {
             Comparison::Same => "unchanged".to_owned(),
             Comparison::NotComparable(why) => why,
             Comparison::Differs(how) => {
-                code = ExitCode::FAILURE;
+                is_same = false;
                 how
             }
         };
         println!("{}: {said}", path.display());
     }
-    Ok(code)
+    Ok(code(is_same))
+}
+
+fn code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
