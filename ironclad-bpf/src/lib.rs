@@ -7,6 +7,8 @@
 //! Everything here needs Linux 5.10 or newer with BTF (`/sys/kernel/btf/vmlinux`), `CAP_BPF` and
 //! `CAP_NET_ADMIN`, or root.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod error;
 mod link;
 mod log;
