@@ -189,7 +189,7 @@ impl Document {
         serde_norway::from_str(text).map_err(|e| {
             let mut message = e.to_string();
             // The reader knows no place for a key of the outermost mapping.
-            if let (None, Some(key)) = (e.location(), message.split('`').nth(1)) {
+            if let (false, Some(key)) = (message.contains(" at line "), message.split('`').nth(1)) {
                 let at = text.lines().position(|line| {
                     line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
                 });
