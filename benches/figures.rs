@@ -1,8 +1,14 @@
 //! The figures that `docs/benchmarks.md` speaks of, measured in one run against baselines that run
 //! beside them. `cargo xtask figures` calls it; needs root.
 
+#[path = "figures/lists.rs"]
+mod lists;
 #[path = "figures/lookup.rs"]
 mod lookup;
+#[path = "figures/program.rs"]
+mod program;
+#[path = "figures/stall.rs"]
+mod stall;
 #[path = "figures/stats.rs"]
 mod stats;
 
@@ -55,6 +61,9 @@ impl Figures {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut figures = Figures { args: Args::parse(), values: BTreeMap::new() };
     lookup::measure(&mut figures)?;
+    program::measure(&mut figures)?;
+    lists::measure(&mut figures)?;
+    stall::measure(&mut figures)?;
     if figures.args.json {
         println!("{}", serde_json::to_string_pretty(&figures.values)?);
     }

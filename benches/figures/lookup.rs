@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use ironclad::bpf::bench::{LookupBench, PROBES, Tables, What};
 use ironclad::core::{Action, Cidr, Family, RuleId};
 use ironclad::policy::list::ListOptions;
-use ironclad::policy::{AddressList, AddressSet, CompiledPolicy, Policy};
+use ironclad::policy::{AddressList, AddressSet, Backend, CompiledPolicy, Policy};
 
 use crate::Figures;
 use crate::stats::{Random, Runs};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 pub(crate) fn random_v4(count: usize, shortest: u8, seed: u64) -> Vec<Cidr> {
     let mut random = Random::new(seed);
@@ -24,9 +24,25 @@ pub(crate) fn random_v4(count: usize, shortest: u8, seed: u64) -> Vec<Cidr> {
     cidrs.into_iter().collect()
 }
 
+pub(crate) fn random_v6(count: usize, seed: u64) -> Vec<Cidr> {
+    let mut random = Random::new(seed);
+    let mut cidrs = std::collections::BTreeSet::new();
+    while cidrs.len() < count {
+        // Global unicast, 2000::/3.
+        let high = random.next() >> 3 | 1 << 61;
+        let addr = IpAddr::V6((u128::from(high) << 64 | u128::from(random.next())).into());
+        cidrs.extend(Cidr::new(addr, 20 + random.below(109) as u8).ok());
+    }
+    cidrs.into_iter().collect()
+}
+
 pub(crate) fn compile(cidrs: &[Cidr]) -> Result<CompiledPolicy> {
+    compile_with(cidrs, Backend::Flat)
+}
+
+pub(crate) fn compile_with(cidrs: &[Cidr], backend: Backend) -> Result<CompiledPolicy> {
     let set = AddressSet::new(RuleId(1), "bench", Action::Drop).cidrs(cidrs.iter().copied());
-    Ok(Policy::builder().set(set).compile()?)
+    Ok(Policy::builder().backend(backend).set(set).compile()?)
 }
 
 /// Where the shared lists are; none where they are not.
@@ -54,7 +70,12 @@ fn probe(addr: IpAddr) -> [u8; 16] {
 }
 
 /// Addresses that no prefix covers.
-fn misses(policy: &CompiledPolicy, family: Family, near: &[Cidr], seed: u64) -> Vec<[u8; 16]> {
+pub(crate) fn misses(
+    policy: &CompiledPolicy,
+    family: Family,
+    near: &[Cidr],
+    seed: u64,
+) -> Vec<[u8; 16]> {
     let mut random = Random::new(seed);
     let mut out = Vec::with_capacity(PROBES);
     while out.len() < PROBES {
