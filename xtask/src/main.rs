@@ -4,7 +4,9 @@
 mod apt;
 mod btf;
 mod cache;
+mod check;
 mod command;
+mod demo;
 mod elf;
 mod failure;
 mod kernel_image;
@@ -49,7 +51,7 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
-    /// Make bpf-src/vmlinux/<arch>/vmlinux.h from the newest kernel's types: see roots.txt there.
+    /// Make bpf-src/vmlinux/*/vmlinux.h from the newest kernel's types: see roots.txt there.
     Vmlinux {
         /// Change nothing: make them again from the kernels that they name, and compare.
         #[arg(long, conflicts_with = "coverage")]
@@ -58,6 +60,20 @@ enum Task {
         #[arg(long)]
         coverage: bool,
     },
+    /// Check style, lints, documentation, licences, packages and the oldest Rust.
+    Check {
+        /// Only these checks, by the names that the table shows.
+        only: Vec<String>,
+    },
+    /// Run the whole firewall in a lab of network namespaces; arguments go to the example.
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Format the Rust and C sources.
+    Fmt,
+    /// Check, then test: what has to hold before a change is taken.
+    Ci(test::Options),
     /// Run every test and say what ran; the last line is the sum.
     Test(test::Options),
     /// Run a command in a virtual machine with one of the matrix kernels.
@@ -111,13 +127,20 @@ fn perform(task: Task) -> Result<ExitCode> {
                 _ => vmlinux::generate()?,
             }
         }
-        Task::Test(options) => {
+        Task::Check { only } => {
             setup::ensure(Purpose::Test)?;
             let mut report = Report::default();
-            test::run(&options, &mut report)?;
-            test::conclude(&options, &report)?;
+            check::run(&only, &mut report)?;
+            print!("{}", report.text());
             return Ok(code(!report.has_failures()));
         }
+        Task::Demo { arguments } => return demo::run(&arguments),
+        Task::Fmt => {
+            setup::ensure(Purpose::Build)?;
+            check::format()?;
+        }
+        Task::Ci(options) => return run_tests(&options, true),
+        Task::Test(options) => return run_tests(&options, false),
         Task::Vm { kernel, file, timeout, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;
@@ -127,6 +150,17 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_tests(options: &test::Options, checks_too: bool) -> Result<ExitCode> {
+    setup::ensure(Purpose::Test)?;
+    let mut report = Report::default();
+    if checks_too {
+        check::run(&[], &mut report)?;
+    }
+    test::run(options, &mut report)?;
+    test::conclude(options, &report)?;
+    Ok(code(!report.has_failures()))
 }
 
 fn check_vmlinux() -> Result<ExitCode> {
