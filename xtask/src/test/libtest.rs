@@ -12,6 +12,8 @@ pub(crate) struct Tests {
     pub(crate) skipped: Vec<(String, String)>,
     /// `RECORD <name> <number>` lines.
     pub(crate) records: BTreeMap<String, f64>,
+    /// As the harness measured.
+    pub(crate) seconds: f64,
 }
 
 /// Reads the output of one binary. What did not finish, was ignored or was skipped without a reason
@@ -70,6 +72,7 @@ struct Reading {
     records: BTreeMap<String, f64>,
     /// Passed, failed and ignored, of the last line.
     summary: Option<[usize; 3]>,
+    seconds: f64,
 }
 
 impl Reading {
@@ -79,6 +82,10 @@ impl Reading {
             self.promised += count.unwrap_or(0);
         } else if let Some(rest) = line.strip_prefix("test result: ") {
             self.summary = summary(rest);
+            self.seconds = rest
+                .rsplit_once("finished in ")
+                .and_then(|(_, time)| time.trim_end().trim_end_matches('s').parse().ok())
+                .unwrap_or_default();
         } else if let Some(rest) = line.strip_prefix("SKIP ") {
             let (test, reason) = rest.split_once(':').unwrap_or((rest, ""));
             self.skipped.insert(test.trim().into(), reason.trim().into());
@@ -153,7 +160,7 @@ impl Reading {
             }
             passed = passed.saturating_sub(1);
         }
-        Tests { passed, failed, skipped, records: self.records }
+        Tests { passed, failed, skipped, records: self.records, seconds: self.seconds }
     }
 }
 
@@ -185,7 +192,7 @@ RECORD insns.ic_policy 1234
 successes:
     c
 
-test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s
 ";
 
     #[test]
@@ -195,6 +202,7 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(tests.failed, [""; 0]);
         assert_eq!(tests.skipped, [("c".into(), "no lists here: set IRONCLAD_DATA".into())]);
         assert_eq!(tests.records["insns.ic_policy"], 1234.0);
+        assert_eq!(tests.seconds, 1.5);
     }
 
     #[test]

@@ -134,19 +134,21 @@ fn pure(report: &mut Report) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let output = String::from_utf8_lossy(&ended.stdout);
     let mut failures = 0;
-    let mut rest = Tests::default();
     for (target, text) in libtest::sections(&output) {
         let tests = libtest::parse(&text);
         failures += tests.failed.len();
-        report.add(Row::of_tests("pure", &target, tests, 0.0));
+        let (is_empty, seconds) = (tests == Tests::default(), tests.seconds);
+        if !is_empty {
+            report.add(Row::of_tests("pure", &target, tests, seconds));
+        }
     }
     if !ended.status.success() {
         show_failure("pure", "cargo test", &output);
         if failures == 0 {
-            rest.failed.push(format!("{} ended with {}", line(&tests), ended.status));
+            let outcome = Outcome::Failed(format!("ended with {}", ended.status));
+            report.add(Row::single("pure", "cargo test", outcome, seconds));
         }
     }
-    report.add(Row::of_tests("pure", "all of cargo test", rest, seconds));
     Ok(())
 }
 

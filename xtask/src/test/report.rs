@@ -25,7 +25,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn of_tests(suite: &str, target: &str, tests: Tests, seconds: f64) -> Self {
-        let Tests { passed, failed, skipped, records } = tests;
+        let Tests { passed, failed, skipped, records, .. } = tests;
         let (suite, target) = (suite.to_owned(), target.to_owned());
         Self { suite, target, passed, failed, skipped, seconds, records }
     }
