@@ -7,6 +7,21 @@
 //! - [`events`]: what the kernel reports, decoded.
 //! - [`bpf`]: loading, pins, links, the instruction audit, the feature probe.
 //! - [`core`]: the shared vocabulary, audit records.
+//!
+//! ```no_run
+//! use ironclad::core::{Action, RuleId};
+//! use ironclad::policy::{AddressSet, Policy};
+//! use ironclad::shield::Shield;
+//!
+//! let set = AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(["192.0.2.0/24".parse()?]);
+//! let policy = Policy::builder().set(set).compile()?;
+//! let shield = Shield::builder("my-agent")
+//!     .interface("eth0")
+//!     .gateways(["10.0.0.1".parse()?])
+//!     .start(&policy)?;
+//! println!("{} packets dropped", shield.counters()?.dropped().packets);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub use ironclad_bpf as bpf;
