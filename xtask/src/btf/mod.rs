@@ -2,6 +2,8 @@
 
 mod c;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
