@@ -10,6 +10,7 @@ use libbpf_rs::OpenMapMut;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::IntoBytes;
 
+use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::map::{Map, Plain, clone_fd};
 use crate::mapping::Mapping;
@@ -18,6 +19,7 @@ use crate::program::Program;
 use crate::skel::bench_lookup::BenchLookupSkelBuilder;
 use crate::skel::bench_lookup::types::bss;
 use crate::skel::bench_xdp::BenchXdpSkelBuilder;
+use crate::uapi::{Helper, ProgramType};
 
 /// How many addresses a loop goes through before it repeats them.
 pub const PROBES: usize = 65_536;
@@ -77,6 +79,12 @@ pub struct LookupBench {
     bss: Mapping,
 }
 
+/// What the firewall needs, and a loop with a clock.
+fn allowlist() -> Allowlist {
+    let helpers = [Helper::LOOP, Helper::KTIME_GET_NS, Helper::MAP_LOOKUP_ELEM];
+    Allowlist::shield().allow(ProgramType::SCHED_CLS, helpers).unwrap_or_else(|e| panic!("{e}"))
+}
+
 fn failed(step: &'static str) -> impl Fn(libbpf_rs::Error) -> BpfError {
     move |e| BpfError::Object { object: "bench", step, source: io_error(&e) }
 }
@@ -134,7 +142,7 @@ impl LookupBench {
         ] {
             map.set_max_entries(size.max(1) as u32).map_err(failed("sizing a map"))?;
         }
-        load("bench_lookup", open.open_object_mut())?;
+        load("bench_lookup", open.open_object_mut(), &allowlist())?;
         let maps = &open.maps;
         fill_mapped(&maps.ic_flat, "ic_flat", tables.flat.as_bytes())?;
         fill_mapped(&maps.ic_entries, "ic_entries", tables.entries.as_bytes())?;
@@ -197,7 +205,7 @@ impl ProgramBench {
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.ic_cfg_bench_v6 = u8::from(frame.get(12) == Some(&0x86));
         }
-        load("bench_xdp", open.open_object_mut())?;
+        load("bench_xdp", open.open_object_mut(), &allowlist())?;
         fill_mapped(&open.maps.data_ic_probes, "ic_probes", all_probes(probes).as_bytes())?;
         let empty = Program::new(crate::program::clone_fd(&open.progs.ic_bench_empty)?)?;
         let next = Map::<u32, u32>::new(clone_fd(&open.maps.ic_bench_next)?, "ic_bench_next")?;

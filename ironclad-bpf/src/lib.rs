@@ -18,6 +18,7 @@
 //! # Ok::<(), ironclad_bpf::BpfError>(())
 //! ```
 
+pub mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod error;
@@ -27,11 +28,13 @@ mod map;
 mod mapping;
 mod object;
 mod pin;
+pub mod probe;
 mod program;
 mod ring;
 pub mod shield;
 mod skel;
 mod sys;
+pub mod uapi;
 
 pub use error::BpfError;
 pub use link::{Interface, XdpLink, XdpMode};

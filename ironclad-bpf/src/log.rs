@@ -1,7 +1,12 @@
 //! libbpf's own messages.
+use std::cell::RefCell;
 use std::sync::Once;
 
 use libbpf_rs::{PrintLevel, set_print};
+
+thread_local! {
+    static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
 
 /// Sends libbpf's messages of this process to `tracing` instead of standard error; what matters of
 /// them is in the errors.
@@ -14,6 +19,20 @@ pub(crate) fn to_tracing() {
                 PrintLevel::Warn => tracing::debug!(target: "libbpf", "{message}"),
                 _ => tracing::trace!(target: "libbpf", "{message}"),
             }
+            CAPTURED.with_borrow_mut(|captured| {
+                if let Some(text) = captured {
+                    text.push_str(message);
+                    text.push('\n');
+                }
+            });
         })));
     });
+}
+
+/// Runs `f` and returns what libbpf said meanwhile on this thread.
+pub(crate) fn captured<T>(f: impl FnOnce() -> T) -> (T, String) {
+    to_tracing();
+    CAPTURED.set(Some(String::new()));
+    let result = f();
+    (result, CAPTURED.take().unwrap_or_default())
 }

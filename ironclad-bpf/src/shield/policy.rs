@@ -8,6 +8,7 @@ use libbpf_rs::OpenMapMut;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::IntoBytes;
 
+use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::map::{Map, Plain, clone_fd, map_info};
 use crate::mapping::Mapping;
@@ -214,7 +215,7 @@ impl PolicyProgram {
                 map.set_max_entries(size as u32).map_err(failed("sizing a map"))?;
             }
         }
-        load("xdp_policy", open.open_object_mut())?;
+        load("xdp_policy", open.open_object_mut(), &Allowlist::shield())?;
 
         if !image.flat.is_empty() {
             let fd = clone_fd(&open.maps.ic_flat)?;

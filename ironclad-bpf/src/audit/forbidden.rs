@@ -1,0 +1,64 @@
+//! What no program of Ironclad's, or of those who audit with it, may call.
+use crate::uapi::Helper;
+
+/// Helpers that no allowlist can permit.
+///
+/// They act on the host instead of observing or deciding: a program that holds one of them is a
+/// weapon in the hands of whoever takes over the agent, and nothing that a firewall, a file guard or
+/// an observer does needs them. Reading helpers, such as `bpf_probe_read_user`, are not among them:
+/// an observer has use for them, and an allowlist has to name them.
+pub const FORBIDDEN_HELPERS: &[Helper] = &[
+    Helper::PROBE_WRITE_USER,
+    Helper::OVERRIDE_RETURN,
+    Helper::SEND_SIGNAL,
+    Helper::SEND_SIGNAL_THREAD,
+    Helper::SYS_BPF,
+    Helper::BTF_FIND_BY_NAME_KIND,
+    Helper::SYS_CLOSE,
+    Helper::KALLSYMS_LOOKUP_NAME,
+];
+
+/// Kernel functions that no allowlist can permit.
+pub const FORBIDDEN_KFUNCS: &[&str] = &["crash_kexec", "bpf_send_signal_task"];
+
+pub(super) fn reason_of(helper: Helper) -> Option<&'static str> {
+    Some(match helper {
+        Helper::PROBE_WRITE_USER => "writes into the memory of processes",
+        Helper::OVERRIDE_RETURN => "changes what functions of the kernel return",
+        Helper::SEND_SIGNAL | Helper::SEND_SIGNAL_THREAD => "sends signals, and so kills processes",
+        Helper::SYS_BPF => {
+            "makes bpf(2) calls from inside the kernel, and so loads what was not audited"
+        }
+        Helper::BTF_FIND_BY_NAME_KIND => {
+            "serves only programs that load programs that were not audited"
+        }
+        Helper::SYS_CLOSE => "closes descriptors of the process that runs it",
+        Helper::KALLSYMS_LOOKUP_NAME => "tells the addresses of the kernel's functions",
+        _ => return None,
+    })
+}
+
+pub(super) fn reason_of_kfunc(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "crash_kexec" => "crashes the host",
+        "bpf_send_signal_task" => "sends signals, and so kills processes",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_reason() {
+        for &helper in Helper::ALL {
+            assert_eq!(
+                reason_of(helper).is_some(),
+                FORBIDDEN_HELPERS.contains(&helper),
+                "{helper}"
+            );
+        }
+        assert!(FORBIDDEN_KFUNCS.iter().all(|name| reason_of_kfunc(name).is_some()));
+    }
+}

@@ -1,0 +1,57 @@
+//! The instruction audit: what programs call is held against an allowlist before the kernel sees
+//! them, and against what the kernel reports afterwards.
+//!
+//! The verifier proves that a program cannot crash the kernel. It does not ask whether a firewall has
+//! any business writing into the memory of other processes. The audit does: each instruction of each
+//! program is read; calls of helpers and kernel functions, and all other ways out of a program, have
+//! to be on an [`Allowlist`] for its type of program, and what this version cannot read is refused. A
+//! few helpers are refused even then ([`FORBIDDEN_HELPERS`]).
+//!
+//! Three steps, each of which stands by itself:
+//!
+//! 1. [`audit_object`] judges an object file. No kernel, no privileges, no C.
+//! 2. [`audit_prepared`] judges the instructions that libbpf is about to load: relocated, adapted to
+//!    this kernel, with the functions that they call. Needs root, because maps are made.
+//! 3. [`compare_loaded`] asks the kernel what it has loaded: whether its digest is that of the audited
+//!    instructions, and whether each helper that it calls is one that was audited.
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use ironclad_bpf::audit::{self, Allowlist};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = std::fs::read("program.bpf.o")?;
+//! let allowlist = Allowlist::shield();
+//! audit::audit_object(&file, &allowlist)?;
+//! let mut open = audit::open_object("program", &file)?;
+//! let reports = audit::audit_prepared(&mut open, &allowlist)?;
+//! let object = open.load()?;
+//! for (program, report) in object.progs().zip(reports.iter().filter(|report| report.is_loaded)) {
+//!     println!("{}", audit::compare_loaded(program.as_fd(), report)?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod allowlist;
+mod compare;
+mod elf;
+mod error;
+mod forbidden;
+mod insn;
+mod kernel_symbols;
+mod lines;
+mod object;
+mod offence;
+mod prepared;
+mod report;
+
+pub use allowlist::{Allowlist, ForbiddenError};
+pub use compare::{Calls, Comparison, Digest, compare_loaded};
+pub use error::AuditError;
+pub use forbidden::{FORBIDDEN_HELPERS, FORBIDDEN_KFUNCS};
+pub use object::{audit_object, inspect_object};
+pub use offence::{Offence, SourceLine, Violation};
+pub(crate) use prepared::audit_as_is;
+pub use prepared::{audit_prepared, open_object};
+pub use report::{ObjectReport, ProgramReport, Refusal};

@@ -1,0 +1,2 @@
+mod load;
+pub(crate) use load::load_program;

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "hostile.h"
+
+SEC("xdp")
+int evil(void *ctx)
+{
+	(void)ctx;
+	asm volatile(".byte 0x85, 0x20, 0, 0, 7, 0, 0, 0" : : : "r0", "r1", "r2", "r3", "r4", "r5");
+	return 2;
+}
+
+LICENSE;

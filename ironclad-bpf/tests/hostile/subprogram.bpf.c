@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "hostile.h"
+
+static long (*const send_signal)(u32) = (void *)109;
+
+static NOINLINE int deeper(u32 number)
+{
+	return send_signal(number) != 0;
+}
+
+static NOINLINE int helper(u32 number)
+{
+	return deeper(number + 1) + 1;
+}
+
+SEC(GETPID)
+int evil(void *ctx)
+{
+	return helper((u32)(u64)ctx);
+}
+
+LICENSE;
