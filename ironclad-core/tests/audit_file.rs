@@ -162,9 +162,14 @@ fn long_files_and_the_longest_lines_are_reopened() {
     assert_eq!(fs::metadata(&path).unwrap().len() as usize, frame + 3 * MAX_LINE);
     let error = sink.record("edge", &note(MAX_LINE - frame + 1)).unwrap_err();
     assert!(error.to_string().contains("are kept"), "{error}");
-    sink.record("edge", &confirm(0)).unwrap();
+    let last = sink.anchor();
     drop(sink);
+    // Behind the longest line, the longest torn one.
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(&vec![0; MAX_LINE]).unwrap();
     let sink = open(&path);
+    assert_eq!(sink.recovered().unwrap().bytes as usize, MAX_LINE);
+    assert_eq!(sink.anchor().seq, last.seq + 1);
     sink.record("edge", &confirm(1)).unwrap();
     assert_eq!(verify_file(&path, Some(sink.anchor())).unwrap().records, 6);
 }

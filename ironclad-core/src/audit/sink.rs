@@ -207,6 +207,14 @@ impl AuditSink for JsonLinesSink {
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        // A child that another thread is just starting has the file open until it calls exec, and
+        // closing ours would leave the lock with it.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 impl State {
     fn append(
         &mut self,

@@ -28,7 +28,8 @@ impl Tail {
     /// Looks at the last whole line and what is behind it, whatever the file's length.
     pub(super) fn read(file: &File, len: u64) -> Result<Self, TailFault> {
         let broken = |what: &str| Err(TailFault::Broken(what.to_owned()));
-        let start = len.saturating_sub(2 * MAX_LINE as u64);
+        // The longest torn line, the longest whole one, and the end of the one before.
+        let start = len.saturating_sub(2 * MAX_LINE as u64 + 1);
         let mut window = vec![0; (len - start) as usize];
         file.read_exact_at(&mut window, start).map_err(TailFault::Read)?;
         let end = window.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
