@@ -10,7 +10,9 @@ use libbpf_cargo::SkeletonBuilder;
 /// The oldest clang whose code the programs were tried with.
 const CLANG_MIN: u32 = 16;
 
-const PROGRAMS: [&str; 2] = ["xdp_dispatch", "xdp_policy"];
+const PROGRAMS: [&str; 2] = ["progs/xdp_dispatch", "progs/xdp_policy"];
+/// Only with the feature `bench`.
+const BENCHES: [&str; 2] = ["bench/bench_lookup", "bench/bench_xdp"];
 
 fn main() {
     if let Err(message) = run() {
@@ -40,8 +42,10 @@ fn run() -> Result<(), String> {
     // clang may warn of more and still build.
     println!("cargo::rerun-if-env-changed=IRONCLAD_WERROR");
     let werror = if env::var_os("IRONCLAD_WERROR").is_some() { "-Werror" } else { "-Wno-error" };
-    for program in PROGRAMS {
-        let source = sources.join("progs").join(format!("{program}.bpf.c"));
+    let benches = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &BENCHES[..] } else { &[] };
+    for program in PROGRAMS.iter().chain(benches) {
+        let source = sources.join(format!("{program}.bpf.c"));
+        let name = program.rsplit('/').next().unwrap_or(program);
         let args = [
             format!("-I{}", sources.join("include").display()),
             format!("-I{}", sources.join("vmlinux").join(arch).display()),
@@ -60,7 +64,7 @@ fn run() -> Result<(), String> {
             .source(&source)
             .clang(&clang)
             .clang_args(args)
-            .build_and_generate(out.join(format!("{program}.skel.rs")))
+            .build_and_generate(out.join(format!("{name}.skel.rs")))
             .map_err(|e| format!("{}: {e:#}", source.display()))?;
     }
     Ok(())

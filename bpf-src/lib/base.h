@@ -19,4 +19,16 @@
 #define IC_READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define IC_WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
+/*
+ * A 16-bit number in network byte order. Before Linux 6.13 the verifier forgets the range of a
+ * number whose bytes were swapped, and clang drops a mask that it knows to be idle.
+ */
+IC_INLINE __u32 ic_ntohs(__u16 value)
+{
+	__u64 swapped = bpf_ntohs(value);
+
+	asm volatile("%0 &= 0xffff" : "+r"(swapped));
+	return swapped;
+}
+
 #endif

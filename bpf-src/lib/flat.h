@@ -34,19 +34,36 @@ IC_INLINE __u32 ic_flat_word(__u32 word)
  * Seven comparisons at once: each lane is 256 + byte − start, whose bit 8 tells whether the run
  * has begun. The multiplication adds those bits up in the top lane.
  */
-IC_INLINE __u32 ic_flat_runs(__u32 index, __u32 byte)
+IC_INLINE __u32 ic_flat_begun(__u64 starts, __u32 byte)
 {
 	const __u64 ones = 0x0040201008040201;
+	__u64 begun = ((byte + 256) * ones - starts) >> 8 & ones;
+
+	return begun * ones >> 54 & 7;
+}
+
+/* What the counts index stays within the half cell or the cell, whatever the table says. */
+IC_INLINE __u32 ic_flat_runs(__u32 index, __u32 byte)
+{
 	const union ic_flat_cell *cell = ic_flat_cell(index >> 1);
 	const struct ic_flat_runs *runs;
-	__u64 begun;
 
 	if (!cell)
 		return 0;
 	runs = &cell->runs[index & 1];
-	begun = ((byte + 256) * ones - runs->starts) >> 8 & ones;
-	/* Three bits of index stay within the half cell. */
-	return ((const __u32 *)runs)[begun * ones >> 54 & 7];
+	return ((const __u32 *)runs)[ic_flat_begun(runs->starts, byte)];
+}
+
+IC_INLINE __u32 ic_flat_wide(__u32 index, __u32 byte)
+{
+	const union ic_flat_cell *cell = ic_flat_cell(index);
+	const struct ic_flat_wide *wide;
+
+	if (!cell)
+		return 0;
+	wide = &cell->wide;
+	return ((const __u32 *)wide)[ic_flat_begun(wide->starts[0], byte) +
+				     ic_flat_begun(wide->starts[1], byte)];
 }
 
 IC_INLINE __u32 ic_popcount(__u64 x)
@@ -95,6 +112,8 @@ IC_INLINE __u32 ic_flat_lookup4(__u32 addr_be)
 			ref = skip->hit;
 		} else if (kind == IC_FLAT_KIND_RUNS) {
 			ref = ic_flat_runs(index, byte);
+		} else if (kind == IC_FLAT_KIND_WIDE) {
+			ref = ic_flat_wide(index, byte);
 		} else {
 			ref = ic_flat_bitmap(index, byte);
 		}
@@ -132,6 +151,8 @@ IC_INLINE __u32 ic_flat_lookup6(const union ic_addr *src)
 			depth = skip->depth;
 		} else if (kind == IC_FLAT_KIND_RUNS) {
 			ref = ic_flat_runs(index, byte);
+		} else if (kind == IC_FLAT_KIND_WIDE) {
+			ref = ic_flat_wide(index, byte);
 		} else {
 			ref = ic_flat_bitmap(index, byte);
 		}

@@ -123,7 +123,7 @@ IC_INLINE __u32 ic_parse_ip4(struct ic_cursor *cur, struct ic_packet *packet)
 	if ((void *)(ip + 1) > cur->end)
 		return IC_REASON_IP4_SHORT;
 	header = (*(__u8 *)ip & 0xf) * 4;
-	total = bpf_ntohs(ip->tot_len);
+	total = ic_ntohs(ip->tot_len);
 	if (*(__u8 *)ip >> 4 != 4 || header < sizeof(*ip) || total < header)
 		return IC_REASON_IP4_HEADER;
 	if ((void *)ip + header > cur->end)
@@ -136,7 +136,7 @@ IC_INLINE __u32 ic_parse_ip4(struct ic_cursor *cur, struct ic_packet *packet)
 	packet->proto = ip->protocol;
 	cur->left = total - header;
 	cur->off += header;
-	fragment = bpf_ntohs(ip->frag_off);
+	fragment = ic_ntohs(ip->frag_off);
 	if (fragment & (IC_IP4_MORE | IC_IP4_OFFSET)) {
 		__u32 offset = (fragment & IC_IP4_OFFSET) * 8;
 
@@ -159,7 +159,7 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 		return IC_REASON_IP6_SHORT;
 	if (*(__u8 *)ip >> 4 != 6)
 		return IC_REASON_IP6_HEADER;
-	cur->left = bpf_ntohs(ip->payload_len);
+	cur->left = ic_ntohs(ip->payload_len);
 	cur->off += sizeof(*ip);
 	if ((void *)(ip + 1) + cur->left > cur->end)
 		return IC_REASON_IP6_LENGTH;
@@ -209,7 +209,7 @@ IC_INLINE __u32 ic_parse_ext_one(struct ic_cursor *cur, struct ic_packet *packet
 	cur->off += len;
 	packet->proto = ext->next;
 	if (kind == IC_EXT_FIXED) {
-		__u32 fragment = bpf_ntohs(ext->fragment);
+		__u32 fragment = ic_ntohs(ext->fragment);
 
 		/* Offset zero and no more: an atomic fragment (RFC 6946), like a whole packet. */
 		if (fragment & (IC_IP6_MORE | IC_IP6_OFFSET)) {
@@ -271,7 +271,7 @@ IC_INLINE __u32 ic_parse_udp(struct ic_cursor *cur, struct ic_packet *packet)
 
 	if ((void *)(udp + 1) > cur->end || cur->left < sizeof(*udp))
 		return IC_REASON_L4_SHORT;
-	len = bpf_ntohs(udp->len);
+	len = ic_ntohs(udp->len);
 	if (packet->proto == IC_PROTO_UDP &&
 	    (len < sizeof(*udp) || (len > cur->left && !cur->partial)))
 		return IC_REASON_L4_HEADER;

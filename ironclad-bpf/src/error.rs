@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use ironclad_core::audit::AuditError as SinkError;
 
+use crate::audit::AuditError;
+
 /// Why something of the kernel's could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -104,6 +106,9 @@ pub enum BpfError {
         /// The most there may be.
         limit: u64,
     },
+    /// The instruction audit refused a program, or found another one in the kernel.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The sink of audit records refused one.
     #[error(transparent)]
     Sink(#[from] SinkError),

@@ -6,8 +6,21 @@
 //!
 //! Everything here needs Linux 5.10 or newer with BTF (`/sys/kernel/btf/vmlinux`), `CAP_BPF` and
 //! `CAP_NET_ADMIN`, or root.
+//!
+//! ```no_run
+//! use ironclad_bpf::shield::{Shared, SharedOptions};
+//! use ironclad_bpf::{Interface, XdpLink};
+//!
+//! // The dispatcher without a policy: everything passes.
+//! let shared = Shared::load(SharedOptions::default())?;
+//! let link = XdpLink::attach(shared.dispatcher(), &Interface::by_name("eth0")?)?;
+//! println!("attached in {} mode", link.mode());
+//! # Ok::<(), ironclad_bpf::BpfError>(())
+//! ```
 
 pub mod audit;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod error;
 mod link;
 mod log;

@@ -2,9 +2,11 @@
 //! kernel refuses.
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use libbpf_rs::{AsRawLibbpf, OpenObject};
 
+use crate::audit::{self, Allowlist};
 use crate::error::BpfError;
 use crate::sys::check;
 
@@ -26,12 +28,16 @@ pub(crate) fn io_error(e: &libbpf_rs::Error) -> io::Error {
 /// Loads the object of a skeleton: everything is configured, nothing is in the kernel yet.
 ///
 /// Needs a skeleton whose every program is to be loaded. Maps are created, addresses filled in and
-/// CO-RE relocations done; then the instructions are audited, and only then does the kernel see them.
-pub(crate) fn load(name: &'static str, object: &mut OpenObject) -> Result<(), BpfError> {
+/// CO-RE relocations done; then the instructions are audited, and only then does the kernel see
+/// them. What it has loaded is compared with what was audited.
+pub(crate) fn load(
+    name: &'static str,
+    object: &mut OpenObject,
+    allowlist: &Allowlist,
+) -> Result<(), BpfError> {
     let raw = object.as_libbpf_object().as_ptr();
     let failed = |step| move |source| BpfError::Object { object: name, step, source };
-    // SAFETY: the object is open, and `&mut` excludes other users.
-    check(unsafe { libbpf_sys::bpf_object__prepare(raw) }).map_err(failed("preparation"))?;
+    let reports = audit::audit_prepared(object, allowlist)?;
 
     let mut logs: Vec<(*mut libbpf_sys::bpf_program, Vec<u8>)> = Vec::new();
     let mut program = std::ptr::null_mut();
@@ -52,7 +58,15 @@ pub(crate) fn load(name: &'static str, object: &mut OpenObject) -> Result<(), Bp
     // SAFETY: the object is prepared, and `&mut` excludes other users.
     let loaded = check(unsafe { libbpf_sys::bpf_object__load(raw) });
     let result = match loaded {
-        Ok(_) => Ok(()),
+        Ok(_) => logs.iter().zip(&reports).try_for_each(|((program, _), report)| {
+            // SAFETY: a program of a loaded object.
+            let fd = unsafe { libbpf_sys::bpf_program__fd(*program) };
+            check(fd).map_err(failed("opening a loaded program"))?;
+            // SAFETY: open for as long as the object.
+            let comparison = audit::compare_loaded(unsafe { BorrowedFd::borrow_raw(fd) }, report)?;
+            tracing::debug!(program = report.name, "audited: {comparison}");
+            Ok(())
+        }),
         Err(source) => Err(refusal(source, &logs)),
     };
     for (program, _) in &logs {

@@ -278,6 +278,12 @@ fn remove_pins(dir: &Path) -> Result<(), BpfError> {
         if path.is_dir() {
             remove_pins(&path)?;
         } else {
+            // The kernel drops a pin's reference some time later; detaching does not wait for that.
+            // Whatever else bears such a name is just removed.
+            if path.file_name().and_then(OsStr::to_str).is_some_and(|n| n.starts_with(LINK_PREFIX))
+            {
+                let _ = sys::obj_get(&path).and_then(|link| sys::link_detach(link.as_fd()));
+            }
             fs::remove_file(&path).map_err(failed(&path))?;
         }
     }

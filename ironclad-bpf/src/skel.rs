@@ -16,3 +16,13 @@ pub(crate) mod xdp_dispatch {
 pub(crate) mod xdp_policy {
     include!(concat!(env!("OUT_DIR"), "/xdp_policy.skel.rs"));
 }
+
+#[cfg(feature = "bench")]
+pub(crate) mod bench_lookup {
+    include!(concat!(env!("OUT_DIR"), "/bench_lookup.skel.rs"));
+}
+
+#[cfg(feature = "bench")]
+pub(crate) mod bench_xdp {
+    include!(concat!(env!("OUT_DIR"), "/bench_xdp.skel.rs"));
+}

@@ -138,7 +138,10 @@ fn oddities_are_refused() {
         assert_eq!(found[0].offence, offence, "{name}");
     }
     for name in ["raw_hard_coded_kfunc", "raw_hard_coded_variable"] {
-        assert!(matches!(only(name, &generous()).offence, Offence::Nameless { id: 7, .. }), "{name}");
+        assert!(
+            matches!(only(name, &generous()).offence, Offence::Nameless { id: 7, .. }),
+            "{name}"
+        );
     }
     assert!(matches!(only("raw_poison", &generous()).offence, Offence::StrangeRelocation(_)));
 }
@@ -154,10 +157,7 @@ fn an_allowlist_is_for_types_places_and_sleep() {
     let devmap = shield.clone().allow_attach_type(ProgramType::XDP, AttachType::XDP_DEVMAP);
     audit_object(object("devmap"), &devmap).unwrap();
 
-    assert_eq!(
-        only_offence("sleepable", &shield),
-        Offence::TypeNotAllowed(ProgramType::TRACING)
-    );
+    assert_eq!(only_offence("sleepable", &shield), Offence::TypeNotAllowed(ProgramType::TRACING));
     let tracing = shield.clone().allow_type(ProgramType::TRACING);
     assert_eq!(only_offence("sleepable", &tracing), Offence::SleepableNotAllowed);
     let sleepable = tracing.allow_sleepable(ProgramType::TRACING);
@@ -216,7 +216,8 @@ fn garbage_is_an_error() {
 fn mutations(seed: u64) -> impl Iterator<Item = Vec<u8>> {
     let mut state = seed;
     let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
     std::iter::from_fn(move || {

@@ -14,7 +14,8 @@ fn places(bytes: &[u8]) -> Vec<(usize, usize)> {
     let file = object::File::parse(bytes).unwrap();
     let code = file.sections().filter(|section| {
         let name = section.name().unwrap();
-        [".text", ".rel.text", ".symtab"].contains(&name) || name.contains("xdp")
+        [".text", ".rel.text", ".symtab"].contains(&name)
+            || name.contains("xdp")
             || name.contains("tracepoint")
     });
     code.filter_map(|section| section.file_range())
@@ -29,7 +30,8 @@ fn places(bytes: &[u8]) -> Vec<(usize, usize)> {
 fn a_file_is_read_as_libbpf_reads_it() {
     let mut state = 7u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
     let (mut both_pass, mut both_refuse, mut unprepared) = (0, 0, 0);
@@ -60,7 +62,11 @@ fn a_file_is_read_as_libbpf_reads_it() {
         match audit_prepared(&mut open, &list) {
             Ok(_) => both_pass += usize::from(on_file.is_ok()),
             Err(AuditError::Refused(refusal)) => {
-                assert!(on_file.is_err(), "round {round}: only libbpf's reading has\n{refusal}\n{:#?}", inspect_object(&bytes, &list));
+                assert!(
+                    on_file.is_err(),
+                    "round {round}: only libbpf's reading has\n{refusal}\n{:#?}",
+                    inspect_object(&bytes, &list)
+                );
                 both_refuse += 1;
             }
             Err(_) => unprepared += 1,

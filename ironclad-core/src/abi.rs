@@ -40,20 +40,24 @@ pub const RULES_MAX: usize = 1024;
 pub const MASKS_MAX: usize = 32;
 /// Most references in a [`FlatRuns`].
 pub const FLAT_RUNS_MAX: usize = 6;
+/// Most references in a [`FlatWide`].
+pub const FLAT_WIDE_MAX: usize = 12;
 /// Cells of a flat table's root.
 pub const FLAT_ROOT_CELLS: u32 = 4096;
-/// Bits of a flat reference that are an index; the two above are its kind.
-pub const FLAT_INDEX_MASK: u32 = 0x3fff_ffff;
+/// Bits of a flat reference that are an index; the three above are its kind.
+pub const FLAT_INDEX_MASK: u32 = 0x1fff_ffff;
 /// Where a flat reference's kind begins.
-pub const FLAT_KIND_SHIFT: u32 = 30;
+pub const FLAT_KIND_SHIFT: u32 = 29;
 /// Kind of a flat reference: the index is that of an [`Entry`], 0 where no prefix matches.
 pub const FLAT_KIND_LEAF: u32 = 0;
 /// Kind of a flat reference: the index is that of a half cell, a [`FlatRuns`].
 pub const FLAT_KIND_RUNS: u32 = 1;
+/// Kind of a flat reference: the index is that of a cell, a [`FlatWide`].
+pub const FLAT_KIND_WIDE: u32 = 2;
 /// Kind of a flat reference: the index is that of a cell, a [`FlatBitmap`].
-pub const FLAT_KIND_BITMAP: u32 = 2;
+pub const FLAT_KIND_BITMAP: u32 = 3;
 /// Kind of a flat reference: the index is that of a half cell, a [`FlatSkip`].
-pub const FLAT_KIND_SKIP: u32 = 3;
+pub const FLAT_KIND_SKIP: u32 = 4;
 
 /// [`State::selector`]: the slot in force.
 pub const SELECTOR_ACTIVE: u64 = 1;
@@ -256,6 +260,19 @@ pub struct FlatRuns {
     pub starts: u64,
 }
 const _: () = assert!(size_of::<FlatRuns>() == 32);
+
+/// `struct ic_flat_wide`: a node of at most twelve runs of equal references, one cell.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlatWide {
+    /// The references of the runs.
+    pub refs: [u32; 12],
+    /// Twice seven lanes of nine bits, as in [`FlatRuns`].
+    pub starts: [u64; 2],
+}
+const _: () = assert!(size_of::<FlatWide>() == 64);
 
 /// `struct ic_flat_bitmap`: a node of up to 256 runs, one cell.
 #[derive(

@@ -1,7 +1,7 @@
 //! The flat table: longest-prefix match without pointers, compiled here and read by the kernel.
 //!
 //! Its layout is that of `bpf-src/include/ironclad/abi/flat.h`: 64-byte cells of sixteen 32-bit
-//! words, references of two bits of kind and thirty of index, roots of 65,536 references indexed by
+//! words, references of three bits of kind and 29 of index, roots of 65,536 references indexed by
 //! the first sixteen bits of an address, and below them nodes that decide eight bits each.
 
 use std::net::IpAddr;
@@ -87,11 +87,12 @@ impl FlatTable {
                 }
                 abi::FLAT_KIND_RUNS => {
                     let node = &self.words[index * 8..index * 8 + 8];
-                    let starts = word64(node, 6);
-                    let run = (0..LANES)
-                        .filter(|lane| starts >> (9 * lane) & 0x1ff <= u64::from(byte))
-                        .count();
-                    at = node[run];
+                    at = node[begun(word64(node, 6), byte)];
+                    depth += 1;
+                }
+                abi::FLAT_KIND_WIDE => {
+                    let node = &self.words[index * CELL_WORDS..(index + 1) * CELL_WORDS];
+                    at = node[begun(word64(node, 12), byte) + begun(word64(node, 14), byte)];
                     depth += 1;
                 }
                 _ => {
@@ -106,6 +107,11 @@ impl FlatTable {
         }
         if at >> KIND_SHIFT == abi::FLAT_KIND_LEAF { at } else { 0 }
     }
+}
+
+/// How many runs have begun at `byte`, of those that the lanes tell.
+fn begun(starts: u64, byte: u32) -> usize {
+    (0..LANES).filter(|lane| starts >> (9 * lane) & 0x1ff <= u64::from(byte)).count()
 }
 
 fn word64(words: &[u32], at: usize) -> u64 {
@@ -133,8 +139,6 @@ struct Builder {
     words: Vec<u32>,
     /// The second half of a cell whose first half is in use, as an index of half cells.
     half: Option<u32>,
-    /// Words of the last row that are free.
-    row: std::ops::Range<usize>,
 }
 
 impl Builder {
@@ -163,22 +167,6 @@ impl Builder {
         let half = |n: u128| if low { n as u64 } else { (n >> 64) as u64 };
         let ([k0, k1], [m0, m1]) = (words64(half(key & mask)), words64(half(mask)));
         self.half_cell(abi::FLAT_KIND_SKIP, [k0, k1, m0, m1, hit, miss, u32::from(low), depth])
-    }
-
-    /// Room for a node's values: packed, and within one cell where they fit in one.
-    fn values(&mut self, count: usize) -> usize {
-        if count > self.row.len() {
-            let at = self.cells(count.div_ceil(CELL_WORDS));
-            let fresh = at..self.words.len();
-            if fresh.len() - count < self.row.len() {
-                // The old row has more left.
-                return at;
-            }
-            self.row = fresh;
-        }
-        let at = self.row.start;
-        self.row.start += count;
-        at
     }
 
     fn root(&mut self, leaves: &[Leaf]) -> u32 {
@@ -247,38 +235,53 @@ impl Builder {
 
     fn encode(&mut self, slots: &[u32; 256]) -> u32 {
         let mut runs = [0u32; 256];
-        let mut starts = [0u64; 4];
-        let mut lanes = 0u64;
+        let mut first = [0u8; 256];
         let mut count = 0;
         for (byte, &slot) in slots.iter().enumerate() {
-            if byte > 0 && runs[count - 1] == slot {
-                continue;
+            if byte == 0 || runs[count - 1] != slot {
+                runs[count] = slot;
+                first[count] = byte as u8;
+                count += 1;
             }
-            if byte > 0 {
-                starts[byte >> 6] |= 1 << (byte & 63);
-                if count <= LANES as usize {
-                    lanes |= (byte as u64) << (9 * (count - 1));
-                }
+        }
+        // Runs `from` to `from + 6` in seven lanes.
+        let lanes = |from: usize| {
+            (0..LANES as usize).fold(0u64, |lanes, lane| {
+                let run = from + lane;
+                let start = if run < count { u64::from(first[run]) } else { 256 };
+                lanes | start << (9 * lane)
+            })
+        };
+        match count {
+            1 => runs[0],
+            2..=abi::FLAT_RUNS_MAX => {
+                let [low, high] = words64(lanes(1));
+                let [a, b, c, d, e, f] = [runs[0], runs[1], runs[2], runs[3], runs[4], runs[5]];
+                self.half_cell(abi::FLAT_KIND_RUNS, [a, b, c, d, e, f, low, high])
             }
-            runs[count] = slot;
-            count += 1;
-        }
-        if count == 1 {
-            return runs[0];
-        }
-        if count <= abi::FLAT_RUNS_MAX {
-            for lane in count as u32 - 1..LANES {
-                lanes |= 256 << (9 * lane);
+            _ if count <= abi::FLAT_WIDE_MAX => {
+                let at = self.cells(1);
+                self.words[at..at + count].copy_from_slice(&runs[..count]);
+                self.words[at + 12..at + 14].copy_from_slice(&words64(lanes(1)));
+                self.words[at + 14..at + 16].copy_from_slice(&words64(lanes(8)));
+                reference(abi::FLAT_KIND_WIDE, (at / CELL_WORDS) as u32)
             }
-            let [low, high] = words64(lanes);
-            return self.half_cell(
-                abi::FLAT_KIND_RUNS,
-                [runs[0], runs[1], runs[2], runs[3], runs[4], runs[5], low, high],
-            );
+            _ => self.bitmap(&runs[..count], &first[..count]),
         }
-        let at = self.cells(1);
-        let base = self.values(count);
-        self.words[base..base + count].copy_from_slice(&runs[..count]);
+    }
+
+    fn bitmap(&mut self, runs: &[u32], first: &[u8]) -> u32 {
+        // At an even cell: processors fetch lines in pairs, and the references are the next.
+        if (self.words.len() / CELL_WORDS) % 2 == 1 {
+            self.cells(1);
+        }
+        let at = self.cells(1 + runs.len().div_ceil(CELL_WORDS));
+        let base = at + CELL_WORDS;
+        self.words[base..base + runs.len()].copy_from_slice(runs);
+        let mut starts = [0u64; 4];
+        for &byte in &first[1..] {
+            starts[usize::from(byte >> 6)] |= 1 << (byte & 63);
+        }
         let mut ranks = [0u8; 4];
         for word in 1..4 {
             ranks[word] = ranks[word - 1] + starts[word - 1].count_ones() as u8;

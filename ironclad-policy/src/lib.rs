@@ -21,6 +21,8 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+#[cfg(feature = "document")]
+pub mod document;
 mod error;
 mod explain;
 mod flat;

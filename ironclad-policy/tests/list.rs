@@ -155,6 +155,8 @@ fn bad_lines() {
             "8: `%eth0`: expected an IPv6 address without a zone, which means nothing on other hosts"
                 .into(),
         ),
+        ("10.0.0.1:80:90", format!("1: `10.0.0.1:80:90`: {ipv6}")),
+        ("::ffff:0:0/97", format!("1: `::ffff:0:0/97`: expected `0.0.0.0/1`, {mapped}")),
         ("10.0.0.1:80", "9: `:80`: expected an address without a port".into()),
         ("::ffff:10.0.0.1", format!("1: `::ffff:10.0.0.1`: expected `10.0.0.1/32`, {mapped}")),
         (
@@ -166,8 +168,8 @@ fn bad_lines() {
             format!("1: `::ffff:a00:1`: expected `10.0.0.1`, {mapped}"),
         ),
         ("::fffe:0:0-::ffff:a00:2", format!("12: `::ffff:a00:2`: expected `10.0.0.2`, {mapped}")),
-        ("10.0.0.1-", "10: end of the line: expected the last address of the range".into()),
-        ("10.0.0.1 - # to?", "11: end of the line: expected the last address of the range".into()),
+        ("10.0.0.1-", "10: nothing: expected the last address of the range".into()),
+        ("10.0.0.1 - # to?", "11: nothing: expected the last address of the range".into()),
         ("10.0.0.1-9", format!("10: `9`: {address}")),
         ("10.0.0.1--10.0.0.9", format!("10: `-10.0.0.9`: {address}")),
         ("10.0.0.1-10.0.0.9-10.0.0.12", format!("10: `10.0.0.9-10.0.0.12`: {address}")),
@@ -300,6 +302,8 @@ fn ipset_files() {
         ["4 192.0.2.1/32", "5 192.0.2.1/32", "5 192.0.2.2/32", "6 2001:db8::/32", "9 192.0.2.9/32"]
     );
 
+    assert_eq!(entries("add a 10.0.0.1\nswap b a\nadd b 10.0.0.2").len(), 2);
+
     // ipset before version 5, and a FireHOL file that is plain text.
     let old = "-N old nethash --hashsize 1024 --probes 4 --resize 50\n-A old 3.0.0.0/8\nCOMMIT\n";
     assert_eq!(entries(old), ["2 3.0.0.0/8"]);
@@ -329,9 +333,9 @@ fn ipset_commands_that_a_list_cannot_follow() {
             "add s \"\"",
             "1:7: `\"\"`: expected an IPv4 or IPv6 address, a prefix or a range".into(),
         ),
-        ("add", "1:4: end of the line: expected the name of a set".into()),
-        ("add s # none", "1:7: end of the line: expected an address, a prefix or a range".into()),
-        ("add s 10.0.0.1 timeout", "1:23: end of the line: expected seconds".into()),
+        ("add", "1:4: nothing: expected the name of a set".into()),
+        ("add s # none", "1:7: nothing: expected an address, a prefix or a range".into()),
+        ("add s 10.0.0.1 timeout", "1:23: nothing: expected seconds".into()),
         (
             "add s 10.0.0.1 comment \"open",
             "1:24: `\"open`: expected a quotation mark at the end, too".into(),
@@ -352,12 +356,12 @@ fn ipset_commands_that_a_list_cannot_follow() {
         ("del a 10.0.0.1", "1:1: `del`: expected `add`: a list cannot take entries away".into()),
         ("create s hash:ip,port family inet", format!("1:10: `hash:ip,port`: {types}")),
         ("create s list:set", format!("1:10: `list:set`: {types}")),
-        ("create s", "1:9: end of the line: expected the type of the set".into()),
+        ("create s", "1:9: nothing: expected the type of the set".into()),
         ("create s hash:ip netmask 24", format!("1:18: `netmask`: {netmask}")),
         ("create s hash:ip family inet bitmask 255.255.0.255", format!("1:30: `bitmask`: {netmask}")),
-        ("swap a", "1:7: end of the line: expected the name of a set".into()),
+        ("swap a", "1:7: nothing: expected the name of a set".into()),
         ("-exist frob", "1:8: `frob`: expected `create`, `add` or another command of ipset".into()),
-        ("-exist", "1:7: end of the line: expected a command of ipset".into()),
+        ("-exist", "1:7: nothing: expected a command of ipset".into()),
     ] {
         assert_eq!(errors(text), [expected], "{text}");
     }

@@ -542,6 +542,18 @@ impl Shield {
         counts
     }
 
+    /// Kernel memory of the maps of the policy in force, in bytes, as the kernel accounts it.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn policy_memory(&self) -> Result<u64, ShieldError> {
+        let control = self.lock();
+        match control.in_force(&self.shared) {
+            Some(loaded) => Ok(loaded.program.kernel_memory()?),
+            None => Ok(0),
+        }
+    }
+
     /// The policy in force, where this process compiled it or adopted the same.
     pub fn policy(&self) -> Option<CompiledPolicy> {
         let control = self.lock();

@@ -83,7 +83,7 @@ fn compile(sets: &[(Action, Vec<Cidr>)], backend: Backend) -> CompiledPolicy {
 #[test]
 fn the_kernel_agrees_with_explain() {
     let mut runner =
-        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(30) });
+        TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(12) });
     let action = prop::sample::select(vec![Action::Drop, Action::Allow, Action::Log]);
     let sets = prop::collection::vec((action, prop::collection::vec(cidr(), 0..60)), 1..5);
     let probes = prop::collection::vec(any_addr(), 100);

@@ -76,7 +76,8 @@ impl Lab {
         Ok(this)
     }
 
-    /// Connects two namespaces by a pair of virtual Ethernet interfaces, both up.
+    /// Connects two namespaces by a pair of virtual Ethernet interfaces, both up. Frames of
+    /// [`packet`](crate::packet) go from the second to the first: their hardware addresses are these.
     ///
     /// # Errors
     /// [`LabError`] with what `ip` said.
@@ -86,8 +87,8 @@ impl Lab {
         (b, b_name): (&Namespace, &str),
     ) -> Result<(), LabError> {
         a.ip(&["link", "add", a_name, "type", "veth", "peer", "name", b_name, "netns", &b.name])?;
-        a.ip(&["link", "set", a_name, "up"])?;
-        b.ip(&["link", "set", b_name, "up"])?;
+        a.ip(&["link", "set", a_name, "address", "02:00:00:00:00:01", "up"])?;
+        b.ip(&["link", "set", b_name, "address", "02:00:00:00:00:02", "up"])?;
         Ok(())
     }
 }

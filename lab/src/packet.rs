@@ -107,7 +107,7 @@ impl Frame {
     /// Makes it an IPv4 fragment; `offset` in bytes.
     #[must_use]
     pub fn fragment4(mut self, offset: u16, more: bool) -> Self {
-        self.fragment = offset / 8 | if more { 0x2000 } else { 0 };
+        self.fragment = (offset / 8) | if more { 0x2000 } else { 0 };
         self
     }
 

@@ -138,16 +138,17 @@ impl Store {
 
     /// Exactly this package; `None` where the archive has it no more.
     pub(crate) fn exactly(&mut self, wanted: &Wanted, package: &str) -> Result<Option<Kernel>> {
-        for dir in [self.root.join(wanted.label), self.root.join(package)] {
-            match Kernel::cached(&dir) {
-                Some(kernel) if kernel.package == package => return Ok(Some(kernel)),
-                _ => {}
-            }
+        let (usual, own) = (self.root.join(wanted.label), self.root.join(package));
+        let cached = [&usual, &own].map(|dir| Kernel::cached(dir));
+        let is_usual_free = cached[0].is_none();
+        if let Some(kernel) = cached.into_iter().flatten().find(|kernel| kernel.package == package)
+        {
+            return Ok(Some(kernel));
         }
         if self.apt()?.version(&wanted.qualified(package)).is_err() {
             return Ok(None);
         }
-        let dir = self.root.join(package);
+        let dir = if is_usual_free { usual } else { own };
         self.fetch(wanted, package, &dir).map(Some)
     }
 

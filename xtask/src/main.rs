@@ -4,12 +4,16 @@
 mod apt;
 mod btf;
 mod cache;
+mod check;
 mod command;
+mod demo;
 mod elf;
 mod failure;
 mod kernel_image;
 mod kernels;
 mod setup;
+mod test;
+mod tools;
 mod vm;
 mod vmlinux;
 
@@ -20,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::{Context, Result};
 use crate::setup::Purpose;
+use crate::test::Report;
 use crate::vmlinux::Comparison;
 
 /// Builds, tests and measures Ironclad.
@@ -46,7 +51,7 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
-    /// Make bpf-src/vmlinux/<arch>/vmlinux.h from the newest kernel's types: see roots.txt there.
+    /// Make bpf-src/vmlinux/*/vmlinux.h from the newest kernel's types: see roots.txt there.
     Vmlinux {
         /// Change nothing: make them again from the kernels that they name, and compare.
         #[arg(long, conflicts_with = "coverage")]
@@ -55,6 +60,22 @@ enum Task {
         #[arg(long)]
         coverage: bool,
     },
+    /// Check style, lints, documentation, licences, packages and the oldest Rust.
+    Check {
+        /// Only these checks, by the names that the table shows.
+        only: Vec<String>,
+    },
+    /// Run the whole firewall in a lab of network namespaces; arguments go to the example.
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Format the Rust and C sources.
+    Fmt,
+    /// Check, then test: what has to hold before a change is taken.
+    Ci(test::Options),
+    /// Run every test and say what ran; the last line is the sum.
+    Test(test::Options),
     /// Run a command in a virtual machine with one of the matrix kernels.
     Vm {
         /// Which kernel: 5.10, 6.1, 6.12 or newest.
@@ -106,6 +127,20 @@ fn perform(task: Task) -> Result<ExitCode> {
                 _ => vmlinux::generate()?,
             }
         }
+        Task::Check { only } => {
+            setup::ensure(Purpose::Test)?;
+            let mut report = Report::default();
+            check::run(&only, &mut report)?;
+            print!("{}", report.text());
+            return Ok(code(!report.has_failures()));
+        }
+        Task::Demo { arguments } => return demo::run(&arguments),
+        Task::Fmt => {
+            setup::ensure(Purpose::Build)?;
+            check::format()?;
+        }
+        Task::Ci(options) => return run_tests(&options, true),
+        Task::Test(options) => return run_tests(&options, false),
         Task::Vm { kernel, file, timeout, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;
@@ -117,18 +152,33 @@ fn perform(task: Task) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn run_tests(options: &test::Options, checks_too: bool) -> Result<ExitCode> {
+    setup::ensure(Purpose::Test)?;
+    let mut report = Report::default();
+    if checks_too {
+        check::run(&[], &mut report)?;
+    }
+    test::run(options, &mut report)?;
+    test::conclude(options, &report)?;
+    Ok(code(!report.has_failures()))
+}
+
 fn check_vmlinux() -> Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
+    let mut is_same = true;
     for (path, comparison) in vmlinux::check()? {
         let said = match comparison {
             Comparison::Same => "unchanged".to_owned(),
             Comparison::NotComparable(why) => why,
             Comparison::Differs(how) => {
-                code = ExitCode::FAILURE;
+                is_same = false;
                 how
             }
         };
         println!("{}: {said}", path.display());
     }
-    Ok(code)
+    Ok(code(is_same))
+}
+
+fn code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -106,9 +106,10 @@ fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
 fn install_command(packages: &[&str]) -> Command {
     let mut install = command(
         "apt-get",
-        ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"],
+        ["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"],
     );
-    install.args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    // Without a terminal of its own dpkg draws no progress.
+    install.args(["-o", "Dpkg::Use-Pty=0"]).args(packages).env("DEBIAN_FRONTEND", "noninteractive");
     install
 }
 

@@ -254,10 +254,7 @@ mod tests {
         assert_eq!(judge(ProgramType::XDP, AttachType::XDP, false), []);
         assert_eq!(
             judge(ProgramType::XDP, AttachType::XDP_DEVMAP, true),
-            [
-                Offence::AttachTypeNotAllowed(AttachType::XDP_DEVMAP),
-                Offence::SleepableNotAllowed
-            ]
+            [Offence::AttachTypeNotAllowed(AttachType::XDP_DEVMAP), Offence::SleepableNotAllowed]
         );
         assert_eq!(
             judge(ProgramType::LSM, AttachType::LSM_MAC, false),

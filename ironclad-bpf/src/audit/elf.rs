@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use object::LittleEndian as LE;
 use object::elf::{
-    EM_BPF, EM_NONE, ET_REL, FileHeader64, SHF_EXECINSTR, SHN_LORESERVE, SHN_UNDEF, SHT_PROGBITS, SHT_REL,
-    SHT_SYMTAB, STT_FUNC,
+    EM_BPF, EM_NONE, ET_REL, FileHeader64, SHF_EXECINSTR, SHN_LORESERVE, SHN_UNDEF, SHT_PROGBITS,
+    SHT_REL, SHT_SYMTAB, STT_FUNC,
 };
 use object::read::elf::{FileHeader, Rel, SectionHeader, SectionTable, Sym, SymbolTable};
 
@@ -106,9 +106,9 @@ impl Reader<'_> {
         let btf_ext = self.named(".BTF.ext")?;
         let text = self.only(".text")?;
         let mut object = ObjectFile {
-            license: self.named("license")?.map(|bytes| {
-                String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
-            }),
+            license: self
+                .named("license")?
+                .map(|bytes| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()),
             has_exception_callbacks: btf.is_some_and(|btf| contains(btf, b"exception_callback:")),
             ..ObjectFile::default()
         };
@@ -169,7 +169,8 @@ impl Reader<'_> {
                     )
                 })?;
             instructions += body.len() / INSN_SIZE;
-            if functions.len() == FUNCTIONS_MAX || instructions > code.len() / INSN_SIZE * OVERLAP_MAX
+            if functions.len() == FUNCTIONS_MAX
+                || instructions > code.len() / INSN_SIZE * OVERLAP_MAX
             {
                 return Err(format!(
                     "has too many or overlapping functions in section `{name}`: compile it anew"
@@ -266,7 +267,8 @@ impl Reader<'_> {
     fn only(&self, name: &str) -> Result<Option<usize>, String> {
         let mut found = None;
         for (index, section) in self.sections.enumerate() {
-            if section.sh_size(LE) == 0 || self.sections.section_name(LE, section) != Ok(name.as_bytes())
+            if section.sh_size(LE) == 0
+                || self.sections.section_name(LE, section) != Ok(name.as_bytes())
             {
                 continue;
             }

@@ -26,7 +26,9 @@ pub enum AuditError {
         log: String,
     },
     /// What the kernel runs is not what was audited.
-    #[error("program `{program}` in the kernel is not the one that was audited: {what}; unload it, and find out what changes programs in this process, such as a section handler registered with libbpf")]
+    #[error(
+        "program `{program}` in the kernel is not the one that was audited: {what}; unload it, and find out what changes programs in this process, such as a section handler registered with libbpf"
+    )]
     Changed {
         /// The program.
         program: String,

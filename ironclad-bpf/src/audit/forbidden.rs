@@ -26,8 +26,12 @@ pub(super) fn reason_of(helper: Helper) -> Option<&'static str> {
         Helper::PROBE_WRITE_USER => "writes into the memory of processes",
         Helper::OVERRIDE_RETURN => "changes what functions of the kernel return",
         Helper::SEND_SIGNAL | Helper::SEND_SIGNAL_THREAD => "sends signals, and so kills processes",
-        Helper::SYS_BPF => "makes bpf(2) calls from inside the kernel, and so loads what was not audited",
-        Helper::BTF_FIND_BY_NAME_KIND => "serves only programs that load programs that were not audited",
+        Helper::SYS_BPF => {
+            "makes bpf(2) calls from inside the kernel, and so loads what was not audited"
+        }
+        Helper::BTF_FIND_BY_NAME_KIND => {
+            "serves only programs that load programs that were not audited"
+        }
         Helper::SYS_CLOSE => "closes descriptors of the process that runs it",
         Helper::KALLSYMS_LOOKUP_NAME => "tells the addresses of the kernel's functions",
         _ => return None,
@@ -49,7 +53,11 @@ mod tests {
     #[test]
     fn each_has_its_reason() {
         for &helper in Helper::ALL {
-            assert_eq!(reason_of(helper).is_some(), FORBIDDEN_HELPERS.contains(&helper), "{helper}");
+            assert_eq!(
+                reason_of(helper).is_some(),
+                FORBIDDEN_HELPERS.contains(&helper),
+                "{helper}"
+            );
         }
         assert!(FORBIDDEN_KFUNCS.iter().all(|name| reason_of_kfunc(name).is_some()));
     }

@@ -48,7 +48,11 @@ impl Insn {
 
     /// All whole instructions of `bytes`.
     pub(crate) fn all(bytes: &[u8]) -> Vec<Self> {
-        bytes.chunks_exact(INSN_SIZE).filter_map(|c| c.try_into().ok()).map(Self::from_bytes).collect()
+        bytes
+            .chunks_exact(INSN_SIZE)
+            .filter_map(|c| c.try_into().ok())
+            .map(Self::from_bytes)
+            .collect()
     }
 
     /// Whether it is the first half of a 16-byte load.

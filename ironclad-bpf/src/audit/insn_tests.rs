@@ -61,7 +61,8 @@ fn part() -> impl Strategy<Value = Part> {
             (vec![word(PLAIN[code], registers, off, imm)], Expected::Plain)
         },
     );
-    let helper = (0..300u32).prop_map(|id| (vec![word(0x85, 0, 0, id as i32)], Expected::Helper(id)));
+    let helper =
+        (0..300u32).prop_map(|id| (vec![word(0x85, 0, 0, id as i32)], Expected::Helper(id)));
     let call = any::<i32>().prop_map(|imm| (vec![word(0x85, 0x10, 0, imm)], Expected::Call(imm)));
     let kfunc = (any::<i32>(), any::<i16>())
         .prop_map(|(id, off)| (vec![word(0x85, 0x20, off, id)], Expected::Kfunc(id as u32, off)));

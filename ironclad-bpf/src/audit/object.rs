@@ -214,13 +214,7 @@ impl Walked {
     }
 
     /// An instruction that a relocation completes.
-    fn relocated(
-        &mut self,
-        insn: Insn,
-        op: &Op,
-        target: &Target,
-        text: &TextIndex,
-    ) -> Option<Use> {
+    fn relocated(&mut self, insn: Insn, op: &Op, target: &Target, text: &TextIndex) -> Option<Use> {
         let strange = |what| Some(Use::Bad(Offence::StrangeRelocation(what)));
         let is_load = insn.is_ld_imm64();
         if let Op::Bad(offence) = op {

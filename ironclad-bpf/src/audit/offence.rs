@@ -93,7 +93,9 @@ impl Offence {
             Self::ForeignMap(_) => {
                 "declare the map in the object, in the section .maps, instead of a descriptor number"
             }
-            _ => "compile the object anew with clang; instructions this version cannot read are refused",
+            _ => {
+                "compile the object anew with clang; instructions this version cannot read are refused"
+            }
         }
     }
 }
@@ -123,7 +125,10 @@ impl fmt::Display for Offence {
                 write!(f, "uses the kernel's BTF type #{id}, whose name is unknown: {why}")
             }
             Self::VariableNotAllowed(name) => {
-                write!(f, "loads the address of kernel variable {name}, which is not on the allowlist")
+                write!(
+                    f,
+                    "loads the address of kernel variable {name}, which is not on the allowlist"
+                )
             }
             Self::ForeignMap(fd) => {
                 write!(f, "loads a map by descriptor number {fd}, which is no map of the object")
@@ -140,7 +145,9 @@ impl fmt::Display for Offence {
             Self::UnknownOpcode(code) => write!(f, "has unknown opcode {code:#04x}"),
             Self::StrangeRelocation(what) => write!(f, "has a relocation that {what}"),
             Self::TypeNotAllowed(ProgramType::UNSPEC) => write!(f, "is of no known type"),
-            Self::TypeNotAllowed(kind) => write!(f, "is of type {kind}, which is not on the allowlist"),
+            Self::TypeNotAllowed(kind) => {
+                write!(f, "is of type {kind}, which is not on the allowlist")
+            }
             Self::AttachTypeNotAllowed(attach) => {
                 write!(f, "is for attaching to {attach}, which is not on the allowlist")
             }

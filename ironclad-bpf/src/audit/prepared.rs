@@ -27,7 +27,8 @@ use crate::uapi::{AttachType, ProgramType};
 /// [`AuditError::Prepare`] with libbpf's words.
 pub fn open_object(name: &str, object: &[u8]) -> Result<OpenObject, AuditError> {
     let (opened, log) = captured(|| ObjectBuilder::default().name(name)?.open_memory(object));
-    let open = opened.map_err(|e| AuditError::Prepare { step: "open", source: io_error(&e), log })?;
+    let open =
+        opened.map_err(|e| AuditError::Prepare { step: "open", source: io_error(&e), log })?;
     let raw = open.as_libbpf_object().as_ptr();
     let mut map = null_mut();
     loop {
@@ -210,10 +211,12 @@ impl<'a> Context<'a> {
                 Ok(name) => Use::Kfunc(name),
                 Err(why) => Use::Bad(Offence::Nameless { id, why }),
             }),
-            Op::Variable { id, module: 0 } => Some(match self.kernel_name(id, &[BtfKind::Var, BtfKind::Func]) {
-                Ok(name) => Use::Variable(name),
-                Err(why) => Use::Bad(Offence::Nameless { id, why }),
-            }),
+            Op::Variable { id, module: 0 } => {
+                Some(match self.kernel_name(id, &[BtfKind::Var, BtfKind::Func]) {
+                    Ok(name) => Use::Variable(name),
+                    Err(why) => Use::Bad(Offence::Nameless { id, why }),
+                })
+            }
             Op::Kfunc { id, .. } | Op::Variable { id, .. } => {
                 Some(Use::Bad(Offence::Nameless { id, why: "it belongs to a kernel module" }))
             }

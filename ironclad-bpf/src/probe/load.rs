@@ -10,8 +10,7 @@ use crate::uapi::{AttachType, MapType, ProgramType};
 const LOG_LEN: usize = 16 << 10;
 
 /// r0 = 0; exit.
-pub(super) const RETURN_0: [u8; 16] =
-    [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+pub(super) const RETURN_0: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
 /// A program to try.
 #[derive(Clone, Copy)]
@@ -53,7 +52,8 @@ impl Trial<'_> {
     /// Loads the program. It goes away with its descriptor.
     pub(super) fn load(&self) -> Result<OwnedFd, Refused> {
         let mut log = vec![0u8; LOG_LEN];
-        let function = self.own_btf.map(|(_, id)| libbpf_sys::bpf_func_info { insn_off: 0, type_id: id });
+        let function =
+            self.own_btf.map(|(_, id)| libbpf_sys::bpf_func_info { insn_off: 0, type_id: id });
         let raw = |fd: Option<BorrowedFd<'_>>| fd.map_or(0, |fd| fd.as_raw_fd() as u32);
         let mut opts = libbpf_sys::bpf_prog_load_opts {
             sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as _,
@@ -114,7 +114,8 @@ impl MapTrial<'_> {
     /// Makes the map. It goes away with its descriptor.
     pub(super) fn create(&self) -> io::Result<OwnedFd> {
         let raw = |fd: BorrowedFd<'_>| fd.as_raw_fd() as u32;
-        let (btf, key, value) = self.btf.map_or((0, 0, 0), |(fd, key, value)| (raw(fd), key, value));
+        let (btf, key, value) =
+            self.btf.map_or((0, 0, 0), |(fd, key, value)| (raw(fd), key, value));
         let opts = libbpf_sys::bpf_map_create_opts {
             sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
             btf_fd: btf,
@@ -179,7 +180,8 @@ pub(super) fn security_modules() -> io::Result<Vec<u64>> {
 
 /// Whether the kernel made machine code of a program.
 pub(super) fn is_jited(program: &OwnedFd) -> io::Result<bool> {
-    let info = crate::sys::info(program.as_fd(), crate::sys::zeroed::<libbpf_sys::bpf_prog_info>())?;
+    let info =
+        crate::sys::info(program.as_fd(), crate::sys::zeroed::<libbpf_sys::bpf_prog_info>())?;
     Ok(info.jited_prog_len > 0)
 }
 

@@ -1,5 +1,5 @@
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use ironclad_core::Verdict;
@@ -8,6 +8,7 @@ use libbpf_rs::OpenMapMut;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::IntoBytes;
 
+use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::map::{Map, Plain, clone_fd, map_info};
 use crate::mapping::Mapping;
@@ -214,7 +215,7 @@ impl PolicyProgram {
                 map.set_max_entries(size as u32).map_err(failed("sizing a map"))?;
             }
         }
-        load("xdp_policy", open.open_object_mut())?;
+        load("xdp_policy", open.open_object_mut(), &Allowlist::shield())?;
 
         if !image.flat.is_empty() {
             let fd = clone_fd(&open.maps.ic_flat)?;
@@ -285,6 +286,28 @@ impl PolicyProgram {
     /// The program, for [`Shared::fill_slot`] and for test runs.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Kernel memory of the maps that are this policy's alone, in bytes, as the kernel accounts it
+    /// (`memlock` in `/proc/self/fdinfo`; exact since Linux 6.4, an estimate of the kernel's before).
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses to tell.
+    pub fn kernel_memory(&self) -> Result<u64, BpfError> {
+        let failed = |source| BpfError::System { step: "reading a map's memory", source };
+        let mut total = 0;
+        for &id in &self.program.info().map_ids {
+            let fd = sys::map_by_id(id).map_err(failed)?;
+            let own = ["ic_flat", "ic_entries", "ic_lpm4", "ic_lpm6", "ic_tuples"];
+            if !own.contains(&map_info(fd.as_fd()).map_err(failed)?.name.as_str()) {
+                continue;
+            }
+            let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+            let text = std::fs::read_to_string(path).map_err(failed)?;
+            let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+            total += line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(total)
     }
 
     /// How many entries there are, the empty one included.

@@ -7,6 +7,7 @@ use ironclad_core::abi::{self, Gateways, Generation, State, Stats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::link::XdpLink;
 use crate::map::Map;
@@ -130,7 +131,7 @@ impl Shared {
             .ic_events
             .set_max_entries(options.ring_bytes)
             .map_err(failed("sizing the ring buffer"))?;
-        load("xdp_dispatch", open.open_object_mut())?;
+        load("xdp_dispatch", open.open_object_mut(), &Allowlist::shield())?;
         let maps = &open.maps;
         let map = crate::map::clone_fd;
         let this = Self::assemble(
@@ -324,7 +325,7 @@ impl Shared {
         ] {
             map.reuse_fd(fd).map_err(failed("sharing a map"))?;
         }
-        load("xdp_dispatch", open.open_object_mut())?;
+        load("xdp_dispatch", open.open_object_mut(), &Allowlist::shield())?;
         Program::new(crate::program::clone_fd(&open.progs.ic_xdp)?)
     }
 

@@ -109,7 +109,9 @@ fn calls_hide_nowhere() {
 #[test]
 fn exception_callbacks_are_seen() {
     if !has_symbol("bpf_throw") {
-        println!("SKIP exception_callbacks_are_seen: this kernel has no exceptions (since Linux 6.7)");
+        println!(
+            "SKIP exception_callbacks_are_seen: this kernel has no exceptions (since Linux 6.7)"
+        );
         return;
     }
     let list = generous().allow_kfunc(ProgramType::SCHED_CLS, "bpf_throw").unwrap();
@@ -177,7 +179,8 @@ fn what_is_not_loaded_is_told_but_not_refused() {
     let (reports, object, _) = load(open("dormant"), &generous());
     let evil = reports.iter().find(|report| report.name == "evil").unwrap();
     assert!(!evil.is_loaded);
-    let loaded = object.progs().filter(|it| reports.iter().any(|r| r.is_loaded && *it.name() == *r.name));
+    let loaded =
+        object.progs().filter(|it| reports.iter().any(|r| r.is_loaded && *it.name() == *r.name));
     assert_eq!(loaded.count(), 1);
 }
 

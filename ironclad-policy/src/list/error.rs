@@ -20,7 +20,7 @@ pub struct LineError {
     /// The column in characters, from 1, at which the text begins. A byte that is not UTF-8
     /// counts as a character.
     pub column: u32,
-    /// The offending text, empty at the end of a line. Control characters and bytes that are not
+    /// The offending text, empty where something is missing. Control characters and bytes that are not
     /// UTF-8 are escaped; of a long text the beginning is shown, with `…` after it.
     pub text: String,
     /// What was expected in its place.
@@ -32,7 +32,7 @@ impl fmt::Display for LineError {
         let Self { file, line, column, text, expected } = self;
         write!(f, "{file}:{line}:{column}: ")?;
         match text.as_str() {
-            "" => f.write_str("end of the line")?,
+            "" => f.write_str("nothing")?,
             text => write!(f, "`{text}`")?,
         }
         write!(f, ": expected {expected}")

@@ -89,7 +89,8 @@ impl AddressList {
         if metadata.len() > options.max_bytes {
             return Err(too_large());
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+        // A file's length is no promise: some of the kernel's claim terabytes.
+        let mut bytes = Vec::with_capacity(metadata.len().min(64 << 20) as usize + 1);
         // One byte more than allowed tells a file of exactly the limit from a larger one.
         file.take(options.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
         Self::parse(&name, &bytes, options)

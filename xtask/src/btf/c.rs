@@ -104,7 +104,7 @@ impl<'a> Writer<'a> {
                 }
                 Ok(())
             }
-            Type::NotAType => Err(format!("BTF type {id} is not a type of C").into()),
+            Type::Other => Err(format!("BTF type {id} is not a type of C").into()),
         }
     }
 
@@ -236,7 +236,7 @@ impl<'a> Writer<'a> {
                     if parameters.is_empty() { "void".to_owned() } else { parameters.join(", ") };
                 self.declare(*result, &format!("{inner}({list})"), depth)?
             }
-            Type::NotAType => return Err(format!("BTF type {id} is not a type of C").into()),
+            Type::Other => return Err(format!("BTF type {id} is not a type of C").into()),
         })
     }
 

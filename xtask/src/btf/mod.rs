@@ -2,6 +2,8 @@
 
 mod c;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -71,7 +73,7 @@ pub(crate) enum Type {
         parameters: Vec<TypeId>,
     },
     /// Functions, variables and tags of declarations.
-    NotAType,
+    Other,
 }
 
 /// All types of one kernel.
@@ -129,7 +131,7 @@ impl Btf {
     }
 
     pub(crate) fn ty(&self, id: TypeId) -> &Type {
-        self.types.get(id as usize).unwrap_or(&Type::NotAType)
+        self.types.get(id as usize).unwrap_or(&Type::Other)
     }
 
     /// A struct or union by its tag.
@@ -249,7 +251,7 @@ impl Reader<'_> {
             8 => Type::Typedef { name, target: size_or_type },
             9 | 11 | 18 => Type::Transparent(size_or_type),
             10 => Type::Const(size_or_type),
-            12 => Type::NotAType,
+            12 => Type::Other,
             13 => Type::Prototype {
                 result: size_or_type,
                 parameters: (0..count)
@@ -261,13 +263,13 @@ impl Reader<'_> {
             },
             14 | 17 => {
                 self.word()?;
-                Type::NotAType
+                Type::Other
             }
             15 => {
                 for _ in 0..count * 3 {
                     self.word()?;
                 }
-                Type::NotAType
+                Type::Other
             }
             16 => Type::Int { name, size: size_or_type },
             _ => return None,

@@ -23,11 +23,13 @@ kill_all_but() {
 # Through a pipe, lest a command takes the line for a terminal.
 run() {
 	say begin "$1"
+	read -r began _ < /proc/uptime
 	cat /run/output > /dev/ttyS1 &
 	cat=$!
 	timeout -k 5 "$limit" "/command/$1" < /dev/null > /run/output 2>&1
 	status=$?
 	kill_all_but $cat
 	wait $cat
-	say end $status
+	read -r ended _ < /proc/uptime
+	say end $status "$(echo "$ended $began - p" | dc)"
 }

@@ -7,6 +7,8 @@ pub(crate) struct Ran {
     pub(crate) output: String,
     /// `None`: it did not end.
     pub(crate) status: Option<i32>,
+    /// How long, by the machine's clock.
+    pub(crate) seconds: f64,
 }
 
 /// Built line by line while the machine runs.
@@ -39,7 +41,9 @@ impl Transcript {
             }
             Some(("end", status)) => {
                 if let Some(ran) = self.ran.last_mut() {
+                    let (status, seconds) = status.split_once(' ').unwrap_or((status, "0"));
                     ran.status = status.parse().ok();
+                    ran.seconds = seconds.parse().unwrap_or_default();
                     // The mark stands on a line of its own, whatever came before.
                     ran.output.pop();
                 }
@@ -94,11 +98,11 @@ mod tests {
     #[test]
     fn outputs_between_marks() {
         let t = transcript(
-            "noise\n\n@x begin 0\na\nb\n@x end 3\n\n@x begin 1\n@y end 0\r\n\n@x end 0\n@x done",
+            "noise\n\n@x begin 0\na\nb\n@x end 3 7\n\n@x begin 1\n@y end 0\r\n\n@x end 0\n@x done",
         );
         assert!(t.is_done());
-        let ran = |output: &str, status| Ran { output: output.into(), status };
-        assert_eq!(t.into_ran(), [ran("a\nb", Some(3)), ran("@y end 0\n", Some(0))]);
+        let ran = |output: &str, status, seconds| Ran { output: output.into(), status, seconds };
+        assert_eq!(t.into_ran(), [ran("a\nb", Some(3), 7.0), ran("@y end 0\n", Some(0), 0.0)]);
     }
 
     #[test]

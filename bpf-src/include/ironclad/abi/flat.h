@@ -3,11 +3,12 @@
  * The flat table: longest-prefix match without pointers, compiled in user space and read-only here.
  *
  * One array map of 64-byte cells (one cache line each) holds everything. A lookup follows 32-bit
- * references. The top two bits of a reference are its kind, the other 30 an index:
+ * references. The top three bits of a reference are its kind, the other 29 an index:
  *
  *   leaf    index of an entry; 0 is "no prefix covers this address"
  *   runs    index of a half cell (32 bytes): a node of at most six runs of equal references
- *   bitmap  index of a cell: a node of up to 256 runs, its references stored in rows of cells
+ *   wide    index of a cell: a node of at most twelve runs
+ *   bitmap  index of a cell: a node of up to 256 runs, its references in the cells behind it
  *   skip    index of a half cell: compares many bits at once where the tree would be one long path
  *
  * A node decides eight bits of the address. A root decides the first sixteen by direct index:
@@ -19,12 +20,14 @@
 enum ic_flat {
 	IC_FLAT_KIND_LEAF = 0,
 	IC_FLAT_KIND_RUNS = 1,
-	IC_FLAT_KIND_BITMAP = 2,
-	IC_FLAT_KIND_SKIP = 3,
-	IC_FLAT_KIND_SHIFT = 30,
-	IC_FLAT_INDEX_MASK = 0x3fffffff,
+	IC_FLAT_KIND_WIDE = 2,
+	IC_FLAT_KIND_BITMAP = 3,
+	IC_FLAT_KIND_SKIP = 4,
+	IC_FLAT_KIND_SHIFT = 29,
+	IC_FLAT_INDEX_MASK = 0x1fffffff,
 	IC_FLAT_ROOT_CELLS = 4096,
 	IC_FLAT_RUNS_MAX = 6,
+	IC_FLAT_WIDE_MAX = 12,
 };
 
 /* A cell as sixteen references: rows of roots and of bitmap nodes' values. */
@@ -43,6 +46,16 @@ struct ic_flat_runs {
 	__u64 starts;
 };
 _Static_assert(sizeof(struct ic_flat_runs) == 32, "ABI");
+
+/*
+ * A cell: the same with twice the runs, and two words of lanes to count. Most nodes of a table of a
+ * hundred thousand prefixes and more are of this size, and one cache line is all that they take.
+ */
+struct ic_flat_wide {
+	__u32 ref[12];
+	__u64 starts[2];
+};
+_Static_assert(sizeof(struct ic_flat_wide) == 64, "ABI");
 
 /*
  * A cell. Bit b of `starts` is set where byte value b begins a run (bit 0 never is); the number of
@@ -76,6 +89,7 @@ _Static_assert(sizeof(struct ic_flat_skip) == 32, "ABI");
 /* Any cell. */
 union ic_flat_cell {
 	struct ic_flat_row row;
+	struct ic_flat_wide wide;
 	struct ic_flat_bitmap bitmap;
 	struct ic_flat_runs runs[2];
 	struct ic_flat_skip skip[2];

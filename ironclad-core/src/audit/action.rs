@@ -1,8 +1,3 @@
-//! Audit records: what was done to the kernel, by whom the agent is, one record per action.
-//!
-//! Every load, attach, pin, unpin, map write and policy swap passes an [`Action`] to the
-//! [`AuditSink`] that the embedder chose.
-
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -104,34 +99,15 @@ pub enum AuditAction {
         /// Why.
         reason: String,
     },
-}
-
-/// Where audit records go. Called from whatever thread acts, so it must not block for long.
-///
-/// # Errors
-/// An error stops the action that was to be recorded, where it has not happened yet; where it has,
-/// the error is returned to the caller with the action done.
-pub trait AuditSink: Send + Sync {
-    /// Records one action of an instance.
-    ///
-    /// # Errors
-    /// Where the record could not be kept.
-    fn record(&self, instance: &str, action: &AuditAction) -> Result<(), AuditError>;
-}
-
-/// An audit record could not be kept.
-#[derive(Debug, thiserror::Error)]
-#[error("audit record not kept: {0}")]
-pub struct AuditError(pub String);
-
-/// Keeps no record.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoAudit;
-
-impl AuditSink for NoAudit {
-    fn record(&self, _instance: &str, _action: &AuditAction) -> Result<(), AuditError> {
-        Ok(())
-    }
+    /// The audit file ended in a torn line; the line was set aside and the chain goes on.
+    Recover {
+        /// Where the torn line is kept.
+        kept: String,
+        /// Its length in bytes.
+        bytes: u64,
+        /// SHA-256 of its bytes, in hexadecimal.
+        sha256: String,
+    },
 }
 
 impl fmt::Display for AuditAction {
@@ -163,6 +139,9 @@ impl fmt::Display for AuditAction {
             Self::Confirm { generation } => write!(f, "confirm generation {generation}"),
             Self::Revert { generation, reason } => {
                 write!(f, "revert to generation {generation}: {reason}")
+            }
+            Self::Recover { kept, bytes, sha256 } => {
+                write!(f, "set aside a torn line of {bytes} bytes at {kept} (SHA-256 {sha256})")
             }
         }
     }

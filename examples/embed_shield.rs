@@ -1,0 +1,21 @@
+//! A firewall in a dozen lines: `embed_shield INTERFACE PREFIX…` drops what comes from the prefixes
+//! until it is interrupted, and then detaches. Needs root.
+
+use ironclad::core::{Action, Cidr, RuleId};
+use ironclad::policy::{AddressSet, Policy};
+use ironclad::shield::{Overflow, Shield};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let interface = args.next().ok_or("usage: embed_shield INTERFACE PREFIX…")?;
+    let bad = args.map(|prefix| prefix.parse()).collect::<Result<Vec<Cidr>, _>>()?;
+
+    let set = AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(bad);
+    let policy = Policy::builder().set(set).compile()?;
+    let shield = Shield::builder("embed").interface(interface).start(&policy)?;
+    let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
+    for event in events.as_crossbeam() {
+        println!("{event}; {} dropped so far", shield.counters()?.dropped().packets);
+    }
+    Ok(())
+}

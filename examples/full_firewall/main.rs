@@ -1,0 +1,76 @@
+//! A whole firewall at work. Without arguments it builds a lab of network namespaces, loads every
+//! list it finds, sends real traffic, swaps the policy, kills its agent and takes over, and checks
+//! every number. With `--interface` it protects a real interface instead. Needs root.
+
+mod agent;
+mod lab;
+mod lists;
+mod table;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Shows Ironclad Shield at work in a lab of its own, or protects a real interface.
+///
+/// Without --interface nothing outside of the lab's own network namespaces is touched.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  full_firewall
+      The demonstration, in a lab of its own.
+  full_firewall --interface eth0 --policy policy.yaml --dry-run
+      What the policy would drop on eth0. Nothing is dropped: begin with this.
+  full_firewall --interface eth0 --policy policy.yaml --gateway 192.0.2.1
+      Protects eth0 until interrupted. Never blocks 192.0.2.1: name the address you are logged in from."
+)]
+struct Args {
+    /// Protect this interface instead of building a lab. May be given again.
+    #[arg(long, value_name = "IF", requires = "policy")]
+    interface: Vec<String>,
+    /// The policy to protect it by, as in docs/policy-format.md.
+    #[arg(long, value_name = "FILE", requires = "interface")]
+    policy: Option<PathBuf>,
+    /// Count and report what would be dropped, and drop nothing.
+    #[arg(long, requires = "interface")]
+    dry_run: bool,
+    /// An address that is never blocked, beside those of the policy. May be given again.
+    #[arg(long, value_name = "ADDRESS", requires = "interface")]
+    gateway: Vec<std::net::IpAddr>,
+    /// Stop after so many seconds.
+    #[arg(long, value_name = "N", requires = "interface")]
+    seconds: Option<u64>,
+    /// A folder with `country/ipv4`, `country/ipv6` and `ipsum/levels` for the lab; small built-in
+    /// lists otherwise.
+    #[arg(long, value_name = "DIR", conflicts_with = "interface")]
+    data: Option<PathBuf>,
+    /// Print the lab's summary as JSON alone.
+    #[arg(long, conflicts_with = "interface")]
+    json: bool,
+    /// The lab's agent: runs until it is killed.
+    #[arg(long, hide = true, value_name = "INSTANCE")]
+    lab_agent: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match (&args.lab_agent, &args.policy) {
+        (Some(instance), _) => lab::agent(instance, args.data.as_deref()),
+        (None, Some(policy)) => agent::protect(&args, policy),
+        (None, None) => lab::run(args.data.as_deref(), args.json),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Policy files: YAML that names lists, sets and tuples. See `docs/policy-format.md`.
+//!
+//! ```
+//! use ironclad_policy::document::Document;
+//!
+//! let text = "
+//! default: drop
+//! gateways: [10.0.0.1]
+//! sets:
+//!   - { rule: 1, name: office, action: allow, cidrs: [10.20.0.0/16] }
+//! tuples:
+//!   - { rule: 2, name: web, action: allow, protocol: tcp, dport: 443 }
+//! ";
+//! let document = Document::parse("policy.yaml", text)?;
+//! let policy = document.policy("/etc/ironclad".as_ref())?.compile()?;
+//! assert_eq!(policy.rules().len(), 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ironclad_core::{Action, Cidr, RuleId, Verdict};
+use serde::Deserialize;
+
+use crate::list::{AddressList, BadLines, ListError, ListOptions};
+use crate::policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, Protocol, TupleRule};
+
+/// A policy as it is written down. Keys that are not of the format are refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Document {
+    /// What becomes of a packet that nothing matches.
+    #[serde(default = "pass")]
+    pub default: Verdict,
+    /// What becomes of a packet that cannot be parsed.
+    #[serde(default = "drop")]
+    pub malformed: Verdict,
+    /// What becomes of a frame that is neither IP nor ARP.
+    #[serde(default = "pass")]
+    pub non_ip: Verdict,
+    /// Whether IPv6 neighbour discovery passes first.
+    #[serde(default = "yes")]
+    pub neighbour_discovery: bool,
+    /// Count and report, drop nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// `flat` or `lpm-trie`.
+    #[serde(default)]
+    pub backend: DocumentBackend,
+    /// Events a second of packets that no rule dropped.
+    #[serde(default = "rate")]
+    pub events_per_second: u32,
+    /// Addresses that no policy blocks.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// Sets, in the order in which they win.
+    #[serde(default)]
+    pub sets: Vec<DocumentSet>,
+    /// Tuples.
+    #[serde(default)]
+    pub tuples: Vec<DocumentTuple>,
+}
+
+/// The name of a [`Backend`].
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DocumentBackend {
+    /// [`Backend::Flat`].
+    #[default]
+    Flat,
+    /// [`Backend::LpmTrie`].
+    LpmTrie,
+}
+
+/// A set as it is written down.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentSet {
+    /// The rule's id.
+    pub rule: RuleId,
+    /// Its name.
+    pub name: String,
+    /// `drop`, `allow` or `log`.
+    pub action: Action,
+    /// Files, or folders whose `*.cidr`, `*.txt`, `*.ipset` and `*.netset` files are meant.
+    #[serde(default)]
+    pub lists: Vec<PathBuf>,
+    /// Prefixes written here.
+    #[serde(default)]
+    pub cidrs: Vec<Cidr>,
+    /// `strict` or `lenient`.
+    #[serde(default)]
+    pub bad_lines: BadLines,
+    /// Events a second at most.
+    #[serde(default = "rate")]
+    pub events_per_second: u32,
+}
+
+/// A tuple as it is written down.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentTuple {
+    /// The rule's id.
+    pub rule: RuleId,
+    /// Its name.
+    pub name: String,
+    /// `drop`, `allow` or `log`.
+    pub action: Action,
+    /// Source.
+    pub src: Option<Cidr>,
+    /// Destination.
+    pub dst: Option<Cidr>,
+    /// Destination port.
+    pub dport: Option<u16>,
+    /// A protocol's name or number.
+    pub protocol: Option<Protocol>,
+    /// Events a second at most.
+    #[serde(default = "rate")]
+    pub events_per_second: u32,
+}
+
+fn pass() -> Verdict {
+    Verdict::Pass
+}
+
+fn drop() -> Verdict {
+    Verdict::Drop
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn rate() -> u32 {
+    EVENTS_PER_SECOND
+}
+
+/// Why a policy file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is not of the format; the message names line and column.
+    #[error("{name}: {message}")]
+    Format {
+        /// The file.
+        name: String,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// A list of a set cannot be read.
+    #[error("set `{set}`: {source}")]
+    List {
+        /// The set.
+        set: String,
+        /// Why.
+        source: ListError,
+    },
+}
+
+impl Document {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// [`DocumentError::Io`] and those of [`parse`](Self::parse).
+    pub fn read(path: &Path) -> Result<Self, DocumentError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| DocumentError::Io { path: path.to_owned(), source })?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads a policy from text; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// [`DocumentError::Format`] with line and column.
+    pub fn parse(name: &str, text: &str) -> Result<Self, DocumentError> {
+        serde_norway::from_str(text).map_err(|e| {
+            let mut message = e.to_string();
+            // The reader knows no place for a key of the outermost mapping.
+            if let (false, Some(key)) = (message.contains(" at line "), message.split('`').nth(1)) {
+                let at = text.lines().position(|line| {
+                    line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
+                });
+                if let Some(line) = at {
+                    message = format!("{message} at line {} column 1", line + 1);
+                }
+            }
+            DocumentError::Format { name: name.to_owned(), message }
+        })
+    }
+
+    /// Reads the lists, whose paths begin at `folder`, and describes the policy.
+    ///
+    /// # Errors
+    /// [`DocumentError::List`], naming set, file, line and column.
+    pub fn policy(&self, folder: &Path) -> Result<Policy, DocumentError> {
+        let mut policy = Policy::builder()
+            .default_action(self.default)
+            .malformed(self.malformed)
+            .non_ip(self.non_ip)
+            .neighbour_discovery(self.neighbour_discovery)
+            .dry_run(self.dry_run)
+            .default_events_per_second(self.events_per_second)
+            .backend(match self.backend {
+                DocumentBackend::Flat => Backend::Flat,
+                DocumentBackend::LpmTrie => Backend::LpmTrie,
+            });
+        for set in &self.sets {
+            policy = policy.set(set.read(folder)?);
+        }
+        for tuple in &self.tuples {
+            let DocumentTuple { rule, name, action, src, dst, dport, protocol, .. } = tuple;
+            let mut described = TupleRule::new(*rule, name.clone(), *action)
+                .events_per_second(tuple.events_per_second);
+            if let Some(src) = src {
+                described = described.src(*src);
+            }
+            if let Some(dst) = dst {
+                described = described.dst(*dst);
+            }
+            if let Some(dport) = dport {
+                described = described.dport(*dport);
+            }
+            if let Some(protocol) = protocol {
+                described = described.protocol(*protocol);
+            }
+            policy = policy.tuple(described);
+        }
+        Ok(policy)
+    }
+}
+
+impl DocumentSet {
+    fn read(&self, folder: &Path) -> Result<AddressSet, DocumentError> {
+        let options = ListOptions::new().bad_lines(self.bad_lines);
+        let failed = |source| DocumentError::List { set: self.name.clone(), source };
+        let mut set = AddressSet::new(self.rule, self.name.clone(), self.action)
+            .events_per_second(self.events_per_second);
+        if !self.cidrs.is_empty() {
+            set = set.cidrs(self.cidrs.iter().copied());
+        }
+        for list in &self.lists {
+            let path = folder.join(list);
+            if !path.is_dir() {
+                set = set.list(AddressList::read(&path, &options).map_err(failed)?);
+                continue;
+            }
+            let mut none = None;
+            let mut any = false;
+            for extension in ["cidr", "txt", "ipset", "netset"] {
+                match AddressList::read_dir(&path, extension, &options) {
+                    Ok(lists) => {
+                        any = true;
+                        set = lists.into_iter().fold(set, AddressSet::list);
+                    }
+                    Err(e @ ListError::NoLists { .. }) => none = Some(e),
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            if let Some(none) = none.filter(|_| !any) {
+                return Err(failed(none));
+            }
+        }
+        Ok(set)
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(u8),
+            Name(String),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Number(number) => Ok(Self(number)),
+            Either::Name(name) => Self::by_name(&name).ok_or_else(|| {
+                serde::de::Error::custom(format!(
+                    "`{name}` is no protocol: expected tcp, udp, icmp, icmpv6, sctp, dccp, udplite or a number from 0 to 255"
+                ))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Document::parse("p.yaml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_place_and_the_cause() {
+        let text = error("default: pass\nsets:\n  - { rule: 1, name: a, action: block }\n");
+        assert!(text.starts_with("p.yaml: ") && text.contains("line 3"), "{text}");
+        assert!(text.contains("`block`") && text.contains("`drop`"), "{text}");
+        let text = error("defualt: drop\n");
+        assert!(text.contains("`defualt`") && text.contains("line 1"), "{text}");
+        let text = error("sets:\n  - { rule: 1, name: a, action: drop, cidrs: [10.0.0.0/33] }\n");
+        assert!(text.contains("`/33` is not a prefix length"), "{text}");
+        let text = error("tuples:\n  - { rule: 1, name: a, action: drop, protocol: tpc }\n");
+        assert!(text.contains("`tpc` is no protocol"), "{text}");
+        assert!(error("- 1\n").contains("p.yaml"));
+    }
+
+    #[test]
+    fn lists_are_found_beside_the_document() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("geo")).unwrap();
+        std::fs::write(folder.path().join("geo/xx.cidr"), "192.0.2.0/24\n").unwrap();
+        std::fs::write(folder.path().join("bad.txt"), "198.51.100.7\nnonsense\n").unwrap();
+        let text = |bad_lines| {
+            format!(
+                "sets:\n  - {{ rule: 1, name: geo, action: drop, lists: [geo] }}\n  - {{ rule: 2, name: bad, action: drop, lists: [bad.txt], bad-lines: {bad_lines} }}\n"
+            )
+        };
+        let policy = |text: String| Document::parse("p.yaml", &text).unwrap().policy(folder.path());
+        let compiled = policy(text("lenient")).unwrap().compile().unwrap();
+        let why = compiled.explain("192.0.2.5".parse().unwrap()).to_string();
+        assert!(why.contains("rule 1 (`geo`)") && why.ends_with("geo/xx.cidr:1"), "{why}");
+        let refused = policy(text("strict")).unwrap_err().to_string();
+        assert!(refused.contains("set `bad`") && refused.contains("bad.txt:2:1"), "{refused}");
+    }
+}

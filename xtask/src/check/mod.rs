@@ -1,0 +1,139 @@
+//! What holds for the tree as a whole, beside its tests.
+
+mod msrv;
+mod tree;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::command::{cargo, command, line, output, tail};
+use crate::failure::{Context, Failure, Result};
+use crate::test::{Outcome, Report, Row};
+use crate::tools;
+use crate::vmlinux::{self, Comparison};
+
+type Check = fn() -> Result<Outcome>;
+
+/// In the order of how soon they fail.
+const CHECKS: [(&str, Check); 9] = [
+    ("rustfmt", rustfmt),
+    ("clang-format", clang_format),
+    ("tree", tree::check),
+    ("vmlinux.h", generated),
+    ("clippy", clippy),
+    ("rustdoc", rustdoc),
+    ("cargo-deny", deny),
+    ("cargo package", package),
+    ("oldest rustc", msrv::check),
+];
+
+/// The names of all checks.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    CHECKS.iter().map(|(name, _)| *name)
+}
+
+/// Runs those named, all if none is, and adds a row for each.
+pub(crate) fn run(only: &[String], report: &mut Report) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|name| names().all(|known| known != *name)) {
+        let known: Vec<_> = names().collect();
+        let known = known.join(", ");
+        return Err(Failure::new(format!("no check '{unknown}': there are {known}")));
+    }
+    for (name, check) in CHECKS {
+        if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let started = Instant::now();
+        let outcome = check().unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+        report.add(Row::single("check", name, outcome, started.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
+
+/// Makes the tree look as `rustfmt` and `clang-format` want it.
+pub(crate) fn format() -> Result<()> {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        output(&mut cargo(["fmt", "--all", "--manifest-path", manifest]))?;
+    }
+    output(command("clang-format-19", ["-i"]).args(c_sources()?))?;
+    Ok(())
+}
+
+fn passes(check: &mut Command) -> Result<Outcome> {
+    let ended = check.output().context(line(check))?;
+    if ended.status.success() {
+        return Ok(Outcome::Passed);
+    }
+    let said = [ended.stdout, ended.stderr].concat();
+    eprintln!("---- {}\n{}", line(check), tail(&String::from_utf8_lossy(&said), 100));
+    Ok(Outcome::Failed(format!("ended with {}, its last words are above", ended.status)))
+}
+
+fn rustfmt() -> Result<Outcome> {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let mut check = cargo(["fmt", "--all", "--check", "--manifest-path", manifest]);
+        if let failed @ Outcome::Failed(_) = passes(&mut check)? {
+            return Ok(failed);
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn clang_format() -> Result<Outcome> {
+    passes(command("clang-format-19", ["--dry-run", "-Werror"]).args(c_sources()?))
+}
+
+/// Ours: what is generated has no style.
+fn c_sources() -> Result<Vec<PathBuf>> {
+    let files = tree::files()?.into_iter();
+    let is_ours = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        matches!(extension, Some("c" | "h")) && !path.starts_with("bpf-src/vmlinux")
+    };
+    Ok(files.filter(is_ours).collect())
+}
+
+fn generated() -> Result<Outcome> {
+    let mut gone = None;
+    for (path, comparison) in vmlinux::check()? {
+        let path = path.display();
+        match comparison {
+            Comparison::Same => {}
+            Comparison::Differs(how) => return Ok(Outcome::Failed(format!("{path}: {how}"))),
+            Comparison::NotComparable(why) => gone = Some(format!("{path}: {why}")),
+        }
+    }
+    Ok(gone.map_or(Outcome::Passed, Outcome::Skipped))
+}
+
+fn clippy() -> Result<Outcome> {
+    let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features"];
+    passes(cargo(arguments).args(["--", "-D", "warnings"]))
+}
+
+fn rustdoc() -> Result<Outcome> {
+    let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--all-features"];
+    passes(cargo(arguments).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn deny() -> Result<Outcome> {
+    let deny = tools::path(&tools::CARGO_DENY)?;
+    passes(&mut command(deny, ["--locked", "check", "bans", "licenses", "sources"]))
+}
+
+/// Each published crate compiles from its tarball, with nothing but what is in it.
+fn package() -> Result<Outcome> {
+    let text = output(&mut cargo(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
+    let target = metadata["target_directory"].as_str().context("no target directory")?;
+    let mut package = cargo(["package", "--quiet", "--allow-dirty", "--target-dir"]);
+    package.arg(format!("{target}/package-check"));
+    for name in packages.iter().filter(|package| package["publish"].is_null()) {
+        package.args(["--package", name["name"].as_str().unwrap_or_default()]);
+    }
+    passes(&mut package)
+}

@@ -1,0 +1,96 @@
+//! The same binaries on each kernel, in virtual machines.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::libtest;
+use super::report::{Outcome, Report, Row};
+use super::targets::Binary;
+use crate::failure::{Context, Result};
+use crate::kernels::Kernel;
+use crate::vm::{self, Job, Program};
+
+/// Each has two processors, like the machine that CI runs on.
+const MACHINES_AT_ONCE: usize = 2;
+/// For one binary; emulation is ten to twenty times slower than the host.
+const TIMEOUT_SECONDS: u64 = 600;
+
+pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) -> Result<()> {
+    let queue = Mutex::new(kernels.iter());
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..MACHINES_AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(kernel) = queue.lock().ok().and_then(|mut queue| queue.next()) else {
+                        return;
+                    };
+                    let rows = on_kernel(kernel, binaries);
+                    if let Ok(mut done) = done.lock() {
+                        done.push((kernel.label.clone(), rows));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().ok().context("a thread of the matrix panicked")?;
+    done.sort_by_key(|(label, _)| kernels.iter().position(|kernel| kernel.label == *label));
+    done.into_iter().flat_map(|(_, rows)| rows).for_each(|row| report.add(row));
+    Ok(())
+}
+
+fn on_kernel(kernel: &Kernel, binaries: &[Binary]) -> Vec<Row> {
+    let suite = format!("linux {}", kernel.label);
+    eprintln!("{suite}: booting {}", kernel.release);
+    let started = Instant::now();
+    let machine = Row::single;
+    let report = match vm::run(kernel, &job(kernel, binaries), |_| {}) {
+        Ok(report) => report,
+        Err(error) => {
+            let seconds = started.elapsed().as_secs_f64();
+            return vec![machine(&suite, "machine", Outcome::Failed(error.to_string()), seconds)];
+        }
+    };
+    let mut rows = Vec::new();
+    for (number, binary) in binaries.iter().enumerate() {
+        let ran = report.ran.get(number);
+        let mut tests = ran.map(|ran| libtest::parse(&ran.output)).unwrap_or_default();
+        match ran {
+            None => tests.failed.push("was not run".into()),
+            Some(ran) => match ran.status {
+                Some(0) => {}
+                Some(143) => tests.failed.push(format!("cut after {TIMEOUT_SECONDS} s")),
+                Some(status) if tests.failed.is_empty() => {
+                    tests.failed.push(format!("ended with status {status}"));
+                }
+                Some(_) => {}
+                None => tests.failed.push("was running when the machine stopped".into()),
+            },
+        }
+        if let Some(ran) = ran.filter(|_| !tests.failed.is_empty()) {
+            super::show_failure(&suite, &binary.name, &ran.output);
+        }
+        let seconds = ran.map_or(0.0, |ran| ran.seconds);
+        rows.push(Row::of_tests(&suite, &binary.name, tests, seconds));
+    }
+    let outcome = report.problem.map_or(Outcome::Passed, Outcome::Failed);
+    rows.push(machine(&suite, "machine", outcome, started.elapsed().as_secs_f64()));
+    rows
+}
+
+fn job(kernel: &Kernel, binaries: &[Binary]) -> Job {
+    let place = |binary: &Binary| format!("/tests/{}", binary.name);
+    let program = |binary: &Binary| Program { from: binary.file.clone(), to: place(binary) };
+    let command =
+        |binary: &Binary| vec![place(binary), "--test-threads=1".into(), "--show-output".into()];
+    Job {
+        programs: binaries.iter().map(program).collect(),
+        commands: binaries.iter().map(command).collect(),
+        environment: vec![
+            ("RUST_BACKTRACE".into(), "1".into()),
+            ("IRONCLAD_KERNEL".into(), kernel.label.clone()),
+        ],
+        timeout_seconds: TIMEOUT_SECONDS,
+        ..Job::default()
+    }
+}

@@ -1,0 +1,188 @@
+//! Every test: what needs nothing, what needs this machine's kernel, what needs others, fuzzing.
+
+mod fuzz;
+mod libtest;
+mod matrix;
+mod records;
+mod report;
+mod targets;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+
+use crate::command::{cargo, command, create_dir, line, tail, write};
+use crate::failure::{Context, Result};
+use crate::{kernels, setup};
+use libtest::Tests;
+pub(crate) use report::{Outcome, Report, Row};
+use targets::Binary;
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum Part {
+    /// `cargo test --workspace`: needs neither root nor a special kernel.
+    Pure,
+    /// Targets called `kernel_*`, as root on this machine's kernel.
+    Host,
+    /// Targets called `matrix_*`, in a virtual machine for each kernel.
+    Matrix,
+    /// Each fuzz target for a bounded time.
+    Fuzz,
+}
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only these parts, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Only these kernels of the matrix, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    kernels: Vec<String>,
+    /// Seconds for each fuzz target.
+    #[arg(long, default_value_t = 20)]
+    fuzz_seconds: u32,
+    /// Write the result as JSON to this file, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Keep the numbers that tests print, to show growth against them from now on.
+    #[arg(long)]
+    record: bool,
+}
+
+/// Long enough for a slow machine; a hang ends here.
+const PURE_SECONDS: u32 = 1500;
+const BINARY_SECONDS: u32 = 600;
+
+/// Runs the parts that are asked for and adds what came out.
+pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
+    let wants = |part| options.only.is_empty() || options.only.contains(&part);
+    if wants(Part::Pure) {
+        timed(report, "pure", "cargo test", pure);
+    }
+    if wants(Part::Host) {
+        timed(report, "host", "build", host);
+    }
+    if wants(Part::Matrix) {
+        timed(report, "matrix", "build", |report| {
+            let binaries = targets::build("matrix_")?;
+            let kernels = kernels::fetch(&options.kernels, false)?;
+            matrix::run(&kernels, &binaries, report)
+        });
+    }
+    if wants(Part::Fuzz) {
+        timed(report, "fuzz", "build", |report| fuzz::run(options.fuzz_seconds, report));
+    }
+    Ok(())
+}
+
+/// What goes wrong before a test can run is a failure of its own; the other parts go on.
+fn timed(
+    report: &mut Report,
+    suite: &str,
+    step: &str,
+    part: impl FnOnce(&mut Report) -> Result<()>,
+) {
+    let started = Instant::now();
+    if let Err(error) = part(report) {
+        let outcome = Outcome::Failed(error.to_string());
+        report.add(Row::single(suite, step, outcome, started.elapsed().as_secs_f64()));
+    }
+}
+
+/// `cargo xtask test`, after the run: prints, and keeps what is to be kept.
+pub(crate) fn conclude(options: &Options, report: &Report) -> Result<()> {
+    if let Some(path) = &options.json {
+        report.write_json(path)?;
+    }
+    if options.record {
+        records::save(report)?;
+    }
+    let records = records::text(report)?;
+    print!("{records}{}", report.text());
+    Ok(())
+}
+
+/// Shows the end of a failed binary's output and keeps all of it in a file.
+fn show_failure(suite: &str, name: &str, output: &str) {
+    const LINES: usize = 80;
+    const COLUMNS: usize = 400;
+    let dir = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let file = dir.join("test-logs").join(format!("{suite} {name}.log").replace(' ', "-"));
+    let kept = create_dir(&dir.join("test-logs")).and_then(|()| write(&file, output));
+    let place = kept.map_or_else(|error| error.to_string(), |()| file.display().to_string());
+    eprintln!("---- {suite} {name}: the last lines of {place}");
+    for line in tail(output, LINES).lines() {
+        eprintln!("{}", line.chars().take(COLUMNS).collect::<String>());
+    }
+}
+
+/// Both output streams in one, in the order of writing.
+fn merged(command_line: &Command, seconds: u32) -> Command {
+    let mut merged = command("timeout", ["--kill-after=10".into(), seconds.to_string()]);
+    merged.args(["sh", "-c", "exec \"$@\" 2>&1", "sh"]);
+    merged.arg(command_line.get_program()).args(command_line.get_args());
+    merged
+}
+
+fn pure(report: &mut Report) -> Result<()> {
+    let tests = cargo(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    let started = Instant::now();
+    let ended = merged(&tests, PURE_SECONDS).output().context(line(&tests))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let output = String::from_utf8_lossy(&ended.stdout);
+    let mut failures = 0;
+    for (target, text) in libtest::sections(&output) {
+        let tests = libtest::parse(&text);
+        failures += tests.failed.len();
+        let (is_empty, seconds) = (tests == Tests::default(), tests.seconds);
+        if !is_empty {
+            report.add(Row::of_tests("pure", &target, tests, seconds));
+        }
+    }
+    if !ended.status.success() {
+        show_failure("pure", "cargo test", &output);
+        if failures == 0 {
+            let outcome = Outcome::Failed(format!("ended with {}", ended.status));
+            report.add(Row::single("pure", "cargo test", outcome, seconds));
+        }
+    }
+    Ok(())
+}
+
+fn host(report: &mut Report) -> Result<()> {
+    for binary in targets::build("kernel_")? {
+        if setup::is_root() {
+            let row = on_host(&binary)?;
+            report.add(row);
+        } else {
+            let outcome = Outcome::Skipped("needs root: run cargo xtask test as root".into());
+            report.add(Row::single("host", &binary.name, outcome, 0.0));
+        }
+    }
+    Ok(())
+}
+
+fn on_host(binary: &Binary) -> Result<Row> {
+    let tests = command(&binary.file, ["--test-threads=1", "--show-output"]);
+    let started = Instant::now();
+    let ended = merged(&tests, BINARY_SECONDS)
+        .current_dir(&binary.dir)
+        .env("CARGO_MANIFEST_DIR", &binary.dir)
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .context(&binary.name)?;
+    let output = String::from_utf8_lossy(&ended.stdout);
+    let mut tests = libtest::parse(&output);
+    if ended.status.code() == Some(124) {
+        tests.failed.push(format!("cut after {BINARY_SECONDS} s"));
+    } else if !ended.status.success() && tests.failed.is_empty() {
+        tests.failed.push(format!("ended with {}", ended.status));
+    }
+    if !tests.failed.is_empty() {
+        show_failure("host", &binary.name, &output);
+    }
+    Ok(Row::of_tests("host", &binary.name, tests, started.elapsed().as_secs_f64()))
+}
