@@ -1,0 +1,265 @@
+//! What is not a program, map or helper: switches, mounts, the process itself.
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::btf::KernelBtf;
+use super::feature::{Feature, State};
+use super::helpers;
+use super::load::{is_jited, load_program, security_modules};
+use crate::uapi::{Helper, ProgramType};
+
+/// The capabilities of this process.
+pub(super) struct Process {
+    effective: u64,
+}
+
+/// What loading and attaching Ironclad's programs takes, and the bits of each.
+const CAPABILITIES: [(&str, u32); 3] =
+    [("CAP_BPF", 39), ("CAP_NET_ADMIN", CAP_NET_ADMIN), ("CAP_PERFMON", 38)];
+const CAP_NET_ADMIN: u32 = 12;
+/// Stands for the two that were split from it.
+const CAP_SYS_ADMIN: u32 = 21;
+
+impl Process {
+    pub(super) fn current() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        // Without procfs nothing is known to be missing.
+        Self::with_capabilities(effective.unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn with_capabilities(effective: u64) -> Self {
+        Self { effective }
+    }
+
+    fn has(&self, bit: u32) -> bool {
+        self.effective >> bit & 1 == 1
+    }
+
+    pub(super) fn missing_capabilities(&self) -> Vec<&'static str> {
+        let missing = CAPABILITIES.iter().filter(|&&(_, bit)| {
+            !self.has(bit) && (bit == CAP_NET_ADMIN || !self.has(CAP_SYS_ADMIN))
+        });
+        missing.map(|(name, _)| *name).collect()
+    }
+}
+
+pub(super) fn features(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    vec![
+        capabilities(process),
+        kernel_types(btf),
+        jit(),
+        unprivileged(),
+        memory_accounting(process),
+        lockdown(),
+        security_module_list(),
+        ftrace(),
+        mounted("bpffs", "bpf", "/sys/fs/bpf", &mounts),
+        mounted("tracefs", "tracefs", "/sys/kernel/tracing", &mounts),
+        mounted("securityfs", "securityfs", "/sys/kernel/security", &mounts),
+        mounted("cgroup2", "cgroup2", "/sys/fs/cgroup", &mounts),
+    ]
+}
+
+fn capabilities(process: &Process) -> Feature {
+    let missing = process.missing_capabilities();
+    if missing.is_empty() {
+        return Feature::available("capabilities");
+    }
+    let why = format!("this process lacks {}: run as root or grant them", missing.join(", "));
+    Feature::new("capabilities", State::Unavailable, why)
+}
+
+fn kernel_types(btf: Option<&KernelBtf>) -> Feature {
+    let path = "/sys/kernel/btf/vmlinux";
+    match btf {
+        Some(_) if Path::new(path).exists() => Feature::available("btf"),
+        Some(_) => Feature::new("btf", State::Available, "from a file, not from the kernel itself"),
+        None => Feature::new(
+            "btf",
+            State::Unavailable,
+            format!("{path} cannot be read: the kernel is built without CONFIG_DEBUG_INFO_BTF, or sysfs is not mounted"),
+        ),
+    }
+}
+
+fn jit() -> Feature {
+    let jited = load_program(ProgramType::SOCKET_FILTER, &super::load::RETURN_0)
+        .and_then(|program| is_jited(&program));
+    match jited {
+        Ok(true) => Feature::available("jit"),
+        Ok(false) => Feature::new(
+            "jit",
+            State::Unavailable,
+            "programs are interpreted, many times slower: sysctl net.core.bpf_jit_enable=1",
+        ),
+        Err(e) => Feature::new("jit", State::Unknown, format!("no program could be loaded: {e}")),
+    }
+}
+
+fn switch(path: &str) -> io::Result<i64> {
+    let text = fs::read_to_string(path)?;
+    text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a number"))
+}
+
+fn unprivileged() -> Feature {
+    let (name, path) = ("unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled");
+    match switch(path) {
+        Ok(0) => Feature::new(
+            name,
+            State::Unavailable,
+            "any user may load programs: sysctl kernel.unprivileged_bpf_disabled=1",
+        ),
+        Ok(1) => Feature::new(name, State::Available, "until the next boot"),
+        Ok(_) => Feature::new(name, State::Available, "root may switch it off"),
+        Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}")),
+    }
+}
+
+/// Accounting by cgroup came with Linux 5.11, as did this helper; libbpf judges by it, too.
+fn memory_accounting(process: &Process) -> Feature {
+    let name = "memcg_accounting";
+    let helper = Helper::KTIME_GET_COARSE_NS;
+    let tried = helpers::one(ProgramType::SOCKET_FILTER, helper, None, process);
+    match tried.state {
+        State::Available => Feature::available(name),
+        State::Unavailable => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+            let limit = limit.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
+            let why = format!(
+                "maps and programs count against RLIMIT_MEMLOCK (before Linux 5.11), which is {limit}: raise it for large policies"
+            );
+            Feature::new(name, State::Unavailable, why)
+        }
+        state => Feature { name: name.into(), state, reason: tried.reason },
+    }
+}
+
+fn lockdown() -> Feature {
+    let (name, path) = ("lockdown_off", "/sys/kernel/security/lockdown");
+    match fs::read_to_string(path) {
+        Ok(text) => match text.split(['[', ']']).nth(1) {
+            Some("none") => Feature::available(name),
+            Some("integrity") => Feature::new(
+                name,
+                State::Available,
+                "the kernel is locked down for integrity, which Ironclad does not mind",
+            ),
+            Some(level) => Feature::new(
+                name,
+                State::Unavailable,
+                format!("the kernel is locked down ({level}): programs may not read its memory"),
+            ),
+            None => Feature::new(name, State::Unknown, format!("{path} reads `{}`", text.trim())),
+        },
+        Err(e) if is_securityfs_mounted() && e.kind() == io::ErrorKind::NotFound => {
+            Feature::new(name, State::Available, "the kernel has no lockdown")
+        }
+        Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}; {MOUNT_SECURITYFS}")),
+    }
+}
+
+const LSM_LIST: &str = "/sys/kernel/security/lsm";
+const MOUNT_SECURITYFS: &str =
+    "mount it with: mount -t securityfs securityfs /sys/kernel/security";
+
+fn is_securityfs_mounted() -> bool {
+    Path::new(LSM_LIST).exists()
+}
+
+/// Whether `bpf` is among the security modules that the kernel was started with.
+fn security_module_list() -> Feature {
+    const BPF: u64 = 108;
+    let name = "lsm_list";
+    let missing = |list: &str| {
+        Feature::new(
+            name,
+            State::Unavailable,
+            format!(
+                "`bpf` is not among the active security modules ({list}): add it to lsm= on the kernel's command line"
+            ),
+        )
+    };
+    match fs::read_to_string(LSM_LIST) {
+        Ok(list) if list.trim().split(',').any(|it| it == "bpf") => {
+            Feature::new(name, State::Available, list.trim())
+        }
+        Ok(list) => missing(list.trim()),
+        Err(e) => match security_modules() {
+            Ok(ids) if ids.contains(&BPF) => Feature::available(name),
+            Ok(ids) => missing(&format!("{} others", ids.len())),
+            Err(_) => {
+                Feature::new(name, State::Unknown, format!("{LSM_LIST}: {e}; {MOUNT_SECURITYFS}"))
+            }
+        },
+    }
+}
+
+/// Trampolines patch functions by way of ftrace.
+fn ftrace() -> Feature {
+    let (name, path) = ("ftrace_enabled", "/proc/sys/kernel/ftrace_enabled");
+    match switch(path) {
+        Ok(0) => Feature::new(
+            name,
+            State::Unavailable,
+            "LSM and fentry programs do not run while it is off: sysctl kernel.ftrace_enabled=1",
+        ),
+        Ok(_) => Feature::available(name),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Feature::new(name, State::Unavailable, "the kernel is built without CONFIG_FUNCTION_TRACER")
+        }
+        Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}")),
+    }
+}
+
+fn mounted(name: &str, kind: &str, usual: &str, mounts: &str) -> Feature {
+    let missing =
+        || format!("not mounted: mount -t {kind} {kind} {usual}");
+    if mounts.is_empty() {
+        return Feature::new(name, State::Unknown, "/proc/self/mountinfo cannot be read");
+    }
+    match mount_point(kind, mounts) {
+        Some(path) => Feature::new(name, State::Available, path),
+        None => Feature::new(name, State::Unavailable, missing()),
+    }
+}
+
+/// Where a file system of this kind is mounted, from lines such as
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
+fn mount_point<'a>(kind: &str, mounts: &'a str) -> Option<&'a str> {
+    mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        (right.split(' ').next() == Some(kind)).then(|| left.split(' ').nth(4))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_kind() {
+        let mounts = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw\n\
+                      40 31 0:38 / /sys/fs/cgroup/unified rw shared:7 - cgroup2 cgroup2 rw\n\
+                      41 31 0:39 /a /mnt rw - cgroup cgroup rw,pids\n";
+        assert_eq!(mount_point("cgroup2", mounts), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(mount_point("cgroup", mounts), Some("/mnt"));
+        assert_eq!(mount_point("bpf", mounts), None);
+        assert_eq!(mounted("bpffs", "bpf", "/sys/fs/bpf", mounts).state, State::Unavailable);
+        assert_eq!(mounted("bpffs", "bpf", "/sys/fs/bpf", "").state, State::Unknown);
+    }
+
+    #[test]
+    fn capabilities_that_stand_for_others() {
+        let missing = |set| Process::with_capabilities(set).missing_capabilities();
+        assert_eq!(missing(u64::MAX), [""; 0]);
+        assert_eq!(missing(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
+        assert_eq!(missing(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
+        assert_eq!(missing(1 << 39 | 1 << 12), ["CAP_PERFMON"]);
+    }
+}
