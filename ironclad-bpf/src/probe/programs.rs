@@ -67,9 +67,7 @@ pub(super) fn for_kernel(
         "iter" => (btf.function("bpf_iter_task"), "function bpf_iter_task"),
         "lsm_load" => (btf.function("bpf_lsm_file_open"), "function bpf_lsm_file_open"),
         "lsm_cgroup" => (btf.function("bpf_lsm_socket_bind"), "function bpf_lsm_socket_bind"),
-        "fmod_ret" => {
-            (btf.function("bpf_modify_return_test"), "function bpf_modify_return_test")
-        }
+        "fmod_ret" => (btf.function("bpf_modify_return_test"), "function bpf_modify_return_test"),
         // Exists on every kernel with networking, and is called by nobody but tests.
         _ => (btf.function("bpf_fentry_test1"), "function bpf_fentry_test1"),
     };
@@ -124,7 +122,8 @@ fn freplace() -> Result<(), Refused> {
 
 fn struct_ops(btf: Option<&KernelBtf>, process: &Process) -> Feature {
     let name = "struct_ops";
-    let Some((btf_id, member)) = btf.and_then(|btf| btf.member("tcp_congestion_ops", "init")) else {
+    let Some((btf_id, member)) = btf.and_then(|btf| btf.member("tcp_congestion_ops", "init"))
+    else {
         return no_such_type(name, "struct tcp_congestion_ops");
     };
     let attach_type = AttachType(member);
