@@ -12,8 +12,9 @@
  */
 IC_INLINE bool ic_gateway_is(const struct ic_packet *packet)
 {
-	const struct ic_gateways *set =
-		IC_READ_ONCE(ic_state.gateways_active) & 1 ? &ic_state.gateways[1] : &ic_state.gateways[0];
+	const struct ic_gateways *set = IC_READ_ONCE(ic_state.gateways_active) & 1
+						? &ic_state.gateways[1]
+						: &ic_state.gateways[0];
 	__u32 count, i;
 
 	if (packet->family == IC_TUPLE_V4) {
@@ -32,7 +33,8 @@ IC_INLINE bool ic_gateway_is(const struct ic_packet *packet)
 	for (i = 0; i < IC_GATEWAYS_MAX; i++) {
 		if (i >= count)
 			break;
-		if (set->addr6[i][0] == packet->src.half[0] && set->addr6[i][1] == packet->src.half[1])
+		if (set->addr6[i][0] == packet->src.half[0] &&
+		    set->addr6[i][1] == packet->src.half[1])
 			return true;
 	}
 	return false;

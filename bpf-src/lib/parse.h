@@ -91,7 +91,8 @@ IC_INLINE __u32 ic_parse_eth(struct ic_cursor *cur, struct ic_packet *packet)
 	for (i = 0; i < IC_VLAN_MAX + 1; i++) {
 		struct ic_vlan *vlan = ic_cursor_at(cur);
 
-		if (cur->proto != bpf_htons(IC_ETH_P_8021Q) && cur->proto != bpf_htons(IC_ETH_P_8021AD))
+		if (cur->proto != bpf_htons(IC_ETH_P_8021Q) &&
+		    cur->proto != bpf_htons(IC_ETH_P_8021AD))
 			break;
 		if (i == IC_VLAN_MAX)
 			return IC_REASON_VLAN_DEEP;
@@ -202,7 +203,9 @@ IC_INLINE __u32 ic_parse_ext_one(struct ic_cursor *cur, struct ic_packet *packet
 	/* Every extension header has at least eight bytes. */
 	if ((void *)(ext + 1) > cur->end)
 		return IC_REASON_EXT_SHORT;
-	len = kind == IC_EXT_FIXED ? 8 : kind == IC_EXT_FOURS ? (ext->len + 2) * 4 : (ext->len + 1) * 8;
+	len = kind == IC_EXT_FIXED   ? 8
+	      : kind == IC_EXT_FOURS ? (ext->len + 2) * 4
+				     : (ext->len + 1) * 8;
 	if (len > cur->left)
 		return IC_REASON_EXT_SHORT;
 	cur->left -= len;

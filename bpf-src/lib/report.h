@@ -13,6 +13,9 @@ const volatile __u32 ic_cfg_report_hz = 250;
 const volatile __u64 ic_cfg_generation = 0;
 const volatile __u8 ic_cfg_dry_run = 0;
 
+/* Keeps the event in the object's BTF, where a test compares it with Rust. */
+const struct ic_shield_ev *ic_report_ev;
+
 /* Jiffies of the last wakeup. Two CPUs may both find it old: one wakeup too many. */
 __u64 ic_report_woken;
 
@@ -75,7 +78,7 @@ struct ic_report {
 };
 
 static __noinline void ic_report(struct xdp_md *ctx, const struct ic_packet *packet,
-			 const struct ic_report *report)
+				 const struct ic_report *report)
 {
 	struct ic_shield_ev *ev;
 

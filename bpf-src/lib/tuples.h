@@ -23,7 +23,8 @@ struct {
 /* What the packet looks like to shape number `shape`; NULL where it matches nothing. */
 IC_INLINE struct ic_tuple_val *ic_tuples_probe(const struct ic_packet *packet, __u32 shape)
 {
-	const volatile struct ic_tuple_mask *mask = &ic_cfg_tuples_masks[shape & (IC_MASKS_MAX - 1)];
+	const volatile struct ic_tuple_mask *mask =
+		&ic_cfg_tuples_masks[shape & (IC_MASKS_MAX - 1)];
 	struct ic_tuple_key key;
 	struct ic_tuple_val *val;
 

@@ -121,7 +121,8 @@ IC_INLINE __u32 ic_parse_l3(struct ic_cursor *cur, struct ic_packet *packet)
 	case bpf_htons(IC_ETH_P_IPV6):
 		return ic_parse_ip6(cur, packet);
 	case bpf_htons(IC_ETH_P_ARP):
-		return ic_cursor_at(cur) + IC_ARP_LEN > cur->end ? IC_REASON_ARP_SHORT : IC_REASON_ARP;
+		return ic_cursor_at(cur) + IC_ARP_LEN > cur->end ? IC_REASON_ARP_SHORT
+								 : IC_REASON_ARP;
 	}
 	return IC_REASON_NON_IP;
 }

@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let probe = probe();
-    let interfaces = names.iter().map(|name| probe_interface(name)).collect::<Result<Vec<_>, _>>()?;
+    let interfaces =
+        names.iter().map(|name| probe_interface(name)).collect::<Result<Vec<_>, _>>()?;
     if json {
         let mut value = serde_json::to_value(&probe)?;
         value["interfaces"] = serde_json::to_value(&interfaces)?;

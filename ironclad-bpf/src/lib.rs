@@ -18,6 +18,8 @@
 //! # Ok::<(), ironclad_bpf::BpfError>(())
 //! ```
 
+#[cfg(test)]
+mod abi_tests;
 pub mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;

@@ -28,7 +28,8 @@ fn types_are_those_that_bpftool_finds() {
     };
     let probe = probe();
     let mut compared = 0;
-    for (kind, features) in [("program_type", &probe.program_types), ("map_type", &probe.map_types)] {
+    for (kind, features) in [("program_type", &probe.program_types), ("map_type", &probe.map_types)]
+    {
         for feature in features {
             let Some(&expected) = bpftool.get(&(kind.to_owned(), feature.name.clone())) else {
                 continue;
@@ -46,7 +47,8 @@ fn types_are_those_that_bpftool_finds() {
 
 #[test]
 fn helpers_are_those_that_bpftool_finds() {
-    let Ok(output) = Command::new("bpftool").args(["feature", "probe", "kernel", "full"]).output() else {
+    let Ok(output) = Command::new("bpftool").args(["feature", "probe", "kernel", "full"]).output()
+    else {
         println!("SKIP helpers_are_those_that_bpftool_finds: no bpftool here");
         return;
     };

@@ -17,7 +17,7 @@ fn calls(object: &Object) -> u64 {
 #[test]
 fn lsm_programs_run() {
     assert!(probe().hook("lsm").unwrap().is_available());
-    let mut object = open_object("lsm", object("lsm")).unwrap().load().unwrap();
+    let object = open_object("lsm", object("lsm")).unwrap().load().unwrap();
     let before = calls(&object);
     let link = object.progs_mut().next().unwrap().attach().unwrap();
     std::fs::read("/proc/self/stat").unwrap();
@@ -28,7 +28,7 @@ fn lsm_programs_run() {
 #[test]
 fn entry_programs_run() {
     assert!(probe().hook("fentry").unwrap().is_available());
-    let mut object = open_object("fentry", object("fentry")).unwrap().load().unwrap();
+    let object = open_object("fentry", object("fentry")).unwrap().load().unwrap();
     let link = object.progs_mut().next().unwrap().attach().unwrap();
     let program = object.progs_mut().next().unwrap();
     // A test run of a tracing program calls the kernel's functions that are there for it.

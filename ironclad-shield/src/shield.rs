@@ -122,10 +122,15 @@ impl Shield {
             None => None,
         };
         let was_adopted = adopted.is_some();
-        let (shared, links) = match adopted {
+        let (mut shared, links) = match adopted {
             Some(found) => found,
-            None => (Shared::load(config.shared)?, Vec::new()),
+            None => {
+                let loaded = Shared::load(config.shared);
+                (refused(&*config.audit, &config.instance, "ic_xdp", loaded)?, Vec::new())
+            }
         };
+        // The links go on with the old dispatcher until each has the new one.
+        let upgraded = was_adopted && shared.upgrade_dispatcher(directory.as_ref(), &links)?;
         let this = Self {
             instance: config.instance,
             audit: config.audit,
@@ -139,6 +144,9 @@ impl Shield {
             shared,
             directory,
         };
+        if upgraded {
+            this.record_upgrade()?;
+        }
         if was_adopted {
             this.adopt_policies(policy)?;
         } else {
@@ -168,6 +176,18 @@ impl Shield {
     fn record(&self, action: AuditAction) -> Result<(), ShieldError> {
         tracing::info!(instance = self.instance, "{action}");
         Ok(self.audit.record(&self.instance, &action)?)
+    }
+
+    fn record_upgrade(&self) -> Result<(), ShieldError> {
+        let names: Vec<String> =
+            self.lock().links.iter().map(|link| link.interface().name.clone()).collect();
+        names.into_iter().try_for_each(|interface| {
+            self.record(AuditAction::Replace {
+                program: self.dispatcher().info().name.clone(),
+                hook: "xdp".to_owned(),
+                interface,
+            })
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -284,7 +304,8 @@ impl Shield {
             .collect();
         control.slots.assign(&self.shared, &wanted, &in_use)?;
         let number = control.next_generation;
-        let (program, generation) = image::load(&self.shared, policy, &control.slots, number)?;
+        let loaded = image::load(&self.shared, policy, &control.slots, number);
+        let (program, generation) = refused(&*self.audit, &self.instance, "ic_policy", loaded)?;
         let info = program.program().info();
         self.record(AuditAction::Load {
             program: info.name.clone(),
@@ -626,6 +647,24 @@ impl Shield {
         }
         Ok(())
     }
+}
+
+/// Leaves a record of a program that was not loaded.
+fn refused<T, E: Into<ShieldError>>(
+    audit: &dyn AuditSink,
+    instance: &str,
+    program: &str,
+    loaded: Result<T, E>,
+) -> Result<T, ShieldError> {
+    loaded.map_err(|error| {
+        let error = error.into();
+        let action = AuditAction::Refuse { program: program.to_owned(), reason: error.to_string() };
+        // The first error is the one to tell; a sink that fails too is told beside it.
+        if let Err(failed) = audit.record(instance, &action) {
+            tracing::error!(%failed, "{action}");
+        }
+        error
+    })
 }
 
 impl Control {

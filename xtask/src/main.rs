@@ -9,6 +9,7 @@ mod command;
 mod demo;
 mod elf;
 mod failure;
+mod figures;
 mod kernel_image;
 mod kernels;
 mod setup;
@@ -67,6 +68,11 @@ enum Task {
     },
     /// Run the whole firewall in a lab of network namespaces; arguments go to the example.
     Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure and print the figures: `--json`, `--only PREFIX`, `--runs N`.
+    Figures {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -135,6 +141,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             return Ok(code(!report.has_failures()));
         }
         Task::Demo { arguments } => return demo::run(&arguments),
+        Task::Figures { arguments } => return figures::run(&arguments),
         Task::Fmt => {
             setup::ensure(Purpose::Build)?;
             check::format()?;

@@ -115,7 +115,7 @@ impl Reader<'_> {
         let lines = |name: &str| LineTable::read(btf, btf_ext, name).unwrap_or_default();
         for (index, section) in self.sections.enumerate() {
             let is_code = section.sh_type(LE) == SHT_PROGBITS
-                && section.sh_flags(LE).0 & u64::from(SHF_EXECINSTR.0) != 0
+                && section.sh_flags(LE).0 & SHF_EXECINSTR.0 != 0
                 && section.sh_size(LE) > 0;
             if !is_code {
                 continue;

@@ -52,6 +52,5 @@ pub use error::AuditError;
 pub use forbidden::{FORBIDDEN_HELPERS, FORBIDDEN_KFUNCS};
 pub use object::{audit_object, inspect_object};
 pub use offence::{Offence, SourceLine, Violation};
-pub(crate) use prepared::audit_as_is;
 pub use prepared::{audit_prepared, open_object};
 pub use report::{ObjectReport, ProgramReport, Refusal};

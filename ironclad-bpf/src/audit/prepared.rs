@@ -68,7 +68,7 @@ pub fn audit_prepared(
 }
 
 /// As [`audit_prepared`], for an object that has been prepared.
-pub(crate) fn audit_as_is(
+fn audit_as_is(
     object: &OpenObject,
     allowlist: &Allowlist,
 ) -> Result<Vec<ProgramReport>, AuditError> {

@@ -54,11 +54,7 @@ impl Feature {
         Self { name: name.into(), state: State::Available, reason: None }
     }
 
-    pub(super) fn new(
-        name: impl Into<String>,
-        state: State,
-        reason: impl Into<String>,
-    ) -> Self {
+    pub(super) fn new(name: impl Into<String>, state: State, reason: impl Into<String>) -> Self {
         Self { name: name.into(), state, reason: Some(reason.into()) }
     }
 

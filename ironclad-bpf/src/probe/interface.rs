@@ -60,8 +60,11 @@ pub fn probe_interface(name: &str) -> Result<InterfaceProbe, BpfError> {
         e => failed("looking an interface up")(e.into()),
     })?;
     let query = sys::xdp_query(index).map_err(failed("asking for an interface's XDP"))?;
-    let programs =
-        [("native", query.drv_prog_id), ("generic", query.skb_prog_id), ("offload", query.hw_prog_id)];
+    let programs = [
+        ("native", query.drv_prog_id),
+        ("generic", query.skb_prog_id),
+        ("offload", query.hw_prog_id),
+    ];
     let is_told = netdev::is_known();
     let mut features: Vec<_> = ABILITIES
         .into_iter()
@@ -77,7 +80,9 @@ pub fn probe_interface(name: &str) -> Result<InterfaceProbe, BpfError> {
                 State::Unknown,
                 "this kernel does not tell (since Linux 6.3): only attaching shows",
             ),
-            Err(e) => Feature::new(ability, State::Unknown, format!("asking the kernel failed: {e}")),
+            Err(e) => {
+                Feature::new(ability, State::Unknown, format!("asking the kernel failed: {e}"))
+            }
         })
         .collect();
     features.insert(

@@ -115,7 +115,8 @@ pub fn probe_helper(program_type: ProgramType, helper: Helper) -> Feature {
 
 /// LSM programs need more than to be loaded: their module has to be active, and what enters them on.
 fn lsm(hooks: &[Feature], system: &[Feature]) -> Option<Feature> {
-    let needed = [find(hooks, "lsm_load"), find(system, "lsm_list"), find(system, "ftrace_enabled")];
+    let needed =
+        [find(hooks, "lsm_load"), find(system, "lsm_list"), find(system, "ftrace_enabled")];
     let worst = needed.iter().flatten().find(|feature| !feature.is_available());
     let deciding = worst.or(needed[0].as_ref())?;
     Some(Feature { name: "lsm".into(), ..(*deciding).clone() })

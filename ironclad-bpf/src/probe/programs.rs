@@ -123,7 +123,8 @@ fn freplace() -> Result<(), Refused> {
 
 fn struct_ops(btf: Option<&KernelBtf>, process: &Process) -> Feature {
     let name = "struct_ops";
-    let Some((btf_id, member)) = btf.and_then(|btf| btf.member("tcp_congestion_ops", "init")) else {
+    let Some((btf_id, member)) = btf.and_then(|btf| btf.member("tcp_congestion_ops", "init"))
+    else {
         return no_such_type(name, "struct tcp_congestion_ops");
     };
     let attach_type = AttachType(member);

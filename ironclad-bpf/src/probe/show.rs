@@ -17,8 +17,10 @@ impl fmt::Display for Probe {
         ] {
             table(f, title, features)?;
         }
-        let features = [&self.system, &self.hooks, &self.program_types, &self.map_types, &self.helpers];
-        let count = |state| features.iter().flat_map(|it| it.iter()).filter(|it| it.state == state).count();
+        let features =
+            [&self.system, &self.hooks, &self.program_types, &self.map_types, &self.helpers];
+        let count =
+            |state| features.iter().flat_map(|it| it.iter()).filter(|it| it.state == state).count();
         write!(
             f,
             "\n{} available, {} unavailable, {} refused, {} unknown",

@@ -83,7 +83,9 @@ fn kernel_types(btf: Option<&KernelBtf>) -> Feature {
         None => Feature::new(
             "btf",
             State::Unavailable,
-            format!("{path} cannot be read: the kernel is built without CONFIG_DEBUG_INFO_BTF, or sysfs is not mounted"),
+            format!(
+                "{path} cannot be read: the kernel is built without CONFIG_DEBUG_INFO_BTF, or sysfs is not mounted"
+            ),
         ),
     }
 }
@@ -167,8 +169,7 @@ fn lockdown() -> Feature {
 }
 
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
-const MOUNT_SECURITYFS: &str =
-    "mount it with: mount -t securityfs securityfs /sys/kernel/security";
+const MOUNT_SECURITYFS: &str = "mount it with: mount -t securityfs securityfs /sys/kernel/security";
 
 fn is_securityfs_mounted() -> bool {
     Path::new(LSM_LIST).exists()
@@ -212,16 +213,17 @@ fn ftrace() -> Feature {
             "LSM and fentry programs do not run while it is off: sysctl kernel.ftrace_enabled=1",
         ),
         Ok(_) => Feature::available(name),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Feature::new(name, State::Unavailable, "the kernel is built without CONFIG_FUNCTION_TRACER")
-        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Feature::new(
+            name,
+            State::Unavailable,
+            "the kernel is built without CONFIG_FUNCTION_TRACER",
+        ),
         Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}")),
     }
 }
 
 fn mounted(name: &str, kind: &str, usual: &str, mounts: &str) -> Feature {
-    let missing =
-        || format!("not mounted: mount -t {kind} {kind} {usual}");
+    let missing = || format!("not mounted: mount -t {kind} {kind} {usual}");
     if mounts.is_empty() {
         return Feature::new(name, State::Unknown, "/proc/self/mountinfo cannot be read");
     }

@@ -285,7 +285,7 @@ impl Shared {
             link.replace(&fresh)?;
         }
         if let Some(directory) = directory {
-            // bpffs cannot rename over a pin of another kind of object, but over a program it can.
+            // A rename over the old pin leaves no moment without one.
             let (path, staged) =
                 (directory.path().join("ic_xdp"), directory.path().join("ic_xdp_new"));
             let failed = |step| {

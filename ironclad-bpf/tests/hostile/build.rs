@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", dir.display());
     println!("cargo::rerun-if-env-changed=CLANG");
     let clang = clang()?;
-    let mut sources: Vec<_> = fs::read_dir(&dir)?.map(|it| Ok(it?.path())).collect::<Result<_, Box<dyn Error>>>()?;
+    let mut sources: Vec<_> =
+        fs::read_dir(&dir)?.map(|it| Ok(it?.path())).collect::<Result<_, Box<dyn Error>>>()?;
     sources.sort();
     let mut code = String::from(
         "/// All objects, by the names of their sources.\npub const OBJECTS: &[(&str, &[u8])] = &[\n",
@@ -51,5 +52,7 @@ fn clang() -> Result<String, Box<dyn Error>> {
         .chain(names)
         .chain(["clang".to_owned()])
         .find(|name| Command::new(name).arg("--version").output().is_ok())
-        .ok_or_else(|| "no clang: install it (Debian: apt-get install clang-19) or set CLANG".into())
+        .ok_or_else(|| {
+            "no clang: install it (Debian: apt-get install clang-19) or set CLANG".into()
+        })
 }

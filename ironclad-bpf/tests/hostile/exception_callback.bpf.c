@@ -11,8 +11,7 @@ NOINLINE int after(u64 cookie)
 }
 
 SEC("tc")
-__attribute__((btf_decl_tag("exception_callback:after")))
-int evil(void *ctx)
+__attribute__((btf_decl_tag("exception_callback:after"))) int evil(void *ctx)
 {
 	if (!ctx)
 		bpf_throw(9);

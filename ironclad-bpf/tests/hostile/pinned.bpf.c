@@ -7,7 +7,7 @@ struct {
 	u32 *key;
 	u64 *value;
 	ENTRIES(16);
-	int(*pinning)[1];
+	int (*pinning)[1];
 } ic_hostile_pin SEC(".maps");
 
 static void *(*const map_lookup_elem)(void *, const void *) = (void *)1;

@@ -5,7 +5,10 @@ SEC("xdp")
 int evil(void *ctx)
 {
 	(void)ctx;
-	asm volatile(".byte 0x18, 0x51, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0" : : : "r0", "r1", "r2", "r3", "r4", "r5");
+	asm volatile(".byte 0x18, 0x51, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"
+		     :
+		     :
+		     : "r0", "r1", "r2", "r3", "r4", "r5");
 	return 2;
 }
 

@@ -49,9 +49,11 @@ enum ic_reason {
 	IC_REASON_EXT_SHORT = 16,  /* an IPv6 extension header is cut off */
 	IC_REASON_EXT_DEEP = 17,   /* more than IC_EXT_MAX extension headers */
 	IC_REASON_EXT_ORDER = 18,  /* a hop-by-hop header that is not the first */
-	IC_REASON_FRAGMENT = 19,   /* a fragment that no sender makes: beyond 65,535 bytes, or empty */
+	IC_REASON_FRAGMENT =
+		19,   /* a fragment that no sender makes: beyond 65,535 bytes, or empty */
 	IC_REASON_L4_SHORT = 20,   /* the transport header is cut off, also in a first fragment */
-	IC_REASON_L4_HEADER = 21,  /* the transport header contradicts itself or the packet's length */
+	IC_REASON_L4_HEADER =
+		21,  /* the transport header contradicts itself or the packet's length */
 	IC_REASON_ARP_SHORT = 22,  /* an ARP packet is cut off */
 	IC_REASON_MAX = 23,
 	/* Counters: that of a reason and a verdict is number 2 * reason + verdict. */

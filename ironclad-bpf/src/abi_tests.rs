@@ -1,0 +1,71 @@
+//! What C and Rust say of the same structs: sizes, fields and offsets in the object's BTF against
+//! `ironclad_core::abi`.
+
+use std::mem::MaybeUninit;
+
+use ironclad_core::abi;
+use libbpf_rs::AsRawLibbpf;
+use libbpf_rs::btf::types::{MemberAttr, Struct};
+use libbpf_rs::btf::{Btf, HasSize};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+
+use crate::skel::xdp_policy::XdpPolicySkelBuilder;
+
+type Fields<'a> = &'a [(&'a str, usize)];
+
+fn compare(btf: &Btf<'_>, name: &str, size: usize, fields: Fields<'_>) {
+    let found = btf.type_by_name::<Struct<'_>>(name).unwrap_or_else(|| panic!("no {name} in BTF"));
+    assert_eq!(found.size(), size, "size of {name}");
+    let in_c: Vec<(String, usize)> = found
+        .iter()
+        .map(|member| {
+            let field = member.name.map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            let MemberAttr::Normal { offset } = member.attr else { panic!("bitfield in {name}") };
+            (field, offset as usize / 8)
+        })
+        .collect();
+    let in_rust: Vec<(String, usize)> =
+        fields.iter().map(|(field, offset)| ((*field).to_owned(), *offset)).collect();
+    assert_eq!(in_c, in_rust, "fields of {name}");
+}
+
+macro_rules! structs {
+    ($btf:expr; $($c:ident = $rust:ident { $($field:ident $(as $other:ident)?),* })*) => {
+        $(compare($btf, stringify!($c), size_of::<abi::$rust>(), &[
+            $((structs!(@name $field $($other)?), std::mem::offset_of!(abi::$rust, $field))),*
+        ]);)*
+    };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $other:ident) => { stringify!($other) };
+}
+
+#[test]
+fn rust_and_c_agree() {
+    let mut storage = MaybeUninit::uninit();
+    let open = XdpPolicySkelBuilder::default().open(&mut storage).unwrap();
+    // SAFETY: the object stays open for as long as `open`.
+    let object = unsafe { open.open_object().as_libbpf_object().as_ref() };
+    let btf = Btf::from_bpf_object(object).unwrap().unwrap();
+    structs! { &btf;
+        ic_ev_hdr = EventHeader { kind, len, cpu, time_ns }
+        ic_shield_ev = ShieldEvent {
+            hdr, generation, ifindex, rule, entry, packet_len, src, dst, sport, dport, vlan, family,
+            proto, verdict, reason, flags, _pad
+        }
+        ic_flat_runs = FlatRuns { refs as ref, starts }
+        ic_flat_wide = FlatWide { refs as ref, starts }
+        ic_flat_bitmap = FlatBitmap { starts, rank, base, _pad }
+        ic_flat_skip = FlatSkip { key, mask, hit, miss, low, depth }
+        ic_stats = Stats { packets, bytes, dry_packets, dry_bytes }
+        ic_entry = Entry { packets, rule, log_rule, action, log, _pad }
+        ic_tuple_key = TupleKey { src, dst, dport, proto, kind, shape }
+        ic_tuple_val = TupleVal { packets, rule, log_rule, action, log, _pad }
+        ic_tuple_mask = TupleMask { src, dst, dport, proto, kind, _pad }
+        ic_lpm4_key = Lpm4Key { prefixlen, addr }
+        ic_lpm6_key = Lpm6Key { prefixlen, addr }
+        ic_gateways = Gateways { count4, count6, addr4, addr6 }
+        ic_generation = Generation { number, policy, cells, entries, tuples, _pad }
+        ic_state = State { magic, abi, selector, gateways_active, _pad, gateways, generation }
+        ic_report_budget = Sample { window, sent, lock }
+    }
+}
