@@ -39,7 +39,8 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
             "--allow" => {
                 let (program_type, name) = pair(&value()?)?;
                 let name = name.strip_prefix("bpf_").unwrap_or(&name);
-                let helper = Helper::from_name(name).ok_or(format!("no helper is called {name}"))?;
+                let helper =
+                    Helper::from_name(name).ok_or(format!("no helper is called {name}"))?;
                 list.allow(program_type, [helper])?
             }
             "--allow-type" => list.allow_type(program_type(&value()?)?),
@@ -66,7 +67,8 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
 }
 
 fn pair(value: &str) -> Result<(ProgramType, String), String> {
-    let (kind, name) = value.split_once('/').ok_or(format!("{value} is not of the form TYPE/NAME"))?;
+    let (kind, name) =
+        value.split_once('/').ok_or(format!("{value} is not of the form TYPE/NAME"))?;
     Ok((program_type(kind)?, name.to_owned()))
 }
 

@@ -19,8 +19,9 @@ pub(crate) fn to_tracing() {
                 PrintLevel::Warn => tracing::debug!(target: "libbpf", "{message}"),
                 _ => tracing::trace!(target: "libbpf", "{message}"),
             }
-            CAPTURED.with_borrow_mut(|captured| {
-                if let Some(text) = captured {
+            // The caller is C: a thread that is ending must not panic here.
+            let _ = CAPTURED.try_with(|captured| {
+                if let Some(text) = captured.borrow_mut().as_mut() {
                     text.push_str(message);
                     text.push('\n');
                 }

@@ -279,3 +279,94 @@ fn shown(symbols: &BTreeSet<String>) -> String {
     }
     symbols.iter().map(String::as_str).collect::<Vec<_>>().join("/")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uapi::AttachType;
+
+    fn audited(helpers: &[(Helper, usize)]) -> ProgramReport {
+        let (name, section) = ("p".to_owned(), "xdp".to_owned());
+        let mut report = ProgramReport::new(name, section, ProgramType::XDP, AttachType::XDP);
+        report.helpers = helpers.iter().copied().collect();
+        report
+    }
+
+    fn tally(
+        tail_calls: usize,
+        called: &[&str],
+        kfuncs: &[&str],
+        audited: &ProgramReport,
+    ) -> Result<Calls, String> {
+        let sets = |names: &[&str]| -> Vec<BTreeSet<String>> {
+            let set = |name: &&str| name.split_terminator('/').map(str::to_owned).collect();
+            names.iter().map(set).collect()
+        };
+        super::tally(tail_calls, sets(called).iter(), sets(kfuncs).iter(), audited)
+    }
+
+    #[test]
+    fn each_call_in_the_kernel_is_an_audited_one() {
+        let report = audited(&[(Helper::MAP_LOOKUP_ELEM, 2), (Helper::TAIL_CALL, 1)]);
+        let calls = tally(1, &["__htab_map_lookup_elem", "array_map_lookup_elem"], &[], &report);
+        let (vanished, unattributed) = (BTreeMap::new(), BTreeMap::new());
+        assert_eq!(calls, Ok(Calls::Audited { calls: 3, vanished, unattributed }));
+
+        let Ok(Calls::Audited { calls, vanished, .. }) = tally(0, &[], &[], &report) else {
+            panic!("not comparable");
+        };
+        assert_eq!((calls, vanished[&Helper::MAP_LOOKUP_ELEM]), (0, 2));
+    }
+
+    #[test]
+    fn a_call_that_was_not_audited_is_named() {
+        let report = audited(&[(Helper::MAP_LOOKUP_ELEM, 1)]);
+        for (called, tail_calls) in [
+            (&["bpf_probe_write_user"][..], 0),
+            (&["trie_lookup_elem", "trie_lookup_elem"], 0),
+            (&["bpf_send_signal/some_alias"], 0),
+            (&[], 1),
+        ] {
+            let why = tally(tail_calls, called, &[], &report).unwrap_err();
+            assert!(why.contains("audited"), "{why}");
+            let last = called.last().unwrap_or(&"tail call");
+            assert!(why.contains(last), "{why}");
+        }
+        assert!(tally(0, &[], &["crash_kexec"], &report).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_adds_is_told() {
+        let report = audited(&[]);
+        let calls =
+            tally(0, &["bpf_skb_pull_data", "", "schedule"], &["bpf_obj_new_impl"], &report);
+        let Ok(Calls::Audited { calls: 4, unattributed, .. }) = calls else { panic!("{calls:?}") };
+        let names: Vec<_> = unattributed.keys().map(String::as_str).collect();
+        let expected =
+            ["an address without a name", "bpf_obj_new_impl", "bpf_skb_pull_data", "schedule"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn hidden_calls_are_not_comparable() {
+        let call = Insn { code: 0x85, dst: 0, src: 0, off: 0, imm: 0 };
+        for xlated in [&[][..], &[call]] {
+            let calls = compare_calls(xlated, &audited(&[])).unwrap();
+            assert!(matches!(calls, Calls::NotComparable { .. }));
+        }
+    }
+
+    #[test]
+    fn digests_leave_map_descriptors_out() {
+        let load = |fd, value| {
+            [
+                Insn { code: 0x18, dst: 1, src: 1, off: 0, imm: fd },
+                Insn { code: 0, dst: 0, src: 0, off: 0, imm: value },
+            ]
+        };
+        assert_eq!(digests(&load(3, 0)), digests(&load(77, 9)));
+        let number = |imm| Insn { src: 0, imm, ..load(0, 0)[0] };
+        assert_ne!(digests(&[number(3), load(0, 0)[1]]), digests(&[number(4), load(0, 0)[1]]));
+        assert_ne!(digests(&load(3, 0)), digests(&[number(0), load(0, 0)[1]]));
+    }
+}

@@ -1,54 +1,29 @@
 //! From an address that a loaded program calls to the helper that lives there.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::fs;
 use std::sync::{Mutex, PoisonError};
 
 use crate::uapi::Helper;
 
 const KALLSYMS: &str = "/proc/kallsyms";
 /// The symbol that calls of helpers are relative to.
-const BASE: &str = "__bpf_call_base";
+const BASE: &[u8] = b"__bpf_call_base";
 
-/// Addresses of the kernel's own code do not change while it runs: what was found is kept.
-static KNOWN: Mutex<Known> = Mutex::new(Known { base: None, names: BTreeMap::new() });
+/// The names of each offset that was asked for. The kernel's own code does not move while it runs.
+static KNOWN: Mutex<BTreeMap<i32, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
 
-struct Known {
-    base: Option<u64>,
-    /// All names of an address, none where it has none.
-    names: BTreeMap<u64, BTreeSet<String>>,
-}
-
-/// The names of what is called at each offset from the kernel's call base.
+/// The names of what is called at each offset from the kernel's call base. Reads the kernel's list of
+/// symbols, which takes tens of milliseconds, unless all of them are known from before.
 ///
 /// The error says why the kernel does not tell.
 pub(super) fn names(offsets: &BTreeSet<i32>) -> Result<BTreeMap<i32, BTreeSet<String>>, String> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let base = match known.base {
-        Some(base) => base,
-        None => {
-            let base = read(|_, name| name == BASE)?
-                .into_iter()
-                .find(|&(address, _)| address != 0)
-                .ok_or_else(|| hidden("has no address of __bpf_call_base"))?
-                .0;
-            *known.base.insert(base)
-        }
-    };
-    let address = |offset: i32| base.wrapping_add_signed(i64::from(offset));
-    let missing: BTreeSet<u64> = offsets
-        .iter()
-        .map(|&offset| address(offset))
-        .filter(|address| !known.names.contains_key(address))
-        .collect();
-    if !missing.is_empty() {
-        known.names.extend(missing.iter().map(|&address| (address, BTreeSet::new())));
-        for (address, name) in read(|address, _| missing.contains(&address))? {
-            known.names.entry(address).or_default().insert(name);
-        }
+    if !offsets.iter().all(|offset| known.contains_key(offset)) {
+        let symbols = fs::read(KALLSYMS).map_err(|e| hidden(&format!("cannot be read: {e}")))?;
+        known.extend(find(offsets, &symbols)?);
     }
-    let of = |offset| known.names.get(&address(offset)).cloned().unwrap_or_default();
-    Ok(offsets.iter().map(|&offset| (offset, of(offset))).collect())
+    let of = |offset| known.get(offset).cloned().unwrap_or_default();
+    Ok(offsets.iter().map(|offset| (*offset, of(offset))).collect())
 }
 
 fn hidden(what: &str) -> String {
@@ -57,25 +32,33 @@ fn hidden(what: &str) -> String {
     )
 }
 
-/// The symbols that `wants` picks.
-fn read(wants: impl Fn(u64, &str) -> bool) -> Result<Vec<(u64, String)>, String> {
-    let failed = |e: io::Error| hidden(&format!("cannot be read: {e}"));
-    let mut lines = BufReader::with_capacity(1 << 16, File::open(KALLSYMS).map_err(failed)?);
-    let mut found = Vec::new();
-    let mut line = String::new();
-    while lines.read_line(&mut line).map_err(failed)? > 0 {
-        // `ffffffff81000000 T _text` and, of modules, `\t[module]`.
-        let mut words = line.split_ascii_whitespace();
-        if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) {
-            if let Ok(address) = u64::from_str_radix(address, 16) {
-                if wants(address, name) {
-                    found.push((address, name.to_owned()));
-                }
-            }
+/// All names of each offset, none where it has none.
+fn find(
+    offsets: &BTreeSet<i32>,
+    symbols: &[u8],
+) -> Result<BTreeMap<i32, BTreeSet<String>>, String> {
+    let base = lines(symbols)
+        .find(|(address, name)| *name == BASE && *address != 0)
+        .ok_or_else(|| hidden("has no address of __bpf_call_base"))?
+        .0;
+    let mut found: BTreeMap<_, _> =
+        offsets.iter().map(|&offset| (offset, BTreeSet::new())).collect();
+    for (address, name) in lines(symbols) {
+        let offset = i32::try_from(address.wrapping_sub(base) as i64);
+        if let Some(names) = offset.ok().and_then(|offset| found.get_mut(&offset)) {
+            names.insert(String::from_utf8_lossy(name).into_owned());
         }
-        line.clear();
     }
     Ok(found)
+}
+
+/// Addresses and names, from lines such as `ffffffff81000000 T _text` with, of modules, `\t[module]`.
+fn lines(symbols: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    symbols.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut words = line.split(|byte| byte.is_ascii_whitespace());
+        let address = std::str::from_utf8(words.next()?).ok()?;
+        Some((u64::from_str_radix(address, 16).ok()?, words.nth(1)?))
+    })
 }
 
 /// The helpers that a kernel function may be the body of: by its name, as no table of the kernel's is
@@ -143,6 +126,23 @@ const MAP_OPERATIONS: &[(&str, Helper)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn offsets_have_the_names_at_their_addresses() {
+        let symbols = b"ffffffff81000000 T _text\nffffffff814ca810 T __bpf_call_base\n\
+                        ffffffff814ca900 t one\nffffffff814ca900 T alias\n\
+                        ffffffff81000010 t before\nffffffffc0000000 t far\t[module]\nbroken\n";
+        let before = 0x8100_0010u32.wrapping_sub(0x814c_a810) as i32;
+        let far = 0xc000_0000u32.wrapping_sub(0x814c_a810) as i32;
+        let found = find(&BTreeSet::from([0xf0, before, far, 5]), symbols).unwrap();
+        let names = |offset| found[&offset].iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(names(0xf0), ["alias", "one"]);
+        assert_eq!((names(before), names(far)), (vec!["before"], vec!["far"]));
+        assert!(names(5).is_empty());
+
+        let hidden = b"0000000000000000 T _text\n0000000000000000 T __bpf_call_base\n";
+        assert!(find(&BTreeSet::from([1]), hidden).unwrap_err().contains("CAP_SYSLOG"));
+    }
 
     #[test]
     fn bodies_have_their_helpers() {

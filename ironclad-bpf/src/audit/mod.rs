@@ -32,6 +32,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! What the audit does not judge: what a program does with its own maps; which function of the kernel
+//! a tracing or LSM program is for (its type and place of attachment are judged); in a prepared
+//! object, addresses of kernel symbols without a type, which are mere numbers there (in the file they
+//! are names, and refused unless allowed). Functions of kernel modules have no names here and are
+//! refused, allowed or not.
 
 mod allowlist;
 mod compare;

@@ -145,7 +145,11 @@ fn is_sleepable(section: &str) -> bool {
 
 impl fmt::Display for ProgramReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {}", self.name, self.program_type, self.attach_type)?;
+        write!(f, "{} ({}", self.name, self.program_type)?;
+        // Most types have but one place, and leave the number zero.
+        if self.attach_type.0 != 0 {
+            write!(f, " for {}", self.attach_type)?;
+        }
         if self.is_sleepable {
             write!(f, ", sleepable")?;
         }

@@ -7,6 +7,7 @@ use ironclad_bpf::audit::{
 };
 use ironclad_bpf::uapi::{Helper, ProgramType};
 use ironclad_hostile::object;
+use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::{Btf, BtfKind, BtfType};
 use libbpf_rs::{AsRawLibbpf, Object, OpenObject};
 use rustix::thread::CapabilitySet;
@@ -30,6 +31,25 @@ fn refusal(name: &str, list: &Allowlist) -> Vec<Violation> {
         Err(AuditError::Refused(refusal)) => refusal.violations,
         other => panic!("{name}: {other:?}"),
     }
+}
+
+/// The table of helpers is the kernel's own.
+#[test]
+fn helpers_have_the_kernels_names() {
+    let btf = Btf::from_vmlinux().unwrap();
+    let ids: Enum<'_> = btf.type_by_name("bpf_func_id").unwrap();
+    let mut known = 0;
+    for member in ids.iter() {
+        let name = member.name.unwrap().to_string_lossy();
+        let Some(name) = name.strip_prefix("BPF_FUNC_") else { continue };
+        let helper = Helper(member.value as u32);
+        match helper.name() {
+            Some(known_as) => assert_eq!(known_as, name),
+            None => println!("{helper} is new: {name}"),
+        }
+        known += 1;
+    }
+    assert!(known > 150, "{known}");
 }
 
 /// Audits, loads and compares.
