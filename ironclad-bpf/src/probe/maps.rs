@@ -68,15 +68,18 @@ fn create(map_type: MapType, kernel_value: u32, btf: Option<&KernelBtf>) -> io::
     let inner = matches!(map_type, MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS)
         .then(|| plain(MapType::HASH).create())
         .transpose()?;
+    // The kernel wants types of storage, and some BTF, whatever is in it, of operations.
     let is_storage = flags == BPF_F_NO_PREALLOC && max_entries == 0;
-    let number = is_storage.then(btf::number).transpose()?;
+    let is_operations = map_type == MapType::STRUCT_OPS;
+    let own_types = (is_storage || is_operations).then(btf::number).transpose()?;
+    let number = u32::from(is_storage);
     MapTrial {
         key_size,
         value_size,
         max_entries,
         flags,
         inner: inner.as_ref().map(AsFd::as_fd),
-        btf: number.as_ref().map(|fd| (fd.as_fd(), 1, 1)),
+        btf: own_types.as_ref().map(|fd| (fd.as_fd(), number, number)),
         kernel_value,
         ..plain(map_type)
     }

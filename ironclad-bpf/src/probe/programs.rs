@@ -67,7 +67,8 @@ pub(super) fn for_kernel(
         "iter" => (btf.function("bpf_iter_task"), "function bpf_iter_task"),
         "lsm_load" => (btf.function("bpf_lsm_file_open"), "function bpf_lsm_file_open"),
         "lsm_cgroup" => (btf.function("bpf_lsm_socket_bind"), "function bpf_lsm_socket_bind"),
-        "fmod_ret" => (btf.function("bpf_modify_return_test"), "function bpf_modify_return_test"),
+        // Functions made for tests need CONFIG_FUNCTION_ERROR_INJECTION, security hooks do not.
+        "fmod_ret" => (btf.function("security_file_open"), "function security_file_open"),
         // Exists on every kernel with networking, and is called by nobody but tests.
         _ => (btf.function("bpf_fentry_test1"), "function bpf_fentry_test1"),
     };

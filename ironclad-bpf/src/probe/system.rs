@@ -131,11 +131,13 @@ fn memory_accounting(process: &Process) -> Feature {
     match tried.state {
         State::Available => Feature::available(name),
         State::Unavailable => {
-            let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-            let limit = limit.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
-            let why = format!(
-                "maps and programs count against RLIMIT_MEMLOCK (before Linux 5.11), which is {limit}: raise it for large policies"
-            );
+            let why = "maps and programs count against RLIMIT_MEMLOCK (before Linux 5.11)";
+            let why = match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
+                None => format!("{why}, which is unlimited for this process"),
+                Some(bytes) => {
+                    format!("{why}, which is {bytes} bytes: raise it (`ulimit -l`, LimitMEMLOCK=)")
+                }
+            };
             Feature::new(name, State::Unavailable, why)
         }
         state => Feature { name: name.into(), state, reason: tried.reason },

@@ -6,8 +6,9 @@ static long (*const probe_write_user)(void *, const void *, u32) = (void *)36;
 SEC(GETPID)
 int evil(void *ctx)
 {
-	(void)ctx;
-	return probe_write_user(ctx, ctx, 8) != 0;
+	u64 buffer = 0;
+
+	return probe_write_user(ctx, &buffer, sizeof(buffer)) != 0;
 }
 
 LICENSE;

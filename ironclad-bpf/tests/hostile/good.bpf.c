@@ -51,7 +51,8 @@ NOINLINE int count(u32 key)
 
 	if (!value)
 		return 0;
-	return __sync_fetch_and_add(value, 1) > limit;
+	__sync_fetch_and_add(value, 1);
+	return *value > limit;
 }
 
 SEC("xdp")
