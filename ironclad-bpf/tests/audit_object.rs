@@ -93,6 +93,7 @@ fn calls_hide_nowhere() {
         ("second_program", "evil", None),
         ("callback", "evil", Some("each")),
         ("exception_callback", "evil", Some("after")),
+        ("exception_callback_shared", "evil", Some("after")),
         ("unused_function", "good", Some("unused")),
     ] {
         let violation = only(name, &generous());
@@ -144,6 +145,44 @@ fn oddities_are_refused() {
         );
     }
     assert!(matches!(only("raw_poison", &generous()).offence, Offence::StrangeRelocation(_)));
+}
+
+/// The object, and where in the file a section's bytes begin.
+fn with_section(name: &str, section: &str) -> (Vec<u8>, usize) {
+    use ::object::{Object, ObjectSection};
+    let file = ::object::File::parse(object(name)).unwrap();
+    let (start, _) = file.section_by_name(section).unwrap().file_range().unwrap();
+    (object(name).to_vec(), start as usize)
+}
+
+#[test]
+fn relocations_that_say_something_else_are_refused() {
+    const ENTRY: usize = 16;
+    let strange = |bytes: &[u8]| match audit_object(bytes, &Allowlist::shield()) {
+        Err(AuditError::Refused(refusal)) => {
+            refusal.violations.iter().any(|it| matches!(it.offence, Offence::StrangeRelocation(_)))
+        }
+        other => panic!("{other:?}"),
+    };
+    // Two of one instruction: which of them counts?
+    let (mut bytes, relocations) = with_section("good", ".relxdp");
+    bytes.copy_within(relocations..relocations + 8, relocations + ENTRY);
+    assert!(strange(&bytes));
+
+    // A call of a helper that a relocation would turn into another call, and a load into another.
+    let (mut bytes, code) = with_section("good", "xdp");
+    let (_, relocations) = with_section("good", ".relxdp");
+    let entries = bytes[relocations..].chunks(ENTRY).take(6);
+    let places: Vec<_> = entries.map(|it| code + usize::from(it[0])).collect();
+    for at in places {
+        let before = bytes[at + 1];
+        bytes[at + 1] = before ^ 0x10;
+        assert!(strange(&bytes), "{at}");
+        bytes[at + 1] = before;
+    }
+    // An instruction that refers to nothing.
+    bytes[relocations] = 0;
+    assert!(strange(&bytes));
 }
 
 #[test]

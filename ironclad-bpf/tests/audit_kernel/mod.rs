@@ -135,9 +135,12 @@ fn exception_callbacks_are_seen() {
         return;
     }
     let list = generous().allow_kfunc(ProgramType::SCHED_CLS, "bpf_throw").unwrap();
-    let violations = refusal("exception_callback", &list);
-    assert_eq!(violations.len(), 1);
-    assert_eq!(violations[0].offence, Offence::ForbiddenHelper(Helper::SEND_SIGNAL));
+    for name in ["exception_callback", "exception_callback_shared"] {
+        let violations = refusal(name, &list);
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].program, "evil");
+        assert_eq!(violations[0].offence, Offence::ForbiddenHelper(Helper::SEND_SIGNAL));
+    }
 }
 
 #[test]
