@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod diff;
 #[cfg(feature = "document")]
 pub mod document;
 mod error;
@@ -32,6 +33,7 @@ mod policy;
 mod tuple;
 
 pub use compile::{CompiledPolicy, Rule, Settings};
+pub use diff::{Meaning, PolicyDiff, PrefixChange};
 pub use error::PolicyError;
 pub use explain::{Cover, Explanation, PacketExplanation};
 pub use flat::FlatTable;

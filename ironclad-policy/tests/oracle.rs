@@ -1,10 +1,11 @@
 //! Both back ends and `explain` against a linear oracle that knows nothing of tries and tables.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ironclad_core::abi;
 use ironclad_core::{Action, Cidr, Family, RuleId};
-use ironclad_policy::{AddressSet, Backend, CompiledPolicy, Policy};
+use ironclad_policy::{AddressSet, Backend, CompiledPolicy, Meaning, Policy};
 use proptest::prelude::*;
 
 /// What a set wants: its rule is its position plus one.
@@ -191,5 +192,30 @@ proptest! {
             cidrs.reverse();
         }
         prop_assert_eq!(compile(&sets, Backend::Flat).id(), compile(&shuffled, Backend::Flat).id());
+    }
+
+    // Applying a diff's changes to the old prefixes gives the new ones.
+    #[test]
+    fn a_diff_leads_from_one_policy_to_the_other(old in sets(), new in sets()) {
+        let (old, new) = (compile(&old, Backend::Flat), compile(&new, Backend::Flat));
+        let prefixes = |policy: &CompiledPolicy| -> BTreeMap<Cidr, Outcome> {
+            (1..=policy.prefixes())
+                .map(|entry| (policy.entry_cidr(entry).unwrap(), meaning(policy, entry as u32)))
+                .collect()
+        };
+        let diff = old.diff(&new);
+        let mut changed = prefixes(&old);
+        for change in &diff.prefixes {
+            let outcome = |meaning: Meaning| (meaning.decided, meaning.logged);
+            let was = match change.after {
+                Some(after) => changed.insert(change.cidr, outcome(after)),
+                None => changed.remove(&change.cidr),
+            };
+            prop_assert_eq!(was, change.before.map(outcome));
+            prop_assert!(change.before != change.after);
+        }
+        prop_assert_eq!(changed, prefixes(&new));
+        prop_assert_eq!(diff.is_empty(), old.id() == new.id());
+        prop_assert!(new.diff(&new).is_empty());
     }
 }
