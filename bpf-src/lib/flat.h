@@ -30,6 +30,18 @@ IC_INLINE __u32 ic_flat_word(__u32 word)
 	return cell ? cell->row.ref[word & 15] : 0;
 }
 
+/* What a root says of the first 21 bits of an address: 0 where no prefix touches them. */
+IC_INLINE __u32 ic_flat_begin(__u32 root, __u32 bits)
+{
+	const union ic_flat_cell *cell = ic_flat_cell(root + (bits >> 8));
+	const struct ic_flat_slot *slot;
+
+	if (!cell)
+		return 0;
+	slot = &cell->slot[bits >> 5 & 7];
+	return slot->touched >> (bits & 31) & 1 ? slot->ref : 0;
+}
+
 /*
  * Seven comparisons at once: each lane is 256 + byte − start, whose bit 8 tells whether the run
  * has begun. The multiplication adds those bits up in the top lane.
@@ -92,7 +104,7 @@ IC_INLINE __u32 ic_flat_lookup4(__u32 addr_be)
 {
 	__u32 addr = bpf_ntohl(addr_be), depth = 2, ref, i;
 
-	ref = ic_flat_word(ic_cfg_flat_root4 * 16 + (addr >> 16));
+	ref = ic_flat_begin(ic_cfg_flat_root4, addr >> 11);
 #pragma unroll
 	for (i = 0; i < 2; i++) {
 		__u32 kind = ref >> IC_FLAT_KIND_SHIFT, index = ref & IC_FLAT_INDEX_MASK;
@@ -128,7 +140,7 @@ IC_INLINE __u32 ic_flat_lookup6(const union ic_addr *src)
 	__u64 high = bpf_be64_to_cpu(src->half[0]), low = bpf_be64_to_cpu(src->half[1]);
 	__u32 depth = 2, ref, i;
 
-	ref = ic_flat_word(ic_cfg_flat_root6 * 16 + (__u32)(high >> 48));
+	ref = ic_flat_begin(ic_cfg_flat_root6, high >> 43);
 	for (i = 0; i < 16; i++) {
 		__u32 kind = ref >> IC_FLAT_KIND_SHIFT, index = ref & IC_FLAT_INDEX_MASK;
 		__u64 half = depth & 8 ? low : high;

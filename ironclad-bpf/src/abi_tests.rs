@@ -52,6 +52,7 @@ fn rust_and_c_agree() {
             hdr, generation, ifindex, rule, entry, packet_len, src, dst, sport, dport, vlan, family,
             proto, verdict, reason, flags, _pad
         }
+        ic_flat_slot = FlatSlot { reference as ref, touched }
         ic_flat_runs = FlatRuns { refs as ref, starts }
         ic_flat_wide = FlatWide { refs as ref, starts }
         ic_flat_bitmap = FlatBitmap { starts, rank, base, _pad }

@@ -5,6 +5,7 @@ use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::Ordering;
 
+use ironclad_core::Family;
 use ironclad_core::abi::{Entry, Lpm4Key, Lpm6Key};
 use libbpf_rs::OpenMapMut;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -110,7 +111,7 @@ fn fill_mapped(map: &OpenMapMut<'_>, name: &str, bytes: &[u8]) -> Result<(), Bpf
 }
 
 impl LookupBench {
-    /// Loads a loop over `probes`, which are repeated or cut to [`PROBES`].
+    /// Loads a loop over `probes`, addresses of `family` that are repeated or cut to [`PROBES`].
     ///
     /// # Errors
     /// [`BpfError`] where the kernel refuses.
@@ -120,6 +121,7 @@ impl LookupBench {
     pub fn new(
         tables: &Tables<'_>,
         what: What,
+        family: Family,
         read_entry: bool,
         probes: &[[u8; 16]],
     ) -> Result<Self, BpfError> {
@@ -128,6 +130,7 @@ impl LookupBench {
             BenchLookupSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.ic_cfg_bench_what = what as u32;
+            rodata.ic_cfg_bench_v6 = u32::from(family == Family::V6);
             rodata.ic_cfg_bench_entry = u32::from(read_entry);
             rodata.ic_cfg_flat_root4 = tables.root4;
             rodata.ic_cfg_flat_root6 = tables.root6;
@@ -149,7 +152,7 @@ impl LookupBench {
         fill(&maps.ic_lpm4, "ic_lpm4", tables.lpm4)?;
         fill(&maps.ic_lpm6, "ic_lpm6", tables.lpm6)?;
         fill(&maps.ic_hash, "ic_hash", tables.hash)?;
-        fill_mapped(&maps.data_ic_probes, "ic_probes", all_probes(probes).as_bytes())?;
+        fill_probes(&maps.data_ic_probes, probes, family == Family::V6)?;
         let bss = clone_fd(&maps.bss)?;
         Ok(Self {
             program: Program::new(crate::program::clone_fd(&open.progs.ic_bench)?)?,
@@ -172,9 +175,15 @@ impl LookupBench {
     }
 }
 
-fn all_probes(probes: &[[u8; 16]]) -> Vec<[u8; 16]> {
+fn fill_probes(map: &OpenMapMut<'_>, probes: &[[u8; 16]], is_v6: bool) -> Result<(), BpfError> {
     assert!(!probes.is_empty(), "no addresses to look up");
-    probes.iter().copied().cycle().take(PROBES).collect()
+    let probes = probes.iter().copied().cycle().take(PROBES);
+    if is_v6 {
+        fill_mapped(map, "ic_probes", probes.collect::<Vec<_>>().as_bytes())
+    } else {
+        let v4: Vec<[u8; 4]> = probes.map(|[a, b, c, d, ..]| [a, b, c, d]).collect();
+        fill_mapped(map, "ic_probes", v4.as_bytes())
+    }
 }
 
 /// Runs an XDP program on packets that come from another source each time.
@@ -199,14 +208,15 @@ impl ProgramBench {
         frame: &[u8],
         probes: &[[u8; 16]],
     ) -> Result<Self, BpfError> {
+        let is_v6 = frame.get(12) == Some(&0x86);
         let mut storage = MaybeUninit::uninit();
         let mut open =
             BenchXdpSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
-            rodata.ic_cfg_bench_v6 = u8::from(frame.get(12) == Some(&0x86));
+            rodata.ic_cfg_bench_v6 = u8::from(is_v6);
         }
         load("bench_xdp", open.open_object_mut(), &allowlist())?;
-        fill_mapped(&open.maps.data_ic_probes, "ic_probes", all_probes(probes).as_bytes())?;
+        fill_probes(&open.maps.data_ic_probes, probes, is_v6)?;
         let empty = Program::new(crate::program::clone_fd(&open.progs.ic_bench_empty)?)?;
         let next = Map::<u32, u32>::new(clone_fd(&open.maps.ic_bench_next)?, "ic_bench_next")?;
         next.update(&0, &(target.unwrap_or(&empty).as_fd().as_raw_fd() as u32))?;

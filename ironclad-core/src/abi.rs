@@ -43,7 +43,7 @@ pub const FLAT_RUNS_MAX: usize = 6;
 /// Most references in a [`FlatWide`].
 pub const FLAT_WIDE_MAX: usize = 12;
 /// Cells of a flat table's root.
-pub const FLAT_ROOT_CELLS: u32 = 4096;
+pub const FLAT_ROOT_CELLS: u32 = 8192;
 /// Bits of a flat reference that are an index; the three above are its kind.
 pub const FLAT_INDEX_MASK: u32 = 0x1fff_ffff;
 /// Where a flat reference's kind begins.
@@ -247,6 +247,19 @@ pub struct EventHeader {
     pub time_ns: u64,
 }
 const _: () = assert!(size_of::<EventHeader>() == 16);
+
+/// `struct ic_flat_slot`: what a root says of the first sixteen bits of an address.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlatSlot {
+    /// The reference that decides them.
+    pub reference: u32,
+    /// Bit b is clear where no prefix covers any address whose next five bits are b.
+    pub touched: u32,
+}
+const _: () = assert!(size_of::<FlatSlot>() == 8);
 
 /// `struct ic_flat_runs`: a node of at most six runs of equal references, half a cell.
 #[derive(

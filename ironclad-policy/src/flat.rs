@@ -1,8 +1,8 @@
 //! The flat table: longest-prefix match without pointers, compiled here and read by the kernel.
 //!
 //! Its layout is that of `bpf-src/include/ironclad/abi/flat.h`: 64-byte cells of sixteen 32-bit
-//! words, references of three bits of kind and 29 of index, roots of 65,536 references indexed by
-//! the first sixteen bits of an address, and below them nodes that decide eight bits each.
+//! words, references of three bits of kind and 29 of index, roots of 65,536 slots indexed by the
+//! first sixteen bits of an address, and below them nodes that decide eight bits each.
 
 use std::net::IpAddr;
 
@@ -69,7 +69,11 @@ impl FlatTable {
             IpAddr::V6(a) => (self.root6, u128::from(a), 16),
         };
         let Some(root) = root else { return 0 };
-        let mut at = self.words[root as usize * CELL_WORDS + (bits >> 112) as usize];
+        let slot = root as usize * CELL_WORDS + 2 * (bits >> 112) as usize;
+        if self.words[slot + 1] >> (bits >> 107 & 31) & 1 == 0 {
+            return 0;
+        }
+        let mut at = self.words[slot];
         let mut depth = 2;
         for _ in 0..steps {
             let (kind, index) = (at >> KIND_SHIFT, (at & INDEX_MASK) as usize);
@@ -128,6 +132,13 @@ fn words64(value: u64) -> [u32; 2] {
     [half(0), half(4)]
 }
 
+/// Which of the 32 ranges of its root slot a prefix longer than 16 bits touches.
+fn touches(leaf: &Leaf) -> u32 {
+    let first = (leaf.bits >> 107) as u32 & 31;
+    let ranges = 1u64 << 21u8.saturating_sub(leaf.length);
+    (((1 << ranges) - 1) << first) as u32
+}
+
 /// A mask of the bits `from..to` of an address, left-aligned.
 fn mask(from: u32, to: u32) -> u128 {
     let upto = |n: u32| if n == 0 { 0 } else { u128::MAX << (128 - n) };
@@ -174,17 +185,21 @@ impl Builder {
         let mut rest = leaves;
         while let Some(first) = rest.first() {
             let slot = (first.bits >> 112) as usize;
+            let at = base + 2 * slot;
             if first.length <= 16 {
                 let count = 1usize << (16 - first.length);
-                self.words[base + slot..base + slot + count].fill(first.entry);
+                for covered in self.words[at..at + 2 * count].chunks_exact_mut(2) {
+                    covered.copy_from_slice(&[first.entry, u32::MAX]);
+                }
                 rest = &rest[1..];
                 continue;
             }
             let deeper = rest.iter().take_while(|l| (l.bits >> 112) as usize == slot).count();
-            let inherited = self.words[base + slot];
-            let at = self.node(&rest[..deeper], 2, inherited);
-            self.words[base + slot] = at;
-            rest = &rest[deeper..];
+            let (inside, behind) = rest.split_at(deeper);
+            let below = self.node(inside, 2, self.words[at]);
+            self.words[at] = below;
+            self.words[at + 1] |= inside.iter().fold(0, |touched, leaf| touched | touches(leaf));
+            rest = behind;
         }
         (base / CELL_WORDS) as u32
     }

@@ -12,7 +12,9 @@
  *   skip    index of a half cell: compares many bits at once where the tree would be one long path
  *
  * A node decides eight bits of the address. A root decides the first sixteen by direct index:
- * 65,536 references in 4,096 cells.
+ * 65,536 slots in 8,192 cells. Beside its reference each slot says which of the 32 ranges that the
+ * next five bits tell apart a prefix touches at all: most addresses that no prefix covers are
+ * answered by that one word, and a node is a line that the cache would seldom hold.
  */
 #ifndef IRONCLAD_ABI_FLAT_H
 #define IRONCLAD_ABI_FLAT_H
@@ -25,12 +27,19 @@ enum ic_flat {
 	IC_FLAT_KIND_SKIP = 4,
 	IC_FLAT_KIND_SHIFT = 29,
 	IC_FLAT_INDEX_MASK = 0x1fffffff,
-	IC_FLAT_ROOT_CELLS = 4096,
+	IC_FLAT_ROOT_CELLS = 8192,
 	IC_FLAT_RUNS_MAX = 6,
 	IC_FLAT_WIDE_MAX = 12,
 };
 
-/* A cell as sixteen references: rows of roots and of bitmap nodes' values. */
+/* Bit b of `touched` is clear where no prefix covers any address whose next five bits are b. */
+struct ic_flat_slot {
+	__u32 ref;
+	__u32 touched;
+};
+_Static_assert(sizeof(struct ic_flat_slot) == 8, "ABI");
+
+/* A cell as sixteen references: rows of bitmap nodes' values. */
 struct ic_flat_row {
 	__u32 ref[16];
 };
@@ -88,6 +97,7 @@ _Static_assert(sizeof(struct ic_flat_skip) == 32, "ABI");
 
 /* Any cell. */
 union ic_flat_cell {
+	struct ic_flat_slot slot[8];
 	struct ic_flat_row row;
 	struct ic_flat_wide wide;
 	struct ic_flat_bitmap bitmap;
