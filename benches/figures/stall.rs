@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ironclad::policy::{Backend, CompiledPolicy, Policy};
 use ironclad::shield::Shield;
 use ironclad_lab::packet::{Frame, UDP, udp};
-use ironclad_lab::{Lab, PacketSocket};
+use ironclad_lab::{Lab, PacketSocket, run_before_others};
 
 use crate::Figures;
 use crate::lookup::{Result, compile_with, random_v4};
@@ -53,8 +53,10 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let during = |work: &dyn Fn() -> Result<()>| -> Result<f64> {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let sender =
-                scope.spawn(|| longest_wait(&socket, &frame, &stop).map_err(|e| e.to_string()));
+            let sender = scope.spawn(|| {
+                run_before_others().map_err(|e| e.to_string())?;
+                longest_wait(&socket, &frame, &stop).map_err(|e| e.to_string())
+            });
             let done = work();
             stop.store(true, Ordering::Relaxed);
             let worst = sender.join().map_err(|_| "the sender panicked")?;

@@ -4,11 +4,14 @@
 //! killed process has left is removed by the next [`Lab`]. Needs root and iproute2.
 #![forbid(unsafe_code)]
 
+mod command;
 mod error;
 mod netns;
 pub mod packet;
 mod socket;
+mod thread;
 
 pub use error::LabError;
 pub use netns::{Lab, Namespace};
 pub use socket::PacketSocket;
+pub use thread::run_before_others;

@@ -1,11 +1,11 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
+use crate::command::run;
 use crate::error::LabError;
 
 /// Where iproute2 keeps namespaces.
@@ -23,20 +23,6 @@ pub struct Lab {
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-}
-
-/// Runs a command, and says what it said when it fails.
-fn run(program: &str, args: &[&str]) -> Result<String, LabError> {
-    let command = || format!("{program} {}", args.join(" "));
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .map_err(|e| LabError::Command { command: command(), message: e.to_string() })?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(LabError::Command { command: command(), message });
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Lab {
