@@ -93,8 +93,12 @@ impl ShieldBuilder {
 
     /// Loads, attaches and puts `policy` into force.
     ///
-    /// If anything fails, what was there before is there still: no interface is half protected,
-    /// and traffic flows as it did. Shield fails open.
+    /// If anything fails, what was there before is there still: no interface is half protected, an
+    /// adopted instance keeps its policy, gateways and interfaces, and traffic flows as it did.
+    /// Shield fails open.
+    ///
+    /// A provisional policy that an adopted instance waits with stays provisional where `policy` is
+    /// the same, and may be confirmed; otherwise it is taken back first.
     ///
     /// # Errors
     /// [`ShieldError::Bpf`] with what the kernel said and the next step.

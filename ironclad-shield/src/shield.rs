@@ -157,16 +157,7 @@ impl Shield {
                 instructions: info.xlated_len / 8,
             })?;
         }
-        if let Some(gateways) = &config.gateways {
-            this.set_gateways(gateways)?;
-        }
-        let in_force = this.status()?;
-        if in_force.generation == 0 || in_force.policy != policy.id() {
-            this.apply(policy)?;
-        }
-        for name in &config.interfaces {
-            this.protect(name)?;
-        }
+        this.put_into_force(policy, config.gateways.as_deref(), &config.interfaces)?;
         if !was_adopted {
             this.persist_all()?;
         }
@@ -370,6 +361,52 @@ impl Shield {
         let generation = self.shared.generation(selector.fallback).number;
         self.retire(&mut control, selector.active)?;
         self.record(AuditAction::Revert { generation, reason: "by request".to_owned() })
+    }
+
+    /// What a start asks for, or nothing of it: an adopted instance is left as it was found.
+    fn put_into_force(
+        &self,
+        policy: &CompiledPolicy,
+        gateways: Option<&[IpAddr]>,
+        interfaces: &[String],
+    ) -> Result<(), ShieldError> {
+        /// Until then an agent that dies half-way has changed nothing.
+        const TO_ATTACH: Duration = Duration::from_secs(600);
+        if self.status()?.policy != policy.id() {
+            // Nobody confirmed it, and this agent was not given it.
+            match self.revert() {
+                Ok(()) | Err(ShieldError::NotProvisional | ShieldError::Expired) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Status { generation, policy: found, interfaces: protected, .. } = self.status()?;
+        let replaces = generation != 0 && found != policy.id();
+        let former = self.gateways();
+        // Gateways first: the policy may block all others.
+        let done = gateways
+            .map_or(Ok(()), |gateways| self.set_gateways(gateways))
+            .and_then(|()| match generation {
+                0 => self.apply(policy),
+                _ if replaces => self.swap(policy, Some(TO_ATTACH)),
+                _ => Ok(()),
+            })
+            .and_then(|()| interfaces.iter().try_for_each(|name| self.protect(name)))
+            .and_then(|()| if replaces { self.confirm() } else { Ok(()) });
+        let Err(error) = done else { return Ok(()) };
+        let is_new = |name: &&String| !protected.iter().any(|p| p.interface.name == **name);
+        let undone = [
+            interfaces.iter().filter(is_new).try_for_each(|name| self.unprotect(name)),
+            match replaces.then(|| self.revert()) {
+                None | Some(Err(ShieldError::NotProvisional)) => Ok(()),
+                Some(reverted) => reverted,
+            },
+            self.set_gateways(&former),
+        ];
+        // The first error is the one to tell; what could not be undone is told beside it.
+        for failed in undone.into_iter().filter_map(Result::err) {
+            tracing::error!(instance = self.instance, %failed, "undoing a start");
+        }
+        Err(error)
     }
 
     fn provisional(&self, control: &mut Control) -> Result<Selector, ShieldError> {

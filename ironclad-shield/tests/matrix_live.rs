@@ -12,7 +12,7 @@ use ironclad_core::{Action, Cidr, RuleId, Verdict};
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Lab, Namespace, PacketSocket};
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
-use ironclad_shield::{InterfaceChange, Overflow, Shield, ShieldError, XdpMode};
+use ironclad_shield::{InterfaceChange, Overflow, Shield, ShieldBuilder, ShieldError, XdpMode};
 
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,6 +53,10 @@ fn dropping(texts: &[&str]) -> CompiledPolicy {
         .set(AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(cidrs(texts)))
         .compile()
         .unwrap()
+}
+
+fn open() -> CompiledPolicy {
+    Policy::builder().compile().unwrap()
 }
 
 fn frame_from(src: &str) -> Vec<u8> {
@@ -320,9 +324,10 @@ fn the_agent() {
     let policy = dropping(&["10.9.77.0/24"]);
     let builder = Shield::builder(&instance).interface("eth0").persistent(true);
     let shield = builder.start(&policy).unwrap();
-    if role == "provisional" {
-        let open = Policy::builder().compile().unwrap();
-        shield.apply_provisional(&open, Duration::from_millis(1500)).unwrap();
+    match role.as_str() {
+        "provisional" => shield.apply_provisional(&open(), Duration::from_millis(1500)).unwrap(),
+        "waiting" => shield.apply_provisional(&open(), Duration::from_secs(3600)).unwrap(),
+        _ => {}
     }
     println!("agent ready");
     // Killed here.
@@ -416,6 +421,37 @@ fn a_deadline_holds_without_an_agent() {
 }
 
 #[test]
+fn the_next_agent_confirms_a_provisional_policy_or_takes_it_back() {
+    let net = Net::new();
+    let start = |instance: &Instance, policy: &CompiledPolicy| {
+        let builder = Shield::builder(&instance.0).interface("eth0").persistent(true);
+        net.host.run(|| builder.start(policy)).unwrap().unwrap()
+    };
+    let (old, other) = (dropping(&["10.9.77.0/24"]), dropping(&["10.9.78.0/24"]));
+    let both = |shield: &Shield| (drops(shield, "10.9.77.1"), drops(shield, "10.9.78.1"));
+
+    // Given the same: it is still provisional, and may be confirmed.
+    let instance = Instance::new("waiting");
+    kill(agent(&net, &instance, "waiting"));
+    let shield = start(&instance, &open());
+    assert!(shield.status().unwrap().provisional.is_some());
+    shield.confirm().unwrap();
+    assert_eq!(shield.status().unwrap().provisional, None);
+    assert_eq!(both(&shield), (false, false));
+    shield.stop().unwrap();
+
+    // Given the previous one, or a third.
+    for (policy, generation, expected) in [(&old, 1, (true, false)), (&other, 3, (false, true))] {
+        kill(agent(&net, &instance, "waiting"));
+        let shield = start(&instance, policy);
+        let status = shield.status().unwrap();
+        assert_eq!((status.generation, status.provisional), (generation, None));
+        assert_eq!(both(&shield), expected);
+        shield.stop().unwrap();
+    }
+}
+
+#[test]
 fn events_are_sampled_and_every_loss_is_counted() {
     let net = Net::new();
     let set = AddressSet::new(RuleId(5), "noisy", Action::Drop).cidrs(cidrs(&["10.9.77.0/24"]));
@@ -497,6 +533,32 @@ fn taken_and_missing_interfaces_are_named() {
         .unwrap();
     // Nothing of the refused ones is left.
     assert_eq!(reaches(&net, "10.9.0.2"), (true, true));
+}
+
+#[test]
+fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
+    let net = Net::new();
+    let lab = Lab::new().unwrap();
+    lab.veth((&net.host, "eth1"), (&net.peer, "eth1")).unwrap();
+    let instance = Instance::new("failing");
+    let builder = || Shield::builder(&instance.0).persistent(true);
+    let (old, new) = (dropping(&["10.9.0.2"]), open());
+    let start = |builder: ShieldBuilder, policy| net.host.run(|| builder.start(policy)).unwrap();
+    let gateway: IpAddr = "10.9.0.9".parse().unwrap();
+    drop(start(builder().interface("eth0").gateways([gateway]), &old).unwrap());
+
+    let asked = builder().interface("eth0").interface("eth1").interface("eth7").gateways([]);
+    let error = start(asked, &new).unwrap_err().to_string();
+    assert!(error.contains("no interface `eth7`"), "{error}");
+    assert_eq!(reaches(&net, "10.9.0.2"), (false, false), "the old policy holds");
+
+    let shield = start(builder().interface("eth0"), &old).unwrap();
+    let status = shield.status().unwrap();
+    assert_eq!((status.generation, status.provisional), (1, None));
+    assert_eq!(shield.gateways(), [gateway]);
+    let protected: Vec<_> = status.interfaces.iter().map(|i| &i.interface.name).collect();
+    assert_eq!(protected, ["eth0"]);
+    shield.stop().unwrap();
 }
 
 #[test]
