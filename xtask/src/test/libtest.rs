@@ -87,7 +87,8 @@ impl Reading {
                 .and_then(|(_, time)| time.trim_end().trim_end_matches('s').parse().ok())
                 .unwrap_or_default();
         } else if let Some(rest) = line.strip_prefix("SKIP ") {
-            let (test, reason) = rest.split_once(':').unwrap_or((rest, ""));
+            // Not at the colons of a test's path.
+            let (test, reason) = rest.split_once(": ").unwrap_or((rest, ""));
             self.skipped.insert(test.trim().into(), reason.trim().into());
         } else if let Some(rest) = line.strip_prefix("RECORD ") {
             if let Some((name, value)) = rest.trim().rsplit_once(' ') {
@@ -186,7 +187,7 @@ test c ... ok
 successes:
 
 ---- c stdout ----
-SKIP c: no lists here: set IRONCLAD_DATA
+SKIP m::c: no lists here: set IRONCLAD_DATA
 RECORD insns.ic_policy 1234
 
 successes:
@@ -200,7 +201,7 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let tests = parse(FINE);
         assert_eq!(tests.passed, 2);
         assert_eq!(tests.failed, [""; 0]);
-        assert_eq!(tests.skipped, [("c".into(), "no lists here: set IRONCLAD_DATA".into())]);
+        assert_eq!(tests.skipped, [("m::c".into(), "no lists here: set IRONCLAD_DATA".into())]);
         assert_eq!(tests.records["insns.ic_policy"], 1234.0);
         assert_eq!(tests.seconds, 1.5);
     }
