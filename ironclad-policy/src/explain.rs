@@ -44,7 +44,7 @@ pub struct PacketExplanation {
     /// What the sets say of the source.
     #[serde(flatten)]
     pub sets: Explanation,
-    /// Rules of tuples that match, in order, the deciding one last.
+    /// Rules of tuples that match, in order: those that report, and the deciding one last.
     pub tuples: Vec<RuleId>,
     /// The verdict; of a dry run, what it would be.
     pub verdict: Verdict,
@@ -92,14 +92,11 @@ impl CompiledPolicy {
         };
         let tuples = matched
             .iter()
-            .map(|tuple| {
-                let index = if tuple.action == abi::ACTION_NONE {
-                    tuple.log_rule.unwrap_or(0)
-                } else {
-                    tuple.rule
-                };
-                inner.rules[usize::from(index)].id
+            .flat_map(|tuple| {
+                let decides = (tuple.action != abi::ACTION_NONE).then_some(tuple.rule);
+                tuple.log_rule.into_iter().chain(decides)
             })
+            .map(|rule| inner.rules[usize::from(rule)].id)
             .collect();
         PacketExplanation { sets, tuples, verdict, reason }
     }

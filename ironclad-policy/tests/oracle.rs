@@ -1,46 +1,22 @@
-//! Both back ends and `explain` against a linear oracle that knows nothing of tries and tables.
+//! Both back ends, the tuples and `explain` against a linear oracle that knows nothing of tries,
+//! tables and hashes.
 
-use std::collections::BTreeMap;
+mod plan;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use ironclad_core::abi;
-use ironclad_core::{Action, Cidr, Family, RuleId};
-use ironclad_policy::{AddressSet, Backend, CompiledPolicy, Meaning, Policy};
+use ironclad_core::abi::{self, Reason, TupleKey, TupleVal};
+use ironclad_core::{Action, Cidr, Family, RuleId, Verdict};
+use ironclad_policy::{AddressSet, Backend, CompiledPolicy, Meaning, PacketQuery, Policy};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
-/// What a set wants: its rule is its position plus one.
-type Sets = Vec<(Action, Vec<Cidr>)>;
+use plan::{Outcome, Sets, any_addr, by_sets, packets, plan, sets};
 
 /// What becomes of an address: (action and rule that decide, rule that reports).
-type Outcome = (Option<(Action, RuleId)>, Option<RuleId>);
-
-/// Reads the rules as a person would: of all prefixes that cover the address the longest, allow
-/// before drop, the earlier set before the later.
-fn oracle(sets: &Sets, addr: IpAddr) -> Outcome {
-    let mut decider: Option<(u8, Action, u32)> = None;
-    let mut logger: Option<(u8, u32)> = None;
-    for (index, (action, cidrs)) in sets.iter().enumerate() {
-        let rule = index as u32 + 1;
-        for cidr in cidrs.iter().filter(|cidr| cidr.contains(addr)) {
-            let length = cidr.length();
-            if *action == Action::Log {
-                if logger.is_none_or(|(best, _)| length > best) {
-                    logger = Some((length, rule));
-                }
-                continue;
-            }
-            let better = match decider {
-                None => true,
-                Some((best, _, _)) if length != best => length > best,
-                Some((_, held, _)) => held == Action::Drop && *action == Action::Allow,
-            };
-            if better {
-                decider = Some((length, *action, rule));
-            }
-        }
-    }
-    (decider.map(|(_, action, rule)| (action, RuleId(rule))), logger.map(|(_, rule)| RuleId(rule)))
-}
+type Decided = (Option<(Action, RuleId)>, Option<RuleId>);
 
 fn compile(sets: &Sets, backend: Backend) -> CompiledPolicy {
     let mut policy = Policy::builder().backend(backend);
@@ -53,7 +29,7 @@ fn compile(sets: &Sets, backend: Backend) -> CompiledPolicy {
 }
 
 /// The meaning of a kernel entry.
-fn meaning(policy: &CompiledPolicy, entry: u32) -> Outcome {
+fn meaning(policy: &CompiledPolicy, entry: u32) -> Decided {
     let entry = policy.kernel_entries(|rule| rule as u16)[entry as usize];
     let id = |index: u16| policy.rules()[usize::from(index)].id;
     let decided = match entry.action {
@@ -86,58 +62,6 @@ fn trie(policy: &CompiledPolicy, addr: IpAddr) -> u32 {
     best.unwrap_or(0)
 }
 
-/// Addresses that share many leading bits, so that prefixes nest and touch.
-fn addr(family: Family) -> BoxedStrategy<IpAddr> {
-    match family {
-        Family::V4 => (
-            prop::sample::select(vec![0x0a00_0000u32, 0x0a01_0200, 0xffff_ff00, 0]),
-            any::<u32>(),
-            0u32..=32,
-        )
-            .prop_map(|(base, noise, keep)| {
-                let noise = if keep == 32 { 0 } else { noise >> keep };
-                IpAddr::V4((base ^ noise).into())
-            })
-            .boxed(),
-        Family::V6 => (
-            prop::sample::select(vec![
-                0x2001_0db8_0000_0000_0000_0000_0000_0000u128,
-                0x2001_0db8_0001_0002_0003_0004_0005_0006,
-                u128::MAX,
-                0,
-            ]),
-            any::<u128>(),
-            0u32..=128,
-        )
-            .prop_map(|(base, noise, keep)| {
-                let noise = if keep == 128 { 0 } else { noise >> keep };
-                IpAddr::V6((base ^ noise).into())
-            })
-            .boxed(),
-    }
-}
-
-fn any_addr() -> impl Strategy<Value = IpAddr> {
-    prop_oneof![addr(Family::V4), addr(Family::V6)]
-}
-
-fn cidr() -> impl Strategy<Value = Cidr> {
-    (any_addr(), any::<u8>()).prop_map(|(addr, length)| {
-        let bits = Family::of(addr).bits();
-        // Whole lengths more often than chance: /0, /8, /16, /24, /32, /64, /128.
-        let length = if length & 0x80 != 0 { length % 17 * 8 } else { length };
-        Cidr::new(addr, length % (bits + 1)).unwrap()
-    })
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    prop::sample::select(vec![Action::Drop, Action::Allow, Action::Log])
-}
-
-fn sets() -> impl Strategy<Value = Sets> {
-    prop::collection::vec((action(), prop::collection::vec(cidr(), 0..40)), 1..6)
-}
-
 /// First and last address of a prefix, and the neighbours of both.
 fn edges(cidr: Cidr) -> Vec<IpAddr> {
     let bits = u32::from(cidr.family().bits());
@@ -157,6 +81,79 @@ fn edges(cidr: Cidr) -> Vec<IpAddr> {
     out
 }
 
+/// What the kernel makes of a packet that no gateway sent: `lib/tuples.h` over the compiled keys.
+fn as_the_kernel(policy: &CompiledPolicy, packet: &PacketQuery) -> Outcome {
+    let (decided, logged) = meaning(policy, trie(policy, packet.src));
+    let mut logged = Vec::from_iter(logged);
+    let outcome = |action: Action, reason, rule, logged| {
+        let verdict = if action == Action::Drop { Verdict::Drop } else { Verdict::Pass };
+        Outcome { verdict, reason, rule: Some(rule), logged }
+    };
+    if let Some((action, rule)) = decided {
+        return outcome(action, Reason::Set, rule, logged);
+    }
+    let table: HashMap<[u8; 40], TupleVal> = policy
+        .kernel_tuples(|rule| rule as u16)
+        .into_iter()
+        .map(|(key, val)| (zerocopy::transmute!(key), val))
+        .collect();
+    let kind = match packet.src {
+        IpAddr::V4(_) => abi::TUPLE_V4,
+        IpAddr::V6(_) => abi::TUPLE_V6,
+    };
+    let bytes = |addr: IpAddr| match addr {
+        IpAddr::V4(a) => [a.octets().as_slice(), &[0; 12]].concat(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    };
+    let (src, dst) = (bytes(packet.src), bytes(packet.dst));
+    for (shape, mask) in policy.tuple_masks().iter().enumerate() {
+        if mask.kind != kind {
+            continue;
+        }
+        let mut key = TupleKey {
+            src: std::array::from_fn(|i| src[i] & mask.src[i]),
+            dst: std::array::from_fn(|i| dst[i] & mask.dst[i]),
+            dport: [0; 2],
+            proto: packet.protocol & mask.proto,
+            kind,
+            shape: shape as u32,
+        };
+        if mask.dport != [0; 2] {
+            match packet.dport {
+                Some(port) => key.dport = port.to_be_bytes(),
+                None if packet.later_fragment => key.kind |= abi::TUPLE_FRAGMENT,
+                None => continue,
+            }
+        }
+        let key: [u8; 40] = zerocopy::transmute!(key);
+        let Some(val) = table.get(&key) else { continue };
+        let id = |index: u16| policy.rules()[usize::from(index)].id;
+        logged.extend((val.log == 1).then(|| id(val.log_rule)));
+        let action = match val.action {
+            abi::ACTION_DROP => Action::Drop,
+            abi::ACTION_ALLOW => Action::Allow,
+            _ => continue,
+        };
+        return outcome(action, Reason::Tuple, id(val.rule), logged);
+    }
+    let verdict = policy.settings().default_action;
+    Outcome { verdict, reason: Reason::Default, rule: None, logged }
+}
+
+/// What `explain_packet` says, in the words of the oracle.
+fn explained(policy: &CompiledPolicy, packet: &PacketQuery) -> Outcome {
+    let why = policy.explain_packet(packet);
+    let mut logged = Vec::from_iter(why.sets.logged_by.map(|cover| cover.rule));
+    let mut tuples = why.tuples;
+    let rule = match why.reason {
+        Reason::Set => why.sets.decided_by.map(|cover| cover.rule),
+        Reason::Tuple => tuples.pop(),
+        _ => None,
+    };
+    logged.extend(tuples);
+    Outcome { verdict: why.verdict, reason: why.reason, rule, logged }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -166,7 +163,7 @@ proptest! {
         let lpm = compile(&sets, Backend::LpmTrie);
         let edges = sets.iter().flat_map(|(_, cidrs)| cidrs).flat_map(|&cidr| edges(cidr));
         for addr in probes.iter().copied().chain(edges) {
-            let expected = oracle(&sets, addr);
+            let expected = by_sets(&sets, addr);
             prop_assert_eq!(meaning(&flat, flat.flat().lookup(addr)), expected, "flat, {}", addr);
             prop_assert_eq!(meaning(&lpm, trie(&lpm, addr)), expected, "trie, {}", addr);
             let why = flat.explain(addr);
@@ -198,7 +195,7 @@ proptest! {
     #[test]
     fn a_diff_leads_from_one_policy_to_the_other(old in sets(), new in sets()) {
         let (old, new) = (compile(&old, Backend::Flat), compile(&new, Backend::Flat));
-        let prefixes = |policy: &CompiledPolicy| -> BTreeMap<Cidr, Outcome> {
+        let prefixes = |policy: &CompiledPolicy| -> BTreeMap<Cidr, Decided> {
             (1..=policy.prefixes())
                 .map(|entry| (policy.entry_cidr(entry).unwrap(), meaning(policy, entry as u32)))
                 .collect()
@@ -217,5 +214,57 @@ proptest! {
         prop_assert_eq!(changed, prefixes(&new));
         prop_assert_eq!(diff.is_empty(), old.id() == new.id());
         prop_assert!(new.diff(&new).is_empty());
+    }
+
+    #[test]
+    fn tuples_agree_with_the_oracle((mut plan, packets) in packets(plan(), 60)) {
+        // They are the kernel's, not the policy's.
+        plan.gateways.clear();
+        let lpm = plan.compile(Backend::LpmTrie);
+        let flat = plan.compile(Backend::Flat);
+        for packet in &packets {
+            let expected = plan.outcome(packet);
+            prop_assert_eq!(&as_the_kernel(&lpm, packet), &expected, "compiled, {:?}", packet);
+            prop_assert_eq!(&explained(&flat, packet), &expected, "explain, {:?}", packet);
+        }
+    }
+}
+
+/// The packets above prove nothing where they reach nothing.
+#[test]
+fn packets_reach_every_step() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let mut count = |what: &str| *seen.entry(what.to_owned()).or_default() += 1;
+    for _ in 0..200 {
+        let (plan, packets) = packets(plan(), 60).new_tree(&mut runner).unwrap().current();
+        for packet in &packets {
+            let outcome = plan.outcome(packet);
+            count(&format!("{:?} {:?}", outcome.reason, outcome.verdict));
+            if outcome.reason == Reason::Tuple && packet.later_fragment {
+                count("fragment by tuple");
+            }
+            if outcome.reason == Reason::Tuple && packet.src.is_ipv6() {
+                count("IPv6 by tuple");
+            }
+            if !outcome.logged.is_empty() {
+                count("logged");
+            }
+        }
+    }
+    println!("of 12,000 packets: {seen:?}");
+    for what in [
+        "Gateway Pass",
+        "Set Pass",
+        "Set Drop",
+        "Tuple Pass",
+        "Tuple Drop",
+        "Default Pass",
+        "Default Drop",
+        "fragment by tuple",
+        "IPv6 by tuple",
+        "logged",
+    ] {
+        assert!(seen.get(what).is_some_and(|&count| count >= 240), "{what}: {seen:?}");
     }
 }
