@@ -1,6 +1,8 @@
 //! The figures that `docs/benchmarks.md` speaks of, measured in one run against baselines that run
 //! beside them. `cargo xtask figures` calls it; needs root.
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "figures/lists.rs"]
 mod lists;
 #[path = "figures/lookup.rs"]

@@ -2,28 +2,14 @@
 
 use std::time::Instant;
 
-use ironclad::core::{Action, Cidr, RuleId};
-use ironclad::policy::list::{BadLines, ListOptions};
-use ironclad::policy::{AddressList, AddressSet, CompiledPolicy, Policy};
+use ironclad::core::Cidr;
+use ironclad::policy::{CompiledPolicy, Policy};
 use ironclad::shield::Shield;
 
 use crate::Figures;
-use crate::lookup::{Result, compile, data, random_v4, random_v6};
+use crate::common::Result;
+use crate::common::lists::{compile, everything, random_v4, random_v6};
 use crate::stats::Runs;
-
-/// All countries and the ipsum feed, from files.
-fn everything() -> Result<CompiledPolicy> {
-    let folder = data().ok_or("no shared lists: set IRONCLAD_DATA")?;
-    let options = ListOptions::new().bad_lines(BadLines::Lenient);
-    let mut countries = AddressSet::new(RuleId(1), "countries", Action::Drop);
-    for family in ["country/ipv4", "country/ipv6"] {
-        let lists = AddressList::read_dir(&folder.join(family), "cidr", &options)?;
-        countries = lists.into_iter().fold(countries, AddressSet::list);
-    }
-    let threats = AddressSet::new(RuleId(2), "ipsum", Action::Drop)
-        .list(AddressList::read(&folder.join("ipsum/levels/1.txt"), &options)?);
-    Ok(Policy::builder().set(countries).set(threats).compile()?)
-}
 
 fn maps_mb(policy: &CompiledPolicy) -> Result<(f64, String)> {
     let shield = Shield::builder("figures").start_unattached(policy)?;
@@ -49,7 +35,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
         cidrs.extend(random_v6(30_000, 6));
         compile(&cidrs)
     })?;
-    memory("maps_mb_countries_ipsum", &everything)?;
+    memory("maps_mb_countries_ipsum", &|| Ok(everything()?.compile()?))?;
     memory("maps_mb_1m", &|| compile(&random_v4(1_000_000, 16, 1_000_000)))?;
 
     let name = "load_countries_ipsum_ms";
@@ -60,7 +46,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
         let mut compiled = Vec::new();
         for _ in 0..figures.runs() {
             let begin = Instant::now();
-            let policy = everything()?;
+            let policy = everything()?.compile()?;
             compiled.push(begin.elapsed().as_secs_f64() * 1e3);
             shield.apply(&policy)?;
             all.push(begin.elapsed().as_secs_f64() * 1e3);

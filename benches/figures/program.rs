@@ -6,7 +6,9 @@ use ironclad::shield::Shield;
 use ironclad_lab::packet::{Frame, UDP, udp};
 
 use crate::Figures;
-use crate::lookup::{Result, compile, misses, random_v4};
+use crate::common::Result;
+use crate::common::lists::{compile, random_v4};
+use crate::common::probes::misses;
 use crate::stats::Runs;
 
 const PACKETS: u32 = 1 << 20;

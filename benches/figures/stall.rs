@@ -9,7 +9,8 @@ use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Lab, PacketSocket, run_before_others};
 
 use crate::Figures;
-use crate::lookup::{Result, compile_with, random_v4};
+use crate::common::Result;
+use crate::common::lists::{compile_with, random_v4};
 use crate::stats::Runs;
 
 /// Between two packets.

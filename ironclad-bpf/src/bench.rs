@@ -175,6 +175,22 @@ impl LookupBench {
     }
 }
 
+/// An `LPM_TRIE` like the firewall's with `keys` in it and room for `spare` more, to be changed key by
+/// key.
+///
+/// # Errors
+/// [`BpfError`] where the kernel refuses.
+pub fn trie4(keys: &[(Lpm4Key, u32)], spare: usize) -> Result<Map<Lpm4Key, u32>, BpfError> {
+    let mut storage = MaybeUninit::uninit();
+    let mut open =
+        BenchLookupSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+    let size = (keys.len() + spare) as u32;
+    open.maps.ic_lpm4.set_max_entries(size).map_err(failed("sizing a map"))?;
+    load("bench_lookup", open.open_object_mut(), &allowlist())?;
+    fill(&open.maps.ic_lpm4, "ic_lpm4", keys)?;
+    Map::new(clone_fd(&open.maps.ic_lpm4)?, "ic_lpm4")
+}
+
 fn fill_probes(map: &OpenMapMut<'_>, probes: &[[u8; 16]], is_v6: bool) -> Result<(), BpfError> {
     assert!(!probes.is_empty(), "no addresses to look up");
     let probes = probes.iter().copied().cycle().take(PROBES);
