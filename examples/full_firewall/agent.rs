@@ -1,12 +1,18 @@
 //! Protects real interfaces by a policy file.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ironclad::policy::document::Document;
 use ironclad::shield::{Overflow, Shield};
 
-use crate::{Args, Result, table};
+use crate::live::{Live, PERIOD};
+use crate::table::{Table, verdicts};
+use crate::{Args, Result, stop_flag};
+
+/// Between two tables where there is no terminal.
+const PRINTED: Duration = Duration::from_secs(2);
 
 pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let document = Document::read(path)?;
@@ -29,21 +35,44 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
             if args.dry_run { ", dry run: nothing is dropped" } else { "" }
         );
     }
+    let stop = stop_flag()?;
     let (_pump, events) = shield.events(4096, Overflow::DropNewest)?;
+    let (mut live, mut table) = (Live::open(), Table::default());
     let begin = Instant::now();
-    let mut shown = Instant::now();
-    while args.seconds.is_none_or(|most| begin.elapsed() < Duration::from_secs(most)) {
-        if let Some(event) = events.recv_timeout(Duration::from_millis(200)) {
-            println!("{event}");
+    let (mut drawn, mut looked) = (begin, begin);
+    while !stop.load(Ordering::Relaxed)
+        && args.seconds.is_none_or(|most| begin.elapsed() < Duration::from_secs(most))
+    {
+        if let Some(event) = events.recv_timeout(PERIOD) {
+            say(&mut live, &event.to_string());
         }
-        if shown.elapsed() >= Duration::from_secs(2) {
-            shown = Instant::now();
-            println!("{}", table::verdicts(&shield.counters()?));
+        if drawn.elapsed() >= if live.is_some() { PERIOD } else { PRINTED } {
+            drawn = Instant::now();
+            show(&mut live, &table.text(&shield.counters()?));
+        }
+        if looked.elapsed() >= PRINTED {
+            looked = Instant::now();
             for change in shield.refresh_interfaces()? {
-                println!("{}", serde_json::to_string(&change)?);
+                say(&mut live, &serde_json::to_string(&change)?);
             }
         }
     }
-    println!("{}", table::verdicts(&shield.counters()?));
+    show(&mut live, &verdicts(&shield.counters()?));
+    shield.stop()?;
+    println!("detached from {}", args.interface.join(", "));
     Ok(true)
+}
+
+fn say(live: &mut Option<Live>, line: &str) {
+    match live {
+        Some(live) => live.above(line),
+        None => println!("{line}"),
+    }
+}
+
+fn show(live: &mut Option<Live>, table: &str) {
+    match live {
+        Some(live) => live.draw(table),
+        None => println!("{table}"),
+    }
 }

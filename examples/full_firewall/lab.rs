@@ -5,8 +5,10 @@ use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ironclad::bpf::{BPFFS, PinDirectory};
 use ironclad::core::{Cidr, Family, RuleId};
 use ironclad::policy::CompiledPolicy;
 use ironclad::shield::Shield;
@@ -14,7 +16,8 @@ use ironclad_lab::{Lab, Namespace};
 use serde_json::{Value, json};
 
 use crate::lists::{COUNTRIES, Lists, PARTNERS, THREATS};
-use crate::{Result, table};
+use crate::live::{self, Live};
+use crate::{Result, stop_flag, table};
 
 const HOST4: &str = "172.31.255.1";
 const HOST6: &str = "fd1c::1";
@@ -225,15 +228,32 @@ fn start_agent(net: &Net, instance: &str, data: Option<&Path>) -> Result<Child> 
     Ok(child)
 }
 
+fn go_on(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
+}
+
+/// What the agent has pinned must not outlive the demonstration, whatever goes wrong in it.
+struct Pins(String);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = PinDirectory::purge(BPFFS.as_ref(), &self.0) {
+            eprintln!("{error}");
+        }
+    }
+}
+
 /// One step: every client's traffic, and the counters that it moves.
 fn step(
     net: &Net,
     shield: &Shield,
     clients: &[Client],
     number: usize,
+    stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<()> {
     for client in clients {
+        go_on(stop)?;
         let before = shield.counters()?;
         let (datagrams, pings, connections) = net.traffic(client)?;
         let after = shield.counters()?;
@@ -263,6 +283,7 @@ fn step(
 }
 
 pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
+    let stop = stop_flag()?;
     let mut report = Report { rows: Vec::new(), quiet: json };
     let begin = Instant::now();
     let lists = Lists::read(data)?;
@@ -277,9 +298,11 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
     ));
     let net = Net::build(&clients)?;
     let instance = format!("demo-{}", std::process::id());
+    let pins = Pins(instance.clone());
 
     // Without a firewall everybody gets through: what the drops below are worth.
     for client in &clients {
+        go_on(&stop)?;
         let (datagrams, pings, connections) = net.traffic(client)?;
         let label = format!("unprotected, {} {}", client.name, client.addr);
         report.check(label, DATAGRAMS + PINGS + 1, datagrams + pings + connections);
@@ -304,13 +327,9 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
             .start(&first)
             .map_err(|e| e.to_string())
     })??;
-    // Pinned things must not outlive the demonstration, whatever goes wrong in it.
-    let outcome = rest(&net, &shield, &clients, &second, &mut report, begin);
-    let left = shield.counters().map(|counters| table::verdicts(&counters));
+    rest(&net, &shield, &clients, &second, &stop, &mut report, begin)?;
     shield.stop()?;
-    ironclad::bpf::PinDirectory::purge(ironclad::bpf::BPFFS.as_ref(), &instance)?;
-    outcome?;
-    report.say(&left?);
+    drop(pins);
     let (datagrams, ..) = net.traffic(blocked)?;
     report.check("after the end: datagrams of a blocked country", DATAGRAMS, datagrams);
     summary(&report);
@@ -322,6 +341,7 @@ fn rest(
     shield: &Shield,
     clients: &[Client],
     second: &CompiledPolicy,
+    stop: &AtomicBool,
     report: &mut Report,
     begin: Instant,
 ) -> Result<()> {
@@ -333,14 +353,28 @@ fn rest(
         status.generation,
         begin.elapsed().as_millis()
     ));
-    step(net, shield, clients, 0, report)?;
-    report.say(&table::verdicts(&shield.counters()?));
+    shown(shield, report, |report| step(net, shield, clients, 0, stop, report))?;
     let begin = Instant::now();
     shield.apply(second)?;
     report.say(&format!("policy swapped in {} ms", begin.elapsed().as_millis()));
     report.check("generation after the swap", 2, shield.status()?.generation);
-    step(net, shield, clients, 1, report)?;
-    Ok(())
+    shown(shield, report, |report| step(net, shield, clients, 1, stop, report))
+}
+
+/// Shows the table while `work` runs, or after it where it cannot be drawn in its place.
+fn shown(
+    shield: &Shield,
+    report: &mut Report,
+    work: impl FnOnce(&mut Report) -> Result<()>,
+) -> Result<()> {
+    match Live::open().filter(|_| !report.quiet) {
+        Some(live) => live::during(live, shield, || work(report)),
+        None => {
+            work(report)?;
+            report.say(&table::verdicts(&shield.counters()?));
+            Ok(())
+        }
+    }
 }
 
 fn summary(report: &Report) {

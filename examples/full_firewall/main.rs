@@ -5,13 +5,18 @@
 mod agent;
 mod lab;
 mod lists;
+mod live;
 mod table;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -56,6 +61,16 @@ struct Args {
     /// The lab's agent: runs until it is killed.
     #[arg(long, hide = true, value_name = "INSTANCE")]
     lab_agent: Option<String>,
+}
+
+/// Set by the first SIGINT or SIGTERM; the second ends the program at once.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 fn main() -> ExitCode {
