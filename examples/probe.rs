@@ -2,7 +2,7 @@
 //! With names of interfaces it adds what each can do with XDP. Changes nothing.
 use std::error::Error;
 
-use ironclad_bpf::probe::{probe, probe_interface};
+use ironclad::bpf::probe::{probe, probe_interface};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut json, mut names) = (false, Vec::new());

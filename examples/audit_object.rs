@@ -4,11 +4,11 @@ use std::error::Error;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use ironclad_bpf::audit::{
+use ironclad::bpf::audit::{
     Allowlist, AuditError, audit_object, audit_prepared, compare_loaded, inspect_object,
     open_object,
 };
-use ironclad_bpf::uapi::{Helper, ProgramType};
+use ironclad::bpf::uapi::{Helper, ProgramType};
 
 const HELP: &str = "\
 usage: audit_object [OPTION…] FILE…
