@@ -1,18 +1,14 @@
 //! Compiles the eBPF programs of `bpf-src/` and generates their skeletons.
+#[path = "build/programs.rs"]
+mod programs;
+
 use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, exit};
+use std::process::exit;
 
-use libbpf_cargo::SkeletonBuilder;
-
-/// The oldest clang whose code the programs were tried with.
-const CLANG_MIN: u32 = 16;
-
-const PROGRAMS: [&str; 2] = ["progs/xdp_dispatch", "progs/xdp_policy"];
-/// Only with the feature `bench`.
-const BENCHES: [&str; 2] = ["bench/bench_lookup", "bench/bench_xdp"];
+use programs::{BENCHES, PROGRAMS, Sources};
 
 fn main() {
     if let Err(message) = run() {
@@ -23,7 +19,7 @@ fn main() {
 
 fn run() -> Result<(), String> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?);
-    let sources = root.join("bpf-src");
+    let dir = root.join("bpf-src");
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
     let arch = match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
         Ok("x86_64") => "x86",
@@ -36,36 +32,16 @@ fn run() -> Result<(), String> {
         }
     };
     println!("cargo::rerun-if-env-changed=CLANG");
-    rerun_if_changed(&sources).map_err(|e| format!("{}: {e}", sources.display()))?;
-    let clang = clang()?;
-    // libbpf-cargo keeps clang's warnings to itself: CI turns them into errors. A stranger's newer
-    // clang may warn of more and still build.
     println!("cargo::rerun-if-env-changed=IRONCLAD_WERROR");
-    let werror = if env::var_os("IRONCLAD_WERROR").is_some() { "-Werror" } else { "-Wno-error" };
+    rerun_if_changed(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let sources = Sources::new(&dir, out.join("libbpf")).map_err(|e| format!("headers: {e}"))?;
+    let clang = programs::clang()?;
     let benches = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &BENCHES[..] } else { &[] };
     for program in PROGRAMS.iter().chain(benches) {
-        let source = sources.join(format!("{program}.bpf.c"));
         let name = program.rsplit('/').next().unwrap_or(program);
-        let args = [
-            format!("-I{}", sources.join("include").display()),
-            format!("-I{}", sources.join("vmlinux").join(arch).display()),
-            format!("-D__TARGET_ARCH_{arch}"),
-            // The same bytes wherever the sources lie.
-            format!("-ffile-prefix-map={}=bpf-src", sources.display()),
-            // Since Linux 5.1, so older than our floor of 5.10.
-            "-mcpu=v3".to_owned(),
-            "-Wall".to_owned(),
-            "-Wextra".to_owned(),
-            "-Wno-unused-function".to_owned(),
-            "-Wno-pragma-clang-attribute".to_owned(),
-            werror.to_owned(),
-        ];
-        SkeletonBuilder::new()
-            .source(&source)
-            .clang(&clang)
-            .clang_args(args)
+        programs::compilation(&sources, program, arch, &clang)
             .build_and_generate(out.join(format!("{name}.skel.rs")))
-            .map_err(|e| format!("{}: {e:#}", source.display()))?;
+            .map_err(|e| format!("{program}.bpf.c: {e:#}"))?;
     }
     Ok(())
 }
@@ -82,37 +58,4 @@ fn rerun_if_changed(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `CLANG`, or the newest clang that is installed.
-fn clang() -> Result<PathBuf, String> {
-    let install = format!(
-        "install it (Debian: apt-get install clang-19) or set CLANG to a clang of version {CLANG_MIN} or newer"
-    );
-    if let Some(path) = env::var_os("CLANG") {
-        let path = PathBuf::from(path);
-        return match version(&path) {
-            Some(found) if found >= CLANG_MIN => Ok(path),
-            Some(found) => Err(format!("CLANG is version {found}, too old: {install}")),
-            None => Err(format!("CLANG={} does not run: {install}", path.display())),
-        };
-    }
-    let names = (CLANG_MIN..=30).rev().map(|n| format!("clang-{n}")).chain(["clang".to_owned()]);
-    let mut too_old = None;
-    for name in names {
-        match version(Path::new(&name)) {
-            Some(found) if found >= CLANG_MIN => return Ok(name.into()),
-            Some(found) => too_old = Some(found),
-            None => {}
-        }
-    }
-    Err(match too_old {
-        Some(found) => format!("clang {found} is too old to compile the eBPF programs: {install}"),
-        None => format!("no clang to compile the eBPF programs: {install}"),
-    })
-}
-
-fn version(clang: &Path) -> Option<u32> {
-    let output = Command::new(clang).arg("-dumpversion").output().ok()?;
-    String::from_utf8(output.stdout).ok()?.split('.').next()?.trim().parse().ok()
 }

@@ -1,0 +1,67 @@
+//! The programs compiled once more: for the architecture that nothing here runs on, and from another
+//! place.
+
+#[path = "../build/programs.rs"]
+mod programs;
+
+use std::fs;
+use std::path::Path;
+
+use ironclad_bpf::audit::{Allowlist, audit_object};
+use programs::{BENCHES, PROGRAMS, Sources};
+
+fn sources() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf-src"))
+}
+
+fn compile(sources: &Path, program: &str, arch: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let object = dir.path().join("program.o");
+    let clang = programs::clang().unwrap();
+    let sources = Sources::new(sources, dir.path().join("libbpf")).unwrap();
+    programs::compilation(&sources, program, arch, &clang).obj(&object).build().unwrap();
+    fs::read(object).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_program_compiles_for_arm64_and_passes_the_audit() {
+    for program in PROGRAMS {
+        let object = compile(sources(), program, "arm64");
+        let report = audit_object(&object, &Allowlist::shield());
+        let report = report.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(!report.programs.is_empty(), "{program}");
+    }
+    // Not for loading, but they have to compile.
+    for program in BENCHES {
+        assert!(!compile(sources(), program, "arm64").is_empty());
+    }
+}
+
+#[test]
+fn the_bytes_do_not_tell_where_the_sources_lay() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copied = elsewhere.path().join("some/where/else");
+    copy(sources(), &copied);
+    for program in PROGRAMS {
+        let here = compile(sources(), program, "x86");
+        assert!(here == compile(&copied, program, "x86"), "{program}");
+        // Nor does anything else of this machine stand in them.
+        for path in [sources().as_os_str(), std::env::temp_dir().as_os_str()] {
+            let path = path.as_encoded_bytes();
+            assert!(!here.windows(path.len()).any(|bytes| bytes == path), "{program}: {path:?}");
+        }
+    }
+}
