@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use ironclad::core::RuleId;
+use ironclad::core::{Action, RuleId};
 use ironclad::shield::{Count, Counters};
 
 /// Over which rates are taken.
@@ -42,7 +42,12 @@ impl Table {
         for rule in &counters.rules {
             let Count { packets, bytes } = rule.matched;
             let (id, name) = (rule.rule, &rule.name);
-            let _ = write!(out, "rule {id:<6} {name:<18}{packets:>10} packets{bytes:>13} bytes");
+            let actions: Vec<String> = rule.actions.iter().map(Action::to_string).collect();
+            let actions = actions.join("+");
+            let _ = write!(
+                out,
+                "rule {id:<6} {name:<16} {actions:<10}{packets:>10} packets{bytes:>13} bytes"
+            );
             let _ = match self.rates.get(&id) {
                 Some(rate) => writeln!(out, "{rate:>9}/s"),
                 None => writeln!(out),

@@ -12,6 +12,7 @@ use crate::tuple::Tuples;
 
 /// A rule of a compiled policy: what its sets and tuples have in common.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Rule {
     /// The id.
     pub id: RuleId,
@@ -19,6 +20,8 @@ pub struct Rule {
     pub name: String,
     /// Events a second at most.
     pub events_per_second: u32,
+    /// The actions of its sets and tuples, each once, in the order in which they first appear.
+    pub actions: Vec<Action>,
 }
 
 /// The settings of a compiled policy that are not rules.
@@ -403,11 +406,12 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
         id: RuleId(0),
         name: "(no rule)".to_owned(),
         events_per_second: policy.default_events_per_second,
+        actions: Vec::new(),
     }];
-    let sets = policy.sets.iter().map(|s| (s.rule, &s.name, s.events_per_second));
-    let tuples = policy.tuples.iter().map(|t| (t.rule, &t.name, t.events_per_second));
+    let sets = policy.sets.iter().map(|s| (s.rule, &s.name, s.events_per_second, s.action));
+    let tuples = policy.tuples.iter().map(|t| (t.rule, &t.name, t.events_per_second, t.action));
     let mut at = std::collections::HashMap::new();
-    for (id, name, rate) in sets.chain(tuples) {
+    for (id, name, rate, action) in sets.chain(tuples) {
         match at.get(&id) {
             Some(&index) => {
                 let rule: &mut Rule = &mut rules[index];
@@ -419,10 +423,18 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
                     });
                 }
                 rule.events_per_second = rule.events_per_second.max(rate);
+                if !rule.actions.contains(&action) {
+                    rule.actions.push(action);
+                }
             }
             None => {
                 at.insert(id, rules.len());
-                rules.push(Rule { id, name: name.clone(), events_per_second: rate });
+                rules.push(Rule {
+                    id,
+                    name: name.clone(),
+                    events_per_second: rate,
+                    actions: vec![action],
+                });
             }
         }
     }

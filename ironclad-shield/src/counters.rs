@@ -1,6 +1,7 @@
 use ironclad_bpf::shield::Shared;
 use ironclad_core::abi::{Loss, Reason, Stats};
-use ironclad_core::{Cidr, RuleId};
+use ironclad_core::{Action, Cidr, RuleId};
+use ironclad_policy::Rule;
 use serde::Serialize;
 
 use crate::error::ShieldError;
@@ -29,11 +30,14 @@ pub struct ReasonCount {
 
 /// What one rule did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RuleCount {
     /// The rule.
     pub rule: RuleId,
     /// Its name in the policy in force; empty where that has no such rule.
     pub name: String,
+    /// What its sets and tuples do in the policy in force.
+    pub actions: Vec<Action>,
     /// What it decided or, with a log action, reported.
     pub matched: Count,
     /// Of that, what would have been dropped but for a dry run.
@@ -134,11 +138,12 @@ pub(crate) fn read_reasons(shared: &Shared) -> Result<Vec<ReasonCount>, ShieldEr
 pub(crate) fn read_rule(
     shared: &Shared,
     slot: u16,
-    rule: RuleId,
-    name: String,
+    id: RuleId,
+    rule: Option<&Rule>,
 ) -> Result<RuleCount, ShieldError> {
     let (matched, would_drop) = sum(shared.rules.lookup_all(&u32::from(slot))?);
-    Ok(RuleCount { rule, name, matched, would_drop })
+    let (name, actions) = rule.map(|r| (r.name.clone(), r.actions.clone())).unwrap_or_default();
+    Ok(RuleCount { rule: id, name, actions, matched, would_drop })
 }
 
 pub(crate) fn read_losses(shared: &Shared) -> Result<Vec<LossCount>, ShieldError> {

@@ -566,14 +566,12 @@ impl Shield {
     /// [`ShieldError::Bpf`] where the kernel refuses to tell.
     pub fn counters(&self) -> Result<Counters, ShieldError> {
         let control = self.lock();
-        let names = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
-        let name_of = |id: RuleId| {
-            let rules = names.map(CompiledPolicy::rules).unwrap_or_default();
-            rules.iter().skip(1).find(|rule| rule.id == id).map(|rule| rule.name.clone())
-        };
+        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let known = policy.map(CompiledPolicy::rules).unwrap_or_default();
         let mut rules = Vec::new();
         for (id, slot) in control.slots.iter() {
-            rules.push(read_rule(&self.shared, slot, id, name_of(id).unwrap_or_default())?);
+            let rule = known.iter().skip(1).find(|rule| rule.id == id);
+            rules.push(read_rule(&self.shared, slot, id, rule)?);
         }
         Ok(Counters {
             reasons: read_reasons(&self.shared)?,

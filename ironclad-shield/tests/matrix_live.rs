@@ -364,7 +364,9 @@ fn drops_outlive_a_killed_agent_and_the_next_adopts_without_a_gap() {
         (flood.join().unwrap(), shield)
     });
     assert_eq!(arrived(&listener), 0, "of {sent}");
-    assert_eq!(shield.counters().unwrap().rule(RuleId(1)).unwrap().matched.packets, sent);
+    let counters = shield.counters().unwrap();
+    let rule = counters.rule(RuleId(1)).unwrap();
+    assert_eq!((rule.matched.packets, &*rule.actions), (sent, &[Action::Drop][..]));
     assert_eq!(shield.status().unwrap().generation, 1, "the same policy is not loaded again");
     // Two agents cannot run one instance.
     let second = net
