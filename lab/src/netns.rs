@@ -3,7 +3,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::command::run;
 use crate::error::LabError;
@@ -149,6 +150,29 @@ impl Namespace {
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Like [`run`](Self::run), with mounts of its own: `/sys` shows the namespace's interfaces and
+    /// `/sys/fs/bpf` is empty. What the closure and its commands pin there ends with the closure.
+    ///
+    /// # Errors
+    /// [`LabError`] where the namespace cannot be entered or a mount fails.
+    ///
+    /// # Panics
+    /// With the closure's panic.
+    pub fn run_apart<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        self.run(|| {
+            let failed = |step| move |e: nix::Error| LabError::System { step, source: e.into() };
+            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+            let nothing = None::<&str>;
+            mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
+                .map_err(failed("keeping mounts private"))?;
+            for (kind, at) in [("sysfs", "/sys"), ("bpf", "/sys/fs/bpf")] {
+                mount(Some(kind), at, Some(kind), MsFlags::empty(), nothing)
+                    .map_err(failed("mounting sysfs and bpffs"))?;
+            }
+            Ok(work())
+        })?
     }
 }
 
