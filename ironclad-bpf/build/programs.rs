@@ -14,7 +14,7 @@ const CLANG_MIN: u32 = 16;
 /// By their paths in `bpf-src/`, without `.bpf.c`.
 pub(crate) const PROGRAMS: [&str; 2] = ["progs/xdp_dispatch", "progs/xdp_policy"];
 /// Only with the feature `bench`.
-pub(crate) const BENCHES: [&str; 2] = ["bench/bench_lookup", "bench/bench_xdp"];
+pub(crate) const BENCHES: [&str; 3] = ["bench/bench_lookup", "bench/bench_send", "bench/bench_xdp"];
 
 /// Where `bpf-src/` and libbpf's headers lie.
 pub(crate) struct Sources<'a> {

@@ -23,6 +23,11 @@ pub(crate) mod bench_lookup {
 }
 
 #[cfg(feature = "bench")]
+pub(crate) mod bench_send {
+    include!(concat!(env!("OUT_DIR"), "/bench_send.skel.rs"));
+}
+
+#[cfg(feature = "bench")]
 pub(crate) mod bench_xdp {
     include!(concat!(env!("OUT_DIR"), "/bench_xdp.skel.rs"));
 }

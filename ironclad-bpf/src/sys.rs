@@ -222,6 +222,22 @@ pub(crate) fn test_run(prog: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::
     Ok((opts.retval, opts.duration))
 }
 
+/// Runs of an XDP program on frames that go where it sends them, and the mean nanoseconds of one.
+/// Linux 5.18.
+#[cfg(feature = "bench")]
+pub(crate) fn run_live(prog: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<u32> {
+    // SAFETY: zeroes are a value of this struct of integers and null pointers.
+    let mut opts: libbpf_sys::bpf_test_run_opts = unsafe { mem::zeroed() };
+    opts.sz = mem::size_of_val(&opts) as _;
+    opts.data_in = frame.as_ptr().cast();
+    opts.data_size_in = frame.len() as u32;
+    opts.repeat = repeat as i32;
+    opts.flags = libbpf_sys::BPF_F_TEST_XDP_LIVE_FRAMES;
+    // SAFETY: the frame outlives the call, which only reads it.
+    check(unsafe { libbpf_sys::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) })?;
+    Ok(opts.duration)
+}
+
 /// Waits until no CPU runs a program that could still see what was in force before the call.
 ///
 /// Updating a map of maps makes the kernel wait for just that (`maybe_wait_bpf_programs` in

@@ -1,5 +1,9 @@
-//! Loops inside the kernel that measure lookups and whole programs. Host only: `bpf_loop` is of
-//! Linux 5.17.
+//! Loops inside the kernel that measure lookups and whole programs, and a sender of packets. Host only:
+//! `bpf_loop` is of Linux 5.17, live frames are of 5.18.
+
+mod generator;
+
+pub use generator::Generator;
 
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd};
