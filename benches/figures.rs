@@ -9,6 +9,8 @@ mod lists;
 mod lookup;
 #[path = "figures/program.rs"]
 mod program;
+#[path = "figures/race/mod.rs"]
+mod race;
 #[path = "figures/stall.rs"]
 mod stall;
 #[path = "figures/stats.rs"]
@@ -16,23 +18,31 @@ mod stats;
 
 use std::collections::BTreeMap;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Measures and prints one flat object of numbers.
 #[derive(Parser)]
 struct Args {
+    #[command(subcommand)]
+    task: Option<Task>,
     /// Print JSON alone.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// Only figures whose names begin with this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Runs of each measurement; the median counts.
-    #[arg(long, default_value_t = 7)]
-    runs: usize,
+    /// Runs of each measurement, of which the median counts: 7 unless told, 5 rounds of a race.
+    #[arg(long, global = true)]
+    runs: Option<usize>,
     /// `cargo bench` passes it.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Race nftables, ipset, xdp-filter and Shield on one veth pair.
+    Race(race::Race),
 }
 
 /// What has been measured so far.
@@ -56,16 +66,20 @@ impl Figures {
     }
 
     fn runs(&self) -> usize {
-        self.args.runs
+        self.args.runs.unwrap_or(7)
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut figures = Figures { args: Args::parse(), values: BTreeMap::new() };
+    if let Some(Task::Race(race)) = &figures.args.task {
+        return race::run(race, figures.args.runs.unwrap_or(5), figures.args.json);
+    }
     lookup::measure(&mut figures)?;
     program::measure(&mut figures)?;
     lists::measure(&mut figures)?;
     stall::measure(&mut figures)?;
+    race::measure(&mut figures)?;
     if figures.args.json {
         println!("{}", serde_json::to_string_pretty(&figures.values)?);
     }

@@ -2,6 +2,6 @@
 
 pub(crate) mod lists;
 pub(crate) mod probes;
-mod random;
+pub(crate) mod random;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -1,4 +1,4 @@
-//! The figures of docs/benchmarks.md, measured by `benches/figures.rs`.
+//! The figures of docs/benchmarks.md and the race, measured by `benches/figures.rs`.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,23 @@ use crate::command::{cargo, line};
 use crate::failure::{Context, Failure, Result};
 use crate::setup::{self, Purpose};
 
-/// Ends as the measurement ends.
+/// Measures the figures.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
+    bench("figures", arguments)
+}
+
+/// Races the firewalls of others and ours.
+pub(crate) fn race(arguments: &[String]) -> Result<ExitCode> {
+    bench("race", &[&["race".to_owned()], arguments].concat())
+}
+
+/// Ends as the measurement ends.
+fn bench(task: &str, arguments: &[String]) -> Result<ExitCode> {
     setup::ensure(Purpose::Race)?;
     if !setup::is_root() {
-        return Err(Failure::new(
-            "the figures are measured in the kernel, which only root may: sudo cargo xtask figures",
-        ));
+        return Err(Failure::new(format!(
+            "this is measured in the kernel, which only root may: sudo cargo xtask {task}"
+        )));
     }
     let mut bench = cargo(["bench", "--quiet", "--bench", "figures", "--"]);
     let status = bench.args(arguments).status().context(line(&bench))?;

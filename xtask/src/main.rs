@@ -76,6 +76,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Race nftables, ipset, xdp-filter and Shield on one veth pair: `--help` for its options.
+    #[command(disable_help_flag = true)]
+    Race {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Format the Rust and C sources.
     Fmt,
     /// Check, then test: what has to hold before a change is taken.
@@ -142,6 +148,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { arguments } => return demo::run(&arguments),
         Task::Figures { arguments } => return figures::run(&arguments),
+        Task::Race { arguments } => return figures::race(&arguments),
         Task::Fmt => {
             setup::ensure(Purpose::Build)?;
             check::format()?;
