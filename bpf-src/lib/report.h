@@ -19,26 +19,40 @@ const struct ic_shield_ev *ic_report_ev;
 /* Jiffies of the last wakeup. Two CPUs may both find it old: one wakeup too many. */
 __u64 ic_report_woken;
 
-IC_INLINE bool ic_report_allowed(__u32 rule)
+/* Whether a rule has nothing to report now: asked before anything is made ready for a report. */
+IC_INLINE bool ic_report_quiet(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
 	struct ic_report_budget *budget;
+
+	if (!rate)
+		return true;
+	budget = bpf_map_lookup_elem(&ic_sample, &slot);
+	if (!budget) {
+		ic_count_loss(IC_LOSS_MAP);
+		return true;
+	}
+	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
+	if ((__s64)(bpf_jiffies64() - IC_READ_ONCE(budget->window)) >= 0 ||
+	    IC_READ_ONCE(budget->sent) < rate)
+		return false;
+	ic_count_loss(IC_LOSS_SAMPLED_OUT);
+	return true;
+}
+
+/* Takes one of the events that a rule which is not quiet may report in this second. */
+IC_INLINE bool ic_report_allowed(__u32 rule)
+{
+	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
+	struct ic_report_budget *budget = bpf_map_lookup_elem(&ic_sample, &slot);
 	bool allowed = false;
 	__u64 now;
 
-	if (!rate)
-		return false;
-	budget = bpf_map_lookup_elem(&ic_sample, &slot);
 	if (!budget) {
 		ic_count_loss(IC_LOSS_MAP);
 		return false;
 	}
 	now = bpf_jiffies64();
-	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
-	if ((__s64)(now - IC_READ_ONCE(budget->window)) < 0 && IC_READ_ONCE(budget->sent) >= rate) {
-		ic_count_loss(IC_LOSS_SAMPLED_OUT);
-		return false;
-	}
 	bpf_spin_lock(&budget->lock);
 	if ((__s64)(now - budget->window) >= 0) {
 		budget->window = now + ic_cfg_report_hz;

@@ -31,7 +31,7 @@ IC_INLINE int ic_finish(struct xdp_md *ctx, const struct ic_packet *packet,
 	ic_count_packet(&ic_reasons, out->reason * 2 + (drop && !dry), packet->len, dry);
 	if (out->rule)
 		ic_count_packet(&ic_rules, out->rule, packet->len, dry);
-	if (drop) {
+	if (drop && !ic_report_quiet(out->rule)) {
 		struct ic_report report = {
 			.rule = out->rule,
 			.entry = out->entry,
@@ -48,16 +48,18 @@ IC_INLINE int ic_finish(struct xdp_md *ctx, const struct ic_packet *packet,
 IC_INLINE void ic_log(struct xdp_md *ctx, const struct ic_packet *packet, __u32 rule, __u32 entry,
 		      __u8 reason)
 {
-	struct ic_report report = {
-		.rule = rule,
-		.entry = entry,
-		.verdict = IC_VERDICT_PASS,
-		.reason = reason,
-		.flags = IC_SHIELD_EV_LOG,
-	};
-
 	ic_count_packet(&ic_rules, rule, packet->len, false);
-	ic_report(ctx, packet, &report);
+	if (!ic_report_quiet(rule)) {
+		struct ic_report report = {
+			.rule = rule,
+			.entry = entry,
+			.verdict = IC_VERDICT_PASS,
+			.reason = reason,
+			.flags = IC_SHIELD_EV_LOG,
+		};
+
+		ic_report(ctx, packet, &report);
+	}
 }
 
 /* Whether the sets decided. */
