@@ -412,6 +412,9 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
     let tuples = policy.tuples.iter().map(|t| (t.rule, &t.name, t.events_per_second, t.action));
     let mut at = std::collections::HashMap::new();
     for (id, name, rate, action) in sets.chain(tuples) {
+        if name.chars().any(char::is_control) || name.chars().count() > 128 {
+            return Err(PolicyError::UnfitName { rule: id, name: name.clone() });
+        }
         match at.get(&id) {
             Some(&index) => {
                 let rule: &mut Rule = &mut rules[index];

@@ -17,6 +17,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -124,6 +125,34 @@ pub struct DocumentTuple {
     pub events_per_second: u32,
 }
 
+/// What a policy file may have. Its prefixes are better kept in lists.
+const MAX_BYTES: usize = 4 << 20;
+/// Brackets, or list markers at the beginning of a line, within each other: a policy needs four.
+const MAX_DEPTH: usize = 32;
+
+/// The first line that is nested too deep. The reader would take a time that grows with its square.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut open = 0usize;
+    text.lines()
+        .position(|line| {
+            let markers = line.chars().take_while(|c| matches!(c, ' ' | '-' | '?' | ':' | '\t'));
+            let markers = markers.filter(|&c| c != ' ').count();
+            for c in line.chars() {
+                match c {
+                    '[' | '{' => open += 1,
+                    ']' | '}' => open = open.saturating_sub(1),
+                    _ => {}
+                }
+                if open > MAX_DEPTH {
+                    return true;
+                }
+            }
+            let indent = line.chars().take_while(|&c| c == ' ').count();
+            markers > MAX_DEPTH && !line.starts_with("---") || indent > 8 * MAX_DEPTH
+        })
+        .map(|line| line + 1)
+}
+
 fn pass() -> Verdict {
     Verdict::Pass
 }
@@ -176,16 +205,34 @@ impl Document {
     /// # Errors
     /// [`DocumentError::Io`] and those of [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self, DocumentError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| DocumentError::Io { path: path.to_owned(), source })?;
+        let failed = |source| DocumentError::Io { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut text = String::new();
+        // One more than it may have tells that there is more.
+        file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(failed)?;
         Self::parse(&path.display().to_string(), &text)
     }
 
     /// Reads a policy from text; `name` stands for the file in errors.
     ///
     /// # Errors
-    /// [`DocumentError::Format`] with line and column.
+    /// [`DocumentError::Format`] with line and column; for text without any key, over 4 MiB, or
+    /// nested deeper than any policy.
     pub fn parse(name: &str, text: &str) -> Result<Self, DocumentError> {
+        let refused = |message| DocumentError::Format { name: name.to_owned(), message };
+        if text.len() > MAX_BYTES {
+            return Err(refused(format!(
+                "it has more than {MAX_BYTES} bytes: keep prefixes in lists, which may be longer"
+            )));
+        }
+        if let Some(line) = too_deep(text) {
+            return Err(refused(format!("line {line} is nested deeper than any policy")));
+        }
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Err(refused(
+                "it says nothing: a policy that lets everything pass is `default: pass`".to_owned(),
+            ));
+        }
         serde_norway::from_str(text).map_err(|e| {
             let mut message = e.to_string();
             // The reader knows no place for a key of the outermost mapping.
@@ -197,7 +244,7 @@ impl Document {
                     message = format!("{message} at line {} column 1", line + 1);
                 }
             }
-            DocumentError::Format { name: name.to_owned(), message }
+            refused(message)
         })
     }
 
@@ -316,6 +363,22 @@ mod tests {
         let text = error("tuples:\n  - { rule: 1, name: a, action: drop, protocol: tpc }\n");
         assert!(text.contains("`tpc` is no protocol"), "{text}");
         assert!(error("- 1\n").contains("p.yaml"));
+        for nothing in ["", "\n\n", "# a policy\n  # of comments\n"] {
+            assert!(error(nothing).contains("says nothing"), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_would_take_for_ever_is_refused() {
+        let deep = error(&format!("default: pass\nsets: {}\n", "[".repeat(200_000)));
+        assert!(deep.contains("line 2 is nested deeper"), "{deep}");
+        assert!(error(&format!("x: {}", "{a: ".repeat(100_000))).contains("nested deeper"));
+        assert!(error(&"- ".repeat(100_000)).contains("nested deeper"));
+        let lines: String = (0..1000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+        assert!(error(&lines).contains("nested deeper"));
+        assert!(error(&" ".repeat(MAX_BYTES + 1)).contains("more than"));
+        let error = Document::read("/dev/zero".as_ref()).unwrap_err().to_string();
+        assert!(error.starts_with("/dev/zero: it has more than"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,17 @@ pub enum PolicyError {
         /// The other.
         second: String,
     },
+    /// A rule's name would disturb a terminal or fill it.
+    #[error(
+        "rule {rule}: `{}` is no name: use up to 128 characters, none of them a control character",
+        name.chars().take(40).flat_map(char::escape_default).collect::<String>()
+    )]
+    UnfitName {
+        /// The id.
+        rule: RuleId,
+        /// The name.
+        name: String,
+    },
     /// A tuple has a port, but not a protocol that has ports.
     #[error(
         "rule {rule} (`{name}`): a destination port needs a protocol with ports (tcp, udp, sctp, dccp or udplite)"

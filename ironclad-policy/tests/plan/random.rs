@@ -109,9 +109,18 @@ fn tuples() -> impl Strategy<Value = Vec<Tuple>> {
     })
 }
 
+/// An address that a gateway can have.
+fn host() -> impl Strategy<Value = IpAddr> {
+    any_addr().prop_filter("no host sends from it", |addr| {
+        let is_broadcast = matches!(addr, IpAddr::V4(a) if a.is_broadcast());
+        let is_mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
+        !addr.is_unspecified() && !addr.is_multicast() && !is_broadcast && !is_mapped
+    })
+}
+
 pub(crate) fn plan() -> impl Strategy<Value = Plan> {
     let default = select(vec![Verdict::Pass, Verdict::Drop]);
-    (default, prop::collection::vec(any_addr(), 0..4), narrow_sets(), tuples())
+    (default, prop::collection::vec(host(), 0..4), narrow_sets(), tuples())
         .prop_map(|(default, gateways, sets, tuples)| Plan { default, gateways, sets, tuples })
 }
 
