@@ -167,6 +167,9 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 	packet->family = IC_TUPLE_V6;
 	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
 	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
+	/* An IPv4-mapped source: a socket would take the packet for IPv4's, past the rules of IPv4. */
+	if (!packet->src.half[0] && packet->src.word[2] == bpf_htonl(0xffff))
+		return IC_REASON_IP6_HEADER;
 	packet->proto = ip->nexthdr;
 	cur->hops = ip->hop_limit;
 	return IC_PARSE_OK;
@@ -182,8 +185,8 @@ struct ic_ext {
 /* How an extension header says its length, by protocol; 0 where the protocol is none. */
 enum ic_ext_kind {
 	IC_EXT_EIGHTS = 1, /* (len + 1) * 8 bytes */
-	IC_EXT_FOURS = 2,  /* (len + 2) * 4 bytes */
-	IC_EXT_FIXED = 3,  /* eight bytes */
+	IC_EXT_FOURS = 2, /* (len + 2) * 4 bytes */
+	IC_EXT_FIXED = 3, /* eight bytes */
 };
 
 /* A table instead of a switch: one path for the verifier. */

@@ -166,9 +166,12 @@ int ic_policy(struct xdp_md *ctx)
 		reason = ic_parse_rest(&cur, &packet);
 	if (reason != IC_PARSE_OK) {
 		out.reason = reason;
-		out.verdict = ic_cfg_malformed;
+		/* The kernel looks as deep as it takes: what no rule has seen does not pass. */
+		out.verdict = reason == IC_REASON_VLAN_DEEP || reason == IC_REASON_EXT_DEEP
+				      ? IC_VERDICT_DROP
+				      : ic_cfg_malformed;
 		/* Where malformed packets may pass, the sets and tuples still bind what has addresses. */
-		if (ic_cfg_malformed == IC_VERDICT_DROP || !packet.family)
+		if (out.verdict == IC_VERDICT_DROP || !packet.family)
 			return ic_finish(ctx, &packet, &out);
 	} else if (ic_cfg_neighbour && ic_is_neighbour(&cur, &packet)) {
 		out.reason = IC_REASON_NEIGHBOUR;

@@ -96,6 +96,9 @@ pub enum BpfError {
         /// What to do.
         next: &'static str,
     },
+    /// A gateway is not the address of a host.
+    #[error("`{0}` is no gateway: no host sends from it; name a unicast address, IPv4 as IPv4")]
+    Gateway(std::net::IpAddr),
     /// A value is out of its range.
     #[error("{what}: {value} is over the limit of {limit}")]
     Limit {

@@ -39,7 +39,7 @@ mod sys;
 pub mod uapi;
 
 pub use error::BpfError;
-pub use link::{Interface, XdpLink, XdpMode};
+pub use link::{Interface, XdpLink, XdpMode, network_namespace};
 pub use map::{Map, MapInfo, Plain};
 pub use pin::{BPFFS, PinDirectory};
 pub use program::{Program, ProgramInfo, TestRun};

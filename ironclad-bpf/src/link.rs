@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -43,17 +44,20 @@ impl fmt::Display for XdpMode {
     }
 }
 
-/// An interface of the calling thread's network namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// An interface of a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
 pub struct Interface {
     /// The name, e.g. `eth0`.
     pub name: String,
+    /// Its network namespace: the inode number of `/proc/<pid>/ns/net`, as `lsns` shows it.
+    pub namespace: u64,
     /// The kernel's number, which a re-created interface of the same name does not keep.
     pub index: u32,
 }
 
 impl Interface {
-    /// Finds an interface by name.
+    /// Finds an interface of the calling thread's network namespace by name.
     ///
     /// # Errors
     /// [`BpfError::NoInterface`] where there is none.
@@ -63,9 +67,24 @@ impl Interface {
         // SAFETY: a NUL-terminated name that outlives the call.
         match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
             0 => Err(missing()),
-            index => Ok(Self { name: name.to_owned(), index }),
+            index => Ok(Self { name: name.to_owned(), namespace: network_namespace()?, index }),
         }
     }
+
+    /// Whether it has this name in this namespace, whatever its number.
+    pub fn is(&self, name: &str, namespace: u64) -> bool {
+        self.name == name && self.namespace == namespace
+    }
+}
+
+/// The calling thread's network namespace, by the number that [`Interface::namespace`] has.
+///
+/// # Errors
+/// [`BpfError::System`] where `/proc` is not there.
+pub fn network_namespace() -> Result<u64, BpfError> {
+    std::fs::metadata("/proc/thread-self/ns/net")
+        .map(|file| file.ino())
+        .map_err(|source| BpfError::System { step: "reading /proc/thread-self/ns/net", source })
 }
 
 /// A program at the XDP hook of an interface. Dropping it detaches, unless it is pinned.
@@ -120,17 +139,19 @@ impl XdpLink {
         Ok(Self { fd, interface: interface.clone(), mode, pin: None })
     }
 
-    pub(crate) fn open(path: &Path, name: &str) -> Result<Self, BpfError> {
+    pub(crate) fn open(path: &Path, name: String, namespace: u64) -> Result<Self, BpfError> {
         let pin = |source| BpfError::Pin { path: path.to_owned(), step: "opening", source };
         let fd = sys::obj_get(path).map_err(pin)?;
         let index = ifindex(fd.as_fd()).map_err(pin)?;
+        // The number is that of its own namespace.
+        let is_here = network_namespace()? == namespace;
         let mode = match sys::xdp_query(index) {
-            Ok(query) if query.skb_prog_id != 0 => XdpMode::Generic,
+            Ok(query) if is_here && query.skb_prog_id != 0 => XdpMode::Generic,
             _ => XdpMode::Native,
         };
         Ok(Self {
             fd,
-            interface: Interface { name: name.to_owned(), index },
+            interface: Interface { name, namespace, index },
             mode,
             pin: Some(path.to_owned()),
         })
@@ -166,6 +187,11 @@ impl XdpLink {
     /// Native or generic.
     pub fn mode(&self) -> XdpMode {
         self.mode
+    }
+
+    /// Whether the attachment outlives the process.
+    pub fn is_pinned(&self) -> bool {
+        self.pin.is_some()
     }
 
     /// Where it is attached.
@@ -252,7 +278,7 @@ fn attach_error(
     let next = match source.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => match occupant(interface) {
             Some(other) => format!(
-                "the hook already runs {other}: detach that first (`ip link set dev {} xdp off`, or its owner's tool)",
+                "the hook already runs {other}: end the agent that holds it, or where it was attached without a link `ip link set dev {} xdp off`; an instance of Ironclad that outlives its agent ends with `stop` or `purge` of that instance",
                 interface.name
             ),
             None => "the hook is taken by another mode or program: see `ip link show`".to_owned(),

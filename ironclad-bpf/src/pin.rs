@@ -2,13 +2,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ironclad_core::abi;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 
 use crate::error::BpfError;
+use crate::link::Interface;
 use crate::sys;
 
 /// Magic number of a bpffs (include/uapi/linux/magic.h).
@@ -63,7 +64,7 @@ impl PinDirectory {
                 return Err(unusable(
                     bpffs,
                     "no bpffs is mounted here".to_owned(),
-                    "mount one: `mount -t bpf bpf /sys/fs/bpf`",
+                    "mount one: `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`",
                 ));
             }
         }
@@ -72,12 +73,35 @@ impl PinDirectory {
             let path = path.clone();
             move |source: io::Error| BpfError::Pin { path, step, source }
         };
+        // Whoever may change these directories may take the protection away, or keep it from coming.
+        for dir in [bpffs.join("ironclad"), path.clone(), path.join(format!("v{}", abi::VERSION))] {
+            let found = match fs::symlink_metadata(&dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                found => found.map_err(failed("looking at the directory"))?,
+            };
+            let own = rustix::process::geteuid().as_raw();
+            let what = if !found.is_dir() {
+                "it is no directory".to_owned()
+            } else if found.uid() != own && found.uid() != 0 {
+                format!("it belongs to user {}", found.uid())
+            } else if found.mode() & 0o022 != 0 {
+                format!("others may write to it (mode {:04o})", found.mode() & 0o7777)
+            } else {
+                continue;
+            };
+            return Err(unusable(
+                &dir,
+                what,
+                "remove it, which drops what its pins protect, or choose a bpffs that only root writes to",
+            ));
+        }
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
             .map_err(failed("creating the directory"))?;
-        let lock = open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = open(&path, flags, Mode::empty())
             .map_err(|e| failed("opening the directory")(e.into()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(unusable(
@@ -159,13 +183,14 @@ impl PinDirectory {
     }
 
     /// Names of the interfaces whose links are pinned, with the pins' paths.
-    pub(crate) fn links(&self) -> Result<Vec<(String, PathBuf)>, BpfError> {
+    pub(crate) fn links(&self) -> Result<Vec<(PathBuf, String, u64)>, BpfError> {
         let mut links: Vec<_> = self
             .names()?
             .into_iter()
             .filter_map(|name| {
-                let interface = unescape(name.strip_prefix(LINK_PREFIX)?)?;
-                Some((interface, self.path().join(name)))
+                let (namespace, interface) = name.strip_prefix(LINK_PREFIX)?.split_once('_')?;
+                let interface = unescape(interface)?;
+                Some((self.path().join(&name), interface, namespace.parse().ok()?))
             })
             .collect();
         links.sort();
@@ -197,7 +222,7 @@ impl PinDirectory {
         staged
     }
 
-    pub(crate) fn link_path(&self, interface: &str) -> PathBuf {
+    pub(crate) fn link_path(&self, interface: &Interface) -> PathBuf {
         self.path().join(link_name(interface))
     }
 
@@ -240,8 +265,9 @@ impl PinDirectory {
 
 const LINK_PREFIX: &str = "link_";
 
-pub(crate) fn link_name(interface: &str) -> String {
-    format!("{LINK_PREFIX}{}", escape(interface))
+/// Names of interfaces are their namespace's own.
+pub(crate) fn link_name(interface: &Interface) -> String {
+    format!("{LINK_PREFIX}{}_{}", interface.namespace, escape(&interface.name))
 }
 
 /// bpffs reserves dots; interface names may have them.

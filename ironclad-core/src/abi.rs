@@ -116,7 +116,7 @@ pub enum Reason {
     Ip4Length = 12,
     /// The IPv6 header is cut off.
     Ip6Short = 13,
-    /// The version is not 6.
+    /// The version is not 6, or the source is an IPv4-mapped address.
     Ip6Header = 14,
     /// The payload length exceeds the frame.
     Ip6Length = 15,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ironclad_bpf::shield::{PolicyProgram, Selector, Shared};
 use ironclad_bpf::{
     EventRing, Interface, PinDirectory, Program, TestRun, XdpLink, XdpMode, boottime_ns,
+    network_namespace,
 };
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_core::{Cidr, PolicyId, RuleId};
@@ -382,6 +383,7 @@ impl Shield {
         let Status { generation, policy: found, interfaces: protected, .. } = self.status()?;
         let replaces = generation != 0 && found != policy.id();
         let former = self.gateways();
+        let here = network_namespace()?;
         // Gateways first: the policy may block all others.
         let done = gateways
             .map_or(Ok(()), |gateways| self.set_gateways(gateways))
@@ -393,7 +395,7 @@ impl Shield {
             .and_then(|()| interfaces.iter().try_for_each(|name| self.protect(name)))
             .and_then(|()| if replaces { self.confirm() } else { Ok(()) });
         let Err(error) = done else { return Ok(()) };
-        let is_new = |name: &&String| !protected.iter().any(|p| p.interface.name == **name);
+        let is_new = |name: &&String| !protected.iter().any(|p| p.interface.is(name, here));
         let undone = [
             interfaces.iter().filter(is_new).try_for_each(|name| self.unprotect(name)),
             match replaces.then(|| self.revert()) {
@@ -425,13 +427,15 @@ impl Shield {
     pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let interface = Interface::by_name(name)?;
-        if let Some(at) = control.links.iter().position(|link| link.interface().name == name) {
+        let is_same = |link: &XdpLink| link.interface().is(name, interface.namespace);
+        if let Some(at) = control.links.iter().position(is_same) {
             let link = &control.links[at];
             if link.is_alive()? && link.interface().index == interface.index {
                 return Ok(());
             }
-            // The link of an interface that was removed: its hook is gone with it.
+            // The link of an interface that was removed, and its hook with it, or was renamed.
             control.links.remove(at).detach()?;
+            self.record_detach(name)?;
         }
         let dispatcher = self.shared.dispatcher();
         let mut link = match self.mode {
@@ -451,16 +455,22 @@ impl Shield {
         self.record(action)
     }
 
-    /// Detaches from an interface; nothing happens where it is not protected.
+    /// Detaches from an interface of the calling thread's network namespace; nothing happens where
+    /// it is not protected.
     ///
     /// # Errors
     /// [`ShieldError::Bpf`] where the kernel refuses.
     pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
         let mut control = self.lock();
-        let Some(at) = control.links.iter().position(|link| link.interface().name == name) else {
+        let here = network_namespace()?;
+        let Some(at) = control.links.iter().position(|link| link.interface().is(name, here)) else {
             return Ok(());
         };
         control.links.remove(at).detach()?;
+        self.record_detach(name)
+    }
+
+    fn record_detach(&self, name: &str) -> Result<(), ShieldError> {
         self.record(AuditAction::Detach { hook: "xdp".to_owned(), interface: name.to_owned() })
     }
 
@@ -473,7 +483,8 @@ impl Shield {
     /// [`InterfaceChange`].
     pub fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
         let mut dead = Vec::new();
-        for link in &self.lock().links {
+        let here = network_namespace()?;
+        for link in self.lock().links.iter().filter(|l| l.interface().namespace == here) {
             if !link.is_alive()? {
                 dead.push(link.interface().name.clone());
             }
@@ -496,8 +507,8 @@ impl Shield {
     }
 
     fn mode_of(&self, name: &str) -> Option<XdpMode> {
-        let control = self.lock();
-        control.links.iter().find(|link| link.interface().name == name).map(XdpLink::mode)
+        let (control, here) = (self.lock(), network_namespace().ok()?);
+        control.links.iter().find(|link| link.interface().is(name, here)).map(XdpLink::mode)
     }
 
     fn persist_all(&self) -> Result<(), ShieldError> {
@@ -674,13 +685,27 @@ impl Shield {
         for link in links {
             let interface = link.interface().name.clone();
             link.detach()?;
-            self.record(AuditAction::Detach { hook: "xdp".to_owned(), interface })?;
+            self.record_detach(&interface)?;
         }
         if let Some(directory) = &self.directory {
             directory.unpin()?;
             self.record(AuditAction::Unpin { path: directory.path().display().to_string() })?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Shield {
+    /// Detaches, and leaves a record of it. What is pinned stays.
+    fn drop(&mut self) {
+        let links = std::mem::take(&mut self.lock().links);
+        for link in links.into_iter().filter(|link| !link.is_pinned()) {
+            let name = link.interface().name.clone();
+            let detached = link.detach().map_err(ShieldError::from);
+            if let Err(failed) = detached.and_then(|()| self.record_detach(&name)) {
+                tracing::error!(instance = self.instance, %failed, "detaching from {name}");
+            }
+        }
     }
 }
 

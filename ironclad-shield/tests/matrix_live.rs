@@ -1,6 +1,7 @@
 //! Needs root: real interfaces, in namespaces of the tests' own.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -611,11 +612,58 @@ fn unusable_pin_directories_are_errors_with_a_way_out() {
     let error = start().unwrap_err().to_string();
     assert!(error.contains("not of ABI version 1"), "{error}");
     instance.purge();
+    // Of others, or open to them.
+    let own = format!("/sys/fs/bpf/ironclad/{}", instance.0);
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = start().unwrap_err().to_string();
+    assert!(error.contains("others may write to it (mode 0777)"), "{error}");
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&own, Some(65534), None).unwrap();
+    let error = start().unwrap_err().to_string();
+    assert!(error.contains("belongs to user 65534"), "{error}");
+    std::fs::remove_dir(&own).unwrap();
     let error = Shield::builder("a/b").interface("eth0").persistent(true).start(&policy);
     assert!(error.unwrap_err().to_string().contains("no name for an instance"));
     let error =
         Shield::builder("a").interface("eth0").persistent(true).bpffs("/tmp").start(&policy);
     assert!(error.unwrap_err().to_string().contains("no bpffs is mounted here"));
+}
+
+#[test]
+fn an_interface_of_another_namespace_is_another_interface() {
+    let (first, second) = (Net::new(), Net::new());
+    let instance = Instance::new("namespaces");
+    let policy = dropping(&["10.9.0.2"]);
+    let start = |net: &Net| {
+        let builder = Shield::builder(&instance.0).interface("eth0").persistent(true);
+        net.host.run(|| builder.start(&policy)).unwrap().unwrap()
+    };
+    drop(start(&first));
+    assert_eq!(reaches(&first, "10.9.0.2"), (false, false));
+    assert_eq!(reaches(&second, "10.9.0.2"), (true, true));
+    // The same name, and most likely the same number.
+    let shield = start(&second);
+    assert_eq!(reaches(&second, "10.9.0.2"), (false, false), "of the same name elsewhere");
+    assert_eq!(reaches(&first, "10.9.0.2"), (false, false), "what was protected stays so");
+    let interfaces = shield.status().unwrap().interfaces;
+    assert_eq!(interfaces.len(), 2);
+    assert_ne!(interfaces[0].interface.namespace, interfaces[1].interface.namespace);
+    second.host.run(|| shield.unprotect("eth0")).unwrap().unwrap();
+    assert_eq!(reaches(&second, "10.9.0.2"), (true, true));
+    assert_eq!(reaches(&first, "10.9.0.2"), (false, false));
+    shield.stop().unwrap();
+    assert_eq!(reaches(&first, "10.9.0.2"), (true, true));
+}
+
+#[test]
+fn no_host_is_a_gateway_that_cannot_be_one() {
+    let shield = Shield::builder("gateways").start_unattached(&open()).unwrap();
+    for wrong in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "::ffff:10.0.0.1"] {
+        let error = shield.set_gateways(&[wrong.parse().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("is no gateway"), "{wrong}: {error}");
+    }
+    assert!(shield.gateways().is_empty());
 }
 
 #[derive(Default)]
@@ -641,7 +689,11 @@ fn every_action_leaves_an_audit_record() {
     shield.apply_provisional(&dropping(&["10.9.0.3"]), PATIENCE).unwrap();
     shield.confirm().unwrap();
     shield.set_gateways(&["10.9.0.4".parse().unwrap()]).unwrap();
-    shield.stop().unwrap();
+    shield.unprotect("eth0").unwrap();
+    net.host.run(|| shield.unprotect("eth0")).unwrap().unwrap();
+    net.host.run(|| shield.protect("eth0")).unwrap().unwrap();
+    // Dropping it detaches too.
+    drop(shield);
     let kinds: Vec<&str> = recorder
         .0
         .lock()
@@ -661,7 +713,7 @@ fn every_action_leaves_an_audit_record() {
         kinds,
         [
             "load", "load", "write", "swap", "attach", "load", "write", "swap", "confirm", "write",
-            "detach"
+            "detach", "attach", "detach"
         ]
     );
 }

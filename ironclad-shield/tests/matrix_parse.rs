@@ -257,6 +257,8 @@ fn contradictory_headers_are_malformed() {
     drop("total below header", &change(v4(), 17, 19), Reason::Ip4Header);
     drop("total beyond frame", &change(v4(), 17, 200), Reason::Ip4Length);
     drop("version 4 in IPv6", &change(v6(), 14, 0x45), Reason::Ip6Header);
+    let mapped = Frame::v6("::ffff:203.0.113.1", HERE6).payload(UDP, udp(1, 2, b"x"));
+    drop("an IPv4-mapped source", &mapped.build(), Reason::Ip6Header);
     drop("payload beyond frame", &change(v6(), 19, 200), Reason::Ip6Length);
     drop("udp length 7", &change(v4(), 14 + 20 + 5, 7), Reason::L4Header);
     drop("udp length beyond", &change(v4(), 14 + 20 + 5, 17), Reason::L4Header);
@@ -338,6 +340,16 @@ fn malformed_may_pass_but_is_no_bypass() {
     expect(&shield, "other", &cut("203.0.113.1"), Reason::L4Short, Verdict::Drop);
     // Without addresses there is nothing else to ask.
     expect(&shield, "no addresses", &v4().build()[..20], Reason::Ip4Short, Verdict::Pass);
+}
+
+#[test]
+fn what_the_kernel_follows_further_than_we_do_never_passes() {
+    let shield = shield(open_policy().malformed(Verdict::Pass));
+    let tagged = (0..3).fold(v4(), |frame, _| frame.tag(0x8100, 0)).payload(UDP, udp(1, 2, b"x"));
+    expect(&shield, "three tags", &tagged.build(), Reason::VlanDeep, Verdict::Drop);
+    let deep = (0..9).fold(v6(), |frame, _| frame.extension(60, &[0, 1, 4, 0, 0, 0, 0]));
+    let deep = deep.payload(UDP, udp(1, 2, b"x")).build();
+    expect(&shield, "nine headers", &deep, Reason::ExtDeep, Verdict::Drop);
 }
 
 #[test]

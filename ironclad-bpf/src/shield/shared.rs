@@ -220,8 +220,8 @@ impl Shared {
             });
         }
         let mut links = Vec::new();
-        for (interface, pin) in directory.links()? {
-            links.push(XdpLink::open(&pin, &interface)?);
+        for (pin, interface, namespace) in directory.links()? {
+            links.push(XdpLink::open(&pin, interface, namespace)?);
         }
         Ok(Some((this, links)))
     }
@@ -245,11 +245,11 @@ impl Shared {
         let mut pins: Vec<(String, BorrowedFd<'_>)> =
             PINS.iter().map(|name| (*name).to_owned()).zip(fds).collect();
         for link in links.iter() {
-            pins.push((link_name(&link.interface().name), link.as_fd()));
+            pins.push((link_name(link.interface()), link.as_fd()));
         }
         directory.persist(&pins)?;
         for link in links {
-            let path = directory.link_path(&link.interface().name);
+            let path = directory.link_path(link.interface());
             link.pinned_at(&path);
         }
         Ok(())
@@ -264,7 +264,7 @@ impl Shared {
         directory: &PinDirectory,
         link: &mut XdpLink,
     ) -> Result<(), BpfError> {
-        link.pin(&directory.link_path(&link.interface().name))
+        link.pin(&directory.link_path(link.interface()))
     }
 
     /// Replaces the pinned dispatcher by this build's and gives it to every link; false where the
@@ -428,10 +428,20 @@ impl Shared {
     /// The addresses that bypass every policy, for packets that come after.
     ///
     /// # Errors
-    /// [`BpfError::Limit`] where one family has more than [`abi::GATEWAYS_MAX`].
+    /// [`BpfError::Limit`] where one family has more than [`abi::GATEWAYS_MAX`],
+    /// [`BpfError::Gateway`] for what is no host's address.
     pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), BpfError> {
         let mut set = Gateways::default();
         for address in addresses {
+            let is_host = match address {
+                IpAddr::V4(a) => !a.is_unspecified() && !a.is_multicast() && !a.is_broadcast(),
+                IpAddr::V6(a) => {
+                    !a.is_unspecified() && !a.is_multicast() && a.to_ipv4_mapped().is_none()
+                }
+            };
+            if !is_host {
+                return Err(BpfError::Gateway(*address));
+            }
             let (count, max) = match address {
                 IpAddr::V4(_) => (&mut set.count4, set.addr4.len()),
                 IpAddr::V6(_) => (&mut set.count6, set.addr6.len()),

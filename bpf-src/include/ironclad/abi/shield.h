@@ -44,7 +44,7 @@ enum ic_reason {
 	IC_REASON_IP4_HEADER = 11, /* version, header length or total length contradict */
 	IC_REASON_IP4_LENGTH = 12, /* the total length exceeds the frame */
 	IC_REASON_IP6_SHORT = 13,  /* the IPv6 header is cut off */
-	IC_REASON_IP6_HEADER = 14, /* the version is not 6 */
+	IC_REASON_IP6_HEADER = 14, /* the version is not 6, or the source IPv4-mapped */
 	IC_REASON_IP6_LENGTH = 15, /* the payload length exceeds the frame */
 	IC_REASON_EXT_SHORT = 16,  /* an IPv6 extension header is cut off */
 	IC_REASON_EXT_DEEP = 17,   /* more than IC_EXT_MAX extension headers */
