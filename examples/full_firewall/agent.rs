@@ -18,6 +18,9 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let document = Document::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let policy = document.policy(folder)?;
+    for report in policy.reports().filter(|report| report.normalised + report.skipped > 0) {
+        println!("{report}");
+    }
     let policy = if args.dry_run { policy.dry_run(true) } else { policy };
     let policy = policy.compile()?;
     let gateways = document.gateways.iter().chain(&args.gateway).copied();

@@ -392,6 +392,9 @@ mod tests {
                 "sets:\n  - {{ rule: 1, name: geo, action: drop, lists: [geo] }}\n  - {{ rule: 2, name: bad, action: drop, lists: [bad.txt], bad-lines: {bad_lines} }}\n"
             )
         };
+        let lenient = Document::parse("p.yaml", &text("lenient")).unwrap();
+        let lenient = lenient.policy(folder.path()).unwrap();
+        assert_eq!(lenient.reports().map(|report| report.skipped).sum::<u64>(), 1);
         let policy = |text: String| Document::parse("p.yaml", &text).unwrap().policy(folder.path());
         let compiled = policy(text("lenient")).unwrap().compile().unwrap();
         let why = compiled.explain("192.0.2.5".parse().unwrap()).to_string();

@@ -3,7 +3,7 @@ use ironclad_core::{Action, Cidr, RuleId, Verdict};
 use crate::compile::CompiledPolicy;
 use crate::error::PolicyError;
 use crate::limits::Limits;
-use crate::list::AddressList;
+use crate::list::{AddressList, ListReport};
 
 /// What holds the address sets in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,6 +288,11 @@ impl Policy {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// How each list of each set was read: what was changed and what was skipped.
+    pub fn reports(&self) -> impl Iterator<Item = &ListReport> {
+        self.sets.iter().flat_map(|set| &set.lists).map(AddressList::report)
     }
 
     /// Compiles the policy.

@@ -166,7 +166,8 @@ fn files_of(dir: &Path, extension: &OsStr) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension() == Some(extension) && !path.is_dir() {
+        // No pipes and devices: reading one might never end.
+        if path.extension() == Some(extension) && path.is_file() {
             paths.push(path);
         }
     }
