@@ -17,12 +17,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::cell::Cell;
+use std::fmt;
 use std::io::Read;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ironclad_core::{Action, Cidr, RuleId, Verdict};
-use serde::Deserialize;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::list::{AddressList, BadLines, ListError, ListOptions};
 use crate::policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, Protocol, TupleRule};
@@ -54,13 +58,13 @@ pub struct Document {
     #[serde(default = "rate")]
     pub events_per_second: u32,
     /// Addresses that no policy blocks.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     pub gateways: Vec<IpAddr>,
     /// Sets, in the order in which they win.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     pub sets: Vec<DocumentSet>,
     /// Tuples.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     pub tuples: Vec<DocumentTuple>,
 }
 
@@ -84,14 +88,15 @@ pub struct DocumentSet {
     /// The rule's id.
     pub rule: RuleId,
     /// Its name.
+    #[serde(deserialize_with = "short")]
     pub name: String,
     /// `drop`, `allow` or `log`.
     pub action: Action,
     /// Files, or folders whose `*.cidr`, `*.txt`, `*.ipset` and `*.netset` files are meant.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     pub lists: Vec<PathBuf>,
     /// Prefixes written here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "items")]
     pub cidrs: Vec<Cidr>,
     /// `strict` or `lenient`.
     #[serde(default)]
@@ -109,6 +114,7 @@ pub struct DocumentTuple {
     /// The rule's id.
     pub rule: RuleId,
     /// Its name.
+    #[serde(deserialize_with = "short")]
     pub name: String,
     /// `drop`, `allow` or `log`.
     pub action: Action,
@@ -127,6 +133,8 @@ pub struct DocumentTuple {
 
 /// What a policy file may have. Its prefixes are better kept in lists.
 const MAX_BYTES: usize = 4 << 20;
+/// Items of lists, each time that an alias repeats them. Prefixes are better kept in list files.
+const MAX_ITEMS: usize = 250_000;
 /// Brackets, or list markers at the beginning of a line, within each other: a policy needs four.
 const MAX_DEPTH: usize = 32;
 
@@ -151,6 +159,49 @@ fn too_deep(text: &str) -> Option<usize> {
             markers > MAX_DEPTH && !line.starts_with("---") || indent > 8 * MAX_DEPTH
         })
         .map(|line| line + 1)
+}
+
+thread_local! {
+    /// Items that the document being read may still have.
+    static ITEMS_LEFT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A sequence that ends where the document has too many items: a few bytes of aliases are many.
+fn items<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Items<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                let left = ITEMS_LEFT.get().checked_sub(1).ok_or_else(|| {
+                    de::Error::custom(format!(
+                        "more than {MAX_ITEMS} items, aliases counted each time: keep prefixes in lists"
+                    ))
+                })?;
+                ITEMS_LEFT.set(left);
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    from.deserialize_seq(Items(PhantomData))
+}
+
+/// A name that can be repeated without filling the memory.
+fn short<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = String::deserialize(from)?;
+    match name.len() {
+        ..=512 => Ok(name),
+        _ => Err(de::Error::custom("the name has more than 512 bytes")),
+    }
 }
 
 fn pass() -> Verdict {
@@ -233,6 +284,7 @@ impl Document {
                 "it says nothing: a policy that lets everything pass is `default: pass`".to_owned(),
             ));
         }
+        ITEMS_LEFT.set(MAX_ITEMS);
         serde_norway::from_str(text).map_err(|e| {
             let mut message = e.to_string();
             // The reader knows no place for a key of the outermost mapping.
@@ -376,6 +428,14 @@ mod tests {
         assert!(error(&"- ".repeat(100_000)).contains("nested deeper"));
         let lines: String = (0..1000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
         assert!(error(&lines).contains("nested deeper"));
+        let many = "10.0.0.1, ".repeat(60_000);
+        let many = format!(
+            "sets:\n  - &s {{ rule: 1, name: a, action: drop, cidrs: [{many}] }}\n{}",
+            "  - *s\n".repeat(3000)
+        );
+        assert!(error(&many).contains("more than 250000 items"), "{}", error(&many));
+        let long = format!("sets: [{{ rule: 1, name: {}, action: drop }}]\n", "a".repeat(1000));
+        assert!(error(&long).contains("more than 512 bytes"));
         assert!(error(&" ".repeat(MAX_BYTES + 1)).contains("more than"));
         let error = Document::read("/dev/zero".as_ref()).unwrap_err().to_string();
         assert!(error.starts_with("/dev/zero: it has more than"), "{error}");
