@@ -232,6 +232,22 @@ fn go_on(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 
+/// Instances of the demonstration: `demo-<pid>`.
+const PINS: &str = "demo-";
+
+/// Removes what demonstrations that were killed have left pinned.
+fn sweep() {
+    let instances = std::fs::read_dir(Path::new(BPFFS).join("ironclad"));
+    for instance in instances.into_iter().flatten().flatten() {
+        let name = instance.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let Some(Ok(pid)) = name.strip_prefix(PINS).map(str::parse::<u32>) else { continue };
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            drop(Pins(name.to_owned()));
+        }
+    }
+}
+
 /// What the agent has pinned must not outlive the demonstration, whatever goes wrong in it.
 struct Pins(String);
 
@@ -297,7 +313,8 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
         begin.elapsed().as_millis()
     ));
     let net = Net::build(&clients)?;
-    let instance = format!("demo-{}", std::process::id());
+    sweep();
+    let instance = format!("{PINS}{}", std::process::id());
     let pins = Pins(instance.clone());
 
     // Without a firewall everybody gets through: what the drops below are worth.
