@@ -96,7 +96,7 @@ pub struct DocumentSet {
     #[serde(default, deserialize_with = "items")]
     pub lists: Vec<PathBuf>,
     /// Prefixes written here.
-    #[serde(default, deserialize_with = "items")]
+    #[serde(default, deserialize_with = "exact_items")]
     pub cidrs: Vec<Cidr>,
     /// `strict` or `lenient`.
     #[serde(default)]
@@ -119,8 +119,10 @@ pub struct DocumentTuple {
     /// `drop`, `allow` or `log`.
     pub action: Action,
     /// Source.
+    #[serde(default, deserialize_with = "exact")]
     pub src: Option<Cidr>,
     /// Destination.
+    #[serde(default, deserialize_with = "exact")]
     pub dst: Option<Cidr>,
     /// Destination port.
     pub dport: Option<u16>,
@@ -193,6 +195,29 @@ fn items<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<
     }
 
     from.deserialize_seq(Items(PhantomData))
+}
+
+/// A prefix without host bits. Lists have theirs cleared and told; here a person can mend them.
+struct Exact(Cidr);
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let cidr: Cidr = text.parse().map_err(de::Error::custom)?;
+        let written = text.split('/').next().and_then(|addr| addr.parse::<IpAddr>().ok());
+        if written.is_some_and(|addr| addr != cidr.addr()) {
+            return Err(de::Error::custom(format!("`{text}` has host bits: write {cidr}")));
+        }
+        Ok(Self(cidr))
+    }
+}
+
+fn exact_items<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Cidr>, D::Error> {
+    Ok(items::<Exact, D>(from)?.into_iter().map(|Exact(cidr)| cidr).collect())
+}
+
+fn exact<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cidr>, D::Error> {
+    Ok(Option::<Exact>::deserialize(from)?.map(|Exact(cidr)| cidr))
 }
 
 /// A name that can be repeated without filling the memory.
@@ -289,10 +314,13 @@ impl Document {
             let mut message = e.to_string();
             // The reader knows no place for a key of the outermost mapping.
             if let (false, Some(key)) = (message.contains(" at line "), message.split('`').nth(1)) {
-                let at = text.lines().position(|line| {
+                let is_key = |(_, line): &(usize, &str)| {
                     line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
-                });
-                if let Some(line) = at {
+                };
+                let mut places = text.lines().enumerate().filter(is_key);
+                let place =
+                    if message.contains("duplicate") { places.last() } else { places.next() };
+                if let Some((line, _)) = place {
                     message = format!("{message} at line {} column 1", line + 1);
                 }
             }
@@ -415,6 +443,13 @@ mod tests {
         let text = error("tuples:\n  - { rule: 1, name: a, action: drop, protocol: tpc }\n");
         assert!(text.contains("`tpc` is no protocol"), "{text}");
         assert!(error("- 1\n").contains("p.yaml"));
+        let text = error("default: pass\ndefault: drop\n");
+        assert!(text.contains("duplicate") && text.contains("line 2"), "{text}");
+        let text = error("sets:\n  - { rule: 1, name: a, action: drop, cidrs: [10.1.2.3/8] }\n");
+        assert!(text.contains("`10.1.2.3/8` has host bits: write 10.0.0.0/8"), "{text}");
+        let text =
+            error("tuples:\n  - { rule: 1, name: a, action: drop, src: \"2001:db8::1/32\" }\n");
+        assert!(text.contains("has host bits: write 2001:db8::/32"), "{text}");
         for nothing in ["", "\n\n", "# a policy\n  # of comments\n"] {
             assert!(error(nothing).contains("says nothing"), "{nothing}");
         }
