@@ -96,7 +96,8 @@ static __noinline void ic_report(struct xdp_md *ctx, const struct ic_packet *pac
 {
 	struct ic_shield_ev *ev;
 
-	if (!ic_report_allowed(report->rule))
+	/* Most callers have asked already: where they have not, here is one place for the verifier. */
+	if (ic_report_quiet(report->rule) || !ic_report_allowed(report->rule))
 		return;
 	ev = bpf_ringbuf_reserve(&ic_events, sizeof(*ev), 0);
 	if (!ev) {

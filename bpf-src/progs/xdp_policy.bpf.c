@@ -48,18 +48,16 @@ IC_INLINE int ic_finish(struct xdp_md *ctx, const struct ic_packet *packet,
 IC_INLINE void ic_log(struct xdp_md *ctx, const struct ic_packet *packet, __u32 rule, __u32 entry,
 		      __u8 reason)
 {
-	ic_count_packet(&ic_rules, rule, packet->len, false);
-	if (!ic_report_quiet(rule)) {
-		struct ic_report report = {
-			.rule = rule,
-			.entry = entry,
-			.verdict = IC_VERDICT_PASS,
-			.reason = reason,
-			.flags = IC_SHIELD_EV_LOG,
-		};
+	struct ic_report report = {
+		.rule = rule,
+		.entry = entry,
+		.verdict = IC_VERDICT_PASS,
+		.reason = reason,
+		.flags = IC_SHIELD_EV_LOG,
+	};
 
-		ic_report(ctx, packet, &report);
-	}
+	ic_count_packet(&ic_rules, rule, packet->len, false);
+	ic_report(ctx, packet, &report);
 }
 
 /* Whether the sets decided. */
