@@ -1,0 +1,45 @@
+//! Policies that are not compiled, and what is said of them.
+
+use ironclad_core::{Action, RuleId};
+use ironclad_policy::{AddressSet, Policy, PolicyError, Protocol, TupleRule};
+
+fn set(rule: u32, name: &str) -> AddressSet {
+    AddressSet::new(RuleId(rule), name, Action::Drop).cidrs(["192.0.2.0/24".parse().unwrap()])
+}
+
+fn tuple() -> TupleRule {
+    TupleRule::new(RuleId(1), "web", Action::Allow)
+}
+
+fn refusal(policy: Policy) -> PolicyError {
+    policy.compile().unwrap_err()
+}
+
+#[test]
+fn a_rule_has_one_name() {
+    let error = refusal(Policy::builder().set(set(7, "a")).set(set(7, "b")));
+    assert!(matches!(error, PolicyError::RuleName { .. }));
+    assert!(error.to_string().starts_with("rule 7 is called `a` and `b`"), "{error}");
+}
+
+#[test]
+fn names_leave_terminals_alone() {
+    for name in ["a\u{1b}[31m", "two\nlines", &"a".repeat(129)] {
+        let error = refusal(Policy::builder().set(set(7, name)));
+        assert!(matches!(error, PolicyError::UnfitName { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("rule 7: `") && !text.contains(char::is_control), "{text}");
+        assert!(text.len() < 200, "{text}");
+    }
+    assert!(Policy::builder().set(set(7, &"ä".repeat(128))).compile().is_ok());
+}
+
+#[test]
+fn tuples_that_match_nothing_are_refused() {
+    let error = refusal(Policy::builder().tuple(tuple().dport(443)));
+    assert!(matches!(error, PolicyError::PortWithoutProtocol { .. }));
+    let error = refusal(Policy::builder().tuple(tuple().protocol(Protocol::ICMP).dport(443)));
+    assert!(matches!(error, PolicyError::PortWithoutProtocol { .. }));
+    let mixed = tuple().src("192.0.2.0/24".parse().unwrap()).dst("2001:db8::/32".parse().unwrap());
+    assert!(matches!(refusal(Policy::builder().tuple(mixed)), PolicyError::MixedFamilies { .. }));
+}
