@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::BpfError;
+use crate::pin::LinkName;
 use crate::program::{Program, program_info};
 use crate::sys;
 
@@ -139,22 +140,20 @@ impl XdpLink {
         Ok(Self { fd, interface: interface.clone(), mode, pin: None })
     }
 
-    pub(crate) fn open(path: &Path, name: String, namespace: u64) -> Result<Self, BpfError> {
+    /// Opens what an earlier agent has pinned under this name.
+    pub(crate) fn open(path: &Path, name: LinkName) -> Result<Self, BpfError> {
         let pin = |source| BpfError::Pin { path: path.to_owned(), step: "opening", source };
         let fd = sys::obj_get(path).map_err(pin)?;
         let index = ifindex(fd.as_fd()).map_err(pin)?;
-        // The number is that of its own namespace.
-        let is_here = network_namespace()? == namespace;
-        let mode = match sys::xdp_query(index) {
-            Ok(query) if is_here && query.skb_prog_id != 0 => XdpMode::Generic,
-            _ => XdpMode::Native,
-        };
-        Ok(Self {
-            fd,
-            interface: Interface { name, namespace, index },
-            mode,
-            pin: Some(path.to_owned()),
-        })
+        let LinkName { namespace, mode, interface } = name;
+        let interface = Interface { name: interface, namespace, index };
+        Ok(Self { fd, interface, mode, pin: Some(path.to_owned()) })
+    }
+
+    /// What its pin is called.
+    pub(crate) fn pin_name(&self) -> LinkName {
+        let Interface { name, namespace, .. } = self.interface.clone();
+        LinkName { namespace, mode: self.mode, interface: name }
     }
 
     /// Gives the hook another program; no packet finds it empty.

@@ -9,7 +9,7 @@ use ironclad_core::abi;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 
 use crate::error::BpfError;
-use crate::link::Interface;
+use crate::link::XdpMode;
 use crate::sys;
 
 /// Magic number of a bpffs (include/uapi/linux/magic.h).
@@ -158,7 +158,7 @@ impl PinDirectory {
         let foreign: Vec<&str> = found
             .iter()
             .map(String::as_str)
-            .filter(|f| !names.contains(f) && !f.starts_with(LINK_PREFIX))
+            .filter(|f| !names.contains(f) && LinkName::parse(f).is_none())
             .collect();
         let next = "remove the directory to drop its protection and start afresh (`purge`), or choose another instance name";
         if !foreign.is_empty() {
@@ -182,19 +182,12 @@ impl PinDirectory {
             .collect()
     }
 
-    /// Names of the interfaces whose links are pinned, with the pins' paths.
-    pub(crate) fn links(&self) -> Result<Vec<(PathBuf, String, u64)>, BpfError> {
-        let mut links: Vec<_> = self
-            .names()?
-            .into_iter()
-            .filter_map(|name| {
-                let (namespace, interface) = name.strip_prefix(LINK_PREFIX)?.split_once('_')?;
-                let interface = unescape(interface)?;
-                Some((self.path().join(&name), interface, namespace.parse().ok()?))
-            })
-            .collect();
-        links.sort();
-        Ok(links)
+    /// The links that are pinned, with the pins' paths, in the order of their names.
+    pub(crate) fn links(&self) -> Result<Vec<(PathBuf, LinkName)>, BpfError> {
+        let mut names = self.names()?;
+        names.sort();
+        let link = |name: String| Some((self.path().join(&name), LinkName::parse(&name)?));
+        Ok(names.into_iter().filter_map(link).collect())
     }
 
     /// Pins everything at once: the directory appears complete, or not at all.
@@ -222,8 +215,8 @@ impl PinDirectory {
         staged
     }
 
-    pub(crate) fn link_path(&self, interface: &Interface) -> PathBuf {
-        self.path().join(link_name(interface))
+    pub(crate) fn link_path(&self, name: &LinkName) -> PathBuf {
+        self.path().join(name.to_string())
     }
 
     /// Removes all pins. What only they kept alive ends: attached programs are detached.
@@ -265,9 +258,30 @@ impl PinDirectory {
 
 const LINK_PREFIX: &str = "link_";
 
-/// Names of interfaces are their namespace's own.
-pub(crate) fn link_name(interface: &Interface) -> String {
-    format!("{LINK_PREFIX}{}_{}", interface.namespace, escape(&interface.name))
+/// What the name of a link's pin says, which the kernel does not tell of a link:
+/// `link_<namespace>_<mode>_<interface>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkName {
+    pub(crate) namespace: u64,
+    pub(crate) mode: XdpMode,
+    pub(crate) interface: String,
+}
+
+impl LinkName {
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix(LINK_PREFIX)?.splitn(3, '_');
+        let namespace = parts.next()?.parse().ok()?;
+        let mode = parts.next()?;
+        let mode = [XdpMode::Native, XdpMode::Generic].into_iter().find(|m| m.name() == mode)?;
+        Some(Self { namespace, mode, interface: unescape(parts.next()?)? })
+    }
+}
+
+impl std::fmt::Display for LinkName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { namespace, mode, interface } = self;
+        write!(f, "{LINK_PREFIX}{namespace}_{mode}_{}", escape(interface))
+    }
 }
 
 /// bpffs reserves dots; interface names may have them.
@@ -325,6 +339,19 @@ mod tests {
         for name in ["eth0", "eth0.100", "a%2eb", "50%.1", "%25"] {
             assert!(!escape(name).contains('.'));
             assert_eq!(unescape(&escape(name)).as_deref(), Some(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_are_told_by_their_names() {
+        for (mode, interface) in [(XdpMode::Native, "eth0.100"), (XdpMode::Generic, "a_b_")] {
+            let link = LinkName { namespace: 4_026_531_840, mode, interface: interface.to_owned() };
+            assert_eq!(LinkName::parse(&link.to_string()), Some(link));
+        }
+        for foreign in
+            ["link_eth0", "link_1_eth0", "link_1_native_", "link_x_native_eth0", "ic_xdp"]
+        {
+            assert_eq!(LinkName::parse(foreign), None, "{foreign}");
         }
     }
 }

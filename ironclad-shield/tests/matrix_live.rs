@@ -604,9 +604,15 @@ fn unusable_pin_directories_are_errors_with_a_way_out() {
     instance.purge();
     assert_eq!(reaches(&net, "10.9.0.2"), (true, true));
     drop(start().unwrap());
-    std::fs::create_dir(format!("{path}/other")).unwrap();
-    let error = start().unwrap_err().to_string();
-    assert!(error.contains("not Ironclad's: other"), "{error}");
+    // An upgrade that was killed half-way.
+    std::fs::hard_link(format!("{path}/ic_xdp"), format!("{path}/ic_xdp_new")).unwrap();
+    drop(start().unwrap());
+    for other in ["other", "link_eth0"] {
+        std::fs::create_dir(format!("{path}/{other}")).unwrap();
+        let error = start().unwrap_err().to_string();
+        assert!(error.contains(&format!("not Ironclad's: {other}")), "{error}");
+        std::fs::remove_dir(format!("{path}/{other}")).unwrap();
+    }
     instance.purge();
     std::fs::create_dir_all(format!("/sys/fs/bpf/ironclad/{}/v999", instance.0)).unwrap();
     let error = start().unwrap_err().to_string();
@@ -635,19 +641,21 @@ fn an_interface_of_another_namespace_is_another_interface() {
     let (first, second) = (Net::new(), Net::new());
     let instance = Instance::new("namespaces");
     let policy = dropping(&["10.9.0.2"]);
-    let start = |net: &Net| {
+    let start = |net: &Net, mode| {
         let builder = Shield::builder(&instance.0).interface("eth0").persistent(true);
-        net.host.run(|| builder.start(&policy)).unwrap().unwrap()
+        net.host.run(|| builder.mode(mode).start(&policy)).unwrap().unwrap()
     };
-    drop(start(&first));
+    drop(start(&first, XdpMode::Generic));
     assert_eq!(reaches(&first, "10.9.0.2"), (false, false));
     assert_eq!(reaches(&second, "10.9.0.2"), (true, true));
     // The same name, and most likely the same number.
-    let shield = start(&second);
+    let shield = start(&second, XdpMode::Native);
     assert_eq!(reaches(&second, "10.9.0.2"), (false, false), "of the same name elsewhere");
     assert_eq!(reaches(&first, "10.9.0.2"), (false, false), "what was protected stays so");
     let interfaces = shield.status().unwrap().interfaces;
-    assert_eq!(interfaces.len(), 2);
+    let mut modes: Vec<_> = interfaces.iter().map(|i| i.mode.name()).collect();
+    modes.sort_unstable();
+    assert_eq!(modes, ["generic", "native"], "each in its own");
     assert_ne!(interfaces[0].interface.namespace, interfaces[1].interface.namespace);
     second.host.run(|| shield.unprotect("eth0")).unwrap().unwrap();
     assert_eq!(reaches(&second, "10.9.0.2"), (true, true));

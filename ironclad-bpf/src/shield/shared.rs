@@ -13,7 +13,7 @@ use crate::link::XdpLink;
 use crate::map::Map;
 use crate::mapping::Mapping;
 use crate::object::{io_error, load};
-use crate::pin::{PinDirectory, PinState, link_name};
+use crate::pin::{PinDirectory, PinState};
 use crate::program::Program;
 use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
 use crate::sys;
@@ -107,6 +107,8 @@ const PINS: [&str; 9] = [
     "ic_events",
     "ic_sample",
 ];
+/// A dispatcher on its way to be the pinned one.
+const STAGED: &str = "ic_xdp_new";
 /// The kernel's name of the state's map: the section that holds it.
 const STATE_MAP: &str = ".data.ic_state";
 
@@ -190,6 +192,8 @@ impl Shared {
     /// # Errors
     /// [`BpfError::PinDirectory`] for a partial or foreign directory or another ABI's state.
     pub fn adopt(directory: &PinDirectory) -> Result<Option<(Self, Vec<XdpLink>)>, BpfError> {
+        // What an upgrade that was killed before its rename has left; nobody refers to it.
+        let _ = std::fs::remove_file(directory.path().join(STAGED));
         if directory.state(&PINS)? == PinState::Absent {
             return Ok(None);
         }
@@ -220,8 +224,8 @@ impl Shared {
             });
         }
         let mut links = Vec::new();
-        for (pin, interface, namespace) in directory.links()? {
-            links.push(XdpLink::open(&pin, interface, namespace)?);
+        for (pin, name) in directory.links()? {
+            links.push(XdpLink::open(&pin, name)?);
         }
         Ok(Some((this, links)))
     }
@@ -245,11 +249,11 @@ impl Shared {
         let mut pins: Vec<(String, BorrowedFd<'_>)> =
             PINS.iter().map(|name| (*name).to_owned()).zip(fds).collect();
         for link in links.iter() {
-            pins.push((link_name(link.interface()), link.as_fd()));
+            pins.push((link.pin_name().to_string(), link.as_fd()));
         }
         directory.persist(&pins)?;
         for link in links {
-            let path = directory.link_path(link.interface());
+            let path = directory.link_path(&link.pin_name());
             link.pinned_at(&path);
         }
         Ok(())
@@ -264,7 +268,7 @@ impl Shared {
         directory: &PinDirectory,
         link: &mut XdpLink,
     ) -> Result<(), BpfError> {
-        link.pin(&directory.link_path(link.interface()))
+        link.pin(&directory.link_path(&link.pin_name()))
     }
 
     /// Replaces the pinned dispatcher by this build's and gives it to every link; false where the
@@ -286,13 +290,11 @@ impl Shared {
         }
         if let Some(directory) = directory {
             // A rename over the old pin leaves no moment without one.
-            let (path, staged) =
-                (directory.path().join("ic_xdp"), directory.path().join("ic_xdp_new"));
+            let (path, staged) = (directory.path().join("ic_xdp"), directory.path().join(STAGED));
             let failed = |step| {
                 let path = path.clone();
                 move |source| BpfError::Pin { path, step, source }
             };
-            let _ = std::fs::remove_file(&staged);
             sys::obj_pin(fresh.as_fd(), &staged).map_err(failed("pinning"))?;
             std::fs::rename(&staged, &path).map_err(failed("renaming"))?;
         }
