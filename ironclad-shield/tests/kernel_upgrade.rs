@@ -1,31 +1,25 @@
 //! Needs root and bpftool: an agent of another version finds its own dispatcher wanting and replaces
 //! it, under a flood.
 
+mod recorder;
+
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ironclad_bpf::PinDirectory;
 use ironclad_bpf::shield::Shared;
-use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
+use ironclad_core::audit::AuditAction;
 use ironclad_core::{Action, RuleId};
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Lab, PacketSocket};
 use ironclad_policy::{AddressSet, Policy};
 use ironclad_shield::Shield;
 
+use recorder::Recorder;
+
 const BPFFS: &str = "/sys/fs/bpf";
-
-#[derive(Default)]
-struct Recorder(Mutex<Vec<AuditAction>>);
-
-impl AuditSink for Recorder {
-    fn record(&self, _instance: &str, action: &AuditAction) -> Result<(), AuditError> {
-        self.0.lock().unwrap().push(action.clone());
-        Ok(())
-    }
-}
 
 #[test]
 fn another_dispatcher_is_replaced_without_a_gap() {

@@ -1,5 +1,7 @@
 //! Needs root: real interfaces, in namespaces of the tests' own.
 
+mod recorder;
+
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -8,12 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ironclad_core::abi::{Loss, Reason};
-use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
+use ironclad_core::audit::AuditAction;
 use ironclad_core::{Action, Cidr, RuleId, Verdict};
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Lab, Namespace, PacketSocket};
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
 use ironclad_shield::{InterfaceChange, Overflow, Shield, ShieldBuilder, ShieldError, XdpMode};
+
+use recorder::Recorder;
 
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -672,16 +676,6 @@ fn no_host_is_a_gateway_that_cannot_be_one() {
         assert!(error.contains("is no gateway"), "{wrong}: {error}");
     }
     assert!(shield.gateways().is_empty());
-}
-
-#[derive(Default)]
-struct Recorder(Mutex<Vec<AuditAction>>);
-
-impl AuditSink for Recorder {
-    fn record(&self, _instance: &str, action: &AuditAction) -> Result<(), AuditError> {
-        self.0.lock().unwrap().push(action.clone());
-        Ok(())
-    }
 }
 
 #[test]
