@@ -5,8 +5,8 @@ mod recorder;
 
 use std::net::UdpSocket;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ironclad_bpf::PinDirectory;
 use ironclad_bpf::shield::Shared;
