@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::command::{cargo, command, line, output, tail};
+use crate::command::{cargo, cargo_home, command, line, output, tail};
 use crate::failure::{Context, Failure, Result};
 use crate::test::{Outcome, Report, Row};
 use crate::tools;
@@ -68,8 +68,9 @@ fn passes(check: &mut Command) -> Result<Outcome> {
         return Ok(Outcome::Passed);
     }
     let said = [ended.stdout, ended.stderr].concat();
-    eprintln!("---- {}\n{}", line(check), tail(&String::from_utf8_lossy(&said), 100));
-    Ok(Outcome::Failed(format!("ended with {}, its last words are above", ended.status)))
+    let said = String::from_utf8_lossy(&said);
+    eprintln!("---- {}\n{}", line(check), tail(&said, 100));
+    Ok(Outcome::Failed(format!("ended with {}:\n{}", ended.status, tail(&said, 15))))
 }
 
 fn rustfmt() -> Result<Outcome> {
@@ -114,6 +115,23 @@ fn clippy() -> Result<Outcome> {
     passes(cargo(arguments).args(["--", "-D", "warnings"]))
 }
 
+/// Cargo unpacks and builds a crate that others need once for a version, and ours change without one.
+fn forget_unpacked(crate_: &str) -> Result<()> {
+    let sources = cargo_home().join("registry/src");
+    for registry in std::fs::read_dir(sources).into_iter().flatten().flatten() {
+        // One that has no host is a directory.
+        if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
+            continue;
+        }
+        let unpacked = registry.path().join(crate_);
+        if unpacked.is_dir() {
+            let place = format_args!("removing {}", unpacked.display());
+            std::fs::remove_dir_all(&unpacked).context(place)?;
+        }
+    }
+    Ok(())
+}
+
 fn rustdoc() -> Result<Outcome> {
     let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--all-features"];
     passes(cargo(arguments).env("RUSTDOCFLAGS", "-D warnings"))
@@ -130,11 +148,16 @@ fn package() -> Result<Outcome> {
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
     let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
     let target = metadata["target_directory"].as_str().context("no target directory")?;
-    let mut package = cargo(["package", "--quiet", "--allow-dirty", "--target-dir"]);
-    package.arg(format!("{target}/package-check"));
-    for name in packages.iter().filter(|package| package["publish"].is_null()) {
-        package.args(["--package", name["name"].as_str().unwrap_or_default()]);
+    let target = format!("{target}/package-check");
+    let mut clean = cargo(["clean", "--quiet", "--target-dir", &target]);
+    let mut package = cargo(["package", "--quiet", "--allow-dirty", "--target-dir", &target]);
+    for published in packages.iter().filter(|package| package["publish"].is_null()) {
+        let text = |key: &str| published[key].as_str().unwrap_or_default();
+        clean.args(["--package", text("name")]);
+        package.args(["--package", text("name")]);
+        forget_unpacked(&format!("{}-{}", text("name"), text("version")))?;
     }
+    output(&mut clean)?;
     // Nobody will run what comes out.
     passes(package.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0"))
 }

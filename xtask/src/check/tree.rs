@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::command::{command, output};
+use crate::command::{cargo_home, command, output};
 use crate::failure::{Context, Result};
 use crate::test::Outcome;
 
@@ -39,9 +39,8 @@ pub(super) fn check() -> Result<Outcome> {
 
 /// Hosts that this machine gets packages from, and its own directories.
 fn forbidden() -> Result<BTreeSet<String>> {
-    let env = |name| std::env::var_os(name).map(PathBuf::from);
-    let home = env("HOME").unwrap_or_default();
-    let cargo = env("CARGO_HOME").unwrap_or_else(|| home.join(".cargo"));
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let cargo = cargo_home();
     let mut configurations = vec![
         PathBuf::from("/etc/apt/sources.list"),
         PathBuf::from("/etc/pip.conf"),
