@@ -125,8 +125,8 @@ fn forget_unpacked(crate_: &str) -> Result<()> {
         }
         let unpacked = registry.path().join(crate_);
         if unpacked.is_dir() {
-            let place = format_args!("removing {}", unpacked.display());
-            std::fs::remove_dir_all(&unpacked).context(place)?;
+            std::fs::remove_dir_all(&unpacked)
+                .context(format_args!("removing {}", unpacked.display()))?;
         }
     }
     Ok(())
