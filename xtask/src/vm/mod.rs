@@ -30,6 +30,9 @@ pub(crate) struct Program {
     pub(crate) to: String,
 }
 
+/// How often a machine is booted that does not come up.
+const BOOTS: u32 = 3;
+
 /// What to run on a kernel.
 #[derive(Default)]
 pub(crate) struct Job {
@@ -52,7 +55,24 @@ pub(crate) struct Report {
 
 /// Boots the kernel, runs the commands one after the other, shuts down. Each line of their output
 /// goes to `echo` as it comes.
+///
+/// An emulated kernel may fail while it boots, which says nothing of us: it is booted again then, and
+/// that is said.
 pub(crate) fn run(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report> {
+    let mut boots = 1;
+    loop {
+        let report = boot(kernel, job, &mut echo)?;
+        match &report.problem {
+            Some(problem) if report.ran.is_empty() && boots < BOOTS => {
+                eprintln!("{}: boot {boots} of at most {BOOTS}: {problem}", kernel.release);
+                boots += 1;
+            }
+            _ => return Ok(report),
+        }
+    }
+}
+
+fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report> {
     let qemu =
         find("qemu-system-x86_64").context("no qemu-system-x86_64: run cargo xtask setup")?;
     let dir = tempfile::tempdir().context("temporary directory")?;
