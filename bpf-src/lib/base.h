@@ -12,6 +12,7 @@
 #include "ironclad/abi/base.h"
 #include "ironclad/abi/flat.h"
 #include "ironclad/abi/shield.h"
+#include "ironclad/abi/socket.h"
 
 #define IC_INLINE static __always_inline
 

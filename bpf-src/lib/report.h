@@ -1,25 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Events: at most so many a second of each rule, without a wakeup for each. */
+/* Reports of packets. */
 #ifndef IRONCLAD_LIB_REPORT_H
 #define IRONCLAD_LIB_REPORT_H
 
-#include "count.h"
+#include "events.h"
 #include "packet.h"
 
 /* Events a second that each rule slot may report; 0 for none. */
 const volatile __u32 ic_cfg_report_rate[IC_RULES_MAX] = {};
-/* The kernel's ticks per second. */
-const volatile __u32 ic_cfg_report_hz = 250;
-const volatile __u64 ic_cfg_generation = 0;
-const volatile __u8 ic_cfg_dry_run = 0;
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
 const struct ic_shield_ev *ic_report_ev;
 
-/* Jiffies of the last wakeup. Two CPUs may both find it old: one wakeup too many. */
-__u64 ic_report_woken;
-
-/* Whether a rule has nothing to report now: asked before anything is made ready for a report. */
+/* Whether a rule has nothing to report now. */
 IC_INLINE bool ic_report_quiet(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
@@ -32,12 +25,7 @@ IC_INLINE bool ic_report_quiet(__u32 rule)
 		ic_count_loss(IC_LOSS_MAP);
 		return true;
 	}
-	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
-	if ((__s64)(bpf_jiffies64() - IC_READ_ONCE(budget->window)) >= 0 ||
-	    IC_READ_ONCE(budget->sent) < rate)
-		return false;
-	ic_count_loss(IC_LOSS_SAMPLED_OUT);
-	return true;
+	return ic_budget_spent(budget, rate);
 }
 
 /* Takes one of the events that a rule which is not quiet may report in this second. */
@@ -45,42 +33,12 @@ IC_INLINE bool ic_report_allowed(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
 	struct ic_report_budget *budget = bpf_map_lookup_elem(&ic_sample, &slot);
-	bool allowed = false;
-	__u64 now;
 
 	if (!budget) {
 		ic_count_loss(IC_LOSS_MAP);
 		return false;
 	}
-	now = bpf_jiffies64();
-	bpf_spin_lock(&budget->lock);
-	if ((__s64)(now - budget->window) >= 0) {
-		budget->window = now + ic_cfg_report_hz;
-		budget->sent = 0;
-	}
-	if (budget->sent < rate) {
-		budget->sent++;
-		allowed = true;
-	}
-	bpf_spin_unlock(&budget->lock);
-	if (!allowed)
-		ic_count_loss(IC_LOSS_SAMPLED_OUT);
-	return allowed;
-}
-
-/* A reader that polls loses nothing by waking late: fifty wakeups a second, or a quarter full. */
-IC_INLINE __u64 ic_report_wakeup(void)
-{
-	__u64 now = bpf_jiffies64();
-
-	if (now - IC_READ_ONCE(ic_report_woken) >= ic_cfg_report_hz / 50 + 1) {
-		IC_WRITE_ONCE(ic_report_woken, now);
-		return BPF_RB_FORCE_WAKEUP;
-	}
-	if (bpf_ringbuf_query(&ic_events, BPF_RB_AVAIL_DATA) * 4 >=
-	    bpf_ringbuf_query(&ic_events, BPF_RB_RING_SIZE))
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
+	return ic_budget_take(budget, rate);
 }
 
 struct ic_report {

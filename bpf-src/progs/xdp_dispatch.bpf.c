@@ -5,6 +5,7 @@
  * a packet sees one policy or the other.
  */
 #include "../lib/count.h"
+#include "../lib/slots.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -21,28 +22,10 @@ struct {
 	__type(value, __u32);
 } ic_rule_slots SEC(".maps");
 
-/* The deadline of a provisional policy holds whether or not an agent lives. */
-IC_INLINE __u32 ic_slot_in_force(void)
-{
-	__u64 selector = IC_READ_ONCE(ic_state.selector);
-	__u64 deadline = selector >> IC_SELECTOR_DEADLINE_SHIFT;
-
-	if (deadline && bpf_ktime_get_boot_ns() >> IC_SELECTOR_DEADLINE_SHIFT >= deadline)
-		return !!(selector & IC_SELECTOR_FALLBACK);
-	return selector & IC_SELECTOR_ACTIVE;
-}
-
 SEC("xdp")
 int ic_xdp(struct xdp_md *ctx)
 {
-	/* Constant indices: the JIT turns the calls into jumps. The other slot is better than none. */
-	if (ic_slot_in_force()) {
-		bpf_tail_call_static(ctx, &ic_slots, 1);
-		bpf_tail_call_static(ctx, &ic_slots, 0);
-	} else {
-		bpf_tail_call_static(ctx, &ic_slots, 0);
-		bpf_tail_call_static(ctx, &ic_slots, 1);
-	}
+	ic_slots_call(ctx, &ic_slots);
 	/* Shield fails open, and says so. */
 	ic_count_loss(IC_LOSS_NO_POLICY);
 	return XDP_PASS;

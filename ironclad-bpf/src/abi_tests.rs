@@ -4,11 +4,13 @@
 use std::mem::MaybeUninit;
 
 use ironclad_core::abi;
-use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{AsRawLibbpf, OpenObject};
 
+use crate::skel::cgroup_policy::CgroupPolicySkelBuilder;
+use crate::skel::process::ProcessSkelBuilder;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
 
 type Fields<'a> = &'a [(&'a str, usize)];
@@ -39,34 +41,70 @@ macro_rules! structs {
     (@name $field:ident $other:ident) => { stringify!($other) };
 }
 
+fn with_btf(object: &OpenObject, compare: impl FnOnce(&Btf<'_>)) {
+    // SAFETY: the object stays open for as long as it is borrowed.
+    let object = unsafe { object.as_libbpf_object().as_ref() };
+    compare(&Btf::from_bpf_object(object).unwrap().unwrap());
+}
+
+#[test]
+fn rust_and_c_agree_on_sockets() {
+    let mut storage = MaybeUninit::uninit();
+    let open = CgroupPolicySkelBuilder::default().open(&mut storage).unwrap();
+    with_btf(open.open_object(), |btf| {
+        structs! { btf;
+            ic_file_id = FileId { ino, dev, generation }
+            ic_process = Process {
+                exe, parent, exec_ns, lineage, exe_row, parent_row, ppid, flags
+            }
+            ic_sock_cell = SockCell { word }
+            ic_sock_ports = SockPorts { row }
+            ic_sock_rule = SockRule {
+                interval_ns, burst_ns, slot, bucket, report_rate, action, flags, _pad
+            }
+            ic_sock_stats = SockStats { allowed, denied, limited, dry, logged }
+            ic_token_bucket = Bucket { full_ns, lock, _pad }
+            ic_sock_exe = SockExe { until_ns, row, _pad }
+            ic_sock_ev = SockEvent {
+                hdr, generation, cgroup, exec_ns, lineage, exe, parent, pid, tid, ppid, uid, gid,
+                rule, addr, comm, port, family, op, proto, verdict, reason, flags
+            }
+        }
+    });
+    let mut storage = MaybeUninit::uninit();
+    let open = ProcessSkelBuilder::default().open(&mut storage).unwrap();
+    with_btf(open.open_object(), |btf| {
+        structs! { btf; ic_open_file = OpenFile { file, fd, nlink } }
+    });
+}
+
 #[test]
 fn rust_and_c_agree() {
     let mut storage = MaybeUninit::uninit();
     let open = XdpPolicySkelBuilder::default().open(&mut storage).unwrap();
-    // SAFETY: the object stays open for as long as `open`.
-    let object = unsafe { open.open_object().as_libbpf_object().as_ref() };
-    let btf = Btf::from_bpf_object(object).unwrap().unwrap();
-    structs! { &btf;
-        ic_ev_hdr = EventHeader { kind, len, cpu, time_ns }
-        ic_shield_ev = ShieldEvent {
-            hdr, generation, ifindex, rule, entry, packet_len, src, dst, sport, dport, vlan, family,
-            proto, verdict, reason, flags, _pad
+    with_btf(open.open_object(), |btf| {
+        structs! { btf;
+            ic_ev_hdr = EventHeader { kind, len, cpu, time_ns }
+            ic_shield_ev = ShieldEvent {
+                hdr, generation, ifindex, rule, entry, packet_len, src, dst, sport, dport, vlan, family,
+                proto, verdict, reason, flags, _pad
+            }
+            ic_flat_slot = FlatSlot { reference as ref, touched }
+            ic_flat_runs = FlatRuns { refs as ref, starts }
+            ic_flat_wide = FlatWide { refs as ref, starts }
+            ic_flat_bitmap = FlatBitmap { starts, rank, base, _pad }
+            ic_flat_skip = FlatSkip { key, mask, hit, miss, low, depth }
+            ic_stats = Stats { packets, bytes, dry_packets, dry_bytes }
+            ic_entry = Entry { packets, rule, log_rule, action, log, _pad }
+            ic_tuple_key = TupleKey { src, dst, dport, proto, kind, shape }
+            ic_tuple_val = TupleVal { packets, rule, log_rule, action, log, _pad }
+            ic_tuple_mask = TupleMask { src, dst, dport, proto, kind, _pad }
+            ic_lpm4_key = Lpm4Key { prefixlen, addr }
+            ic_lpm6_key = Lpm6Key { prefixlen, addr }
+            ic_gateways = Gateways { count4, count6, addr4, addr6 }
+            ic_generation = Generation { number, policy, cells, entries, tuples, _pad }
+            ic_state = State { magic, abi, selector, gateways_active, _pad, gateways, generation }
+            ic_report_budget = Sample { window, sent, lock }
         }
-        ic_flat_slot = FlatSlot { reference as ref, touched }
-        ic_flat_runs = FlatRuns { refs as ref, starts }
-        ic_flat_wide = FlatWide { refs as ref, starts }
-        ic_flat_bitmap = FlatBitmap { starts, rank, base, _pad }
-        ic_flat_skip = FlatSkip { key, mask, hit, miss, low, depth }
-        ic_stats = Stats { packets, bytes, dry_packets, dry_bytes }
-        ic_entry = Entry { packets, rule, log_rule, action, log, _pad }
-        ic_tuple_key = TupleKey { src, dst, dport, proto, kind, shape }
-        ic_tuple_val = TupleVal { packets, rule, log_rule, action, log, _pad }
-        ic_tuple_mask = TupleMask { src, dst, dport, proto, kind, _pad }
-        ic_lpm4_key = Lpm4Key { prefixlen, addr }
-        ic_lpm6_key = Lpm6Key { prefixlen, addr }
-        ic_gateways = Gateways { count4, count6, addr4, addr6 }
-        ic_generation = Generation { number, policy, cells, entries, tuples, _pad }
-        ic_state = State { magic, abi, selector, gateways_active, _pad, gateways, generation }
-        ic_report_budget = Sample { window, sent, lock }
-    }
+    });
 }

@@ -63,6 +63,24 @@ pub enum BpfError {
         /// What to do.
         next: String,
     },
+    /// A program could not be attached to a hook that is no interface's.
+    #[error("attaching `{program}` to {hook} failed: {source}{}", hint_of(source))]
+    AttachHook {
+        /// The program.
+        program: String,
+        /// The hook, and where.
+        hook: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no control group there.
+    #[error("`{}` is no control group of version 2: {why}", path.display())]
+    NoCgroup {
+        /// The directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
     /// There is no such interface.
     #[error("no interface `{0}` in this network namespace: `ip link` lists those there are")]
     NoInterface(String),

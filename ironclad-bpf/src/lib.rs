@@ -24,6 +24,7 @@ pub mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod error;
+mod hook;
 mod link;
 mod log;
 mod map;
@@ -35,10 +36,12 @@ mod program;
 mod ring;
 pub mod shield;
 mod skel;
+pub mod socket;
 mod sys;
 pub mod uapi;
 
 pub use error::BpfError;
+pub use hook::HookLink;
 pub use link::{Interface, XdpLink, XdpMode, network_namespace};
 pub use map::{Map, MapInfo, Plain};
 pub use pin::{BPFFS, PinDirectory};

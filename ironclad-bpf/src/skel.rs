@@ -9,6 +9,18 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+pub(crate) mod cgroup_dispatch {
+    include!(concat!(env!("OUT_DIR"), "/cgroup_dispatch.skel.rs"));
+}
+
+pub(crate) mod cgroup_policy {
+    include!(concat!(env!("OUT_DIR"), "/cgroup_policy.skel.rs"));
+}
+
+pub(crate) mod process {
+    include!(concat!(env!("OUT_DIR"), "/process.skel.rs"));
+}
+
 pub(crate) mod xdp_dispatch {
     include!(concat!(env!("OUT_DIR"), "/xdp_dispatch.skel.rs"));
 }

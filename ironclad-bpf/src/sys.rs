@@ -185,6 +185,31 @@ pub(crate) fn xdp_link_create(
     }
 }
 
+/// A link of a program to a control group's hook; or, with no target, of an iterator.
+pub(crate) fn link_create(
+    prog: BorrowedFd<'_>,
+    target: Option<BorrowedFd<'_>>,
+    attach_type: libbpf_sys::bpf_attach_type,
+) -> io::Result<OwnedFd> {
+    let target = target.map_or(0, |fd| fd.as_raw_fd());
+    // SAFETY: valid descriptors; null options are allowed; the call returns a new descriptor.
+    unsafe {
+        owned(libbpf_sys::bpf_link_create(prog.as_raw_fd(), target, attach_type, std::ptr::null()))
+    }
+}
+
+/// A link of a program to the tracepoint that it was loaded for.
+pub(crate) fn tracepoint_open(prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: programs with BTF know their tracepoint, so there is no name; a new descriptor.
+    unsafe { owned(libbpf_sys::bpf_raw_tracepoint_open(std::ptr::null(), prog.as_raw_fd())) }
+}
+
+/// Reading from it runs an iterator.
+pub(crate) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a descriptor and returns a new one.
+    unsafe { owned(libbpf_sys::bpf_iter_create(link.as_raw_fd())) }
+}
+
 pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: valid descriptors; null options are allowed.
     check(unsafe {

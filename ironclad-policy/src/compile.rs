@@ -8,6 +8,7 @@ use crate::error::PolicyError;
 use crate::flat::{FlatTable, Leaf};
 use crate::limits::{Memory, check};
 use crate::policy::{Backend, Policy};
+use crate::socket::{self, CompiledSockets, Sockets};
 use crate::tuple::Tuples;
 
 /// A rule of a compiled policy: what its sets and tuples have in common.
@@ -93,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) lists: Vec<Vec<Arc<str>>>,
     pub(crate) set_rules: Vec<(u16, Action)>,
     pub(crate) memory: Memory,
+    pub(crate) sockets: Option<CompiledSockets>,
 }
 
 struct Item {
@@ -179,6 +181,10 @@ impl CompiledPolicy {
             backend: policy.backend,
             default_events_per_second: policy.default_events_per_second,
         };
+        let sockets = match policy.sockets.is_silent() {
+            true => None,
+            false => Some(CompiledSockets::compile(&policy.sockets)?),
+        };
         let mut inner = Inner {
             id: PolicyId([0; 32]),
             settings,
@@ -190,8 +196,9 @@ impl CompiledPolicy {
             lists,
             set_rules,
             memory,
+            sockets,
         };
-        inner.id = inner.digest();
+        inner.id = inner.digest(&policy.sockets);
         Ok(Self(Arc::new(inner)))
     }
 
@@ -247,6 +254,11 @@ impl CompiledPolicy {
     /// The flat table; empty with [`Backend::LpmTrie`].
     pub fn flat(&self) -> &FlatTable {
         &self.0.flat
+    }
+
+    /// The rules on sockets; none where the policy says nothing of them.
+    pub fn sockets(&self) -> Option<&CompiledSockets> {
+        self.0.sockets.as_ref()
     }
 
     /// Kernel memory of the policy's own maps.
@@ -330,7 +342,7 @@ impl Inner {
         Cidr::new(addr, length).unwrap_or_else(|_| Cidr::host(addr))
     }
 
-    fn digest(&self) -> PolicyId {
+    fn digest(&self, sockets: &Sockets) -> PolicyId {
         let mut hash = Sha256::new();
         let s = &self.settings;
         hash.update([
@@ -381,6 +393,9 @@ impl Inner {
             .collect();
         tuples.sort();
         tuples.iter().for_each(|tuple| hash.update(tuple));
+        if self.sockets.is_some() {
+            socket::digest(sockets, &mut hash);
+        }
         PolicyId(hash.finalize().into())
     }
 }

@@ -45,6 +45,30 @@ pub enum PolicyError {
         /// Its name.
         name: String,
     },
+    /// A socket rule could never match, or contradicts itself.
+    #[error("rule {rule} (`{name}`): {what}")]
+    SocketRule {
+        /// The id.
+        rule: RuleId,
+        /// Its name.
+        name: String,
+        /// What is wrong, and what to write.
+        what: String,
+    },
+    /// A socket rule names a group of addresses that there is not.
+    #[error("rule {rule}: no group of addresses is called `{name}`")]
+    UnknownGroup {
+        /// The id.
+        rule: RuleId,
+        /// The name.
+        name: String,
+    },
+    /// Two groups of addresses have one name.
+    #[error("two groups of addresses are called `{name}`: give one of them another name")]
+    GroupTwice {
+        /// The name.
+        name: String,
+    },
     /// Something is over its limit.
     #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]
     Limit {

@@ -30,6 +30,7 @@ mod flat;
 mod limits;
 pub mod list;
 mod policy;
+pub mod socket;
 mod tuple;
 
 pub use compile::{CompiledPolicy, Rule, Settings};

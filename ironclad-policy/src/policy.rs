@@ -4,6 +4,7 @@ use crate::compile::CompiledPolicy;
 use crate::error::PolicyError;
 use crate::limits::Limits;
 use crate::list::{AddressList, ListReport};
+use crate::socket::{AddressGroup, Direction, SocketRule, Sockets};
 
 /// What holds the address sets in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,8 +147,10 @@ impl Protocol {
     pub const SCTP: Self = Self(132);
     /// UDP-Lite.
     pub const UDPLITE: Self = Self(136);
+    /// Raw sockets, whatever they send.
+    pub const RAW: Self = Self(255);
 
-    const NAMES: [(&'static str, Self); 7] = [
+    const NAMES: [(&'static str, Self); 8] = [
         ("icmp", Self::ICMP),
         ("tcp", Self::TCP),
         ("udp", Self::UDP),
@@ -155,6 +158,7 @@ impl Protocol {
         ("icmpv6", Self::ICMPV6),
         ("sctp", Self::SCTP),
         ("udplite", Self::UDPLITE),
+        ("raw", Self::RAW),
     ];
 
     /// Whether packets of this protocol have ports that Shield reads.
@@ -191,6 +195,7 @@ pub struct Policy {
     pub(crate) default_events_per_second: u32,
     pub(crate) sets: Vec<AddressSet>,
     pub(crate) tuples: Vec<TupleRule>,
+    pub(crate) sockets: Sockets,
     pub(crate) limits: Limits,
 }
 
@@ -206,6 +211,7 @@ impl Default for Policy {
             default_events_per_second: EVENTS_PER_SECOND,
             sets: Vec::new(),
             tuples: Vec::new(),
+            sockets: Sockets::default(),
             limits: Limits::default(),
         }
     }
@@ -280,6 +286,27 @@ impl Policy {
     #[must_use]
     pub fn tuple(mut self, tuple: TupleRule) -> Self {
         self.tuples.push(tuple);
+        self
+    }
+
+    /// Adds addresses with a name, for socket rules.
+    #[must_use]
+    pub fn addresses(mut self, group: AddressGroup) -> Self {
+        self.sockets.groups.push(group);
+        self
+    }
+
+    /// Adds a rule on what processes ask of their sockets. The first that matches decides.
+    #[must_use]
+    pub fn socket_rule(mut self, rule: SocketRule) -> Self {
+        self.sockets.rules.push(rule);
+        self
+    }
+
+    /// What becomes of what no socket rule matches. Default: pass, in every direction.
+    #[must_use]
+    pub fn socket_default(mut self, direction: Direction, verdict: Verdict) -> Self {
+        self.sockets.defaults[direction as usize] = verdict;
         self
     }
 

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ironclad_bpf::shield::SharedOptions;
+use ironclad_bpf::socket::SocketOptions;
 use ironclad_bpf::{BPFFS, XdpMode};
 use ironclad_core::audit::{AuditSink, NoAudit};
 use ironclad_policy::CompiledPolicy;
@@ -16,6 +17,8 @@ pub struct ShieldBuilder {
     pub(crate) instance: String,
     pub(crate) interfaces: Vec<String>,
     pub(crate) mode: Option<XdpMode>,
+    pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) sockets: SocketOptions,
     pub(crate) gateways: Option<Vec<IpAddr>>,
     pub(crate) persistent: bool,
     pub(crate) bpffs: PathBuf,
@@ -29,6 +32,8 @@ impl ShieldBuilder {
             instance: instance.to_owned(),
             interfaces: Vec::new(),
             mode: None,
+            cgroups: Vec::new(),
+            sockets: SocketOptions::default(),
             gateways: None,
             persistent: false,
             bpffs: BPFFS.into(),
@@ -41,6 +46,21 @@ impl ShieldBuilder {
     #[must_use]
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interfaces.push(name.into());
+        self
+    }
+
+    /// Lets a policy's socket rules decide for every process in a control group, by its directory
+    /// (version 2), and in those below it. May be called again.
+    #[must_use]
+    pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cgroups.push(directory.into());
+        self
+    }
+
+    /// Socket rules with counters of their own, at most 16,384. Default: 4,096.
+    #[must_use]
+    pub fn socket_rule_slots(mut self, slots: u32) -> Self {
+        self.sockets.rule_slots = slots;
         self
     }
 
@@ -103,7 +123,7 @@ impl ShieldBuilder {
     /// # Errors
     /// [`ShieldError::Bpf`] with what the kernel said and the next step.
     pub fn start(self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
-        if self.interfaces.is_empty() {
+        if self.interfaces.is_empty() && self.cgroups.is_empty() {
             return Err(ShieldError::NoInterface);
         }
         Shield::start(self, policy)

@@ -28,17 +28,26 @@ pub enum ShieldError {
     /// A provisional policy was asked for with no time, or with more than the kernel's clock holds.
     #[error("a deadline of {0:?} is none: give between 1 ms and 365 days")]
     Deadline(Duration),
-    /// Shield was asked to start on no interface.
-    #[error("no interface to protect: name at least one with `.interface(…)`")]
+    /// Shield was asked to start on no interface and no control group.
+    #[error(
+        "nothing to protect: name an interface with `.interface(…)` or a control group with `.cgroup(…)`"
+    )]
     NoInterface,
-    /// There are more rules than counters.
-    #[error("{rules} rules need counters, of which the instance has {slots}: let rules share ids")]
-    RuleSlots {
-        /// How many rules are in force or about to be.
-        rules: usize,
-        /// How many counters there are.
-        slots: usize,
+    /// Something has no room left that outlives policies.
+    #[error("{needed} {what} need room, of which the instance has {places}: let rules share them")]
+    Slots {
+        /// What.
+        what: &'static str,
+        /// How many are in force or about to be.
+        needed: usize,
+        /// How many places there are.
+        places: usize,
     },
+    /// A policy has rules on sockets, which no hook would ask.
+    #[error(
+        "the policy has socket rules, but no control group asks them: name one with `.cgroup(…)`"
+    )]
+    NoCgroup,
     /// The thread that reads events could not be started.
     #[error("the event thread did not start: {0}")]
     Thread(std::io::Error),

@@ -5,18 +5,18 @@ use ironclad_core::abi::{self, Generation};
 use ironclad_policy::{Backend, CompiledPolicy};
 
 use crate::error::ShieldError;
-use crate::slots::RuleSlots;
+use crate::slots::Slots;
 
 pub(crate) fn load(
     shared: &Shared,
     policy: &CompiledPolicy,
-    slots: &RuleSlots,
+    slots: &Slots<u32>,
     number: u64,
 ) -> Result<(PolicyProgram, Generation), ShieldError> {
     let settings = policy.settings();
     let slot_of = |rule: usize| match rule {
         0 => 0,
-        _ => slots.of(policy.rules()[rule].id).unwrap_or(0),
+        _ => slots.of(policy.rules()[rule].id.0).unwrap_or(0),
     };
     let backend = |family| match (policy.has(family), settings.backend) {
         (false, _) => SetsBackend::None,

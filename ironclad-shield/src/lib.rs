@@ -25,6 +25,7 @@ mod image;
 mod pump;
 mod shield;
 mod slots;
+mod sockets;
 
 pub use builder::ShieldBuilder;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
@@ -34,3 +35,4 @@ pub use ironclad_events::{EventReceiver, Overflow, ShieldRecord};
 pub use ironclad_policy::CompiledPolicy;
 pub use pump::EventPump;
 pub use shield::{InterfaceChange, InterfaceStatus, Shield, Status};
+pub use sockets::SocketCount;

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use crate::counters::{Counters, PrefixCount, read_losses, read_reasons, read_rul
 use crate::error::ShieldError;
 use crate::image;
 use crate::pump::EventPump;
-use crate::slots::RuleSlots;
+use crate::slots::Slots;
+use crate::sockets::{SocketCount, SocketPolicy, Sockets};
 
 /// A running firewall. Share it between threads and tasks as it is; every method takes `&self`.
 ///
@@ -35,10 +37,12 @@ pub struct Shield {
 
 /// What changes only under the lock.
 struct Control {
-    slots: RuleSlots,
+    slots: Slots<u32>,
     /// What each slot holds.
     policies: [Option<Loaded>; 2],
     links: Vec<XdpLink>,
+    /// None where no control group is to be asked.
+    sockets: Option<Sockets>,
     next_generation: u64,
 }
 
@@ -47,6 +51,7 @@ struct Loaded {
     program: PolicyProgram,
     /// None where another agent loaded it and this one was not given the same policy.
     policy: Option<CompiledPolicy>,
+    sockets: Option<SocketPolicy>,
 }
 
 /// What is in force.
@@ -132,14 +137,22 @@ impl Shield {
         };
         // The links go on with the old dispatcher until each has the new one.
         let upgraded = was_adopted && shared.upgrade_dispatcher(directory.as_ref(), &links)?;
+        let sockets = match config.cgroups.is_empty() {
+            true => None,
+            false => {
+                let loaded = Sockets::load(&shared, config.sockets);
+                Some(refused(&*config.audit, &config.instance, "ic_connect4", loaded)?)
+            }
+        };
         let this = Self {
             instance: config.instance,
             audit: config.audit,
             mode: config.mode,
             control: Mutex::new(Control {
-                slots: RuleSlots::read(&shared)?,
+                slots: Slots::read(&shared.rule_slots, "rules")?,
                 policies: [None, None],
                 links,
+                sockets,
                 next_generation: 1,
             }),
             shared,
@@ -159,6 +172,7 @@ impl Shield {
             })?;
         }
         this.put_into_force(policy, config.gateways.as_deref(), &config.interfaces)?;
+        config.cgroups.iter().try_for_each(|cgroup| this.protect_cgroup(cgroup))?;
         if !was_adopted {
             this.persist_all()?;
         }
@@ -198,6 +212,7 @@ impl Shield {
                 number: generation.number,
                 program,
                 policy: (generation.policy == policy.id().0).then(|| policy.clone()),
+                sockets: None,
             });
         }
         let in_force = self.shared.generation(self.shared.selector().in_force());
@@ -238,6 +253,9 @@ impl Shield {
     fn retire(&self, control: &mut Control, slot: u32) -> Result<(), ShieldError> {
         self.shared.wait_for_packets()?;
         self.shared.clear_slot(slot)?;
+        if let Some(sockets) = &control.sockets {
+            sockets.clear_slot(slot)?;
+        }
         control.policies[slot as usize] = None;
         Ok(())
     }
@@ -286,15 +304,22 @@ impl Shield {
         // The first policy goes into the slot that is selected already.
         let slot = if first { active } else { slot };
 
-        let wanted: Vec<RuleId> = policy.rules().iter().skip(1).map(|rule| rule.id).collect();
-        let in_use: BTreeSet<RuleId> = control
+        if policy.sockets().is_some() && control.sockets.is_none() {
+            return Err(ShieldError::NoCgroup);
+        }
+        fn ids(policy: &CompiledPolicy) -> impl Iterator<Item = u32> {
+            policy.rules().iter().skip(1).map(|rule| rule.id.0)
+        }
+        let in_use: BTreeSet<u32> = control
             .policies
             .iter()
             .flatten()
             .filter_map(|loaded| loaded.policy.as_ref())
-            .flat_map(|policy| policy.rules().iter().skip(1).map(|rule| rule.id))
+            .flat_map(ids)
             .collect();
-        control.slots.assign(&self.shared, &wanted, &in_use)?;
+        let (rules, slots) = (&self.shared.rules, &self.shared.rule_slots);
+        let clear = |slot: u32| rules.clear(&slot);
+        control.slots.assign(slots, &ids(policy).collect(), &in_use, clear)?;
         let number = control.next_generation;
         let loaded = image::load(&self.shared, policy, &control.slots, number);
         let (program, generation) = refused(&*self.audit, &self.instance, "ic_policy", loaded)?;
@@ -304,6 +329,7 @@ impl Shield {
             tag: info.tag.clone(),
             instructions: info.xlated_len / 8,
         })?;
+        let sockets = self.prepare_sockets(&mut control, policy, number)?;
         self.record(AuditAction::MapWrite {
             map: "ic_flat, ic_entries, ic_tuples".to_owned(),
             elements: u64::from(generation.cells)
@@ -317,9 +343,12 @@ impl Shield {
             provisional_ms: provisional.map(|d| d.as_millis() as u64),
         })?;
         self.shared.fill_slot(slot, program.program(), &generation)?;
+        if let (Some(all), Some(sockets)) = (&control.sockets, &sockets) {
+            all.fill_slot(slot, sockets)?;
+        }
         control.next_generation += 1;
         control.policies[slot as usize] =
-            Some(Loaded { number, program, policy: Some(policy.clone()) });
+            Some(Loaded { number, program, policy: Some(policy.clone()), sockets });
         let deadline_ns = match provisional {
             // The first policy has none to return to.
             Some(after) if !first => boottime_ns() + after.as_nanos() as u64,
@@ -331,6 +360,36 @@ impl Shield {
             self.retire(&mut control, active)?;
         }
         Ok(())
+    }
+
+    /// The socket rules of a policy that is about to be, where control groups ask.
+    fn prepare_sockets(
+        &self,
+        control: &mut Control,
+        policy: &CompiledPolicy,
+        number: u64,
+    ) -> Result<Option<SocketPolicy>, ShieldError> {
+        let Some(sockets) = &mut control.sockets else { return Ok(None) };
+        let in_use = control.policies.iter().flatten().filter_map(|loaded| loaded.sockets.as_ref());
+        let in_use: Vec<_> = in_use.map(SocketPolicy::compiled).collect();
+        let loaded = sockets.prepare(&self.shared, policy, number, &in_use);
+        let loaded = refused(&*self.audit, &self.instance, "ic_p_connect4", loaded)?;
+        for program in loaded.programs() {
+            let info = program.info();
+            self.record(AuditAction::Load {
+                program: info.name.clone(),
+                tag: info.tag.clone(),
+                instructions: info.xlated_len / 8,
+            })?;
+        }
+        for path in loaded.missing() {
+            let path = path.display();
+            tracing::warn!(
+                instance = self.instance,
+                "no file {path}: rules that name it match no process"
+            );
+        }
+        Ok(Some(loaded))
     }
 
     /// Makes a provisional policy final.
@@ -470,6 +529,56 @@ impl Shield {
         self.record_detach(name)
     }
 
+    /// Lets the policy's socket rules decide for one more control group, by its directory; nothing
+    /// happens where they do already.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoCgroup`] where Shield was started without any, [`ShieldError::Bpf`].
+    pub fn protect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        let sockets = control.sockets.as_mut().ok_or(ShieldError::NoCgroup)?;
+        if !sockets.attach(directory)? {
+            return Ok(());
+        }
+        for program in sockets.dispatchers() {
+            self.record(AuditAction::Attach {
+                program: program.info().name.clone(),
+                hook: "cgroup".to_owned(),
+                interface: directory.display().to_string(),
+                mode: "link".to_owned(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Asks the socket rules no more for a control group; nothing happens where they are not asked.
+    ///
+    /// # Errors
+    /// [`ShieldError::Audit`].
+    pub fn unprotect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        match control.sockets.as_mut().is_some_and(|sockets| sockets.detach(directory)) {
+            true => self.record(AuditAction::Detach {
+                hook: "cgroup".to_owned(),
+                interface: directory.display().to_string(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// What socket rules decided, the default first.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn socket_counts(&self) -> Result<Vec<SocketCount>, ShieldError> {
+        let control = self.lock();
+        let compiled = control.in_force(&self.shared).and_then(|loaded| loaded.sockets.as_ref());
+        match &control.sockets {
+            Some(sockets) => sockets.counts(compiled.map(SocketPolicy::compiled)),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn record_detach(&self, name: &str) -> Result<(), ShieldError> {
         self.record(AuditAction::Detach { hook: "xdp".to_owned(), interface: name.to_owned() })
     }
@@ -581,6 +690,7 @@ impl Shield {
         let known = policy.map(CompiledPolicy::rules).unwrap_or_default();
         let mut rules = Vec::new();
         for (id, slot) in control.slots.iter() {
+            let id = RuleId(id);
             let rule = known.iter().skip(1).find(|rule| rule.id == id);
             rules.push(read_rule(&self.shared, slot, id, rule)?);
         }
@@ -629,7 +739,7 @@ impl Shield {
 
     /// The rule that an event's slot stands for; none for slot 0 and for slots of rules that are gone.
     pub fn rule_of_slot(&self, slot: u32) -> Option<RuleId> {
-        self.lock().slots.rule(slot)
+        self.lock().slots.owner(slot).map(RuleId)
     }
 
     /// The prefix that an event's entry stands for, where the event's generation is in force.

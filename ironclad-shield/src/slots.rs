@@ -1,87 +1,85 @@
-//! Which counter belongs to which rule: by id, kept in the kernel from policy to policy.
+//! What keeps its place in the kernel from policy to policy: counters of rules, token buckets.
 use std::collections::{BTreeMap, BTreeSet};
 
-use ironclad_bpf::shield::Shared;
-use ironclad_core::RuleId;
-use ironclad_core::abi::RULES_MAX;
+use ironclad_bpf::{BpfError, Map, Plain};
 
 use crate::error::ShieldError;
 
-/// Slot 0 counts for no rule.
-#[derive(Debug, Default)]
-pub(crate) struct RuleSlots {
-    slots: BTreeMap<RuleId, u16>,
+/// Places by what they belong to. Place 0 belongs to nothing.
+#[derive(Debug)]
+pub(crate) struct Slots<K> {
+    slots: BTreeMap<K, u16>,
+    /// How many places there are, the first included.
+    places: u32,
+    /// Of what, for errors.
+    what: &'static str,
 }
 
-impl RuleSlots {
+impl<K: Plain + Ord> Slots<K> {
     /// What the instance's map says.
-    pub(crate) fn read(shared: &Shared) -> Result<Self, ShieldError> {
+    pub(crate) fn read(map: &Map<K, u32>, what: &'static str) -> Result<Self, ShieldError> {
         let mut slots = BTreeMap::new();
-        for id in shared.rule_slots.keys()? {
-            if let Some(slot) = shared.rule_slots.lookup(&id)? {
-                slots.insert(RuleId(id), slot as u16);
+        for id in map.keys()? {
+            if let Some(slot) = map.lookup(&id)? {
+                slots.insert(id, slot as u16);
             }
         }
-        Ok(Self { slots })
+        Ok(Self { slots, places: map.info().max_entries, what })
     }
 
-    pub(crate) fn of(&self, rule: RuleId) -> Option<u16> {
-        self.slots.get(&rule).copied()
+    pub(crate) fn of(&self, id: K) -> Option<u16> {
+        self.slots.get(&id).copied()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (RuleId, u16)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, u16)> + '_ {
         self.slots.iter().map(|(id, slot)| (*id, *slot))
     }
 
-    pub(crate) fn rule(&self, slot: u32) -> Option<RuleId> {
+    pub(crate) fn owner(&self, slot: u32) -> Option<K> {
         self.slots.iter().find(|(_, s)| u32::from(**s) == slot).map(|(id, _)| *id)
     }
 
-    /// Gives every rule of `wanted` a slot. Rules that are in neither `wanted` nor `in_use` lose
-    /// theirs, with the counts, only when slots run out.
+    /// Gives each of `wanted` a place, cleared by `clear`. What is in neither `wanted` nor `in_use`
+    /// loses its place only when places run out.
     pub(crate) fn assign(
         &mut self,
-        shared: &Shared,
-        wanted: &[RuleId],
-        in_use: &BTreeSet<RuleId>,
+        map: &Map<K, u32>,
+        wanted: &BTreeSet<K>,
+        in_use: &BTreeSet<K>,
+        clear: impl Fn(u32) -> Result<(), BpfError>,
     ) -> Result<(), ShieldError> {
         let taken: BTreeSet<u16> = self.slots.values().copied().collect();
         let mut free =
-            (1..RULES_MAX as u16).filter(|slot| !taken.contains(slot)).collect::<Vec<_>>();
+            (1..self.places as u16).filter(|slot| !taken.contains(slot)).collect::<Vec<_>>();
         free.reverse();
-        let needed: BTreeSet<RuleId> = wanted.iter().copied().collect();
-        for &rule in &needed {
-            if self.slots.contains_key(&rule) {
+        for &id in wanted {
+            if self.slots.contains_key(&id) {
                 continue;
             }
             let slot = match free.pop() {
                 Some(slot) => slot,
-                None => self.recycle(shared, &needed, in_use)?,
+                None => self.recycle(map, wanted, in_use)?,
             };
-            shared.rules.clear(&u32::from(slot))?;
-            shared.rule_slots.update(&rule.0, &u32::from(slot))?;
-            self.slots.insert(rule, slot);
+            clear(u32::from(slot))?;
+            map.update(&id, &u32::from(slot))?;
+            self.slots.insert(id, slot);
         }
         Ok(())
     }
 
     fn recycle(
         &mut self,
-        shared: &Shared,
-        needed: &BTreeSet<RuleId>,
-        in_use: &BTreeSet<RuleId>,
+        map: &Map<K, u32>,
+        wanted: &BTreeSet<K>,
+        in_use: &BTreeSet<K>,
     ) -> Result<u16, ShieldError> {
-        let old = self
-            .slots
-            .iter()
-            .find(|(id, _)| !needed.contains(id) && !in_use.contains(id))
-            .map(|(id, slot)| (*id, *slot));
-        let Some((id, slot)) = old else {
-            let rules = needed.union(in_use).count();
-            return Err(ShieldError::RuleSlots { rules, slots: RULES_MAX - 1 });
+        let is_idle = |id: &&K| !wanted.contains(id) && !in_use.contains(id);
+        let Some(id) = self.slots.keys().find(is_idle).copied() else {
+            let needed = wanted.union(in_use).count();
+            let places = self.places as usize - 1;
+            return Err(ShieldError::Slots { what: self.what, needed, places });
         };
-        shared.rule_slots.delete(&id.0)?;
-        self.slots.remove(&id);
-        Ok(slot)
+        map.delete(&id)?;
+        self.slots.remove(&id).ok_or(ShieldError::Slots { what: self.what, needed: 1, places: 0 })
     }
 }

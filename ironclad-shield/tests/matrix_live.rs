@@ -598,7 +598,7 @@ fn unusable_pin_directories_are_errors_with_a_way_out() {
             .run(|| Shield::builder(&instance.0).interface("eth0").persistent(true).start(&policy))
             .unwrap()
     };
-    let path = format!("/sys/fs/bpf/ironclad/{}/v1", instance.0);
+    let path = format!("/sys/fs/bpf/ironclad/{}/v{}", instance.0, ironclad_core::abi::VERSION);
     drop(start().unwrap());
     assert_eq!(reaches(&net, "10.9.0.2"), (false, false), "the handle is gone, the pins are not");
     std::fs::remove_file(format!("{path}/ic_rules")).unwrap();

@@ -4,13 +4,16 @@
 //! killed process has left is removed by the next [`Lab`]. Needs root and iproute2.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod command;
 mod error;
 mod netns;
 pub mod packet;
 mod socket;
+pub mod talk;
 mod thread;
 
+pub use cgroup::Cgroup;
 pub use error::LabError;
 pub use netns::{Lab, Namespace};
 pub use socket::PacketSocket;

@@ -1,6 +1,6 @@
 /*
  * Made by `cargo xtask vmlinux` of ../roots.txt: do not edit. The types are those of
- * Linux 7.2.12+deb13-cloud-arm64, Debian linux-binary-7.2.12+deb13-cloud-arm64 7.2.12-1~bpo13+1
+ * Linux 7.3.4+deb13-cloud-arm64, Debian linux-binary-7.3.4+deb13-cloud-arm64 7.3.4-1~bpo13+1
  */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -314,5 +314,120 @@ struct icmp6hdr {
 		struct icmpv6_nd_ra u_nd_ra;
 	} icmp6_dataun;
 };
+
+struct bpf_sock;
+
+struct bpf_sock_addr {
+	__u32 user_family;
+	__u32 user_ip4;
+	__u32 user_ip6[4];
+	__u32 user_port;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 msg_src_ip4;
+	__u32 msg_src_ip6[4];
+	union {
+		struct bpf_sock *sk;
+	};
+};
+
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 mark;
+	__u32 priority;
+	__u32 src_ip4;
+	__u32 src_ip6[4];
+	__u32 src_port;
+	__be16 dst_port;
+	__u32 dst_ip4;
+	__u32 dst_ip6[4];
+	__u32 state;
+	__s32 rx_queue_mapping;
+};
+
+#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#endif
+
+typedef int __kernel_pid_t;
+typedef __kernel_pid_t pid_t;
+
+struct mm_struct;
+
+struct signal_struct;
+
+struct task_struct {
+	pid_t tgid;
+	pid_t pid;
+	struct mm_struct *mm;
+	struct task_struct *real_parent;
+	struct signal_struct *signal;
+};
+
+struct file;
+
+struct mm_struct {
+	struct file *exe_file;
+};
+
+struct inode;
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct super_block;
+
+struct inode {
+	u64 i_ino;
+	struct super_block *i_sb;
+	u32 i_generation;
+	const unsigned int i_nlink;
+};
+
+typedef u32 __kernel_dev_t;
+typedef __kernel_dev_t dev_t;
+
+struct super_block {
+	dev_t s_dev;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
+struct linux_binprm {
+	struct file *file;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
+};
+
+#ifndef BPF_NO_PRESERVE_ACCESS_INDEX
+#pragma clang attribute pop
+#endif
 
 #endif /* __VMLINUX_H__ */

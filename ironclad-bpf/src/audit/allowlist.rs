@@ -31,6 +31,21 @@ struct Allowed {
     is_sleepable: bool,
 }
 
+/// What every program may call that decides something.
+const DECIDE: [Helper; 11] = [
+    Helper::MAP_LOOKUP_ELEM,
+    Helper::TAIL_CALL,
+    Helper::GET_SMP_PROCESSOR_ID,
+    Helper::KTIME_GET_BOOT_NS,
+    Helper::JIFFIES64,
+    Helper::SPIN_LOCK,
+    Helper::SPIN_UNLOCK,
+    Helper::RINGBUF_RESERVE,
+    Helper::RINGBUF_SUBMIT,
+    Helper::RINGBUF_DISCARD,
+    Helper::RINGBUF_QUERY,
+];
+
 /// Something was to be allowed that never is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is forbidden because it {reason}: no allowlist can permit it; leave it out")]
@@ -47,32 +62,58 @@ impl Allowlist {
         Self::default()
     }
 
-    /// What Shield's programs need: XDP programs at an interface that look maps up, call each other,
+    /// What Shield's programs at interfaces need: XDP programs that look maps up, call each other,
     /// read clocks and the CPU's number, report by ring buffer and hold a spin lock. None of it
     /// changes anything but the object's own maps.
     pub fn shield() -> Self {
-        let mut list = Self::empty();
-        list.types.insert(
-            ProgramType::XDP,
-            Allowed {
-                helpers: BTreeSet::from([
-                    Helper::MAP_LOOKUP_ELEM,
-                    Helper::TAIL_CALL,
-                    Helper::GET_SMP_PROCESSOR_ID,
-                    Helper::KTIME_GET_BOOT_NS,
-                    Helper::JIFFIES64,
-                    Helper::SPIN_LOCK,
-                    Helper::SPIN_UNLOCK,
-                    Helper::RINGBUF_RESERVE,
-                    Helper::RINGBUF_SUBMIT,
-                    Helper::RINGBUF_DISCARD,
-                    Helper::RINGBUF_QUERY,
-                ]),
-                attach_types: BTreeSet::from([AttachType::XDP]),
-                ..Allowed::default()
-            },
-        );
+        Self::of_type(ProgramType::XDP, &[&DECIDE], &[AttachType::XDP])
+    }
+
+    /// What Shield's programs at control groups need: the same, and to ask whose process it is.
+    pub fn sockets() -> Self {
+        let ask = [
+            Helper::KTIME_GET_NS,
+            Helper::GET_CURRENT_PID_TGID,
+            Helper::GET_CURRENT_UID_GID,
+            Helper::GET_CURRENT_COMM,
+            Helper::GET_CURRENT_CGROUP_ID,
+            Helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
+        ];
+        let addresses = [
+            AttachType::CGROUP_INET4_CONNECT,
+            AttachType::CGROUP_INET6_CONNECT,
+            AttachType::CGROUP_UDP4_SENDMSG,
+            AttachType::CGROUP_UDP6_SENDMSG,
+            AttachType::CGROUP_INET4_BIND,
+            AttachType::CGROUP_INET6_BIND,
+        ];
+        let create = [AttachType::CGROUP_INET_SOCK_CREATE];
+        let mut list = Self::of_type(ProgramType::CGROUP_SOCK_ADDR, &[&DECIDE, &ask], &addresses);
+        list.types.extend(Self::of_type(ProgramType::CGROUP_SOCK, &[&DECIDE, &ask], &create).types);
         list
+    }
+
+    /// What keeps the table of processes: tracepoints and iterators that read the kernel's structs,
+    /// write the object's own maps and tell an iterator's reader what they found.
+    pub fn processes() -> Self {
+        let keep = [
+            Helper::MAP_LOOKUP_ELEM,
+            Helper::MAP_UPDATE_ELEM,
+            Helper::MAP_DELETE_ELEM,
+            Helper::KTIME_GET_BOOT_NS,
+            Helper::SEQ_WRITE,
+        ];
+        let places = [AttachType::TRACE_RAW_TP, AttachType::TRACE_ITER];
+        Self::of_type(ProgramType::TRACING, &[&keep], &places)
+    }
+
+    fn of_type(program_type: ProgramType, helpers: &[&[Helper]], places: &[AttachType]) -> Self {
+        let allowed = Allowed {
+            helpers: helpers.iter().copied().flatten().copied().collect(),
+            attach_types: places.iter().copied().collect(),
+            ..Allowed::default()
+        };
+        Self { types: BTreeMap::from([(program_type, allowed)]) }
     }
 
     /// Permits programs of a type, whatever their place of attachment.

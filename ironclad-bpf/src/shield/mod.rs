@@ -4,5 +4,6 @@
 mod policy;
 mod shared;
 
+pub(crate) use policy::kernel_hz;
 pub use policy::{PolicyConfig, PolicyImage, PolicyProgram, SetsBackend};
 pub use shared::{Selector, Shared, SharedOptions, boottime_ns};

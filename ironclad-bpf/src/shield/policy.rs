@@ -100,7 +100,7 @@ pub struct PolicyProgram {
 }
 
 /// Ticks per second of the kernel: the coarse clock advances by one tick.
-fn kernel_hz() -> u32 {
+pub(crate) fn kernel_hz() -> u32 {
     let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
     match tick.tv_nsec {
         1.. => (1_000_000_000 / tick.tv_nsec) as u32,

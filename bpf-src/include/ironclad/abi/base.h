@@ -8,13 +8,14 @@
 
 enum ic_abi {
 	/* Raised whenever a pinned map changes its meaning: it names the pin directory. */
-	IC_ABI_VERSION = 1,
+	IC_ABI_VERSION = 2,
 	/* "IRON", the first word of a state that Ironclad initialised. */
 	IC_ABI_MAGIC = 0x49524f4e,
 };
 
 enum ic_ev_kind {
 	IC_EV_SHIELD = 1,
+	IC_EV_SOCKET = 2,
 };
 
 /* The head of every event in a ring buffer. */

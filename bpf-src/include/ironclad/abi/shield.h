@@ -66,7 +66,8 @@ enum ic_loss {
 	IC_LOSS_SAMPLED_OUT = 1,  /* an event was over its rule's rate */
 	IC_LOSS_NO_POLICY = 2,    /* the dispatcher found no policy and passed the packet */
 	IC_LOSS_MAP = 3,          /* a lookup that cannot fail did */
-	IC_LOSS_MAX = 4,
+	IC_LOSS_PROCESS = 4,      /* a process found no room in the table of processes */
+	IC_LOSS_MAX = 5,
 };
 
 /* Packets and bytes, one of each per CPU. `dry_*` are what a dry run would have dropped. */

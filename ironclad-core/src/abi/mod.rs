@@ -3,15 +3,20 @@
 //! Numbers are in the machine's byte order unless a field says network byte order. A test in
 //! `ironclad-bpf` compares sizes and offsets with the BTF of the compiled programs.
 
+mod socket;
+
+pub use socket::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Names the pin directory; raised whenever a pinned map changes its meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// "IRON": the first word of a state that Ironclad initialised.
 pub const MAGIC: u32 = 0x4952_4f4e;
 
 /// [`EventHeader::kind`] of a [`ShieldEvent`].
 pub const EV_SHIELD: u16 = 1;
+/// [`EventHeader::kind`] of a [`SockEvent`].
+pub const EV_SOCKET: u16 = 2;
 
 /// [`Entry::action`]: nothing decides.
 pub const ACTION_NONE: u8 = 0;
@@ -224,11 +229,14 @@ pub enum Loss {
     NoPolicy = 2,
     /// A lookup that cannot fail did.
     Map = 3,
+    /// A process found no room in the table of processes.
+    Process = 4,
 }
 
 impl Loss {
     /// Every loss, in the order of their numbers.
-    pub const ALL: [Loss; 4] = [Loss::RingFull, Loss::SampledOut, Loss::NoPolicy, Loss::Map];
+    pub const ALL: [Loss; 5] =
+        [Loss::RingFull, Loss::SampledOut, Loss::NoPolicy, Loss::Map, Loss::Process];
 }
 
 /// `struct ic_ev_hdr`: the head of every event in a ring buffer.

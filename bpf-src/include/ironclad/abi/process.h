@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who runs: what is known of each process, kept from its execve(2) to its end. */
+#ifndef IRONCLAD_ABI_PROCESS_H
+#define IRONCLAD_ABI_PROCESS_H
+
+#include "base.h"
+
+/* A file, whatever its name: as the kernel counts, not as stat(2) shows it. All zero: none. */
+struct ic_file_id {
+	__u64 ino;
+	__u32 dev;        /* of the superblock: major << 20 | minor */
+	__u32 generation; /* tells a file from an earlier one with its number */
+};
+_Static_assert(sizeof(struct ic_file_id) == 16, "ABI");
+
+enum ic_process_flag {
+	IC_PROCESS_SEEDED = 1, /* ran before us: read from its memory map, not seen at execve(2) */
+	IC_PROCESS_UNLINKED = 2, /* its file had no name when it was executed: memfd, deleted */
+};
+
+/* A process, by its thread group. */
+struct ic_process {
+	struct ic_file_id exe; /* what it executes: of a script, the interpreter */
+	struct ic_file_id parent; /* what the process executed that forked it, at that moment */
+	__u64 exec_ns; /* CLOCK_BOOTTIME of the execve(2) that it runs since */
+	/* Bit n: before what it is now, it or a forebear was an executable that begins lineage n. */
+	__u64 lineage;
+	/* Rows of the policy in force; the upper half is the epoch that they are of. */
+	__u64 exe_row;
+	__u64 parent_row;
+	__u32 ppid; /* thread group that forked it */
+	__u32 flags; /* enum ic_process_flag */
+};
+_Static_assert(sizeof(struct ic_process) == 72, "ABI");
+
+/* What the iterator over open files tells of one. */
+struct ic_open_file {
+	struct ic_file_id file;
+	__u32 fd;
+	__u32 nlink;
+};
+_Static_assert(sizeof(struct ic_open_file) == 24, "ABI");
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Events: at most so many a second of each rule, without a wakeup for each. */
+#ifndef IRONCLAD_LIB_EVENTS_H
+#define IRONCLAD_LIB_EVENTS_H
+
+#include "count.h"
+
+/* The kernel's ticks per second. */
+const volatile __u32 ic_cfg_report_hz = 250;
+const volatile __u64 ic_cfg_generation = 0;
+const volatile __u8 ic_cfg_dry_run = 0;
+
+/* Jiffies of the last wakeup. Two CPUs may both find it old: one wakeup too many. */
+__u64 ic_report_woken;
+
+/* Whether nothing is left of a budget now: asked before anything is made ready for a report. */
+IC_INLINE bool ic_budget_spent(const struct ic_report_budget *budget, __u32 rate)
+{
+	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
+	if ((__s64)(bpf_jiffies64() - IC_READ_ONCE(budget->window)) >= 0 ||
+	    IC_READ_ONCE(budget->sent) < rate)
+		return false;
+	ic_count_loss(IC_LOSS_SAMPLED_OUT);
+	return true;
+}
+
+/* Takes one of the events of this second. */
+IC_INLINE bool ic_budget_take(struct ic_report_budget *budget, __u32 rate)
+{
+	bool taken = false;
+	__u64 now = bpf_jiffies64();
+
+	bpf_spin_lock(&budget->lock);
+	if ((__s64)(now - budget->window) >= 0) {
+		budget->window = now + ic_cfg_report_hz;
+		budget->sent = 0;
+	}
+	if (budget->sent < rate) {
+		budget->sent++;
+		taken = true;
+	}
+	bpf_spin_unlock(&budget->lock);
+	if (!taken)
+		ic_count_loss(IC_LOSS_SAMPLED_OUT);
+	return taken;
+}
+
+/* A reader that polls loses nothing by waking late: fifty wakeups a second, or a quarter full. */
+IC_INLINE __u64 ic_report_wakeup(void)
+{
+	__u64 now = bpf_jiffies64();
+
+	if (now - IC_READ_ONCE(ic_report_woken) >= ic_cfg_report_hz / 50 + 1) {
+		IC_WRITE_ONCE(ic_report_woken, now);
+		return BPF_RB_FORCE_WAKEUP;
+	}
+	if (bpf_ringbuf_query(&ic_events, BPF_RB_AVAIL_DATA) * 4 >=
+	    bpf_ringbuf_query(&ic_events, BPF_RB_RING_SIZE))
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Token buckets by the generic cell rate algorithm (ITU-T I.371, annex A): a bucket is the moment
+ * at which it will be full, and a token moves that moment by one interval.
+ */
+#ifndef IRONCLAD_LIB_RATELIMIT_H
+#define IRONCLAD_LIB_RATELIMIT_H
+
+#include "sock_shared.h"
+
+/* Takes a token; false where there is none. A lock, because 5.10 has no compare-and-exchange. */
+IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
+{
+	struct ic_token_bucket *bucket = bpf_map_lookup_elem(&ic_buckets, &index);
+	__u64 now = bpf_ktime_get_ns(), full;
+	bool taken;
+
+	if (!bucket) {
+		ic_count_loss(IC_LOSS_MAP);
+		return true;
+	}
+	bpf_spin_lock(&bucket->lock);
+	full = bucket->full_ns > now ? bucket->full_ns : now;
+	taken = full + interval_ns - now <= burst_ns;
+	if (taken)
+		bucket->full_ns = full + interval_ns;
+	bpf_spin_unlock(&bucket->lock);
+	return taken;
+}
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Which policy is in force: one word says it for every hook, so that they change together. */
+#ifndef IRONCLAD_LIB_SLOTS_H
+#define IRONCLAD_LIB_SLOTS_H
+
+#include "shared.h"
+
+/* The deadline of a provisional policy holds whether or not an agent lives. */
+IC_INLINE __u32 ic_slot_in_force(void)
+{
+	__u64 selector = IC_READ_ONCE(ic_state.selector);
+	__u64 deadline = selector >> IC_SELECTOR_DEADLINE_SHIFT;
+
+	if (deadline && bpf_ktime_get_boot_ns() >> IC_SELECTOR_DEADLINE_SHIFT >= deadline)
+		return !!(selector & IC_SELECTOR_FALLBACK);
+	return selector & IC_SELECTOR_ACTIVE;
+}
+
+/* Constant indices: the JIT turns the calls into jumps. The other slot is better than none. */
+IC_INLINE void ic_slots_call(void *ctx, const void *slots)
+{
+	if (ic_slot_in_force()) {
+		bpf_tail_call_static(ctx, slots, 1);
+		bpf_tail_call_static(ctx, slots, 0);
+	} else {
+		bpf_tail_call_static(ctx, slots, 0);
+		bpf_tail_call_static(ctx, slots, 1);
+	}
+}
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One policy at the cgroup hooks: who × where × port × protocol → rule. */
+#include "../lib/socket.h"
+
+IC_INLINE int ic_ask4(struct bpf_sock_addr *ctx, __u8 op)
+{
+	struct ic_ask ask = {
+		.addr.word[0] = ctx->user_ip4,
+		.port = ctx->user_port,
+		.family = 4,
+		.op = op,
+		.proto = ic_ask_proto(ctx->protocol),
+	};
+
+	return ic_socket_decide(&ask);
+}
+
+IC_INLINE int ic_ask6(struct bpf_sock_addr *ctx, __u8 op)
+{
+	struct ic_ask ask = {
+		.addr.word = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
+			       ctx->user_ip6[3] },
+		.port = ctx->user_port,
+		.family = 6,
+		.op = op,
+		.proto = ic_ask_proto(ctx->protocol),
+	};
+
+	return ic_socket_decide(&ask);
+}
+
+SEC("cgroup/connect4")
+int ic_p_connect4(struct bpf_sock_addr *ctx)
+{
+	return ic_ask4(ctx, IC_SOCK_CONNECT);
+}
+
+SEC("cgroup/connect6")
+int ic_p_connect6(struct bpf_sock_addr *ctx)
+{
+	return ic_ask6(ctx, IC_SOCK_CONNECT);
+}
+
+SEC("cgroup/sendmsg4")
+int ic_p_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return ic_ask4(ctx, IC_SOCK_SEND);
+}
+
+SEC("cgroup/sendmsg6")
+int ic_p_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return ic_ask6(ctx, IC_SOCK_SEND);
+}
+
+SEC("cgroup/bind4")
+int ic_p_bind4(struct bpf_sock_addr *ctx)
+{
+	return ic_ask4(ctx, IC_SOCK_BIND);
+}
+
+SEC("cgroup/bind6")
+int ic_p_bind6(struct bpf_sock_addr *ctx)
+{
+	return ic_ask6(ctx, IC_SOCK_BIND);
+}
+
+/*
+ * TCP and UDP are decided where they say whom they mean. The others have no such hook, or, as
+ * UDP-Lite, one for datagrams that connect(2) goes round.
+ */
+SEC("cgroup/sock_create")
+int ic_p_create(struct bpf_sock *ctx)
+{
+	__u32 protocol = ctx->protocol, type = ctx->type;
+	struct ic_ask ask = { .op = IC_SOCK_CREATE };
+
+	if (type == IC_SOCK_STREAM && ic_ask_proto(protocol) == IC_PROTO_TCP)
+		return 1;
+	if (type == IC_SOCK_DGRAM && protocol == IC_PROTO_UDP)
+		return 1;
+	ask.proto = type == IC_SOCK_RAW ? IC_SOCK_PROTO_RAW : ic_ask_proto(protocol);
+	return ic_socket_decide(&ask);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Keeps the table of processes: written at execve(2), inherited at fork(2), dropped at the end of
+ * the last thread. What ran before is read from its memory map, once, after these are attached.
+ */
+#include "../lib/process.h"
+
+/* Bits of the lineages that begin with an executable. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct ic_file_id);
+	__type(value, __u64);
+} ic_lineages SEC(".maps");
+
+/* Whose open files the iterator tells of. */
+const volatile __u32 ic_cfg_open_tgid = 0;
+
+/* Keep the struct in the object's BTF, where a test compares it with Rust. */
+const struct ic_open_file *ic_open_file_shape;
+
+IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
+{
+	id->ino = inode->i_ino;
+	id->dev = inode->i_sb->s_dev;
+	id->generation = inode->i_generation;
+}
+
+IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
+{
+	__u64 *bits = bpf_map_lookup_elem(&ic_lineages, exe);
+
+	return bits ? *bits : 0;
+}
+
+/* What a process executes, as its memory map says: that may be spoofed, so only of what ran before. */
+IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *task)
+{
+	struct mm_struct *mm = task->mm;
+	struct inode *inode;
+	struct file *file;
+
+	if (!mm)
+		return false;
+	file = mm->exe_file;
+	if (!file)
+		return false;
+	inode = file->f_inode;
+	if (!inode)
+		return false;
+	ic_file_identify(&process->exe, inode);
+	process->flags = IC_PROCESS_SEEDED | (inode->i_nlink ? 0 : IC_PROCESS_UNLINKED);
+	return true;
+}
+
+IC_INLINE void ic_process_write(__u32 tgid, const struct ic_process *process, __u64 flags)
+{
+	if (bpf_map_update_elem(&ic_processes, &tgid, process, flags) && flags != BPF_NOEXIST)
+		ic_count_loss(IC_LOSS_PROCESS);
+}
+
+SEC("tp_btf/sched_process_exec")
+int ic_exec(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	struct linux_binprm *bprm = (void *)ctx[2];
+	__u32 tgid = task->tgid;
+	struct ic_process *before = bpf_map_lookup_elem(&ic_processes, &tgid);
+	struct inode *inode = bprm->file->f_inode;
+	struct ic_process process = {};
+
+	if (before) {
+		process.parent = before->parent;
+		process.ppid = before->ppid;
+		process.lineage = before->lineage | ic_lineage_of(&before->exe);
+	}
+	ic_file_identify(&process.exe, inode);
+	process.flags = inode->i_nlink ? 0 : IC_PROCESS_UNLINKED;
+	process.exec_ns = bpf_ktime_get_boot_ns();
+	ic_process_write(tgid, &process, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int ic_fork(__u64 *ctx)
+{
+	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
+	__u32 from = parent->tgid, tgid = child->tgid;
+	struct ic_process process = {}, *known;
+
+	if (from == tgid)
+		return 0;
+	known = bpf_map_lookup_elem(&ic_processes, &from);
+	if (known) {
+		process.exe = known->exe;
+		process.exec_ns = known->exec_ns;
+		process.lineage = known->lineage;
+		process.flags = known->flags;
+	} else if (!ic_process_read(&process, parent)) {
+		return 0; /* a kernel thread: what comes of it has an execve(2) to come */
+	}
+	process.parent = process.exe;
+	process.ppid = from;
+	process.lineage |= ic_lineage_of(&process.exe);
+	ic_process_write(tgid, &process, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int ic_exit(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	__u32 tgid = task->tgid;
+
+	/* The kernel counts a thread out before it calls this: with the last one the process ends. */
+	if (task->signal->live.counter == 0)
+		bpf_map_delete_elem(&ic_processes, &tgid);
+	return 0;
+}
+
+/* Bits of the lineages that begin with forebears. Those that have ended are not known. */
+IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
+{
+	struct ic_process forebear = {};
+	__u64 lineage = 0;
+	__u32 i;
+
+	for (i = 0; i < 32; i++) {
+		if (task->tgid <= 1)
+			break;
+		task = task->real_parent;
+		if (ic_process_read(&forebear, task))
+			lineage |= ic_lineage_of(&forebear.exe);
+	}
+	return lineage;
+}
+
+/* What the tracepoints have not seen: they are attached before this runs, and know better. */
+SEC("iter/task")
+int ic_seed(struct bpf_iter__task *ctx)
+{
+	struct ic_process process = {}, parent = {}, *known;
+	struct task_struct *task = ctx->task;
+	__u32 tgid;
+
+	if (!task || task->pid != task->tgid)
+		return 0;
+	tgid = task->tgid;
+	known = bpf_map_lookup_elem(&ic_processes, &tgid);
+	if (known) {
+		/* A policy may speak of forebears that none did before. Lost where it executes just now. */
+		known->lineage |= ic_lineage_read(task);
+		return 0;
+	}
+	if (!ic_process_read(&process, task))
+		return 0;
+	process.ppid = task->real_parent->tgid;
+	if (ic_process_read(&parent, task->real_parent))
+		process.parent = parent.exe;
+	process.lineage = ic_lineage_read(task);
+	ic_process_write(tgid, &process, BPF_NOEXIST);
+	return 0;
+}
+
+/* Identities as the kernel sees them: file systems such as overlayfs show stat(2) others. */
+SEC("iter/task_file")
+int ic_open_files(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct ic_open_file found = {};
+	struct inode *inode;
+
+	if (!task || !file || (__u32)task->tgid != ic_cfg_open_tgid)
+		return 0;
+	inode = file->f_inode;
+	if (!inode)
+		return 0;
+	ic_file_identify(&found.file, inode);
+	found.fd = ctx->fd;
+	found.nlink = inode->i_nlink;
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

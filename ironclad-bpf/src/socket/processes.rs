@@ -1,0 +1,186 @@
+use std::fs::File;
+use std::io::Read;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use ironclad_core::abi::{FileId, OpenFile, Process};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use rustix::fs::{Mode, OFlags};
+use zerocopy::FromBytes;
+
+use crate::audit::Allowlist;
+use crate::error::BpfError;
+use crate::hook::HookLink;
+use crate::map::{Map, clone_fd};
+use crate::object::{io_error, load};
+use crate::program::Program;
+use crate::shield::Shared;
+use crate::skel::process::ProcessSkelBuilder;
+use crate::sys;
+
+/// The table of processes: kept by tracepoints, read by the hooks of control groups.
+#[derive(Debug)]
+pub struct Processes {
+    /// By thread group, of the initial pid namespace.
+    pub table: Map<u32, Process>,
+    /// Bits of the lineages that begin with an executable.
+    pub lineages: Map<FileId, u64>,
+    seed: Program,
+    open_files: Program,
+    links: Vec<HookLink>,
+}
+
+impl Processes {
+    /// Attaches the tracepoints, then enters every process that runs. `lineages` are known before
+    /// that, so that it sees whose descendants there are.
+    ///
+    /// From the first moment on, every process that is forked or executes a file is in the table.
+    /// Needs Linux 5.10 with BTF.
+    ///
+    /// # Errors
+    /// [`BpfError::Load`] with the verifier's log, [`BpfError::AttachHook`], [`BpfError::Map`].
+    pub fn load(shared: &Shared) -> Result<Self, BpfError> {
+        crate::log::to_tracing();
+        let failed = |step| {
+            move |e: libbpf_rs::Error| BpfError::Object {
+                object: "process",
+                step,
+                source: io_error(&e),
+            }
+        };
+        let mut storage = MaybeUninit::uninit();
+        let mut open =
+            ProcessSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
+            object: "process",
+            step: "finding its constants",
+            source: std::io::Error::other("no .rodata"),
+        })?;
+        rodata.ic_cfg_open_tgid = std::process::id();
+        let maps = &mut open.maps;
+        for (map, fd) in [
+            (&mut maps.data_ic_state, shared.state_fd()),
+            (&mut maps.ic_reasons, shared.reasons.as_fd()),
+            (&mut maps.ic_rules, shared.rules.as_fd()),
+            (&mut maps.ic_losses, shared.losses.as_fd()),
+            (&mut maps.ic_events, shared.events()),
+            (&mut maps.ic_sample, shared.sample_fd()),
+        ] {
+            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
+        }
+        maps.ic_processes.set_max_entries(most_processes()).map_err(failed("sizing a map"))?;
+        load("process", open.open_object_mut(), &Allowlist::processes())?;
+        let program = |program| Program::new(crate::program::clone_fd(program)?);
+        let progs = &open.progs;
+        // Fork before exec: what is forked has a forebear by the time that it executes something.
+        let mut links = Vec::new();
+        for (program_of, name) in [
+            (&progs.ic_exit, "sched_process_exit"),
+            (&progs.ic_fork, "sched_process_fork"),
+            (&progs.ic_exec, "sched_process_exec"),
+        ] {
+            links.push(HookLink::tracepoint(&program(program_of)?, name)?);
+        }
+        let this = Self {
+            table: Map::new(clone_fd(&open.maps.ic_processes)?, "ic_processes")?,
+            lineages: Map::new(clone_fd(&open.maps.ic_lineages)?, "ic_lineages")?,
+            seed: program(&progs.ic_seed)?,
+            open_files: program(&progs.ic_open_files)?,
+            links,
+        };
+        this.seed()?;
+        Ok(this)
+    }
+
+    /// Enters the processes that are not in the table.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses.
+    pub fn seed(&self) -> Result<(), BpfError> {
+        self.iterate(&self.seed).map(|_| ())
+    }
+
+    /// What tracepoints are attached.
+    pub fn links(&self) -> &[HookLink] {
+        &self.links
+    }
+
+    fn iterate(&self, program: &Program) -> Result<Vec<u8>, BpfError> {
+        let failed = |source| BpfError::System { step: "running an iterator", source };
+        let link =
+            sys::link_create(program.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
+        let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    /// The identities of files, as the kernel sees them when it executes one: for each of `paths`,
+    /// `None` where there is no such file. Symbolic links are followed.
+    ///
+    /// stat(2) would not do: file systems such as overlayfs and btrfs show other numbers than those
+    /// of the inode that is executed, and it does not tell generations.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where a path cannot be looked at for another reason, or the kernel
+    /// refuses.
+    pub fn identify(&self, paths: &[&Path]) -> Result<Vec<Option<FileId>>, BpfError> {
+        // Some hundred open files at a time.
+        let mut found = Vec::with_capacity(paths.len());
+        for some in paths.chunks(256) {
+            let mut open = Vec::with_capacity(some.len());
+            for path in some {
+                match rustix::fs::open(*path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+                    Ok(fd) => open.push(Some(fd)),
+                    Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => open.push(None),
+                    Err(e) => {
+                        let source = std::io::Error::new(
+                            std::io::Error::from(e).kind(),
+                            format!("{}: {e}", path.display()),
+                        );
+                        return Err(BpfError::System { step: "looking at an executable", source });
+                    }
+                }
+            }
+            let files = self.open_files()?;
+            let id = |fd: &OwnedFd| {
+                let number = fd.as_raw_fd() as u32;
+                files.iter().find(|file| file.fd == number).map(|file| file.file)
+            };
+            for fd in &open {
+                match fd {
+                    None => found.push(None),
+                    Some(fd) => found.push(Some(id(fd).ok_or_else(|| BpfError::System {
+                        step: "looking at an executable",
+                        source: std::io::Error::other("the kernel does not list our open files"),
+                    })?)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every file that this process has open.
+    fn open_files(&self) -> Result<Vec<OpenFile>, BpfError> {
+        let bytes = self.iterate(&self.open_files)?;
+        Ok(bytes
+            .chunks_exact(size_of::<OpenFile>())
+            .filter_map(|chunk| OpenFile::read_from_bytes(chunk).ok())
+            .collect())
+    }
+
+    pub(crate) fn table_fd(&self) -> BorrowedFd<'_> {
+        self.table.as_fd()
+    }
+}
+
+/// As many as the kernel lets run: of each limit, the lower.
+fn most_processes() -> u32 {
+    let limit = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    let pids = limit("pid_max").unwrap_or(1 << 22);
+    pids.min(limit("threads-max").unwrap_or(pids)).max(1024)
+}

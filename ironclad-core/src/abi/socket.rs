@@ -1,0 +1,353 @@
+//! Processes, sockets and their rules: `ironclad/abi/process.h` and `ironclad/abi/socket.h`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::EventHeader;
+
+/// [`Process::flags`]: it ran before Ironclad; its executable was read from its memory map.
+pub const PROCESS_SEEDED: u32 = 1;
+/// [`Process::flags`]: its file had no name when it was executed.
+pub const PROCESS_UNLINKED: u32 = 2;
+
+/// What a process asks for: `enum ic_sock_op`.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum SocketOp {
+    /// connect(2), or a first datagram with TCP Fast Open.
+    Connect = 0,
+    /// A datagram from a socket that is not connected.
+    Send = 1,
+    /// bind(2): who may listen.
+    Bind = 2,
+    /// socket(2), of what has no other hook: raw sockets, ICMP, SCTP and the like.
+    Create = 3,
+}
+
+impl SocketOp {
+    /// Every operation, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Send, Self::Bind, Self::Create];
+
+    /// The operation with this number.
+    pub fn from_abi(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The name in tables and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Bind => "bind",
+            Self::Create => "create",
+        }
+    }
+}
+
+impl std::fmt::Display for SocketOp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Dimension: operation and protocol.
+pub const DIM_KIND: usize = 0;
+/// Dimension: the other's address; of bind(2), our own.
+pub const DIM_WHERE: usize = 1;
+/// Dimension: the port that belongs to the address.
+pub const DIM_PORT: usize = 2;
+/// Dimension: the executable.
+pub const DIM_EXE: usize = 3;
+/// Dimension: the executable of the process that forked it.
+pub const DIM_PARENT: usize = 4;
+/// Dimension: the real user.
+pub const DIM_UID: usize = 5;
+/// Dimension: the real group.
+pub const DIM_GID: usize = 6;
+/// Dimension: the control group.
+pub const DIM_CGROUP: usize = 7;
+/// Dimension: the name that a thread gives itself.
+pub const DIM_COMM: usize = 8;
+/// The first of [`SOCK_LINEAGES`] dimensions: what it or a forebear was before.
+pub const DIM_LINEAGE: usize = 9;
+/// How many dimensions there are.
+pub const DIM_MAX: usize = 13;
+
+/// Rules in one policy.
+pub const SOCK_RULES_MAX: usize = 16_384;
+/// Rules of one policy that report and decide nothing.
+pub const SOCK_LOGS_MAX: usize = 48;
+/// Words at the beginning of each row that say which of the others have any bit.
+pub const SOCK_SUMMARY_WORDS: usize = 4;
+/// Protocols that a rule can name.
+pub const SOCK_PROTOCOLS: usize = 256;
+/// Dimensions of lineage, of eight lineages each.
+pub const SOCK_LINEAGES: usize = 4;
+/// The protocol of raw sockets, and of those that have no number below.
+pub const SOCK_PROTO_RAW: u8 = 255;
+
+/// [`SockRule::action`].
+pub const SOCK_ALLOW: u8 = 0;
+/// [`SockRule::action`].
+pub const SOCK_DENY: u8 = 1;
+/// [`SockRule::action`]: reports; the next rule that matches decides.
+pub const SOCK_LOG: u8 = 2;
+
+/// [`SockRule::flags`]: what it allows is reported too.
+pub const SOCK_RULE_REPORT: u8 = 1;
+/// [`SockRule::flags`]: what it would deny is counted and allowed.
+pub const SOCK_RULE_DRY: u8 = 2;
+/// [`SockRule::flags`]: it takes from a bucket, and denies when that is empty.
+pub const SOCK_RULE_LIMITED: u8 = 4;
+
+/// Why a process got its answer: `enum ic_sock_reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum SocketReason {
+    /// No rule matched.
+    Default = 0,
+    /// A rule decided.
+    Rule = 1,
+    /// The rule's bucket was empty.
+    Limit = 2,
+}
+
+impl SocketReason {
+    /// The reason with this number.
+    pub fn from_abi(number: u8) -> Option<Self> {
+        [Self::Default, Self::Rule, Self::Limit].get(usize::from(number)).copied()
+    }
+}
+
+/// [`SockEvent::flags`]: a dry run; the verdict is what would have been.
+pub const SOCK_EV_DRY_RUN: u8 = 1;
+/// [`SockEvent::flags`]: reported by a rule that decides nothing.
+pub const SOCK_EV_LOG: u8 = 2;
+/// [`SockEvent::flags`]: nothing was known of the process.
+pub const SOCK_EV_STRANGER: u8 = 4;
+/// [`SockEvent::flags`]: the address was written as IPv4-mapped IPv6.
+pub const SOCK_EV_MAPPED: u8 = 8;
+
+/// `struct ic_file_id`: a file, whatever its name, as the kernel counts. All zero: none.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct FileId {
+    /// Inode number.
+    pub ino: u64,
+    /// Device of the superblock: major << 20 | minor.
+    pub dev: u32,
+    /// Tells a file from an earlier one with its number.
+    pub generation: u32,
+}
+const _: () = assert!(size_of::<FileId>() == 16);
+
+/// `struct ic_process`: a process, by its thread group.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Process {
+    /// What it executes: of a script, the interpreter.
+    pub exe: FileId,
+    /// What the process executed that forked it, at that moment.
+    pub parent: FileId,
+    /// `CLOCK_BOOTTIME` of the execve(2) that it runs since; 0 where that was not seen.
+    pub exec_ns: u64,
+    /// Bit n: before what it is now, it or a forebear was an executable that begins lineage n.
+    pub lineage: u64,
+    /// A row of the policy in force; the upper half is its epoch.
+    pub exe_row: u64,
+    /// Likewise.
+    pub parent_row: u64,
+    /// Thread group that forked it.
+    pub ppid: u32,
+    /// [`PROCESS_SEEDED`] and its like.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<Process>() == 72);
+
+/// `struct ic_open_file`: what the iterator over open files tells of one.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct OpenFile {
+    /// Which.
+    pub file: FileId,
+    /// The descriptor.
+    pub fd: u32,
+    /// How many names it has.
+    pub nlink: u32,
+}
+const _: () = assert!(size_of::<OpenFile>() == 24);
+
+/// `struct ic_sock_cell`: eight words of a row.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockCell {
+    /// Bits of rules, or of words of bits.
+    pub word: [u64; 8],
+}
+const _: () = assert!(size_of::<SockCell>() == 64);
+
+/// `struct ic_sock_ports`: the rows of 32 ports.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockPorts {
+    /// Number of the row, counted from the first row of ports.
+    pub row: [u16; 32],
+}
+const _: () = assert!(size_of::<SockPorts>() == 64);
+
+/// `struct ic_sock_rule`: what a rule does.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockRule {
+    /// One token.
+    pub interval_ns: u64,
+    /// All tokens of a full bucket.
+    pub burst_ns: u64,
+    /// Where its counters are.
+    pub slot: u32,
+    /// Which bucket it takes from.
+    pub bucket: u32,
+    /// Events a second.
+    pub report_rate: u32,
+    /// [`SOCK_ALLOW`], [`SOCK_DENY`] or [`SOCK_LOG`].
+    pub action: u8,
+    /// [`SOCK_RULE_REPORT`] and its like.
+    pub flags: u8,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: [u8; 2],
+}
+const _: () = assert!(size_of::<SockRule>() == 32);
+
+/// `struct ic_sock_stats`: decisions of a rule.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockStats {
+    /// Allowed.
+    pub allowed: u64,
+    /// Denied by the rule's action.
+    pub denied: u64,
+    /// Denied because its bucket was empty.
+    pub limited: u64,
+    /// Would have been denied.
+    pub dry: u64,
+    /// Reported by a rule that decides nothing.
+    pub logged: u64,
+}
+const _: () = assert!(size_of::<SockStats>() == 40);
+
+/// `struct ic_bucket`: tokens, shared by all CPUs.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Bucket {
+    /// `CLOCK_MONOTONIC`: when it will be full again.
+    pub full_ns: u64,
+    /// A `bpf_spin_lock`.
+    pub lock: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Bucket>() == 16);
+
+/// `struct ic_sock_exe`: what an executable means to a policy.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockExe {
+    /// Processes executed at this moment or later are strangers; 0: none is.
+    pub until_ns: u64,
+    /// First cell of its row.
+    pub row: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<SockExe>() == 16);
+
+/// `struct ic_sock_ev`: a decision, as the ring buffer reports it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockEvent {
+    /// The common head.
+    pub hdr: EventHeader,
+    /// [`Generation::number`](super::Generation::number) of the policy that decided.
+    pub generation: u64,
+    /// Id of the process's control group: the inode number of its directory.
+    pub cgroup: u64,
+    /// [`Process::exec_ns`].
+    pub exec_ns: u64,
+    /// [`Process::lineage`].
+    pub lineage: u64,
+    /// [`Process::exe`].
+    pub exe: FileId,
+    /// [`Process::parent`].
+    pub parent: FileId,
+    /// Thread group.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Thread group that forked it.
+    pub ppid: u32,
+    /// Real user.
+    pub uid: u32,
+    /// Real group.
+    pub gid: u32,
+    /// 1 + the rule's number in its policy, 0 where none matched.
+    pub rule: u32,
+    /// Network byte order; IPv4 in the first four bytes.
+    pub addr: [u8; 16],
+    /// The name that the thread gives itself, zero behind its end.
+    pub comm: [u8; 16],
+    /// Network byte order.
+    pub port: [u8; 2],
+    /// 4, 6, or 0 where the operation has no address.
+    pub family: u8,
+    /// A [`SocketOp`].
+    pub op: u8,
+    /// IP protocol, or [`SOCK_PROTO_RAW`].
+    pub proto: u8,
+    /// [`VERDICT_PASS`](super::VERDICT_PASS) or [`VERDICT_DROP`](super::VERDICT_DROP).
+    pub verdict: u8,
+    /// A [`SocketReason`].
+    pub reason: u8,
+    /// [`SOCK_EV_DRY_RUN`] and its like.
+    pub flags: u8,
+}
+const _: () = assert!(size_of::<SockEvent>() == 144);

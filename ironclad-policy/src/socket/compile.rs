@@ -1,0 +1,491 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+
+use ironclad_core::abi::{self, SocketOp};
+use ironclad_core::{RuleId, Verdict};
+use sha2::{Digest, Sha256};
+
+use super::addresses::Classes;
+use super::bits::RuleSet;
+use super::{Direction, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
+use crate::error::PolicyError;
+use crate::limits::check;
+use crate::policy::Protocol;
+
+/// A rule of compiled socket rules.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SocketRuleInfo {
+    /// The id.
+    pub id: RuleId,
+    /// The name.
+    pub name: String,
+    /// What it does.
+    pub action: SocketAction,
+    /// Which way it looks.
+    pub direction: Direction,
+    /// Events a second at most.
+    pub events_per_second: u32,
+    /// Whether what it allows is reported.
+    pub report: bool,
+    /// Whether it denies nothing.
+    pub dry_run: bool,
+    /// Its token bucket.
+    pub limit: Option<RateLimit>,
+    /// Tells its bucket from others; equal for rules that share one.
+    pub bucket: u64,
+}
+
+/// A dimension whose values are looked up in a hash.
+#[derive(Clone, Debug)]
+pub(crate) struct Named<K> {
+    /// Rules that do not ask of it.
+    pub(crate) free: RuleSet,
+    /// The rules that name each value.
+    pub(crate) by_value: BTreeMap<K, Vec<usize>>,
+}
+
+impl<K: Ord + Clone> Named<K> {
+    fn build<'a>(rules: &'a [SocketRule], values: impl Fn(&'a SocketRule) -> &'a [K]) -> Self
+    where
+        K: 'a,
+    {
+        let mut free = RuleSet::none(rules.len());
+        let mut by_value: BTreeMap<K, Vec<usize>> = BTreeMap::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let named = values(rule);
+            if named.is_empty() {
+                free.insert(number);
+            }
+            for value in named {
+                by_value.entry(value.clone()).or_default().push(number);
+            }
+        }
+        Self { free, by_value }
+    }
+
+    /// What each value satisfies.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&K, RuleSet)> {
+        self.by_value.iter().map(|(value, rules)| (value, self.free.with(rules.iter().copied())))
+    }
+
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.by_value.is_empty()
+    }
+}
+
+/// A dimension whose values are numbers that index a table of classes.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    /// What each class satisfies. Class 0 is that of values that no rule names.
+    pub(crate) rows: Vec<RuleSet>,
+    /// The class of each value.
+    pub(crate) class: Vec<u16>,
+}
+
+impl Table {
+    /// `satisfies` says which rules a value satisfies; `free` is what class 0 does.
+    fn build(
+        values: usize,
+        free: RuleSet,
+        satisfies: impl Fn(usize) -> RuleSet,
+    ) -> Result<Self, PolicyError> {
+        let mut numbers: HashMap<RuleSet, u16> = HashMap::from([(free.clone(), 0)]);
+        let mut table = Self { rows: vec![free], class: Vec::with_capacity(values) };
+        for value in 0..values {
+            let set = satisfies(value);
+            let next = numbers.len();
+            let class = match numbers.get(&set) {
+                Some(&class) => class,
+                None => {
+                    let class = u16::try_from(next).map_err(|_| PolicyError::Limit {
+                        what: "distinct sets of ports",
+                        value: next as u64 + 1,
+                        limit: u64::from(u16::MAX) + 1,
+                        next: "let rules share their ports",
+                    })?;
+                    table.rows.push(set.clone());
+                    numbers.insert(set, class);
+                    class
+                }
+            };
+            table.class.push(class);
+        }
+        Ok(table)
+    }
+}
+
+/// Socket rules, compiled as far as they can be without a kernel: files and control groups are
+/// still paths. [`image`](Self::image) makes of them what the kernel reads.
+#[derive(Clone, Debug)]
+pub struct CompiledSockets {
+    pub(crate) rules: Vec<SocketRuleInfo>,
+    pub(crate) defaults: [Verdict; 3],
+    pub(crate) addresses: Classes,
+    /// By class of address.
+    pub(crate) wheres: Vec<RuleSet>,
+    pub(crate) is_where_asked: bool,
+    pub(crate) ports: Option<Table>,
+    pub(crate) kinds: Table,
+    pub(crate) exes: Named<PathBuf>,
+    pub(crate) parents: Named<PathBuf>,
+    pub(crate) uids: Named<u32>,
+    pub(crate) gids: Named<u32>,
+    pub(crate) cgroups: Named<String>,
+    pub(crate) comms: Named<String>,
+    /// Distinct lists of files that lineages begin with, and the rules that name each.
+    pub(crate) lineages: BTreeMap<Vec<PathBuf>, Vec<usize>>,
+    pub(crate) not_lineage: RuleSet,
+}
+
+impl CompiledSockets {
+    pub(crate) fn compile(sockets: &Sockets) -> Result<Self, PolicyError> {
+        let Sockets { groups, rules, defaults } = sockets;
+        check("socket rules", rules.len() as u64, abi::SOCK_RULES_MAX as u64, "")?;
+        let logs = rules.iter().filter(|rule| rule.action == SocketAction::Log).count();
+        check(
+            "socket rules that only log",
+            logs as u64,
+            abi::SOCK_LOGS_MAX as u64,
+            "let rules that decide report instead",
+        )?;
+        let mut ids = HashSet::new();
+        for rule in rules {
+            fits(rule)?;
+            if !ids.insert(rule.rule) {
+                return Err(unfit(rule, "another socket rule has its id"));
+            }
+        }
+        let numbers: HashMap<&str, u32> =
+            groups.iter().enumerate().map(|(i, group)| (group.name.as_str(), i as u32)).collect();
+        if numbers.len() < groups.len() {
+            let mut seen = HashSet::new();
+            let twice = groups.iter().find(|group| !seen.insert(&group.name));
+            let name = twice.map(|group| group.name.clone()).unwrap_or_default();
+            return Err(PolicyError::GroupTwice { name });
+        }
+        // What each rule means by where: groups with a name, or one of its own.
+        let mut asked: Vec<Vec<u32>> = Vec::with_capacity(rules.len());
+        let mut used = HashSet::new();
+        let mut own = groups.len() as u32;
+        for rule in rules {
+            let mut named = Vec::new();
+            for name in &rule.to {
+                let number = numbers.get(name.as_str()).ok_or_else(|| {
+                    PolicyError::UnknownGroup { rule: rule.rule, name: name.clone() }
+                })?;
+                used.insert(*number);
+                named.push(*number);
+            }
+            if !rule.cidrs.is_empty() {
+                named.push(own);
+                own += 1;
+            }
+            asked.push(named);
+        }
+        let of_groups = groups.iter().zip(0..).filter(|(_, number)| used.contains(number));
+        let of_groups = of_groups.flat_map(|(group, number)| {
+            let entries = group.lists.iter().flat_map(|list| list.entries());
+            entries.map(move |entry| (number, entry.cidr))
+        });
+        let with_own = rules.iter().filter(|rule| !rule.cidrs.is_empty());
+        let of_rules = with_own
+            .zip(groups.len() as u32..)
+            .flat_map(|(rule, number)| rule.cidrs.iter().map(move |&cidr| (number, cidr)));
+        let addresses = Classes::build(of_groups.chain(of_rules));
+
+        let mut anywhere = RuleSet::none(rules.len());
+        let mut by_group: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (number, named) in asked.iter().enumerate() {
+            if named.is_empty() {
+                anywhere.insert(number);
+            }
+            for &group in named {
+                by_group.entry(group).or_default().push(number);
+            }
+        }
+        let satisfied = |groups: &Vec<u32>| {
+            let rules = groups.iter().filter_map(|group| by_group.get(group)).flatten().copied();
+            anywhere.with(rules)
+        };
+        let wheres = addresses.groups.iter().map(satisfied).collect();
+
+        Ok(Self {
+            rules: rules.iter().map(info).collect(),
+            defaults: *defaults,
+            addresses,
+            wheres,
+            is_where_asked: !by_group.is_empty(),
+            ports: ports(rules)?,
+            kinds: kinds(rules)?,
+            exes: Named::build(rules, |rule| &rule.who.exes),
+            parents: Named::build(rules, |rule| &rule.who.parents),
+            uids: Named::build(rules, |rule| &rule.who.uids),
+            gids: Named::build(rules, |rule| &rule.who.gids),
+            cgroups: Named::build(rules, |rule| &rule.who.cgroups),
+            comms: Named::build(rules, |rule| &rule.who.comms),
+            lineages: lineages(rules)?,
+            not_lineage: {
+                let free = rules.iter().enumerate().filter(|(_, r)| r.who.forebears.is_empty());
+                RuleSet::none(rules.len()).with(free.map(|(number, _)| number))
+            },
+        })
+    }
+
+    /// No rules: everything is allowed.
+    pub fn silent() -> Self {
+        let none = || RuleSet::none(0);
+        fn unnamed<K>() -> Named<K> {
+            Named { free: RuleSet::none(0), by_value: BTreeMap::new() }
+        }
+        Self {
+            rules: Vec::new(),
+            defaults: [Verdict::Pass; 3],
+            addresses: Classes::build(std::iter::empty()),
+            wheres: vec![none()],
+            is_where_asked: false,
+            ports: None,
+            kinds: Table { rows: vec![none()], class: vec![0; 4 * abi::SOCK_PROTOCOLS] },
+            exes: unnamed(),
+            parents: unnamed(),
+            uids: unnamed(),
+            gids: unnamed(),
+            cgroups: unnamed(),
+            comms: unnamed(),
+            lineages: BTreeMap::new(),
+            not_lineage: none(),
+        }
+    }
+
+    /// The rules in their order.
+    pub fn rules(&self) -> &[SocketRuleInfo] {
+        &self.rules
+    }
+
+    /// What becomes of what no rule matches.
+    pub fn default_of(&self, op: SocketOp) -> Verdict {
+        match op {
+            SocketOp::Connect | SocketOp::Send => self.defaults[0],
+            SocketOp::Bind => self.defaults[1],
+            SocketOp::Create => self.defaults[2],
+        }
+    }
+
+    /// Every file that a rule names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let lineages = self.lineages.keys().flatten();
+        self.exes.by_value.keys().chain(self.parents.by_value.keys()).chain(lineages)
+    }
+
+    /// Every control group that a rule names.
+    pub fn cgroups(&self) -> impl Iterator<Item = &String> {
+        self.cgroups.by_value.keys()
+    }
+
+    /// The lists of files that lineages begin with, in the order of [`Bound::lineages`](super::Bound).
+    pub fn lineages(&self) -> impl ExactSizeIterator<Item = &Vec<PathBuf>> {
+        self.lineages.keys()
+    }
+}
+
+fn unfit(rule: &SocketRule, what: impl Into<String>) -> PolicyError {
+    PolicyError::SocketRule { rule: rule.rule, name: rule.name.clone(), what: what.into() }
+}
+
+/// What a rule may say at all. One that could never match is an error of whoever wrote it.
+fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
+    if rule.name.chars().any(char::is_control) || rule.name.chars().count() > 128 {
+        return Err(PolicyError::UnfitName { rule: rule.rule, name: rule.name.clone() });
+    }
+    let who = &rule.who;
+    for path in who.exes.iter().chain(&who.parents).chain(&who.forebears) {
+        if !path.is_absolute() {
+            let path = path.display();
+            return Err(unfit(rule, format!("`{path}` is relative: write the whole path")));
+        }
+    }
+    for path in &who.cgroups {
+        if !path.starts_with('/') || path.split('/').any(|part| matches!(part, "." | "..")) {
+            let what = "is no control group: write its path from the root of the hierarchy, like `/system.slice`";
+            return Err(unfit(rule, format!("`{path}` {what}")));
+        }
+    }
+    for comm in &who.comms {
+        if comm.is_empty() || comm.len() > 15 || comm.contains('\0') {
+            return Err(unfit(rule, format!("`{comm}` is no name of a thread: 1 to 15 bytes")));
+        }
+    }
+    let is_create = rule.direction == Direction::Create;
+    if is_create && !(rule.to.is_empty() && rule.cidrs.is_empty() && rule.ports.is_empty()) {
+        return Err(unfit(rule, "socket(2) has neither address nor port"));
+    }
+    for ports in &rule.ports {
+        if ports.is_empty() {
+            let (first, last) = (ports.start(), ports.end());
+            return Err(unfit(rule, format!("the ports {first}-{last} are none")));
+        }
+    }
+    for &protocol in &rule.protocols {
+        let has_hooks = matches!(protocol, Protocol::TCP | Protocol::UDP);
+        let (has, direction) = match is_create {
+            true => (!has_hooks, "is decided where it names an address: direction `out` or `in`"),
+            false => (has_hooks, "has no hook but socket(2): direction `create`"),
+        };
+        if !has {
+            return Err(unfit(rule, format!("{protocol} {direction}")));
+        }
+    }
+    if let Some(limit) = &rule.limit {
+        if rule.action != SocketAction::Allow {
+            return Err(unfit(rule, "a limit is for rules that allow"));
+        }
+        let fits = |number: u32| (1..=1_000_000).contains(&number);
+        if !fits(limit.per_second) || !fits(limit.burst) {
+            return Err(unfit(rule, "rate and burst of a limit are 1 to 1,000,000"));
+        }
+        if limit.scope != LimitScope::Rule && limit.name.is_empty() {
+            return Err(unfit(rule, "a limit that rules share needs a name"));
+        }
+    }
+    Ok(())
+}
+
+fn info(rule: &SocketRule) -> SocketRuleInfo {
+    SocketRuleInfo {
+        id: rule.rule,
+        name: rule.name.clone(),
+        action: rule.action,
+        direction: rule.direction,
+        events_per_second: rule.events_per_second,
+        report: rule.report,
+        dry_run: rule.dry_run,
+        limit: rule.limit.clone(),
+        bucket: rule.limit.as_ref().map_or(0, |limit| bucket(rule, limit)),
+    }
+}
+
+/// What outlives a policy: a rule that keeps its id and its scope keeps its bucket.
+fn bucket(rule: &SocketRule, limit: &RateLimit) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update([limit.scope as u8]);
+    match limit.scope {
+        LimitScope::Rule => hash.update(rule.rule.0.to_le_bytes()),
+        LimitScope::Subject => {
+            hash.update((limit.name.len() as u64).to_le_bytes());
+            hash.update(&limit.name);
+            hash.update(&rule.who.name);
+        }
+        LimitScope::Host => hash.update(&limit.name),
+    }
+    let digest = hash.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_le_bytes(first)
+}
+
+fn ports(rules: &[SocketRule]) -> Result<Option<Table>, PolicyError> {
+    if rules.iter().all(|rule| rule.ports.is_empty()) {
+        return Ok(None);
+    }
+    let mut free = RuleSet::none(rules.len());
+    // Where a rule's ports begin and where they are over; between two such places nothing changes.
+    let mut changes: BTreeMap<usize, Vec<(usize, i32)>> = BTreeMap::new();
+    for (number, rule) in rules.iter().enumerate() {
+        if rule.ports.is_empty() {
+            free.insert(number);
+        }
+        for ports in &rule.ports {
+            let (first, after) = (usize::from(*ports.start()), usize::from(*ports.end()) + 1);
+            changes.entry(first).or_default().push((number, 1));
+            changes.entry(after).or_default().push((number, -1));
+        }
+    }
+    let mut open: BTreeMap<usize, i32> = BTreeMap::new();
+    let mut sets: Vec<(usize, RuleSet)> = vec![(0, free.clone())];
+    for (port, changed) in changes {
+        for (number, by) in changed {
+            *open.entry(number).or_default() += by;
+        }
+        open.retain(|_, count| *count > 0);
+        sets.push((port, free.with(open.keys().copied())));
+    }
+    // One set after the other, not one for each port: there may be thousands of rules.
+    let mut numbers: HashMap<RuleSet, u16> = HashMap::from([(free.clone(), 0)]);
+    let mut table = Table { rows: vec![free], class: vec![0; 1 << 16] };
+    for (i, (from, set)) in sets.iter().enumerate() {
+        let to = sets.get(i + 1).map_or(1 << 16, |(next, _)| *next);
+        let next = table.rows.len();
+        let class = match numbers.get(set) {
+            Some(&class) => class,
+            None => {
+                let class = next as u16;
+                check("distinct sets of ports", next as u64 + 1, 1 << 16, "share ports")?;
+                table.rows.push(set.clone());
+                numbers.insert(set.clone(), class);
+                class
+            }
+        };
+        if *from < to {
+            table.class[*from..to].fill(class);
+        }
+    }
+    Ok(Some(table))
+}
+
+fn kinds(rules: &[SocketRule]) -> Result<Table, PolicyError> {
+    let mut by_op: [RuleSet; 4] = std::array::from_fn(|_| RuleSet::none(rules.len()));
+    let mut by_kind: HashMap<(usize, u8), Vec<usize>> = HashMap::new();
+    for (number, rule) in rules.iter().enumerate() {
+        for &op in rule.direction.ops() {
+            if rule.protocols.is_empty() {
+                by_op[op as usize].insert(number);
+            }
+            for protocol in &rule.protocols {
+                by_kind.entry((op as usize, protocol.0)).or_default().push(number);
+            }
+        }
+    }
+    let values = by_op.len() * abi::SOCK_PROTOCOLS;
+    Table::build(values, RuleSet::none(rules.len()), |kind| {
+        let (op, protocol) = (kind / abi::SOCK_PROTOCOLS, (kind % abi::SOCK_PROTOCOLS) as u8);
+        let named = by_kind.get(&(op, protocol)).into_iter().flatten();
+        by_op[op].with(named.copied())
+    })
+}
+
+fn lineages(rules: &[SocketRule]) -> Result<BTreeMap<Vec<PathBuf>, Vec<usize>>, PolicyError> {
+    let mut lineages: BTreeMap<Vec<PathBuf>, Vec<usize>> = BTreeMap::new();
+    for (number, rule) in rules.iter().enumerate().filter(|(_, r)| !r.who.forebears.is_empty()) {
+        let mut files = rule.who.forebears.clone();
+        files.sort();
+        files.dedup();
+        lineages.entry(files).or_default().push(number);
+    }
+    check(
+        "distinct lists of executables to descend from",
+        lineages.len() as u64,
+        abi::SOCK_LINEAGES as u64 * 8,
+        "let rules share them",
+    )?;
+    Ok(lineages)
+}
+
+/// Everything that decides what the kernel does.
+pub(crate) fn digest(sockets: &Sockets, hash: &mut Sha256) {
+    let mut text = |value: &[u8]| {
+        hash.update((value.len() as u64).to_le_bytes());
+        hash.update(value);
+    };
+    for group in &sockets.groups {
+        text(group.name.as_bytes());
+        for entry in group.lists.iter().flat_map(|list| list.entries()) {
+            text(&entry.cidr.bits().to_le_bytes());
+            text(&[entry.cidr.length(), entry.cidr.family() as u8]);
+        }
+    }
+    for rule in &sockets.rules {
+        // `Debug` names every field; names of files keep their bytes.
+        text(format!("{rule:?}").as_bytes());
+    }
+    text(format!("{:?}", sockets.defaults).as_bytes());
+}

@@ -1,0 +1,344 @@
+//! The side of Shield that knows processes: cgroup hooks, their policies, the table of processes.
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::shield::Shared;
+use ironclad_bpf::socket::{
+    Processes, SocketConfig, SocketMaps, SocketOptions, SocketProgram, SocketShared,
+};
+use ironclad_bpf::{BpfError, HookLink, Program};
+use ironclad_core::abi::{self, FileId, SockExe, SockPorts, SockRule, SocketOp};
+use ironclad_core::{Family, RuleId};
+use ironclad_policy::CompiledPolicy;
+use ironclad_policy::socket::{Bound, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo};
+use serde::Serialize;
+
+use crate::error::ShieldError;
+use crate::slots::Slots;
+
+/// Identities that may be added to a policy while it is in force, as files are replaced.
+const MORE_FILES: u32 = 256;
+
+/// What one socket rule decided, or what no rule did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SocketCount {
+    /// The rule; none for what the default decided.
+    pub rule: Option<RuleId>,
+    /// Its name; empty where it is not in force.
+    pub name: String,
+    /// Allowed.
+    pub allowed: u64,
+    /// Denied.
+    pub denied: u64,
+    /// Denied because the limit's bucket was empty.
+    pub limited: u64,
+    /// Would have been denied but for a dry run.
+    pub would_deny: u64,
+    /// Reported by a rule that decides nothing.
+    pub logged: u64,
+}
+
+pub(crate) struct Sockets {
+    processes: Processes,
+    shared: SocketShared,
+    rules: Slots<u32>,
+    buckets: Slots<u64>,
+    /// Bits of lineages that processes may carry.
+    lineages: BTreeMap<Vec<PathBuf>, u8>,
+    next_epoch: u32,
+    links: Vec<(PathBuf, Vec<HookLink>)>,
+}
+
+/// A policy's socket rules in the kernel.
+pub(crate) struct SocketPolicy {
+    program: SocketProgram,
+    compiled: CompiledSockets,
+    /// Files that a rule names and that are not there.
+    missing: Vec<PathBuf>,
+}
+
+impl SocketPolicy {
+    pub(crate) fn compiled(&self) -> &CompiledSockets {
+        &self.compiled
+    }
+
+    pub(crate) fn missing(&self) -> &[PathBuf] {
+        &self.missing
+    }
+
+    pub(crate) fn programs(&self) -> &[Program] {
+        self.program.programs()
+    }
+}
+
+impl Sockets {
+    pub(crate) fn load(shared: &Shared, options: SocketOptions) -> Result<Self, ShieldError> {
+        let processes = Processes::load(shared)?;
+        let own = SocketShared::load(shared, &processes, options)?;
+        Ok(Self {
+            rules: Slots::read(&own.rule_slots, "socket rules")?,
+            buckets: Slots::read(&own.bucket_slots, "limits")?,
+            processes,
+            shared: own,
+            lineages: BTreeMap::new(),
+            next_epoch: 1,
+            links: Vec::new(),
+        })
+    }
+
+    pub(crate) fn dispatchers(&self) -> &[Program] {
+        self.shared.dispatchers()
+    }
+
+    pub(crate) fn cgroups(&self) -> impl Iterator<Item = &Path> {
+        self.links.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// False where it is attached there already.
+    pub(crate) fn attach(&mut self, cgroup: &Path) -> Result<bool, ShieldError> {
+        if self.cgroups().any(|path| path == cgroup) {
+            return Ok(false);
+        }
+        let links = self.shared.attach(cgroup)?;
+        self.links.push((cgroup.to_owned(), links));
+        Ok(true)
+    }
+
+    /// False where it is not attached there.
+    pub(crate) fn detach(&mut self, cgroup: &Path) -> bool {
+        let before = self.links.len();
+        self.links.retain(|(path, _)| path != cgroup);
+        self.links.len() < before
+    }
+
+    pub(crate) fn fill_slot(&self, slot: u32, policy: &SocketPolicy) -> Result<(), ShieldError> {
+        Ok(self.shared.fill_slot(slot, &policy.program)?)
+    }
+
+    pub(crate) fn clear_slot(&self, slot: u32) -> Result<(), ShieldError> {
+        Ok(self.shared.clear_slot(slot)?)
+    }
+
+    /// Loads a policy's socket rules beside those that there are.
+    pub(crate) fn prepare(
+        &mut self,
+        shared: &Shared,
+        policy: &CompiledPolicy,
+        number: u64,
+        in_use: &[&CompiledSockets],
+    ) -> Result<SocketPolicy, ShieldError> {
+        let silent = CompiledSockets::silent();
+        let compiled = policy.sockets().unwrap_or(&silent).clone();
+        self.assign(&compiled, in_use)?;
+        let (bound, missing) = self.bind(&compiled, in_use)?;
+        let image = compiled.image(&bound);
+        for (file, bits) in &image.lineages {
+            // What other policies need of a file stays.
+            let known = self.processes.lineages.lookup(file)?.unwrap_or(0);
+            self.processes.lineages.update(file, &(known | bits))?;
+        }
+        if !image.lineages.is_empty() {
+            // A process that is forked between its parent's turn and the end of the first round has
+            // what its parent had.
+            self.processes.seed()?;
+            self.processes.seed()?;
+        }
+        let program = self.load_image(shared, policy, &compiled, &image, number)?;
+        Ok(SocketPolicy { program, compiled, missing })
+    }
+
+    fn assign(
+        &mut self,
+        compiled: &CompiledSockets,
+        in_use: &[&CompiledSockets],
+    ) -> Result<(), ShieldError> {
+        fn rules(of: &CompiledSockets) -> impl Iterator<Item = u32> {
+            of.rules().iter().map(|rule| rule.id.0)
+        }
+        fn buckets(of: &CompiledSockets) -> impl Iterator<Item = u64> {
+            of.rules().iter().filter(|rule| rule.limit.is_some()).map(|rule| rule.bucket)
+        }
+        let used: BTreeSet<u32> = in_use.iter().copied().flat_map(rules).collect();
+        let wanted: BTreeSet<u32> = rules(compiled).collect();
+        let stats = &self.shared.stats;
+        self.rules.assign(&self.shared.rule_slots, &wanted, &used, |slot| stats.clear(&slot))?;
+        let used: BTreeSet<u64> = in_use.iter().copied().flat_map(buckets).collect();
+        let wanted: BTreeSet<u64> = buckets(compiled).collect();
+        // A bucket that was another's is full by now, or will be within its burst.
+        self.buckets.assign(&self.shared.bucket_slots, &wanted, &used, |_| Ok(()))
+    }
+
+    /// What paths mean on this host, now; and the files that are not there.
+    fn bind(
+        &mut self,
+        compiled: &CompiledSockets,
+        in_use: &[&CompiledSockets],
+    ) -> Result<(Bound, Vec<PathBuf>), ShieldError> {
+        let paths: Vec<&Path> = compiled.files().map(PathBuf::as_path).collect();
+        let ids = self.processes.identify(&paths)?;
+        let (mut files, mut missing) = (BTreeMap::new(), Vec::new());
+        for (path, id) in paths.into_iter().zip(ids) {
+            match id {
+                Some(id) => drop(files.insert(path.to_owned(), id)),
+                None => missing.push(path.to_owned()),
+            }
+        }
+        let mut cgroups = BTreeMap::new();
+        if compiled.cgroups().next().is_some() {
+            let root = cgroup_root()?;
+            for path in compiled.cgroups() {
+                if let Ok(found) = std::fs::metadata(root.join(path.trim_start_matches('/'))) {
+                    let level = path.split('/').filter(|part| !part.is_empty()).count();
+                    cgroups.insert(path.clone(), (found.ino(), level as u32));
+                }
+            }
+        }
+        let is_used = |files: &Vec<PathBuf>| {
+            in_use.iter().chain([&compiled]).any(|of| of.lineages().any(|known| known == files))
+        };
+        let mut lineages = Vec::new();
+        for files in compiled.lineages() {
+            let bit = match self.lineages.get(files) {
+                Some(&bit) => bit,
+                None => {
+                    // A bit that processes carry for another list would lie.
+                    let bit = self.lineages.len() as u8;
+                    if usize::from(bit) >= abi::SOCK_LINEAGES * 8 {
+                        let needed =
+                            self.lineages.keys().filter(|files| is_used(files)).count() + 1;
+                        let places = abi::SOCK_LINEAGES * 8;
+                        return Err(ShieldError::Slots { what: "lineages", needed, places });
+                    }
+                    self.lineages.insert(files.clone(), bit);
+                    bit
+                }
+            };
+            lineages.push(bit);
+        }
+        Ok((Bound { files, cgroups, lineages }, missing))
+    }
+
+    fn load_image(
+        &mut self,
+        shared: &Shared,
+        policy: &CompiledPolicy,
+        compiled: &CompiledSockets,
+        image: &SocketImage,
+        number: u64,
+    ) -> Result<SocketProgram, ShieldError> {
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        let addresses = compiled.addresses();
+        let rules: Vec<SockRule> = compiled.rules().iter().map(|rule| self.rule(rule)).collect();
+        let ports: Vec<SockPorts> = image
+            .ports
+            .chunks_exact(32)
+            .map(|some| {
+                let mut ports = SockPorts::default();
+                ports.row.copy_from_slice(some);
+                ports
+            })
+            .collect();
+        let files = |of: &[(FileId, u32)]| -> Vec<(FileId, SockExe)> {
+            of.iter().map(|&(id, row)| (id, SockExe { row, ..SockExe::default() })).collect()
+        };
+        let (exes, parents) = (files(&image.exes), files(&image.parents));
+        let config = SocketConfig {
+            generation: number,
+            epoch,
+            defaults: SocketOp::ALL.map(|op| compiled.default_of(op)),
+            rate: policy.settings().default_events_per_second,
+            dry_run: policy.settings().dry_run,
+            dims: image.dims,
+            stride: image.stride,
+            summary: image.summary,
+            steps: image.steps,
+            none: image.none,
+            kind: &image.kind,
+            levels: image.levels,
+            flat_root4: addresses.root(Family::V4),
+            flat_root6: addresses.root(Family::V6),
+        };
+        let maps = SocketMaps {
+            flat: addresses.words(),
+            rows: &image.rows,
+            ports: &ports,
+            rules: &rules,
+            exes: (&exes, MORE_FILES),
+            parents: (&parents, MORE_FILES),
+            uids: &image.uids,
+            gids: &image.gids,
+            cgroups: &image.cgroups,
+            comms: &image.comms,
+        };
+        Ok(SocketProgram::load(shared, &self.processes, &self.shared, &config, &maps)?)
+    }
+
+    fn rule(&self, rule: &SocketRuleInfo) -> SockRule {
+        let flag = |is: bool, bit| if is { bit } else { 0 };
+        let mut raw = SockRule {
+            slot: u32::from(self.rules.of(rule.id.0).unwrap_or(0)),
+            report_rate: rule.events_per_second,
+            action: match rule.action {
+                SocketAction::Allow => abi::SOCK_ALLOW,
+                SocketAction::Log => abi::SOCK_LOG,
+                _ => abi::SOCK_DENY,
+            },
+            flags: flag(rule.report, abi::SOCK_RULE_REPORT)
+                | flag(rule.dry_run, abi::SOCK_RULE_DRY),
+            ..SockRule::default()
+        };
+        if let Some(limit) = &rule.limit {
+            raw.flags |= abi::SOCK_RULE_LIMITED;
+            raw.interval_ns = 1_000_000_000 / u64::from(limit.rate());
+            raw.burst_ns = raw.interval_ns * u64::from(limit.at_once());
+            raw.bucket = u32::from(self.buckets.of(rule.bucket).unwrap_or(0));
+        }
+        raw
+    }
+
+    pub(crate) fn counts(
+        &self,
+        compiled: Option<&CompiledSockets>,
+    ) -> Result<Vec<SocketCount>, ShieldError> {
+        let of_rules = self.rules.iter().map(|(id, slot)| (Some(RuleId(id)), u32::from(slot)));
+        let known = compiled.map(CompiledSockets::rules).unwrap_or_default();
+        std::iter::once((None, 0))
+            .chain(of_rules)
+            .map(|(rule, slot)| {
+                let cpus = self.shared.stats.lookup_all(&slot)?.unwrap_or_default();
+                let sum = |of: fn(&abi::SockStats) -> u64| cpus.iter().map(of).sum();
+                let name = known.iter().find(|known| Some(known.id) == rule);
+                Ok(SocketCount {
+                    rule,
+                    name: name.map(|known| known.name.clone()).unwrap_or_default(),
+                    allowed: sum(|cpu| cpu.allowed),
+                    denied: sum(|cpu| cpu.denied),
+                    limited: sum(|cpu| cpu.limited),
+                    would_deny: sum(|cpu| cpu.dry),
+                    logged: sum(|cpu| cpu.logged),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Where the hierarchy of control groups, version 2, is mounted.
+fn cgroup_root() -> Result<PathBuf, ShieldError> {
+    let failed = |source| BpfError::System { step: "reading /proc/self/mountinfo", source };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    // Fields of proc(5): the root within the file system is the fourth, the place the fifth; behind
+    // the hyphen comes the type.
+    let root = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let fields: Vec<&str> = before.split(' ').collect();
+        let is_whole = after.starts_with("cgroup2 ") && fields.get(3) == Some(&"/");
+        is_whole.then(|| PathBuf::from(fields[4]))
+    });
+    Ok(root.ok_or_else(|| BpfError::NoCgroup {
+        path: "/sys/fs/cgroup".into(),
+        why: "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
+    })?)
+}

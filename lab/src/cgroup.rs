@@ -1,0 +1,106 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::LabError;
+
+const PREFIX: &str = "iclab-";
+
+/// A control group, version 2, of the test's own. Dropping it ends what is in it and removes it.
+#[derive(Debug)]
+pub struct Cgroup {
+    dir: PathBuf,
+    /// From the root of the hierarchy.
+    path: String,
+}
+
+impl Cgroup {
+    /// Makes one below the root. Removes what dead processes have left.
+    ///
+    /// # Errors
+    /// [`LabError`] where no hierarchy of version 2 is mounted, or the kernel refuses.
+    pub fn new(name: &str) -> Result<Self, LabError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let failed = |step| move |source| LabError::System { step, source };
+        let mounts = fs::read_to_string("/proc/mounts").map_err(failed("reading /proc/mounts"))?;
+        let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let root = mount
+            .filter(|fields| fields.get(2) == Some(&"cgroup2"))
+            .find_map(|fields| fields.get(1).map(PathBuf::from))
+            .ok_or_else(|| {
+                failed("finding the control groups")(std::io::ErrorKind::NotFound.into())
+            })?;
+        for entry in fs::read_dir(&root).map_err(failed("reading the control groups"))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // Another lab may be at it too.
+                remove(&entry.path());
+            }
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = format!("/{PREFIX}{}-{number}-{name}", std::process::id());
+        Self::make(&root, path)
+    }
+
+    fn make(parent: &Path, path: String) -> Result<Self, LabError> {
+        let dir = parent.join(path.rsplit('/').next().unwrap_or(&path));
+        let made = fs::create_dir(&dir);
+        made.map_err(|source| LabError::System { step: "making a control group", source })?;
+        Ok(Self { dir, path })
+    }
+
+    /// Makes one below this.
+    ///
+    /// # Errors
+    /// [`LabError`] where the kernel refuses.
+    pub fn child(&self, name: &str) -> Result<Self, LabError> {
+        Self::make(&self.dir, format!("{}/{name}", self.path))
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its path from the root of the hierarchy, like `/a/b`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// A command that runs in it from its first instruction on. A shell enters, and becomes the
+    /// program.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"echo 0 > "$0" && exec "$@""#]);
+        command.arg(self.dir.join("cgroup.procs")).arg(program);
+        command
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.dir);
+    }
+}
+
+/// With all that is below, ending the processes in it: they are the test's own.
+fn remove(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove(&entry.path());
+        }
+    }
+    // A group is busy until its last process is gone.
+    for _ in 0..1000 {
+        let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines() {
+            let _ = Command::new("kill").args(["-KILL", pid]).output();
+        }
+        match fs::remove_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => std::thread::yield_now(),
+            _ => return,
+        }
+    }
+}
