@@ -3,6 +3,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "figures/connect.rs"]
+mod connect;
 #[path = "figures/lists.rs"]
 mod lists;
 #[path = "figures/lookup.rs"]
@@ -43,6 +45,9 @@ struct Args {
 enum Task {
     /// Race nftables, ipset, xdp-filter and Shield on one veth pair.
     Race(race::Race),
+    /// What `connect_*` are measured on: connects as it is told.
+    #[command(hide = true)]
+    Connector,
 }
 
 /// What has been measured so far.
@@ -72,13 +77,18 @@ impl Figures {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut figures = Figures { args: Args::parse(), values: BTreeMap::new() };
-    if let Some(Task::Race(race)) = &figures.args.task {
-        return race::run(race, figures.args.runs.unwrap_or(5), figures.args.json);
+    match &figures.args.task {
+        Some(Task::Race(race)) => {
+            return race::run(race, figures.args.runs.unwrap_or(5), figures.args.json);
+        }
+        Some(Task::Connector) => return connect::connector(),
+        None => {}
     }
     lookup::measure(&mut figures)?;
     program::measure(&mut figures)?;
     lists::measure(&mut figures)?;
     stall::measure(&mut figures)?;
+    connect::measure(&mut figures)?;
     race::measure(&mut figures)?;
     if figures.args.json {
         println!("{}", serde_json::to_string_pretty(&figures.values)?);

@@ -40,11 +40,11 @@ IC_INLINE __u32 ic_bench_one(const union ic_addr *probe)
 
 	switch (ic_cfg_bench_what) {
 	case 1:
-		return ic_flat_lookup4(probe->word[0]);
+		return ic_flat_lookup4(&ic_flat, ic_cfg_flat_root4, probe->word[0]);
 	case 2:
 		return ic_lpm_lookup4(probe->word[0]);
 	case 3:
-		return ic_flat_lookup6(probe);
+		return ic_flat_lookup6(&ic_flat, ic_cfg_flat_root6, probe);
 	case 4:
 		return ic_lpm_lookup6(probe);
 	case 5:

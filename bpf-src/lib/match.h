@@ -9,62 +9,11 @@
 #ifndef IRONCLAD_LIB_MATCH_H
 #define IRONCLAD_LIB_MATCH_H
 
-#include "count.h"
-
-/* Rows behind each other, each of as many cells. Sized at load; filled through a mapping, frozen. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct ic_sock_cell);
-} ic_sock_rows SEC(".maps");
-
-/* Bit d is set where some rule asks of dimension d. */
-const volatile __u32 ic_cfg_sock_dims = 0;
-/* Words of the summary that say anything; 0 where there are no rules. */
-const volatile __u32 ic_cfg_sock_summary = 0;
-/* Cells of a row. */
-const volatile __u32 ic_cfg_sock_stride = 1;
-/* First cell of each dimension's rows: the row of what no rule names. */
-const volatile __u32 ic_cfg_sock_none[IC_DIM_MAX] = {};
+#include "sock_shared.h"
 
 struct ic_match {
-	__u32 row[IC_DIM_MAX]; /* first cells */
-	__u64 summary;
-	__u64 bits;
-	__u32 summaries; /* words of the summary that were read */
-	__u32 word; /* that `bits` is what is left of */
+	const struct ic_sock_row *row[IC_DIM_MAX];
 };
-
-IC_INLINE bool ic_match_asks(__u32 dim)
-{
-	return ic_cfg_sock_dims >> dim & 1;
-}
-
-/* One word of the AND of all rows. */
-IC_INLINE __u64 ic_match_word(const struct ic_match *match, __u32 word)
-{
-	__u64 bits = ~0ULL;
-	__u32 dim;
-
-#pragma unroll
-	for (dim = 0; dim < IC_DIM_MAX; dim++) {
-		const struct ic_sock_cell *cell;
-		__u32 index;
-
-		if (!ic_match_asks(dim))
-			continue;
-		index = match->row[dim] + (word >> 3);
-		cell = bpf_map_lookup_elem(&ic_sock_rows, &index);
-		if (!cell) {
-			ic_count_loss(IC_LOSS_MAP);
-			return 0;
-		}
-		bits &= cell->word[word & 7];
-	}
-	return bits;
-}
 
 /*
  * Number of the lowest bit that is set in a word that has one: a de Bruijn sequence holds every six
@@ -79,36 +28,79 @@ static const __u8 ic_match_bit[64] = {
 
 IC_INLINE __u32 ic_match_lowest(__u64 bits)
 {
-	return ic_match_bit[(bits & -bits) * 0x0218a392cd3d5dbf >> 58];
+	__u64 bit = ic_match_bit[(bits & -bits) * 0x0218a392cd3d5dbf >> 58];
+
+	/* The compiler knows what the table holds and would drop a mask; the verifier does not. */
+	asm volatile("%0 &= 63" : "+r"(bit));
+	return bit;
 }
 
-enum { IC_MATCH_NONE = -1, IC_MATCH_MORE = -2 };
+IC_INLINE __u64 ic_match_summary(const struct ic_match *match, __u32 word)
+{
+	__u64 bits = match->row[0]->summary[word];
+	__u32 dim;
+
+#pragma unroll
+	for (dim = 1; dim < IC_DIM_MAX; dim++)
+		bits &= match->row[dim]->summary[word];
+	return bits;
+}
+
+IC_INLINE __u64 ic_match_logs(const struct ic_match *match)
+{
+	__u64 bits = match->row[0]->logs;
+	__u32 dim;
+
+#pragma unroll
+	for (dim = 1; dim < IC_DIM_MAX; dim++)
+		bits &= match->row[dim]->logs;
+	return bits;
+}
+
+IC_INLINE __u64 ic_match_word(const struct ic_match *match, __u32 word)
+{
+	__u64 bits = match->row[0]->word[word];
+	__u32 dim;
+
+#pragma unroll
+	for (dim = 1; dim < IC_DIM_MAX; dim++)
+		bits &= match->row[dim]->word[word];
+	return bits;
+}
 
 /*
- * One step to the next rule that matches: its number, IC_MATCH_MORE where the step found none but
- * another may, IC_MATCH_NONE where there is none.
+ * The first rule that matches, among those that decide; −1 where none does. Words are taken in
+ * their order and not by the summary's lowest bit: where every index is a constant, the verifier
+ * has one state for each word.
  */
-IC_INLINE __s32 ic_match_step(struct ic_match *match)
+IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 summaries)
 {
-	__u32 rule;
+	__u32 i, word;
 
-	if (!match->bits) {
-		if (!match->summary) {
-			if (match->summaries >= ic_cfg_sock_summary ||
-			    match->summaries >= IC_SOCK_SUMMARY_WORDS)
-				return IC_MATCH_NONE;
-			match->summary = ic_match_word(match, match->summaries++);
-			return IC_MATCH_MORE;
+	for (i = 0; i < IC_SOCK_SUMMARY_WORDS; i++) {
+		__u64 summary;
+
+		if (i >= summaries)
+			break;
+		summary = ic_match_summary(match, i);
+		if (!summary)
+			continue;
+		for (word = 0; word < 64; word++) {
+			__u64 bits;
+
+			/* Eight words at once that have nothing. */
+			if (!(word & 7) && !(summary >> word & 0xff)) {
+				word += 7;
+				continue;
+			}
+			if (!(summary >> word & 1))
+				continue;
+			bits = ic_match_word(match, i * 64 + word);
+			if (bits)
+				return (i * 64 + word) * 64 + ic_match_lowest(bits);
 		}
-		match->word = (match->summaries - 1) * 64 + ic_match_lowest(match->summary);
-		match->summary &= match->summary - 1;
-		match->bits = ic_match_word(match, IC_SOCK_SUMMARY_WORDS + match->word);
-		if (!match->bits)
-			return IC_MATCH_MORE;
 	}
-	rule = match->word * 64 + ic_match_lowest(match->bits);
-	match->bits &= match->bits - 1;
-	return rule & (IC_SOCK_RULES_MAX - 1);
+	return -1;
 }
 
 #endif

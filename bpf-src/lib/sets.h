@@ -7,6 +7,19 @@
 #include "flat.h"
 #include "lpm.h"
 
+/* Sized at load. Filled through a mapping, then frozen. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, union ic_flat_cell);
+} ic_flat SEC(".maps");
+
+/* Index of the first cell of each root. */
+const volatile __u32 ic_cfg_flat_root4 = 0;
+const volatile __u32 ic_cfg_flat_root6 = 0;
+
 /* Which back end holds the sets of each family: enum ic_backend. */
 const volatile __u8 ic_cfg_sets_v4 = IC_BACKEND_NONE;
 const volatile __u8 ic_cfg_sets_v6 = IC_BACKEND_NONE;
@@ -24,13 +37,13 @@ IC_INLINE __u32 ic_sets_lookup(const struct ic_packet *packet)
 {
 	if (packet->family == IC_TUPLE_V4) {
 		if (ic_cfg_sets_v4 == IC_BACKEND_FLAT)
-			return ic_flat_lookup4(packet->src.word[0]);
+			return ic_flat_lookup4(&ic_flat, ic_cfg_flat_root4, packet->src.word[0]);
 		if (ic_cfg_sets_v4 == IC_BACKEND_LPM)
 			return ic_lpm_lookup4(packet->src.word[0]);
 		return 0;
 	}
 	if (ic_cfg_sets_v6 == IC_BACKEND_FLAT)
-		return ic_flat_lookup6(&packet->src);
+		return ic_flat_lookup6(&ic_flat, ic_cfg_flat_root6, &packet->src);
 	if (ic_cfg_sets_v6 == IC_BACKEND_LPM)
 		return ic_lpm_lookup6(&packet->src);
 	return 0;

@@ -1,12 +1,91 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the cgroup hooks of an instance share, from policy to policy and from agent to agent. The
- * dispatchers' object creates these maps; a policy's object is given their descriptors.
+ * The maps of the cgroup hooks. The programs are the same for every policy: a policy is what is in
+ * the maps of one of two slots, and the slot in force is that of the packets' policy.
  */
 #ifndef IRONCLAD_LIB_SOCK_SHARED_H
 #define IRONCLAD_LIB_SOCK_SHARED_H
 
 #include "process.h"
+
+/* Keep these types in the object's BTF: for libbpf, and for a test that compares them with Rust. */
+const struct ic_bucket *ic_bucket_shape;
+const union ic_flat_cell *ic_sock_flat_shape;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, IC_SLOTS);
+	__type(key, __u32);
+	__type(value, struct ic_sock_policy);
+} ic_sock_policy SEC(".maps");
+
+/*
+ * Rows of each slot. Sized at load: in maps of a fixed size the JIT makes loads of lookups, where
+ * inner maps of any size take calls.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, IC_SLOTS);
+	__type(key, __u32);
+	__type(value, struct ic_sock_row);
+} ic_sock_rows SEC(".maps");
+
+const volatile __u32 ic_cfg_sock_rows = 1;
+
+/* Filled through a mapping, then frozen. */
+struct ic_sock_flat_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, union ic_flat_cell);
+};
+
+/* Indexed by slot: the class of each address, which is the number of its row. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, IC_SLOTS);
+	__type(key, __u32);
+	__array(values, struct ic_sock_flat_map);
+} ic_sock_flat SEC(".maps");
+
+/* Indexed by slot, then by port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, IC_SLOTS *IC_SOCK_PORT_CELLS);
+	__type(key, __u32);
+	__type(value, struct ic_sock_ports);
+} ic_sock_ports SEC(".maps");
+
+/* Indexed by slot, then by number: rules that decide, IC_SOCK_RULES_MAX of each slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, IC_SLOTS *IC_SOCK_RULES_MAX);
+	__type(key, __u32);
+	__type(value, struct ic_sock_rule);
+} ic_sock_rules SEC(".maps");
+
+/* Indexed by slot, then by number: rules that report and decide nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, IC_SLOTS *IC_SOCK_LOGS_MAX);
+	__type(key, __u32);
+	__type(value, struct ic_sock_rule);
+} ic_sock_logs SEC(".maps");
+
+/* Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ic_sock_id_key);
+	__type(value, struct ic_sock_id_val);
+} ic_sock_ids SEC(".maps");
 
 /* Indexed by rule slot; 0 counts what no rule decided. Sized at load. */
 struct {
@@ -38,5 +117,21 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ic_token_bucket);
 } ic_buckets SEC(".maps");
+
+/* Rule id to slot in ic_sock_stats, for the agent alone: counters outlive it. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} ic_sock_slots SEC(".maps");
+
+/* Digest of a limit's name and scope to bucket, for the agent alone. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, __u32);
+} ic_bucket_slots SEC(".maps");
 
 #endif

@@ -5,39 +5,15 @@
 
 #include "events.h"
 #include "flat.h"
+#include "match.h"
 #include "ratelimit.h"
+#include "slots.h"
 #include "subject.h"
-
-/* What becomes of what no rule matches, by operation: enum ic_verdict. */
-const volatile __u8 ic_cfg_sock_default[IC_SOCK_OPS] = {};
-/* Events a second of what no rule decided. */
-const volatile __u32 ic_cfg_sock_rate = 0;
-/* Steps that the longest search may take. */
-const volatile __u32 ic_cfg_sock_steps = 0;
-/* First cell of the row of each operation and protocol. */
-const volatile __u32 ic_cfg_sock_kind[IC_SOCK_OPS * IC_SOCK_PROTOCOLS] = {};
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
 const struct ic_sock_ev *ic_socket_ev;
 
-/* Sized at load. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct ic_sock_ports);
-} ic_sock_ports SEC(".maps");
-
-/* Indexed by number in the policy. Sized at load. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct ic_sock_rule);
-} ic_sock_rules SEC(".maps");
-
 enum {
-	IC_AF_UNSPEC = 0,
 	IC_SOCK_STREAM = 1,
 	IC_SOCK_DGRAM = 2,
 	IC_SOCK_RAW = 3,
@@ -56,7 +32,8 @@ struct ic_ask {
 };
 
 struct ic_answer {
-	__u32 rule; /* 1 + number, 0 where none matched */
+	__u64 generation;
+	__u32 rule; /* 1 + its place in the policy, 0 where none matched */
 	__u32 slot;
 	__u32 rate;
 	__u8 verdict;
@@ -93,30 +70,33 @@ IC_INLINE void ic_ask_settle(struct ic_ask *ask)
 		ask->addr.word[3] = bpf_htonl(1);
 }
 
-IC_INLINE __u32 ic_ask_where(const struct ic_ask *ask)
+/* The number of the row, behind the first of addresses. */
+IC_INLINE __u32 ic_ask_where(const struct ic_ask *ask, const struct ic_sock_policy *policy,
+			     __u32 slot)
 {
-	__u32 row = 0;
+	void *flat = bpf_map_lookup_elem(&ic_sock_flat, &slot);
 
-	if (ask->family == 4 && ic_cfg_flat_root4 != ~0U)
-		row = ic_flat_lookup4(ask->addr.word[0]);
-	else if (ask->family == 6 && ic_cfg_flat_root6 != ~0U)
-		row = ic_flat_lookup6(&ask->addr);
-	return ic_cfg_sock_none[IC_DIM_WHERE] + row * ic_cfg_sock_stride;
+	if (!flat)
+		return 0;
+	if (ask->family == 4 && policy->root4 != ~0U)
+		return ic_flat_lookup4(flat, policy->root4, ask->addr.word[0]);
+	if (ask->family == 6 && policy->root6 != ~0U)
+		return ic_flat_lookup6(flat, policy->root6, &ask->addr);
+	return 0;
 }
 
-IC_INLINE __u32 ic_ask_port(const struct ic_ask *ask)
+IC_INLINE __u32 ic_ask_port(const struct ic_ask *ask, __u32 slot)
 {
-	__u32 port = ic_ntohs(ask->port), index = port >> 5;
+	__u32 port = ic_ntohs(ask->port), index = slot * IC_SOCK_PORT_CELLS + (port >> 5);
 	const struct ic_sock_ports *ports;
 
 	if (!ask->family)
-		return ic_cfg_sock_none[IC_DIM_PORT];
+		return 0;
 	ports = bpf_map_lookup_elem(&ic_sock_ports, &index);
-	return ports ? ic_cfg_sock_none[IC_DIM_PORT] + ports->row[port & 31] * ic_cfg_sock_stride
-		     : ic_cfg_sock_none[IC_DIM_PORT];
+	return ports ? ports->row[port & 31] : 0;
 }
 
-static __noinline void ic_socket_report(const struct ic_ask *ask, const struct ic_answer *answer)
+IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer *answer)
 {
 	struct ic_report_budget *budget;
 	struct ic_process *process;
@@ -143,7 +123,7 @@ static __noinline void ic_socket_report(const struct ic_ask *ask, const struct i
 	ev->hdr.len = sizeof(*ev);
 	ev->hdr.cpu = bpf_get_smp_processor_id();
 	ev->hdr.time_ns = bpf_ktime_get_boot_ns();
-	ev->generation = ic_cfg_generation;
+	ev->generation = answer->generation;
 	ev->cgroup = bpf_get_current_cgroup_id();
 	process = ic_subject_process();
 	if (process) {
@@ -172,26 +152,12 @@ static __noinline void ic_socket_report(const struct ic_ask *ask, const struct i
 	bpf_ringbuf_submit(ev, ic_report_wakeup());
 }
 
-/* A rule that reports and decides nothing. */
-IC_INLINE void ic_socket_log(const struct ic_ask *ask, const struct ic_sock_rule *rule,
-			     __u32 number)
-{
-	struct ic_answer answer = {
-		.rule = number + 1,
-		.slot = rule->slot,
-		.rate = rule->report_rate,
-		.reason = IC_SOCK_REASON_RULE,
-		.flags = IC_SOCK_EV_LOG,
-	};
-
-	ic_socket_report(ask, &answer);
-}
-
 /* Counts and reports the answer; what a hook returns: 1 lets the process go on, 0 is EPERM. */
-IC_INLINE int ic_socket_finish(const struct ic_ask *ask, struct ic_answer *answer)
+IC_INLINE int ic_socket_finish(const struct ic_sock_policy *policy, const struct ic_ask *ask,
+			       struct ic_answer *answer)
 {
 	struct ic_sock_stats *stats = bpf_map_lookup_elem(&ic_sock_stats, &answer->slot);
-	bool dry = ic_cfg_dry_run || answer->flags & IC_SOCK_RULE_DRY;
+	bool dry = policy->dry_run || answer->flags & IC_SOCK_RULE_DRY;
 	bool report = answer->flags & IC_SOCK_RULE_REPORT;
 	bool deny = answer->verdict == IC_VERDICT_DROP;
 
@@ -211,47 +177,111 @@ IC_INLINE int ic_socket_finish(const struct ic_ask *ask, struct ic_answer *answe
 	return !deny || dry;
 }
 
-IC_INLINE int ic_socket_decide(struct ic_ask *ask)
+/*
+ * Rules that report and decide nothing, of those that come before the one that decides: all count,
+ * the first reports.
+ */
+IC_INLINE void ic_socket_log(const struct ic_sock_policy *policy, const struct ic_ask *ask,
+			     __u32 slot, __u64 logs)
 {
 	struct ic_answer answer = {
-		.rate = ic_cfg_sock_rate,
-		.verdict = ic_cfg_sock_default[ask->op & 3],
-		.reason = IC_SOCK_REASON_DEFAULT,
+		.generation = policy->generation,
+		.reason = IC_SOCK_REASON_RULE,
+		.flags = IC_SOCK_EV_LOG,
 	};
-	struct ic_match match = {};
 	__u32 i;
 
-	ic_ask_settle(ask);
-	match.row[IC_DIM_KIND] = ic_cfg_sock_kind[(ask->op & 3) << 8 | ask->proto];
-	if (ic_match_asks(IC_DIM_WHERE))
-		match.row[IC_DIM_WHERE] = ic_ask_where(ask);
-	if (ic_match_asks(IC_DIM_PORT))
-		match.row[IC_DIM_PORT] = ic_ask_port(ask);
-	ic_subject_rows(&match, ic_subject_process());
-	for (i = 0; i < ic_cfg_sock_steps; i++) {
-		__s32 step = ic_match_step(&match);
+	for (i = 0; i < IC_SOCK_LOGS_MAX; i++) {
+		__u32 index = slot * IC_SOCK_LOGS_MAX;
 		const struct ic_sock_rule *rule;
-		__u32 number = step;
+		struct ic_sock_stats *stats;
 
-		if (step == IC_MATCH_MORE)
-			continue;
-		if (step == IC_MATCH_NONE)
+		if (!logs)
 			break;
-		rule = bpf_map_lookup_elem(&ic_sock_rules, &number);
+		index += ic_match_lowest(logs);
+		logs &= logs - 1;
+		rule = bpf_map_lookup_elem(&ic_sock_logs, &index);
+		if (!rule)
+			break;
+		if (!i) {
+			answer.rule = rule->number;
+			answer.slot = rule->slot;
+			answer.rate = rule->report_rate;
+		}
+		index = rule->slot;
+		stats = bpf_map_lookup_elem(&ic_sock_stats, &index);
+		if (stats)
+			stats->logged++;
+	}
+	ic_socket_report(ask, &answer);
+}
+
+/* False where a row is missing, which none is. */
+IC_INLINE bool ic_socket_rows(struct ic_match *match, const struct ic_sock_policy *policy,
+			      const struct ic_ask *ask, __u32 slot)
+{
+	__u32 base = slot * ic_cfg_sock_rows, dim;
+	__u32 row = base + policy->kind[(ask->op & 3) << 8 | ask->proto];
+	struct ic_process *process;
+
+	match->row[IC_DIM_KIND] = bpf_map_lookup_elem(&ic_sock_rows, &row);
+	if (!match->row[IC_DIM_KIND])
+		return false;
+	process = policy->dims & IC_DIMS_PROCESS ? ic_subject_process() : NULL;
+#pragma unroll
+	for (dim = 1; dim < IC_DIM_MAX; dim++) {
+		/* Of a dimension that no rule asks of, the row of all rules. */
+		row = policy->none[dim];
+		if (policy->dims >> dim & 1) {
+			if (dim == IC_DIM_WHERE)
+				row += ic_ask_where(ask, policy, slot);
+			else if (dim == IC_DIM_PORT)
+				row += ic_ask_port(ask, slot);
+			else
+				row = ic_subject_row(policy, dim, process);
+		}
+		/* Whether or not one is asked: the verifier walks on with one pointer, not with two. */
+		row += base;
+		match->row[dim] = bpf_map_lookup_elem(&ic_sock_rows, &row);
+		if (!match->row[dim])
+			return false;
+	}
+	return true;
+}
+
+IC_INLINE int ic_socket_decide(struct ic_ask *ask)
+{
+	__u32 slot = ic_slot_in_force(), index;
+	const struct ic_sock_policy *policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
+	struct ic_answer answer = { .reason = IC_SOCK_REASON_DEFAULT };
+	const struct ic_sock_rule *rule;
+	struct ic_match match;
+	__u64 logs;
+	__s32 first;
+
+	if (!policy || !policy->generation) {
+		/* Shield fails open, and says so. */
+		ic_count_loss(IC_LOSS_NO_POLICY);
+		return 1;
+	}
+	answer.generation = policy->generation;
+	answer.rate = policy->rate;
+	answer.verdict = policy->verdict[ask->op & 3];
+	ic_ask_settle(ask);
+	if (!ic_socket_rows(&match, policy, ask, slot)) {
+		ic_count_loss(IC_LOSS_MAP);
+		return ic_socket_finish(policy, ask, &answer);
+	}
+	logs = ic_match_logs(&match);
+	first = ic_match_first(&match, policy->summary);
+	if (first >= 0) {
+		index = slot * IC_SOCK_RULES_MAX + first;
+		rule = bpf_map_lookup_elem(&ic_sock_rules, &index);
 		if (!rule) {
 			ic_count_loss(IC_LOSS_MAP);
-			break;
+			return ic_socket_finish(policy, ask, &answer);
 		}
-		if (rule->action == IC_SOCK_LOG) {
-			struct ic_sock_stats *stats =
-				bpf_map_lookup_elem(&ic_sock_stats, &rule->slot);
-
-			if (stats)
-				stats->logged++;
-			ic_socket_log(ask, rule, number);
-			continue;
-		}
-		answer.rule = number + 1;
+		answer.rule = rule->number;
 		answer.slot = rule->slot;
 		answer.rate = rule->report_rate;
 		answer.flags = rule->flags;
@@ -262,9 +292,12 @@ IC_INLINE int ic_socket_decide(struct ic_ask *ask)
 			answer.verdict = IC_VERDICT_DROP;
 			answer.reason = IC_SOCK_REASON_LIMIT;
 		}
-		break;
+		if (rule->logs < IC_SOCK_LOGS_MAX)
+			logs &= (1ULL << (rule->logs & 63)) - 1;
 	}
-	return ic_socket_finish(ask, &answer);
+	if (logs)
+		ic_socket_log(policy, ask, slot, logs);
+	return ic_socket_finish(policy, ask, &answer);
 }
 
 #endif

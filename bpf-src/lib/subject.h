@@ -3,57 +3,10 @@
 #ifndef IRONCLAD_LIB_SUBJECT_H
 #define IRONCLAD_LIB_SUBJECT_H
 
-#include "match.h"
 #include "sock_shared.h"
 
-/* Changes with every change of the maps below, and is of this policy alone. */
-__u32 ic_sock_epoch;
-
-/* Bit n is set where a rule names a cgroup at depth n. */
-const volatile __u32 ic_cfg_sock_levels = 0;
-
-/* All sized at load. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct ic_file_id);
-	__type(value, struct ic_sock_exe);
-} ic_sock_exes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct ic_file_id);
-	__type(value, struct ic_sock_exe);
-} ic_sock_parents SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} ic_sock_uids SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} ic_sock_gids SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u64);
-	__type(value, __u32);
-} ic_sock_cgroups SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct ic_sock_comm);
-	__type(value, __u32);
-} ic_sock_comms SEC(".maps");
+/* Dimensions whose answer is in the table of processes. */
+enum { IC_DIMS_PROCESS = 1 << IC_DIM_EXE | 1 << IC_DIM_PARENT | 3 << IC_DIM_LINEAGE };
 
 IC_INLINE struct ic_process *ic_subject_process(void)
 {
@@ -62,90 +15,99 @@ IC_INLINE struct ic_process *ic_subject_process(void)
 	return bpf_map_lookup_elem(&ic_processes, &tgid);
 }
 
+IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy *policy, __u32 dim,
+						     __u64 first, __u64 second)
+{
+	struct ic_sock_id_key key = {
+		.generation = policy->generation,
+		.dim = dim,
+		.value = { first, second },
+	};
+
+	return bpf_map_lookup_elem(&ic_sock_ids, &key);
+}
+
 /*
  * The row of an executable, from the process's own record where that is of this epoch. Two threads
  * may both write it: the same. Whoever changes the map changes it first and the epoch then.
  */
-IC_INLINE __u32 ic_subject_file(void *map, const struct ic_file_id *file, __u64 exec_ns,
-				__u64 *cache, __u32 none)
+IC_INLINE __u32 ic_subject_file(const struct ic_sock_policy *policy, __u32 dim,
+				const struct ic_file_id *file, __u64 exec_ns, __u64 *cache)
 {
-	__u32 epoch = IC_READ_ONCE(ic_sock_epoch), row = none;
+	__u32 epoch = IC_READ_ONCE(policy->epoch), row = policy->none[dim];
+	const struct ic_sock_id_val *id;
 	__u64 cached = IC_READ_ONCE(*cache);
-	struct ic_sock_exe *exe;
 
 	if (cached >> 32 == epoch)
 		return cached;
-	exe = bpf_map_lookup_elem(map, file);
-	if (exe && (!exe->until_ns || exec_ns < exe->until_ns))
-		row = exe->row;
+	id = ic_subject_id(policy, dim, file->ino, (__u64)file->dev << 32 | file->generation);
+	if (id && (!id->until_ns || exec_ns < id->until_ns))
+		row = id->row;
 	IC_WRITE_ONCE(*cache, (__u64)epoch << 32 | row);
 	return row;
 }
 
-/* The cgroup named by a rule that the process is in, the deepest of them. */
-IC_INLINE __u32 ic_subject_cgroup(void)
+IC_INLINE __u32 ic_subject_number(const struct ic_sock_policy *policy, __u32 dim, __u64 number)
 {
-	__s32 level;
+	const struct ic_sock_id_val *id = ic_subject_id(policy, dim, number, 0);
 
-#pragma unroll
-	for (level = 31; level >= 0; level--) {
-		__u32 *row;
-		__u64 id;
-
-		if (!(ic_cfg_sock_levels >> level & 1))
-			continue;
-		id = bpf_get_current_ancestor_cgroup_id(level);
-		row = bpf_map_lookup_elem(&ic_sock_cgroups, &id);
-		if (row)
-			return *row;
-	}
-	return ic_cfg_sock_none[IC_DIM_CGROUP];
+	return id ? id->row : policy->none[dim];
 }
 
-IC_INLINE void ic_subject_rows(struct ic_match *match, struct ic_process *process)
+/* The control group that a rule names and the process is in, the deepest of them. */
+IC_INLINE __u32 ic_subject_cgroup(const struct ic_sock_policy *policy)
 {
-	__u64 lineage = process ? process->lineage : 0;
 	__u32 i;
 
-	if (ic_match_asks(IC_DIM_EXE))
-		match->row[IC_DIM_EXE] =
-			process ? ic_subject_file(&ic_sock_exes, &process->exe, process->exec_ns,
-						  &process->exe_row, ic_cfg_sock_none[IC_DIM_EXE])
-				: ic_cfg_sock_none[IC_DIM_EXE];
-	if (ic_match_asks(IC_DIM_PARENT))
-		match->row[IC_DIM_PARENT] =
-			process ? ic_subject_file(&ic_sock_parents, &process->parent, 0,
-						  &process->parent_row,
-						  ic_cfg_sock_none[IC_DIM_PARENT])
-				: ic_cfg_sock_none[IC_DIM_PARENT];
-	if (ic_match_asks(IC_DIM_UID)) {
-		__u32 uid = bpf_get_current_uid_gid();
-		__u32 *row = bpf_map_lookup_elem(&ic_sock_uids, &uid);
+	for (i = 0; i < IC_SOCK_LEVELS_MAX; i++) {
+		const struct ic_sock_id_val *id;
+		__u64 group;
 
-		match->row[IC_DIM_UID] = row ? *row : ic_cfg_sock_none[IC_DIM_UID];
+		if (i >= policy->levels)
+			break;
+		group = bpf_get_current_ancestor_cgroup_id(policy->level[i]);
+		id = ic_subject_id(policy, IC_DIM_CGROUP, group, 0);
+		if (id)
+			return id->row;
 	}
-	if (ic_match_asks(IC_DIM_GID)) {
-		__u32 gid = bpf_get_current_uid_gid() >> 32;
-		__u32 *row = bpf_map_lookup_elem(&ic_sock_gids, &gid);
+	return policy->none[IC_DIM_CGROUP];
+}
 
-		match->row[IC_DIM_GID] = row ? *row : ic_cfg_sock_none[IC_DIM_GID];
-	}
-	if (ic_match_asks(IC_DIM_CGROUP))
-		match->row[IC_DIM_CGROUP] = ic_subject_cgroup();
-	if (ic_match_asks(IC_DIM_COMM)) {
-		struct ic_sock_comm comm = {};
-		__u32 *row;
+IC_INLINE __u32 ic_subject_comm(const struct ic_sock_policy *policy)
+{
+	const struct ic_sock_id_val *id;
+	__u64 comm[2] = {};
 
-		bpf_get_current_comm(&comm, sizeof(comm));
-		row = bpf_map_lookup_elem(&ic_sock_comms, &comm);
-		match->row[IC_DIM_COMM] = row ? *row : ic_cfg_sock_none[IC_DIM_COMM];
+	bpf_get_current_comm(comm, sizeof(comm));
+	id = ic_subject_id(policy, IC_DIM_COMM, comm[0], comm[1]);
+	return id ? id->row : policy->none[IC_DIM_COMM];
+}
+
+/* The row of dimension `dim`, which is about the process, and which a rule asks of. */
+IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
+			       struct ic_process *process)
+{
+	switch (dim) {
+	case IC_DIM_EXE:
+		return process ? ic_subject_file(policy, dim, &process->exe, process->exec_ns,
+						 &process->exe_row)
+			       : policy->none[dim];
+	case IC_DIM_PARENT:
+		return process ? ic_subject_file(policy, dim, &process->parent, 0,
+						 &process->parent_row)
+			       : policy->none[dim];
+	case IC_DIM_UID:
+		return ic_subject_number(policy, dim, (__u32)bpf_get_current_uid_gid());
+	case IC_DIM_GID:
+		return ic_subject_number(policy, dim, bpf_get_current_uid_gid() >> 32);
+	case IC_DIM_CGROUP:
+		return ic_subject_cgroup(policy);
+	case IC_DIM_COMM:
+		return ic_subject_comm(policy);
 	}
-#pragma unroll
-	for (i = 0; i < IC_SOCK_LINEAGES; i++)
-		if (ic_match_asks(IC_DIM_LINEAGE + i))
-			match->row[IC_DIM_LINEAGE + i] =
-				ic_cfg_sock_none[IC_DIM_LINEAGE + i] +
-				(lineage >> 8 * i & 0xff) * ic_cfg_sock_stride;
+	/* A row for each value of a byte of the lineage. */
+	return policy->none[dim] +
+	       (process ? process->lineage >> 8 * (dim - IC_DIM_LINEAGE) & 0xff : 0);
 }
 
 #endif

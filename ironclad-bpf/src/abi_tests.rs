@@ -9,7 +9,7 @@ use libbpf_rs::btf::{Btf, HasSize};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{AsRawLibbpf, OpenObject};
 
-use crate::skel::cgroup_policy::CgroupPolicySkelBuilder;
+use crate::skel::cgroup::CgroupSkelBuilder;
 use crate::skel::process::ProcessSkelBuilder;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
 
@@ -50,21 +50,27 @@ fn with_btf(object: &OpenObject, compare: impl FnOnce(&Btf<'_>)) {
 #[test]
 fn rust_and_c_agree_on_sockets() {
     let mut storage = MaybeUninit::uninit();
-    let open = CgroupPolicySkelBuilder::default().open(&mut storage).unwrap();
+    let open = CgroupSkelBuilder::default().open(&mut storage).unwrap();
     with_btf(open.open_object(), |btf| {
         structs! { btf;
             ic_file_id = FileId { ino, dev, generation }
             ic_process = Process {
                 exe, parent, exec_ns, lineage, exe_row, parent_row, ppid, flags
             }
-            ic_sock_cell = SockCell { word }
+            ic_sock_row = SockRow { summary, logs, word }
+            ic_sock_policy = SockPolicy {
+                generation, epoch, dims, summary, levels, root4, root6, rate, verdict, dry_run,
+                _pad, level, none, _pad2, kind
+            }
+            ic_sock_id_key = SockIdKey { generation, dim, value }
+            ic_sock_id_val = SockIdVal { until_ns, row, _pad }
             ic_sock_ports = SockPorts { row }
             ic_sock_rule = SockRule {
-                interval_ns, burst_ns, slot, bucket, report_rate, action, flags, _pad
+                interval_ns, burst_ns, number, slot, bucket, report_rate, action, flags, logs,
+                _pad
             }
             ic_sock_stats = SockStats { allowed, denied, limited, dry, logged }
             ic_token_bucket = Bucket { full_ns, lock, _pad }
-            ic_sock_exe = SockExe { until_ns, row, _pad }
             ic_sock_ev = SockEvent {
                 hdr, generation, cgroup, exec_ns, lineage, exe, parent, pid, tid, ppid, uid, gid,
                 rule, addr, comm, port, family, op, proto, verdict, reason, flags

@@ -9,12 +9,8 @@
     clippy::undocumented_unsafe_blocks
 )]
 
-pub(crate) mod cgroup_dispatch {
-    include!(concat!(env!("OUT_DIR"), "/cgroup_dispatch.skel.rs"));
-}
-
-pub(crate) mod cgroup_policy {
-    include!(concat!(env!("OUT_DIR"), "/cgroup_policy.skel.rs"));
+pub(crate) mod cgroup {
+    include!(concat!(env!("OUT_DIR"), "/cgroup.skel.rs"));
 }
 
 pub(crate) mod process {
@@ -27,6 +23,11 @@ pub(crate) mod xdp_dispatch {
 
 pub(crate) mod xdp_policy {
     include!(concat!(env!("OUT_DIR"), "/xdp_policy.skel.rs"));
+}
+
+#[cfg(feature = "bench")]
+pub(crate) mod bench_cgroup {
+    include!(concat!(env!("OUT_DIR"), "/bench_cgroup.skel.rs"));
 }
 
 #[cfg(feature = "bench")]

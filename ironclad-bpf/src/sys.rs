@@ -145,12 +145,14 @@ pub(crate) fn map_create(
     key_size: u32,
     value_size: u32,
     max_entries: u32,
+    flags: u32,
     inner: Option<BorrowedFd<'_>>,
 ) -> io::Result<OwnedFd> {
     let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: zeroes are a value of this struct of integers and null pointers.
     let mut opts: libbpf_sys::bpf_map_create_opts = unsafe { mem::zeroed() };
     opts.sz = mem::size_of_val(&opts) as _;
+    opts.map_flags = flags;
     opts.inner_map_fd = inner.map_or(0, |fd| fd.as_raw_fd() as u32);
     // SAFETY: name and options outlive the call, which returns a new descriptor.
     unsafe {
@@ -268,13 +270,14 @@ pub(crate) fn run_live(prog: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::R
 /// Updating a map of maps makes the kernel wait for just that (`maybe_wait_bpf_programs` in
 /// kernel/bpf/syscall.c, since 4.20). membarrier(2) would too, but not with `nohz_full`.
 pub(crate) fn grace_period() -> io::Result<()> {
-    let inner = map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY, "ic_grace_inner", 4, 4, 1, None)?;
+    let inner = map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY, "ic_grace_inner", 4, 4, 1, 0, None)?;
     let outer = map_create(
         libbpf_sys::BPF_MAP_TYPE_ARRAY_OF_MAPS,
         "ic_grace",
         4,
         4,
         1,
+        0,
         Some(inner.as_fd()),
     )?;
     let (key, value) = (0u32, inner.as_raw_fd());

@@ -64,6 +64,14 @@ impl ShieldBuilder {
         self
     }
 
+    /// Rows for the socket rules of one policy, of 1,568 bytes each: one for each distinct set of
+    /// rules that an address, a port, a file, a user and so on satisfies. Default: 4,096.
+    #[must_use]
+    pub fn socket_rows(mut self, rows: u32) -> Self {
+        self.sockets.rows = rows;
+        self
+    }
+
     /// Attaches in this mode or not at all. Default: native, and generic where the driver cannot.
     #[must_use]
     pub fn mode(mut self, mode: XdpMode) -> Self {

@@ -13,6 +13,9 @@ pub enum ShieldError {
     /// The action was done, or not begun, but its audit record was refused.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The policy does not fit this host.
+    #[error(transparent)]
+    Policy(#[from] ironclad_policy::PolicyError),
     /// A provisional policy waits for its confirmation.
     #[error("a provisional policy is in force for another {left:?}: confirm or revert it first")]
     ProvisionalPending {

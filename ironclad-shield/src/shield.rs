@@ -329,7 +329,7 @@ impl Shield {
             tag: info.tag.clone(),
             instructions: info.xlated_len / 8,
         })?;
-        let sockets = self.prepare_sockets(&mut control, policy, number)?;
+        let sockets = Self::prepare_sockets(&self.instance, &mut control, policy, number)?;
         self.record(AuditAction::MapWrite {
             map: "ic_flat, ic_entries, ic_tuples".to_owned(),
             elements: u64::from(generation.cells)
@@ -364,7 +364,7 @@ impl Shield {
 
     /// The socket rules of a policy that is about to be, where control groups ask.
     fn prepare_sockets(
-        &self,
+        instance: &str,
         control: &mut Control,
         policy: &CompiledPolicy,
         number: u64,
@@ -372,22 +372,10 @@ impl Shield {
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
         let in_use = control.policies.iter().flatten().filter_map(|loaded| loaded.sockets.as_ref());
         let in_use: Vec<_> = in_use.map(SocketPolicy::compiled).collect();
-        let loaded = sockets.prepare(&self.shared, policy, number, &in_use);
-        let loaded = refused(&*self.audit, &self.instance, "ic_p_connect4", loaded)?;
-        for program in loaded.programs() {
-            let info = program.info();
-            self.record(AuditAction::Load {
-                program: info.name.clone(),
-                tag: info.tag.clone(),
-                instructions: info.xlated_len / 8,
-            })?;
-        }
+        let loaded = sockets.prepare(policy, number, &in_use)?;
         for path in loaded.missing() {
             let path = path.display();
-            tracing::warn!(
-                instance = self.instance,
-                "no file {path}: rules that name it match no process"
-            );
+            tracing::warn!(instance, "no file {path}: rules that name it match no process");
         }
         Ok(Some(loaded))
     }
@@ -540,7 +528,7 @@ impl Shield {
         if !sockets.attach(directory)? {
             return Ok(());
         }
-        for program in sockets.dispatchers() {
+        for program in sockets.programs() {
             self.record(AuditAction::Attach {
                 program: program.info().name.clone(),
                 hook: "cgroup".to_owned(),

@@ -4,21 +4,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::shield::Shared;
-use ironclad_bpf::socket::{
-    Processes, SocketConfig, SocketMaps, SocketOptions, SocketProgram, SocketShared,
-};
+use ironclad_bpf::socket::{Processes, SocketContent, SocketOptions, SocketShared};
 use ironclad_bpf::{BpfError, HookLink, Program};
-use ironclad_core::abi::{self, FileId, SockExe, SockPorts, SockRule, SocketOp};
-use ironclad_core::{Family, RuleId};
+use ironclad_core::RuleId;
+use ironclad_core::abi::{self, SockRule};
 use ironclad_policy::CompiledPolicy;
 use ironclad_policy::socket::{Bound, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo};
 use serde::Serialize;
 
 use crate::error::ShieldError;
 use crate::slots::Slots;
-
-/// Identities that may be added to a policy while it is in force, as files are replaced.
-const MORE_FILES: u32 = 256;
 
 /// What one socket rule decided, or what no rule did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,10 +46,12 @@ pub(crate) struct Sockets {
     links: Vec<(PathBuf, Vec<HookLink>)>,
 }
 
-/// A policy's socket rules in the kernel.
+/// A policy's socket rules, ready for a slot.
 pub(crate) struct SocketPolicy {
-    program: SocketProgram,
     compiled: CompiledSockets,
+    image: SocketImage,
+    rules: Vec<SockRule>,
+    logs: Vec<SockRule>,
     /// Files that a rule names and that are not there.
     missing: Vec<PathBuf>,
 }
@@ -66,10 +63,6 @@ impl SocketPolicy {
 
     pub(crate) fn missing(&self) -> &[PathBuf] {
         &self.missing
-    }
-
-    pub(crate) fn programs(&self) -> &[Program] {
-        self.program.programs()
     }
 }
 
@@ -88,8 +81,8 @@ impl Sockets {
         })
     }
 
-    pub(crate) fn dispatchers(&self) -> &[Program] {
-        self.shared.dispatchers()
+    pub(crate) fn programs(&self) -> &[Program] {
+        self.shared.programs()
     }
 
     pub(crate) fn cgroups(&self) -> impl Iterator<Item = &Path> {
@@ -114,17 +107,27 @@ impl Sockets {
     }
 
     pub(crate) fn fill_slot(&self, slot: u32, policy: &SocketPolicy) -> Result<(), ShieldError> {
-        Ok(self.shared.fill_slot(slot, &policy.program)?)
+        Ok(self.shared.fill_slot(
+            slot,
+            &SocketContent {
+                policy: &policy.image.policy,
+                rows: &policy.image.rows,
+                flat: policy.compiled.addresses().words(),
+                ports: &policy.image.ports,
+                rules: &policy.rules,
+                logs: &policy.logs,
+                ids: &policy.image.ids,
+            },
+        )?)
     }
 
     pub(crate) fn clear_slot(&self, slot: u32) -> Result<(), ShieldError> {
         Ok(self.shared.clear_slot(slot)?)
     }
 
-    /// Loads a policy's socket rules beside those that there are.
+    /// Makes a policy's socket rules ready for a slot.
     pub(crate) fn prepare(
         &mut self,
-        shared: &Shared,
         policy: &CompiledPolicy,
         number: u64,
         in_use: &[&CompiledSockets],
@@ -133,7 +136,15 @@ impl Sockets {
         let compiled = policy.sockets().unwrap_or(&silent).clone();
         self.assign(&compiled, in_use)?;
         let (bound, missing) = self.bind(&compiled, in_use)?;
-        let image = compiled.image(&bound);
+        let mut image = compiled.image(&bound)?;
+        image.policy.generation = number;
+        image.policy.epoch = self.next_epoch;
+        self.next_epoch += 1;
+        image.policy.rate = policy.settings().default_events_per_second;
+        image.policy.dry_run = u8::from(policy.settings().dry_run);
+        for (key, _) in &mut image.ids {
+            key.generation = number as u32;
+        }
         for (file, bits) in &image.lineages {
             // What other policies need of a file stays.
             let known = self.processes.lineages.lookup(file)?.unwrap_or(0);
@@ -145,8 +156,21 @@ impl Sockets {
             self.processes.seed()?;
             self.processes.seed()?;
         }
-        let program = self.load_image(shared, policy, &compiled, &image, number)?;
-        Ok(SocketPolicy { program, compiled, missing })
+        let (rules, logs) = self.rules(&compiled);
+        Ok(SocketPolicy { compiled, image, rules, logs, missing })
+    }
+
+    /// Rules that decide, and rules that only report, as the kernel reads them.
+    fn rules(&self, compiled: &CompiledSockets) -> (Vec<SockRule>, Vec<SockRule>) {
+        let (mut rules, mut logs) = (Vec::new(), Vec::<SockRule>::new());
+        for (number, rule) in compiled.rules().iter().enumerate() {
+            let raw = SockRule { number: number as u32 + 1, ..self.rule(rule) };
+            match rule.action {
+                SocketAction::Log => logs.push(raw),
+                _ => rules.push(SockRule { logs: logs.len() as u8, ..raw }),
+            }
+        }
+        (rules, logs)
     }
 
     fn assign(
@@ -220,71 +244,14 @@ impl Sockets {
         Ok((Bound { files, cgroups, lineages }, missing))
     }
 
-    fn load_image(
-        &mut self,
-        shared: &Shared,
-        policy: &CompiledPolicy,
-        compiled: &CompiledSockets,
-        image: &SocketImage,
-        number: u64,
-    ) -> Result<SocketProgram, ShieldError> {
-        let epoch = self.next_epoch;
-        self.next_epoch += 1;
-        let addresses = compiled.addresses();
-        let rules: Vec<SockRule> = compiled.rules().iter().map(|rule| self.rule(rule)).collect();
-        let ports: Vec<SockPorts> = image
-            .ports
-            .chunks_exact(32)
-            .map(|some| {
-                let mut ports = SockPorts::default();
-                ports.row.copy_from_slice(some);
-                ports
-            })
-            .collect();
-        let files = |of: &[(FileId, u32)]| -> Vec<(FileId, SockExe)> {
-            of.iter().map(|&(id, row)| (id, SockExe { row, ..SockExe::default() })).collect()
-        };
-        let (exes, parents) = (files(&image.exes), files(&image.parents));
-        let config = SocketConfig {
-            generation: number,
-            epoch,
-            defaults: SocketOp::ALL.map(|op| compiled.default_of(op)),
-            rate: policy.settings().default_events_per_second,
-            dry_run: policy.settings().dry_run,
-            dims: image.dims,
-            stride: image.stride,
-            summary: image.summary,
-            steps: image.steps,
-            none: image.none,
-            kind: &image.kind,
-            levels: image.levels,
-            flat_root4: addresses.root(Family::V4),
-            flat_root6: addresses.root(Family::V6),
-        };
-        let maps = SocketMaps {
-            flat: addresses.words(),
-            rows: &image.rows,
-            ports: &ports,
-            rules: &rules,
-            exes: (&exes, MORE_FILES),
-            parents: (&parents, MORE_FILES),
-            uids: &image.uids,
-            gids: &image.gids,
-            cgroups: &image.cgroups,
-            comms: &image.comms,
-        };
-        Ok(SocketProgram::load(shared, &self.processes, &self.shared, &config, &maps)?)
-    }
-
     fn rule(&self, rule: &SocketRuleInfo) -> SockRule {
         let flag = |is: bool, bit| if is { bit } else { 0 };
         let mut raw = SockRule {
             slot: u32::from(self.rules.of(rule.id.0).unwrap_or(0)),
             report_rate: rule.events_per_second,
             action: match rule.action {
-                SocketAction::Allow => abi::SOCK_ALLOW,
-                SocketAction::Log => abi::SOCK_LOG,
-                _ => abi::SOCK_DENY,
+                SocketAction::Deny => abi::SOCK_DENY,
+                _ => abi::SOCK_ALLOW,
             },
             flags: flag(rule.report, abi::SOCK_RULE_REPORT)
                 | flag(rule.dry_run, abi::SOCK_RULE_DRY),

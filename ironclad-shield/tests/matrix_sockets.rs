@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use ironclad_core::RuleId;
 use ironclad_lab::talk::{Talker, serve};
 use ironclad_lab::{Cgroup, Lab, Namespace};
-use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
-use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_policy::socket::{
+    AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
+};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Shield, SocketCount};
 
 const EPERM: u64 = 1;
@@ -119,4 +121,129 @@ fn a_program_may_what_its_copy_may_not() {
     assert_eq!((count(&shield, 2).allowed, count(&shield, 4).denied), (9, 6));
     drop(shield);
     assert_eq!(other.ask("connect tcp 10.9.0.2:80").unwrap(), 0);
+}
+
+/// Each dimension on its own: what it names is refused, and nothing else.
+#[test]
+fn every_dimension_tells_processes_apart() {
+    let host = Host::new();
+    let (one, two) = (host.program("one"), host.program("two"));
+    let inner = host.cgroup.child("inner").unwrap();
+    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &one));
+    let shield = host.start(&policy([]));
+    let mut next = 0;
+    let mut apply = |narrow: &dyn Fn(SocketRule) -> SocketRule| {
+        next += 1;
+        let group = AddressGroup::new("second").cidrs([
+            "10.9.0.2".parse().unwrap(),
+            "fd09::2".parse().unwrap(),
+            "10.8.0.0/16".parse().unwrap(),
+        ]);
+        let policy = Policy::builder()
+            .addresses(group)
+            .socket_rule(narrow(rule(next, SocketAction::Deny)))
+            .compile()
+            .unwrap();
+        shield.apply(&policy).unwrap();
+    };
+    let near = "connect udp 10.9.0.2:53";
+    let fork = |program: &Path| format!("fork {} {near}", program.display());
+
+    // Where, port, protocol, direction.
+    apply(&|rule| rule.to("second"));
+    assert_eq!(outside.ask(near).unwrap(), EPERM);
+    assert_eq!(outside.ask("connect tcp [fd09::2]:80").unwrap(), EPERM);
+    assert_eq!(outside.ask("connect udp 10.8.255.255:1").unwrap(), EPERM);
+    for other in ["connect udp 10.9.0.1:53", "send udp [fd09::1]:53", "bind udp 10.9.0.2:0"] {
+        assert_eq!(outside.ask(other).unwrap(), 0, "{other}");
+    }
+    apply(&|rule| rule.ports(50..=53).port(80));
+    for (port, answer) in [(49, 0), (50, EPERM), (53, EPERM), (54, 0), (80, EPERM), (65535, 0)] {
+        assert_eq!(outside.ask(&format!("connect udp 10.9.0.2:{port}")).unwrap(), answer, "{port}");
+    }
+    apply(&|rule| rule.protocol(Protocol::TCP));
+    assert_eq!(outside.ask("connect tcp 10.9.0.2:80").unwrap(), EPERM);
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    apply(&|rule| rule.direction(Direction::In).port(8080));
+    assert_eq!(outside.ask("bind tcp 10.9.0.1:8080").unwrap(), EPERM);
+    assert_eq!(outside.ask("bind tcp 10.9.0.1:8081").unwrap(), 0);
+    assert_eq!(outside.ask("connect udp 10.9.0.2:8080").unwrap(), 0);
+
+    // Nobody's address is one's own host.
+    apply(&|rule| rule.to_cidr("127.0.0.0/8".parse().unwrap()).to_cidr("::1".parse().unwrap()));
+    for loopback in ["127.0.0.1:9", "0.0.0.0:9", "[::1]:9", "[::]:9", "[::ffff:127.0.0.1]:9"] {
+        for order in ["connect tcp", "connect udp", "send udp"] {
+            assert_eq!(outside.ask(&format!("{order} {loopback}")).unwrap(), EPERM, "{loopback}");
+        }
+    }
+
+    // Raw sockets and protocols without hooks of their own.
+    apply(&|rule| rule.direction(Direction::Create));
+    for (order, answer) in [
+        ("create 4 3 1", EPERM),
+        ("create 6 3 58", EPERM),
+        ("create 4 3 255", EPERM),
+        ("create 4 1 6", 0),
+        ("create 6 2 17", 0),
+    ] {
+        assert_eq!(outside.ask(order).unwrap(), answer, "{order}");
+    }
+    apply(&|rule| rule.direction(Direction::Create).protocol(Protocol::ICMP));
+    assert_eq!(outside.ask("create 4 3 1").unwrap(), 0, "a raw socket is raw, whatever it carries");
+
+    // The process: control group, parent, forebear, name.
+    apply(&|rule| rule.who(Subject::new("").cgroup(inner.path())));
+    assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (0, EPERM));
+    apply(&|rule| rule.who(Subject::new("").cgroup(host.cgroup.path())));
+    assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (EPERM, EPERM));
+    apply(&|rule| rule.who(Subject::new("").parent(&one)));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), EPERM);
+    let twice = format!("fork {} {}", two.display(), fork(&one));
+    assert_eq!(outside.ask(&twice).unwrap(), 0, "a grandparent is no parent");
+    apply(&|rule| rule.who(Subject::new("").descendant_of(&two)));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), 0, "nobody descends from itself");
+    assert_eq!(outside.ask(&twice).unwrap(), EPERM);
+    apply(&|rule| rule.who(Subject::new("").spoofable_comm("evil")));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    assert_eq!(outside.ask("comm evil").unwrap(), 0);
+    assert_eq!(outside.ask(near).unwrap(), EPERM);
+    apply(&|rule| rule.who(Subject::new("").uid(12345)));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    apply(&|rule| rule.who(Subject::new("").uid(0).gid(0).exe(&one)));
+    assert_eq!(outside.ask(near).unwrap(), EPERM);
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), 0);
+    assert_eq!(shield.counters().unwrap().loss(ironclad_core::abi::Loss::Map), 0);
+}
+
+/// A rule that reports lets the next decide, a dry run denies nothing, and a limit is a limit for all
+/// CPUs together.
+#[test]
+fn logs_and_dry_runs_let_go_and_limits_are_exact() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let near = "connect udp 10.9.0.2:53";
+    let shield = host.start(&policy([
+        rule(1, SocketAction::Log).port(53),
+        rule(2, SocketAction::Deny).port(53).protocol(Protocol::UDP),
+        rule(3, SocketAction::Log),
+        rule(4, SocketAction::Deny).port(54).dry_run(true),
+    ]));
+    assert_eq!(talker.ask(near).unwrap(), EPERM);
+    assert_eq!(talker.ask("connect tcp 10.9.0.2:53").unwrap(), 0);
+    assert_eq!(talker.ask("connect udp 10.9.0.2:54").unwrap(), 0);
+    assert_eq!((count(&shield, 1).logged, count(&shield, 2).denied), (2, 1));
+    assert_eq!(count(&shield, 3).logged, 2, "only what comes before the rule that decides");
+    assert_eq!((count(&shield, 4).would_deny, count(&shield, 4).denied), (1, 0));
+
+    // So slow a bucket that none comes back while this runs.
+    let limit = RateLimit::per_second(1).burst(1000);
+    shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
+    let began = std::time::Instant::now();
+    let let_go = talker.ask("burst 2000 4 10.9.0.2:53").unwrap();
+    let came_back = began.elapsed().as_secs() + 1;
+    assert!((1000..=1000 + came_back).contains(&let_go), "{let_go}");
+    let counted = count(&shield, 5);
+    assert_eq!((counted.allowed, counted.limited), (let_go, 8000 - let_go));
 }

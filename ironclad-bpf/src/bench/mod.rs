@@ -1,8 +1,10 @@
 //! Loops inside the kernel that measure lookups and whole programs, and a sender of packets. Host only:
 //! `bpf_loop` is of Linux 5.17, live frames are of 5.18.
 
+mod connect;
 mod generator;
 
+pub use connect::attach_empty_connect;
 pub use generator::Generator;
 
 use std::mem::{MaybeUninit, offset_of};

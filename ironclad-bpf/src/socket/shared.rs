@@ -1,54 +1,78 @@
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use ironclad_core::abi::SockStats;
+use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
-use super::{HOOKS, Processes, SocketProgram};
+use super::Processes;
+use super::slot::flat_of_slots;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
+use crate::mapping::Mapping;
 use crate::object::{io_error, load};
 use crate::program::Program;
-use crate::shield::Shared;
-use crate::skel::cgroup_dispatch::CgroupDispatchSkelBuilder;
+use crate::shield::{Shared, kernel_hz};
+use crate::skel::cgroup::CgroupSkelBuilder;
 
-/// How the maps are made that outlive a policy.
+/// The hooks, in the order of the programs.
+const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 7] = [
+    ("connect4", libbpf_sys::BPF_CGROUP_INET4_CONNECT),
+    ("connect6", libbpf_sys::BPF_CGROUP_INET6_CONNECT),
+    ("sendmsg4", libbpf_sys::BPF_CGROUP_UDP4_SENDMSG),
+    ("sendmsg6", libbpf_sys::BPF_CGROUP_UDP6_SENDMSG),
+    ("bind4", libbpf_sys::BPF_CGROUP_INET4_BIND),
+    ("bind6", libbpf_sys::BPF_CGROUP_INET6_BIND),
+    ("sock_create", libbpf_sys::BPF_CGROUP_INET_SOCK_CREATE),
+];
+
+/// How the maps are made.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// Rules with counters of their own, at most 16,384. Default 4,096.
+    /// Rules with counters of their own. Default 4,096.
     pub rule_slots: u32,
     /// Token buckets. Default 1,024.
     pub buckets: u32,
+    /// Files, users, groups, control groups and names that the rules of two policies may name.
+    /// Default 65,536.
+    pub ids: u32,
+    /// Rows of one policy, of 1,568 bytes each: one for each distinct set of rules that an
+    /// address, a port, a file, a user and so on satisfies. Default 4,096.
+    pub rows: u32,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { rule_slots: 4096, buckets: 1024 }
+        Self { rule_slots: 4096, buckets: 1024, ids: 65_536, rows: 4096 }
     }
 }
 
-/// The dispatchers of the cgroup hooks, and the maps that outlive a policy.
+/// The programs of the cgroup hooks and their maps. A policy is what fills one of two slots.
 #[derive(Debug)]
 pub struct SocketShared {
-    dispatchers: Vec<Program>,
-    slots: Vec<Map<u32, u32>>,
+    programs: Vec<Program>,
+    pub(super) policy: Mapping,
+    pub(super) rows: Mapping,
+    pub(super) rows_each: usize,
+    pub(super) flat: Map<u32, u32>,
+    pub(super) ports: Mapping,
+    pub(super) rules: Mapping,
+    pub(super) logs: Mapping,
+    pub(super) ids: Map<SockIdKey, SockIdVal>,
     /// Counters by rule slot.
     pub stats: Map<u32, SockStats>,
     /// Rule id to slot.
     pub rule_slots: Map<u32, u32>,
     /// A limit's digest to its bucket.
     pub bucket_slots: Map<u64, u32>,
-    sample: OwnedFd,
-    buckets: OwnedFd,
 }
 
 impl SocketShared {
-    /// Loads the dispatchers. No policy is in force: everything is allowed.
+    /// Loads the programs. No policy is in force: everything is allowed.
     ///
     /// # Errors
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
@@ -59,16 +83,25 @@ impl SocketShared {
     ) -> Result<Self, BpfError> {
         let failed = |step| {
             move |e: libbpf_rs::Error| BpfError::Object {
-                object: "cgroup_dispatch",
+                object: "cgroup",
                 step,
                 source: io_error(&e),
             }
         };
         let mut storage = MaybeUninit::uninit();
         let mut open =
-            CgroupDispatchSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+            CgroupSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
+            object: "cgroup",
+            step: "finding its constants",
+            source: std::io::Error::other("no .rodata"),
+        })?;
+        rodata.ic_cfg_report_hz = kernel_hz();
+        rodata.ic_cfg_sock_rows = options.rows;
+        let flat = flat_of_slots()?;
         let maps = &mut open.maps;
         for (map, fd) in [
+            (&mut maps.ic_sock_flat, flat.as_fd()),
             (&mut maps.data_ic_state, shared.state_fd()),
             (&mut maps.ic_reasons, shared.reasons.as_fd()),
             (&mut maps.ic_rules, shared.rules.as_fd()),
@@ -85,10 +118,12 @@ impl SocketShared {
             (&mut maps.ic_sock_slots, options.rule_slots),
             (&mut maps.ic_buckets, options.buckets),
             (&mut maps.ic_bucket_slots, options.buckets),
+            (&mut maps.ic_sock_ids, options.ids),
+            (&mut maps.ic_sock_rows, 2 * options.rows),
         ] {
             map.set_max_entries(size).map_err(failed("sizing a map"))?;
         }
-        load("cgroup_dispatch", open.open_object_mut(), &Allowlist::sockets())?;
+        load("cgroup", open.open_object_mut(), &Allowlist::sockets())?;
         let (maps, progs) = (&open.maps, &open.progs);
         let programs = [
             &progs.ic_connect4,
@@ -99,29 +134,32 @@ impl SocketShared {
             &progs.ic_bind6,
             &progs.ic_create,
         ];
-        let slots = [
-            (&maps.ic_at_connect4, "ic_at_connect4"),
-            (&maps.ic_at_connect6, "ic_at_connect6"),
-            (&maps.ic_at_sendmsg4, "ic_at_sendmsg4"),
-            (&maps.ic_at_sendmsg6, "ic_at_sendmsg6"),
-            (&maps.ic_at_bind4, "ic_at_bind4"),
-            (&maps.ic_at_bind6, "ic_at_bind6"),
-            (&maps.ic_at_create, "ic_at_create"),
-        ];
+        let mapping = |map, name, each: usize, size: usize| {
+            Mapping::new(clone_fd(map)?.as_fd(), 2 * each * size, true)
+                .map_err(|e| BpfError::map(name, "mapping", e))
+        };
+        let rule = size_of::<SockRule>();
         Ok(Self {
-            dispatchers: programs
+            programs: programs
                 .into_iter()
                 .map(|program| Program::new(crate::program::clone_fd(program)?))
                 .collect::<Result<_, _>>()?,
-            slots: slots
-                .into_iter()
-                .map(|(map, name)| Map::new(clone_fd(map)?, name))
-                .collect::<Result<_, _>>()?,
+            policy: mapping(&maps.ic_sock_policy, "ic_sock_policy", 1, size_of::<SockPolicy>())?,
+            rows: mapping(
+                &maps.ic_sock_rows,
+                "ic_sock_rows",
+                options.rows as usize,
+                size_of::<SockRow>(),
+            )?,
+            rows_each: options.rows as usize,
+            flat: Map::new(clone_fd(&maps.ic_sock_flat)?, "ic_sock_flat")?,
+            ports: mapping(&maps.ic_sock_ports, "ic_sock_ports", abi::SOCK_PORT_CELLS, 64)?,
+            rules: mapping(&maps.ic_sock_rules, "ic_sock_rules", abi::SOCK_RULES_MAX, rule)?,
+            logs: mapping(&maps.ic_sock_logs, "ic_sock_logs", abi::SOCK_LOGS_MAX, rule)?,
+            ids: Map::new(clone_fd(&maps.ic_sock_ids)?, "ic_sock_ids")?,
             stats: Map::new(clone_fd(&maps.ic_sock_stats)?, "ic_sock_stats")?,
             rule_slots: Map::new(clone_fd(&maps.ic_sock_slots)?, "ic_sock_slots")?,
             bucket_slots: Map::new(clone_fd(&maps.ic_bucket_slots)?, "ic_bucket_slots")?,
-            sample: clone_fd(&maps.ic_sock_sample)?,
-            buckets: clone_fd(&maps.ic_buckets)?,
         })
     }
 
@@ -144,43 +182,13 @@ impl SocketShared {
         }
         HOOKS
             .iter()
-            .zip(&self.dispatchers)
+            .zip(&self.programs)
             .map(|((name, kind), program)| HookLink::cgroup(program, dir.as_fd(), *kind, name))
             .collect()
     }
 
-    /// Puts a policy's programs into a slot, which must not be in force.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses; then the slot is empty.
-    pub fn fill_slot(&self, slot: u32, policy: &SocketProgram) -> Result<(), BpfError> {
-        for (map, program) in self.slots.iter().zip(policy.programs()) {
-            if let Err(e) = map.update(&slot, &(program.as_fd().as_raw_fd() as u32)) {
-                self.clear_slot(slot)?;
-                return Err(e);
-            }
-        }
-        Ok(())
-    }
-
-    /// Empties a slot, which must not be in force.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
-    pub fn clear_slot(&self, slot: u32) -> Result<(), BpfError> {
-        self.slots.iter().try_for_each(|map| map.delete(&slot).map(|_| ()))
-    }
-
-    /// The programs to attach, in the order of the hooks.
-    pub fn dispatchers(&self) -> &[Program] {
-        &self.dispatchers
-    }
-
-    pub(crate) fn sample_fd(&self) -> BorrowedFd<'_> {
-        self.sample.as_fd()
-    }
-
-    pub(crate) fn buckets_fd(&self) -> BorrowedFd<'_> {
-        self.buckets.as_fd()
+    /// The programs that are attached, in the order of the hooks.
+    pub fn programs(&self) -> &[Program] {
+        &self.programs
     }
 }

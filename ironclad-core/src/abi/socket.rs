@@ -73,18 +73,20 @@ pub const DIM_COMM: usize = 8;
 /// The first of [`SOCK_LINEAGES`] dimensions: what it or a forebear was before.
 pub const DIM_LINEAGE: usize = 9;
 /// How many dimensions there are.
-pub const DIM_MAX: usize = 13;
+pub const DIM_MAX: usize = 11;
 
-/// Rules in one policy.
-pub const SOCK_RULES_MAX: usize = 16_384;
+/// Rules of one policy that decide.
+pub const SOCK_RULES_MAX: usize = 12_288;
 /// Rules of one policy that report and decide nothing.
-pub const SOCK_LOGS_MAX: usize = 48;
-/// Words at the beginning of each row that say which of the others have any bit.
-pub const SOCK_SUMMARY_WORDS: usize = 4;
+pub const SOCK_LOGS_MAX: usize = 64;
+/// Cells of 32 ports each.
+pub const SOCK_PORT_CELLS: usize = 2048;
+/// Depths at which rules of a policy name control groups.
+pub const SOCK_LEVELS_MAX: usize = 8;
 /// Protocols that a rule can name.
 pub const SOCK_PROTOCOLS: usize = 256;
 /// Dimensions of lineage, of eight lineages each.
-pub const SOCK_LINEAGES: usize = 4;
+pub const SOCK_LINEAGES: usize = 2;
 /// The protocol of raw sockets, and of those that have no number below.
 pub const SOCK_PROTO_RAW: u8 = 255;
 
@@ -92,8 +94,6 @@ pub const SOCK_PROTO_RAW: u8 = 255;
 pub const SOCK_ALLOW: u8 = 0;
 /// [`SockRule::action`].
 pub const SOCK_DENY: u8 = 1;
-/// [`SockRule::action`]: reports; the next rule that matches decides.
-pub const SOCK_LOG: u8 = 2;
 
 /// [`SockRule::flags`]: what it allows is reported too.
 pub const SOCK_RULE_REPORT: u8 = 1;
@@ -160,6 +160,13 @@ pub struct FileId {
 }
 const _: () = assert!(size_of::<FileId>() == 16);
 
+impl FileId {
+    /// As a key of a map holds it.
+    pub const fn words(self) -> [u64; 2] {
+        [self.ino, (self.dev as u64) << 32 | self.generation as u64]
+    }
+}
+
 /// `struct ic_process`: a process, by its thread group.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -200,27 +207,125 @@ pub struct OpenFile {
 }
 const _: () = assert!(size_of::<OpenFile>() == 24);
 
-/// `struct ic_sock_cell`: eight words of a row.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+/// `struct ic_sock_row`: the rules that one answer of a dimension satisfies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct SockCell {
-    /// Bits of rules, or of words of bits.
-    pub word: [u64; 8],
+pub struct SockRow {
+    /// Bit w: word w has any bit.
+    pub summary: [u64; 3],
+    /// Bit n: rule n of those that report and decide nothing.
+    pub logs: u64,
+    /// Bit r: rule r of those that decide.
+    pub word: [u64; 192],
 }
-const _: () = assert!(size_of::<SockCell>() == 64);
+const _: () = assert!(size_of::<SockRow>() == 1568);
 
-/// `struct ic_sock_ports`: the rows of 32 ports.
+impl SockRow {
+    /// The row of no rule.
+    pub const NONE: Self = Self { summary: [0; 3], logs: 0, word: [0; 192] };
+}
+
+/// `struct ic_sock_policy`: the socket rules of a slot, but for its tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SockPolicy {
+    /// [`Generation::number`](super::Generation::number); 0: none is loaded.
+    pub generation: u64,
+    /// Changes with what executables mean; no two policies of an instance have the same.
+    pub epoch: u32,
+    /// Bit d: a rule asks of dimension d.
+    pub dims: u32,
+    /// Words of the summary that say anything.
+    pub summary: u32,
+    /// How many of `level` are in use.
+    pub levels: u32,
+    /// First cell of the flat table's IPv4 root, or all ones.
+    pub root4: u32,
+    /// First cell of the flat table's IPv6 root, or all ones.
+    pub root6: u32,
+    /// Events a second of what no rule decided.
+    pub rate: u32,
+    /// Of what no rule decided, by [`SocketOp`].
+    pub verdict: [u8; 4],
+    /// 1: nothing is denied.
+    pub dry_run: u8,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: [u8; 7],
+    /// Depths at which rules name control groups, the deepest first.
+    pub level: [u8; 8],
+    /// First row of each dimension: that of what no rule names.
+    pub none: [u32; 11],
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad2: u32,
+    /// Rows, by operation and protocol.
+    pub kind: [u16; 1024],
+}
+const _: () = assert!(size_of::<SockPolicy>() == 2152);
+
+impl SockPolicy {
+    /// That of an empty slot.
+    pub const NONE: Self = Self {
+        generation: 0,
+        epoch: 0,
+        dims: 0,
+        summary: 0,
+        levels: 0,
+        root4: u32::MAX,
+        root6: u32::MAX,
+        rate: 0,
+        verdict: [0; 4],
+        dry_run: 0,
+        _pad: [0; 7],
+        level: [0; 8],
+        none: [0; 11],
+        _pad2: 0,
+        kind: [0; 1024],
+    };
+}
+
+/// `struct ic_sock_id_key`: a file, user, group, control group or name that a rule names.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct SockIdKey {
+    /// The lower half of the policy's.
+    pub generation: u32,
+    /// Which dimension.
+    pub dim: u32,
+    /// What: see [`FileId::words`]; of names, their bytes.
+    pub value: [u64; 2],
+}
+const _: () = assert!(size_of::<SockIdKey>() == 24);
+
+/// `struct ic_sock_id_val`: what it means.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
-pub struct SockPorts {
-    /// Number of the row, counted from the first row of ports.
-    pub row: [u16; 32],
+pub struct SockIdVal {
+    /// Of files: whoever was executed at this moment or later is a stranger; 0: none.
+    pub until_ns: u64,
+    /// Its row.
+    pub row: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<SockPorts>() == 64);
+const _: () = assert!(size_of::<SockIdVal>() == 16);
 
 /// `struct ic_sock_rule`: what a rule does.
 #[derive(
@@ -232,21 +337,36 @@ pub struct SockRule {
     pub interval_ns: u64,
     /// All tokens of a full bucket.
     pub burst_ns: u64,
+    /// 1 + its place in the policy.
+    pub number: u32,
     /// Where its counters are.
     pub slot: u32,
     /// Which bucket it takes from.
     pub bucket: u32,
     /// Events a second.
     pub report_rate: u32,
-    /// [`SOCK_ALLOW`], [`SOCK_DENY`] or [`SOCK_LOG`].
+    /// [`SOCK_ALLOW`] or [`SOCK_DENY`].
     pub action: u8,
     /// [`SOCK_RULE_REPORT`] and its like.
     pub flags: u8,
+    /// How many rules that only report come before it.
+    pub logs: u8,
     /// Zero.
     #[doc(hidden)]
-    pub _pad: [u8; 2],
+    pub _pad: [u8; 5],
 }
-const _: () = assert!(size_of::<SockRule>() == 32);
+const _: () = assert!(size_of::<SockRule>() == 40);
+
+/// `struct ic_sock_ports`: the rows of 32 ports.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SockPorts {
+    /// Number of the row, counted from the first row of ports.
+    pub row: [u16; 32],
+}
+const _: () = assert!(size_of::<SockPorts>() == 64);
 
 /// `struct ic_sock_stats`: decisions of a rule.
 #[derive(
@@ -282,22 +402,6 @@ pub struct Bucket {
     pub _pad: u32,
 }
 const _: () = assert!(size_of::<Bucket>() == 16);
-
-/// `struct ic_sock_exe`: what an executable means to a policy.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
-pub struct SockExe {
-    /// Processes executed at this moment or later are strangers; 0: none is.
-    pub until_ns: u64,
-    /// First cell of its row.
-    pub row: u32,
-    /// Zero.
-    #[doc(hidden)]
-    pub _pad: u32,
-}
-const _: () = assert!(size_of::<SockExe>() == 16);
 
 /// `struct ic_sock_ev`: a decision, as the ring buffer reports it.
 #[derive(

@@ -6,7 +6,7 @@ use ironclad_core::{RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
 use super::addresses::Classes;
-use super::bits::RuleSet;
+use super::bits::{Place, RuleSet};
 use super::{Direction, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
 use crate::error::PolicyError;
 use crate::limits::check;
@@ -36,29 +36,32 @@ pub struct SocketRuleInfo {
     pub bucket: u64,
 }
 
+/// Rules and where each has its number.
+type Placed<'a> = [(Place, &'a SocketRule)];
+
 /// A dimension whose values are looked up in a hash.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<K> {
     /// Rules that do not ask of it.
     pub(crate) free: RuleSet,
     /// The rules that name each value.
-    pub(crate) by_value: BTreeMap<K, Vec<usize>>,
+    pub(crate) by_value: BTreeMap<K, Vec<Place>>,
 }
 
 impl<K: Ord + Clone> Named<K> {
-    fn build<'a>(rules: &'a [SocketRule], values: impl Fn(&'a SocketRule) -> &'a [K]) -> Self
+    fn build<'a>(placed: &Placed<'a>, values: impl Fn(&'a SocketRule) -> &'a [K]) -> Self
     where
         K: 'a,
     {
-        let mut free = RuleSet::none(rules.len());
-        let mut by_value: BTreeMap<K, Vec<usize>> = BTreeMap::new();
-        for (number, rule) in rules.iter().enumerate() {
+        let mut free = RuleSet::default();
+        let mut by_value: BTreeMap<K, Vec<Place>> = BTreeMap::new();
+        for &(place, rule) in placed {
             let named = values(rule);
             if named.is_empty() {
-                free.insert(number);
+                free.insert(place);
             }
             for value in named {
-                by_value.entry(value.clone()).or_default().push(number);
+                by_value.entry(value.clone()).or_default().push(place);
             }
         }
         Self { free, by_value }
@@ -81,37 +84,24 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<RuleSet>,
     /// The class of each value.
     pub(crate) class: Vec<u16>,
+    numbers: HashMap<RuleSet, u16>,
 }
 
 impl Table {
-    /// `satisfies` says which rules a value satisfies; `free` is what class 0 does.
-    fn build(
-        values: usize,
-        free: RuleSet,
-        satisfies: impl Fn(usize) -> RuleSet,
-    ) -> Result<Self, PolicyError> {
-        let mut numbers: HashMap<RuleSet, u16> = HashMap::from([(free.clone(), 0)]);
-        let mut table = Self { rows: vec![free], class: Vec::with_capacity(values) };
-        for value in 0..values {
-            let set = satisfies(value);
-            let next = numbers.len();
-            let class = match numbers.get(&set) {
-                Some(&class) => class,
-                None => {
-                    let class = u16::try_from(next).map_err(|_| PolicyError::Limit {
-                        what: "distinct sets of ports",
-                        value: next as u64 + 1,
-                        limit: u64::from(u16::MAX) + 1,
-                        next: "let rules share their ports",
-                    })?;
-                    table.rows.push(set.clone());
-                    numbers.insert(set, class);
-                    class
-                }
-            };
-            table.class.push(class);
+    fn new(free: RuleSet, values: usize) -> Self {
+        let numbers = HashMap::from([(free.clone(), 0)]);
+        Self { rows: vec![free], class: vec![0; values], numbers }
+    }
+
+    fn class_of(&mut self, set: &RuleSet) -> Result<u16, PolicyError> {
+        if let Some(&class) = self.numbers.get(set) {
+            return Ok(class);
         }
-        Ok(table)
+        let next = self.rows.len();
+        check("distinct sets of ports", next as u64 + 1, 1 << 16, "let rules share their ports")?;
+        self.rows.push(set.clone());
+        self.numbers.insert(set.clone(), next as u16);
+        Ok(next as u16)
     }
 }
 
@@ -120,6 +110,8 @@ impl Table {
 #[derive(Clone, Debug)]
 pub struct CompiledSockets {
     pub(crate) rules: Vec<SocketRuleInfo>,
+    /// Where each has its number.
+    pub(crate) places: Vec<Place>,
     pub(crate) defaults: [Verdict; 3],
     pub(crate) addresses: Classes,
     /// By class of address.
@@ -134,15 +126,16 @@ pub struct CompiledSockets {
     pub(crate) cgroups: Named<String>,
     pub(crate) comms: Named<String>,
     /// Distinct lists of files that lineages begin with, and the rules that name each.
-    pub(crate) lineages: BTreeMap<Vec<PathBuf>, Vec<usize>>,
+    pub(crate) lineages: BTreeMap<Vec<PathBuf>, Vec<Place>>,
     pub(crate) not_lineage: RuleSet,
 }
 
 impl CompiledSockets {
     pub(crate) fn compile(sockets: &Sockets) -> Result<Self, PolicyError> {
         let Sockets { groups, rules, defaults } = sockets;
-        check("socket rules", rules.len() as u64, abi::SOCK_RULES_MAX as u64, "")?;
         let logs = rules.iter().filter(|rule| rule.action == SocketAction::Log).count();
+        let decide = rules.len() - logs;
+        check("socket rules", decide as u64, abi::SOCK_RULES_MAX as u64, "")?;
         check(
             "socket rules that only log",
             logs as u64,
@@ -164,6 +157,13 @@ impl CompiledSockets {
             let name = twice.map(|group| group.name.clone()).unwrap_or_default();
             return Err(PolicyError::GroupTwice { name });
         }
+        let (mut decided, mut logged) = (0.., 0..);
+        let mut place = |rule: &SocketRule| match rule.action {
+            SocketAction::Log => Place::Logs(logged.next().unwrap_or_default()),
+            _ => Place::Decides(decided.next().unwrap_or_default()),
+        };
+        let places: Vec<Place> = rules.iter().map(&mut place).collect();
+        let placed: Vec<(Place, &SocketRule)> = places.iter().copied().zip(rules).collect();
         // What each rule means by where: groups with a name, or one of its own.
         let mut asked: Vec<Vec<u32>> = Vec::with_capacity(rules.len());
         let mut used = HashSet::new();
@@ -194,14 +194,14 @@ impl CompiledSockets {
             .flat_map(|(rule, number)| rule.cidrs.iter().map(move |&cidr| (number, cidr)));
         let addresses = Classes::build(of_groups.chain(of_rules));
 
-        let mut anywhere = RuleSet::none(rules.len());
-        let mut by_group: HashMap<u32, Vec<usize>> = HashMap::new();
-        for (number, named) in asked.iter().enumerate() {
+        let mut anywhere = RuleSet::default();
+        let mut by_group: HashMap<u32, Vec<Place>> = HashMap::new();
+        for (&place, named) in places.iter().zip(&asked) {
             if named.is_empty() {
-                anywhere.insert(number);
+                anywhere.insert(place);
             }
             for &group in named {
-                by_group.entry(group).or_default().push(number);
+                by_group.entry(group).or_default().push(place);
             }
         }
         let satisfied = |groups: &Vec<u32>| {
@@ -216,36 +216,37 @@ impl CompiledSockets {
             addresses,
             wheres,
             is_where_asked: !by_group.is_empty(),
-            ports: ports(rules)?,
-            kinds: kinds(rules)?,
-            exes: Named::build(rules, |rule| &rule.who.exes),
-            parents: Named::build(rules, |rule| &rule.who.parents),
-            uids: Named::build(rules, |rule| &rule.who.uids),
-            gids: Named::build(rules, |rule| &rule.who.gids),
-            cgroups: Named::build(rules, |rule| &rule.who.cgroups),
-            comms: Named::build(rules, |rule| &rule.who.comms),
-            lineages: lineages(rules)?,
+            ports: ports(&placed)?,
+            kinds: kinds(&placed)?,
+            exes: Named::build(&placed, |rule| &rule.who.exes),
+            parents: Named::build(&placed, |rule| &rule.who.parents),
+            uids: Named::build(&placed, |rule| &rule.who.uids),
+            gids: Named::build(&placed, |rule| &rule.who.gids),
+            cgroups: Named::build(&placed, |rule| &rule.who.cgroups),
+            comms: Named::build(&placed, |rule| &rule.who.comms),
+            lineages: lineages(&placed)?,
             not_lineage: {
-                let free = rules.iter().enumerate().filter(|(_, r)| r.who.forebears.is_empty());
-                RuleSet::none(rules.len()).with(free.map(|(number, _)| number))
+                let free = placed.iter().filter(|(_, rule)| rule.who.forebears.is_empty());
+                RuleSet::default().with(free.map(|(place, _)| *place))
             },
+            places,
         })
     }
 
     /// No rules: everything is allowed.
     pub fn silent() -> Self {
-        let none = || RuleSet::none(0);
         fn unnamed<K>() -> Named<K> {
-            Named { free: RuleSet::none(0), by_value: BTreeMap::new() }
+            Named { free: RuleSet::default(), by_value: BTreeMap::new() }
         }
         Self {
             rules: Vec::new(),
+            places: Vec::new(),
             defaults: [Verdict::Pass; 3],
             addresses: Classes::build(std::iter::empty()),
-            wheres: vec![none()],
+            wheres: vec![RuleSet::default()],
             is_where_asked: false,
             ports: None,
-            kinds: Table { rows: vec![none()], class: vec![0; 4 * abi::SOCK_PROTOCOLS] },
+            kinds: Table::new(RuleSet::default(), 4 * abi::SOCK_PROTOCOLS),
             exes: unnamed(),
             parents: unnamed(),
             uids: unnamed(),
@@ -253,7 +254,7 @@ impl CompiledSockets {
             cgroups: unnamed(),
             comms: unnamed(),
             lineages: BTreeMap::new(),
-            not_lineage: none(),
+            not_lineage: RuleSet::default(),
         }
     }
 
@@ -383,16 +384,16 @@ fn bucket(rule: &SocketRule, limit: &RateLimit) -> u64 {
     u64::from_le_bytes(first)
 }
 
-fn ports(rules: &[SocketRule]) -> Result<Option<Table>, PolicyError> {
-    if rules.iter().all(|rule| rule.ports.is_empty()) {
+fn ports(placed: &Placed<'_>) -> Result<Option<Table>, PolicyError> {
+    if placed.iter().all(|(_, rule)| rule.ports.is_empty()) {
         return Ok(None);
     }
-    let mut free = RuleSet::none(rules.len());
+    let mut free = RuleSet::default();
     // Where a rule's ports begin and where they are over; between two such places nothing changes.
     let mut changes: BTreeMap<usize, Vec<(usize, i32)>> = BTreeMap::new();
-    for (number, rule) in rules.iter().enumerate() {
+    for (number, (place, rule)) in placed.iter().enumerate() {
         if rule.ports.is_empty() {
-            free.insert(number);
+            free.insert(*place);
         }
         for ports in &rule.ports {
             let (first, after) = (usize::from(*ports.start()), usize::from(*ports.end()) + 1);
@@ -407,59 +408,51 @@ fn ports(rules: &[SocketRule]) -> Result<Option<Table>, PolicyError> {
             *open.entry(number).or_default() += by;
         }
         open.retain(|_, count| *count > 0);
-        sets.push((port, free.with(open.keys().copied())));
+        sets.push((port, free.with(open.keys().map(|&number| placed[number].0))));
     }
     // One set after the other, not one for each port: there may be thousands of rules.
-    let mut numbers: HashMap<RuleSet, u16> = HashMap::from([(free.clone(), 0)]);
-    let mut table = Table { rows: vec![free], class: vec![0; 1 << 16] };
+    let mut table = Table::new(free, 1 << 16);
     for (i, (from, set)) in sets.iter().enumerate() {
         let to = sets.get(i + 1).map_or(1 << 16, |(next, _)| *next);
-        let next = table.rows.len();
-        let class = match numbers.get(set) {
-            Some(&class) => class,
-            None => {
-                let class = next as u16;
-                check("distinct sets of ports", next as u64 + 1, 1 << 16, "share ports")?;
-                table.rows.push(set.clone());
-                numbers.insert(set.clone(), class);
-                class
-            }
-        };
         if *from < to {
+            let class = table.class_of(set)?;
             table.class[*from..to].fill(class);
         }
     }
     Ok(Some(table))
 }
 
-fn kinds(rules: &[SocketRule]) -> Result<Table, PolicyError> {
-    let mut by_op: [RuleSet; 4] = std::array::from_fn(|_| RuleSet::none(rules.len()));
-    let mut by_kind: HashMap<(usize, u8), Vec<usize>> = HashMap::new();
-    for (number, rule) in rules.iter().enumerate() {
+fn kinds(placed: &Placed<'_>) -> Result<Table, PolicyError> {
+    let mut by_op: [RuleSet; 4] = Default::default();
+    let mut by_kind: HashMap<(usize, usize), Vec<Place>> = HashMap::new();
+    for (place, rule) in placed {
         for &op in rule.direction.ops() {
             if rule.protocols.is_empty() {
-                by_op[op as usize].insert(number);
+                by_op[op as usize].insert(*place);
             }
             for protocol in &rule.protocols {
-                by_kind.entry((op as usize, protocol.0)).or_default().push(number);
+                by_kind.entry((op as usize, usize::from(protocol.0))).or_default().push(*place);
             }
         }
     }
-    let values = by_op.len() * abi::SOCK_PROTOCOLS;
-    Table::build(values, RuleSet::none(rules.len()), |kind| {
-        let (op, protocol) = (kind / abi::SOCK_PROTOCOLS, (kind % abi::SOCK_PROTOCOLS) as u8);
-        let named = by_kind.get(&(op, protocol)).into_iter().flatten();
-        by_op[op].with(named.copied())
-    })
+    let mut table = Table::new(RuleSet::default(), by_op.len() * abi::SOCK_PROTOCOLS);
+    for (op, all) in by_op.iter().enumerate() {
+        for protocol in 0..abi::SOCK_PROTOCOLS {
+            let named = by_kind.get(&(op, protocol)).into_iter().flatten();
+            let class = table.class_of(&all.with(named.copied()))?;
+            table.class[op * abi::SOCK_PROTOCOLS + protocol] = class;
+        }
+    }
+    Ok(table)
 }
 
-fn lineages(rules: &[SocketRule]) -> Result<BTreeMap<Vec<PathBuf>, Vec<usize>>, PolicyError> {
-    let mut lineages: BTreeMap<Vec<PathBuf>, Vec<usize>> = BTreeMap::new();
-    for (number, rule) in rules.iter().enumerate().filter(|(_, r)| !r.who.forebears.is_empty()) {
+fn lineages(placed: &Placed<'_>) -> Result<BTreeMap<Vec<PathBuf>, Vec<Place>>, PolicyError> {
+    let mut lineages: BTreeMap<Vec<PathBuf>, Vec<Place>> = BTreeMap::new();
+    for (place, rule) in placed.iter().filter(|(_, rule)| !rule.who.forebears.is_empty()) {
         let mut files = rule.who.forebears.clone();
         files.sort();
         files.dedup();
-        lineages.entry(files).or_default().push(number);
+        lineages.entry(files).or_default().push(*place);
     }
     check(
         "distinct lists of executables to descend from",

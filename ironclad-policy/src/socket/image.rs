@@ -1,12 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use ironclad_core::abi::{self, FileId, SocketOp};
+use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow};
+use ironclad_core::{Family, Verdict};
 
-use super::SocketAction;
-use super::bits::{Rows, RuleSet};
+use super::bits::{Place, RuleSet};
 use super::compile::{CompiledSockets, Named};
+use crate::error::PolicyError;
 use crate::flat::FlatTable;
+use crate::limits::check;
 
 /// What paths mean on this host, now.
 #[derive(Clone, Debug, Default)]
@@ -16,155 +18,119 @@ pub struct Bound {
     /// Ids and depths of the control groups of [`CompiledSockets::cgroups`], likewise. The root has
     /// depth 0.
     pub cgroups: BTreeMap<String, (u64, u32)>,
-    /// The bit, 0 to 31, of each of [`CompiledSockets::lineages`].
+    /// The bit, 0 to 15, of each of [`CompiledSockets::lineages`].
     pub lineages: Vec<u8>,
 }
 
-/// Socket rules as the kernel reads them. Cells are numbered from 0; a row is `stride` cells.
+/// Socket rules as the kernel reads them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SocketImage {
-    /// Bit d: some rule asks of dimension d.
-    pub dims: u32,
-    /// Cells of a row.
-    pub stride: u32,
-    /// Words of the summary that say anything.
-    pub summary: u32,
-    /// Steps of the longest search.
-    pub steps: u32,
-    /// First cell of each dimension's row of what no rule names.
-    pub none: [u32; abi::DIM_MAX],
-    /// First cell of the row of each operation and protocol.
-    pub kind: Vec<u32>,
-    /// The rows, eight words a cell.
-    pub rows: Vec<u64>,
-    /// For each port, the number of its row behind that of [`abi::DIM_PORT`]; empty where unused.
+    /// All that is no table. Its generation, epoch, rate and dry run are the caller's to fill in.
+    pub policy: Box<SockPolicy>,
+    /// The rows.
+    pub rows: Vec<SockRow>,
+    /// For each port, the number of its row behind the first of ports; empty where unused.
     pub ports: Vec<u16>,
-    /// First cells of the rows of executables.
-    pub exes: Vec<(FileId, u32)>,
-    /// Of parents' executables.
-    pub parents: Vec<(FileId, u32)>,
-    /// Of users.
-    pub uids: Vec<(u32, u32)>,
-    /// Of groups.
-    pub gids: Vec<(u32, u32)>,
-    /// Of control groups, by id.
-    pub cgroups: Vec<(u64, u32)>,
-    /// Of names of threads.
-    pub comms: Vec<([u8; 16], u32)>,
-    /// Bit n: a rule names a control group of depth n.
-    pub levels: u32,
+    /// What files, users, groups, control groups and names mean; the generation is zero.
+    pub ids: Vec<(SockIdKey, SockIdVal)>,
     /// Bits of the lineages that begin with each executable.
     pub lineages: Vec<(FileId, u64)>,
 }
 
 impl CompiledSockets {
-    /// Where each address leads: its class is the number of its row behind that of
-    /// [`abi::DIM_WHERE`].
+    /// Where each address leads: its class is the number of its row behind the first of addresses.
     pub fn addresses(&self) -> &FlatTable {
         &self.addresses.table
     }
 
+    /// Where a rule, by its place among all, has its number: true and the number among those that
+    /// decide, or false and the number among those that only report.
+    pub fn place(&self, rule: usize) -> (bool, usize) {
+        match self.places[rule] {
+            Place::Decides(number) => (true, number),
+            Place::Logs(number) => (false, number),
+        }
+    }
+
     /// What the kernel reads, with what paths mean now.
-    pub fn image(&self, bound: &Bound) -> SocketImage {
-        let count = self.rules.len();
-        let words = count.div_ceil(64);
-        let logs = self.rules.iter().filter(|rule| rule.action == SocketAction::Log).count();
-        let mut rows = Rows::new(count);
+    ///
+    /// # Errors
+    /// [`PolicyError::Limit`] where rules name control groups at too many depths.
+    pub fn image(&self, bound: &Bound) -> Result<SocketImage, PolicyError> {
+        let all = RuleSet::default().with(self.places.iter().copied());
         let mut image = SocketImage {
-            dims: 0,
-            stride: rows.stride(),
-            summary: words.div_ceil(64) as u32,
-            steps: (words.div_ceil(64) + words + logs + 2) as u32,
-            none: [0; abi::DIM_MAX],
-            kind: Vec::new(),
-            rows: Vec::new(),
+            policy: Box::new(SockPolicy::NONE),
+            rows: vec![all.row()],
             ports: Vec::new(),
-            exes: Vec::new(),
-            parents: Vec::new(),
-            uids: Vec::new(),
-            gids: Vec::new(),
-            cgroups: Vec::new(),
-            comms: Vec::new(),
-            levels: 0,
+            ids: Vec::new(),
             lineages: Vec::new(),
         };
-        let mut ask = |dim: usize, first: u32, image: &mut SocketImage| {
-            image.dims |= 1 << dim;
-            image.none[dim] = first;
-        };
-
-        let kinds: Vec<u32> = self.kinds.rows.iter().map(|row| rows.push(row)).collect();
-        ask(abi::DIM_KIND, kinds[0], &mut image);
-        image.kind = self.kinds.class.iter().map(|&class| kinds[usize::from(class)]).collect();
+        let decide = self.places.iter().filter(|place| matches!(place, Place::Decides(_))).count();
+        image.policy.summary = decide.div_ceil(64).div_ceil(64) as u32;
+        image.policy.verdict = [0, 0, 1, 2].map(|direction| match self.defaults[direction] {
+            Verdict::Drop => abi::VERDICT_DROP,
+            _ => abi::VERDICT_PASS,
+        });
+        image.policy.root4 = self.addresses.table.root(Family::V4).unwrap_or(u32::MAX);
+        image.policy.root6 = self.addresses.table.root(Family::V6).unwrap_or(u32::MAX);
+        for (kind, &class) in image.policy.kind.iter_mut().zip(&self.kinds.class) {
+            // Rows of kinds come first behind that of all.
+            *kind = class + 1;
+        }
+        self.kinds.rows.iter().for_each(|row| image.push(row));
         if self.is_where_asked {
-            let first: Vec<u32> = self.wheres.iter().map(|row| rows.push(row)).collect();
-            ask(abi::DIM_WHERE, first[0], &mut image);
+            image.ask(abi::DIM_WHERE);
+            self.wheres.iter().for_each(|row| image.push(row));
         }
         if let Some(ports) = &self.ports {
-            let first: Vec<u32> = ports.rows.iter().map(|row| rows.push(row)).collect();
-            ask(abi::DIM_PORT, first[0], &mut image);
+            image.ask(abi::DIM_PORT);
+            ports.rows.iter().for_each(|row| image.push(row));
             image.ports.clone_from(&ports.class);
         }
-        for (dim, named) in [(abi::DIM_EXE, &self.exes), (abi::DIM_PARENT, &self.parents)] {
-            if !named.is_asked() {
-                continue;
-            }
-            ask(dim, rows.push(&named.free), &mut image);
-            let found = files(named, bound, &mut rows);
-            if dim == abi::DIM_EXE {
-                image.exes = found;
-            } else {
-                image.parents = found;
-            }
+        image.files(abi::DIM_EXE, &self.exes, bound);
+        image.files(abi::DIM_PARENT, &self.parents, bound);
+        image.named(abi::DIM_UID, &self.uids, |uid| [u64::from(*uid), 0]);
+        image.named(abi::DIM_GID, &self.gids, |gid| [u64::from(*gid), 0]);
+        image.named(abi::DIM_COMM, &self.comms, |comm| {
+            let mut name = [0; 16];
+            name[..comm.len()].copy_from_slice(comm.as_bytes());
+            zerocopy::transmute!(name)
+        });
+        self.cgroup_rows(bound, &mut image)?;
+        self.lineage_rows(bound, &mut image);
+        Ok(image)
+    }
+
+    fn cgroup_rows(&self, bound: &Bound, image: &mut SocketImage) -> Result<(), PolicyError> {
+        if !self.cgroups.is_asked() {
+            return Ok(());
         }
-        for (dim, named) in [(abi::DIM_UID, &self.uids), (abi::DIM_GID, &self.gids)] {
-            if !named.is_asked() {
-                continue;
-            }
-            ask(dim, rows.push(&named.free), &mut image);
-            let found = named.rows().map(|(id, row)| (*id, rows.push(&row))).collect();
-            if dim == abi::DIM_UID {
-                image.uids = found;
-            } else {
-                image.gids = found;
-            }
+        image.ask(abi::DIM_CGROUP);
+        image.push(&self.cgroups.free);
+        let mut levels = BTreeSet::new();
+        for path in self.cgroups.by_value.keys() {
+            let Some(&(id, level)) = bound.cgroups.get(path) else { continue };
+            // Whoever is in a group is in those around it.
+            let around = self.cgroups.by_value.iter().filter(|(outer, _)| is_in(path, outer));
+            let set = self.cgroups.free.with(around.flat_map(|(_, rules)| rules).copied());
+            image.id(abi::DIM_CGROUP, [id, 0], &set);
+            levels.insert(level);
         }
-        if self.cgroups.is_asked() {
-            ask(abi::DIM_CGROUP, rows.push(&self.cgroups.free), &mut image);
-            for path in self.cgroups.by_value.keys() {
-                let Some(&(id, level)) = bound.cgroups.get(path) else { continue };
-                // Whoever is in a group is in those around it.
-                let around = self.cgroups.by_value.iter().filter(|(outer, _)| is_in(path, outer));
-                let row = self.cgroups.free.with(around.flat_map(|(_, rules)| rules).copied());
-                image.cgroups.push((id, rows.push(&row)));
-                image.levels |= 1 << level.min(31);
-            }
+        let what = "depths of control groups that rules name";
+        check(what, levels.len() as u64, abi::SOCK_LEVELS_MAX as u64, "name groups further up")?;
+        image.policy.levels = levels.len() as u32;
+        for (to, level) in image.policy.level.iter_mut().zip(levels.iter().rev()) {
+            *to = u8::try_from(*level).unwrap_or(u8::MAX);
         }
-        if self.comms.is_asked() {
-            ask(abi::DIM_COMM, rows.push(&self.comms.free), &mut image);
-            for (comm, row) in self.comms.rows() {
-                let mut name = [0; 16];
-                name[..comm.len()].copy_from_slice(comm.as_bytes());
-                image.comms.push((name, rows.push(&row)));
-            }
-        }
-        self.lineage_rows(bound, &mut rows, &mut image, &mut ask);
-        image.rows = rows.into_words();
-        image
+        Ok(())
     }
 
     /// A row for each value of each byte of a process's lineage.
-    fn lineage_rows(
-        &self,
-        bound: &Bound,
-        rows: &mut Rows,
-        image: &mut SocketImage,
-        ask: &mut impl FnMut(usize, u32, &mut SocketImage),
-    ) {
+    fn lineage_rows(&self, bound: &Bound, image: &mut SocketImage) {
         let bits = || self.lineages.iter().zip(&bound.lineages);
         for byte in 0..abi::SOCK_LINEAGES {
-            let here: Vec<(u8, &Vec<usize>)> = bits()
+            let here: Vec<(u8, &Vec<Place>)> = bits()
                 .filter(|(_, bit)| usize::from(**bit) / 8 == byte)
                 .map(|((_, rules), bit)| (bit % 8, rules))
                 .collect();
@@ -174,13 +140,10 @@ impl CompiledSockets {
             // Rules whose lineage another byte tells of are satisfied here by any value.
             let elsewhere = bits().filter(|(_, bit)| usize::from(**bit) / 8 != byte);
             let free = self.not_lineage.with(elsewhere.flat_map(|((_, rules), _)| rules).copied());
+            image.ask(abi::DIM_LINEAGE + byte);
             for value in 0..256u32 {
                 let set = here.iter().filter(|(bit, _)| value >> bit & 1 == 1);
-                let row = free.with(set.flat_map(|(_, rules)| rules.iter()).copied());
-                let first = rows.push(&row);
-                if value == 0 {
-                    ask(abi::DIM_LINEAGE + byte, first, image);
-                }
+                image.push(&free.with(set.flat_map(|(_, rules)| rules.iter()).copied()));
             }
         }
         let mut begins: BTreeMap<FileId, u64> = BTreeMap::new();
@@ -193,50 +156,60 @@ impl CompiledSockets {
     }
 }
 
-/// Several paths may be one file.
-fn files(named: &Named<PathBuf>, bound: &Bound, rows: &mut Rows) -> Vec<(FileId, u32)> {
-    let mut by_file: BTreeMap<FileId, RuleSet> = BTreeMap::new();
-    for (path, rules) in &named.by_value {
-        if let Some(id) = bound.files.get(path) {
-            let set = by_file.entry(*id).or_insert_with(|| named.free.clone());
-            *set = set.with(rules.iter().copied());
+impl SocketImage {
+    /// The next row is the first of a dimension.
+    fn ask(&mut self, dim: usize) {
+        self.policy.dims |= 1 << dim;
+        self.policy.none[dim] = self.rows.len() as u32;
+    }
+
+    fn push(&mut self, set: &RuleSet) {
+        self.rows.push(set.row());
+    }
+
+    fn id(&mut self, dim: usize, value: [u64; 2], set: &RuleSet) {
+        let row = self.rows.len() as u32;
+        self.push(set);
+        let key = SockIdKey { generation: 0, dim: dim as u32, value };
+        self.ids.push((key, SockIdVal { row, ..SockIdVal::default() }));
+    }
+
+    fn named<K: Ord + Clone>(
+        &mut self,
+        dim: usize,
+        named: &Named<K>,
+        value: impl Fn(&K) -> [u64; 2],
+    ) {
+        if named.is_asked() {
+            self.ask(dim);
+            self.push(&named.free);
+            for (key, set) in named.rows() {
+                self.id(dim, value(key), &set);
+            }
         }
     }
-    by_file.into_iter().map(|(id, set)| (id, rows.push(&set))).collect()
+
+    /// Several paths may be one file.
+    fn files(&mut self, dim: usize, named: &Named<PathBuf>, bound: &Bound) {
+        if !named.is_asked() {
+            return;
+        }
+        let mut by_file: BTreeMap<FileId, RuleSet> = BTreeMap::new();
+        for (path, rules) in &named.by_value {
+            if let Some(id) = bound.files.get(path) {
+                let set = by_file.entry(*id).or_insert_with(|| named.free.clone());
+                *set = set.with(rules.iter().copied());
+            }
+        }
+        self.ask(dim);
+        self.push(&named.free);
+        for (id, set) in by_file {
+            self.id(dim, id.words(), &set);
+        }
+    }
 }
 
 fn is_in(path: &str, outer: &str) -> bool {
     let outer = outer.trim_end_matches('/');
     path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// What a process asks, as [`SocketImage::matches`] takes it.
-#[derive(Clone, Debug, Default)]
-pub struct SocketQuery {
-    /// The first cell of the row of each dimension.
-    pub rows: [u32; abi::DIM_MAX],
-}
-
-impl SocketImage {
-    /// The first cell of the row of an operation and protocol.
-    pub fn kind_row(&self, op: SocketOp, protocol: u8) -> u32 {
-        self.kind[op as usize * abi::SOCK_PROTOCOLS + usize::from(protocol)]
-    }
-
-    /// Numbers of the rules that match, in their order.
-    pub fn matches(&self, query: &SocketQuery) -> Vec<usize> {
-        let word = |index: usize| {
-            (0..abi::DIM_MAX)
-                .filter(|dim| self.dims >> dim & 1 == 1)
-                .map(|dim| self.rows[query.rows[dim] as usize * 8 + index])
-                .fold(u64::MAX, |bits, row| bits & row)
-        };
-        let mut found = Vec::new();
-        let words = self.stride as usize * 8 - abi::SOCK_SUMMARY_WORDS;
-        for number in 0..words {
-            let bits = word(abi::SOCK_SUMMARY_WORDS + number);
-            found.extend((0..64).filter(|bit| bits >> bit & 1 == 1).map(|bit| number * 64 + bit));
-        }
-        found
-    }
 }

@@ -37,7 +37,7 @@ use ironclad_core::{Cidr, RuleId, Verdict};
 
 pub(crate) use compile::digest;
 pub use compile::{CompiledSockets, SocketRuleInfo};
-pub use image::{Bound, SocketImage, SocketQuery};
+pub use image::{Bound, SocketImage};
 
 use crate::list::AddressList;
 use crate::policy::{EVENTS_PER_SECOND, Protocol};
@@ -53,6 +53,11 @@ impl AddressGroup {
     /// A group without addresses.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), lists: Vec::new() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Adds a list that was read.

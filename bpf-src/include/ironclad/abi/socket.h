@@ -14,7 +14,7 @@ enum ic_sock_op {
 	IC_SOCK_OPS = 4,
 };
 
-/* What a rule may ask of. A dimension that no rule of a policy asks of costs nothing. */
+/* What a rule may ask of. */
 enum ic_sock_dim {
 	IC_DIM_KIND = 0,    /* operation and protocol */
 	IC_DIM_WHERE = 1,   /* the other's address; of bind(2), our own */
@@ -25,18 +25,19 @@ enum ic_sock_dim {
 	IC_DIM_GID = 6,
 	IC_DIM_CGROUP = 7,
 	IC_DIM_COMM = 8,
-	IC_DIM_LINEAGE = 9, /* four dimensions of eight bits each */
-	IC_DIM_MAX = 13,
+	IC_DIM_LINEAGE = 9, /* two dimensions of eight lineages each */
+	IC_DIM_MAX = 11,
 };
 
 enum ic_sock_limit {
-	IC_SOCK_RULES_MAX = 16384,
-	IC_SOCK_LOGS_MAX = 48,      /* rules that report and decide nothing */
-	IC_SOCK_SUMMARY_WORDS = 4,  /* at the beginning of each row */
-	IC_SOCK_WORDS_MAX = 256,
+	IC_SOCK_RULES_MAX = 12288,  /* rules of a policy that decide */
+	IC_SOCK_LOGS_MAX = 64,      /* rules of a policy that report and decide nothing */
+	IC_SOCK_SUMMARY_WORDS = 3,  /* at the beginning of each row */
+	IC_SOCK_WORDS_MAX = 192,
 	IC_SOCK_PROTOCOLS = 256,
-	IC_SOCK_LEVELS_MAX = 32,    /* depths of cgroups */
-	IC_SOCK_LINEAGES = 4,       /* rows of lineage that a decision looks up */
+	IC_SOCK_PORT_CELLS = 2048,  /* of 32 ports each */
+	IC_SOCK_LEVELS_MAX = 8,     /* depths at which rules of a policy name control groups */
+	IC_SOCK_LINEAGES = 2,       /* dimensions of lineage */
 	/* Raw sockets, and protocols that have no number of their own here. */
 	IC_SOCK_PROTO_RAW = 255,
 };
@@ -44,50 +45,90 @@ enum ic_sock_limit {
 enum ic_sock_action {
 	IC_SOCK_ALLOW = 0,
 	IC_SOCK_DENY = 1,
-	IC_SOCK_LOG = 2, /* reports; the next rule that matches decides */
 };
 
 /*
  * One row for each distinct answer of a dimension: the set of rules that this answer satisfies.
- * Word 0 to 3: bit w tells whether word w of the set has any bit. From word 4 on: bit r is rule r.
  * The AND of the rows of all dimensions leaves the rules that match, and its first bit decides.
+ * `summary`: bit w tells whether word w of the set has any bit.
  */
-struct ic_sock_cell {
-	__u64 word[8];
+struct ic_sock_row {
+	__u64 summary[3];
+	__u64 logs; /* rules that report and decide nothing */
+	__u64 word[192];
 };
-_Static_assert(sizeof(struct ic_sock_cell) == 64, "ABI");
+_Static_assert(sizeof(struct ic_sock_row) == 1568, "ABI");
 
-/* First cells of the rows of 32 ports. */
+/* The rows of 32 ports, counted from the first row of ports. */
 struct ic_sock_ports {
 	__u16 row[32];
 };
 _Static_assert(sizeof(struct ic_sock_ports) == 64, "ABI");
 
+/* The socket rules of a slot, but for its tables. Rows are numbers in the slot's map of rows. */
+struct ic_sock_policy {
+	__u64 generation; /* 0: none is loaded */
+	/* Changes with what executables mean; no two policies of an instance have the same. */
+	__u32 epoch;
+	__u32 dims;    /* bit d: a rule asks of dimension d */
+	__u32 summary; /* words of the summary that say anything */
+	__u32 levels;  /* how many of `level` are in use */
+	__u32 root4;   /* first cell of the flat table's IPv4 root, or all ones */
+	__u32 root6;
+	__u32 rate;    /* events a second of what no rule decided */
+	__u8 verdict[4]; /* of what no rule decided, by enum ic_sock_op */
+	__u8 dry_run;
+	__u8 _pad[7];
+	__u8 level[8]; /* depths at which rules name control groups, the deepest first */
+	/* First row of each dimension: that of what no rule names. Of one unasked, row 0: all rules. */
+	__u32 none[11];
+	__u32 _pad2;
+	__u16 kind[1024]; /* rows, by operation and protocol */
+};
+_Static_assert(sizeof(struct ic_sock_policy) == 2152, "ABI");
+
+/* What rules can name by value: files, users, groups, control groups, names of threads. */
+struct ic_sock_id_key {
+	__u32 generation; /* the lower half */
+	__u32 dim; /* enum ic_sock_dim */
+	__u64 value[2];
+};
+_Static_assert(sizeof(struct ic_sock_id_key) == 24, "ABI");
+
+struct ic_sock_id_val {
+	__u64 until_ns; /* of files: whoever was executed at this moment or later is a stranger; 0: none */
+	__u32 row;
+	__u32 _pad;
+};
+_Static_assert(sizeof(struct ic_sock_id_val) == 16, "ABI");
+
 enum ic_sock_rule_flag {
-	IC_SOCK_RULE_REPORT = 1,  /* also what it allows */
-	IC_SOCK_RULE_DRY = 2,     /* counts what it would deny, and allows it */
+	IC_SOCK_RULE_REPORT = 1, /* also what it allows */
+	IC_SOCK_RULE_DRY = 2, /* counts what it would deny, and allows it */
 	IC_SOCK_RULE_LIMITED = 4, /* takes from a bucket, and denies when that is empty */
 };
 
 struct ic_sock_rule {
 	__u64 interval_ns; /* one token */
-	__u64 burst_ns;    /* all tokens of a full bucket */
-	__u32 slot;        /* in ic_sock_stats */
-	__u32 bucket;      /* in ic_buckets */
+	__u64 burst_ns; /* all tokens of a full bucket */
+	__u32 number; /* 1 + its place in the policy */
+	__u32 slot; /* in ic_sock_stats */
+	__u32 bucket; /* in ic_buckets */
 	__u32 report_rate; /* events a second */
-	__u8 action;       /* enum ic_sock_action */
-	__u8 flags;        /* enum ic_sock_rule_flag */
-	__u8 _pad[2];
+	__u8 action; /* enum ic_sock_action */
+	__u8 flags; /* enum ic_sock_rule_flag */
+	__u8 logs; /* how many rules that only report come before it */
+	__u8 _pad[5];
 };
-_Static_assert(sizeof(struct ic_sock_rule) == 32, "ABI");
+_Static_assert(sizeof(struct ic_sock_rule) == 40, "ABI");
 
 /* Decisions of a rule, one of each per CPU. */
 struct ic_sock_stats {
 	__u64 allowed;
-	__u64 denied;  /* by the rule's action */
+	__u64 denied; /* by the rule's action */
 	__u64 limited; /* denied because its bucket was empty */
-	__u64 dry;     /* would have been denied */
-	__u64 logged;  /* reported by a rule that decides nothing */
+	__u64 dry; /* would have been denied */
+	__u64 logged; /* reported by a rule that decides nothing */
 };
 _Static_assert(sizeof(struct ic_sock_stats) == 40, "ABI");
 
@@ -97,23 +138,10 @@ _Static_assert(sizeof(struct ic_sock_stats) == 40, "ABI");
  */
 struct ic_bucket {
 	__u64 full_ns; /* CLOCK_MONOTONIC: when it will be full again */
-	__u32 lock;    /* a bpf_spin_lock */
+	__u32 lock; /* a bpf_spin_lock */
 	__u32 _pad;
 };
 _Static_assert(sizeof(struct ic_bucket) == 16, "ABI");
-
-/* What an executable means to a policy. */
-struct ic_sock_exe {
-	__u64 until_ns; /* processes that were executed at this moment or later are strangers; 0: none */
-	__u32 row;
-	__u32 _pad;
-};
-_Static_assert(sizeof(struct ic_sock_exe) == 16, "ABI");
-
-struct ic_sock_comm {
-	__u8 name[16]; /* zero behind its end */
-};
-_Static_assert(sizeof(struct ic_sock_comm) == 16, "ABI");
 
 /* Why a process got its answer. */
 enum ic_sock_reason {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* One policy at the cgroup hooks: who × where × port × protocol → rule. */
+/* What is attached to a control group: who × where × port × protocol → rule. */
 #include "../lib/socket.h"
 
 IC_INLINE int ic_ask4(struct bpf_sock_addr *ctx, __u8 op)
@@ -30,37 +30,37 @@ IC_INLINE int ic_ask6(struct bpf_sock_addr *ctx, __u8 op)
 }
 
 SEC("cgroup/connect4")
-int ic_p_connect4(struct bpf_sock_addr *ctx)
+int ic_connect4(struct bpf_sock_addr *ctx)
 {
 	return ic_ask4(ctx, IC_SOCK_CONNECT);
 }
 
 SEC("cgroup/connect6")
-int ic_p_connect6(struct bpf_sock_addr *ctx)
+int ic_connect6(struct bpf_sock_addr *ctx)
 {
 	return ic_ask6(ctx, IC_SOCK_CONNECT);
 }
 
 SEC("cgroup/sendmsg4")
-int ic_p_sendmsg4(struct bpf_sock_addr *ctx)
+int ic_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	return ic_ask4(ctx, IC_SOCK_SEND);
 }
 
 SEC("cgroup/sendmsg6")
-int ic_p_sendmsg6(struct bpf_sock_addr *ctx)
+int ic_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	return ic_ask6(ctx, IC_SOCK_SEND);
 }
 
 SEC("cgroup/bind4")
-int ic_p_bind4(struct bpf_sock_addr *ctx)
+int ic_bind4(struct bpf_sock_addr *ctx)
 {
 	return ic_ask4(ctx, IC_SOCK_BIND);
 }
 
 SEC("cgroup/bind6")
-int ic_p_bind6(struct bpf_sock_addr *ctx)
+int ic_bind6(struct bpf_sock_addr *ctx)
 {
 	return ic_ask6(ctx, IC_SOCK_BIND);
 }
@@ -70,7 +70,7 @@ int ic_p_bind6(struct bpf_sock_addr *ctx)
  * UDP-Lite, one for datagrams that connect(2) goes round.
  */
 SEC("cgroup/sock_create")
-int ic_p_create(struct bpf_sock *ctx)
+int ic_create(struct bpf_sock *ctx)
 {
 	__u32 protocol = ctx->protocol, type = ctx->type;
 	struct ic_ask ask = { .op = IC_SOCK_CREATE };
