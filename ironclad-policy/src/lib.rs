@@ -31,6 +31,7 @@ mod limits;
 pub mod list;
 mod policy;
 pub mod socket;
+mod time;
 mod tuple;
 
 pub use compile::{CompiledPolicy, Rule, Settings};

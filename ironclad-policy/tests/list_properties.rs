@@ -225,7 +225,7 @@ proptest! {
 }
 
 /// What lists are made of, to be put together in any way.
-const WORDS: [&[u8]; 46] = [
+const WORDS: [&[u8]; 58] = [
     b"\n",
     b"\n",
     b"\n",
@@ -269,6 +269,18 @@ const WORDS: [&[u8]; 46] = [
     b"}",
     b"{\"cidr\":\"10.0.0.0/9\"}",
     b"{\"type\":\"metadata\"}",
+    b"\"10.0.0.1\",",
+    b"ip,port",
+    b"10.0.0.1:80",
+    b"{\"objects\":[",
+    b"]}",
+    b"{\"type\":\"indicator\"",
+    b",\"pattern\":\"",
+    b"[ipv4-addr:value = '",
+    b"10.0.0.1']",
+    b"\"}",
+    b" OR ",
+    b",\"valid_until\":\"2026-01-01T00:00:00Z\"",
     b"\0",
     b"\xff",
     "\u{feff}é".as_bytes(),

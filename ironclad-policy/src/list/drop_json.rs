@@ -14,8 +14,9 @@ struct Record<'a> {
     kind: Option<Text<'a>>,
 }
 
+/// A string, a part of the line where nothing in it is escaped.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// Reads a JSON object: the prefix of its member `cidr` and that text, none where the object is
 /// the list's metadata.

@@ -2,7 +2,8 @@
 //!
 //! One reader takes what the usual publishers offer, line by line: addresses, prefixes, netmasks,
 //! ranges, `ipset save` files, FireHOL ipsets and netsets, and Spamhaus DROP as text or as JSON
-//! lines. Comments begin with `#` or `;`; lines end with LF, CRLF or CR.
+//! lines. Comments begin with `#` or `;`; lines end with LF, CRLF or CR. What is more than lines is
+//! said by [`ListOptions::format`]: CSV as abuse.ch publishes it, and indicators of STIX 2.1.
 //!
 //! A line that cannot be read is a [`LineError`] with file, line, column, the text and what was
 //! expected. [`BadLines`] decides what becomes of its list; nothing is dropped silently: the
@@ -24,14 +25,19 @@
 //! # Ok::<(), ironclad_policy::list::ListError>(())
 //! ```
 
+mod csv;
 mod drop_json;
 mod error;
+mod format;
 mod ipset;
 mod options;
+mod pattern;
+mod place;
 mod plain;
 mod reader;
 mod report;
 mod spec;
+mod stix;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -42,6 +48,7 @@ use std::sync::Arc;
 use ironclad_core::Cidr;
 
 pub use error::{LineError, ListError, Refusal};
+pub use format::ListFormat;
 pub use options::{BadLines, ListOptions};
 pub use report::{ListReport, Normalised};
 

@@ -1,4 +1,8 @@
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
+
+use super::ListFormat;
 
 /// What becomes of a list that has bad lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +30,11 @@ pub enum BadLines {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
+    /// How the text is laid out. Default: [`ListFormat::Lines`].
+    pub format: ListFormat,
+    /// The time at which what a list says of times is judged; none stands for the time of reading.
+    /// Only [`ListFormat::Stix`] says anything of times. Default: none.
+    pub at: Option<SystemTime>,
     /// What becomes of a list that has bad lines. Default: [`BadLines::Strict`].
     pub bad_lines: BadLines,
     /// Bytes of the largest list. Default: 64 MiB.
@@ -42,6 +51,8 @@ pub struct ListOptions {
 impl Default for ListOptions {
     fn default() -> Self {
         Self {
+            format: ListFormat::Lines,
+            at: None,
             bad_lines: BadLines::Strict,
             max_bytes: 64 << 20,
             max_entries: 4_000_000,
@@ -55,6 +66,18 @@ impl ListOptions {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets how the text is laid out.
+    pub fn format(mut self, format: ListFormat) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Sets the time at which what a list says of times is judged.
+    pub fn at(mut self, at: SystemTime) -> Self {
+        self.at = Some(at);
+        self
     }
 
     /// Sets what becomes of a list that has bad lines.

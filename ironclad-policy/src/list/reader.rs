@@ -1,12 +1,16 @@
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ironclad_core::Cidr;
 
+use super::csv::Table;
 use super::error::{Problem, shown};
 use super::ipset::{self, Sets};
+use super::place::Place;
 use super::spec::{self, Spec};
-use super::{AddressList, BadLines, ListEntry, ListError, ListOptions, ListReport, Normalised};
-use super::{Refusal, drop_json, plain};
+use super::stix::{self, Item};
+use super::{AddressList, BadLines, ListEntry, ListError, ListFormat, ListOptions, ListReport};
+use super::{Normalised, Refusal, drop_json, plain};
 
 /// The first bytes of what is not text, what it is and what makes text of it.
 const ENCODED: [(&[u8], &str, &str); 6] = [
@@ -24,14 +28,26 @@ enum Line<'a> {
     Blank,
     Comment,
     Directive,
-    Entry { spec: Spec, text: &'a [u8], expires: bool },
+    Entry { spec: Spec, text: &'a [u8], lost: Option<Lost> },
+}
+
+/// What is said of an entry and not kept.
+enum Lost {
+    Timeout,
+    Port,
+}
+
+/// What is known of the lines before.
+enum Before<'a> {
+    Sets(Sets<'a>),
+    Table(Table<'a>),
 }
 
 struct Reader<'a> {
     options: &'a ListOptions,
     /// The number of the line that is being read.
     line: u32,
-    sets: Sets<'a>,
+    before: Before<'a>,
     entries: Vec<ListEntry>,
     report: ListReport,
 }
@@ -48,22 +64,31 @@ pub(super) fn read(
     {
         return Err(ListError::Encoded { name: name.to_owned(), format, command });
     }
+    let before = match &options.format {
+        ListFormat::Csv { column } => Before::Table(Table::new(column.as_deref())),
+        ListFormat::Lines | ListFormat::Stix => Before::Sets(Sets::default()),
+    };
     let mut reader = Reader {
         options,
         line: 0,
-        sets: Sets::default(),
+        before,
         entries: Vec::new(),
         report: ListReport::new(name.into()),
     };
-    reader.lines(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes))?;
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    match options.format {
+        ListFormat::Stix => reader.objects(text)?,
+        ListFormat::Lines | ListFormat::Csv { .. } => reader.lines(text)?,
+    }
     reader.finish()
 }
 
 impl<'a> Reader<'a> {
     fn lines(&mut self, mut rest: &'a [u8]) -> Result<(), ListError> {
+        let is_plain = matches!(self.before, Before::Sets(_));
         while !rest.is_empty() {
             self.line = self.line.saturating_add(1);
-            let end = match plain::prefix4(rest) {
+            let end = match is_plain.then(|| plain::prefix4(rest)).flatten() {
                 Some((addr, length, end)) => {
                     if let Ok(cidr) = Cidr::new(addr.into(), length) {
                         self.push(cidr)?;
@@ -93,11 +118,15 @@ impl<'a> Reader<'a> {
             Ok(Line::Blank) => self.report.blank += 1,
             Ok(Line::Comment) => self.report.comments += 1,
             Ok(Line::Directive) => self.report.directives += 1,
-            Ok(Line::Entry { spec, text, expires }) => {
-                self.report.timeouts += u64::from(expires);
+            Ok(Line::Entry { spec, text, lost }) => {
+                match lost {
+                    Some(Lost::Timeout) => self.report.timeouts += 1,
+                    Some(Lost::Port) => self.report.ports += 1,
+                    None => {}
+                }
                 self.entry(spec, text)?;
             }
-            Err(problem) => self.skip(problem, line),
+            Err(problem) => self.skip(problem, || line),
         }
         Ok(())
     }
@@ -107,26 +136,89 @@ impl<'a> Reader<'a> {
     fn recognise(&mut self, line: &'a [u8]) -> Result<Line<'a>, Problem<'a>> {
         match line {
             [] => return Ok(Line::Blank),
-            [b'#' | b';', ..] => return Ok(Line::Comment),
-            [b'{', ..] => {
-                return Ok(match drop_json::parse(line)? {
-                    Some((spec, text)) => Line::Entry { spec, text, expires: false },
-                    None => Line::Directive,
-                });
+            [b'#' | b';', ..] => {
+                if let Before::Table(table) = &mut self.before {
+                    table.comment(line);
+                }
+                return Ok(Line::Comment);
             }
             _ => {}
         }
+        let sets = match &mut self.before {
+            Before::Table(table) => {
+                return Ok(match table.row(line)? {
+                    Some(cell) => {
+                        let lost = cell.has_port.then_some(Lost::Port);
+                        Line::Entry { spec: cell.spec, text: cell.text, lost }
+                    }
+                    None => Line::Directive,
+                });
+            }
+            Before::Sets(sets) => sets,
+        };
+        if line.starts_with(b"{") {
+            return Ok(match drop_json::parse(line)? {
+                Some((spec, text)) => Line::Entry { spec, text, lost: None },
+                None => Line::Directive,
+            });
+        }
         if ipset::is_command(spec::first_word(line)) {
-            return Ok(match self.sets.command(line, self.line)? {
+            return Ok(match sets.command(line, self.line)? {
                 Some(added) => {
-                    Line::Entry { spec: added.spec, text: added.text, expires: added.expires }
+                    let lost = added.expires.then_some(Lost::Timeout);
+                    Line::Entry { spec: added.spec, text: added.text, lost }
                 }
                 None => Line::Directive,
             });
         }
         let end = line.iter().position(|b| matches!(b, b'#' | b';')).unwrap_or(line.len());
         let text = line[..end].trim_ascii_end();
-        Ok(Line::Entry { spec: spec::parse(text)?, text, expires: false })
+        Ok(Line::Entry { spec: spec::parse(text)?, text, lost: None })
+    }
+
+    fn objects(&mut self, text: &'a [u8]) -> Result<(), ListError> {
+        let at = self.options.at.unwrap_or_else(SystemTime::now);
+        let mut place = Place::of(text);
+        match stix::objects(text) {
+            Ok(objects) => {
+                for object in objects {
+                    self.object(object, at, &mut place)?;
+                }
+            }
+            Err(problem) => self.misplaced(problem, &mut place),
+        }
+        self.line = place.lines();
+        Ok(())
+    }
+
+    fn object(
+        &mut self,
+        object: &'a [u8],
+        at: SystemTime,
+        place: &mut Place<'a>,
+    ) -> Result<(), ListError> {
+        match stix::item(object, at) {
+            Ok(Item::Addresses(pattern, named)) => {
+                place.seek(pattern);
+                self.line = place.line;
+                self.report.other_patterns += u64::from(named.has_others);
+                for (spec, text) in named.entries {
+                    self.entry(spec, &text)?;
+                }
+            }
+            Ok(Item::OtherPattern) => self.report.other_patterns += 1,
+            Ok(Item::Inactive) => self.report.inactive += 1,
+            Ok(Item::Other) => self.report.directives += 1,
+            Err(problem) => self.misplaced(problem, place),
+        }
+        Ok(())
+    }
+
+    /// A problem somewhere in a text that is more than lines.
+    fn misplaced(&mut self, problem: Problem<'a>, place: &mut Place<'a>) {
+        place.seek(problem.at);
+        self.line = place.line;
+        self.skip(problem, || place.text_of_line());
     }
 
     fn entry(&mut self, spec: Spec, text: &[u8]) -> Result<(), ListError> {
@@ -165,10 +257,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn skip(&mut self, problem: Problem<'_>, line: &[u8]) {
+    fn skip<'b>(&mut self, problem: Problem<'_>, line: impl FnOnce() -> &'b [u8]) {
         self.report.skipped += 1;
         if self.report.errors.len() < self.options.max_errors {
-            self.report.errors.push(problem.locate(&self.report.name, self.line, line));
+            self.report.errors.push(problem.locate(&self.report.name, self.line, line()));
         }
     }
 

@@ -8,7 +8,8 @@ use super::LineError;
 /// An account of how a list was read.
 ///
 /// Each line counts once: `blank`, `comments`, `directives` and `skipped` are lines without an
-/// entry, the others have one or more.
+/// entry, the others have one or more. In [`ListFormat::Stix`](super::ListFormat::Stix) it is objects
+/// that count once, `inactive` and `other_patterns` among those without an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListReport {
@@ -22,12 +23,20 @@ pub struct ListReport {
     pub blank: u64,
     /// Lines that are a comment and nothing else.
     pub comments: u64,
-    /// Lines that say something about the list: ipset commands other than `add`, JSON metadata.
+    /// Lines that say something about the list: ipset commands other than `add`, JSON metadata, the
+    /// header of a table. In STIX, objects that are no indicators.
     pub directives: u64,
     /// Lines that are a range of addresses.
     pub ranges: u64,
     /// Lines of ipset entries whose `timeout` is not kept: they stay until the list is read again.
     pub timeouts: u64,
+    /// Rows with a port, which is not kept: the entry is the whole address.
+    pub ports: u64,
+    /// STIX indicators that are revoked, or outside their time.
+    pub inactive: u64,
+    /// STIX indicators about something else than addresses, or about more, such as an address
+    /// together with a port. Those that name an address or something else have their entry, too.
+    pub other_patterns: u64,
     /// Prefixes with host bits, which were cleared.
     pub normalised: u64,
     /// The first of them, as many as [`ListOptions::max_errors`](super::ListOptions::max_errors).
@@ -68,6 +77,9 @@ impl ListReport {
             directives: 0,
             ranges: 0,
             timeouts: 0,
+            ports: 0,
+            inactive: 0,
+            other_patterns: 0,
             normalised: 0,
             first_normalised: Vec::new(),
             skipped: 0,
@@ -83,6 +95,9 @@ impl fmt::Display for ListReport {
         let counts = [
             (self.normalised, "normalised"),
             (self.timeouts, "with a timeout that is not kept"),
+            (self.ports, "with a port that is not kept"),
+            (self.inactive, "not in force"),
+            (self.other_patterns, "with a pattern of other things than addresses"),
             (self.skipped, "bad and skipped"),
         ];
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
