@@ -26,6 +26,10 @@ mod diff;
 pub mod document;
 mod error;
 mod explain;
+#[cfg(all(unix, feature = "feed"))]
+// Without a fetcher nobody writes to the cache.
+#[cfg_attr(not(feature = "fetch"), allow(dead_code))]
+pub mod feed;
 mod flat;
 mod limits;
 pub mod list;

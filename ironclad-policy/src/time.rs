@@ -48,6 +48,23 @@ pub(crate) fn rfc3339(text: &str) -> Option<SystemTime> {
     Civil { year, month, day, hour, minute, second }.time()
 }
 
+/// Reads `Sun, 06 Nov 1994 08:49:37 GMT`, the form in which HTTP writes dates.
+#[cfg(feature = "fetch")]
+pub(crate) fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.strip_suffix(" GMT")?.split_once(", ")?;
+    let mut parts = date.split(' ');
+    let mut next = || parts.next();
+    let [day] = numbers(next()?, ' ', [2])?;
+    let month = next()?;
+    let month = (1..).zip(MONTHS).find(|(_, name)| *name == month)?.0;
+    let [year] = numbers(next()?, ' ', [4])?;
+    let [hour, minute, second] = numbers(next()?, ':', [2, 2, 2])?;
+    let civil = Civil { year, month, day, hour, minute, second };
+    parts.next().is_none().then(|| civil.time())?
+}
+
 /// Numbers of as many digits as `widths` says.
 pub(crate) fn numbers<const N: usize>(
     text: &str,
@@ -84,6 +101,27 @@ mod tests {
             ("9999-12-31T23:59:59Z", 253_402_300_799),
         ] {
             assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+    }
+
+    #[cfg(feature = "fetch")]
+    #[test]
+    fn dates_of_http() {
+        let seconds = |text| Some(http_date(text)?.duration_since(UNIX_EPOCH).unwrap().as_secs());
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds("Thu, 31 Dec 2026 23:59:59 GMT"), Some(1_798_761_599));
+        for text in [
+            "",
+            "120",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 nov 1994 08:49:37 GMT",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 x GMT",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(seconds(text), None, "{text}");
         }
     }
 

@@ -1,0 +1,55 @@
+use std::time::{Duration, SystemTime};
+
+use super::FetchError;
+use crate::feed::{CacheError, Rejection};
+
+/// What became of a refresh.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was not yet time: nothing was asked.
+    NotDue {
+        /// When it will be.
+        until: SystemTime,
+    },
+    /// The last good version is still the current one.
+    NotModified,
+    /// There is a new version. It is in the cache.
+    Updated {
+        /// Distinct prefixes that the version before did not have.
+        added: usize,
+        /// Distinct prefixes that only the version before had.
+        removed: usize,
+        /// Entries of the new version.
+        entries: usize,
+    },
+    /// The cache is as it was: with the last good version, if there is one.
+    Kept {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Why a feed was kept as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Why {
+    /// The content did not arrive.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The content arrived and was not taken.
+    #[error(transparent)]
+    Content(#[from] Rejection),
+    /// The cache cannot be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl Why {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Fetch(error) => error.retry_after(),
+            Self::Content(_) | Self::Cache(_) => None,
+        }
+    }
+}
