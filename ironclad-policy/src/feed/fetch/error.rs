@@ -21,13 +21,7 @@ pub enum FetchError {
         /// The limit.
         limit: Duration,
     },
-    /// The host's name is not known, or cannot be looked up now.
-    #[error("{host}: no address for this name: check the source, or the resolver")]
-    UnknownHost {
-        /// Host and port.
-        host: String,
-    },
-    /// No connection, or one that broke before there was an answer.
+    /// No address for the host's name, no connection, or one that broke before there was an answer.
     #[error("{host}: {what}")]
     Connection {
         /// Host and port.
@@ -110,6 +104,18 @@ pub enum FetchError {
         limit: u64,
         /// Whether it was so only after unpacking.
         unpacked: bool,
+    },
+    /// The answer does not say where it ends: neither by a length nor by chunks.
+    ///
+    /// Where the connection alone ends it, whoever can break the connection can shorten the feed, over
+    /// TLS as well: the client does not insist on the proper end of a session.
+    #[error(
+        "{host} announces neither a length nor chunks, so that an end that was cut off would not show: fetch \
+             the feed by other means, and name the file as the source"
+    )]
+    NoEnd {
+        /// Host and port.
+        host: String,
     },
     /// The content ended before its announced end.
     #[error("cut off: {what}")]

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime};
 
-use ureq::http::{HeaderMap, Response, header};
+use ureq::http::{HeaderMap, Response, Version, header};
 use ureq::{Agent, Body, Error};
 
 use super::FetchError;
@@ -121,10 +121,17 @@ fn content(
             return Err(FetchError::Encoding { host: host.to_owned(), found });
         }
     };
-    let announced = text(&head.headers, header::CONTENT_LENGTH);
-    if announced.and_then(|length| length.parse().ok()).is_some_and(|n: u64| n > request.max_bytes)
-    {
-        return Err(FetchError::TooLarge { limit: request.max_bytes, unpacked: false });
+    let length: Option<u64> =
+        text(&head.headers, header::CONTENT_LENGTH).and_then(|length| length.trim().parse().ok());
+    let is_chunked = head.version == Version::HTTP_11
+        && text(&head.headers, header::TRANSFER_ENCODING)
+            .is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
+    match length {
+        None if !is_chunked => return Err(FetchError::NoEnd { host: host.to_owned() }),
+        Some(length) if length > request.max_bytes => {
+            return Err(FetchError::TooLarge { limit: request.max_bytes, unpacked: false });
+        }
+        _ => {}
     }
     let bytes = body::read(body.into_reader(), is_gzip, request.max_bytes, request.deadline, host)?;
     let keep = |name| {
@@ -153,7 +160,9 @@ pub(super) fn failure(error: Error, host: &str, deadline: Deadline, in_body: boo
     let host = host.to_owned();
     match error {
         Error::Timeout(_) => deadline.missed(),
-        Error::HostNotFound => FetchError::UnknownHost { host },
+        Error::HostNotFound => {
+            FetchError::Connection { host, what: "no address for this name".to_owned() }
+        }
         Error::Rustls(error) => FetchError::Tls { host, what: error.to_string() },
         Error::Tls(what) => FetchError::Tls { host, what: what.to_owned() },
         Error::Io(error) if error.kind() == ErrorKind::TimedOut => deadline.missed(),
