@@ -3,6 +3,7 @@
 //! [`list`] reads address lists, [`Policy`] says what becomes of whose packets, and
 //! [`CompiledPolicy`] is the outcome: the [flat table](FlatTable) or the keys of an `LPM_TRIE`, the
 //! entries that they lead to, tuples, and an explanation for each verdict. Pure: no kernel, no root.
+//! With the feature `feed` lists that change are kept on the disk, with `fetch` they are fetched.
 //!
 //! ```
 //! use ironclad_core::{Action, RuleId, Verdict};

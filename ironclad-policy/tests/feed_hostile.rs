@@ -261,6 +261,7 @@ fn redirects_are_bounded() {
     for (location, told) in [
         (&[][..], "nowhere: there is no `Location`"),
         (&["Location: ftp://x/"], "ftp://x/: that is no URL to fetch from"),
+        (&["Location: ftp://x/?key=secret"], "to ftp://x/: that is no URL to fetch from"),
         (&["Location: file:///etc/passwd"], "that is no URL to fetch from"),
         (&["Location: http://192.0.2.1/list"], "192.0.2.1: another host is asked over https only"),
         (&["Location: //localhost/list"], "localhost: another host is asked over https only"),

@@ -26,7 +26,7 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no source of a feed: expected {expected}")]
 pub struct SourceError {
-    /// The text, up to the first thing that may be secret.
+    /// The text, without what may be secret.
     pub text: String,
     /// What was expected.
     pub expected: &'static str,
@@ -47,8 +47,11 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, SourceError> {
         let wrong = |expected| {
-            // What stands behind a question mark or before an at sign may be a key.
-            let end = text.find(['?', '@']).unwrap_or(text.len());
+            // What stands behind a question mark, or before an at sign, may be a key.
+            let end = match text.contains('@') {
+                true => text.find("://").map_or(0, |at| at + 3),
+                false => text.find('?').unwrap_or(text.len()),
+            };
             let text = text[..end].chars().take(80).flat_map(char::escape_debug).collect();
             Err(SourceError { text, expected })
         };
@@ -239,7 +242,7 @@ mod tests {
         let error = "https://key@a.example/?token=secret".parse::<Source>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`https://key` is no source of a feed: expected a URL without user and password"
+            "`https://` is no source of a feed: expected a URL without user and password"
         );
     }
 

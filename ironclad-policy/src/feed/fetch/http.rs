@@ -79,6 +79,8 @@ fn ask(agent: &Agent, request: &Request<'_>, url: &Url) -> Result<Response<Body>
 fn redirect(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     let location = text(headers, header::LOCATION).unwrap_or_default();
     let refused = |to: &str, why| {
+        // Behind a question mark there may be a key.
+        let to = to.split('?').next().unwrap_or_default();
         let to = to.chars().take(80).flat_map(char::escape_debug).collect();
         Err(FetchError::Redirect { host: from.authority().to_owned(), to, why })
     };
