@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+pub mod country;
 mod diff;
 #[cfg(feature = "document")]
 pub mod document;

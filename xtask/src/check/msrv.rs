@@ -29,7 +29,7 @@ pub(super) fn check() -> Result<Outcome> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     super::passes(
         command(bin.join("cargo"), ["check", "--quiet", "--workspace", "--locked", "--offline"])
-            .args(["--features", "ironclad-policy/fetch"])
+            .args(["--features", crate::test::FEATURES])
             .env("CARGO", bin.join("cargo"))
             .env("RUSTC", bin.join("rustc"))
             .env("CARGO_TARGET_DIR", target.join("oldest-rustc"))

@@ -20,6 +20,10 @@ use libtest::Tests;
 pub(crate) use report::{Outcome, Report, Row};
 use targets::Binary;
 
+/// What is off by default and needs neither root nor a special kernel.
+pub(crate) const FEATURES: &str =
+    "ironclad-policy/fetch,ironclad-policy/maxmind,ironclad-policy/schema";
+
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Part {
@@ -128,9 +132,8 @@ fn merged(command_line: &Command, seconds: u32) -> Command {
 }
 
 fn pure(report: &mut Report) -> Result<()> {
-    let features = ["--features", "ironclad-policy/fetch"];
     let mut tests = cargo(["test", "--workspace", "--no-fail-fast"]);
-    tests.args(features).args(["--", "--show-output"]);
+    tests.args(["--features", FEATURES]).args(["--", "--show-output"]);
     let started = Instant::now();
     let ended = merged(&tests, PURE_SECONDS).output().context(line(&tests))?;
     let seconds = started.elapsed().as_secs_f64();

@@ -1,0 +1,245 @@
+use std::fmt::{self, Write};
+use std::io;
+
+use super::place::{Fault, KeyPath, Place};
+use crate::country::CountryError;
+use crate::error::PolicyError;
+use crate::list::ListError;
+
+/// Why a policy file cannot be used: where, what is wrong, and what may have been meant.
+///
+/// Shown as `rules.yaml:12:11: rules[3].who: no subject is called `atp`: did you mean `apt`?`, the
+/// form that editors jump to. Texts of the file are shown without control characters.
+#[derive(Debug)]
+pub struct DocumentError {
+    file: String,
+    fault: Box<Fault>,
+}
+
+/// What is wrong with a policy file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The file cannot be read.
+    #[error("{0}")]
+    Io(#[source] io::Error),
+    /// The file is too long.
+    #[error("it has more than {limit} bytes: keep prefixes in lists, which may be longer")]
+    TooLarge {
+        /// The most bytes that it may have.
+        limit: usize,
+    },
+    /// The file has no key.
+    #[error("it says nothing: a policy that lets everything pass is `default: pass`")]
+    Empty,
+    /// The text is not YAML, or is YAML that policies have no use for.
+    #[error("{0}")]
+    Syntax(String),
+    /// Mappings and sequences within each other.
+    #[error("nested deeper than any policy")]
+    TooDeep,
+    /// Items of sequences and mappings.
+    #[error("more than {limit} items, aliases counted each time: keep prefixes in lists")]
+    TooManyItems {
+        /// The most items that there may be.
+        limit: usize,
+    },
+    /// Text that aliases repeat.
+    #[error("more than {limit} bytes of text, aliases counted each time")]
+    TooMuchText {
+        /// The most bytes that there may be.
+        limit: usize,
+    },
+    /// A key that a mapping has already.
+    #[error("duplicate key `{key}`: line {first} has it, too")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+        /// The line of the first.
+        first: u32,
+    },
+    /// A key that is not of the format.
+    #[error("unknown key `{key}`")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The keys that there are.
+        expected: Vec<&'static str>,
+    },
+    /// A key without which nothing can be done.
+    #[error("the key `{key}` is missing")]
+    MissingKey {
+        /// The key.
+        key: &'static str,
+    },
+    /// A word in place of one of a few.
+    #[error("unknown value `{value}`")]
+    UnknownValue {
+        /// The word.
+        value: String,
+        /// The words that there are.
+        expected: Vec<&'static str>,
+    },
+    /// A value that cannot be read, or that makes no sense.
+    #[error("{0}")]
+    Value(String),
+    /// A name that nothing has.
+    #[error("no {kind} is called `{name}`")]
+    UnknownName {
+        /// What it should be the name of.
+        kind: NameKind,
+        /// The name.
+        name: String,
+    },
+    /// Two rules have one id.
+    #[error("line {first} has a rule {id}, too: give one of them another id")]
+    IdTwice {
+        /// The id.
+        id: u32,
+        /// The line of the first.
+        first: u32,
+    },
+    /// A list cannot be read.
+    #[error("{0}")]
+    List(#[source] ListError),
+    /// A country's addresses cannot be read.
+    #[error("{0}")]
+    Country(#[source] CountryError),
+    /// A feed cannot be had.
+    #[error("feed `{name}`: {why}")]
+    Feed {
+        /// Its name.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// The policy cannot be compiled.
+    #[error("{0}")]
+    Policy(#[source] PolicyError),
+}
+
+/// What a policy file gives names to, or has from elsewhere by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NameKind {
+    /// Under `addresses`.
+    Addresses,
+    /// Under `subjects`.
+    Subject,
+    /// Under `limits`.
+    Limit,
+    /// A feed of the program that reads the file.
+    Feed,
+    /// A country by its ISO code.
+    Country,
+    /// A user of this host.
+    User,
+    /// A group of this host.
+    Group,
+}
+
+impl fmt::Display for NameKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Addresses => "set of addresses",
+            Self::Subject => "subject",
+            Self::Limit => "limit",
+            Self::Feed => "feed",
+            Self::Country => "country",
+            Self::User => "user",
+            Self::Group => "group",
+        })
+    }
+}
+
+impl DocumentError {
+    pub(super) fn new(file: &str, fault: Fault) -> Self {
+        Self { file: file.to_owned(), fault: Box::new(fault) }
+    }
+
+    /// The file, or the name that the text was read under.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Where in the file; none if it is about the whole of it.
+    pub fn place(&self) -> Option<Place> {
+        self.fault.place
+    }
+
+    /// The keys that lead to the place.
+    pub fn path(&self) -> &KeyPath {
+        &self.fault.path
+    }
+
+    /// What is wrong.
+    pub fn problem(&self) -> &Problem {
+        &self.fault.problem
+    }
+
+    /// What may have been meant.
+    pub fn suggestion(&self) -> Option<&str> {
+        self.fault.suggestion.as_deref()
+    }
+}
+
+impl fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { place, path, problem, suggestion } = &*self.fault;
+        write!(f, "{}", self.file)?;
+        if let Some(Place { line, column }) = place {
+            write!(f, ":{line}:{column}")?;
+        }
+        f.write_str(": ")?;
+        if !path.is_root() {
+            write!(f, "{path}: ")?;
+        }
+        for c in problem.to_string().chars() {
+            // Names of files may have any; lists have their errors on lines of their own.
+            match c.is_control() && c != '\n' {
+                true => write!(f, "{}", c.escape_default())?,
+                false => f.write_char(c)?,
+            }
+        }
+        match (suggestion, problem) {
+            (Some(meant), _) => write!(f, ": did you mean `{meant}`?"),
+            (
+                None,
+                Problem::UnknownKey { expected, .. } | Problem::UnknownValue { expected, .. },
+            ) => write!(f, ": expected {}", alternatives(expected)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for DocumentError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.fault.problem.source()
+    }
+}
+
+fn alternatives(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        None => "nothing".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+    }
+}
+
+/// A text of the file as it is shown: control characters escaped, the end of a long one cut off.
+pub(super) fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut out = String::new();
+    for (number, c) in text.chars().enumerate() {
+        if number == SHOWN {
+            out.push('…');
+            break;
+        }
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}

@@ -1,0 +1,196 @@
+//! Policy files: YAML that names addresses, subjects, limits and rules. See `docs/policy-format.md`.
+//!
+//! ```
+//! use ironclad_policy::document::Document;
+//!
+//! let text = "
+//! default: drop
+//! gateways: [10.0.0.1]
+//! addresses:
+//!   mirrors: { cidrs: [198.51.100.0/24, \"2001:db8:7::/48\"] }
+//! sets:
+//!   - { rule: 1, name: office, action: allow, cidrs: [10.20.0.0/16] }
+//! tuples:
+//!   - { rule: 2, name: web, action: allow, protocol: tcp, dport: 443 }
+//! rules:
+//!   - { id: 1, name: updates, who: { exe: /usr/lib/apt/methods/https }, to: mirrors, action: allow }
+//!   - { id: 2, name: nobody else, to: mirrors, action: deny }
+//! ";
+//! let document = Document::parse("rules.yaml", text)?;
+//! let policy = document.policy("/etc/ironclad".as_ref())?.compile()?;
+//! assert_eq!(policy.rules().len(), 3);
+//! assert_eq!(policy.sockets().unwrap().rules().len(), 2);
+//!
+//! let error = Document::parse("rules.yaml", "rules:\n  - { id: 1, nmae: x, action: deny }\n");
+//! let error = error.unwrap_err().to_string();
+//! assert_eq!(error, "rules.yaml:2:14: rules[0]: unknown key `nmae`: did you mean `name`?");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod addresses;
+mod check;
+mod error;
+mod packets;
+mod place;
+mod reader;
+mod resolve;
+#[cfg(feature = "schema")]
+mod schema;
+mod sockets;
+mod sources;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod values;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use ironclad_core::Verdict;
+use serde::Deserialize;
+
+pub use addresses::{DocumentAddresses, DocumentCountries};
+pub use error::{DocumentError, NameKind, Problem};
+pub use packets::{DocumentBackend, DocumentSet, DocumentTuple};
+pub use place::{KeyPath, Place, Step};
+#[cfg(feature = "schema")]
+pub use schema::schema;
+pub use sockets::{
+    DocumentLimit, DocumentRule, DocumentRuleLimit, DocumentSocketDefaults, DocumentSubject,
+    DocumentWho,
+};
+pub use sources::{Accounts, EtcAccounts, Feeds, NoFeed, Sources};
+pub use values::{DocumentAccount, DocumentPorts, DocumentTo};
+
+use place::{Fault, Refused};
+use reader::Reader;
+use tree::Tree;
+
+/// What a policy file may have. Its prefixes are better kept in lists.
+const MAX_BYTES: usize = 4 << 20;
+/// Items of lists and mappings, each time that an alias repeats them.
+const MAX_ITEMS: usize = 250_000;
+/// Bytes of words, each time that an alias repeats them.
+const MAX_TEXT: usize = 4 * MAX_BYTES;
+/// Lists and mappings within each other: a policy needs five.
+const MAX_DEPTH: usize = 32;
+
+/// A policy as it is written down. Keys that are not of the format are refused.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(title = "Ironclad policy"))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Document {
+    /// What becomes of a packet that nothing matches.
+    #[serde(default = "pass")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Verdict"))]
+    pub default: Verdict,
+    /// What becomes of a packet that cannot be parsed.
+    #[serde(default = "drop")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Verdict"))]
+    pub malformed: Verdict,
+    /// What becomes of a frame that is neither IP nor ARP.
+    #[serde(default = "pass")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Verdict"))]
+    pub non_ip: Verdict,
+    /// Whether IPv6 neighbour discovery passes first.
+    #[serde(default = "yes")]
+    pub neighbour_discovery: bool,
+    /// Count and report; drop and deny nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What holds the address sets in the kernel.
+    #[serde(default)]
+    pub backend: DocumentBackend,
+    /// Events a second of packets that no rule dropped.
+    #[serde(default = "packets::rate")]
+    pub events_per_second: u32,
+    /// Addresses that no policy blocks.
+    #[serde(default, deserialize_with = "values::any")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::AnyOf<IpAddr>"))]
+    pub gateways: Vec<IpAddr>,
+    /// Where the addresses of countries come from.
+    pub countries: Option<DocumentCountries>,
+    /// Addresses with names, for sets and rules.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, DocumentAddresses>,
+    /// Sets of packets, in the order in which they win.
+    #[serde(default, deserialize_with = "values::list")]
+    pub sets: Vec<DocumentSet>,
+    /// Tuples.
+    #[serde(default, deserialize_with = "values::list")]
+    pub tuples: Vec<DocumentTuple>,
+    /// Processes with names, for rules.
+    #[serde(default)]
+    pub subjects: BTreeMap<String, DocumentSubject>,
+    /// Limits with names, for rules.
+    #[serde(default)]
+    pub limits: BTreeMap<String, DocumentLimit>,
+    /// What becomes of what no rule matches.
+    #[serde(default)]
+    pub socket_defaults: DocumentSocketDefaults,
+    /// Who may talk to whom. The first that matches decides.
+    #[serde(default, deserialize_with = "values::list")]
+    pub rules: Vec<DocumentRule>,
+    #[serde(skip)]
+    source: Source,
+}
+
+/// What a document was read from, so that later errors have a place, too.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    file: Arc<str>,
+    tree: Option<Arc<Tree>>,
+}
+
+fn pass() -> Verdict {
+    Verdict::Pass
+}
+
+fn drop() -> Verdict {
+    Verdict::Drop
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Document {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// [`Problem::Io`] and those of [`parse`](Self::parse).
+    pub fn read(path: &Path) -> Result<Self, DocumentError> {
+        let name = path.display().to_string();
+        let failed = |source| DocumentError::new(&name, Fault::new(Problem::Io(source)));
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut text = String::new();
+        // One more than it may have tells that there is more.
+        file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+        Self::parse(&name, &text)
+    }
+
+    /// Reads a policy from text; `name` stands for the file in errors. Names that the text gives
+    /// and asks for are held against each other; no other file is read.
+    ///
+    /// # Errors
+    /// [`DocumentError`] with line and column, for text over 4 MiB, nested deeper than any policy,
+    /// or without any key, too.
+    pub fn parse(name: &str, text: &str) -> Result<Self, DocumentError> {
+        let refused = |fault| DocumentError::new(name, fault);
+        if text.len() > MAX_BYTES {
+            return Err(refused(Fault::new(Problem::TooLarge { limit: MAX_BYTES })));
+        }
+        let tree = Tree::parse(text).map_err(refused)?;
+        let read = Self::deserialize(Reader::new(&tree).root());
+        let mut document = read.map_err(|Refused(fault)| refused(*fault))?;
+        document.source = Source { file: name.into(), tree: Some(Arc::new(tree)) };
+        document.check()?;
+        Ok(document)
+    }
+}

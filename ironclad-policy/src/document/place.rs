@@ -1,0 +1,205 @@
+//! Where something stands in a document.
+
+use std::fmt;
+
+use serde::de;
+
+use super::error::{Problem, shown};
+use super::suggest::nearest;
+
+/// A place in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+}
+
+/// A step from a mapping or a sequence to what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// By a key.
+    Key(String),
+    /// By a position, from 0.
+    Index(usize),
+}
+
+impl From<&str> for Step {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
+impl From<usize> for Step {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+/// The keys that lead to a place: `rules[3].who`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPath(pub(super) Vec<Step>);
+
+impl KeyPath {
+    /// The steps from the outermost mapping.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// Whether it leads nowhere.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if number == 0 => f.write_str(&shown(key))?,
+                Step::Key(key) => write!(f, ".{}", shown(key))?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way that a reader has gone, without an allocation.
+#[derive(Clone, Copy)]
+pub(super) enum Trail<'a> {
+    Root,
+    Key(&'a Trail<'a>, &'a str),
+    Index(&'a Trail<'a>, usize),
+}
+
+impl Trail<'_> {
+    pub(super) fn path(&self) -> KeyPath {
+        let mut steps = Vec::new();
+        let mut trail = self;
+        loop {
+            trail = match trail {
+                Trail::Root => break,
+                Trail::Key(before, key) => {
+                    steps.push(Step::from(*key));
+                    before
+                }
+                Trail::Index(before, index) => {
+                    steps.push(Step::Index(*index));
+                    before
+                }
+            };
+        }
+        steps.reverse();
+        KeyPath(steps)
+    }
+}
+
+/// A [`DocumentError`](super::DocumentError) that does not know its file yet.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) place: Option<Place>,
+    pub(super) path: KeyPath,
+    pub(super) problem: Problem,
+    pub(super) suggestion: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(problem: Problem) -> Self {
+        Self { place: None, path: KeyPath::default(), problem, suggestion: None }
+    }
+
+    pub(super) fn value(what: impl fmt::Display) -> Self {
+        Self::new(Problem::Value(what.to_string()))
+    }
+
+    /// Whoever is nearest to what is wrong says where it is.
+    pub(super) fn at(mut self, place: Place, path: impl FnOnce() -> KeyPath) -> Self {
+        if self.place.is_none() {
+            self.place = Some(place);
+            self.path = path();
+        }
+        self
+    }
+
+    pub(super) fn suggest(mut self, meant: Option<&str>) -> Self {
+        self.suggestion = meant.map(shown);
+        self
+    }
+}
+
+/// What reads a document by its types.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) Box<Fault>);
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self(Box::new(fault))
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl de::Error for Refused {
+    fn custom<T: fmt::Display>(what: T) -> Self {
+        Fault::value(what).into()
+    }
+
+    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let found = match found {
+            de::Unexpected::Unit => "nothing".to_owned(),
+            de::Unexpected::Map => "a mapping of keys".to_owned(),
+            de::Unexpected::Seq => "a list".to_owned(),
+            de::Unexpected::Str(text) => format!("`{}`", shown(text)),
+            de::Unexpected::Unsigned(number) => format!("`{number}`"),
+            de::Unexpected::Signed(number) => format!("`{number}`"),
+            de::Unexpected::Bool(answer) => format!("`{answer}`"),
+            other => other.to_string(),
+        };
+        Self::custom(format_args!("found {found}, expected {}", wanted(expected)))
+    }
+
+    fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn unknown_field(key: &str, expected: &'static [&'static str]) -> Self {
+        let meant = nearest(key, expected.iter().copied());
+        let problem = Problem::UnknownKey { key: shown(key), expected: expected.to_vec() };
+        Fault::new(problem).suggest(meant).into()
+    }
+
+    fn unknown_variant(value: &str, expected: &'static [&'static str]) -> Self {
+        let meant = nearest(value, expected.iter().copied());
+        let problem = Problem::UnknownValue { value: shown(value), expected: expected.to_vec() };
+        Fault::new(problem).suggest(meant).into()
+    }
+
+    fn missing_field(key: &'static str) -> Self {
+        Fault::new(Problem::MissingKey { key }).into()
+    }
+}
+
+/// What a person would call it.
+fn wanted(expected: &dyn de::Expected) -> String {
+    let text = expected.to_string();
+    match text.as_str() {
+        "u8" => "a number from 0 to 255".to_owned(),
+        "u16" => "a number from 0 to 65535".to_owned(),
+        "u32" => "a number from 0 to 4294967295".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a map" => "a mapping of keys".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a string" | "path string" => "a text".to_owned(),
+        "field identifier" => "a key".to_owned(),
+        _ if text.starts_with("struct ") => "a mapping of keys".to_owned(),
+        _ => text,
+    }
+}

@@ -1,0 +1,250 @@
+//! What a document says of processes and their sockets: subjects, limits, rules.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use ironclad_core::{RuleId, Verdict};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::packets::rate;
+use super::values::{self, DocumentAccount, DocumentPorts, DocumentTo};
+use crate::policy::Protocol;
+use crate::socket::{Direction, LimitScope, RateLimit, SocketAction};
+
+/// Which process. Each key that is there must hold; of several values of one key, one suffices.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentSubject {
+    /// It executes this file.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<PathBuf>"))]
+    pub exe: Vec<PathBuf>,
+    /// The process that forked it executed this file at that moment.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<PathBuf>"))]
+    pub parent: Vec<PathBuf>,
+    /// It, before its present execve(2), or one that it descends from executed this file.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<PathBuf>"))]
+    pub descendant_of: Vec<PathBuf>,
+    /// Its real user, by number or name.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "super::schema::SomeOf<super::schema::Account>")
+    )]
+    pub uid: Vec<DocumentAccount>,
+    /// Its real group, by number or name.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "super::schema::SomeOf<super::schema::Account>")
+    )]
+    pub gid: Vec<DocumentAccount>,
+    /// It is in this control group or in one below.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
+    pub cgroup: Vec<String>,
+    /// The name that its thread gives itself, which any process may take.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
+    pub spoofable_comm: Vec<String>,
+}
+
+impl DocumentSubject {
+    pub(super) fn is_empty(&self) -> bool {
+        self.exe.is_empty()
+            && self.parent.is_empty()
+            && self.descendant_of.is_empty()
+            && self.uid.is_empty()
+            && self.gid.is_empty()
+            && self.cgroup.is_empty()
+            && self.spoofable_comm.is_empty()
+    }
+}
+
+/// A token bucket. What is over it is denied.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentLimit {
+    /// Tokens a second.
+    #[serde(deserialize_with = "values::tokens")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
+    pub per_second: u32,
+    /// Tokens at once after a pause; as many as a second brings, unless it is said.
+    #[serde(default, deserialize_with = "values::maybe_tokens")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Tokens"))]
+    pub burst: Option<u32>,
+    /// What is counted together.
+    #[serde(default)]
+    pub per: LimitScope,
+}
+
+impl DocumentLimit {
+    /// With the name under which rules share it.
+    pub(super) fn limit(&self, name: &str) -> RateLimit {
+        let limit = RateLimit::per_second(self.per_second);
+        limit.burst(self.burst.unwrap_or(self.per_second)).shared(name, self.per)
+    }
+}
+
+/// What becomes of what no rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentSocketDefaults {
+    /// Of connections and datagrams.
+    #[serde(default = "pass")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
+    pub out: Verdict,
+    /// Of binding to an address and port.
+    #[serde(default = "pass", rename = "in")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
+    pub in_: Verdict,
+    /// Of raw sockets and those of protocols other than TCP and UDP.
+    #[serde(default = "pass")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
+    pub create: Verdict,
+}
+
+impl Default for DocumentSocketDefaults {
+    fn default() -> Self {
+        Self { out: Verdict::Pass, in_: Verdict::Pass, create: Verdict::Pass }
+    }
+}
+
+fn pass() -> Verdict {
+    Verdict::Pass
+}
+
+/// Who may talk to whom. What is not said matches anything, except the direction.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentRule {
+    /// The rule's id.
+    #[cfg_attr(feature = "schema", schemars(with = "u32"))]
+    pub id: RuleId,
+    /// Its name.
+    #[serde(deserialize_with = "values::short")]
+    pub name: String,
+    /// What becomes of it.
+    pub action: SocketAction,
+    /// Which way the rule looks.
+    #[serde(default = "out")]
+    pub direction: Direction,
+    /// Which process: a name under `subjects`, or what would stand there.
+    pub who: Option<DocumentWho>,
+    /// Names under `addresses`, addresses and prefixes.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
+    pub to: Vec<DocumentTo>,
+    /// Ports and ranges of ports.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<super::schema::Ports>"))]
+    pub ports: Vec<DocumentPorts>,
+    /// Names or numbers of protocols.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "super::schema::SomeOf<super::schema::Protocol>")
+    )]
+    pub protocol: Vec<Protocol>,
+    /// What is over it is denied: a name under `limits`, or what would stand there.
+    pub limit: Option<DocumentRuleLimit>,
+    /// Whether what it allows is reported, too.
+    #[serde(default)]
+    pub report: bool,
+    /// Count and report what it would deny, and allow it.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Events a second at most.
+    #[serde(default = "rate")]
+    pub events_per_second: u32,
+}
+
+fn out() -> Direction {
+    Direction::Out
+}
+
+/// The subject of a rule.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(untagged))]
+#[non_exhaustive]
+pub enum DocumentWho {
+    /// A name under `subjects`.
+    Name(String),
+    /// A subject of this rule alone.
+    Inline(Box<DocumentSubject>),
+}
+
+/// The limit of a rule.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(untagged))]
+#[non_exhaustive]
+pub enum DocumentRuleLimit {
+    /// A name under `limits`.
+    Name(String),
+    /// A limit of this rule alone.
+    Inline(DocumentLimit),
+}
+
+impl<'de> Deserialize<'de> for DocumentWho {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Who;
+
+        impl<'de> Visitor<'de> for Who {
+            type Value = DocumentWho;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a subject, or a subject in braces")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<DocumentWho, E> {
+                Ok(DocumentWho::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentWho, A::Error> {
+                let subject = DocumentSubject::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DocumentWho::Inline(Box::new(subject)))
+            }
+        }
+
+        from.deserialize_str(Who)
+    }
+}
+
+impl<'de> Deserialize<'de> for DocumentRuleLimit {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Limit;
+
+        impl<'de> Visitor<'de> for Limit {
+            type Value = DocumentRuleLimit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a limit, or a limit in braces")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<DocumentRuleLimit, E> {
+                Ok(DocumentRuleLimit::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentRuleLimit, A::Error> {
+                let limit = DocumentLimit::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DocumentRuleLimit::Inline(limit))
+            }
+        }
+
+        from.deserialize_str(Limit)
+    }
+}

@@ -1,0 +1,586 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ironclad_core::{Action, RuleId, Verdict};
+
+use super::*;
+use crate::AddressList;
+
+/// Every key that there is.
+pub(super) const WHOLE: &str = r#"
+default: drop
+malformed: pass
+non-ip: drop
+neighbour-discovery: false
+dry-run: true
+backend: lpm-trie
+events-per-second: 3
+gateways: [10.0.0.1, "fd00::1"]
+countries: { folders: [geo4, geo6], bad-lines: lenient }
+addresses:
+  office: { cidrs: [10.20.0.0/16, 192.0.2.7] }
+  mirrors: { lists: mirrors.txt, bad-lines: lenient }
+  neighbours: { countries: [de, NO] }
+  bad: { feeds: [ipsum, drop] }
+sets:
+  - rule: 1
+    name: far
+    action: drop
+    lists: [far.txt]
+    cidrs: [198.51.100.0/24]
+    addresses: [bad, neighbours]
+    countries: fr
+    feeds: drop
+    bad-lines: lenient
+    events-per-second: 4
+tuples:
+  - { rule: 2, name: dns, action: allow, src: 10.0.0.0/8, dst: 10.0.0.53, dport: 53, protocol: udp, events-per-second: 0 }
+subjects:
+  apt: { exe: /usr/lib/apt/methods/https, uid: [42, _apt], gid: nogroup }
+  sessions: { descendant-of: /usr/sbin/sshd, parent: [/bin/bash, /bin/sh] }
+  web: { cgroup: /system.slice/nginx.service, spoofable-comm: [nginx, worker] }
+limits:
+  outbound: { per-second: 100, burst: 200, per: host }
+  slow: { per-second: 1, per: subject }
+socket-defaults: { out: drop, in: pass, create: drop }
+rules:
+  - id: 10
+    name: apt to mirrors
+    who: apt
+    to: [mirrors, 203.0.113.0/24]
+    ports: [80, 443, 8000-8100]
+    protocol: [tcp, 17]
+    action: allow
+    limit: outbound
+    direction: out
+    report: true
+    dry-run: true
+    events-per-second: 5
+  - { id: 20, name: me, who: { uid: root }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
+  - { id: 30, name: ping, action: log, direction: create, protocol: icmp }
+  - { id: 40, name: nobody else, action: deny, direction: out }
+"#;
+
+/// Every policy in the documentation, and where it is.
+pub(super) fn examples() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = vec![root.join("README.md")];
+    let docs = std::fs::read_dir(root.join("docs")).into_iter().flatten();
+    files.extend(docs.flatten().map(|entry| entry.path()));
+    let mut examples = vec![("the whole".to_owned(), WHOLE.to_owned())];
+    for file in files {
+        let is_text = file.extension().is_some_and(|extension| extension == "md");
+        let Some(text) = std::fs::read_to_string(&file).ok().filter(|_| is_text) else { continue };
+        let mut block: Option<(usize, String)> = None;
+        for (number, line) in (1..).zip(text.lines()) {
+            block = match (block, line.trim_end()) {
+                (None, "```yaml") => Some((number, String::new())),
+                (None, _) => None,
+                (Some((first, text)), "```") => {
+                    examples.push((format!("{}:{first}", file.display()), text));
+                    None
+                }
+                (Some((first, text)), line) => Some((first, format!("{text}{line}\n"))),
+            };
+        }
+        assert!(block.is_none(), "{}: a block has no end", file.display());
+    }
+    examples
+}
+
+#[test]
+fn examples_are_read() {
+    let examples = examples();
+    for (place, text) in &examples {
+        if let Err(error) = Document::parse(place, text) {
+            panic!("{error}");
+        }
+    }
+    if examples.len() == 1 {
+        println!("SKIP examples_are_read: no docs beside this crate");
+    } else {
+        assert!(examples.len() >= 5, "{} examples", examples.len());
+    }
+}
+
+fn error(text: &str) -> String {
+    Document::parse("p.yaml", text).unwrap_err().to_string()
+}
+
+/// A text without the mark in it, and how an error at the mark begins.
+fn marked(text: &str) -> (String, String) {
+    let (before, after) = text.split_once('«').unwrap();
+    let line = before.rsplit('\n').next().unwrap();
+    let (line, column) = (before.matches('\n').count() + 1, line.chars().count() + 1);
+    (format!("{before}{after}"), format!("p.yaml:{line}:{column}: "))
+}
+
+fn told_at_mark(text: &str, expected: &str) {
+    let (text, place) = marked(text);
+    assert_eq!(error(&text), place + expected);
+}
+
+#[test]
+fn errors_name_the_place_and_the_cause() {
+    for (text, expected) in [
+        (
+            "default: pass\nsets:\n  - { rule: 1, name: a, action: «block }\n",
+            "sets[0].action: unknown value `block`: expected `drop`, `allow` or `log`",
+        ),
+        ("«defualt: drop\n", "unknown key `defualt`: did you mean `default`?"),
+        (
+            "sets:\n  - { rule: 1, name: a, action: drop, cidrs: [«10.0.0.0/33] }\n",
+            "sets[0].cidrs[0]: `/33` is not a prefix length from /0 to /32",
+        ),
+        (
+            "tuples:\n  - { rule: 1, name: a, action: drop, protocol: «tpc }\n",
+            "tuples[0].protocol: unknown value `tpc`: did you mean `tcp`?",
+        ),
+        ("«- 1\n", "found a list, expected a mapping of keys"),
+        ("default: pass\n«default: drop\n", "duplicate key `default`: line 1 has it, too"),
+        (
+            "sets:\n  - { rule: 1, name: a, action: drop, cidrs: [«10.1.2.3/8] }\n",
+            "sets[0].cidrs[0]: `10.1.2.3/8` has host bits: write 10.0.0.0/8",
+        ),
+        (
+            "tuples:\n  - { rule: 1, name: a, action: drop, src: «\"2001:db8::1/32\" }\n",
+            "tuples[0].src: `2001:db8::1/32` has host bits: write 2001:db8::/32",
+        ),
+        ("sets:\n  - «{ rule: 1, name: a }\n", "sets[0]: the key `action` is missing"),
+        ("dry-run: «maybe\n", "dry-run: found `maybe`, expected true or false"),
+        ("dry-run: «no\n", "dry-run: found `no`, expected true or false"),
+        ("dry-run«:\n", "dry-run: found nothing, expected true or false"),
+        (
+            "tuples:\n  - { rule: 1, name: a, action: drop, dport: «70000 }\n",
+            "tuples[0].dport: found `70000`, expected a number from 0 to 65535",
+        ),
+        (
+            "events-per-second: «010\n",
+            "events-per-second: found `010`, expected a number from 0 to 4294967295",
+        ),
+        ("default: pass\n«---\ndefault: drop\n", "a second document begins here: a policy is one"),
+        ("default: «!!str pass\n", "the tag `tag:yaml.org,2002:str` is not of the format"),
+        ("x: &x { y: «*x }\n", "an alias within what it stands for"),
+        ("[a«]: b\n", "a key is a word, neither a list nor a mapping"),
+        ("gateways: «10.0.0.x\n", "gateways: invalid IP address syntax"),
+    ] {
+        told_at_mark(text, expected);
+    }
+    for nothing in ["", "\n\n", "# a policy\n  # of comments\n", "{}\n", "---\n", "~\n"] {
+        assert!(error(nothing).contains("says nothing"), "{nothing}");
+    }
+    // What stands in a file does not reach a terminal.
+    let text = error("\"\\e[31m\\n\": 1\n");
+    assert_eq!(
+        text,
+        "p.yaml:1:1: unknown key `\\u{1b}[31m\\n`: expected ".to_owned() + &text[49..]
+    );
+    assert!(!text.chars().any(char::is_control), "{text}");
+}
+
+#[test]
+fn names_are_held_against_each_other() {
+    for (text, expected) in [
+        (
+            "subjects: { apt: { uid: 1 } }\nrules:\n  - { id: 1, name: a, who: «atp, action: deny }\n",
+            "rules[0].who: no subject is called `atp`: did you mean `apt`?",
+        ),
+        (
+            "addresses: { office: { cidrs: 10.0.0.0/8 } }\nrules:\n  - id: 1\n    name: a\n    to:\n      - 10.0.0.1\n      - «ofice\n    action: deny\n",
+            "rules[0].to[1]: no set of addresses is called `ofice`: did you mean `office`?",
+        ),
+        (
+            "rules: [{ id: 1, name: a, to: «office, action: deny }]\n",
+            "rules[0].to: no set of addresses is called `office`",
+        ),
+        (
+            "limits: { slow: { per-second: 1 } }\nrules: [{ id: 1, name: a, limit: «solw, action: allow }]\n",
+            "rules[0].limit: no limit is called `solw`: did you mean `slow`?",
+        ),
+        (
+            "sets: [{ rule: 1, name: a, action: drop, addresses: «bad }]\n",
+            "sets[0].addresses: no set of addresses is called `bad`",
+        ),
+        (
+            "rules:\n  - { id: 7, name: a, action: deny }\n  - { id: «7, name: b, action: deny }\n",
+            "rules[1].id: line 2 has a rule 7, too: give one of them another id",
+        ),
+        (
+            "addresses: { a: { countries: «de } }\n",
+            "addresses.a.countries: the key `countries` at the outermost level has to say where countries come from",
+        ),
+        (
+            "countries: «{ folders: a, database: b }\n",
+            "countries: say `folders` or `database`: they would contradict each other",
+        ),
+        ("countries: «{}\n", "countries: say `folders` or `database`"),
+        (
+            "addresses: { a: «{ } }\n",
+            "addresses.a: no addresses: say `cidrs`, `lists`, `countries` or `feeds`",
+        ),
+        (
+            "addresses:\n  «10.0.0.1: { cidrs: 10.0.0.1 }\n",
+            "addresses: `10.0.0.1` would be taken for an address: give it another name",
+        ),
+        (
+            "subjects:\n  a: «{}\n",
+            "subjects.a: it is any process: say which, or leave `who` out of the rules",
+        ),
+        (
+            "rules: [{ id: 1, name: a, who: «{}, action: deny }]\n",
+            "rules[0].who: it is any process: say which, or leave `who` out",
+        ),
+        (
+            "rules: [{ id: 1, name: a, to: «[], action: deny }]\n",
+            "rules[0].to: the list is empty: leave the key out, or name something",
+        ),
+        (
+            "rules: [{ id: 1, name: a, ports: «90-80, action: deny }]\n",
+            "rules[0].ports: the range of ports `90-80` ends before it begins: write 80-90",
+        ),
+        (
+            "rules: [{ id: 1, name: a, ports: [«http], action: deny }]\n",
+            "rules[0].ports[0]: `http` is no port: expected a port from 0 to 65535 or a range like 8000-8100",
+        ),
+        (
+            "rules: [{ id: 1, name: a, who: { «exec: /bin/sh }, action: deny }]\n",
+            "rules[0].who: unknown key `exec`: did you mean `exe`?",
+        ),
+        (
+            "rules: [{ id: 1, name: a, who: «[x], action: deny }]\n",
+            "rules[0].who: found a list, expected the name of a subject, or a subject in braces",
+        ),
+        (
+            "rules: [{ id: 1, name: a, limit: { per-second: 5, per: «host }, action: allow }]\n",
+            "rules[0].limit.per: a limit of one rule is shared with no other: give it a name under `limits`",
+        ),
+        (
+            "limits: { a: { per-second: «0 } }\n",
+            "limits.a.per-second: `0` is not from 1 to 1,000,000",
+        ),
+        (
+            "addresses: { a: { countries: «deu } }\n",
+            "addresses.a.countries: `deu` is no country: write its ISO code of two letters, such as `de`",
+        ),
+        (
+            "rules: [{ «rule: 1, name: a, action: deny }]\n",
+            "rules[0]: unknown key `rule`: expected `id`, `name`, `action`, `direction`, `who`, `to`, `ports`, `protocol`, `limit`, `report`, `dry-run` or `events-per-second`",
+        ),
+    ] {
+        told_at_mark(text, expected);
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_compiled_have_a_place() {
+    for (text, expected) in [
+        (
+            "rules:\n  - { id: 1, name: a, action: deny }\n  - «{ id: 2, name: b, action: deny, protocol: icmp }\n",
+            "rules[1]: rule 2 (`b`): icmp has no hook but socket(2): direction `create`",
+        ),
+        (
+            "rules:\n  - «{ id: 1, name: a, action: deny, who: { exe: bin/sh } }\n",
+            "rules[0]: rule 1 (`a`): `bin/sh` is relative: write the whole path",
+        ),
+        (
+            "tuples:\n  - «{ rule: 1, name: a, action: drop, dport: 53 }\n",
+            "tuples[0]: rule 1 (`a`): a destination port needs a protocol with ports (tcp, udp, sctp, dccp or udplite)",
+        ),
+        (
+            "sets:\n  - { rule: 1, name: a, action: drop }\n  - «{ rule: 1, name: b, action: drop }\n",
+            "sets[1]: rule 1 is called `a` and `b`: give one of them another id",
+        ),
+    ] {
+        let (text, place) = marked(text);
+        let document = Document::parse("p.yaml", &text).unwrap();
+        let error = document.compile(&mut Sources::new(".")).unwrap_err();
+        assert_eq!(error.to_string(), place + expected);
+    }
+}
+
+#[test]
+fn what_would_take_for_ever_is_refused() {
+    let deep = error(&format!("default: pass\nsets: {}\n", "[".repeat(200_000)));
+    assert!(
+        deep.starts_with("p.yaml:2:") && deep.ends_with("nested deeper than any policy"),
+        "{deep}"
+    );
+    for deep in [
+        format!("x: {}", "{a: ".repeat(100_000)),
+        "- ".repeat(100_000),
+        "? ".repeat(100_000),
+        (0..1000).map(|n| format!("{}a:\n", " ".repeat(n))).collect(),
+        // By aliases: no level is deep as it is written.
+        (1..100).fold("a0: &a0 []\n".to_owned(), |text, n| {
+            format!("{text}a{n}: &a{n} [*a{}]\n", n - 1)
+        }),
+    ] {
+        assert!(error(&deep).contains("nested deeper"), "{}", error(&deep));
+    }
+    // Brackets in words and comments are no nesting.
+    let brackets =
+        format!("# {0}\nsets: [{{ rule: 1, name: \"{0}\", action: drop }}]\n", "[".repeat(99));
+    Document::parse("p.yaml", &brackets).unwrap();
+
+    let many = "10.0.0.1, ".repeat(60_000);
+    let many = format!(
+        "sets:\n  - &s {{ rule: 1, name: a, action: drop, cidrs: [{many}] }}\n{}",
+        "  - *s\n".repeat(3000)
+    );
+    assert!(error(&many).contains("more than 250000 items"), "{}", error(&many));
+    let many = format!("gateways: [{}]\n", "a,".repeat(600_000));
+    assert!(error(&many).contains("more than 250000 items"), "{}", error(&many));
+    let text = format!(
+        "subjects:\n  a: {{ exe: [&e /{}, {}] }}\n",
+        "a".repeat(1 << 20),
+        "*e, ".repeat(1000)
+    );
+    assert!(error(&text).contains("bytes of text"), "{}", error(&text));
+    let long = format!("sets: [{{ rule: 1, name: {}, action: drop }}]\n", "a".repeat(1000));
+    assert!(error(&long).contains("more than 512 bytes"));
+    assert!(error(&" ".repeat(MAX_BYTES + 1)).contains("more than"));
+    let error = Document::read("/dev/zero".as_ref()).unwrap_err().to_string();
+    assert!(error.starts_with("/dev/zero: it has more than"), "{error}");
+}
+
+#[test]
+fn lists_are_found_beside_the_document() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("geo")).unwrap();
+    std::fs::write(folder.path().join("geo/xx.cidr"), "192.0.2.0/24\n").unwrap();
+    std::fs::write(folder.path().join("bad.txt"), "198.51.100.7\nnonsense\n").unwrap();
+    let text = |bad_lines| {
+        format!(
+            "sets:\n  - {{ rule: 1, name: geo, action: drop, lists: [geo] }}\n  - {{ rule: 2, name: bad, action: drop, lists: [bad.txt], bad-lines: {bad_lines} }}\n"
+        )
+    };
+    let lenient = Document::parse("p.yaml", &text("lenient")).unwrap();
+    let lenient = lenient.policy(folder.path()).unwrap();
+    assert_eq!(lenient.reports().map(|report| report.skipped).sum::<u64>(), 1);
+    let policy = |text: String| Document::parse("p.yaml", &text).unwrap().policy(folder.path());
+    let compiled = policy(text("lenient")).unwrap().compile().unwrap();
+    let why = compiled.explain("192.0.2.5".parse().unwrap()).to_string();
+    assert!(why.contains("rule 1 (`geo`)") && why.ends_with("geo/xx.cidr:1"), "{why}");
+    let refused = policy(text("strict")).unwrap_err().to_string();
+    assert!(refused.starts_with("p.yaml:3:49: sets[1].lists[0]: "), "{refused}");
+    assert!(refused.contains("bad.txt:2:1"), "{refused}");
+}
+
+/// Two feeds, and what is asked of them.
+struct Two(Vec<String>);
+
+impl Feeds for Two {
+    fn addresses(&mut self, name: &str) -> Result<AddressList, NoFeed> {
+        self.0.push(name.to_owned());
+        match name {
+            "ipsum" => Ok(AddressList::from_cidrs(name, ["203.0.113.0/25".parse().unwrap()])),
+            "drop" => Ok(AddressList::from_cidrs(name, ["2001:db8:bad::/48".parse().unwrap()])),
+            "late" => Err(NoFeed::Unavailable("no good version yet".to_owned())),
+            _ => Err(NoFeed::Unknown),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        ["ipsum", "drop", "late"].map(String::from).into()
+    }
+}
+
+struct Lab(tempfile::TempDir);
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("geo4/de.cidr", "192.0.2.0/24\n"),
+            ("geo4/no.cidr", "198.51.100.0/25\nnonsense\n"),
+            ("geo4/fr.cidr", "198.51.100.128/25\n"),
+            ("geo4/gb.cidr", "192.0.0.0/24\n"),
+            ("geo4/readme.txt", "nonsense"),
+            ("geo6/de.cidr", "2001:db8:de::/48\n"),
+            ("mirrors.txt", "198.18.0.0/15\n"),
+            ("far.txt", "233.252.0.0/24\n"),
+            ("passwd", "root:x:0:0::/root:/bin/sh\n_apt:x:42:65534::/nonexistent:\n+\n"),
+            ("group", "root:x:0:\nnogroup:x:65534:\n"),
+        ] {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn policy(&self, text: &str) -> Result<crate::Policy, DocumentError> {
+        let document = Document::parse("p.yaml", text)?;
+        let accounts = EtcAccounts::new(self.path("passwd"), self.path("group"));
+        let mut feeds = Two(Vec::new());
+        let mut sources = Sources::new(self.0.path()).feeds(&mut feeds).accounts(&accounts);
+        document.policy_from(&mut sources)
+    }
+
+    fn error(&self, text: &str) -> String {
+        self.policy(text).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn the_whole_becomes_a_policy() {
+    let lab = Lab::new();
+    let policy = lab.policy(WHOLE).unwrap();
+    assert_eq!(policy.sockets.defaults, [Verdict::Drop, Verdict::Pass, Verdict::Drop]);
+    let groups: BTreeMap<&str, Vec<String>> = policy
+        .sockets
+        .groups
+        .iter()
+        .map(|group| {
+            let entries = group.lists.iter().flat_map(|list| list.entries());
+            (group.name.as_str(), entries.map(|entry| entry.cidr.to_string()).collect())
+        })
+        .collect();
+    assert_eq!(
+        groups,
+        BTreeMap::from([
+            ("mirrors", vec!["198.18.0.0/15".to_owned()]),
+            ("office", vec!["10.20.0.0/16".to_owned(), "192.0.2.7/32".to_owned()]),
+        ])
+    );
+    let [apt, me, ping, nobody] = &policy.sockets.rules[..] else { panic!() };
+    assert_eq!((apt.rule, apt.name.as_str()), (RuleId(10), "apt to mirrors"));
+    assert_eq!(apt.who.uids, [42, 42]);
+    assert_eq!(apt.who.gids, [65534]);
+    assert_eq!(apt.who.exes, [PathBuf::from("/usr/lib/apt/methods/https")]);
+    assert_eq!((apt.to.as_slice(), apt.cidrs.len()), (["mirrors".to_owned()].as_slice(), 1));
+    assert_eq!(apt.ports, [80..=80, 443..=443, 8000..=8100]);
+    assert_eq!(apt.protocols, [crate::Protocol::TCP, crate::Protocol::UDP]);
+    assert!(apt.report && apt.dry_run && apt.events_per_second == 5);
+    let limit = apt.limit.as_ref().unwrap();
+    assert_eq!((limit.rate(), limit.at_once(), limit.name.as_str()), (100, 200, "outbound"));
+    assert_eq!(limit.scope, crate::socket::LimitScope::Host);
+    assert_eq!((me.who.name.as_str(), me.who.uids.as_slice()), ("rule 20", [0].as_slice()));
+    assert_eq!(me.limit.as_ref().unwrap().at_once(), 9);
+    assert_eq!(ping.direction, crate::socket::Direction::Create);
+    assert_eq!(nobody.who, crate::socket::Subject::default());
+
+    let set = &policy.sets[0];
+    assert_eq!((set.rule, set.action), (RuleId(1), Action::Drop));
+    let cidrs = set.lists.iter().flat_map(|list| list.entries());
+    let cidrs: Vec<_> = cidrs.map(|entry| entry.cidr.to_string()).collect();
+    assert_eq!(
+        cidrs,
+        [
+            "198.51.100.0/24",
+            "233.252.0.0/24",
+            "198.51.100.128/25",
+            "2001:db8:bad::/48",
+            "203.0.113.0/25",
+            "2001:db8:bad::/48",
+            "192.0.2.0/24",
+            "2001:db8:de::/48",
+            "198.51.100.0/25",
+        ]
+    );
+    let compiled = policy.compile().unwrap();
+    assert_eq!(compiled.sockets().unwrap().rules().len(), 4);
+}
+
+#[test]
+fn feeds_are_asked_once() {
+    let document = Document::parse("p.yaml", WHOLE).unwrap();
+    let lab = Lab::new();
+    let accounts = EtcAccounts::new(lab.path("passwd"), lab.path("group"));
+    let mut feeds = Two(Vec::new());
+    document
+        .policy_from(&mut Sources::new(lab.0.path()).feeds(&mut feeds).accounts(&accounts))
+        .unwrap();
+    assert_eq!(feeds.0, ["ipsum", "drop"]);
+}
+
+#[test]
+fn what_is_elsewhere_and_is_not_there_has_a_place() {
+    let lab = Lab::new();
+    for (text, expected) in [
+        (
+            "addresses:\n  a: { feeds: [drop, «ipsun] }\n",
+            "addresses.a.feeds[1]: no feed is called `ipsun`: did you mean `ipsum`?",
+        ),
+        (
+            "addresses:\n  a: { feeds: «late }\n",
+            "addresses.a.feeds: feed `late`: no good version yet",
+        ),
+        (
+            "countries: { folders: [geo4, geo6] }\naddresses:\n  a: { countries: [de, «ed] }\n",
+            "addresses.a.countries[1]: no country is called `ed`: did you mean `de`?",
+        ),
+        (
+            "countries: { folders: [geo4, geo6] }\naddresses:\n  a: { countries: «UK }\n",
+            "addresses.a.countries: no country is called `uk`: did you mean `gb`?",
+        ),
+        (
+            "subjects:\n  a: { uid: «_atp }\n",
+            "subjects.a.uid: no user is called `_atp`: did you mean `_apt`?",
+        ),
+        (
+            "rules:\n  - { id: 1, name: a, action: deny, who: { gid: [0, «rot] } }\n",
+            "rules[0].who.gid[1]: no group is called `rot`: did you mean `root`?",
+        ),
+        (
+            "addresses:\n  a: { lists: [mirrors.txt, «none.txt] }\n",
+            "addresses.a.lists[1]: cannot read ",
+        ),
+        (
+            "countries: { folders: «geo9 }\naddresses: { a: { countries: de } }\n",
+            "countries.folders: cannot read ",
+        ),
+        (
+            "countries: { folders: «geo4 }\naddresses: { a: { countries: no } }\n",
+            "countries.folders: ",
+        ),
+        (
+            "countries: { database: «none.mmdb }\naddresses: { a: { countries: de } }\n",
+            "countries.database: ",
+        ),
+    ] {
+        let (text, place) = marked(text);
+        let error = lab.error(&text);
+        assert!(error.starts_with(&(place + expected)), "{error}\n{expected}");
+    }
+    let text = "addresses:\n  a: { feeds: drop }\n";
+    let error = Document::parse("p.yaml", text).unwrap().policy("/".as_ref()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "p.yaml:2:15: addresses.a.feeds: feed `drop`: the program that reads this file has no feeds"
+    );
+    assert!(matches!(error.problem(), Problem::Feed { .. }));
+    assert_eq!(error.place(), Some(Place { line: 2, column: 15 }));
+    assert_eq!((error.file(), error.path().to_string().as_str()), ("p.yaml", "addresses.a.feeds"));
+}
+
+#[test]
+fn words_that_other_readers_take_for_something_else() {
+    let text = "
+subjects:
+  a: { uid: no, cgroup: /on }
+rules:
+  - { id: 0x10, name: 404, who: a, action: deny, ports: \"22\", to: [\"::1\", 10.0.0.1] }
+";
+    let document = Document::parse("p.yaml", text).unwrap();
+    assert_eq!(document.subjects["a"].uid, [DocumentAccount::Name("no".to_owned())]);
+    let rule = &document.rules[0];
+    assert_eq!((rule.id, rule.name.as_str()), (RuleId(16), "404"));
+    assert_eq!(rule.ports, [DocumentPorts(22..=22)]);
+    assert_eq!(rule.to.len(), 2);
+    for text in
+        ["\u{feff}default: drop\n", "default: drop\r\n", "%YAML 1.2\n---\ndefault: drop\n..."]
+    {
+        assert_eq!(Document::parse("p.yaml", text).unwrap().default, Verdict::Drop, "{text}");
+    }
+}
+
+#[test]
+fn documents_go_between_threads() {
+    fn goes<T: Send + Sync + Clone>(_: &T) {}
+    goes(&Document::parse("p.yaml", "default: pass").unwrap());
+}
