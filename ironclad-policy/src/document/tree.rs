@@ -98,7 +98,7 @@ impl Tree {
         let mut builder =
             Builder { nodes: Vec::new(), anchors: HashMap::new(), open: Vec::new(), root: None };
         for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|error| syntax(&error))?;
+            let (event, span) = event.map_err(|error| syntax(&error, text))?;
             let place = place(&span.start);
             builder.event(event, span).map_err(|fault| fault.at(place, KeyPath::default))?;
         }
@@ -277,16 +277,24 @@ fn unfit(what: impl std::fmt::Display) -> Fault {
     Fault::new(Problem::Syntax(what.to_string()))
 }
 
-fn syntax(error: &ScanError) -> Fault {
+fn syntax(error: &ScanError, text: &str) -> Fault {
     // Of brackets the reader has a limit of its own, which is above ours.
     let problem = match error.info() {
         info if info.starts_with("recursion limit") => Problem::TooDeep,
         info => Problem::Syntax(shown(info)),
     };
-    Fault::new(problem).at(place(error.marker()), KeyPath::default)
+    // Of a comment or a directive the reader counts bytes: its end may seem to be behind the line.
+    let mut place = place(error.marker());
+    let text = text.replace("\r\n", "\n");
+    let line = text.split(['\n', '\r']).nth(place.line as usize - 1).unwrap_or_default();
+    place.column = place.column.min(number(line.chars().count()).saturating_add(1));
+    Fault::new(problem).at(place, KeyPath::default)
 }
 
 fn place(marker: &Marker) -> Place {
-    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Place { line: number(marker.line()), column: number(marker.col()).saturating_add(1) }
+    Place { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
+}
+
+fn number(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
