@@ -21,8 +21,8 @@ impl CountryCode {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// What ISO calls a country that many call otherwise.
-    pub(crate) fn usual_mistake(self) -> Option<&'static str> {
+    /// What ISO calls the country that many would write so: `gb` for `uk`.
+    pub fn usual_mistake(self) -> Option<&'static str> {
         match self.as_str() {
             "uk" => Some("gb"),
             "el" => Some("gr"),

@@ -1,7 +1,7 @@
 use std::fmt::{self, Write};
 use std::io;
 
-use super::place::{Fault, KeyPath, Place};
+use super::place::{Fault, KeyPath, Place, Told};
 use crate::country::CountryError;
 use crate::error::PolicyError;
 use crate::list::ListError;
@@ -13,7 +13,7 @@ use crate::list::ListError;
 #[derive(Debug)]
 pub struct DocumentError {
     file: String,
-    fault: Box<Fault>,
+    fault: Fault,
 }
 
 /// What is wrong with a policy file.
@@ -154,7 +154,7 @@ impl fmt::Display for NameKind {
 
 impl DocumentError {
     pub(super) fn new(file: &str, fault: Fault) -> Self {
-        Self { file: file.to_owned(), fault: Box::new(fault) }
+        Self { file: file.to_owned(), fault }
     }
 
     /// The file, or the name that the text was read under.
@@ -164,28 +164,28 @@ impl DocumentError {
 
     /// Where in the file; none if it is about the whole of it.
     pub fn place(&self) -> Option<Place> {
-        self.fault.place
+        self.fault.told().place
     }
 
     /// The keys that lead to the place.
     pub fn path(&self) -> &KeyPath {
-        &self.fault.path
+        &self.fault.told().path
     }
 
     /// What is wrong.
     pub fn problem(&self) -> &Problem {
-        &self.fault.problem
+        &self.fault.told().problem
     }
 
     /// What may have been meant.
     pub fn suggestion(&self) -> Option<&str> {
-        self.fault.suggestion.as_deref()
+        self.fault.told().suggestion.as_deref()
     }
 }
 
 impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { place, path, problem, suggestion } = &*self.fault;
+        let Told { place, path, problem, suggestion } = self.fault.told();
         write!(f, "{}", self.file)?;
         if let Some(Place { line, column }) = place {
             write!(f, ":{line}:{column}")?;
@@ -214,7 +214,7 @@ impl fmt::Display for DocumentError {
 
 impl std::error::Error for DocumentError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.fault.problem.source()
+        self.fault.told().problem.source()
     }
 }
 

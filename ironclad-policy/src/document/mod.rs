@@ -45,6 +45,7 @@ mod tree;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
@@ -66,7 +67,7 @@ pub use sockets::{
 pub use sources::{Accounts, EtcAccounts, Feeds, NoFeed, Sources};
 pub use values::{DocumentAccount, DocumentPorts, DocumentTo};
 
-use place::{Fault, Refused};
+use place::Fault;
 use reader::Reader;
 use tree::Tree;
 
@@ -142,10 +143,16 @@ pub struct Document {
 }
 
 /// What a document was read from, so that later errors have a place, too.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Source {
     file: Arc<str>,
     tree: Option<Arc<Tree>>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.file.fmt(f)
+    }
 }
 
 fn pass() -> Verdict {
@@ -187,8 +194,7 @@ impl Document {
             return Err(refused(Fault::new(Problem::TooLarge { limit: MAX_BYTES })));
         }
         let tree = Tree::parse(text).map_err(refused)?;
-        let read = Self::deserialize(Reader::new(&tree).root());
-        let mut document = read.map_err(|Refused(fault)| refused(*fault))?;
+        let mut document = Self::deserialize(Reader::new(&tree).root()).map_err(refused)?;
         document.source = Source { file: name.into(), tree: Some(Arc::new(tree)) };
         document.check()?;
         Ok(document)

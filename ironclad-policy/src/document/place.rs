@@ -98,7 +98,11 @@ impl Trail<'_> {
 
 /// A [`DocumentError`](super::DocumentError) that does not know its file yet.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct Fault(Box<Told>);
+
+/// What a fault tells.
+#[derive(Debug)]
+pub(super) struct Told {
     pub(super) place: Option<Place>,
     pub(super) path: KeyPath,
     pub(super) problem: Problem,
@@ -107,7 +111,8 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(problem: Problem) -> Self {
-        Self { place: None, path: KeyPath::default(), problem, suggestion: None }
+        let path = KeyPath::default();
+        Self(Box::new(Told { place: None, path, problem, suggestion: None }))
     }
 
     pub(super) fn value(what: impl fmt::Display) -> Self {
@@ -116,40 +121,34 @@ impl Fault {
 
     /// Whoever is nearest to what is wrong says where it is.
     pub(super) fn at(mut self, place: Place, path: impl FnOnce() -> KeyPath) -> Self {
-        if self.place.is_none() {
-            self.place = Some(place);
-            self.path = path();
+        if self.0.place.is_none() {
+            self.0.place = Some(place);
+            self.0.path = path();
         }
         self
     }
 
     pub(super) fn suggest(mut self, meant: Option<&str>) -> Self {
-        self.suggestion = meant.map(shown);
+        self.0.suggestion = meant.map(shown);
         self
     }
-}
 
-/// What reads a document by its types.
-#[derive(Debug)]
-pub(super) struct Refused(pub(super) Box<Fault>);
-
-impl From<Fault> for Refused {
-    fn from(fault: Fault) -> Self {
-        Self(Box::new(fault))
+    pub(super) fn told(&self) -> &Told {
+        &self.0
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.problem.fmt(f)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for Fault {}
 
-impl de::Error for Refused {
+impl de::Error for Fault {
     fn custom<T: fmt::Display>(what: T) -> Self {
-        Fault::value(what).into()
+        Self::value(what)
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -173,17 +172,17 @@ impl de::Error for Refused {
     fn unknown_field(key: &str, expected: &'static [&'static str]) -> Self {
         let meant = nearest(key, expected.iter().copied());
         let problem = Problem::UnknownKey { key: shown(key), expected: expected.to_vec() };
-        Fault::new(problem).suggest(meant).into()
+        Self::new(problem).suggest(meant)
     }
 
     fn unknown_variant(value: &str, expected: &'static [&'static str]) -> Self {
         let meant = nearest(value, expected.iter().copied());
         let problem = Problem::UnknownValue { value: shown(value), expected: expected.to_vec() };
-        Fault::new(problem).suggest(meant).into()
+        Self::new(problem).suggest(meant)
     }
 
     fn missing_field(key: &'static str) -> Self {
-        Fault::new(Problem::MissingKey { key }).into()
+        Self::new(Problem::MissingKey { key })
     }
 }
 

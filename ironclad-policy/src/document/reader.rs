@@ -8,7 +8,7 @@ use serde::de::{
 };
 
 use super::error::Problem;
-use super::place::{Fault, Refused, Trail};
+use super::place::{Fault, Trail};
 use super::tree::{Kind, NodeId, Scalar, Tree};
 use super::{MAX_ITEMS, MAX_TEXT};
 
@@ -31,14 +31,14 @@ impl<'t> Reader<'t> {
         Value { reader: self, node: self.tree.root(), trail: &Trail::Root }
     }
 
-    fn item(&self) -> Result<(), Refused> {
+    fn item(&self) -> Result<()> {
         let left = self.items.get().checked_sub(1);
         let too_many = || Fault::new(Problem::TooManyItems { limit: MAX_ITEMS });
         self.items.set(left.ok_or_else(too_many)?);
         Ok(())
     }
 
-    fn text(&self, text: &str) -> Result<(), Refused> {
+    fn text(&self, text: &str) -> Result<()> {
         let left = self.text.get().checked_sub(text.len());
         let too_much = || Fault::new(Problem::TooMuchText { limit: MAX_TEXT });
         self.text.set(left.ok_or_else(too_much)?);
@@ -54,7 +54,7 @@ pub(super) struct Value<'a> {
     trail: &'a Trail<'a>,
 }
 
-type Result_<T> = Result<T, Refused>;
+type Result<T> = std::result::Result<T, Fault>;
 
 impl<'a> Value<'a> {
     fn kind(&self) -> &'a Kind {
@@ -63,12 +63,12 @@ impl<'a> Value<'a> {
 
     /// What goes wrong here and does not know where it is, is here. Types may find fault with what
     /// the reader gave them, after it has: whoever asks for a value places that.
-    fn placed<T>(self, result: Result_<T>) -> Result_<T> {
+    fn placed<T>(self, result: Result<T>) -> Result<T> {
         let place = self.reader.tree.node(self.node).place;
-        result.map_err(|Refused(fault)| (*fault).at(place, || self.trail.path()).into())
+        result.map_err(|fault| fault.at(place, || self.trail.path()))
     }
 
-    fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.kind() {
             Kind::Scalar { text, is_plain } => {
                 self.reader.text(text)?;
@@ -86,7 +86,7 @@ impl<'a> Value<'a> {
     }
 
     /// A number is a text, too, where a text is wanted.
-    fn str<'de, V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn str<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.scalar() {
             Some(text) => {
                 self.reader.text(text)?;
@@ -111,7 +111,7 @@ impl<'a> Value<'a> {
         matches!(self.kind(), Kind::Scalar { .. }) && self.scalar().is_none()
     }
 
-    fn one_or_many<'de, V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn one_or_many<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.kind() {
             Kind::List(items) => visitor.visit_seq(Items { value: self, items, next: 0 }),
             Kind::Scalar { .. } | Kind::Map(_) => visitor.visit_seq(Only(Some(self))),
@@ -121,14 +121,14 @@ impl<'a> Value<'a> {
 
 macro_rules! by_any {
     ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
             self.placed(self.any(visitor))
         })*
     };
 }
 
 impl<'de> Deserializer<'de> for Value<'_> {
-    type Error = Refused;
+    type Error = Fault;
 
     by_any! {
         deserialize_any deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32
@@ -137,19 +137,19 @@ impl<'de> Deserializer<'de> for Value<'_> {
         deserialize_unit deserialize_seq deserialize_map deserialize_ignored_any
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         self.placed(self.str(visitor))
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         self.placed(self.str(visitor))
     }
 
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         self.placed(self.str(visitor))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result_<V::Value> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.is_null() {
             true => self.placed(visitor.visit_none()),
             false => self.placed(visitor.visit_some(self)),
@@ -160,7 +160,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result_<V::Value> {
+    ) -> Result<V::Value> {
         self.placed(self.any(visitor))
     }
 
@@ -168,11 +168,11 @@ impl<'de> Deserializer<'de> for Value<'_> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result_<V::Value> {
+    ) -> Result<V::Value> {
         self.placed(visitor.visit_newtype_struct(self))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result_<V::Value> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
         self.placed(self.any(visitor))
     }
 
@@ -181,7 +181,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
         name: &'static str,
         _: usize,
         visitor: V,
-    ) -> Result_<V::Value> {
+    ) -> Result<V::Value> {
         match name {
             ONE_OR_MANY => self.placed(self.one_or_many(visitor)),
             _ => self.placed(self.any(visitor)),
@@ -193,7 +193,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result_<V::Value> {
+    ) -> Result<V::Value> {
         self.placed(match self.kind() {
             // Serde would take the keys in their order.
             Kind::List(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &visitor)),
@@ -206,14 +206,14 @@ impl<'de> Deserializer<'de> for Value<'_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result_<V::Value> {
+    ) -> Result<V::Value> {
         self.placed(match self.scalar() {
             Some(text) => {
-                let text: StrDeserializer<'_, Refused> = text.into_deserializer();
+                let text: StrDeserializer<'_, Fault> = text.into_deserializer();
                 visitor.visit_enum(text)
             }
             // None of ours has a variant with anything in it.
-            None => Err(Fault::value("found no word, expected one").into()),
+            None => Err(Fault::value("found no word, expected one")),
         })
     }
 }
@@ -222,9 +222,9 @@ impl<'de> Deserializer<'de> for Value<'_> {
 struct Only<'a>(Option<Value<'a>>);
 
 impl<'de> SeqAccess<'de> for Only<'_> {
-    type Error = Refused;
+    type Error = Fault;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result_<Option<T::Value>> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
         let Some(value) = self.0.take() else { return Ok(None) };
         value.placed(value.reader.item())?;
         value.placed(seed.deserialize(value)).map(Some)
@@ -238,9 +238,9 @@ struct Items<'a> {
 }
 
 impl<'de> SeqAccess<'de> for Items<'_> {
-    type Error = Refused;
+    type Error = Fault;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result_<Option<T::Value>> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
         let Some(&node) = self.items.get(self.next) else { return Ok(None) };
         let Value { reader, trail, .. } = self.value;
         let trail = Trail::Index(trail, self.next);
@@ -258,9 +258,9 @@ struct Entries<'a> {
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Refused;
+    type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result_<Option<K::Value>> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
         let Some(&(key, _)) = self.entries.get(self.next) else { return Ok(None) };
         let Value { reader, trail, .. } = self.value;
         let key = Value { reader, node: key, trail };
@@ -268,9 +268,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         key.placed(seed.deserialize(key)).map(Some)
     }
 
-    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result_<T::Value> {
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value> {
         let Some(&(key, node)) = self.entries.get(self.next) else {
-            return Err(Fault::value("no value").into());
+            return Err(Fault::value("no value"));
         };
         self.next += 1;
         let Value { reader, trail, .. } = self.value;
