@@ -317,9 +317,11 @@ impl Policy {
         self
     }
 
-    /// How each list of each set was read: what was changed and what was skipped.
+    /// How each list of each set and group was read: what was changed and what was skipped.
     pub fn reports(&self) -> impl Iterator<Item = &ListReport> {
-        self.sets.iter().flat_map(|set| &set.lists).map(AddressList::report)
+        let of_sets = self.sets.iter().flat_map(|set| &set.lists);
+        let of_groups = self.sockets.groups.iter().flat_map(|group| &group.lists);
+        of_sets.chain(of_groups).map(AddressList::report)
     }
 
     /// Compiles the policy.

@@ -397,7 +397,7 @@ impl Lab {
             ("geo4/gb.cidr", "192.0.0.0/24\n"),
             ("geo4/readme.txt", "nonsense"),
             ("geo6/de.cidr", "2001:db8:de::/48\n"),
-            ("mirrors.txt", "198.18.0.0/15\n"),
+            ("mirrors.txt", "198.18.0.0/15\nnonsense\n"),
             ("far.txt", "233.252.0.0/24\n"),
             ("passwd", "root:x:0:0::/root:/bin/sh\n_apt:x:42:65534::/nonexistent:\n+\n"),
             ("group", "root:x:0:\nnogroup:x:65534:\n"),
@@ -482,6 +482,8 @@ fn the_whole_becomes_a_policy() {
             "198.51.100.0/25",
         ]
     );
+    // One line of Norway's, one of the mirrors'.
+    assert_eq!(policy.reports().map(|report| report.skipped).sum::<u64>(), 2);
     let compiled = policy.compile().unwrap();
     assert_eq!(compiled.sockets().unwrap().rules().len(), 4);
 }
@@ -527,7 +529,7 @@ fn what_is_elsewhere_and_is_not_there_has_a_place() {
             "rules[0].who.gid[1]: no group is called `rot`: did you mean `root`?",
         ),
         (
-            "addresses:\n  a: { lists: [mirrors.txt, «none.txt] }\n",
+            "addresses:\n  a: { lists: [far.txt, «none.txt] }\n",
             "addresses.a.lists[1]: cannot read ",
         ),
         (
@@ -547,6 +549,8 @@ fn what_is_elsewhere_and_is_not_there_has_a_place() {
         let error = lab.error(&text);
         assert!(error.starts_with(&(place + expected)), "{error}\n{expected}");
     }
+    let error = lab.error("addresses: { a: { lists: \"\\e[31m\" } }\n");
+    assert!(!error.contains(char::is_control), "{error:?}");
     let text = "addresses:\n  a: { feeds: drop }\n";
     let error = Document::parse("p.yaml", text).unwrap().policy("/".as_ref()).unwrap_err();
     assert_eq!(
