@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::decode::{Event, decode};
-use crate::record::ShieldRecord;
+use crate::decode::decode;
+use crate::record::Record;
 
 /// What becomes of an event that finds the channel full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,9 @@ impl Counts {
 /// The end into which the ring buffer's reader puts records.
 #[derive(Clone, Debug)]
 pub struct EventSender {
-    sender: Sender<ShieldRecord>,
+    sender: Sender<Record>,
     /// To make room, and to keep counting when the receiver is gone.
-    oldest: Receiver<ShieldRecord>,
+    oldest: Receiver<Record>,
     overflow: Overflow,
     counts: Arc<Counts>,
 }
@@ -64,7 +64,7 @@ pub struct EventSender {
 /// The end from which an agent takes events. Clones share the events between them.
 #[derive(Clone, Debug)]
 pub struct EventReceiver {
-    receiver: Receiver<ShieldRecord>,
+    receiver: Receiver<Record>,
     counts: Arc<Counts>,
 }
 
@@ -82,14 +82,14 @@ impl EventSender {
     /// Decodes a record and passes it on, as the overflow policy says.
     pub fn deliver(&self, bytes: &[u8]) {
         match decode(bytes) {
-            Ok(Event::Shield(event)) => self.send(ShieldRecord::from(&event)),
+            Ok(event) => self.send(Record::from(&event)),
             Err(_) => {
                 self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    fn send(&self, mut record: ShieldRecord) {
+    fn send(&self, mut record: Record) {
         self.counts.received.fetch_add(1, Ordering::Relaxed);
         let lost = || {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
@@ -125,17 +125,17 @@ impl EventSender {
 
 impl EventReceiver {
     /// The next event; waits for it at most `timeout`. None in time, or none ever again.
-    pub fn recv_timeout(&self, timeout: Duration) -> Option<ShieldRecord> {
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Record> {
         self.receiver.recv_timeout(timeout).ok()
     }
 
     /// The next event, where one waits.
-    pub fn try_recv(&self) -> Option<ShieldRecord> {
+    pub fn try_recv(&self) -> Option<Record> {
         self.receiver.try_recv().ok()
     }
 
     /// The crossbeam receiver, for `select!`.
-    pub fn as_crossbeam(&self) -> &Receiver<ShieldRecord> {
+    pub fn as_crossbeam(&self) -> &Receiver<Record> {
         &self.receiver
     }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn drain(receiver: &EventReceiver) -> Vec<u64> {
-        std::iter::from_fn(|| receiver.try_recv()).map(|record| record.time_ns).collect()
+        std::iter::from_fn(|| receiver.try_recv()).map(|record| record.time_ns()).collect()
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         let (sender, receiver) = channel(2, Overflow::Block(Duration::from_secs(60)));
         let reader = std::thread::spawn(move || {
             (0..1000)
-                .map(|_| receiver.recv_timeout(Duration::from_secs(60)).unwrap().time_ns)
+                .map(|_| receiver.recv_timeout(Duration::from_secs(60)).unwrap().time_ns())
                 .collect::<Vec<_>>()
         });
         (0..1000).for_each(|n| sender.deliver(event(n).as_bytes()));

@@ -4,6 +4,8 @@ use ironclad_core::Verdict;
 use ironclad_core::abi::{self, EventHeader, Reason};
 use zerocopy::FromBytes;
 
+use crate::socket::SocketEvent;
+
 /// Why bytes are no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +40,8 @@ pub enum DecodeError {
 pub enum Event<'a> {
     /// A packet that Shield reports.
     Shield(ShieldEvent<'a>),
+    /// What a process asked of the network.
+    Socket(SocketEvent<'a>),
 }
 
 /// A packet that Shield reports. Checked: every accessor has an answer.
@@ -57,6 +61,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         .map_err(|_| DecodeError::Short { needed: size_of::<EventHeader>(), found: bytes.len() })?;
     match head.kind {
         abi::EV_SHIELD => ShieldEvent::decode(bytes, &head).map(Event::Shield),
+        abi::EV_SOCKET => SocketEvent::decode(bytes, &head).map(Event::Socket),
         kind => Err(DecodeError::Kind(kind)),
     }
 }

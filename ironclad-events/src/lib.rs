@@ -17,7 +17,9 @@
 mod channel;
 mod decode;
 mod record;
+mod socket;
 
 pub use channel::{EventReceiver, EventSender, Overflow, Stats, channel};
 pub use decode::{DecodeError, Event, ShieldEvent, decode};
-pub use record::ShieldRecord;
+pub use record::{Record, ShieldRecord};
+pub use socket::{SocketEvent, SocketRecord};

@@ -5,7 +5,63 @@ use ironclad_core::Verdict;
 use ironclad_core::abi::Reason;
 use serde::Serialize;
 
-use crate::decode::ShieldEvent;
+use crate::decode::{Event, ShieldEvent};
+use crate::socket::SocketRecord;
+
+/// An event, owned: what a channel carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Record {
+    /// A packet that Shield reports.
+    Shield(ShieldRecord),
+    /// What a process asked of the network.
+    Socket(SocketRecord),
+}
+
+impl Record {
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub fn time_ns(&self) -> u64 {
+        match self {
+            Self::Shield(record) => record.time_ns,
+            Self::Socket(record) => record.time_ns,
+        }
+    }
+
+    /// The packet, where it is one.
+    pub fn into_shield(self) -> Option<ShieldRecord> {
+        match self {
+            Self::Shield(record) => Some(record),
+            Self::Socket(_) => None,
+        }
+    }
+
+    /// What a process asked, where it is that.
+    pub fn into_socket(self) -> Option<SocketRecord> {
+        match self {
+            Self::Socket(record) => Some(record),
+            Self::Shield(_) => None,
+        }
+    }
+}
+
+impl From<&Event<'_>> for Record {
+    fn from(event: &Event<'_>) -> Self {
+        match event {
+            Event::Shield(event) => Self::Shield(event.into()),
+            Event::Socket(event) => Self::Socket(event.into()),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shield(record) => record.fmt(f),
+            Self::Socket(record) => record.fmt(f),
+        }
+    }
+}
 
 /// A packet that Shield reports, owned: for channels, logs and exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

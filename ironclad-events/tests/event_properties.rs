@@ -36,7 +36,15 @@ fn the_fuzz_corpus_keeps_the_invariants() {
 /// Each value of each byte behind an event's head, and each length.
 #[test]
 fn every_value_of_every_byte() {
-    let mut bytes = event().as_bytes().to_vec();
+    let mut socket = abi::SockEvent::default();
+    socket.hdr.kind = abi::EV_SOCKET;
+    socket.hdr.len = size_of::<abi::SockEvent>() as u16;
+    for bytes in [event().as_bytes(), socket.as_bytes()] {
+        every_value(bytes.to_vec());
+    }
+}
+
+fn every_value(mut bytes: Vec<u8>) {
     for length in 0..=bytes.len() {
         event_invariants::check(&bytes[..length]);
     }

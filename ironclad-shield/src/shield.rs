@@ -730,6 +730,13 @@ impl Shield {
         self.lock().slots.owner(slot).map(RuleId)
     }
 
+    /// The socket rule that an event names by its place, where the event's generation is in force.
+    pub fn socket_rule(&self, generation: u64, rule: usize) -> Option<RuleId> {
+        let control = self.lock();
+        let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
+        Some(loaded.sockets.as_ref()?.compiled().rules().get(rule)?.id)
+    }
+
     /// The prefix that an event's entry stands for, where the event's generation is in force.
     pub fn prefix_of_entry(&self, generation: u64, entry: u32) -> Option<Cidr> {
         let control = self.lock();

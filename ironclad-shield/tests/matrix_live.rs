@@ -479,7 +479,7 @@ fn events_are_sampled_and_every_loss_is_counted() {
     while shield.counters().unwrap().rule(RuleId(5)).unwrap().matched.packets < sent {
         assert!(begin.elapsed() < PATIENCE);
     }
-    let first = events.recv_timeout(PATIENCE).unwrap();
+    let first = events.recv_timeout(PATIENCE).unwrap().into_shield().unwrap();
     assert_eq!(first.src, Some("10.9.77.0".parse().unwrap()), "the first packet is reported");
     assert_eq!((first.verdict, first.reason), (Verdict::Drop, Reason::Set));
     assert_eq!(first.ports, Some((1, 9)));

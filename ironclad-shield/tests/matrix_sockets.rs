@@ -1,17 +1,21 @@
 //! Needs root: real processes in control groups of the tests' own, and what they may do.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ironclad_core::RuleId;
+use ironclad_core::abi::{SocketOp, SocketReason};
+use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::talk::{Talker, serve};
 use ironclad_lab::{Cgroup, Lab, Namespace};
 use ironclad_policy::socket::{
     AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{Shield, SocketCount};
+use ironclad_shield::{Overflow, Shield, SocketCount};
 
 const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The test that a talker runs.
 const TALKER: &str = "talker";
 
@@ -215,6 +219,39 @@ fn every_dimension_tells_processes_apart() {
     assert_eq!(outside.ask(near).unwrap(), EPERM);
     assert_eq!(outside.ask(&fork(&two)).unwrap(), 0);
     assert_eq!(shield.counters().unwrap().loss(ironclad_core::abi::Loss::Map), 0);
+}
+
+/// An event says who asked for what, and which rule refused.
+#[test]
+fn events_name_process_and_rule() {
+    let host = Host::new();
+    let one = host.program("one");
+    let mut talker = host.talker(&one);
+    let shield = host.start(&policy([
+        rule(7, SocketAction::Allow).port(80).report(true),
+        rule(8, SocketAction::Deny).to_cidr("fd09::/16".parse().unwrap()),
+    ]));
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    let next = || events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+    assert_eq!(talker.ask("connect tcp [fd09::2]:443").unwrap(), EPERM);
+    let denied = next();
+    assert_eq!((denied.op, denied.verdict), (SocketOp::Connect, Verdict::Drop));
+    assert_eq!(denied.reason, SocketReason::Rule);
+    assert_eq!(denied.addr, Some("[fd09::2]:443".parse().unwrap()));
+    let rule = shield.socket_rule(denied.generation, denied.rule.unwrap());
+    assert_eq!((rule, denied.protocol), (Some(RuleId(8)), 6));
+    assert_eq!((denied.pid, denied.uid, denied.gid), (talker.pid(), 0, 0));
+    assert_ne!(denied.tid, denied.pid, "a thread of the test harness");
+    assert_eq!(denied.ppid, std::process::id());
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(denied.cgroup, std::fs::metadata(host.cgroup.dir()).unwrap().ino());
+    assert_eq!(denied.exe.ino, std::fs::metadata(&one).unwrap().ino());
+    assert!(!denied.stranger && !denied.log && !denied.dry_run);
+    assert_eq!(talker.ask("connect udp 10.9.0.2:80").unwrap(), 0);
+    let allowed = next();
+    assert_eq!((allowed.verdict, allowed.rule), (Verdict::Pass, Some(0)));
+    assert_eq!(talker.ask("connect udp 10.9.0.2:81").unwrap(), 0);
+    assert_eq!(events.try_recv(), None, "what the default allows is not reported");
 }
 
 /// A rule that reports lets the next decide, a dry run denies nothing, and a limit is a limit for all

@@ -4,9 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ironclad_core::abi::Reason;
-use ironclad_events::{DecodeError, Event, Overflow, ShieldRecord, Stats, channel, decode};
+use ironclad_events::{
+    DecodeError, Event, Overflow, Record, ShieldRecord, SocketRecord, Stats, channel, decode,
+};
 
 const SIZE: usize = 88;
+const SOCKET_SIZE: usize = 144;
 
 /// Decodes `bytes` where a ring buffer would have put them and panics where the answer is not the
 /// one that the offsets of `struct ic_shield_ev` give.
@@ -22,15 +25,24 @@ pub(crate) fn check(bytes: &[u8]) {
     let received = receiver.recv_timeout(Duration::ZERO);
     let good = u64::from(decoded.is_ok());
     assert_eq!(sender.stats(), stats(good));
-    if let Ok(Event::Shield(event)) = decoded {
-        let owned = ShieldRecord::from(&event);
-        fields(&owned, bytes);
-        line(&owned);
-        assert_eq!(Some(owned), received);
-        assert!(std::ptr::eq(event.raw(), record.as_ptr().cast()), "borrowed, not copied");
-        assert_eq!(decode(&record[..SIZE]), decoded, "what follows an event is ignored");
-    } else {
-        assert_eq!(received, None);
+    match decoded {
+        Ok(Event::Shield(event)) => {
+            let owned = ShieldRecord::from(&event);
+            fields(&owned, bytes);
+            line(&owned);
+            assert_eq!(Some(Record::Shield(owned)), received);
+            assert!(std::ptr::eq(event.raw(), record.as_ptr().cast()), "borrowed, not copied");
+            assert_eq!(decode(&record[..SIZE]), decoded, "what follows an event is ignored");
+        }
+        Ok(Event::Socket(event)) => {
+            let owned = SocketRecord::from(&event);
+            socket_fields(&owned, bytes);
+            assert_eq!(Some(Record::Socket(owned)), received);
+            assert!(std::ptr::eq(event.raw(), record.as_ptr().cast()), "borrowed, not copied");
+            assert_eq!(decode(&record[..SOCKET_SIZE]), decoded, "what follows is ignored");
+        }
+        Ok(_) => panic!("an event of a kind that this does not know"),
+        Err(_) => assert_eq!(received, None),
     }
 
     let record = place(&mut buffer, aligned + 1, bytes);
@@ -76,15 +88,26 @@ fn fault(bytes: &[u8]) -> Option<DecodeError> {
         return Some(DecodeError::Short { needed: 16, found });
     }
     let (kind, len) = (u16_at(bytes, 0), u16_at(bytes, 2));
-    if kind != 1 {
-        return Some(DecodeError::Kind(kind));
-    }
+    let needed = match kind {
+        1 => SIZE,
+        2 => SOCKET_SIZE,
+        _ => return Some(DecodeError::Kind(kind)),
+    };
     let field = |field, value| Some(DecodeError::Field { field, value });
-    if usize::from(len) != SIZE {
+    if usize::from(len) != needed {
         return field("len", u64::from(len));
     }
-    if found < SIZE {
-        return Some(DecodeError::Short { needed: SIZE, found });
+    if found < needed {
+        return Some(DecodeError::Short { needed, found });
+    }
+    if kind == 2 {
+        return match (bytes[138], bytes[139], bytes[141], bytes[142]) {
+            (_, _, verdict @ 2.., _) => field("verdict", verdict.into()),
+            (_, _, _, reason @ 3..) => field("reason", reason.into()),
+            (_, op @ 4.., _, _) => field("op", op.into()),
+            (0 | 4 | 6, _, _, _) => None,
+            (family, _, _, _) => field("family", family.into()),
+        };
     }
     match (bytes[80], bytes[82], bytes[83]) {
         (_, verdict @ 2.., _) => field("verdict", verdict.into()),
@@ -92,6 +115,39 @@ fn fault(bytes: &[u8]) -> Option<DecodeError> {
         (0 | 4 | 6, _, _) => None,
         (family, _, _) => field("family", family.into()),
     }
+}
+
+/// The same of `struct ic_sock_ev`.
+fn socket_fields(record: &SocketRecord, bytes: &[u8]) {
+    assert_eq!(record.time_ns, u64_at(bytes, 8));
+    assert_eq!(record.generation, u64_at(bytes, 16));
+    assert_eq!((record.cgroup, record.exec_ns), (u64_at(bytes, 24), u64_at(bytes, 32)));
+    for (file, at) in [(record.exe, 48), (record.parent, 64)] {
+        let words = (u64_at(bytes, at), u32_at(bytes, at + 8), u32_at(bytes, at + 12));
+        assert_eq!((file.ino, file.dev, file.generation), words);
+    }
+    let ids = [record.pid, record.tid, record.ppid, record.uid, record.gid];
+    assert_eq!(ids, [80, 84, 88, 92, 96].map(|at| u32_at(bytes, at)));
+    assert_eq!(record.rule.map_or(0, |rule| rule as u32 + 1), u32_at(bytes, 100));
+    let wide: [u8; 16] = bytes[104..120].try_into().unwrap();
+    let ip: Option<IpAddr> = match bytes[138] {
+        4 => Some(Ipv4Addr::new(wide[0], wide[1], wide[2], wide[3]).into()),
+        6 => Some(Ipv6Addr::from(wide).into()),
+        _ => None,
+    };
+    let port = u16::from_be_bytes([bytes[136], bytes[137]]);
+    assert_eq!(record.addr.map(|addr| (addr.ip(), addr.port())), ip.map(|ip| (ip, port)));
+    let comm = bytes[120..136].split(|&byte| byte == 0).next().unwrap();
+    assert_eq!(record.comm, String::from_utf8_lossy(comm));
+    assert_eq!((record.op as u8, record.protocol), (bytes[139], bytes[140]));
+    assert_eq!((record.verdict.abi(), record.reason as u8), (bytes[141], bytes[142]));
+    let flags = bytes[143];
+    assert_eq!(
+        (record.dry_run, record.log, record.stranger),
+        (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0)
+    );
+    let line = record.to_string();
+    assert!(!line.contains(char::is_control), "{line:?}");
 }
 
 /// Every field is the one at its offset.
