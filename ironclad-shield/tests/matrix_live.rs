@@ -620,7 +620,8 @@ fn unusable_pin_directories_are_errors_with_a_way_out() {
     instance.purge();
     std::fs::create_dir_all(format!("/sys/fs/bpf/ironclad/{}/v999", instance.0)).unwrap();
     let error = start().unwrap_err().to_string();
-    assert!(error.contains("not of ABI version 1"), "{error}");
+    let version = format!("not of ABI version {}", ironclad_core::abi::VERSION);
+    assert!(error.contains(&version), "{error}");
     instance.purge();
     // Of others, or open to them.
     let own = format!("/sys/fs/bpf/ironclad/{}", instance.0);
