@@ -50,7 +50,8 @@ impl ShieldBuilder {
     }
 
     /// Lets a policy's socket rules decide for every process in a control group, by its directory
-    /// (version 2), and in those below it. May be called again.
+    /// (version 2), and in those below it. May be called again. Not for
+    /// [`persistent`](Self::persistent) instances as yet.
     #[must_use]
     pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cgroups.push(directory.into());

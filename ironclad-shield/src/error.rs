@@ -46,11 +46,16 @@ pub enum ShieldError {
         /// How many places there are.
         places: usize,
     },
-    /// A policy has rules on sockets, which no hook would ask.
+    /// Socket rules, or a control group for them, in a Shield that was started without any.
     #[error(
-        "the policy has socket rules, but no control group asks them: name one with `.cgroup(…)`"
+        "no control group asks for socket rules: name one with `.cgroup(…)` when Shield is built"
     )]
     NoCgroup,
+    /// A control group for an instance that is to outlive its agent.
+    #[error(
+        "socket rules end with their agent as yet: leave `.persistent(true)` out, or let a persistent instance of its own protect the interfaces"
+    )]
+    PersistentCgroup,
     /// The thread that reads events could not be started.
     #[error("the event thread did not start: {0}")]
     Thread(std::io::Error),

@@ -119,6 +119,9 @@ impl Shield {
         config: ShieldBuilder,
         policy: &CompiledPolicy,
     ) -> Result<Self, ShieldError> {
+        if config.persistent && !config.cgroups.is_empty() {
+            return Err(ShieldError::PersistentCgroup);
+        }
         let directory = match config.persistent {
             true => Some(PinDirectory::open(&config.bpffs, &config.instance)?),
             false => None,
@@ -164,13 +167,9 @@ impl Shield {
         if was_adopted {
             this.adopt_policies(policy)?;
         } else {
-            let info = this.shared.dispatcher().info().clone();
-            this.record(AuditAction::Load {
-                program: info.name,
-                tag: info.tag,
-                instructions: info.xlated_len / 8,
-            })?;
+            this.record_load(this.shared.dispatcher())?;
         }
+        this.record_sockets()?;
         this.put_into_force(policy, config.gateways.as_deref(), &config.interfaces)?;
         config.cgroups.iter().try_for_each(|cgroup| this.protect_cgroup(cgroup))?;
         if !was_adopted {
@@ -182,6 +181,31 @@ impl Shield {
     fn record(&self, action: AuditAction) -> Result<(), ShieldError> {
         tracing::info!(instance = self.instance, "{action}");
         Ok(self.audit.record(&self.instance, &action)?)
+    }
+
+    fn record_load(&self, program: &Program) -> Result<(), ShieldError> {
+        let info = program.info();
+        self.record(AuditAction::Load {
+            program: info.name.clone(),
+            tag: info.tag.clone(),
+            instructions: info.xlated_len / 8,
+        })
+    }
+
+    /// What was loaded for socket rules, and the tracepoints that are attached by now.
+    fn record_sockets(&self) -> Result<(), ShieldError> {
+        let control = self.lock();
+        let Some(sockets) = &control.sockets else { return Ok(()) };
+        let processes = sockets.processes();
+        processes.programs().chain(sockets.programs()).try_for_each(|p| self.record_load(p))?;
+        processes.programs().zip(processes.links()).try_for_each(|(program, link)| {
+            self.record(AuditAction::Attach {
+                program: program.info().name.clone(),
+                hook: "tracepoint".to_owned(),
+                interface: link.name().to_owned(),
+                mode: "link".to_owned(),
+            })
+        })
     }
 
     fn record_upgrade(&self) -> Result<(), ShieldError> {
@@ -323,12 +347,7 @@ impl Shield {
         let number = control.next_generation;
         let loaded = image::load(&self.shared, policy, &control.slots, number);
         let (program, generation) = refused(&*self.audit, &self.instance, "ic_policy", loaded)?;
-        let info = program.program().info();
-        self.record(AuditAction::Load {
-            program: info.name.clone(),
-            tag: info.tag.clone(),
-            instructions: info.xlated_len / 8,
-        })?;
+        self.record_load(program.program())?;
         let sockets = Self::prepare_sockets(&self.instance, &mut control, policy, number)?;
         self.record(AuditAction::MapWrite {
             map: "ic_flat, ic_entries, ic_tuples".to_owned(),
@@ -337,6 +356,13 @@ impl Shield {
                 + u64::from(generation.tuples),
             purpose: format!("policy {} of generation {number}", policy.id()),
         })?;
+        if let Some(sockets) = &sockets {
+            self.record(AuditAction::MapWrite {
+                map: "ic_sock_policy, ic_sock_rows, ic_sock_ids, …".to_owned(),
+                elements: sockets.elements() as u64,
+                purpose: format!("socket rules of generation {number}"),
+            })?;
+        }
         self.record(AuditAction::Swap {
             generation: number,
             policy: policy.id().to_string(),
@@ -546,12 +572,14 @@ impl Shield {
     pub fn unprotect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
         match control.sockets.as_mut().is_some_and(|sockets| sockets.detach(directory)) {
-            true => self.record(AuditAction::Detach {
-                hook: "cgroup".to_owned(),
-                interface: directory.display().to_string(),
-            }),
+            true => self.record_cgroup_detach(directory),
             false => Ok(()),
         }
+    }
+
+    fn record_cgroup_detach(&self, directory: &Path) -> Result<(), ShieldError> {
+        let interface = directory.display().to_string();
+        self.record(AuditAction::Detach { hook: "cgroup".to_owned(), interface })
     }
 
     /// What socket rules decided, the default first.
@@ -809,6 +837,13 @@ impl Drop for Shield {
             let detached = link.detach().map_err(ShieldError::from);
             if let Err(failed) = detached.and_then(|()| self.record_detach(&name)) {
                 tracing::error!(instance = self.instance, %failed, "detaching from {name}");
+            }
+        }
+        // Closing the links detaches.
+        let sockets = self.lock().sockets.take();
+        for cgroup in sockets.iter().flat_map(Sockets::cgroups) {
+            if let Err(failed) = self.record_cgroup_detach(cgroup) {
+                tracing::error!(instance = self.instance, %failed, "detaching from a control group");
             }
         }
     }

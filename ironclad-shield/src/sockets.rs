@@ -61,6 +61,13 @@ impl SocketPolicy {
         &self.compiled
     }
 
+    /// Elements that are written for it.
+    pub(crate) fn elements(&self) -> usize {
+        let SocketImage { rows, ports, ids, .. } = &self.image;
+        let rules = self.rules.len() + self.logs.len();
+        1 + rows.len() + ports.len() / 32 + ids.len() + rules + self.compiled.addresses().cells()
+    }
+
     pub(crate) fn missing(&self) -> &[PathBuf] {
         &self.missing
     }
@@ -81,8 +88,14 @@ impl Sockets {
         })
     }
 
+    /// What is attached to control groups.
     pub(crate) fn programs(&self) -> &[Program] {
         self.shared.programs()
+    }
+
+    /// What keeps the table of processes.
+    pub(crate) fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     pub(crate) fn cgroups(&self) -> impl Iterator<Item = &Path> {

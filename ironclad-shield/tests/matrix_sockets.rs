@@ -1,9 +1,13 @@
 //! Needs root: real processes in control groups of the tests' own, and what they may do.
 
+mod recorder;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ironclad_core::abi::{SocketOp, SocketReason};
+use ironclad_core::audit::AuditAction;
 use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::talk::{Talker, serve};
 use ironclad_lab::{Cgroup, Lab, Namespace};
@@ -11,7 +15,9 @@ use ironclad_policy::socket::{
     AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{Overflow, Shield, SocketCount};
+use ironclad_shield::{Overflow, Shield, ShieldError, SocketCount};
+
+use recorder::Recorder;
 
 const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
@@ -221,6 +227,27 @@ fn every_dimension_tells_processes_apart() {
     assert_eq!(shield.counters().unwrap().loss(ironclad_core::abi::Loss::Map), 0);
 }
 
+/// A kernel without it answers like this.
+const EPROTONOSUPPORT: u64 = 93;
+
+#[test]
+fn multipath_tcp_is_tcp() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let order = "connect mptcp 10.9.0.2:80";
+    match talker.ask(order).unwrap() {
+        EPROTONOSUPPORT => {
+            println!("SKIP multipath_tcp_is_tcp: this kernel has no Multipath TCP");
+            return;
+        }
+        before => assert_eq!(before, 0),
+    }
+    let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(Protocol::UDP)]));
+    assert_eq!(talker.ask(order).unwrap(), 0);
+    shield.apply(&policy([rule(1, SocketAction::Deny).protocol(Protocol::TCP)])).unwrap();
+    assert_eq!(talker.ask(order).unwrap(), EPERM);
+}
+
 /// An event says who asked for what, and which rule refused.
 #[test]
 fn events_name_process_and_rule() {
@@ -283,4 +310,39 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     assert!((1000..=1000 + came_back).contains(&let_go), "{let_go}");
     let counted = count(&shield, 5);
     assert_eq!((counted.allowed, counted.limited), (let_go, 8000 - let_go));
+}
+
+#[test]
+fn what_is_loaded_and_attached_leaves_a_record() {
+    let host = Host::new();
+    let recorder = Arc::new(Recorder::default());
+    let builder = || Shield::builder("sockets").audit(recorder.clone()).cgroup(host.cgroup.dir());
+    let rules = policy([rule(1, SocketAction::Deny)]);
+    drop(builder().start(&rules).unwrap());
+    let actions = recorder.0.lock().unwrap().clone();
+    let loaded = |name: &str| {
+        let is_it = |action: &&AuditAction| matches!(action, AuditAction::Load { program, .. } if program == name);
+        actions.iter().filter(is_it).count()
+    };
+    for name in ["ic_exec", "ic_fork", "ic_exit", "ic_seed", "ic_connect4", "ic_create"] {
+        assert_eq!(loaded(name), 1, "{name}");
+    }
+    let attached = |at: &str| {
+        let is_it = |action: &&AuditAction| matches!(action, AuditAction::Attach { hook, .. } if hook == at);
+        actions.iter().filter(is_it).count()
+    };
+    assert_eq!((attached("tracepoint"), attached("cgroup")), (3, 7));
+    let wrote = |action: &AuditAction| matches!(action, AuditAction::MapWrite { map, .. } if map.contains("ic_sock_rows"));
+    assert!(actions.iter().any(wrote));
+    let interface = host.cgroup.dir().display().to_string();
+    let detached = AuditAction::Detach { hook: "cgroup".to_owned(), interface };
+    assert_eq!(actions.last(), Some(&detached));
+
+    // What could not be kept is refused, and what nobody asks.
+    let refused = builder().persistent(true).start(&rules).unwrap_err();
+    assert!(matches!(refused, ShieldError::PersistentCgroup), "{refused}");
+    let refused = Shield::builder("sockets").start_unattached(&rules).unwrap_err();
+    assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
+    let refused = Shield::builder("sockets").cgroup("/tmp").start(&rules).unwrap_err();
+    assert!(refused.to_string().contains("no control group of version 2"), "{refused}");
 }

@@ -28,6 +28,7 @@ pub struct Processes {
     pub lineages: Map<FileId, u64>,
     seed: Program,
     open_files: Program,
+    tracepoints: Vec<Program>,
     links: Vec<HookLink>,
 }
 
@@ -74,19 +75,22 @@ impl Processes {
         let program = |program| Program::new(crate::program::clone_fd(program)?);
         let progs = &open.progs;
         // Fork before exec: what is forked has a forebear by the time that it executes something.
-        let mut links = Vec::new();
+        let (mut tracepoints, mut links) = (Vec::new(), Vec::new());
         for (program_of, name) in [
             (&progs.ic_exit, "sched_process_exit"),
             (&progs.ic_fork, "sched_process_fork"),
             (&progs.ic_exec, "sched_process_exec"),
         ] {
-            links.push(HookLink::tracepoint(&program(program_of)?, name)?);
+            let program = program(program_of)?;
+            links.push(HookLink::tracepoint(&program, name)?);
+            tracepoints.push(program);
         }
         let this = Self {
             table: Map::new(clone_fd(&open.maps.ic_processes)?, "ic_processes")?,
             lineages: Map::new(clone_fd(&open.maps.ic_lineages)?, "ic_lineages")?,
             seed: program(&progs.ic_seed)?,
             open_files: program(&progs.ic_open_files)?,
+            tracepoints,
             links,
         };
         this.seed()?;
@@ -99,6 +103,11 @@ impl Processes {
     /// [`BpfError::System`] where the kernel refuses.
     pub fn seed(&self) -> Result<(), BpfError> {
         self.iterate(&self.seed).map(|_| ())
+    }
+
+    /// All programs.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.tracepoints.iter().chain([&self.seed, &self.open_files])
     }
 
     /// What tracepoints are attached.
