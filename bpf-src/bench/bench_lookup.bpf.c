@@ -36,15 +36,16 @@ __u64 ic_bench_hits;
 
 IC_INLINE __u32 ic_bench_one(const union ic_addr *probe)
 {
+	const struct ic_flat_at flat = { .map = &ic_flat };
 	const __u32 *found;
 
 	switch (ic_cfg_bench_what) {
 	case 1:
-		return ic_flat_lookup4(&ic_flat, ic_cfg_flat_root4, probe->word[0]);
+		return ic_flat_lookup4(&flat, ic_cfg_flat_root4, probe->word[0]);
 	case 2:
 		return ic_lpm_lookup4(probe->word[0]);
 	case 3:
-		return ic_flat_lookup6(&ic_flat, ic_cfg_flat_root6, probe);
+		return ic_flat_lookup6(&flat, ic_cfg_flat_root6, probe);
 	case 4:
 		return ic_lpm_lookup6(probe);
 	case 5:

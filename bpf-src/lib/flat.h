@@ -5,23 +5,29 @@
 
 #include "packet.h"
 
-/* `map` is an array map of cells in all that follows. */
-IC_INLINE const union ic_flat_cell *ic_flat_cell(void *map, __u32 index)
+/* Where a table's cells are: in an array map, from `first` on. */
+struct ic_flat_at {
+	void *map;
+	__u32 first;
+};
+
+IC_INLINE const union ic_flat_cell *ic_flat_cell(const struct ic_flat_at *flat, __u32 index)
 {
-	return bpf_map_lookup_elem(map, &index);
+	index += flat->first;
+	return bpf_map_lookup_elem(flat->map, &index);
 }
 
-IC_INLINE __u32 ic_flat_word(void *map, __u32 word)
+IC_INLINE __u32 ic_flat_word(const struct ic_flat_at *flat, __u32 word)
 {
-	const union ic_flat_cell *cell = ic_flat_cell(map, word >> 4);
+	const union ic_flat_cell *cell = ic_flat_cell(flat, word >> 4);
 
 	return cell ? cell->row.ref[word & 15] : 0;
 }
 
 /* What a root says of the first 21 bits of an address: 0 where no prefix touches them. */
-IC_INLINE __u32 ic_flat_begin(void *map, __u32 root, __u32 bits)
+IC_INLINE __u32 ic_flat_begin(const struct ic_flat_at *flat, __u32 root, __u32 bits)
 {
-	const union ic_flat_cell *cell = ic_flat_cell(map, root + (bits >> 8));
+	const union ic_flat_cell *cell = ic_flat_cell(flat, root + (bits >> 8));
 	const struct ic_flat_slot *slot;
 
 	if (!cell)
@@ -43,9 +49,9 @@ IC_INLINE __u32 ic_flat_begun(__u64 starts, __u32 byte)
 }
 
 /* What the counts index stays within the half cell or the cell, whatever the table says. */
-IC_INLINE __u32 ic_flat_runs(void *map, __u32 index, __u32 byte)
+IC_INLINE __u32 ic_flat_runs(const struct ic_flat_at *flat, __u32 index, __u32 byte)
 {
-	const union ic_flat_cell *cell = ic_flat_cell(map, index >> 1);
+	const union ic_flat_cell *cell = ic_flat_cell(flat, index >> 1);
 	const struct ic_flat_runs *runs;
 
 	if (!cell)
@@ -54,9 +60,9 @@ IC_INLINE __u32 ic_flat_runs(void *map, __u32 index, __u32 byte)
 	return ((const __u32 *)runs)[ic_flat_begun(runs->starts, byte)];
 }
 
-IC_INLINE __u32 ic_flat_wide(void *map, __u32 index, __u32 byte)
+IC_INLINE __u32 ic_flat_wide(const struct ic_flat_at *flat, __u32 index, __u32 byte)
 {
-	const union ic_flat_cell *cell = ic_flat_cell(map, index);
+	const union ic_flat_cell *cell = ic_flat_cell(flat, index);
 	const struct ic_flat_wide *wide;
 
 	if (!cell)
@@ -74,9 +80,9 @@ IC_INLINE __u32 ic_popcount(__u64 x)
 	return x * 0x0101010101010101 >> 56;
 }
 
-IC_INLINE __u32 ic_flat_bitmap(void *map, __u32 index, __u32 byte)
+IC_INLINE __u32 ic_flat_bitmap(const struct ic_flat_at *flat, __u32 index, __u32 byte)
 {
-	const union ic_flat_cell *cell = ic_flat_cell(map, index);
+	const union ic_flat_cell *cell = ic_flat_cell(flat, index);
 	const struct ic_flat_bitmap *node;
 	__u32 word = byte >> 6 & 3;
 
@@ -84,16 +90,16 @@ IC_INLINE __u32 ic_flat_bitmap(void *map, __u32 index, __u32 byte)
 		return 0;
 	node = &cell->bitmap;
 	return ic_flat_word(
-		map, node->base + node->rank[word] +
-			     ic_popcount(node->starts[word] & ((__u64)2 << (byte & 63)) - 1));
+		flat, node->base + node->rank[word] +
+			      ic_popcount(node->starts[word] & ((__u64)2 << (byte & 63)) - 1));
 }
 
 /* The entry that covers an IPv4 address, 0 for none. */
-IC_INLINE __u32 ic_flat_lookup4(void *map, __u32 root, __u32 addr_be)
+IC_INLINE __u32 ic_flat_lookup4(const struct ic_flat_at *flat, __u32 root, __u32 addr_be)
 {
 	__u32 addr = bpf_ntohl(addr_be), depth = 2, ref, i;
 
-	ref = ic_flat_begin(map, root, addr >> 11);
+	ref = ic_flat_begin(flat, root, addr >> 11);
 #pragma unroll
 	for (i = 0; i < 2; i++) {
 		__u32 kind = ref >> IC_FLAT_KIND_SHIFT, index = ref & IC_FLAT_INDEX_MASK;
@@ -102,7 +108,7 @@ IC_INLINE __u32 ic_flat_lookup4(void *map, __u32 root, __u32 addr_be)
 		if (kind == IC_FLAT_KIND_LEAF)
 			return ref;
 		if (kind == IC_FLAT_KIND_SKIP) {
-			const union ic_flat_cell *cell = ic_flat_cell(map, index >> 1);
+			const union ic_flat_cell *cell = ic_flat_cell(flat, index >> 1);
 			const struct ic_flat_skip *skip;
 
 			if (!cell)
@@ -112,11 +118,11 @@ IC_INLINE __u32 ic_flat_lookup4(void *map, __u32 root, __u32 addr_be)
 				return skip->miss;
 			ref = skip->hit;
 		} else if (kind == IC_FLAT_KIND_RUNS) {
-			ref = ic_flat_runs(map, index, byte);
+			ref = ic_flat_runs(flat, index, byte);
 		} else if (kind == IC_FLAT_KIND_WIDE) {
-			ref = ic_flat_wide(map, index, byte);
+			ref = ic_flat_wide(flat, index, byte);
 		} else {
-			ref = ic_flat_bitmap(map, index, byte);
+			ref = ic_flat_bitmap(flat, index, byte);
 		}
 		depth = 3;
 	}
@@ -124,12 +130,12 @@ IC_INLINE __u32 ic_flat_lookup4(void *map, __u32 root, __u32 addr_be)
 }
 
 /* The entry that covers an IPv6 address, 0 for none. Address as two halves in network byte order. */
-IC_INLINE __u32 ic_flat_lookup6(void *map, __u32 root, const union ic_addr *src)
+IC_INLINE __u32 ic_flat_lookup6(const struct ic_flat_at *flat, __u32 root, const union ic_addr *src)
 {
 	__u64 high = bpf_be64_to_cpu(src->half[0]), low = bpf_be64_to_cpu(src->half[1]);
 	__u32 depth = 2, ref, i;
 
-	ref = ic_flat_begin(map, root, high >> 43);
+	ref = ic_flat_begin(flat, root, high >> 43);
 	for (i = 0; i < 16; i++) {
 		__u32 kind = ref >> IC_FLAT_KIND_SHIFT, index = ref & IC_FLAT_INDEX_MASK;
 		__u64 half = depth & 8 ? low : high;
@@ -139,7 +145,7 @@ IC_INLINE __u32 ic_flat_lookup6(void *map, __u32 root, const union ic_addr *src)
 			return ref;
 		depth++;
 		if (kind == IC_FLAT_KIND_SKIP) {
-			const union ic_flat_cell *cell = ic_flat_cell(map, index >> 1);
+			const union ic_flat_cell *cell = ic_flat_cell(flat, index >> 1);
 			const struct ic_flat_skip *skip;
 
 			if (!cell)
@@ -151,11 +157,11 @@ IC_INLINE __u32 ic_flat_lookup6(void *map, __u32 root, const union ic_addr *src)
 			ref = skip->hit;
 			depth = skip->depth;
 		} else if (kind == IC_FLAT_KIND_RUNS) {
-			ref = ic_flat_runs(map, index, byte);
+			ref = ic_flat_runs(flat, index, byte);
 		} else if (kind == IC_FLAT_KIND_WIDE) {
-			ref = ic_flat_wide(map, index, byte);
+			ref = ic_flat_wide(flat, index, byte);
 		} else {
-			ref = ic_flat_bitmap(map, index, byte);
+			ref = ic_flat_bitmap(flat, index, byte);
 		}
 	}
 	return ref >> IC_FLAT_KIND_SHIFT == IC_FLAT_KIND_LEAF ? ref : 0;

@@ -13,6 +13,7 @@
 
 struct ic_match {
 	const struct ic_sock_row *row[IC_DIM_MAX];
+	__u32 rare; /* whether there are rows of rare dimensions */
 };
 
 /*
@@ -35,37 +36,39 @@ IC_INLINE __u32 ic_match_lowest(__u64 bits)
 	return bit;
 }
 
-IC_INLINE __u64 ic_match_summary(const struct ic_match *match, __u32 word)
+IC_INLINE __u64 ic_match_cell(const struct ic_match *match, __u32 dim, __u32 cell)
 {
-	__u64 bits = match->row[0]->summary[word];
+	return ((const __u64 *)match->row[dim])[cell];
+}
+
+/*
+ * What all rows have in common of one of their cells. The rows that tell most rules apart come
+ * first: nearly always they share nothing, and then the others' cache lines are not touched.
+ */
+IC_INLINE __u64 ic_match_and(const struct ic_match *match, __u32 cell)
+{
+	__u64 bits =
+		ic_match_cell(match, IC_DIM_EXE, cell) & ic_match_cell(match, IC_DIM_WHERE, cell);
 	__u32 dim;
 
+	if (!bits)
+		return 0;
+	bits &= ic_match_cell(match, IC_DIM_UID, cell) & ic_match_cell(match, IC_DIM_PORT, cell) &
+		ic_match_cell(match, IC_DIM_KIND, cell);
+	if (!match->rare)
+		return bits;
 #pragma unroll
-	for (dim = 1; dim < IC_DIM_MAX; dim++)
-		bits &= match->row[dim]->summary[word];
+	for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
+		bits &= ic_match_cell(match, dim, cell);
 	return bits;
 }
+
+/* Cells of a row, in the order of its members. */
+enum { IC_MATCH_LOGS = IC_SOCK_SUMMARY_WORDS, IC_MATCH_WORDS };
 
 IC_INLINE __u64 ic_match_logs(const struct ic_match *match)
 {
-	__u64 bits = match->row[0]->logs;
-	__u32 dim;
-
-#pragma unroll
-	for (dim = 1; dim < IC_DIM_MAX; dim++)
-		bits &= match->row[dim]->logs;
-	return bits;
-}
-
-IC_INLINE __u64 ic_match_word(const struct ic_match *match, __u32 word)
-{
-	__u64 bits = match->row[0]->word[word];
-	__u32 dim;
-
-#pragma unroll
-	for (dim = 1; dim < IC_DIM_MAX; dim++)
-		bits &= match->row[dim]->word[word];
-	return bits;
+	return ic_match_and(match, IC_MATCH_LOGS);
 }
 
 /*
@@ -82,7 +85,7 @@ IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 summaries)
 
 		if (i >= summaries)
 			break;
-		summary = ic_match_summary(match, i);
+		summary = ic_match_and(match, i);
 		if (!summary)
 			continue;
 		for (word = 0; word < 64; word++) {
@@ -95,7 +98,7 @@ IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 summaries)
 			}
 			if (!(summary >> word & 1))
 				continue;
-			bits = ic_match_word(match, i * 64 + word);
+			bits = ic_match_and(match, IC_MATCH_WORDS + i * 64 + word);
 			if (bits)
 				return (i * 64 + word) * 64 + ic_match_lowest(bits);
 		}

@@ -35,15 +35,17 @@ struct {
 
 IC_INLINE __u32 ic_sets_lookup(const struct ic_packet *packet)
 {
+	const struct ic_flat_at flat = { .map = &ic_flat };
+
 	if (packet->family == IC_TUPLE_V4) {
 		if (ic_cfg_sets_v4 == IC_BACKEND_FLAT)
-			return ic_flat_lookup4(&ic_flat, ic_cfg_flat_root4, packet->src.word[0]);
+			return ic_flat_lookup4(&flat, ic_cfg_flat_root4, packet->src.word[0]);
 		if (ic_cfg_sets_v4 == IC_BACKEND_LPM)
 			return ic_lpm_lookup4(packet->src.word[0]);
 		return 0;
 	}
 	if (ic_cfg_sets_v6 == IC_BACKEND_FLAT)
-		return ic_flat_lookup6(&ic_flat, ic_cfg_flat_root6, &packet->src);
+		return ic_flat_lookup6(&flat, ic_cfg_flat_root6, &packet->src);
 	if (ic_cfg_sets_v6 == IC_BACKEND_LPM)
 		return ic_lpm_lookup6(&packet->src);
 	return 0;

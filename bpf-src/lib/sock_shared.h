@@ -8,9 +8,8 @@
 
 #include "process.h"
 
-/* Keep these types in the object's BTF: for libbpf, and for a test that compares them with Rust. */
+/* Keeps this type in the object's BTF, where a test compares it with Rust. */
 const struct ic_bucket *ic_bucket_shape;
-const union ic_flat_cell *ic_sock_flat_shape;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -34,22 +33,16 @@ struct {
 
 const volatile __u32 ic_cfg_sock_rows = 1;
 
-/* Filled through a mapping, then frozen. */
-struct ic_sock_flat_map {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, union ic_flat_cell);
-};
-
-/* Indexed by slot: the class of each address, which is the number of its row. */
+/* The table of addresses of each slot: the class of each, which is the number of its row. Sized at load. */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, IC_SLOTS);
 	__type(key, __u32);
-	__array(values, struct ic_sock_flat_map);
+	__type(value, union ic_flat_cell);
 } ic_sock_flat SEC(".maps");
+
+const volatile __u32 ic_cfg_sock_cells = 1;
 
 /* Indexed by slot, then by port. */
 struct {

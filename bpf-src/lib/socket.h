@@ -74,14 +74,15 @@ IC_INLINE void ic_ask_settle(struct ic_ask *ask)
 IC_INLINE __u32 ic_ask_where(const struct ic_ask *ask, const struct ic_sock_policy *policy,
 			     __u32 slot)
 {
-	void *flat = bpf_map_lookup_elem(&ic_sock_flat, &slot);
+	const struct ic_flat_at flat = {
+		.map = &ic_sock_flat,
+		.first = slot * ic_cfg_sock_cells,
+	};
 
-	if (!flat)
-		return 0;
 	if (ask->family == 4 && policy->root4 != ~0U)
-		return ic_flat_lookup4(flat, policy->root4, ask->addr.word[0]);
+		return ic_flat_lookup4(&flat, policy->root4, ask->addr.word[0]);
 	if (ask->family == 6 && policy->root6 != ~0U)
-		return ic_flat_lookup6(flat, policy->root6, &ask->addr);
+		return ic_flat_lookup6(&flat, policy->root6, &ask->addr);
 	return 0;
 }
 
@@ -222,14 +223,20 @@ IC_INLINE bool ic_socket_rows(struct ic_match *match, const struct ic_sock_polic
 {
 	__u32 base = slot * ic_cfg_sock_rows, dim;
 	__u32 row = base + policy->kind[(ask->op & 3) << 8 | ask->proto];
-	struct ic_process *process;
+	struct ic_subject subject;
 
 	match->row[IC_DIM_KIND] = bpf_map_lookup_elem(&ic_sock_rows, &row);
 	if (!match->row[IC_DIM_KIND])
 		return false;
-	process = policy->dims & IC_DIMS_PROCESS ? ic_subject_process() : NULL;
+	ic_subject_find(&subject, policy->dims);
+	match->rare = policy->dims & IC_DIMS_RARE;
 #pragma unroll
 	for (dim = 1; dim < IC_DIM_MAX; dim++) {
+		/* Nothing new; and before 6.3 the verifier does not know that nobody looks. */
+		if (dim >= IC_DIM_PARENT && !match->rare) {
+			match->row[dim] = match->row[IC_DIM_KIND];
+			continue;
+		}
 		/* Of a dimension that no rule asks of, the row of all rules. */
 		row = policy->none[dim];
 		if (policy->dims >> dim & 1) {
@@ -238,7 +245,7 @@ IC_INLINE bool ic_socket_rows(struct ic_match *match, const struct ic_sock_polic
 			else if (dim == IC_DIM_PORT)
 				row += ic_ask_port(ask, slot);
 			else
-				row = ic_subject_row(policy, dim, process);
+				row = ic_subject_row(policy, dim, &subject);
 		}
 		/* Whether or not one is asked: the verifier walks on with one pointer, not with two. */
 		row += base;

@@ -5,14 +5,48 @@
 
 #include "sock_shared.h"
 
-/* Dimensions whose answer is in the table of processes. */
-enum { IC_DIMS_PROCESS = 1 << IC_DIM_EXE | 1 << IC_DIM_PARENT | 3 << IC_DIM_LINEAGE };
+enum {
+	/* Dimensions whose answer is in the table of processes. */
+	IC_DIMS_PROCESS =
+		1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_PARENT | 3 << IC_DIM_LINEAGE,
+	IC_DIMS_RARE = (1 << IC_DIM_MAX) - (1 << IC_DIM_PARENT),
+};
+
+/*
+ * 1 where programs at control groups may look at the task itself. What the helpers tell of it is
+ * the same, but each of them is several calls deep.
+ */
+const volatile __u8 ic_cfg_task_btf = 0;
+
+struct ic_subject {
+	struct ic_process *process; /* NULL: nothing is known of it, or nothing is asked */
+	__u32 uid;
+};
 
 IC_INLINE struct ic_process *ic_subject_process(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
 	return bpf_map_lookup_elem(&ic_processes, &tgid);
+}
+
+IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
+{
+	subject->process = NULL;
+	subject->uid = 0;
+	if (!(dims & IC_DIMS_PROCESS))
+		return;
+	if (ic_cfg_task_btf) {
+		struct task_struct *task = bpf_get_current_task_btf();
+		__u32 tgid = task->tgid;
+
+		subject->uid = task->cred->uid.val;
+		subject->process = bpf_map_lookup_elem(&ic_processes, &tgid);
+		return;
+	}
+	subject->process = ic_subject_process();
+	if (dims & 1 << IC_DIM_UID)
+		subject->uid = bpf_get_current_uid_gid();
 }
 
 IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy *policy, __u32 dim,
@@ -54,6 +88,35 @@ IC_INLINE __u32 ic_subject_number(const struct ic_sock_policy *policy, __u32 dim
 	return id ? id->row : policy->none[dim];
 }
 
+/*
+ * The row of a user, from the process's own record where it is of this epoch and this user. The
+ * word holds all three at once, because threads of one process may be different users; the epoch's
+ * lower half is enough in it, because nothing is left of another epoch that a process was seen in.
+ */
+IC_INLINE __u32 ic_subject_user(const struct ic_sock_policy *policy,
+				const struct ic_subject *subject)
+{
+	__u32 uid = subject->uid, epoch = IC_READ_ONCE(policy->epoch), row;
+	struct ic_process *process = subject->process;
+	__u64 cached;
+
+	if (!process)
+		return ic_subject_number(policy, IC_DIM_UID, uid);
+	cached = IC_READ_ONCE(process->user_row);
+	if (IC_READ_ONCE(process->user_epoch) != epoch) {
+		IC_WRITE_ONCE(process->user_row, 0);
+		IC_WRITE_ONCE(process->user_epoch, epoch);
+	} else if (cached >> 48 == (epoch & 0xffff) && (__u32)cached == uid &&
+		   cached >> 32 & 0xffff) {
+		return cached >> 32 & 0xffff;
+	}
+	row = ic_subject_number(policy, IC_DIM_UID, uid);
+	if (row < 1 << 16)
+		IC_WRITE_ONCE(process->user_row,
+			      (__u64)(epoch & 0xffff) << 48 | (__u64)row << 32 | uid);
+	return row;
+}
+
 /* The control group that a rule names and the process is in, the deepest of them. */
 IC_INLINE __u32 ic_subject_cgroup(const struct ic_sock_policy *policy)
 {
@@ -85,8 +148,10 @@ IC_INLINE __u32 ic_subject_comm(const struct ic_sock_policy *policy)
 
 /* The row of dimension `dim`, which is about the process, and which a rule asks of. */
 IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
-			       struct ic_process *process)
+			       const struct ic_subject *subject)
 {
+	struct ic_process *process = subject->process;
+
 	switch (dim) {
 	case IC_DIM_EXE:
 		return process ? ic_subject_file(policy, dim, &process->exe, process->exec_ns,
@@ -97,7 +162,7 @@ IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
 						 &process->parent_row)
 			       : policy->none[dim];
 	case IC_DIM_UID:
-		return ic_subject_number(policy, dim, (__u32)bpf_get_current_uid_gid());
+		return ic_subject_user(policy, subject);
 	case IC_DIM_GID:
 		return ic_subject_number(policy, dim, bpf_get_current_uid_gid() >> 32);
 	case IC_DIM_CGROUP:

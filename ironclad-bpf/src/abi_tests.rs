@@ -55,7 +55,7 @@ fn rust_and_c_agree_on_sockets() {
         structs! { btf;
             ic_file_id = FileId { ino, dev, generation }
             ic_process = Process {
-                exe, parent, exec_ns, lineage, exe_row, parent_row, ppid, flags
+                exe, parent, exec_ns, lineage, exe_row, parent_row, user_row, user_epoch, ppid, flags
             }
             ic_sock_row = SockRow { summary, logs, word }
             ic_sock_policy = SockPolicy {

@@ -7,6 +7,7 @@ use ironclad_bpf::socket::SocketOptions;
 use ironclad_bpf::{BPFFS, XdpMode};
 use ironclad_core::audit::{AuditSink, NoAudit};
 use ironclad_policy::CompiledPolicy;
+use ironclad_policy::socket::CompiledSockets;
 
 use crate::error::ShieldError;
 use crate::shield::Shield;
@@ -19,6 +20,8 @@ pub struct ShieldBuilder {
     pub(crate) mode: Option<XdpMode>,
     pub(crate) cgroups: Vec<PathBuf>,
     pub(crate) sockets: SocketOptions,
+    socket_rows: Option<u32>,
+    socket_cells: Option<u32>,
     pub(crate) gateways: Option<Vec<IpAddr>>,
     pub(crate) persistent: bool,
     pub(crate) bpffs: PathBuf,
@@ -34,6 +37,8 @@ impl ShieldBuilder {
             mode: None,
             cgroups: Vec::new(),
             sockets: SocketOptions::default(),
+            socket_rows: None,
+            socket_cells: None,
             gateways: None,
             persistent: false,
             bpffs: BPFFS.into(),
@@ -66,11 +71,33 @@ impl ShieldBuilder {
     }
 
     /// Rows for the socket rules of one policy, of 1,568 bytes each: one for each distinct set of
-    /// rules that an address, a port, a file, a user and so on satisfies. Default: 4,096.
+    /// rules that an address, a port, a file, a user and so on satisfies. Default: twice what the
+    /// first policy needs, and at least 1,024.
     #[must_use]
     pub fn socket_rows(mut self, rows: u32) -> Self {
-        self.sockets.rows = rows;
+        self.socket_rows = Some(rows);
         self
+    }
+
+    /// Cells for the addresses of the socket rules of one policy, of 64 bytes each: all countries
+    /// take about 50,000. Default: twice what the first policy needs, and at least 65,536.
+    #[must_use]
+    pub fn socket_cells(mut self, cells: u32) -> Self {
+        self.socket_cells = Some(cells);
+        self
+    }
+
+    /// Room for this policy's socket rules, and for those of later ones.
+    pub(crate) fn socket_options(&self, policy: &CompiledPolicy) -> SocketOptions {
+        let mut options = self.sockets;
+        let need = |of: fn(&CompiledSockets) -> usize| policy.sockets().map_or(0, of) as u32;
+        options.rows = self.socket_rows.unwrap_or_else(|| {
+            options.rows.max(need(CompiledSockets::rows_at_most).saturating_mul(2))
+        });
+        options.cells = self.socket_cells.unwrap_or_else(|| {
+            options.cells.max(need(|of| of.addresses().cells()).saturating_mul(2))
+        });
+        options
     }
 
     /// Attaches in this mode or not at all. Default: native, and generic where the driver cannot.

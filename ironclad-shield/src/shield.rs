@@ -143,7 +143,7 @@ impl Shield {
         let sockets = match config.cgroups.is_empty() {
             true => None,
             false => {
-                let loaded = Sockets::load(&shared, config.sockets);
+                let loaded = Sockets::load(&shared, config.socket_options(policy));
                 Some(refused(&*config.audit, &config.instance, "ic_connect4", loaded)?)
             }
         };

@@ -48,7 +48,9 @@ pub(crate) struct Sockets {
 
 /// A policy's socket rules, ready for a slot.
 pub(crate) struct SocketPolicy {
-    compiled: CompiledSockets,
+    policy: CompiledPolicy,
+    /// Where the policy says nothing of sockets.
+    silent: CompiledSockets,
     image: SocketImage,
     rules: Vec<SockRule>,
     logs: Vec<SockRule>,
@@ -58,14 +60,14 @@ pub(crate) struct SocketPolicy {
 
 impl SocketPolicy {
     pub(crate) fn compiled(&self) -> &CompiledSockets {
-        &self.compiled
+        self.policy.sockets().unwrap_or(&self.silent)
     }
 
     /// Elements that are written for it.
     pub(crate) fn elements(&self) -> usize {
         let SocketImage { rows, ports, ids, .. } = &self.image;
         let rules = self.rules.len() + self.logs.len();
-        1 + rows.len() + ports.len() / 32 + ids.len() + rules + self.compiled.addresses().cells()
+        1 + rows.len() + ports.len() / 32 + ids.len() + rules + self.compiled().addresses().cells()
     }
 
     pub(crate) fn missing(&self) -> &[PathBuf] {
@@ -125,7 +127,7 @@ impl Sockets {
             &SocketContent {
                 policy: &policy.image.policy,
                 rows: &policy.image.rows,
-                flat: policy.compiled.addresses().words(),
+                flat: policy.compiled().addresses().words(),
                 ports: &policy.image.ports,
                 rules: &policy.rules,
                 logs: &policy.logs,
@@ -146,9 +148,9 @@ impl Sockets {
         in_use: &[&CompiledSockets],
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
-        let compiled = policy.sockets().unwrap_or(&silent).clone();
-        self.assign(&compiled, in_use)?;
-        let (bound, missing) = self.bind(&compiled, in_use)?;
+        let compiled = policy.sockets().unwrap_or(&silent);
+        self.assign(compiled, in_use)?;
+        let (bound, missing) = self.bind(compiled, in_use)?;
         let mut image = compiled.image(&bound)?;
         image.policy.generation = number;
         image.policy.epoch = self.next_epoch;
@@ -169,8 +171,8 @@ impl Sockets {
             self.processes.seed()?;
             self.processes.seed()?;
         }
-        let (rules, logs) = self.rules(&compiled);
-        Ok(SocketPolicy { compiled, image, rules, logs, missing })
+        let (rules, logs) = self.rules(compiled);
+        Ok(SocketPolicy { policy: policy.clone(), silent, image, rules, logs, missing })
     }
 
     /// Rules that decide, and rules that only report, as the kernel reads them.
@@ -233,7 +235,11 @@ impl Sockets {
             }
         }
         let is_used = |files: &Vec<PathBuf>| {
-            in_use.iter().chain([&compiled]).any(|of| of.lineages().any(|known| known == files))
+            in_use
+                .iter()
+                .copied()
+                .chain([compiled])
+                .any(|of| of.lineages().any(|known| known == files))
         };
         let mut lineages = Vec::new();
         for files in compiled.lineages() {

@@ -356,6 +356,8 @@ struct bpf_sock {
 typedef int __kernel_pid_t;
 typedef __kernel_pid_t pid_t;
 
+struct cred;
+
 struct mm_struct;
 
 struct signal_struct;
@@ -363,9 +365,20 @@ struct signal_struct;
 struct task_struct {
 	pid_t tgid;
 	pid_t pid;
+	const struct cred *cred;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct signal_struct *signal;
+};
+
+typedef unsigned int __kernel_uid32_t;
+typedef __kernel_uid32_t uid_t;
+typedef struct {
+	uid_t val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
 };
 
 struct file;
@@ -382,11 +395,15 @@ struct file {
 
 struct super_block;
 
+typedef __s64 time64_t;
+
 struct inode {
 	u64 i_ino;
 	struct super_block *i_sb;
 	u32 i_generation;
 	const unsigned int i_nlink;
+	time64_t i_ctime_sec;
+	u32 i_ctime_nsec;
 };
 
 typedef u32 __kernel_dev_t;

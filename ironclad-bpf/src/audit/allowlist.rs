@@ -75,6 +75,7 @@ impl Allowlist {
             Helper::KTIME_GET_NS,
             Helper::GET_CURRENT_PID_TGID,
             Helper::GET_CURRENT_UID_GID,
+            Helper::GET_CURRENT_TASK_BTF,
             Helper::GET_CURRENT_COMM,
             Helper::GET_CURRENT_CGROUP_ID,
             Helper::GET_CURRENT_ANCESTOR_CGROUP_ID,

@@ -138,6 +138,16 @@ pub(super) fn one(
     }
 }
 
+/// Whether a program may call a helper that takes no arguments.
+pub(crate) fn may_call(program_type: ProgramType, attach_type: AttachType, helper: Helper) -> bool {
+    // call helper; r0 = 1; exit
+    let mut insns = [0; 24];
+    insns[..16].copy_from_slice(&call(helper));
+    insns[8..16].copy_from_slice(&[0xb7, 0, 0, 0, 1, 0, 0, 0]);
+    insns[16] = 0x95;
+    Trial { attach_type, insns: &insns, ..Trial::of(program_type) }.load().is_ok()
+}
+
 /// Calls the helper without arguments, and exits.
 fn call(helper: Helper) -> [u8; 16] {
     let mut insns = [0x85, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];

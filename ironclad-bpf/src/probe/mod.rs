@@ -30,6 +30,7 @@ use serde::Serialize;
 use crate::uapi::{Helper, MapType, ProgramType};
 use btf::KernelBtf;
 pub use feature::{Feature, State};
+pub(crate) use helpers::may_call;
 pub use interface::{InterfaceProbe, probe_interface};
 pub(crate) use load::load_program;
 use system::Process;

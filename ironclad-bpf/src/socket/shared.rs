@@ -7,16 +7,18 @@ use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRu
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use super::Processes;
-use super::slot::flat_of_slots;
+use super::slot::CELL;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
 use crate::mapping::Mapping;
 use crate::object::{io_error, load};
+use crate::probe::may_call;
 use crate::program::Program;
 use crate::shield::{Shared, kernel_hz};
 use crate::skel::cgroup::CgroupSkelBuilder;
+use crate::uapi::{AttachType, Helper, ProgramType};
 
 /// The hooks, in the order of the programs.
 const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 7] = [
@@ -41,13 +43,15 @@ pub struct SocketOptions {
     /// Default 65,536.
     pub ids: u32,
     /// Rows of one policy, of 1,568 bytes each: one for each distinct set of rules that an
-    /// address, a port, a file, a user and so on satisfies. Default 4,096.
+    /// address, a port, a file, a user and so on satisfies. Default 1,024.
     pub rows: u32,
+    /// Cells of one policy's table of addresses, of 64 bytes each. Default 65,536.
+    pub cells: u32,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { rule_slots: 4096, buckets: 1024, ids: 65_536, rows: 4096 }
+        Self { rule_slots: 4096, buckets: 1024, ids: 65_536, rows: 1024, cells: 65_536 }
     }
 }
 
@@ -58,7 +62,8 @@ pub struct SocketShared {
     pub(super) policy: Mapping,
     pub(super) rows: Mapping,
     pub(super) rows_each: usize,
-    pub(super) flat: Map<u32, u32>,
+    pub(super) flat: Mapping,
+    pub(super) cells_each: usize,
     pub(super) ports: Mapping,
     pub(super) rules: Mapping,
     pub(super) logs: Mapping,
@@ -69,6 +74,17 @@ pub struct SocketShared {
     pub rule_slots: Map<u32, u32>,
     /// A limit's digest to its bucket.
     pub bucket_slots: Map<u64, u32>,
+}
+
+/// Whether programs at control groups may look at the task that runs, which some kernels from 5.11
+/// on allow. Where they may not, helpers tell the same.
+fn may_look_at_tasks() -> bool {
+    [
+        (ProgramType::CGROUP_SOCK_ADDR, AttachType::CGROUP_INET4_CONNECT),
+        (ProgramType::CGROUP_SOCK, AttachType::CGROUP_INET_SOCK_CREATE),
+    ]
+    .into_iter()
+    .all(|(program, attach)| may_call(program, attach, Helper::GET_CURRENT_TASK_BTF))
 }
 
 impl SocketShared {
@@ -96,12 +112,12 @@ impl SocketShared {
             step: "finding its constants",
             source: std::io::Error::other("no .rodata"),
         })?;
+        rodata.ic_cfg_task_btf = u8::from(may_look_at_tasks());
         rodata.ic_cfg_report_hz = kernel_hz();
         rodata.ic_cfg_sock_rows = options.rows;
-        let flat = flat_of_slots()?;
+        rodata.ic_cfg_sock_cells = options.cells;
         let maps = &mut open.maps;
         for (map, fd) in [
-            (&mut maps.ic_sock_flat, flat.as_fd()),
             (&mut maps.data_ic_state, shared.state_fd()),
             (&mut maps.ic_reasons, shared.reasons.as_fd()),
             (&mut maps.ic_rules, shared.rules.as_fd()),
@@ -120,6 +136,7 @@ impl SocketShared {
             (&mut maps.ic_bucket_slots, options.buckets),
             (&mut maps.ic_sock_ids, options.ids),
             (&mut maps.ic_sock_rows, 2 * options.rows),
+            (&mut maps.ic_sock_flat, 2 * options.cells),
         ] {
             map.set_max_entries(size).map_err(failed("sizing a map"))?;
         }
@@ -152,7 +169,8 @@ impl SocketShared {
                 size_of::<SockRow>(),
             )?,
             rows_each: options.rows as usize,
-            flat: Map::new(clone_fd(&maps.ic_sock_flat)?, "ic_sock_flat")?,
+            flat: mapping(&maps.ic_sock_flat, "ic_sock_flat", options.cells as usize, CELL)?,
+            cells_each: options.cells as usize,
             ports: mapping(&maps.ic_sock_ports, "ic_sock_ports", abi::SOCK_PORT_CELLS, 64)?,
             rules: mapping(&maps.ic_sock_rules, "ic_sock_rules", abi::SOCK_RULES_MAX, rule)?,
             logs: mapping(&maps.ic_sock_logs, "ic_sock_logs", abi::SOCK_LOGS_MAX, rule)?,

@@ -1,5 +1,4 @@
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
@@ -7,9 +6,6 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::SocketShared;
 use crate::error::BpfError;
-use crate::map::Map;
-use crate::mapping::Mapping;
-use crate::sys;
 
 /// What a slot's tables are filled with.
 #[derive(Clone, Debug)]
@@ -30,39 +26,8 @@ pub struct SocketContent<'a> {
     pub ids: &'a [(SockIdKey, SockIdVal)],
 }
 
-/// One cache line of a flat table.
-type Cell = [u32; 16];
-
-const FLAT: &str = "ic_sock_flat";
-
-/// An array for a flat table of so many cells.
-fn cells(count: u32) -> Result<OwnedFd, BpfError> {
-    let flags = libbpf_sys::BPF_F_MMAPABLE | libbpf_sys::BPF_F_INNER_MAP;
-    let size = size_of::<Cell>() as u32;
-    sys::map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY, FLAT, 4, size, count, flags, None)
-        .map_err(|e| BpfError::map(FLAT, "creation", e))
-}
-
-/// The map of each slot's flat table. Not left to libbpf: from 5.15 to 6.1 the kernel takes an inner
-/// map that has types for another kind than one that has none.
-pub(super) fn flat_of_slots() -> Result<OwnedFd, BpfError> {
-    let like = cells(1)?;
-    sys::map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY_OF_MAPS, FLAT, 4, 4, 2, 0, Some(like.as_fd()))
-        .map_err(|e| BpfError::map(FLAT, "creation", e))
-}
-
-/// A frozen table of its own for a slot, filled before any program can see it.
-fn table(words: &[u32]) -> Result<OwnedFd, BpfError> {
-    let failed = |step| move |e| BpfError::map(FLAT, step, e);
-    let bytes = words.as_bytes();
-    let fd = cells((bytes.len() / size_of::<Cell>()) as u32)?;
-    let mut mapping = Mapping::new(fd.as_fd(), bytes.len(), true).map_err(failed("mapping"))?;
-    mapping.fill(bytes);
-    // A frozen map cannot be written by anybody any more, ourselves included.
-    drop(mapping);
-    sys::map_freeze(fd.as_fd()).map_err(failed("freezing"))?;
-    Ok(fd)
-}
+/// Bytes of a cell of a flat table, which is a cache line.
+pub(super) const CELL: usize = 64;
 
 /// The words of plain data, whose size is a multiple of four bytes.
 fn words<T: IntoBytes + Immutable + ?Sized>(data: &T) -> Vec<u32> {
@@ -89,16 +54,19 @@ impl SocketShared {
             ("socket rules", rules.len(), abi::SOCK_RULES_MAX),
             ("socket rules that only log", logs.len(), abi::SOCK_LOGS_MAX),
             ("ports", ports.len(), abi::SOCK_PORT_CELLS * 32),
-            ("rows of socket rules", rows.len(), self.rows_each),
+            ("rows of socket rules (see `socket_rows`)", rows.len(), self.rows_each),
+            (
+                "cells of socket addresses (see `socket_cells`)",
+                flat.len() * 4 / CELL,
+                self.cells_each,
+            ),
         ] {
             if value > limit {
                 return Err(BpfError::Limit { what, value: value as u64, limit: limit as u64 });
             }
         }
-        if !flat.is_empty() {
-            put(&self.flat, slot, &table(flat)?)?;
-        }
         let at = |slot: u32, each: usize, size: usize| slot as usize * each * size;
+        self.flat.write(at(slot, self.cells_each, CELL), flat);
         self.rows.write(at(slot, self.rows_each, size_of::<SockRow>()), &words(*rows));
         self.ports.write(at(slot, abi::SOCK_PORT_CELLS, 64), &words(*ports));
         let size = size_of::<SockRule>();
@@ -123,7 +91,6 @@ impl SocketShared {
         let begin = slot as usize * size_of::<SockPolicy>();
         let generation = self.policy.u64_at(begin + offset_of!(SockPolicy, generation));
         let was = generation.swap(0, Ordering::AcqRel) as u32;
-        self.flat.delete(&slot)?;
         for key in self.ids.keys()?.iter().filter(|key| key.generation == was) {
             self.ids.delete(key)?;
         }
@@ -136,8 +103,4 @@ impl SocketShared {
         let begin = slot as usize * size_of::<SockPolicy>();
         self.policy.u32_at(begin + offset_of!(SockPolicy, epoch)).store(epoch, Ordering::Release);
     }
-}
-
-fn put(outer: &Map<u32, u32>, slot: u32, inner: &OwnedFd) -> Result<(), BpfError> {
-    outer.update(&slot, &(inner.as_raw_fd() as u32))
 }

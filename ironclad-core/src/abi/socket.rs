@@ -60,10 +60,10 @@ pub const DIM_WHERE: usize = 1;
 pub const DIM_PORT: usize = 2;
 /// Dimension: the executable.
 pub const DIM_EXE: usize = 3;
-/// Dimension: the executable of the process that forked it.
-pub const DIM_PARENT: usize = 4;
 /// Dimension: the real user.
-pub const DIM_UID: usize = 5;
+pub const DIM_UID: usize = 4;
+/// Dimension: the executable of the process that forked it.
+pub const DIM_PARENT: usize = 5;
 /// Dimension: the real group.
 pub const DIM_GID: usize = 6;
 /// Dimension: the control group.
@@ -185,12 +185,18 @@ pub struct Process {
     pub exe_row: u64,
     /// Likewise.
     pub parent_row: u64,
+    /// The row of a user: the epoch's lowest 16 bits, the row, the user.
+    pub user_row: u64,
+    /// The epoch in which `user_row` was last cleared.
+    pub user_epoch: u32,
+    /// Zero.
+    pub _pad: u32,
     /// Thread group that forked it.
     pub ppid: u32,
     /// [`PROCESS_SEEDED`] and its like.
     pub flags: u32,
 }
-const _: () = assert!(size_of::<Process>() == 72);
+const _: () = assert!(size_of::<Process>() == 88);
 
 /// `struct ic_open_file`: what the iterator over open files tells of one.
 #[derive(

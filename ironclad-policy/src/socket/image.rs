@@ -53,6 +53,23 @@ impl CompiledSockets {
         }
     }
 
+    /// How many rows there may be in an [`image`](Self::image).
+    pub fn rows_at_most(&self) -> usize {
+        let named = [
+            self.exes.by_value.len(),
+            self.parents.by_value.len(),
+            self.uids.by_value.len(),
+            self.gids.by_value.len(),
+            self.cgroups.by_value.len(),
+            self.comms.by_value.len(),
+        ];
+        let tables = self.wheres.len()
+            + self.ports.as_ref().map_or(0, |ports| ports.rows.len())
+            + self.kinds.rows.len();
+        let lineages = self.lineages.len().min(abi::SOCK_LINEAGES) * 256;
+        1 + tables + named.iter().map(|values| values + 1).sum::<usize>() + lineages
+    }
+
     /// What the kernel reads, with what paths mean now.
     ///
     /// # Errors

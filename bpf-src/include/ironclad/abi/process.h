@@ -28,10 +28,14 @@ struct ic_process {
 	/* Rows of the policy in force; the upper half is the epoch that they are of. */
 	__u64 exe_row;
 	__u64 parent_row;
+	/* The row of a user, who is in the lower half; above it the row, and the epoch's lowest 16 bits. */
+	__u64 user_row;
+	__u32 user_epoch; /* the whole of the epoch in which user_row was last cleared */
+	__u32 _pad;
 	__u32 ppid; /* thread group that forked it */
 	__u32 flags; /* enum ic_process_flag */
 };
-_Static_assert(sizeof(struct ic_process) == 72, "ABI");
+_Static_assert(sizeof(struct ic_process) == 88, "ABI");
 
 /* What the iterator over open files tells of one. */
 struct ic_open_file {

@@ -20,8 +20,9 @@ enum ic_sock_dim {
 	IC_DIM_WHERE = 1,   /* the other's address; of bind(2), our own */
 	IC_DIM_PORT = 2,
 	IC_DIM_EXE = 3,
-	IC_DIM_PARENT = 4,
-	IC_DIM_UID = 5,
+	IC_DIM_UID = 4,
+	/* From here on those that few policies ask of. */
+	IC_DIM_PARENT = 5,
 	IC_DIM_GID = 6,
 	IC_DIM_CGROUP = 7,
 	IC_DIM_COMM = 8,
