@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What was done. The names are those of the field's own: program, map, link, pin.
+/// What was done. The names are those of the field's own: program, map, link, pin, feed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -99,6 +99,47 @@ pub enum AuditAction {
         /// Why.
         reason: String,
     },
+    /// A feed has another version; it is about to be written to the cache.
+    FeedUpdate {
+        /// The feed's name.
+        feed: String,
+        /// Where it was fetched, without what may be secret.
+        source: String,
+        /// SHA-256 of the version, in hexadecimal.
+        sha256: String,
+        /// Its entries.
+        entries: u64,
+        /// Distinct prefixes that the version before did not have.
+        added: u64,
+        /// Distinct prefixes that only the version before had.
+        removed: u64,
+    },
+    /// A refresh of a feed brought nothing that could be taken: its last good version stays.
+    FeedKeep {
+        /// The feed's name.
+        feed: String,
+        /// Why.
+        reason: String,
+    },
+    /// What the cache has of a feed is not as it was written.
+    FeedDamage {
+        /// The feed's name.
+        feed: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A policy was given an empty list in place of a feed that has no good version.
+    FeedMissing {
+        /// The feed's name.
+        feed: String,
+        /// Why it has none.
+        reason: String,
+    },
+    /// The last good version of a feed was forgotten.
+    FeedForget {
+        /// The feed's name.
+        feed: String,
+    },
     /// The audit file ended in a torn line; the line was set aside and the chain goes on.
     Recover {
         /// Where the torn line is kept.
@@ -140,6 +181,15 @@ impl fmt::Display for AuditAction {
             Self::Revert { generation, reason } => {
                 write!(f, "revert to generation {generation}: {reason}")
             }
+            Self::FeedUpdate { feed, source, sha256, entries, added, removed } => write!(
+                f,
+                "update feed {feed} from {source}: {entries} entries, {added} new, {removed} gone \
+                 (SHA-256 {sha256})"
+            ),
+            Self::FeedKeep { feed, reason } => write!(f, "keep feed {feed} as it is: {reason}"),
+            Self::FeedDamage { feed, reason } => write!(f, "feed {feed} is damaged: {reason}"),
+            Self::FeedMissing { feed, reason } => write!(f, "feed {feed} stands empty: {reason}"),
+            Self::FeedForget { feed } => write!(f, "forget feed {feed}"),
             Self::Recover { kept, bytes, sha256 } => {
                 write!(f, "set aside a torn line of {bytes} bytes at {kept} (SHA-256 {sha256})")
             }

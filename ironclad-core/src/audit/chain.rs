@@ -226,6 +226,18 @@ mod tests {
             AuditAction::Swap { generation: 1, policy: text(), provisional_ms: Some(2) },
             AuditAction::Confirm { generation: u64::MAX },
             AuditAction::Revert { generation: 0, reason: text() },
+            AuditAction::FeedUpdate {
+                feed: text(),
+                source: text(),
+                sha256: text(),
+                entries: u64::MAX,
+                added: 1,
+                removed: 0,
+            },
+            AuditAction::FeedKeep { feed: text(), reason: text() },
+            AuditAction::FeedDamage { feed: text(), reason: text() },
+            AuditAction::FeedMissing { feed: text(), reason: text() },
+            AuditAction::FeedForget { feed: text() },
             AuditAction::Recover { kept: text(), bytes: 3, sha256: text() },
         ]
     }

@@ -1,6 +1,7 @@
-//! Audit records: what was done to the kernel, by whom the agent is, one record per action.
+//! Audit records: what was done to the kernel and to feeds, by whom the agent is, one record per action.
 //!
-//! Every load, attach, pin, unpin, map write and policy swap passes an [`AuditAction`] to the
+//! Every load, attach, pin, unpin, map write and policy swap, and every refresh of a feed that brought
+//! a version or failed, passes an [`AuditAction`] to the
 //! [`AuditSink`] that the embedder chose. `JsonLinesSink` (feature `audit-jsonl`, on Unix) keeps
 //! them in a file of one JSON object a line:
 //!
