@@ -18,8 +18,10 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let document = Document::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let policy = document.policy(folder)?;
-    for report in policy.reports().filter(|report| report.normalised + report.skipped > 0) {
-        println!("{report}");
+    for report in policy.reports() {
+        if report.normalised + report.skipped > 0 || report.missing.is_some() {
+            println!("{report}");
+        }
     }
     let policy = if args.dry_run { policy.dry_run(true) } else { policy };
     let policy = policy.compile().map_err(|error| document.locate(error))?;

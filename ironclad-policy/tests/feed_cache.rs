@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use feed_lab::{Lab, at, list};
-use ironclad_policy::feed::{CacheError, FeedCache, FeedSet, FeedSpec, Outcome};
+use ironclad_policy::feed::{CacheError, FeedSet, FeedSpec, Outcome};
 use ironclad_policy::list::ListFormat;
 
 /// A lab with a version of 3 entries in the cache.
@@ -42,7 +42,7 @@ fn files_are_private() {
 #[test]
 fn a_directory_that_is_not_private_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let untrusted = |path: PathBuf| match FeedCache::open(path) {
+    let untrusted = |path: PathBuf| match feed_lab::open(path) {
         Err(CacheError::Untrusted { what, .. }) => what,
         other => panic!("{other:?}"),
     };
@@ -56,13 +56,13 @@ fn a_directory_that_is_not_private_is_refused() {
         );
     }
     fs::set_permissions(&open, Permissions::from_mode(0o700)).unwrap();
-    FeedCache::open(&open).unwrap();
+    feed_lab::open(&open).unwrap();
     symlink(&open, dir.path().join("link")).unwrap();
     let what = "it is no directory; name one, and not by a symbolic link";
     assert_eq!(untrusted(dir.path().join("link")), what);
     fs::write(dir.path().join("file"), "").unwrap();
     assert_eq!(untrusted(dir.path().join("file")), what);
-    let missing = FeedCache::open(dir.path().join("no/cache")).unwrap_err();
+    let missing = feed_lab::open(dir.path().join("no/cache")).unwrap_err();
     assert!(matches!(missing, CacheError::Io { doing: "create it", .. }));
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&open, Some(65_534), None).unwrap();
@@ -195,7 +195,8 @@ fn another_description_reads_the_content_anew() {
 fn feeds_do_not_touch_each_other() {
     let lab = Lab::new(|request, client| client.answer(200, &[], list(request.path.len() as u32)));
     let spec = |name: &str| {
-        FeedSpec::new(name, &lab.server.url(&format!("/{name}"))).unwrap().danger_allow_http(true)
+        let url = lab.server.url(&format!("/{name}"));
+        FeedSpec::new(name, &url).unwrap().danger_allow_http(true).allow_private(true)
     };
     for name in ["a", "a-b", "a_b", "ab"] {
         lab.updated(&spec(name), 0);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use feed_lab::{Lab, at, list};
-use ironclad_policy::feed::{FeedCache, FeedSet, FeedSpec, FetchError, Outcome, Rejection, Why};
+use ironclad_policy::feed::{FeedSet, FeedSpec, FetchError, Outcome, Rejection, Why};
 use ironclad_policy::list::{BadLines, ListFormat};
 
 #[test]
@@ -26,9 +26,9 @@ fn a_version_outlives_the_process_and_the_network() {
 
     // The server is gone, and so is what was in memory.
     let dir = lab.dir();
-    let Lab { server, cache, fetcher, temporary: _held } = lab;
+    let Lab { server, cache, fetcher, temporary: _held, .. } = lab;
     drop((server, cache));
-    let cache = FeedCache::open(&dir).unwrap();
+    let cache = feed_lab::open(&dir).unwrap();
     assert_eq!(cache.load(&spec, at(0)).unwrap().unwrap().entries().len(), 2);
     let outcome = fetcher.refresh(&spec, &cache, at(1));
     assert!(
@@ -192,11 +192,11 @@ fn a_success_ends_the_failures() {
 fn that_a_refresh_was_begun_is_written_before_anything_is_asked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("feeds");
-    let (seen, cache) = (path.clone(), FeedCache::open(&path).unwrap());
+    let (seen, cache) = (path.clone(), feed_lab::open(&path).unwrap());
     let lab = Lab::new(move |request, client| {
         let url = format!("http://{}{}", request.header("host").unwrap(), request.path);
         let spec = FeedSpec::new("f", &url).unwrap();
-        let state = FeedCache::open(&seen).unwrap().state(&spec).unwrap().unwrap();
+        let state = feed_lab::open(&seen).unwrap().state(&spec).unwrap().unwrap();
         let failures = state.back_off.map_or(0, |back_off| back_off.failures);
         client.answer(200, &[], format!("10.0.0.{failures}\n"))
     });
@@ -215,7 +215,8 @@ fn a_feed_that_empties_or_explodes_keeps_the_last_good_version() {
     });
     // The same feed at each of its hours: only the file behind the source changes.
     let file = lab.dir().with_file_name("list");
-    let spec = FeedSpec::new("f", file.to_str().unwrap()).unwrap().entries(10, 5000);
+    let spec =
+        FeedSpec::new("f", file.to_str().unwrap()).unwrap().entries(10, 5000).allow_private(true);
     let with = |entries: u32, hours: u64| {
         fs::write(&file, list(entries)).unwrap();
         lab.refresh(&spec, hours)
@@ -296,7 +297,8 @@ fn one_that_fails_does_not_hold_the_others_up() {
         _ => client.answer(404, &[], ""),
     });
     let spec = |name: &str, path: &str| {
-        FeedSpec::new(name, &lab.server.url(path)).unwrap().danger_allow_http(true)
+        let spec = FeedSpec::new(name, &lab.server.url(path)).unwrap();
+        spec.danger_allow_http(true).allow_private(true)
     };
     let specs = [spec("bad", "/bad"), spec("good", "/good")];
     assert!(FeedSet::new(lab.reopened(), [specs[0].clone(), specs[0].clone()]).is_err());

@@ -1,6 +1,6 @@
 //! Whether content that was fetched may follow the last good version.
 
-use ironclad_core::Cidr;
+use ironclad_core::{Cidr, Family};
 
 use super::{FeedSpec, Sha256Sum};
 use crate::list::{AddressList, ListError};
@@ -25,6 +25,36 @@ pub enum Rejection {
         expected: Sha256Sum,
         /// Of the content.
         found: Sha256Sum,
+    },
+    /// Its prefixes have more addresses than those of the feed may have.
+    #[error(
+        "its {} prefixes have more addresses than a /{limit} (`coverage`): they fit into a /{fits} only, the \
+             widest is {widest}", version(*family)
+    )]
+    TooWide {
+        /// Of which version of IP.
+        family: Family,
+        /// The length of the smallest prefix that has as many addresses.
+        fits: u8,
+        /// The length of the prefix that has as many as are allowed.
+        limit: u8,
+        /// The widest of its prefixes.
+        widest: Cidr,
+    },
+    /// One of its prefixes has an address that the feed must not have.
+    #[error(
+        "line {line}: {cidr} touches {range}, which {}",
+        if *is_private { "is private (`allow-private`)" } else { "the feed must not (`protect`)" }
+    )]
+    Untouchable {
+        /// The prefix.
+        cidr: Cidr,
+        /// The line that it stands on.
+        line: u32,
+        /// What it touches.
+        range: Cidr,
+        /// Whether that is private, and not named by the feed's description.
+        is_private: bool,
     },
     /// It has fewer entries than it must have.
     #[error("it has {entries} entries, and at least {min} are expected (`min_entries`)")]
@@ -60,6 +90,13 @@ pub enum Rejection {
         /// What is allowed.
         percent: u32,
     },
+}
+
+fn version(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
 }
 
 /// Holds a list of `after` entries against the feed's bounds and the `before` of the last good one.

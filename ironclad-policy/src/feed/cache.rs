@@ -1,12 +1,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
 use rustix::fs::FlockOperation;
 
+use super::audit::Audit;
 use super::dir::PrivateDir;
 use super::state::{Content, FeedState};
-use super::{FeedSpec, Sha256Sum};
+use super::{FeedSpec, Rejection, Sha256Sum, reach};
 use crate::list::{AddressList, ListError};
 
 /// Bytes of the largest file of a feed's state.
@@ -20,16 +23,22 @@ const STATE: u64 = 64 << 10;
 /// - A version is written under its checksum before `NAME.json` names it, each file aside, synced
 ///   and renamed: after a crash the old version is there, or the new one.
 /// - What is read is verified against its checksum.
+/// - What is written, and what goes wrong, leaves an audit record: [`AuditAction::FeedUpdate`],
+///   [`FeedKeep`](AuditAction::FeedKeep), [`FeedDamage`](AuditAction::FeedDamage),
+///   [`FeedMissing`](AuditAction::FeedMissing), [`FeedForget`](AuditAction::FeedForget). Without its
+///   record a new version is not taken.
 /// - Processes may share a cache: a lock keeps one's reading from the other's writing.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use std::time::SystemTime;
 ///
+/// use ironclad_core::audit::NoAudit;
 /// use ironclad_policy::feed::{FeedCache, FeedSpec};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("feeds");
-/// let cache = FeedCache::open(&path)?;
+/// let cache = FeedCache::open(&path, "my-agent", Arc::new(NoAudit))?;
 /// let drop = FeedSpec::new("drop", "https://feeds.example/drop.txt")?;
 /// assert!(cache.load(&drop, SystemTime::now())?.is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,6 +46,7 @@ const STATE: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct FeedCache {
     dir: PrivateDir,
+    audit: Audit,
 }
 
 /// Something of the cache cannot be used.
@@ -75,34 +85,81 @@ pub enum CacheError {
     /// The last good version was one by another description of the feed.
     #[error("feed cache, last good version: {0}")]
     List(#[from] ListError),
+    /// The last good version has addresses that the feed must not have by its description of now.
+    #[error("feed cache, last good version: {0}")]
+    Unfit(#[source] Rejection),
+    /// An audit record was refused. What it was to say has not been done, unless it went wrong by
+    /// itself.
+    #[error("feed cache: {error}{}", behind(cause))]
+    Audit {
+        /// What the sink says.
+        error: AuditError,
+        /// What the record was to say, where that is an error.
+        cause: Option<Box<CacheError>>,
+    },
+}
+
+fn behind(cause: &Option<Box<CacheError>>) -> String {
+    cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"))
 }
 
 impl FeedCache {
-    /// Opens the directory, or creates it; its parent has to be there.
+    /// Opens the directory, or creates it; its parent has to be there. Audit records are those of
+    /// `instance`, as Shield's are; who wants none says
+    /// [`NoAudit`](ironclad_core::audit::NoAudit).
     ///
     /// # Errors
     /// [`CacheError::Untrusted`] where it is not private, [`CacheError::Io`].
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, CacheError> {
-        PrivateDir::open(dir.as_ref()).map(|dir| Self { dir })
+    pub fn open(
+        dir: impl AsRef<Path>,
+        instance: &str,
+        audit: Arc<dyn AuditSink>,
+    ) -> Result<Self, CacheError> {
+        let audit = Audit::new(instance, audit);
+        PrivateDir::open(dir.as_ref()).map(|dir| Self { dir, audit })
+    }
+
+    pub(super) fn record(&self, action: &AuditAction) -> Result<(), AuditError> {
+        self.audit.record(action)
+    }
+
+    /// Records an error that says that something is damaged, and gives it back.
+    pub(super) fn damaged(
+        &self,
+        spec: &FeedSpec,
+        error: CacheError,
+    ) -> Result<CacheError, CacheError> {
+        if !matches!(error, CacheError::Damaged { .. }) {
+            return Ok(error);
+        }
+        let (feed, reason) = (spec.name().to_owned(), error.to_string());
+        match self.record(&AuditAction::FeedDamage { feed, reason }) {
+            Ok(()) => Ok(error),
+            Err(refused) => Err(CacheError::Audit { error: refused, cause: Some(Box::new(error)) }),
+        }
     }
 
     /// The last good version of a feed, without network; none where there was no good version of
     /// this feed from this source yet. The list has the feed's name.
     ///
     /// `now` is the time at which what the content says of times is judged. Content that was good
-    /// once stays: its number of entries is not looked at again.
+    /// once stays: its number of entries is not looked at again. Which addresses it has is: what the
+    /// feed must not touch by now is not touched.
     ///
     /// # Errors
     /// [`CacheError::Damaged`] where files are not as they were written: treat the feed as one
-    /// without a last good version, its next refresh fetches it anew. [`CacheError::List`] where the
-    /// feed is described differently by now and the content is no such list. [`CacheError::Io`] and
-    /// [`CacheError::Untrusted`].
+    /// without a last good version, its next refresh fetches it anew. [`CacheError::List`] and
+    /// [`CacheError::Unfit`] where the feed is described differently by now and the content is no such
+    /// list. [`CacheError::Io`], [`CacheError::Untrusted`] and [`CacheError::Audit`].
     pub fn load(
         &self,
         spec: &FeedSpec,
         now: SystemTime,
     ) -> Result<Option<AddressList>, CacheError> {
-        Ok(self.last_good(spec, now)?.map(|(_, list)| list))
+        match self.last_good(spec, now) {
+            Ok(last) => Ok(last.map(|(_, list)| list)),
+            Err(error) => Err(self.damaged(spec, error).unwrap_or_else(|refused| refused)),
+        }
     }
 
     /// What is known of a feed beside its content; none where nothing is of this source.
@@ -120,8 +177,10 @@ impl FeedCache {
     /// feed, as the first one does.
     ///
     /// # Errors
-    /// [`CacheError::Io`] and [`CacheError::Untrusted`].
+    /// [`CacheError::Io`], [`CacheError::Untrusted`] and [`CacheError::Audit`].
     pub fn forget(&self, spec: &FeedSpec) -> Result<(), CacheError> {
+        self.record(&AuditAction::FeedForget { feed: spec.name().to_owned() })
+            .map_err(|error| CacheError::Audit { error, cause: None })?;
         let _lock = self.dir.lock(FlockOperation::LockExclusive)?;
         self.dir.remove(&format!("{}.", spec.name()), &[])
     }
@@ -207,7 +266,9 @@ impl FeedCache {
         if Sha256Sum::of(&bytes) != content.sha256 {
             return Err(damaged("its content is not what its name says"));
         }
-        Ok(AddressList::parse(spec.name(), &bytes, &spec.options(now))?)
+        let list = AddressList::parse(spec.name(), &bytes, &spec.options(now))?;
+        reach::check(spec, &list).map_err(CacheError::Unfit)?;
+        Ok(list)
     }
 }
 

@@ -12,12 +12,15 @@
     feature = "fetch",
     doc = r#"
 ```no_run
+# use std::sync::Arc;
 use std::time::SystemTime;
 
 use ironclad_policy::feed::{FeedCache, FeedSet, FeedSpec, Fetcher, Outcome};
 
+# let audit = Arc::new(ironclad_core::audit::NoAudit);
+let cache = FeedCache::open("/var/lib/ironclad/feeds", "my-agent", audit)?;
 let drop = FeedSpec::new("drop", "https://feeds.example/drop.txt")?;
-let feeds = FeedSet::new(FeedCache::open("/var/lib/ironclad/feeds")?, [drop])?;
+let feeds = FeedSet::new(cache, [drop])?;
 let fetcher = Fetcher::new();
 for (spec, outcome) in feeds.refresh_due(&fetcher, SystemTime::now()) {
     match outcome {
@@ -33,12 +36,16 @@ for (spec, outcome) in feeds.refresh_due(&fetcher, SystemTime::now()) {
 "#
 )]
 
+mod audit;
 mod bounds;
 mod cache;
 mod checksum;
 mod dir;
 #[cfg(feature = "fetch")]
 mod fetch;
+#[cfg(feature = "document")]
+mod named;
+mod reach;
 mod schedule;
 mod set;
 mod source;
@@ -53,5 +60,5 @@ pub use fetch::{FetchError, Fetcher, Outcome, RootsError, Why};
 pub use schedule::{MAX_BACK_OFF, MAX_RETRY_AFTER, MIN_REFRESH, next_due};
 pub use set::FeedSet;
 pub use source::{Source, SourceError, Url};
-pub use spec::{FeedSpec, SpecError};
+pub use spec::{FeedSpec, IfMissing, SpecError};
 pub use state::{BackOff, Content, FeedState};

@@ -1,20 +1,24 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::{CacheError, FeedCache, FeedSpec, FeedState, SpecError, schedule};
+use super::{CacheError, FeedCache, FeedSpec, FeedState, MIN_REFRESH, SpecError, schedule};
 use crate::list::AddressList;
 
 /// Feeds that share a cache. It has no thread of its own: whoever has it asks when something is due.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use std::time::SystemTime;
 ///
+/// use ironclad_core::audit::NoAudit;
 /// use ironclad_policy::feed::{FeedCache, FeedSet, FeedSpec};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("feeds");
 /// let drop = FeedSpec::new("drop", "https://feeds.example/drop.txt")?;
-/// let feeds = FeedSet::new(FeedCache::open(&path)?, [drop])?;
+/// let cache = FeedCache::open(&path, "my-agent", Arc::new(NoAudit))?;
+/// let feeds = FeedSet::new(cache, [drop])?;
 /// // At boot, before the network is up: what was good last.
 /// for (spec, last_good) in feeds.load(SystemTime::now()) {
 ///     println!("{}: {:?}", spec.name(), last_good?.map(|list| list.entries().len()));
@@ -26,6 +30,8 @@ use crate::list::AddressList;
 pub struct FeedSet {
     cache: FeedCache,
     specs: Vec<FeedSpec>,
+    /// When a refresh failed that the cache could not keep in mind.
+    held: Mutex<BTreeMap<String, SystemTime>>,
 }
 
 impl FeedSet {
@@ -41,7 +47,7 @@ impl FeedSet {
         let mut names = BTreeSet::new();
         match specs.iter().find(|spec| !names.insert(spec.name())) {
             Some(spec) => Err(SpecError::Duplicate { name: spec.name().to_owned() }),
-            None => Ok(Self { cache, specs }),
+            None => Ok(Self { cache, specs, held: Mutex::default() }),
         }
     }
 
@@ -73,9 +79,23 @@ impl FeedSet {
         self.specs.iter().map(|spec| self.due_at(spec, now)).min()
     }
 
+    /// Where the disk is full or files are not trusted, no failure is written down: without this such
+    /// a feed would be due again at once.
+    pub(super) fn hold(&self, spec: &FeedSpec, now: SystemTime) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(spec.name().to_owned(), now);
+    }
+
     fn due_at(&self, spec: &FeedSpec, now: SystemTime) -> SystemTime {
         let state = self.cache.state(spec).ok().flatten();
-        self.cache.due_at(spec, state.as_ref(), now)
+        let due = self.cache.due_at(spec, state.as_ref(), now);
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back holds nothing up.
+        let failed = held.get(spec.name()).filter(|failed| **failed <= now);
+        match failed.and_then(|failed| failed.checked_add(MIN_REFRESH / 2)) {
+            Some(until) => due.max(until),
+            None => due,
+        }
     }
 }
 

@@ -82,6 +82,15 @@ impl fmt::Display for Source {
 }
 
 impl Source {
+    /// Where it leads as records may show it: keys stand in paths and queries.
+    pub(super) fn origin(&self) -> String {
+        match self {
+            Self::Web(Url { secure: true, authority, .. }) => format!("https://{authority}"),
+            Self::Web(Url { authority, .. }) => format!("http://{authority}"),
+            Self::File(_) => self.to_string(),
+        }
+    }
+
     /// The last part of the path.
     pub(super) fn file_name(&self) -> String {
         let path = match self {

@@ -1,5 +1,7 @@
 use std::time::{Duration, SystemTime};
 
+use ironclad_core::Cidr;
+
 use super::{Checksum, Sha256Sum, Source, SourceError};
 use crate::list::{BadLines, ListFormat, ListOptions};
 
@@ -50,11 +52,38 @@ pub struct FeedSpec {
     /// How much larger than the last good version the next may be, in percent of its entries.
     /// Default: 300, four times as large.
     pub max_growth: u32,
+    /// How many IPv4 addresses its prefixes may have together: as many as a prefix of this length
+    /// has. At 0 all of them. Default: 6, one address in 64.
+    pub max_ipv4: u8,
+    /// The same of IPv6. Default: 18, about one in 90 of those that are assigned.
+    pub max_ipv6: u8,
+    /// What the feed must not touch: a version with an address of these is not taken. Default: nothing.
+    pub protect: Vec<Cidr>,
+    /// Whether it may have addresses of one's own host, link or network: 10.0.0.0/8, 100.64.0.0/10,
+    /// 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, ::1, fc00::/7, fe80::/10. A version
+    /// with one of them is not taken otherwise. Default: no.
+    pub allow_private: bool,
+    /// What becomes of policies that name the feed while it has no good version. Default:
+    /// [`IfMissing::Empty`].
+    pub if_missing: IfMissing,
     /// What the content is compared with. Default: nothing.
     pub checksum: Option<Checksum>,
     /// Whether to fetch over plain HTTP what the source, or the checksum's, asks for so. Whoever is
     /// on the way can then write the feed. Default: no.
     pub allow_http: bool,
+}
+
+/// What becomes of policies that name a feed of which there is no good version: not yet, or not any
+/// more, because the cache is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IfMissing {
+    /// It stands empty, and the rest of the policy protects. The
+    /// [report](crate::list::ListReport::missing) of the list and an audit record say so.
+    #[default]
+    Empty,
+    /// There is no policy without it: the one in force stays, or there is none.
+    Refuse,
 }
 
 /// A feed cannot be as it was described.
@@ -121,6 +150,11 @@ impl FeedSpec {
             max_entries: 1_000_000,
             max_shrink: 50,
             max_growth: 300,
+            max_ipv4: 6,
+            max_ipv6: 18,
+            protect: Vec::new(),
+            allow_private: false,
+            if_missing: IfMissing::default(),
             checksum: None,
             allow_http: false,
         })
@@ -175,6 +209,31 @@ impl FeedSpec {
     /// Sets by how many percent a version may be smaller or larger than the one before.
     pub fn change(mut self, max_shrink: u32, max_growth: u32) -> Self {
         (self.max_shrink, self.max_growth) = (max_shrink, max_growth);
+        self
+    }
+
+    /// Sets how many addresses its prefixes may have together: as many as an IPv4 prefix of one
+    /// length, and an IPv6 prefix of the other.
+    pub fn coverage(mut self, max_ipv4: u8, max_ipv6: u8) -> Self {
+        (self.max_ipv4, self.max_ipv6) = (max_ipv4, max_ipv6);
+        self
+    }
+
+    /// Adds to what the feed must not touch.
+    pub fn protect(mut self, cidrs: impl IntoIterator<Item = Cidr>) -> Self {
+        self.protect.extend(cidrs);
+        self
+    }
+
+    /// Sets whether it may have addresses of one's own host, link or network.
+    pub fn allow_private(mut self, allow: bool) -> Self {
+        self.allow_private = allow;
+        self
+    }
+
+    /// Sets what becomes of policies that name it while it has no good version.
+    pub fn if_missing(mut self, if_missing: IfMissing) -> Self {
+        self.if_missing = if_missing;
         self
     }
 

@@ -148,6 +148,14 @@ impl AddressList {
         Self { name, entries, report }
     }
 
+    /// An empty list in place of a feed that has no good version.
+    #[cfg(all(unix, feature = "feed", feature = "document"))]
+    pub(crate) fn missing(name: &str, why: String) -> Self {
+        let mut list = Self::from_cidrs(name, []);
+        list.report.missing = Some(why);
+        list
+    }
+
     /// The entries, in the order of their lines.
     pub fn entries(&self) -> &[ListEntry] {
         &self.entries

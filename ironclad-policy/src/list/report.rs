@@ -41,6 +41,8 @@ pub struct ListReport {
     pub normalised: u64,
     /// The first of them, as many as [`ListOptions::max_errors`](super::ListOptions::max_errors).
     pub first_normalised: Vec<Normalised>,
+    /// Why the list stands empty: it is that of a feed which has no good version. None of others.
+    pub missing: Option<String>,
     /// Bad lines.
     pub skipped: u64,
     /// The errors of the first of them, as many as
@@ -82,6 +84,7 @@ impl ListReport {
             other_patterns: 0,
             normalised: 0,
             first_normalised: Vec::new(),
+            missing: None,
             skipped: 0,
             errors: Vec::new(),
         }
@@ -91,6 +94,9 @@ impl ListReport {
 /// A summary in one line, then a line for each normalised entry and each error that was kept.
 impl fmt::Display for ListReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.missing {
+            return write!(f, "{}: stands empty: {why}", self.name);
+        }
         write!(f, "{}: {} entries from {} lines", self.name, self.entries, self.lines)?;
         let counts = [
             (self.normalised, "normalised"),

@@ -1,13 +1,16 @@
 //! A cache in a directory of its own, a server, and a feed between them.
 #![allow(dead_code)] // Each test uses a part of it.
 
+pub(crate) mod audit;
 pub(crate) mod server;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ironclad_policy::feed::{FeedCache, FeedSpec, Fetcher, Outcome, Why};
+use audit::Records;
+use ironclad_policy::feed::{CacheError, FeedCache, FeedSpec, Fetcher, Outcome, Why};
 use server::{Connection, Request, Server};
 
 /// Some day in 2027.
@@ -20,9 +23,16 @@ pub(crate) fn list(entries: u32) -> String {
     (0..entries).map(|n| format!("10.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect()
 }
 
+/// The cache of an agent whose records nobody reads.
+pub(crate) fn open(path: impl AsRef<Path>) -> Result<FeedCache, CacheError> {
+    FeedCache::open(path, "lab", Arc::<Records>::default())
+}
+
 pub(crate) struct Lab {
     pub(crate) server: Server,
     pub(crate) cache: FeedCache,
+    /// What `cache` has recorded.
+    pub(crate) records: Arc<Records>,
     pub(crate) fetcher: Fetcher,
     pub(crate) temporary: tempfile::TempDir,
 }
@@ -36,8 +46,9 @@ impl Lab {
 
     pub(crate) fn with(server: Server, fetcher: Fetcher) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cache = FeedCache::open(dir.path().join("feeds")).unwrap();
-        Self { server, cache, fetcher, temporary: dir }
+        let records = Arc::<Records>::default();
+        let cache = FeedCache::open(dir.path().join("feeds"), "lab", records.clone()).unwrap();
+        Self { server, cache, records, fetcher, temporary: dir }
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -46,13 +57,14 @@ impl Lab {
 
     /// The cache as another process sees it.
     pub(crate) fn reopened(&self) -> FeedCache {
-        FeedCache::open(self.dir()).unwrap()
+        open(self.dir()).unwrap()
     }
 
     pub(crate) fn spec(&self, path: &str) -> FeedSpec {
         FeedSpec::new("f", &self.server.url(path))
             .unwrap()
             .danger_allow_http(true)
+            .allow_private(true)
             .timeout(Duration::from_secs(15))
     }
 

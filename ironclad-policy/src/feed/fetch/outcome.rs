@@ -1,5 +1,7 @@
 use std::time::{Duration, SystemTime};
 
+use ironclad_core::audit::AuditError;
+
 use super::FetchError;
 use crate::feed::{CacheError, Rejection};
 
@@ -43,13 +45,25 @@ pub enum Why {
     /// The cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// An audit record was refused: without it a new version is not taken.
+    #[error("{error}{}", behind(cause))]
+    Audit {
+        /// What the sink says.
+        error: AuditError,
+        /// What the record was to say, where that is why the feed was kept.
+        cause: Option<Box<Why>>,
+    },
+}
+
+fn behind(cause: &Option<Box<Why>>) -> String {
+    cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"))
 }
 
 impl Why {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Fetch(error) => error.retry_after(),
-            Self::Content(_) | Self::Cache(_) => None,
+            Self::Content(_) | Self::Cache(_) | Self::Audit { .. } => None,
         }
     }
 }

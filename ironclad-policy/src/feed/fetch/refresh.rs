@@ -3,12 +3,14 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
 
+use ironclad_core::audit::AuditAction;
+
 use super::body::Deadline;
 use super::http::{self, Answer, Request, Validators};
 use super::{FetchError, Fetcher, Outcome, Why, file};
 use crate::feed::{
     CacheError, Checksum, Content, FeedCache, FeedSet, FeedSpec, Rejection, Sha256Sum, Source,
-    bounds, schedule,
+    bounds, reach, schedule,
 };
 use crate::list::AddressList;
 
@@ -23,7 +25,14 @@ impl FeedSet {
         fetcher: &Fetcher,
         now: SystemTime,
     ) -> Vec<(&'a FeedSpec, Outcome)> {
-        self.due(now).map(|spec| (spec, fetcher.refresh(spec, self.cache(), now))).collect()
+        let refresh = |spec| {
+            let outcome = fetcher.refresh(spec, self.cache(), now);
+            if matches!(outcome, Outcome::Kept { .. }) {
+                self.hold(spec, now);
+            }
+            (spec, outcome)
+        };
+        self.due(now).map(refresh).collect()
     }
 }
 
@@ -37,17 +46,42 @@ impl Fetcher {
     ///
     /// `now` is the time by the clock: what is due, and what the content says of times, is judged
     /// by it.
+    ///
+    /// A new version, and why one was not taken, are recorded by the cache's audit sink; that nothing
+    /// was asked or has changed is not.
     pub fn refresh(&self, spec: &FeedSpec, cache: &FeedCache, now: SystemTime) -> Outcome {
+        let why = match self.refresh_unrecorded(spec, cache, now) {
+            Ok(outcome) => return outcome,
+            Err(why) => why,
+        };
+        let (feed, reason) = (spec.name().to_owned(), why.to_string());
+        let why = match cache.record(&AuditAction::FeedKeep { feed, reason }) {
+            Err(error) if !matches!(why, Why::Audit { .. }) => {
+                Why::Audit { error, cause: Some(Box::new(why)) }
+            }
+            _ => why,
+        };
+        Outcome::Kept { why }
+    }
+
+    fn refresh_unrecorded(
+        &self,
+        spec: &FeedSpec,
+        cache: &FeedCache,
+        now: SystemTime,
+    ) -> Result<Outcome, Why> {
         let failures = match cache.state(spec) {
             Ok(state) => {
                 let until = cache.due_at(spec, state.as_ref(), now);
                 if until > now {
-                    return Outcome::NotDue { until };
+                    return Ok(Outcome::NotDue { until });
                 }
                 state.and_then(|state| state.back_off).map_or(1, |b| b.failures.saturating_add(1))
             }
-            Err(CacheError::Damaged { .. }) => 1,
-            Err(error) => return Outcome::Kept { why: error.into() },
+            Err(error) => match cache.damaged(spec, error)? {
+                CacheError::Damaged { .. } => 1,
+                error => return Err(error.into()),
+            },
         };
         // That it fails, until it has not.
         let jitter = RandomState::new().hash_one(now) as u32;
@@ -56,26 +90,26 @@ impl Fetcher {
             state.attempted_at = now;
             state.back_off = Some(failed(None));
         });
-        match begun.map_err(Why::from).and_then(|()| self.attempt(spec, cache, now)) {
-            Ok(outcome) => outcome,
-            Err(why) => {
-                if let Some(asked) = why.retry_after() {
-                    // Where that cannot be written there is still what was written before.
-                    let _ = cache.update(spec, None, |state| {
-                        state.back_off = Some(failed(Some(asked)));
-                    });
-                }
-                Outcome::Kept { why }
+        begun?;
+        self.attempt(spec, cache, now).inspect_err(|why| {
+            if let Some(asked) = why.retry_after() {
+                // Where that cannot be written there is still what was written before.
+                let _ = cache.update(spec, None, |state| {
+                    state.back_off = Some(failed(Some(asked)));
+                });
             }
-        }
+        })
     }
 
     fn attempt(&self, spec: &FeedSpec, cache: &FeedCache, now: SystemTime) -> Result<Outcome, Why> {
         let deadline = Deadline::after(spec.timeout);
         let last = match cache.last_good(spec, now) {
-            // As good as none.
-            Err(CacheError::Damaged { .. } | CacheError::List(_)) => None,
-            last => last?,
+            Ok(last) => last,
+            Err(error) => match cache.damaged(spec, error)? {
+                // As good as none.
+                CacheError::Damaged { .. } | CacheError::List(_) | CacheError::Unfit(_) => None,
+                error => return Err(error.into()),
+            },
         };
         let since = last.as_ref().map_or_else(Validators::default, |(content, _)| Validators {
             etag: content.etag.clone(),
@@ -95,6 +129,7 @@ impl Fetcher {
             AddressList::parse(spec.name(), &bytes, &spec.options(now)).map_err(Rejection::List)?;
         let entries = list.entries().len();
         bounds::check(spec, last.as_ref().map(|(content, _)| content.entries), entries)?;
+        reach::check(spec, &list)?;
 
         let content = Content {
             sha256,
@@ -104,12 +139,21 @@ impl Fetcher {
             etag: validators.etag,
             last_modified: validators.last_modified,
         };
-        let is_same = last.as_ref().is_some_and(|(content, _)| content.sha256 == sha256);
-        cache.update(spec, Some((content, &bytes)), |state| state.back_off = None)?;
-        if is_same {
+        if last.as_ref().is_some_and(|(content, _)| content.sha256 == sha256) {
+            cache.update(spec, Some((content, &bytes)), |state| state.back_off = None)?;
             return Ok(Outcome::NotModified);
         }
         let (added, removed) = bounds::difference(last.as_ref().map(|(_, list)| list), &list);
+        let action = AuditAction::FeedUpdate {
+            feed: spec.name().to_owned(),
+            source: spec.source().origin(),
+            sha256: sha256.to_string(),
+            entries: entries as u64,
+            added: added as u64,
+            removed: removed as u64,
+        };
+        cache.record(&action).map_err(|error| Why::Audit { error, cause: None })?;
+        cache.update(spec, Some((content, &bytes)), |state| state.back_off = None)?;
         Ok(Outcome::Updated { added, removed, entries })
     }
 
