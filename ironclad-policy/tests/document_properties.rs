@@ -29,9 +29,9 @@ fn the_fuzz_corpus_keeps_the_invariants() {
 fn line() -> impl Strategy<Value = String> {
     prop_oneof![
         "(default|malformed|dry-run|backend|gateways|x): ?[a-z0-9.:\\[\\], -]{0,12}",
-        "(sets|tuples|rules|addresses|subjects|limits):",
+        "(sets|tuples|rules|addresses|subjects|limits|feeds):",
         "  - \\{ (id|rule): [0-9]{1,2}, name: [a-z]{0,3}, action: (deny|allow|drop|log)(, (to|who|limit|ports|protocol|direction): [a-z0-9-]{1,4})? \\}",
-        "  [ab]: \\{ (exe|uid|cidrs|feeds|per-second|per|burst): [a-z0-9/.-]{1,9} \\}",
+        "  [ab]: \\{ (exe|uid|cidrs|feeds|per-second|per|burst|source|refresh|max-bytes): [a-z0-9/.-]{1,9} \\}",
         "  - &[ab] [a-z]",
         "  - \\*[ab]",
         "[ -]{0,6}[a-z&*!|>%@`\"'\\[\\]{}#:,?-]{0,10}",

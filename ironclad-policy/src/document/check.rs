@@ -43,6 +43,7 @@ impl Document {
     /// Everything that can be told without reading another file.
     pub(super) fn check(&self) -> Result<(), DocumentError> {
         self.check_countries()?;
+        self.check_feeds()?;
         self.check_names("addresses", &self.addresses)?;
         self.check_names("subjects", &self.subjects)?;
         self.check_names("limits", &self.limits)?;
@@ -55,6 +56,9 @@ impl Document {
                 &addresses.countries,
                 steps!["addresses", name.as_str(), "countries"],
             )?;
+            for (i, feed) in addresses.feeds.iter().enumerate() {
+                self.check_feed(feed, || steps!["addresses", name.as_str(), "feeds", i].into())?;
+            }
         }
         for (name, subject) in &self.subjects {
             if subject.is_empty() {
@@ -64,12 +68,30 @@ impl Document {
         }
         for (i, set) in self.sets.iter().enumerate() {
             self.check_named_countries(&set.countries, steps!["sets", i, "countries"])?;
+            for (j, feed) in set.feeds.iter().enumerate() {
+                self.check_feed(feed, || steps!["sets", i, "feeds", j].into())?;
+            }
             for (j, name) in set.addresses.iter().enumerate() {
                 self.known(NameKind::Addresses, name, &self.addresses)
                     .map_err(|fault| self.refuse(steps!["sets", i, "addresses", j], fault))?;
             }
         }
         self.check_rules()
+    }
+
+    /// A file that declares feeds declares all that it names; one that declares none has those of the
+    /// program.
+    fn check_feed(
+        &self,
+        name: &str,
+        steps: impl FnOnce() -> Vec<Step>,
+    ) -> Result<(), DocumentError> {
+        match self.feeds.is_empty() {
+            true => Ok(()),
+            false => self
+                .known(NameKind::Feed, name, &self.feeds)
+                .map_err(|fault| self.refuse(steps(), fault)),
+        }
     }
 
     fn check_countries(&self) -> Result<(), DocumentError> {
@@ -112,14 +134,19 @@ impl Document {
                 continue;
             };
             let fault = Fault::value(format_args!("`{}` {what}", shown(name)));
-            let place = self.source.tree.as_deref().and_then(|tree| tree.find_key(outer, name));
-            let fault = match place {
-                Some(place) => fault.at(place, || super::KeyPath(vec![outer.into()])),
-                None => fault,
-            };
-            return Err(self.refuse(steps![outer], fault));
+            return Err(self.refuse_key(outer, name, fault));
         }
         Ok(())
+    }
+
+    /// The error at a key of an outer mapping.
+    pub(super) fn refuse_key(&self, outer: &str, key: &str, fault: Fault) -> DocumentError {
+        let place = self.source.tree.as_deref().and_then(|tree| tree.find_key(outer, key));
+        let fault = match place {
+            Some(place) => fault.at(place, || super::KeyPath(vec![outer.into()])),
+            None => fault,
+        };
+        self.refuse(steps![outer], fault)
     }
 
     fn known<T>(

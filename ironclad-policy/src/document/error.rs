@@ -128,7 +128,7 @@ pub enum NameKind {
     Subject,
     /// Under `limits`.
     Limit,
-    /// A feed of the program that reads the file.
+    /// A feed of the file, or of the program that reads it.
     Feed,
     /// A country by its ISO code.
     Country,

@@ -30,8 +30,10 @@
 mod addresses;
 mod check;
 mod error;
+mod feeds;
 mod packets;
 mod place;
+mod quantities;
 mod reader;
 mod resolve;
 #[cfg(feature = "schema")]
@@ -56,8 +58,13 @@ use serde::Deserialize;
 
 pub use addresses::{DocumentAddresses, DocumentCountries};
 pub use error::{DocumentError, NameKind, Problem};
+pub use feeds::{
+    DocumentChange, DocumentCoverage, DocumentEntries, DocumentFeed, DocumentFeedFormat,
+    DocumentIfMissing,
+};
 pub use packets::{DocumentBackend, DocumentSet, DocumentTuple};
 pub use place::{KeyPath, Place, Step};
+pub use quantities::{DocumentBytes, DocumentTime};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 pub use sockets::{
@@ -117,6 +124,9 @@ pub struct Document {
     pub gateways: Vec<IpAddr>,
     /// Where the addresses of countries come from.
     pub countries: Option<DocumentCountries>,
+    /// Address lists that others publish and that change.
+    #[serde(default)]
+    pub feeds: BTreeMap<String, DocumentFeed>,
     /// Addresses with names, for sets and rules.
     #[serde(default)]
     pub addresses: BTreeMap<String, DocumentAddresses>,

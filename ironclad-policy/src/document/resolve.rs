@@ -252,24 +252,32 @@ impl Document {
         }
         for (i, name) in named.feeds.iter().enumerate() {
             if !feeds.contains_key(name) {
-                let list = feed(name, sources).map_err(|fault| refuse("feeds", i, fault))?;
+                let list = self.feed(name, sources).map_err(|fault| refuse("feeds", i, fault))?;
                 feeds.insert(name.clone(), list);
             }
             lists.extend(feeds.get(name).cloned());
         }
         Ok(lists)
     }
-}
 
-fn feed(name: &str, sources: &mut Sources<'_>) -> Result<AddressList, Fault> {
-    let failed = |why: String| Fault::new(Problem::Feed { name: super::error::shown(name), why });
-    let Some(feeds) = &mut sources.feeds else {
-        return Err(failed("the program that reads this file has no feeds".to_owned()));
-    };
-    feeds.addresses(name).map_err(|error| match error {
-        NoFeed::Unknown => unknown(NameKind::Feed, name, feeds.names().iter().map(String::as_str)),
-        NoFeed::Unavailable(why) => failed(why),
-    })
+    fn feed(&self, name: &str, sources: &mut Sources<'_>) -> Result<AddressList, Fault> {
+        let failed = |why: &str| {
+            let name = super::error::shown(name);
+            Fault::new(Problem::Feed { name, why: why.to_owned() })
+        };
+        let Some(feeds) = &mut sources.feeds else {
+            return Err(failed("the program that reads this file has no feeds"));
+        };
+        feeds.addresses(name).map_err(|error| match error {
+            NoFeed::Unknown if self.feeds.contains_key(name) => {
+                failed("the program that reads this file does not have the feeds that it declares")
+            }
+            NoFeed::Unknown => {
+                unknown(NameKind::Feed, name, feeds.names().iter().map(String::as_str))
+            }
+            NoFeed::Unavailable(why) => failed(&why),
+        })
+    }
 }
 
 fn number(

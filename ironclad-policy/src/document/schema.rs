@@ -126,6 +126,16 @@ words! {
             { "type": "integer", "minimum": 0, "maximum": 255 }
         ]
     }
+    /// With a unit.
+    Time: { "type": "string", "pattern": "^[0-9]+[smhd]$" }
+    /// Bytes, or a text with a unit.
+    Bytes: { "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+( ?[KMG]iB)?$" }
+    /// A prefix's length.
+    Length: { "type": "string", "pattern": "^/[0-9]{1,3}$" }
+    /// In hexadecimal.
+    Sha256: { "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" }
+    /// In hundredths.
+    Percent: { "type": "integer", "minimum": 0, "maximum": 100 }
     /// What a limit counts.
     Tokens: { "type": "integer", "minimum": 1, "maximum": 1_000_000 }
 }

@@ -61,6 +61,9 @@ rules:
   - { id: 40, name: nobody else, action: deny, direction: out }
 "#;
 
+/// Whether files may declare feeds.
+const HAS_FEEDS: bool = cfg!(all(unix, feature = "feed"));
+
 /// Every policy in the documentation, and where it is.
 pub(super) fn examples() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -68,6 +71,8 @@ pub(super) fn examples() -> Vec<(String, String)> {
     let docs = std::fs::read_dir(root.join("docs")).into_iter().flatten();
     files.extend(docs.flatten().map(|entry| entry.path()));
     let mut examples = vec![("the whole".to_owned(), WHOLE.to_owned())];
+    #[cfg(all(unix, feature = "feed"))]
+    examples.push(("feeds".to_owned(), FEEDS.to_owned()));
     for file in files {
         let is_text = file.extension().is_some_and(|extension| extension == "md");
         let Some(text) = std::fs::read_to_string(&file).ok().filter(|_| is_text) else { continue };
@@ -76,6 +81,12 @@ pub(super) fn examples() -> Vec<(String, String)> {
             block = match (block, line.trim_end()) {
                 (None, "```yaml") => Some((number, String::new())),
                 (None, _) => None,
+                (Some((first, text)), "```")
+                    if !HAS_FEEDS && text.lines().any(|line| line.starts_with("feeds:")) =>
+                {
+                    println!("SKIP examples: {}:{first} needs the feature `feed`", file.display());
+                    None
+                }
                 (Some((first, text)), "```") => {
                     examples.push((format!("{}:{first}", file.display()), text));
                     None
@@ -96,10 +107,12 @@ fn examples_are_read() {
             panic!("{error}");
         }
     }
-    if examples.len() == 1 {
+    let ours = if HAS_FEEDS { 2 } else { 1 };
+    if examples.len() == ours {
         println!("SKIP examples_are_read: no docs beside this crate");
     } else {
-        assert!(examples.len() >= 5, "{} examples", examples.len());
+        let least = if HAS_FEEDS { 9 } else { 4 };
+        assert!(examples.len() >= least, "{} examples", examples.len());
     }
 }
 
@@ -587,4 +600,191 @@ rules:
 fn documents_go_between_threads() {
     fn goes<T: Send + Sync + Clone>(_: &T) {}
     goes(&Document::parse("p.yaml", "default: pass").unwrap());
+}
+
+/// Every key of a feed, and one that has none.
+#[cfg(all(unix, feature = "feed"))]
+pub(super) const FEEDS: &str = r#"
+feeds:
+  drop: { source: "https://feeds.example/drop.txt" }
+  feodo:
+    source: http://feeds.example/ipblocklist.csv?key=1
+    format: csv
+    column: dst_ip
+    bad-lines: lenient
+    refresh: 15m
+    timeout: 30s
+    max-bytes: 64 KiB
+    entries: { min: 0, max: 10000 }
+    change: { shrink: 10, growth: 400 }
+    coverage: { ipv4: /8, ipv6: /0 }
+    protect: [192.0.2.0/24, "2001:db8::7"]
+    allow-private: true
+    if-missing: refuse
+    sha256-at: file:///srv/sums
+    danger-allow-http: true
+  pinned: { source: /srv/list, format: stix, max-bytes: 1000, sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef, change: { growth: 5 }, entries: { max: 7 }, coverage: { ipv6: /64 } }
+addresses:
+  bad: { feeds: [drop, feodo] }
+sets:
+  - { rule: 1, name: a, action: drop, feeds: pinned, addresses: bad }
+"#;
+
+#[cfg(all(unix, feature = "feed"))]
+#[test]
+fn declared_feeds_are_described() {
+    use std::time::Duration;
+
+    use crate::feed::{FeedSpec, IfMissing};
+    use crate::list::{BadLines, ListFormat};
+
+    let specs = Document::parse("p.yaml", FEEDS).unwrap().feed_specs().unwrap();
+    let feodo = FeedSpec::new("feodo", "http://feeds.example/ipblocklist.csv?key=1")
+        .unwrap()
+        .format(ListFormat::csv_column("dst_ip"))
+        .bad_lines(BadLines::Lenient)
+        .refresh(Duration::from_secs(900))
+        .timeout(Duration::from_secs(30))
+        .max_bytes(65536)
+        .entries(0, 10_000)
+        .change(10, 400)
+        .coverage(8, 0)
+        .protect(["192.0.2.0/24", "2001:db8::7"].map(|text| text.parse().unwrap()))
+        .allow_private(true)
+        .if_missing(IfMissing::Refuse)
+        .sha256_at("file:///srv/sums")
+        .unwrap()
+        .danger_allow_http(true);
+    let sum = "0123456789abcdef".repeat(4);
+    let pinned = FeedSpec::new("pinned", "/srv/list")
+        .unwrap()
+        .format(ListFormat::Stix)
+        .max_bytes(1000)
+        .sha256(sum.parse().unwrap())
+        .entries(1, 7)
+        .change(50, 5)
+        .coverage(6, 64);
+    let drop = FeedSpec::new("drop", "https://feeds.example/drop.txt").unwrap();
+    assert_eq!(specs, [drop, feodo, pinned]);
+    for (written, seconds) in [("60s", 60), ("2h", 7200), ("366d", 31_622_400)] {
+        let text = format!("feeds: {{ a: {{ source: /x, refresh: {written} }} }}\n");
+        let specs = Document::parse("p.yaml", &text).unwrap().feed_specs().unwrap();
+        assert_eq!(specs[0].refresh.as_secs(), seconds);
+    }
+}
+
+#[cfg(all(unix, feature = "feed"))]
+#[test]
+fn errors_in_feeds_name_the_place_and_the_cause() {
+    for (text, expected) in [
+        (
+            "feeds:\n  «Drop: { source: /x }\n",
+            "feeds: `Drop` is no name of a feed: use 1 to 64 lower-case letters, digits, `-` and `_`, the first of them a letter or a digit",
+        ),
+        ("feeds:\n  a: «{ format: csv }\n", "feeds.a: the key `source` is missing"),
+        (
+            "feeds:\n  a: { source: /x, «formt: csv }\n",
+            "feeds.a: unknown key `formt`: did you mean `format`?",
+        ),
+        (
+            "feeds:\n  a: { source: «list.txt }\n",
+            "feeds.a.source: `list.txt` is no source of a feed: expected https://, file:/// or an absolute path",
+        ),
+        (
+            "feeds:\n  a: { source: «\"https://u:secret@x/?secret\" }\n",
+            "feeds.a.source: `https://` is no source of a feed: expected a URL without user and password",
+        ),
+        (
+            "feeds:\n  a:\n    source: «http://x/list\n",
+            "feeds.a.source: over plain HTTP anybody on the way can write the feed: use https, or say `danger-allow-http: true`",
+        ),
+        (
+            "feeds:\n  a: { source: https://x/list, sha256-at: «http://x/sum }\n",
+            "feeds.a.sha256-at: over plain HTTP anybody on the way can write the feed: use https, or say `danger-allow-http: true`",
+        ),
+        (
+            "feeds:\n  a: { source: /x, sha256-at: «sum }\n",
+            "feeds.a.sha256-at: `sum` is no source of a feed: expected https://, file:/// or an absolute path",
+        ),
+        (
+            "feeds:\n  a: { source: /x, sha256: «abc }\n",
+            "feeds.a.sha256: expected a SHA-256 checksum of 64 hexadecimal digits",
+        ),
+        (
+            "feeds:\n  a: { source: /x, format: «tsv }\n",
+            "feeds.a.format: unknown value `tsv`: did you mean `csv`?",
+        ),
+        (
+            "feeds:\n  a: { source: /x, column: «ip }\n",
+            "feeds.a.column: columns are those of `format: csv`",
+        ),
+        (
+            "feeds:\n  a: { source: /x, if-missing: «refused }\n",
+            "feeds.a.if-missing: unknown value `refused`: did you mean `refuse`?",
+        ),
+        (
+            "feeds:\n  a: { source: /x, refresh: «15 }\n",
+            "feeds.a.refresh: `15` is no time: write a number and s, m, h or d, such as 90s or 15m",
+        ),
+        (
+            "feeds:\n  a: { source: /x, refresh: «15 m }\n",
+            "feeds.a.refresh: `15 m` is no time: write a number and s, m, h or d, such as 90s or 15m",
+        ),
+        ("feeds:\n  a: { source: /x, refresh: «59s }\n", "feeds.a.refresh: shorter than 60s"),
+        (
+            "feeds:\n  a: { source: /x, timeout: «0s }\n",
+            "feeds.a.timeout: `0s` is not from 1s to 366d",
+        ),
+        (
+            "feeds:\n  a: { source: /x, timeout: «18446744073709551615d }\n",
+            "feeds.a.timeout: `18446744073709551615d` is not from 1s to 366d",
+        ),
+        (
+            "feeds:\n  a: { source: /x, max-bytes: «32 MB }\n",
+            "feeds.a.max-bytes: `32 MB` is no size: write bytes, or a number and KiB, MiB or GiB, such as 32 MiB",
+        ),
+        (
+            "feeds:\n  a: { source: /x, max-bytes: «99999999999999 GiB }\n",
+            "feeds.a.max-bytes: `99999999999999 GiB` is no size: write bytes, or a number and KiB, MiB or GiB, such as 32 MiB",
+        ),
+        (
+            "feeds:\n  a: { source: /x, entries: «{ min: 9, max: 8 } }\n",
+            "feeds.a.entries: at least 9 and at most 8 is never",
+        ),
+        (
+            "feeds:\n  a: { source: /x, change: { shrink: «101 } }\n",
+            "feeds.a.change.shrink: `101` is not from 0 to 100",
+        ),
+        (
+            "feeds:\n  a: { source: /x, coverage: { ipv4: «/33 } }\n",
+            "feeds.a.coverage.ipv4: `/33` is not a prefix length from /0 to /32",
+        ),
+        (
+            "feeds:\n  a: { source: /x, coverage: { ipv6: «19 } }\n",
+            "feeds.a.coverage.ipv6: `19` is not a prefix length from /0 to /128",
+        ),
+        (
+            "feeds:\n  a: { source: /x, protect: [«10.0.0.1/8] }\n",
+            "feeds.a.protect[0]: `10.0.0.1/8` has host bits: write 10.0.0.0/8",
+        ),
+        (
+            "feeds:\n  drop: { source: /x }\naddresses:\n  a: { feeds: [drop, «dorp] }\n",
+            "addresses.a.feeds[1]: no feed is called `dorp`: did you mean `drop`?",
+        ),
+        (
+            "feeds:\n  drop: { source: /x }\nsets:\n  - { rule: 1, name: a, action: drop, feeds: «ipsum }\n",
+            "sets[0].feeds: no feed is called `ipsum`",
+        ),
+    ] {
+        told_at_mark(text, expected);
+    }
+}
+
+#[cfg(not(all(unix, feature = "feed")))]
+#[test]
+fn feeds_need_their_feature() {
+    told_at_mark(
+        "feeds: «{ drop: { source: /x } }\n",
+        "feeds: this program was built without the feature `feed`: it has no feeds that a file declares",
+    );
 }
