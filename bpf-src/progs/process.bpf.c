@@ -13,6 +13,24 @@ struct {
 	__type(value, __u64);
 } ic_lineages SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ic_process_ctl);
+} ic_process_ctl SEC(".maps");
+
+/* Digest of a list of executables to 1 + its lineage, for the agent alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 + 8 * IC_SOCK_LINEAGES);
+	__type(key, __u64);
+	__type(value, __u32);
+} ic_lineage_bits SEC(".maps");
+
+/* Which copy of these programs this is. */
+const volatile __u64 ic_cfg_owner = 0;
+
 /* Whose open files the iterator tells of. */
 const volatile __u32 ic_cfg_open_tgid = 0;
 
@@ -24,6 +42,24 @@ IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
 	id->ino = inode->i_ino;
 	id->dev = inode->i_sb->s_dev;
 	id->generation = inode->i_generation;
+}
+
+IC_INLINE const struct ic_process_ctl *ic_process_ctl_get(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&ic_process_ctl, &key);
+}
+
+/*
+ * Whether this copy of the programs keeps the table. An agent that takes over attaches a copy of its
+ * own before it detaches the former one, and hands the table over by one word.
+ */
+IC_INLINE bool ic_process_owned(void)
+{
+	const struct ic_process_ctl *ctl = ic_process_ctl_get();
+
+	return ctl && IC_READ_ONCE(ctl->owner) == ic_cfg_owner;
 }
 
 IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
@@ -69,6 +105,8 @@ int ic_exec(__u64 *ctx)
 	struct inode *inode = bprm->file->f_inode;
 	struct ic_process process = {};
 
+	if (!ic_process_owned())
+		return 0;
 	if (before) {
 		process.parent = before->parent;
 		process.ppid = before->ppid;
@@ -88,7 +126,7 @@ int ic_fork(__u64 *ctx)
 	__u32 from = parent->tgid, tgid = child->tgid;
 	struct ic_process process = {}, *known;
 
-	if (from == tgid)
+	if (from == tgid || !ic_process_owned())
 		return 0;
 	known = bpf_map_lookup_elem(&ic_processes, &from);
 	if (known) {
@@ -113,7 +151,7 @@ int ic_exit(__u64 *ctx)
 	__u32 tgid = task->tgid;
 
 	/* The kernel counts a thread out before it calls this: with the last one the process ends. */
-	if (task->signal->live.counter == 0)
+	if (task->signal->live.counter == 0 && ic_process_owned())
 		bpf_map_delete_elem(&ic_processes, &tgid);
 	return 0;
 }
@@ -140,6 +178,7 @@ SEC("iter/task")
 int ic_seed(struct bpf_iter__task *ctx)
 {
 	struct ic_process process = {}, parent = {}, *known;
+	const struct ic_process_ctl *ctl = ic_process_ctl_get();
 	struct task_struct *task = ctx->task;
 	__u32 tgid;
 
@@ -148,6 +187,8 @@ int ic_seed(struct bpf_iter__task *ctx)
 	tgid = task->tgid;
 	known = bpf_map_lookup_elem(&ic_processes, &tgid);
 	if (known) {
+		if (ctl)
+			known->lineage &= ~ctl->forget;
 		/* A policy may speak of forebears that none did before. Lost where it executes just now. */
 		known->lineage |= ic_lineage_read(task);
 		return 0;

@@ -60,7 +60,8 @@ fn rust_and_c_agree_on_sockets() {
             ic_sock_row = SockRow { summary, logs, word }
             ic_sock_policy = SockPolicy {
                 generation, epoch, dims, summary, levels, root4, root6, rate, verdict, dry_run,
-                _pad, level, none, _pad2, kind
+                logs, lineages, rules,
+                level, none, _pad2, kind
             }
             ic_sock_id_key = SockIdKey { generation, dim, value }
             ic_sock_id_val = SockIdVal { until_ns, row, _pad }
@@ -80,7 +81,10 @@ fn rust_and_c_agree_on_sockets() {
     let mut storage = MaybeUninit::uninit();
     let open = ProcessSkelBuilder::default().open(&mut storage).unwrap();
     with_btf(open.open_object(), |btf| {
-        structs! { btf; ic_open_file = OpenFile { file, fd, nlink } }
+        structs! { btf;
+            ic_process_ctl = ProcessCtl { owner, forget }
+            ic_open_file = OpenFile { file, fd, nlink }
+        }
     });
 }
 

@@ -1,17 +1,20 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use crate::error::BpfError;
 use crate::program::Program;
 use crate::sys;
 
 /// A program at a hook of the kernel's, of a control group's or of a tracepoint. Dropping it
-/// detaches.
+/// detaches, unless it is pinned.
 #[must_use = "dropping the link detaches the program"]
 #[derive(Debug)]
 pub struct HookLink {
     fd: OwnedFd,
-    name: &'static str,
+    /// `<number>_<hook>`: the number tells links at one hook apart.
+    name: String,
+    pin: Option<PathBuf>,
 }
 
 impl HookLink {
@@ -21,25 +24,99 @@ impl HookLink {
         program: &Program,
         cgroup: BorrowedFd<'_>,
         attach_type: libbpf_sys::bpf_attach_type,
-        name: &'static str,
+        name: &str,
     ) -> Result<Self, BpfError> {
         sys::link_create(program.as_fd(), Some(cgroup), attach_type)
-            .map(|fd| Self { fd, name })
+            .map(|fd| Self { fd, name: name.to_owned(), pin: None })
             .map_err(failed(program, name))
     }
 
     /// Attaches to the tracepoint that a program was loaded for.
-    pub(crate) fn tracepoint(program: &Program, name: &'static str) -> Result<Self, BpfError> {
+    pub(crate) fn tracepoint(program: &Program, name: &str) -> Result<Self, BpfError> {
         sys::tracepoint_open(program.as_fd())
-            .map(|fd| Self { fd, name })
+            .map(|fd| Self { fd, name: name.to_owned(), pin: None })
             .map_err(failed(program, name))
     }
 
+    /// Opens what an earlier agent has pinned.
+    pub(crate) fn open(path: &Path) -> Result<Self, BpfError> {
+        let fd = sys::obj_get(path).map_err(|source| BpfError::Pin {
+            path: path.to_owned(),
+            step: "opening",
+            source,
+        })?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.unwrap_or_default();
+        let name = name.strip_prefix(LINK).unwrap_or(&name).to_owned();
+        Ok(Self { fd, name, pin: Some(path.to_owned()) })
+    }
+
     /// The hook's name, e.g. `connect4`.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn hook(&self) -> &str {
+        self.name.split_once('_').map_or(&self.name, |(_, hook)| hook)
+    }
+
+    /// What its pin is called.
+    pub(crate) fn pin_name(&self) -> String {
+        format!("{LINK}{}", self.name)
+    }
+
+    /// Whether the attachment outlives the process.
+    pub fn is_pinned(&self) -> bool {
+        self.pin.is_some()
+    }
+
+    pub(crate) fn pin(&mut self, path: &Path) -> Result<(), BpfError> {
+        sys::obj_pin(self.fd.as_fd(), path).map_err(|source| BpfError::Pin {
+            path: path.to_owned(),
+            step: "pinning",
+            source,
+        })?;
+        self.pinned_at(path);
+        Ok(())
+    }
+
+    pub(crate) fn pinned_at(&mut self, path: &Path) {
+        self.pin = Some(path.to_owned());
+    }
+
+    /// Gives the hook another program; no process finds it empty. For control groups.
+    pub(crate) fn replace(&self, program: &Program) -> Result<(), BpfError> {
+        sys::link_update(self.fd.as_fd(), program.as_fd()).map_err(failed(program, &self.name))
+    }
+
+    /// The id of the control group; 0 where it was removed, `None` for a tracepoint's link.
+    pub(crate) fn cgroup_id(&self) -> Result<Option<u64>, BpfError> {
+        let info = sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
+            .map_err(|source| BpfError::System { step: "reading a link's info", source })?;
+        // SAFETY: the kernel fills this member of the union for links of control groups.
+        let id =
+            |info: libbpf_sys::bpf_link_info| unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
+        Ok((info.type_ == libbpf_sys::BPF_LINK_TYPE_CGROUP).then(|| id(info)))
+    }
+
+    /// Detaches at once, and removes the pin.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses; then it is still attached.
+    pub fn detach(self) -> Result<(), BpfError> {
+        if let Some(path) = self.pin {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(BpfError::Pin { path, step: "removing", source });
+                }
+                _ => {}
+            }
+            // The kernel drops a pin's reference some time later. Tracepoints' links have no such
+            // call, and control groups that are gone nothing to detach from.
+            let _ = sys::link_detach(self.fd.as_fd());
+        }
+        Ok(())
     }
 }
+
+/// What the pins of links begin with.
+const LINK: &str = "link_";
 
 impl AsFd for HookLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -47,7 +124,7 @@ impl AsFd for HookLink {
     }
 }
 
-fn failed(program: &Program, hook: &'static str) -> impl FnOnce(io::Error) -> BpfError {
-    let program = program.info().name.clone();
-    move |source| BpfError::AttachHook { program, hook: hook.to_owned(), source }
+fn failed(program: &Program, hook: &str) -> impl FnOnce(io::Error) -> BpfError + use<> {
+    let (program, hook) = (program.info().name.clone(), hook.to_owned());
+    move |source| BpfError::AttachHook { program, hook, source }
 }

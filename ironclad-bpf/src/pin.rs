@@ -158,28 +158,72 @@ impl PinDirectory {
         let foreign: Vec<&str> = found
             .iter()
             .map(String::as_str)
-            .filter(|f| !names.contains(f) && LinkName::parse(f).is_none())
+            .filter(|f| !names.contains(f) && LinkName::parse(f).is_none() && *f != SOCKETS)
             .collect();
-        let next = "remove the directory to drop its protection and start afresh (`purge`), or choose another instance name";
-        if !foreign.is_empty() {
-            let what = format!("it holds what is not Ironclad's: {}", foreign.join(", "));
-            return Err(BpfError::PinDirectory { path, what, next });
-        }
-        if !missing.is_empty() {
-            let what = format!("it is incomplete: {} missing", missing.join(", "));
-            return Err(BpfError::PinDirectory { path, what, next });
-        }
+        complete(path, &missing, &foreign)?;
         Ok(PinState::Complete)
     }
 
+    /// Pins of links for socket rules, where the instance has any: `None` where it has not.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] where it holds only some of `names`, or things that are not
+    /// Ironclad's.
+    pub(crate) fn sockets(&self, names: &[&str]) -> Result<Option<Vec<PathBuf>>, BpfError> {
+        // What was cut off before its rename; nobody refers to it.
+        remove_pins(&self.path().join(SOCKETS_STAGED))?;
+        let path = self.path().join(SOCKETS);
+        let found = match names_in(&path) {
+            Err(BpfError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        let is_there = |name: &&&str| found.iter().any(|f| f == *name);
+        let missing: Vec<&str> = names.iter().filter(|name| !is_there(name)).copied().collect();
+        let (links, others): (Vec<&String>, Vec<&String>) =
+            found.iter().partition(|f| f.starts_with(LINK_PREFIX));
+        let foreign: Vec<&str> =
+            others.into_iter().map(String::as_str).filter(|f| !names.contains(f)).collect();
+        let links = links.into_iter().map(|name| path.join(name)).collect();
+        complete(path, &missing, &foreign)?;
+        Ok(Some(links))
+    }
+
+    /// Pins what socket rules need beside what is pinned already: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn persist_sockets(&self, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
+        let staged = self.path().join(SOCKETS_STAGED);
+        let inner: Vec<(String, BorrowedFd<'_>)> = pins
+            .iter()
+            .filter_map(|(name, fd)| {
+                Some((name.strip_prefix(SOCKETS)?.trim_start_matches('/').to_owned(), *fd))
+            })
+            .collect();
+        pin_all(&staged, &self.path().join(SOCKETS), &inner)
+    }
+
+    /// Removes what [`persist_sockets`](Self::persist_sockets) has pinned.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn unpin_sockets(&self) -> Result<(), BpfError> {
+        remove_pins(&self.path().join(SOCKETS))
+    }
+
+    /// Whether anything is pinned for socket rules.
+    pub fn has_sockets(&self) -> bool {
+        self.path().join(SOCKETS).exists()
+    }
+
+    pub(crate) fn socket_path(&self, name: &str) -> PathBuf {
+        self.path().join(SOCKETS).join(name)
+    }
+
     fn names(&self) -> Result<Vec<String>, BpfError> {
-        let path = self.path();
-        let failed =
-            |source| BpfError::Pin { path: path.clone(), step: "reading the directory", source };
-        fs::read_dir(&path)
-            .map_err(failed)?
-            .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
-            .collect()
+        names_in(&self.path())
     }
 
     /// The links that are pinned, with the pins' paths, in the order of their names.
@@ -192,27 +236,8 @@ impl PinDirectory {
 
     /// Pins everything at once: the directory appears complete, or not at all.
     pub(crate) fn persist(&self, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
-        let staging = self.instance.join(format!("new_{}", std::process::id()));
-        let failed = |path: &Path, step| {
-            let path = path.to_owned();
-            move |source: io::Error| BpfError::Pin { path, step, source }
-        };
-        let staged = (|| {
-            fs::DirBuilder::new()
-                .mode(0o700)
-                .create(&staging)
-                .map_err(failed(&staging, "creating the directory"))?;
-            for (name, fd) in pins {
-                let path = staging.join(name);
-                sys::obj_pin(fd.as_fd(), &path).map_err(failed(&path, "pinning"))?;
-            }
-            fs::rename(&staging, self.path()).map_err(failed(&self.path(), "renaming into place"))
-        })();
-        if staged.is_err() {
-            // The first error is the one to tell.
-            let _ = remove_pins(&staging);
-        }
-        staged
+        let staged = self.instance.join(format!("new_{}", std::process::id()));
+        pin_all(&staged, &self.path(), pins)
     }
 
     pub(crate) fn link_path(&self, name: &LinkName) -> PathBuf {
@@ -258,6 +283,12 @@ impl PinDirectory {
 
 const LINK_PREFIX: &str = "link_";
 
+/// Where an instance keeps what its socket rules need, within its directory.
+pub(crate) const SOCKETS: &str = "sockets";
+
+/// The same on its way to be there.
+const SOCKETS_STAGED: &str = "sockets_new";
+
 /// What the name of a link's pin says, which the kernel does not tell of a link:
 /// `link_<namespace>_<mode>_<interface>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,6 +323,55 @@ fn escape(name: &str) -> String {
 fn unescape(name: &str) -> Option<String> {
     let name = name.replace("%2e", ".").replace("%25", "%");
     (!name.is_empty()).then_some(name)
+}
+
+fn names_in(path: &Path) -> Result<Vec<String>, BpfError> {
+    let failed =
+        |source| BpfError::Pin { path: path.to_owned(), step: "reading the directory", source };
+    fs::read_dir(path)
+        .map_err(failed)?
+        .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// Refuses a directory that lacks something or holds what is not Ironclad's.
+fn complete(path: PathBuf, missing: &[&str], foreign: &[&str]) -> Result<(), BpfError> {
+    let what = match (foreign, missing) {
+        ([], []) => return Ok(()),
+        ([], _) => format!("it is incomplete: {} missing", missing.join(", ")),
+        _ => format!("it holds what is not Ironclad's: {}", foreign.join(", ")),
+    };
+    let next = "remove the directory to drop its protection and start afresh (`purge`), or choose another instance name";
+    Err(BpfError::PinDirectory { path, what, next })
+}
+
+/// Pins in a directory that nobody looks at, which then becomes the one that they do.
+fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
+    let failed = |path: &Path, step| {
+        let path = path.to_owned();
+        move |source: io::Error| BpfError::Pin { path, step, source }
+    };
+    let make = |dir: &Path| {
+        let made = fs::DirBuilder::new().mode(0o700).create(dir);
+        made.map_err(failed(dir, "creating the directory"))
+    };
+    let done = (|| {
+        make(staged)?;
+        for (name, fd) in pins {
+            let pin = staged.join(name);
+            match pin.parent() {
+                Some(dir) if !dir.exists() => make(dir)?,
+                _ => {}
+            }
+            sys::obj_pin(fd.as_fd(), &pin).map_err(failed(&pin, "pinning"))?;
+        }
+        fs::rename(staged, path).map_err(failed(path, "renaming into place"))
+    })();
+    if done.is_err() {
+        // The first error is the one to tell.
+        let _ = remove_pins(staged);
+    }
+    done
 }
 
 fn remove_pins(dir: &Path) -> Result<(), BpfError> {

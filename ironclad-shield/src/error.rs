@@ -51,11 +51,6 @@ pub enum ShieldError {
         "no control group asks for socket rules: name one with `.cgroup(…)` when Shield is built"
     )]
     NoCgroup,
-    /// A control group for an instance that is to outlive its agent.
-    #[error(
-        "socket rules end with their agent as yet: leave `.persistent(true)` out, or let a persistent instance of its own protect the interfaces"
-    )]
-    PersistentCgroup,
     /// The thread that reads events could not be started.
     #[error("the event thread did not start: {0}")]
     Thread(std::io::Error),

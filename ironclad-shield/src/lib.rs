@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod cgroups;
 mod counters;
 mod error;
 mod image;

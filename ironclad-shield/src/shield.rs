@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ironclad_bpf::shield::{PolicyProgram, Selector, Shared};
+use ironclad_bpf::socket::SocketPins;
 use ironclad_bpf::{
     EventRing, Interface, PinDirectory, Program, TestRun, XdpLink, XdpMode, boottime_ns,
     network_namespace,
@@ -51,7 +52,6 @@ struct Loaded {
     program: PolicyProgram,
     /// None where another agent loaded it and this one was not given the same policy.
     policy: Option<CompiledPolicy>,
-    sockets: Option<SocketPolicy>,
 }
 
 /// What is in force.
@@ -66,6 +66,8 @@ pub struct Status {
     pub provisional: Option<Duration>,
     /// Protected interfaces.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Control groups whose processes are asked.
+    pub cgroups: Vec<CgroupStatus>,
     /// Distinct prefixes in force.
     pub prefixes: u64,
 }
@@ -79,6 +81,18 @@ pub struct InterfaceStatus {
     /// How it is attached.
     pub mode: XdpMode,
     /// False where the interface was removed: see [`Shield::refresh_interfaces`].
+    pub alive: bool,
+}
+
+/// A control group whose processes the socket rules decide for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CgroupStatus {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its id, which is the inode number of the directory.
+    pub id: u64,
+    /// False where it was removed.
     pub alive: bool,
 }
 
@@ -119,9 +133,6 @@ impl Shield {
         config: ShieldBuilder,
         policy: &CompiledPolicy,
     ) -> Result<Self, ShieldError> {
-        if config.persistent && !config.cgroups.is_empty() {
-            return Err(ShieldError::PersistentCgroup);
-        }
         let directory = match config.persistent {
             true => Some(PinDirectory::open(&config.bpffs, &config.instance)?),
             false => None,
@@ -140,10 +151,15 @@ impl Shield {
         };
         // The links go on with the old dispatcher until each has the new one.
         let upgraded = was_adopted && shared.upgrade_dispatcher(directory.as_ref(), &links)?;
-        let sockets = match config.cgroups.is_empty() {
+        let mut pins = match &directory {
+            Some(directory) if was_adopted => SocketPins::find(directory)?,
+            _ => None,
+        };
+        let sockets = match config.cgroups.is_empty() && pins.is_none() {
             true => None,
             false => {
-                let loaded = Sockets::load(&shared, config.socket_options(policy));
+                let options = config.socket_options(policy);
+                let loaded = Sockets::load(&shared, options, directory.as_ref(), pins.as_mut());
                 Some(refused(&*config.audit, &config.instance, "ic_connect4", loaded)?)
             }
         };
@@ -169,9 +185,8 @@ impl Shield {
         } else {
             this.record_load(this.shared.dispatcher())?;
         }
-        this.record_sockets()?;
-        this.put_into_force(policy, config.gateways.as_deref(), &config.interfaces)?;
-        config.cgroups.iter().try_for_each(|cgroup| this.protect_cgroup(cgroup))?;
+        this.record_sockets(pins.is_some())?;
+        this.put_into_force(policy, &config.gateways, &config.interfaces, &config.cgroups)?;
         if !was_adopted {
             this.persist_all()?;
         }
@@ -192,8 +207,8 @@ impl Shield {
         })
     }
 
-    /// What was loaded for socket rules, and the tracepoints that are attached by now.
-    fn record_sockets(&self) -> Result<(), ShieldError> {
+    /// What was loaded for socket rules, and what it is attached to by now.
+    fn record_sockets(&self, adopted: bool) -> Result<(), ShieldError> {
         let control = self.lock();
         let Some(sockets) = &control.sockets else { return Ok(()) };
         let processes = sockets.processes();
@@ -202,10 +217,20 @@ impl Shield {
             self.record(AuditAction::Attach {
                 program: program.info().name.clone(),
                 hook: "tracepoint".to_owned(),
-                interface: link.name().to_owned(),
+                interface: link.hook().to_owned(),
                 mode: "link".to_owned(),
             })
-        })
+        })?;
+        for cgroup in sockets.cgroups().iter().filter(|_| adopted) {
+            for program in sockets.programs() {
+                self.record(AuditAction::Replace {
+                    program: program.info().name.clone(),
+                    hook: "cgroup".to_owned(),
+                    interface: cgroup.path.display().to_string(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn record_upgrade(&self) -> Result<(), ShieldError> {
@@ -236,7 +261,6 @@ impl Shield {
                 number: generation.number,
                 program,
                 policy: (generation.policy == policy.id().0).then(|| policy.clone()),
-                sockets: None,
             });
         }
         let in_force = self.shared.generation(self.shared.selector().in_force());
@@ -374,7 +398,7 @@ impl Shield {
         }
         control.next_generation += 1;
         control.policies[slot as usize] =
-            Some(Loaded { number, program, policy: Some(policy.clone()), sockets });
+            Some(Loaded { number, program, policy: Some(policy.clone()) });
         let deadline_ns = match provisional {
             // The first policy has none to return to.
             Some(after) if !first => boottime_ns() + after.as_nanos() as u64,
@@ -396,9 +420,7 @@ impl Shield {
         number: u64,
     ) -> Result<Option<SocketPolicy>, ShieldError> {
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
-        let in_use = control.policies.iter().flatten().filter_map(|loaded| loaded.sockets.as_ref());
-        let in_use: Vec<_> = in_use.map(SocketPolicy::compiled).collect();
-        let loaded = sockets.prepare(policy, number, &in_use)?;
+        let loaded = sockets.prepare(policy, number)?;
         for path in loaded.missing() {
             let path = path.display();
             tracing::warn!(instance, "no file {path}: rules that name it match no process");
@@ -441,8 +463,9 @@ impl Shield {
     fn put_into_force(
         &self,
         policy: &CompiledPolicy,
-        gateways: Option<&[IpAddr]>,
+        gateways: &Option<Vec<IpAddr>>,
         interfaces: &[String],
+        cgroups: &[PathBuf],
     ) -> Result<(), ShieldError> {
         /// Until then an agent that dies half-way has changed nothing.
         const TO_ATTACH: Duration = Duration::from_secs(600);
@@ -453,12 +476,23 @@ impl Shield {
                 Err(error) => return Err(error),
             }
         }
-        let Status { generation, policy: found, interfaces: protected, .. } = self.status()?;
-        let replaces = generation != 0 && found != policy.id();
+        let Status {
+            generation,
+            policy: found,
+            interfaces: protected,
+            cgroups: asking,
+            provisional,
+            ..
+        } = self.status()?;
+        // Where sockets have rules, a policy that is in force already is read anew: files may have
+        // been replaced while no agent looked.
+        let is_bound = self.lock().sockets.is_some() && provisional.is_none();
+        let replaces = generation != 0 && (found != policy.id() || is_bound);
         let former = self.gateways();
         let here = network_namespace()?;
         // Gateways first: the policy may block all others.
         let done = gateways
+            .as_ref()
             .map_or(Ok(()), |gateways| self.set_gateways(gateways))
             .and_then(|()| match generation {
                 0 => self.apply(policy),
@@ -466,11 +500,15 @@ impl Shield {
                 _ => Ok(()),
             })
             .and_then(|()| interfaces.iter().try_for_each(|name| self.protect(name)))
+            .and_then(|()| cgroups.iter().try_for_each(|dir| self.protect_cgroup(dir)))
+            .and_then(|()| self.persist_sockets())
             .and_then(|()| if replaces { self.confirm() } else { Ok(()) });
         let Err(error) = done else { return Ok(()) };
         let is_new = |name: &&String| !protected.iter().any(|p| p.interface.is(name, here));
+        let is_new_group = |dir: &&PathBuf| !asking.iter().any(|known| known.path == **dir);
         let undone = [
             interfaces.iter().filter(is_new).try_for_each(|name| self.unprotect(name)),
+            cgroups.iter().filter(is_new_group).try_for_each(|dir| self.unprotect_cgroup(dir)),
             match replaces.then(|| self.revert()) {
                 None | Some(Err(ShieldError::NotProvisional)) => Ok(()),
                 Some(reverted) => reverted,
@@ -551,7 +589,8 @@ impl Shield {
     pub fn protect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let sockets = control.sockets.as_mut().ok_or(ShieldError::NoCgroup)?;
-        if !sockets.attach(directory)? {
+        let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
+        if !sockets.attach(directory, pins)? {
             return Ok(());
         }
         for program in sockets.programs() {
@@ -568,10 +607,11 @@ impl Shield {
     /// Asks the socket rules no more for a control group; nothing happens where they are not asked.
     ///
     /// # Errors
-    /// [`ShieldError::Audit`].
+    /// [`ShieldError::Bpf`] where bpffs refuses, [`ShieldError::Audit`].
     pub fn unprotect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
-        match control.sockets.as_mut().is_some_and(|sockets| sockets.detach(directory)) {
+        let Some(sockets) = &mut control.sockets else { return Ok(()) };
+        match sockets.detach(directory)? {
             true => self.record_cgroup_detach(directory),
             false => Ok(()),
         }
@@ -588,9 +628,9 @@ impl Shield {
     /// [`ShieldError::Bpf`] where the kernel refuses to tell.
     pub fn socket_counts(&self) -> Result<Vec<SocketCount>, ShieldError> {
         let control = self.lock();
-        let compiled = control.in_force(&self.shared).and_then(|loaded| loaded.sockets.as_ref());
+        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
         match &control.sockets {
-            Some(sockets) => sockets.counts(compiled.map(SocketPolicy::compiled)),
+            Some(sockets) => sockets.counts(policy.and_then(CompiledPolicy::sockets)),
             None => Ok(Vec::new()),
         }
     }
@@ -636,9 +676,29 @@ impl Shield {
         control.links.iter().find(|link| link.interface().is(name, here)).map(XdpLink::mode)
     }
 
+    /// Pins what socket rules need, where the instance is pinned and that is not.
+    fn persist_sockets(&self) -> Result<(), ShieldError> {
+        let Some(directory) = self.directory.as_ref().filter(|dir| dir.path().exists()) else {
+            return Ok(());
+        };
+        let mut control = self.lock();
+        let Some(sockets) = control.sockets.as_mut().filter(|_| !directory.has_sockets()) else {
+            return Ok(());
+        };
+        directory.persist_sockets(&sockets.pins())?;
+        sockets.persisted(directory);
+        self.record(AuditAction::Pin {
+            object: "socket rules' maps and links".to_owned(),
+            path: directory.path().display().to_string(),
+        })
+    }
+
     fn persist_all(&self) -> Result<(), ShieldError> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        self.shared.persist(directory, &mut self.lock().links)?;
+        let Control { links, sockets, .. } = &mut *self.lock();
+        let more = sockets.as_ref().map(Sockets::pins).unwrap_or_default();
+        self.shared.persist(directory, links, more)?;
+        sockets.iter_mut().for_each(|sockets| sockets.persisted(directory));
         self.record(AuditAction::Pin {
             object: "dispatcher, maps and links".to_owned(),
             path: directory.path().display().to_string(),
@@ -686,12 +746,20 @@ impl Shield {
                 })
             })
             .collect::<Result<_, ShieldError>>()?;
+        let cgroups = control.sockets.iter().flat_map(Sockets::cgroups);
+        let cgroups = cgroups
+            .map(|known| {
+                let alive = known.links.is_alive()?;
+                Ok(CgroupStatus { path: known.path.clone(), id: known.links.id, alive })
+            })
+            .collect::<Result<_, ShieldError>>()?;
         Ok(Status {
             generation: generation.number,
             policy: PolicyId(generation.policy),
             provisional: (selector.deadline_ns != 0)
                 .then(|| Duration::from_nanos(selector.deadline_ns.saturating_sub(boottime_ns()))),
             interfaces,
+            cgroups,
             prefixes: u64::from(generation.entries).saturating_sub(1),
         })
     }
@@ -762,7 +830,7 @@ impl Shield {
     pub fn socket_rule(&self, generation: u64, rule: usize) -> Option<RuleId> {
         let control = self.lock();
         let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
-        Some(loaded.sockets.as_ref()?.compiled().rules().get(rule)?.id)
+        Some(loaded.policy.as_ref()?.sockets()?.rules().get(rule)?.id)
     }
 
     /// The prefix that an event's entry stands for, where the event's generation is in force.
@@ -820,6 +888,12 @@ impl Shield {
             link.detach()?;
             self.record_detach(&interface)?;
         }
+        let cgroups: Vec<PathBuf> = {
+            let control = self.lock();
+            let known = control.sockets.iter().flat_map(Sockets::cgroups);
+            known.map(|known| known.path.clone()).collect()
+        };
+        cgroups.iter().try_for_each(|cgroup| self.unprotect_cgroup(cgroup))?;
         if let Some(directory) = &self.directory {
             directory.unpin()?;
             self.record(AuditAction::Unpin { path: directory.path().display().to_string() })?;
@@ -841,8 +915,9 @@ impl Drop for Shield {
         }
         // Closing the links detaches.
         let sockets = self.lock().sockets.take();
-        for cgroup in sockets.iter().flat_map(Sockets::cgroups) {
-            if let Err(failed) = self.record_cgroup_detach(cgroup) {
+        let known = sockets.iter().flat_map(Sockets::cgroups);
+        for cgroup in known.filter(|known| !known.links.is_pinned()) {
+            if let Err(failed) = self.record_cgroup_detach(&cgroup.path) {
                 tracing::error!(instance = self.instance, %failed, "detaching from a control group");
             }
         }

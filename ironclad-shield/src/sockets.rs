@@ -1,17 +1,21 @@
 //! The side of Shield that knows processes: cgroup hooks, their policies, the table of processes.
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::shield::Shared;
-use ironclad_bpf::socket::{Processes, SocketContent, SocketOptions, SocketShared};
-use ironclad_bpf::{BpfError, HookLink, Program};
+use ironclad_bpf::socket::{
+    CgroupLinks, Processes, SocketContent, SocketOptions, SocketPins, SocketShared,
+};
+use ironclad_bpf::{BpfError, PinDirectory, Program};
 use ironclad_core::RuleId;
 use ironclad_core::abi::{self, SockRule};
 use ironclad_policy::CompiledPolicy;
 use ironclad_policy::socket::{Bound, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo};
 use serde::Serialize;
 
+use crate::cgroups::{self, CgroupPath};
 use crate::error::ShieldError;
 use crate::slots::Slots;
 
@@ -40,10 +44,16 @@ pub(crate) struct Sockets {
     shared: SocketShared,
     rules: Slots<u32>,
     buckets: Slots<u64>,
-    /// Bits of lineages that processes may carry.
-    lineages: BTreeMap<Vec<PathBuf>, u8>,
+    /// Bits of lineages that processes may carry, one less than these.
+    lineages: Slots<u64>,
     next_epoch: u32,
-    links: Vec<(PathBuf, Vec<HookLink>)>,
+    cgroups: Vec<Protected>,
+}
+
+/// A control group that asks.
+pub(crate) struct Protected {
+    pub(crate) path: PathBuf,
+    pub(crate) links: CgroupLinks,
 }
 
 /// A policy's socket rules, ready for a slot.
@@ -76,17 +86,38 @@ impl SocketPolicy {
 }
 
 impl Sockets {
-    pub(crate) fn load(shared: &Shared, options: SocketOptions) -> Result<Self, ShieldError> {
-        let processes = Processes::load(shared)?;
-        let own = SocketShared::load(shared, &processes, options)?;
+    /// Loads the programs, and takes over what an earlier agent has pinned.
+    pub(crate) fn load(
+        shared: &Shared,
+        options: SocketOptions,
+        directory: Option<&PinDirectory>,
+        mut pins: Option<&mut SocketPins>,
+    ) -> Result<Self, ShieldError> {
+        let processes = Processes::load(shared, directory, pins.as_deref_mut())?;
+        let own = SocketShared::load(shared, &processes, options, pins.as_deref())?;
+        let mut cgroups = Vec::new();
+        for links in pins.map(|pins| own.adopt(pins)).transpose()?.into_iter().flatten() {
+            let path = cgroups::by_id(&cgroup_root()?, links.id);
+            match path.filter(|_| links.is_whole()) {
+                Some(CgroupPath { path, .. }) => {
+                    let path = cgroup_root()?.join(path.trim_start_matches('/'));
+                    cgroups.push(Protected { path, links });
+                }
+                None => {
+                    // An agent that was killed between two of the seven hooks.
+                    tracing::warn!(cgroup = links.id, "detaching from a part of the hooks");
+                    links.detach()?;
+                }
+            }
+        }
         Ok(Self {
             rules: Slots::read(&own.rule_slots, "socket rules")?,
             buckets: Slots::read(&own.bucket_slots, "limits")?,
+            lineages: Slots::read(&processes.lineage_bits, "lineages")?,
+            next_epoch: 1 + (0..2).map(|slot| own.epoch(slot)).max().unwrap_or(0),
             processes,
             shared: own,
-            lineages: BTreeMap::new(),
-            next_epoch: 1,
-            links: Vec::new(),
+            cgroups,
         })
     }
 
@@ -100,25 +131,64 @@ impl Sockets {
         &self.processes
     }
 
-    pub(crate) fn cgroups(&self) -> impl Iterator<Item = &Path> {
-        self.links.iter().map(|(path, _)| path.as_path())
+    /// The control groups that ask.
+    pub(crate) fn cgroups(&self) -> &[Protected] {
+        &self.cgroups
     }
 
-    /// False where it is attached there already.
-    pub(crate) fn attach(&mut self, cgroup: &Path) -> Result<bool, ShieldError> {
-        if self.cgroups().any(|path| path == cgroup) {
+    fn position(&self, cgroup: &Path) -> Result<Option<usize>, ShieldError> {
+        let id = std::fs::metadata(cgroup).map(|found| found.ino()).ok();
+        for (at, known) in self.cgroups.iter().enumerate() {
+            // A group of that path that was removed since and made again has another id.
+            if known.path == cgroup && (id.is_none() || id == Some(known.links.id))
+                || id == Some(known.links.id) && known.links.is_alive()?
+            {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// False where it is attached there already. Pins where the others are pinned.
+    pub(crate) fn attach(
+        &mut self,
+        cgroup: &Path,
+        directory: Option<&PinDirectory>,
+    ) -> Result<bool, ShieldError> {
+        if self.position(cgroup)?.is_some() {
             return Ok(false);
         }
-        let links = self.shared.attach(cgroup)?;
-        self.links.push((cgroup.to_owned(), links));
+        let mut links = self.shared.attach(cgroup)?;
+        if let Some(directory) = directory {
+            SocketShared::persist_cgroup(directory, &mut links)?;
+        }
+        // What is left of a group that is gone.
+        let is_gone = |known: &Protected| known.path == cgroup;
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.cgroups).into_iter().partition(is_gone);
+        self.cgroups = kept;
+        gone.into_iter().try_for_each(|known| known.links.detach())?;
+        self.cgroups.push(Protected { path: cgroup.to_owned(), links });
         Ok(true)
     }
 
     /// False where it is not attached there.
-    pub(crate) fn detach(&mut self, cgroup: &Path) -> bool {
-        let before = self.links.len();
-        self.links.retain(|(path, _)| path != cgroup);
-        self.links.len() < before
+    pub(crate) fn detach(&mut self, cgroup: &Path) -> Result<bool, ShieldError> {
+        let Some(at) = self.position(cgroup)? else { return Ok(false) };
+        self.cgroups.remove(at).links.detach()?;
+        Ok(true)
+    }
+
+    /// What outlives an agent, with the names of the pins.
+    pub(crate) fn pins(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let links = self.cgroups.iter().map(|known| &known.links);
+        self.shared.pins(&self.processes, links)
+    }
+
+    /// All of it has been pinned.
+    pub(crate) fn persisted(&mut self, directory: &PinDirectory) {
+        let links = self.cgroups.iter_mut().map(|known| &mut known.links);
+        SocketShared::persisted(directory, &mut self.processes, links);
     }
 
     pub(crate) fn fill_slot(&self, slot: u32, policy: &SocketPolicy) -> Result<(), ShieldError> {
@@ -145,12 +215,11 @@ impl Sockets {
         &mut self,
         policy: &CompiledPolicy,
         number: u64,
-        in_use: &[&CompiledSockets],
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
         let compiled = policy.sockets().unwrap_or(&silent);
-        self.assign(compiled, in_use)?;
-        let (bound, missing) = self.bind(compiled, in_use)?;
+        self.assign(compiled)?;
+        let (bound, missing) = self.bind(compiled)?;
         let mut image = compiled.image(&bound)?;
         image.policy.generation = number;
         image.policy.epoch = self.next_epoch;
@@ -188,33 +257,34 @@ impl Sockets {
         (rules, logs)
     }
 
-    fn assign(
-        &mut self,
-        compiled: &CompiledSockets,
-        in_use: &[&CompiledSockets],
-    ) -> Result<(), ShieldError> {
-        fn rules(of: &CompiledSockets) -> impl Iterator<Item = u32> {
-            of.rules().iter().map(|rule| rule.id.0)
+    /// Gives what outlives policies its place: counters, buckets, lineages. What the policies that
+    /// are in the kernel use keeps its own.
+    fn assign(&mut self, compiled: &CompiledSockets) -> Result<(), ShieldError> {
+        let (mut rules, mut buckets, mut lineages) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for used in (0..2).filter_map(|slot| self.shared.in_use(slot)) {
+            rules.extend(used.rules.iter().filter_map(|rule| self.rules.owner(rule.slot)));
+            let limited = used.rules.iter().filter(|rule| rule.flags & abi::SOCK_RULE_LIMITED != 0);
+            buckets.extend(limited.filter_map(|rule| self.buckets.owner(rule.bucket)));
+            let bits = (0..16).filter(|bit| used.lineages >> bit & 1 == 1);
+            lineages.extend(bits.filter_map(|bit| self.lineages.owner(bit + 1)));
         }
-        fn buckets(of: &CompiledSockets) -> impl Iterator<Item = u64> {
-            of.rules().iter().filter(|rule| rule.limit.is_some()).map(|rule| rule.bucket)
-        }
-        let used: BTreeSet<u32> = in_use.iter().copied().flat_map(rules).collect();
-        let wanted: BTreeSet<u32> = rules(compiled).collect();
+        let wanted = compiled.rules().iter().map(|rule| rule.id.0).collect();
         let stats = &self.shared.stats;
-        self.rules.assign(&self.shared.rule_slots, &wanted, &used, |slot| stats.clear(&slot))?;
-        let used: BTreeSet<u64> = in_use.iter().copied().flat_map(buckets).collect();
-        let wanted: BTreeSet<u64> = buckets(compiled).collect();
+        self.rules.assign(&self.shared.rule_slots, &wanted, &rules, |slot| stats.clear(&slot))?;
+        let limited = compiled.rules().iter().filter(|rule| rule.limit.is_some());
+        let wanted = limited.map(|rule| rule.bucket).collect();
         // A bucket that was another's is full by now, or will be within its burst.
-        self.buckets.assign(&self.shared.bucket_slots, &wanted, &used, |_| Ok(()))
+        self.buckets.assign(&self.shared.bucket_slots, &wanted, &buckets, |_| Ok(()))?;
+        let wanted = compiled.lineage_digests().into_iter().collect();
+        let processes = &self.processes;
+        // A bit that processes carry for another list would lie.
+        let forget = |place: u32| processes.forget(1 << (place - 1));
+        self.lineages.assign(&processes.lineage_bits, &wanted, &lineages, forget)
     }
 
     /// What paths mean on this host, now; and the files that are not there.
-    fn bind(
-        &mut self,
-        compiled: &CompiledSockets,
-        in_use: &[&CompiledSockets],
-    ) -> Result<(Bound, Vec<PathBuf>), ShieldError> {
+    fn bind(&self, compiled: &CompiledSockets) -> Result<(Bound, Vec<PathBuf>), ShieldError> {
         let paths: Vec<&Path> = compiled.files().map(PathBuf::as_path).collect();
         let ids = self.processes.identify(&paths)?;
         let (mut files, mut missing) = (BTreeMap::new(), Vec::new());
@@ -234,32 +304,8 @@ impl Sockets {
                 }
             }
         }
-        let is_used = |files: &Vec<PathBuf>| {
-            in_use
-                .iter()
-                .copied()
-                .chain([compiled])
-                .any(|of| of.lineages().any(|known| known == files))
-        };
-        let mut lineages = Vec::new();
-        for files in compiled.lineages() {
-            let bit = match self.lineages.get(files) {
-                Some(&bit) => bit,
-                None => {
-                    // A bit that processes carry for another list would lie.
-                    let bit = self.lineages.len() as u8;
-                    if usize::from(bit) >= abi::SOCK_LINEAGES * 8 {
-                        let needed =
-                            self.lineages.keys().filter(|files| is_used(files)).count() + 1;
-                        let places = abi::SOCK_LINEAGES * 8;
-                        return Err(ShieldError::Slots { what: "lineages", needed, places });
-                    }
-                    self.lineages.insert(files.clone(), bit);
-                    bit
-                }
-            };
-            lineages.push(bit);
-        }
+        let bit = |digest| self.lineages.of(digest).unwrap_or(1) as u8 - 1;
+        let lineages = compiled.lineage_digests().into_iter().map(bit).collect();
         Ok((Bound { files, cgroups, lineages }, missing))
     }
 
@@ -312,7 +358,7 @@ impl Sockets {
 }
 
 /// Where the hierarchy of control groups, version 2, is mounted.
-fn cgroup_root() -> Result<PathBuf, ShieldError> {
+pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
     let failed = |source| BpfError::System { step: "reading /proc/self/mountinfo", source };
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
     // Fields of proc(5): the root within the file system is the fourth, the place the fifth; behind

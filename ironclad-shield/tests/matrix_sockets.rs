@@ -338,9 +338,7 @@ fn what_is_loaded_and_attached_leaves_a_record() {
     let detached = AuditAction::Detach { hook: "cgroup".to_owned(), interface };
     assert_eq!(actions.last(), Some(&detached));
 
-    // What could not be kept is refused, and what nobody asks.
-    let refused = builder().persistent(true).start(&rules).unwrap_err();
-    assert!(matches!(refused, ShieldError::PersistentCgroup), "{refused}");
+    // What nobody asks is refused.
     let refused = Shield::builder("sockets").start_unattached(&rules).unwrap_err();
     assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
     let refused = Shield::builder("sockets").cgroup("/tmp").start(&rules).unwrap_err();

@@ -230,11 +230,17 @@ impl Shared {
         Ok(Some((this, links)))
     }
 
-    /// Pins all of it with `links`, in one step: a crash leaves everything or nothing.
+    /// Pins all of it with `links` and what else there is, in one step: a crash leaves everything or
+    /// nothing.
     ///
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses; then nothing is pinned.
-    pub fn persist(&self, directory: &PinDirectory, links: &mut [XdpLink]) -> Result<(), BpfError> {
+    pub fn persist(
+        &self,
+        directory: &PinDirectory,
+        links: &mut [XdpLink],
+        more: Vec<(String, BorrowedFd<'_>)>,
+    ) -> Result<(), BpfError> {
         let fds: [BorrowedFd<'_>; 9] = [
             self.dispatcher.as_fd(),
             self.state_map.as_fd(),
@@ -251,6 +257,7 @@ impl Shared {
         for link in links.iter() {
             pins.push((link.pin_name().to_string(), link.as_fd()));
         }
+        pins.extend(more);
         directory.persist(&pins)?;
         for link in links {
             let path = directory.link_path(&link.pin_name());

@@ -4,18 +4,20 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use ironclad_core::abi::{FileId, OpenFile, Process};
+use ironclad_core::abi::{FileId, OpenFile, Process, ProcessCtl};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use rustix::fs::{Mode, OFlags};
 use zerocopy::FromBytes;
 
+use super::pins::{Kept, SocketPins, take};
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
 use crate::object::{io_error, load};
+use crate::pin::{PinDirectory, SOCKETS};
 use crate::program::Program;
-use crate::shield::Shared;
+use crate::shield::{Shared, boottime_ns};
 use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
 
@@ -26,6 +28,10 @@ pub struct Processes {
     pub table: Map<u32, Process>,
     /// Bits of the lineages that begin with an executable.
     pub lineages: Map<FileId, u64>,
+    /// Digest of a list of executables to 1 + its bit.
+    pub lineage_bits: Map<u64, u32>,
+    control: Map<u32, ProcessCtl>,
+    kept: Kept,
     seed: Program,
     open_files: Program,
     tracepoints: Vec<Program>,
@@ -33,15 +39,19 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Attaches the tracepoints, then enters every process that runs. `lineages` are known before
-    /// that, so that it sees whose descendants there are.
+    /// Attaches the tracepoints, then enters every process that runs.
     ///
     /// From the first moment on, every process that is forked or executes a file is in the table.
-    /// Needs Linux 5.10 with BTF.
+    /// What an earlier agent has pinned is taken over: its programs keep the table until this one's
+    /// do, with no event that neither or both see. Needs Linux 5.10 with BTF.
     ///
     /// # Errors
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::AttachHook`], [`BpfError::Map`].
-    pub fn load(shared: &Shared) -> Result<Self, BpfError> {
+    pub fn load(
+        shared: &Shared,
+        directory: Option<&PinDirectory>,
+        mut pins: Option<&mut SocketPins>,
+    ) -> Result<Self, BpfError> {
         crate::log::to_tracing();
         let failed = |step| {
             move |e: libbpf_rs::Error| BpfError::Object {
@@ -59,6 +69,9 @@ impl Processes {
             source: std::io::Error::other("no .rodata"),
         })?;
         rodata.ic_cfg_open_tgid = std::process::id();
+        // No two copies of the programs that a machine runs have the same.
+        let owner = boottime_ns();
+        rodata.ic_cfg_owner = owner;
         let maps = &mut open.maps;
         for (map, fd) in [
             (&mut maps.data_ic_state, shared.state_fd()),
@@ -70,7 +83,16 @@ impl Processes {
         ] {
             map.reuse_fd(fd).map_err(failed("sharing a map"))?;
         }
-        maps.ic_processes.set_max_entries(most_processes()).map_err(failed("sizing a map"))?;
+        take(
+            pins.as_deref(),
+            "process",
+            vec![
+                (&mut maps.ic_processes, Some(most_processes())),
+                (&mut maps.ic_process_ctl, None),
+                (&mut maps.ic_lineages, None),
+                (&mut maps.ic_lineage_bits, None),
+            ],
+        )?;
         load("process", open.open_object_mut(), &Allowlist::processes())?;
         let program = |program| Program::new(crate::program::clone_fd(program)?);
         let progs = &open.progs;
@@ -82,19 +104,73 @@ impl Processes {
             (&progs.ic_exec, "sched_process_exec"),
         ] {
             let program = program(program_of)?;
-            links.push(HookLink::tracepoint(&program, name)?);
+            let mut link = HookLink::tracepoint(&program, &format!("{owner}_{name}"))?;
+            if let (Some(directory), Some(_)) = (directory, &pins) {
+                link.pin(&directory.socket_path(&link.pin_name()))?;
+            }
+            links.push(link);
             tracepoints.push(program);
         }
+        let maps = &open.maps;
         let this = Self {
-            table: Map::new(clone_fd(&open.maps.ic_processes)?, "ic_processes")?,
-            lineages: Map::new(clone_fd(&open.maps.ic_lineages)?, "ic_lineages")?,
+            table: Map::new(clone_fd(&maps.ic_processes)?, "ic_processes")?,
+            lineages: Map::new(clone_fd(&maps.ic_lineages)?, "ic_lineages")?,
+            lineage_bits: Map::new(clone_fd(&maps.ic_lineage_bits)?, "ic_lineage_bits")?,
+            control: Map::new(clone_fd(&maps.ic_process_ctl)?, "ic_process_ctl")?,
+            kept: Kept::of(&[
+                &maps.ic_processes,
+                &maps.ic_process_ctl,
+                &maps.ic_lineages,
+                &maps.ic_lineage_bits,
+            ])?,
             seed: program(&progs.ic_seed)?,
             open_files: program(&progs.ic_open_files)?,
             tracepoints,
             links,
         };
+        this.control.update(&0, &ProcessCtl { owner, forget: 0 })?;
+        // Former copies write nothing from here on; what they began before, they end.
+        for link in pins.iter_mut().flat_map(|pins| std::mem::take(&mut pins.tracepoints)) {
+            link.detach()?;
+        }
         this.seed()?;
         Ok(this)
+    }
+
+    /// Takes lineages from every process and every executable, so that their bits can mean others.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] or [`BpfError::System`] where the kernel refuses.
+    pub fn forget(&self, bits: u64) -> Result<(), BpfError> {
+        for file in self.lineages.keys()? {
+            match self.lineages.lookup(&file)?.unwrap_or(0) & !bits {
+                0 => drop(self.lineages.delete(&file)?),
+                rest => self.lineages.update(&file, &rest)?,
+            }
+        }
+        let before = self.control.lookup(&0)?.unwrap_or_default();
+        self.control.update(&0, &ProcessCtl { forget: bits, ..before })?;
+        // Whoever is forked or executes something while its parent's or its own record is not
+        // clear yet is in the second round; none of them began before it.
+        for _ in 0..2 {
+            sys::grace_period().map_err(|source| BpfError::System {
+                step: "waiting for programs that run",
+                source,
+            })?;
+            self.seed()?;
+        }
+        self.control.update(&0, &ProcessCtl { forget: 0, ..before })
+    }
+
+    /// What is to be pinned.
+    pub(super) fn pins(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        let links = self.links.iter();
+        let links = links.map(|link| (format!("{SOCKETS}/{}", link.pin_name()), link.as_fd()));
+        self.kept.pins().chain(links)
+    }
+
+    pub(super) fn links_mut(&mut self) -> &mut [HookLink] {
+        &mut self.links
     }
 
     /// Enters the processes that are not in the table.

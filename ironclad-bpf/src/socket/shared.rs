@@ -1,12 +1,15 @@
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use super::Processes;
+use super::pins::{Kept, SocketPins, take};
 use super::slot::CELL;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
@@ -14,6 +17,7 @@ use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
 use crate::mapping::Mapping;
 use crate::object::{io_error, load};
+use crate::pin::{PinDirectory, SOCKETS};
 use crate::probe::may_call;
 use crate::program::Program;
 use crate::shield::{Shared, kernel_hz};
@@ -59,6 +63,7 @@ impl Default for SocketOptions {
 #[derive(Debug)]
 pub struct SocketShared {
     programs: Vec<Program>,
+    kept: Kept,
     pub(super) policy: Mapping,
     pub(super) rows: Mapping,
     pub(super) rows_each: usize,
@@ -88,7 +93,8 @@ fn may_look_at_tasks() -> bool {
 }
 
 impl SocketShared {
-    /// Loads the programs. No policy is in force: everything is allowed.
+    /// Loads the programs. No policy is in force, unless an earlier agent has pinned what holds it:
+    /// then its links have these programs from now on, and the sizes are what they were.
     ///
     /// # Errors
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
@@ -96,6 +102,7 @@ impl SocketShared {
         shared: &Shared,
         processes: &Processes,
         options: SocketOptions,
+        pins: Option<&SocketPins>,
     ) -> Result<Self, BpfError> {
         let failed = |step| {
             move |e: libbpf_rs::Error| BpfError::Object {
@@ -114,8 +121,14 @@ impl SocketShared {
         })?;
         rodata.ic_cfg_task_btf = u8::from(may_look_at_tasks());
         rodata.ic_cfg_report_hz = kernel_hz();
-        rodata.ic_cfg_sock_rows = options.rows;
-        rodata.ic_cfg_sock_cells = options.cells;
+        let size = |name, wanted| match pins {
+            Some(pins) => pins.size(name).map(|entries| entries / 2),
+            None => Ok(wanted),
+        };
+        let (rows, cells) =
+            (size("ic_sock_rows", options.rows)?, size("ic_sock_flat", options.cells)?);
+        rodata.ic_cfg_sock_rows = rows;
+        rodata.ic_cfg_sock_cells = cells;
         let maps = &mut open.maps;
         for (map, fd) in [
             (&mut maps.data_ic_state, shared.state_fd()),
@@ -128,18 +141,24 @@ impl SocketShared {
         ] {
             map.reuse_fd(fd).map_err(failed("sharing a map"))?;
         }
-        for (map, size) in [
-            (&mut maps.ic_sock_stats, options.rule_slots),
-            (&mut maps.ic_sock_sample, options.rule_slots),
-            (&mut maps.ic_sock_slots, options.rule_slots),
-            (&mut maps.ic_buckets, options.buckets),
-            (&mut maps.ic_bucket_slots, options.buckets),
-            (&mut maps.ic_sock_ids, options.ids),
-            (&mut maps.ic_sock_rows, 2 * options.rows),
-            (&mut maps.ic_sock_flat, 2 * options.cells),
-        ] {
-            map.set_max_entries(size).map_err(failed("sizing a map"))?;
-        }
+        take(
+            pins,
+            "cgroup",
+            vec![
+                (&mut maps.ic_sock_policy, None),
+                (&mut maps.ic_sock_rows, Some(2 * rows)),
+                (&mut maps.ic_sock_flat, Some(2 * cells)),
+                (&mut maps.ic_sock_ports, None),
+                (&mut maps.ic_sock_rules, None),
+                (&mut maps.ic_sock_logs, None),
+                (&mut maps.ic_sock_ids, Some(options.ids)),
+                (&mut maps.ic_sock_stats, Some(options.rule_slots)),
+                (&mut maps.ic_sock_sample, Some(options.rule_slots)),
+                (&mut maps.ic_sock_slots, Some(options.rule_slots)),
+                (&mut maps.ic_buckets, Some(options.buckets)),
+                (&mut maps.ic_bucket_slots, Some(options.buckets)),
+            ],
+        )?;
         load("cgroup", open.open_object_mut(), &Allowlist::sockets())?;
         let (maps, progs) = (&open.maps, &open.progs);
         let programs = [
@@ -162,15 +181,10 @@ impl SocketShared {
                 .map(|program| Program::new(crate::program::clone_fd(program)?))
                 .collect::<Result<_, _>>()?,
             policy: mapping(&maps.ic_sock_policy, "ic_sock_policy", 1, size_of::<SockPolicy>())?,
-            rows: mapping(
-                &maps.ic_sock_rows,
-                "ic_sock_rows",
-                options.rows as usize,
-                size_of::<SockRow>(),
-            )?,
-            rows_each: options.rows as usize,
-            flat: mapping(&maps.ic_sock_flat, "ic_sock_flat", options.cells as usize, CELL)?,
-            cells_each: options.cells as usize,
+            rows: mapping(&maps.ic_sock_rows, "ic_sock_rows", rows as usize, size_of::<SockRow>())?,
+            rows_each: rows as usize,
+            flat: mapping(&maps.ic_sock_flat, "ic_sock_flat", cells as usize, CELL)?,
+            cells_each: cells as usize,
             ports: mapping(&maps.ic_sock_ports, "ic_sock_ports", abi::SOCK_PORT_CELLS, 64)?,
             rules: mapping(&maps.ic_sock_rules, "ic_sock_rules", abi::SOCK_RULES_MAX, rule)?,
             logs: mapping(&maps.ic_sock_logs, "ic_sock_logs", abi::SOCK_LOGS_MAX, rule)?,
@@ -178,6 +192,20 @@ impl SocketShared {
             stats: Map::new(clone_fd(&maps.ic_sock_stats)?, "ic_sock_stats")?,
             rule_slots: Map::new(clone_fd(&maps.ic_sock_slots)?, "ic_sock_slots")?,
             bucket_slots: Map::new(clone_fd(&maps.ic_bucket_slots)?, "ic_bucket_slots")?,
+            kept: Kept::of(&[
+                &maps.ic_sock_policy,
+                &maps.ic_sock_rows,
+                &maps.ic_sock_flat,
+                &maps.ic_sock_ports,
+                &maps.ic_sock_rules,
+                &maps.ic_sock_logs,
+                &maps.ic_sock_ids,
+                &maps.ic_sock_stats,
+                &maps.ic_sock_sample,
+                &maps.ic_sock_slots,
+                &maps.ic_buckets,
+                &maps.ic_bucket_slots,
+            ])?,
         })
     }
 
@@ -186,7 +214,7 @@ impl SocketShared {
     ///
     /// # Errors
     /// [`BpfError::NoCgroup`], [`BpfError::AttachHook`].
-    pub fn attach(&self, cgroup: &Path) -> Result<Vec<HookLink>, BpfError> {
+    pub fn attach(&self, cgroup: &Path) -> Result<CgroupLinks, BpfError> {
         /// Magic number of the file system (include/uapi/linux/magic.h).
         const CGROUP2: i64 = 0x6367_7270;
         let none = |why: String| BpfError::NoCgroup { path: cgroup.to_owned(), why };
@@ -198,15 +226,112 @@ impl SocketShared {
                 return Err(none(hint));
             }
         }
-        HOOKS
-            .iter()
-            .zip(&self.programs)
-            .map(|((name, kind), program)| HookLink::cgroup(program, dir.as_fd(), *kind, name))
-            .collect()
+        let id = dir.metadata().map_err(|e| none(e.to_string()))?.ino();
+        let one = |((hook, kind), program): (&(&str, _), &Program)| {
+            HookLink::cgroup(program, dir.as_fd(), *kind, &format!("{id}_{hook}"))
+        };
+        let links = HOOKS.iter().zip(&self.programs).map(one).collect::<Result<_, _>>()?;
+        Ok(CgroupLinks { id, links })
+    }
+
+    /// Takes over the links that an earlier agent has pinned: each gets this build's program. Those
+    /// of control groups that were removed are removed too, and those of which some are missing are
+    /// told apart by [`CgroupLinks::is_whole`].
+    ///
+    /// # Errors
+    /// [`BpfError::AttachHook`], [`BpfError::Pin`].
+    pub fn adopt(&self, pins: &mut SocketPins) -> Result<Vec<CgroupLinks>, BpfError> {
+        let mut found: BTreeMap<u64, Vec<HookLink>> = BTreeMap::new();
+        for (id, link) in std::mem::take(&mut pins.cgroups) {
+            let at = HOOKS.iter().position(|(hook, _)| *hook == link.hook());
+            match at.and_then(|at| self.programs.get(at)).filter(|_| id != 0) {
+                Some(program) => {
+                    link.replace(program)?;
+                    found.entry(id).or_default().push(link);
+                }
+                None => link.detach()?,
+            }
+        }
+        Ok(found.into_iter().map(|(id, links)| CgroupLinks { id, links }).collect())
+    }
+
+    /// Pins the links of one more control group.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn persist_cgroup(
+        directory: &PinDirectory,
+        cgroup: &mut CgroupLinks,
+    ) -> Result<(), BpfError> {
+        cgroup
+            .links
+            .iter_mut()
+            .try_for_each(|link| link.pin(&directory.socket_path(&link.pin_name())))
+    }
+
+    /// Everything that outlives an agent, with the names of the pins.
+    pub fn pins<'a>(
+        &'a self,
+        processes: &'a Processes,
+        cgroups: impl Iterator<Item = &'a CgroupLinks>,
+    ) -> Vec<(String, BorrowedFd<'a>)> {
+        let links = cgroups.flat_map(|cgroup| &cgroup.links);
+        let links = links.map(|link| (format!("{SOCKETS}/{}", link.pin_name()), link.as_fd()));
+        self.kept.pins().chain(processes.pins()).chain(links).collect()
+    }
+
+    /// All of it has been pinned.
+    pub fn persisted<'a>(
+        directory: &PinDirectory,
+        processes: &mut Processes,
+        cgroups: impl Iterator<Item = &'a mut CgroupLinks>,
+    ) {
+        let links = cgroups.flat_map(|cgroup| &mut cgroup.links);
+        for link in links.chain(processes.links_mut()) {
+            link.pinned_at(&directory.socket_path(&link.pin_name()));
+        }
     }
 
     /// The programs that are attached, in the order of the hooks.
     pub fn programs(&self) -> &[Program] {
         &self.programs
+    }
+}
+
+/// What is attached to one control group.
+#[must_use = "dropping the links detaches the programs"]
+#[derive(Debug)]
+pub struct CgroupLinks {
+    /// The control group's id, which is the inode number of its directory.
+    pub id: u64,
+    links: Vec<HookLink>,
+}
+
+impl CgroupLinks {
+    /// Whether the control group is still there.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses to tell.
+    pub fn is_alive(&self) -> Result<bool, BpfError> {
+        let mut ids = self.links.iter().map(HookLink::cgroup_id);
+        ids.try_fold(true, |all, id| Ok(all && id? != Some(0)))
+    }
+
+    /// Whether it stays attached when the process ends.
+    pub fn is_pinned(&self) -> bool {
+        self.links.iter().all(HookLink::is_pinned)
+    }
+
+    /// Whether every hook is attached.
+    pub fn is_whole(&self) -> bool {
+        self.links.len() == HOOKS.len()
+    }
+
+    /// Detaches at once, and removes the pins.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn detach(self) -> Result<(), BpfError> {
+        self.links.into_iter().try_for_each(HookLink::detach)
     }
 }

@@ -2,10 +2,11 @@ use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::SocketShared;
 use crate::error::BpfError;
+use crate::mapping::Mapping;
 
 /// What a slot's tables are filled with.
 #[derive(Clone, Debug)]
@@ -24,6 +25,21 @@ pub struct SocketContent<'a> {
     pub logs: &'a [SockRule],
     /// What is named by value; keys with the generation's lower half.
     pub ids: &'a [(SockIdKey, SockIdVal)],
+}
+
+/// What a policy uses of what policies share.
+#[derive(Clone, Debug)]
+pub struct InUse {
+    /// Its rules, with their counters and buckets.
+    pub rules: Vec<SockRule>,
+    /// Bit n: it asks of lineage n.
+    pub lineages: u16,
+}
+
+fn read<T: FromBytes + IntoBytes>(from: &Mapping, offset: usize, to: &mut T) {
+    let mut words = vec![0; size_of::<T>() / 4];
+    from.read(offset, &mut words);
+    to.as_mut_bytes().copy_from_slice(words.as_bytes());
 }
 
 /// Bytes of a cell of a flat table, which is a cache line.
@@ -95,6 +111,35 @@ impl SocketShared {
             self.ids.delete(key)?;
         }
         Ok(())
+    }
+
+    /// What a slot's policy uses of what policies share; `None` of an empty slot.
+    pub fn in_use(&self, slot: u32) -> Option<InUse> {
+        let begin = slot as usize * size_of::<SockPolicy>();
+        let generation = self.policy.u64_at(begin + offset_of!(SockPolicy, generation));
+        if generation.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let mut policy = SockPolicy::NONE;
+        read(&self.policy, begin, &mut policy);
+        let rule = |from: &Mapping, each: usize, number: usize| {
+            let mut rule = SockRule::default();
+            read(from, (slot as usize * each + number) * size_of::<SockRule>(), &mut rule);
+            rule
+        };
+        let rules = (0..abi::SOCK_RULES_MAX.min(policy.rules as usize))
+            .map(|number| rule(&self.rules, abi::SOCK_RULES_MAX, number))
+            .chain(
+                (0..abi::SOCK_LOGS_MAX.min(policy.logs.into()))
+                    .map(|number| rule(&self.logs, abi::SOCK_LOGS_MAX, number)),
+            );
+        Some(InUse { rules: rules.collect(), lineages: policy.lineages })
+    }
+
+    /// The last epoch of a slot, whether or not it holds a policy.
+    pub fn epoch(&self, slot: u32) -> u32 {
+        let begin = slot as usize * size_of::<SockPolicy>();
+        self.policy.u32_at(begin + offset_of!(SockPolicy, epoch)).load(Ordering::Acquire)
     }
 
     /// Lets no process of a slot's policy go on with what executables meant before. Call it after

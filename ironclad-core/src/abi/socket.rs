@@ -198,6 +198,19 @@ pub struct Process {
 }
 const _: () = assert!(size_of::<Process>() == 88);
 
+/// `struct ic_process_ctl`: what the programs that keep the table of processes are told.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ProcessCtl {
+    /// The one of several loaded copies of the programs that writes.
+    pub owner: u64,
+    /// Lineages that the iterator takes from every process.
+    pub forget: u64,
+}
+const _: () = assert!(size_of::<ProcessCtl>() == 16);
+
 /// `struct ic_open_file`: what the iterator over open files tells of one.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -255,9 +268,12 @@ pub struct SockPolicy {
     pub verdict: [u8; 4],
     /// 1: nothing is denied.
     pub dry_run: u8,
-    /// Zero.
-    #[doc(hidden)]
-    pub _pad: [u8; 7],
+    /// Rules that report and decide nothing.
+    pub logs: u8,
+    /// Bit n: a rule asks of lineage n.
+    pub lineages: u16,
+    /// Rules that decide.
+    pub rules: u32,
     /// Depths at which rules name control groups, the deepest first.
     pub level: [u8; 8],
     /// First row of each dimension: that of what no rule names.
@@ -283,7 +299,9 @@ impl SockPolicy {
         rate: 0,
         verdict: [0; 4],
         dry_run: 0,
-        _pad: [0; 7],
+        logs: 0,
+        lineages: 0,
+        rules: 0,
         level: [0; 8],
         none: [0; 11],
         _pad2: 0,

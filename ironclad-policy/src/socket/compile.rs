@@ -283,6 +283,20 @@ impl CompiledSockets {
         self.cgroups.by_value.keys()
     }
 
+    /// What tells each of [`lineages`](Self::lineages) from others, whatever the policy.
+    pub fn lineage_digests(&self) -> Vec<u64> {
+        let digest = |files: &Vec<PathBuf>| {
+            let mut hash = Sha256::new();
+            for file in files {
+                let path = file.as_os_str().as_encoded_bytes();
+                hash.update((path.len() as u64).to_le_bytes());
+                hash.update(path);
+            }
+            first_bytes(hash)
+        };
+        self.lineages.keys().map(digest).collect()
+    }
+
     /// The lists of files that lineages begin with, in the order of [`Bound::lineages`](super::Bound).
     pub fn lineages(&self) -> impl ExactSizeIterator<Item = &Vec<PathBuf>> {
         self.lineages.keys()
@@ -378,6 +392,10 @@ fn bucket(rule: &SocketRule, limit: &RateLimit) -> u64 {
         }
         LimitScope::Host => hash.update(&limit.name),
     }
+    first_bytes(hash)
+}
+
+fn first_bytes(hash: Sha256) -> u64 {
     let digest = hash.finalize();
     let mut first = [0; 8];
     first.copy_from_slice(&digest[..8]);

@@ -84,6 +84,9 @@ impl CompiledSockets {
             lineages: Vec::new(),
         };
         let decide = self.places.iter().filter(|place| matches!(place, Place::Decides(_))).count();
+        image.policy.rules = decide as u32;
+        image.policy.logs = (self.places.len() - decide) as u8;
+        image.policy.lineages = bound.lineages.iter().fold(0, |bits, bit| bits | 1 << bit);
         image.policy.summary = decide.div_ceil(64).div_ceil(64) as u32;
         image.policy.verdict = [0, 0, 1, 2].map(|direction| match self.defaults[direction] {
             Verdict::Drop => abi::VERDICT_DROP,

@@ -37,6 +37,15 @@ struct ic_process {
 };
 _Static_assert(sizeof(struct ic_process) == 88, "ABI");
 
+/* What the programs that keep the table are told. */
+struct ic_process_ctl {
+	/* The one of several loaded copies of the programs that writes: each event has one writer. */
+	__u64 owner;
+	/* Lineages that the iterator takes from every process, because they are to mean another. */
+	__u64 forget;
+};
+_Static_assert(sizeof(struct ic_process_ctl) == 16, "ABI");
+
 /* What the iterator over open files tells of one. */
 struct ic_open_file {
 	struct ic_file_id file;

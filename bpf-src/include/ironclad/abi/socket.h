@@ -79,7 +79,9 @@ struct ic_sock_policy {
 	__u32 rate;    /* events a second of what no rule decided */
 	__u8 verdict[4]; /* of what no rule decided, by enum ic_sock_op */
 	__u8 dry_run;
-	__u8 _pad[7];
+	__u8 logs;       /* rules that report and decide nothing */
+	__u16 lineages;  /* bit n: a rule asks of lineage n */
+	__u32 rules;     /* rules that decide */
 	__u8 level[8]; /* depths at which rules name control groups, the deepest first */
 	/* First row of each dimension: that of what no rule names. Of one unasked, row 0: all rules. */
 	__u32 none[11];

@@ -1,0 +1,111 @@
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use libbpf_rs::OpenMapMut;
+
+use crate::error::BpfError;
+use crate::hook::HookLink;
+use crate::map::{clone_fd, map_info};
+use crate::object::io_error;
+use crate::pin::{PinDirectory, SOCKETS};
+use crate::sys;
+
+/// Maps that outlive an agent: what is known of processes, and the socket rules of both slots.
+const MAPS: [&str; 16] = [
+    "ic_processes",
+    "ic_process_ctl",
+    "ic_lineages",
+    "ic_lineage_bits",
+    "ic_sock_policy",
+    "ic_sock_rows",
+    "ic_sock_flat",
+    "ic_sock_ports",
+    "ic_sock_rules",
+    "ic_sock_logs",
+    "ic_sock_ids",
+    "ic_sock_stats",
+    "ic_sock_sample",
+    "ic_sock_slots",
+    "ic_buckets",
+    "ic_bucket_slots",
+];
+
+/// What an earlier agent of an instance has pinned for its socket rules.
+#[derive(Debug)]
+pub struct SocketPins {
+    path: PathBuf,
+    /// Until they are taken over.
+    pub(super) tracepoints: Vec<HookLink>,
+    /// Likewise, with the ids of their control groups; 0 where that was removed.
+    pub(super) cgroups: Vec<(u64, HookLink)>,
+}
+
+impl SocketPins {
+    /// Looks for them; `None` where the instance has none.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] where some are missing, or others are there.
+    pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
+        let Some(links) = directory.sockets(&MAPS)? else { return Ok(None) };
+        let path = directory.path().join(SOCKETS);
+        let mut this = Self { path, tracepoints: Vec::new(), cgroups: Vec::new() };
+        for path in links {
+            let link = HookLink::open(&path)?;
+            match link.cgroup_id()? {
+                Some(id) => this.cgroups.push((id, link)),
+                None => this.tracepoints.push(link),
+            }
+        }
+        Ok(Some(this))
+    }
+
+    /// How many elements a map has room for.
+    pub(super) fn size(&self, name: &str) -> Result<u32, BpfError> {
+        let fd = self.map(name)?;
+        map_info(fd.as_fd())
+            .map(|info| info.max_entries)
+            .map_err(|e| BpfError::map(name, "reading its info", e))
+    }
+
+    fn map(&self, name: &str) -> Result<OwnedFd, BpfError> {
+        let path = self.path.join(name);
+        sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+    }
+}
+
+/// Maps of an object that is about to be loaded: those that an earlier agent pinned are taken as
+/// they are, and of the others those that have no size get one.
+pub(super) fn take(
+    pins: Option<&SocketPins>,
+    object: &'static str,
+    maps: Vec<(&mut OpenMapMut<'_>, Option<u32>)>,
+) -> Result<(), BpfError> {
+    let failed =
+        |step| move |e: libbpf_rs::Error| BpfError::Object { object, step, source: io_error(&e) };
+    for (map, size) in maps {
+        if let Some(pins) = pins {
+            let fd = pins.map(&map.name().to_string_lossy())?;
+            map.reuse_fd(fd.as_fd()).map_err(failed("taking over a map"))?;
+        } else if let Some(size) = size {
+            map.set_max_entries(size).map_err(failed("sizing a map"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Descriptors of maps that are to be pinned, by name.
+#[derive(Debug)]
+pub(super) struct Kept(Vec<(String, OwnedFd)>);
+
+impl Kept {
+    pub(super) fn of(maps: &[&OpenMapMut<'_>]) -> Result<Self, BpfError> {
+        let one =
+            |map: &&OpenMapMut<'_>| Ok((map.name().to_string_lossy().into_owned(), clone_fd(map)?));
+        maps.iter().map(one).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// With the names of their pins within the instance's directory.
+    pub(super) fn pins(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        self.0.iter().map(|(name, fd)| (format!("{SOCKETS}/{name}"), fd.as_fd()))
+    }
+}

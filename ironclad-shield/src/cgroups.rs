@@ -1,0 +1,91 @@
+//! Control groups by path and by id.
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::Path;
+
+/// A control group and those around it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CgroupPath {
+    /// From the root of the hierarchy.
+    pub(crate) path: String,
+    /// Ids by depth, the root's first.
+    pub(crate) ids: Vec<u64>,
+}
+
+impl CgroupPath {
+    fn root(root: &Path) -> Option<Self> {
+        let id = fs::metadata(root).ok()?.ino();
+        Some(Self { path: "/".to_owned(), ids: vec![id] })
+    }
+
+    fn child(&self, name: &str, id: u64) -> Self {
+        let path = format!("{}/{name}", self.path.trim_end_matches('/'));
+        Self { path, ids: self.ids.iter().copied().chain([id]).collect() }
+    }
+}
+
+/// The group of that path; none where there is none.
+pub(crate) fn by_path(root: &Path, path: &str) -> Option<CgroupPath> {
+    let mut dir = root.to_owned();
+    let mut found = CgroupPath::root(root)?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        if matches!(name, "." | "..") {
+            return None;
+        }
+        dir.push(name);
+        let id = fs::metadata(&dir).ok().filter(Metadata::is_dir)?.ino();
+        found = found.child(name, id);
+    }
+    Some(found)
+}
+
+/// The group with that id; none where it is gone. Its id is the inode number of its directory, which
+/// no later group has.
+pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
+    let mut left = vec![CgroupPath::root(root)?];
+    while let Some(at) = left.pop() {
+        if at.ids.last() == Some(&id) {
+            return Some(at);
+        }
+        let dir = root.join(at.path.trim_start_matches('/'));
+        // One that goes away meanwhile is gone.
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if let Some(name) = entry.file_name().to_str() {
+                    left.push(at.child(name, entry.ino()));
+                }
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_by_path_and_by_id() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/b/c")).unwrap();
+        fs::create_dir_all(root.path().join("d")).unwrap();
+        fs::write(root.path().join("a/cgroup.procs"), "").unwrap();
+        let ino = |path: &str| fs::metadata(root.path().join(path)).unwrap().ino();
+        for (path, ids) in [
+            ("/", vec![ino("")]),
+            ("/a/b", vec![ino(""), ino("a"), ino("a/b")]),
+            ("/d", vec![ino(""), ino("d")]),
+        ] {
+            let expected = CgroupPath { path: path.to_owned(), ids };
+            assert_eq!(by_path(root.path(), path), Some(expected.clone()));
+            let id = *expected.ids.last().unwrap();
+            assert_eq!(by_id(root.path(), id), Some(expected));
+        }
+        let gone = ino("a/b/c");
+        fs::remove_dir(root.path().join("a/b/c")).unwrap();
+        assert_eq!(by_id(root.path(), gone), None);
+        for none in ["/a/b/c", "/a/cgroup.procs", "/../a", "/a/./b"] {
+            assert_eq!(by_path(root.path(), none), None, "{none}");
+        }
+    }
+}
