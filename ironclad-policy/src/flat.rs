@@ -61,56 +61,63 @@ impl FlatTable {
         }
     }
 
-    /// The entry of the longest prefix that covers `addr`, 0 for none: step by step what
-    /// `bpf-src/lib/flat.h` does.
+    /// The entry of the longest prefix that covers `addr`, 0 for none.
     pub fn lookup(&self, addr: IpAddr) -> u32 {
-        let (root, bits, steps) = match addr {
-            IpAddr::V4(a) => (self.root4, u128::from(u32::from(a)) << 96, 2),
-            IpAddr::V6(a) => (self.root6, u128::from(a), 16),
+        let root = match addr {
+            IpAddr::V4(_) => self.root4,
+            IpAddr::V6(_) => self.root6,
         };
-        let Some(root) = root else { return 0 };
-        let slot = root as usize * CELL_WORDS + 2 * (bits >> 112) as usize;
-        if self.words[slot + 1] >> (bits >> 107 & 31) & 1 == 0 {
-            return 0;
-        }
-        let mut at = self.words[slot];
-        let mut depth = 2;
-        for _ in 0..steps {
-            let (kind, index) = (at >> KIND_SHIFT, (at & INDEX_MASK) as usize);
-            let byte = (bits >> (120 - 8 * (depth & 15))) as u32 & 0xff;
-            match kind {
-                abi::FLAT_KIND_LEAF => return at,
-                abi::FLAT_KIND_SKIP => {
-                    let node = &self.words[index * 8..index * 8 + 8];
-                    let half = if node[6] == 0 { (bits >> 64) as u64 } else { bits as u64 };
-                    if (half ^ word64(node, 0)) & word64(node, 2) != 0 {
-                        return node[5];
-                    }
-                    at = node[4];
-                    depth = node[7];
+        root.map_or(0, |root| lookup(|at| self.words[at], root, addr))
+    }
+}
+
+/// The entry of the longest prefix that covers `addr`, 0 for none, in a table whose words `word`
+/// reads: step by step what `bpf-src/lib/flat.h` does.
+pub(crate) fn lookup(word: impl Fn(usize) -> u32, root: u32, addr: IpAddr) -> u32 {
+    let (bits, steps) = match addr {
+        IpAddr::V4(a) => (u128::from(u32::from(a)) << 96, 2),
+        IpAddr::V6(a) => (u128::from(a), 16),
+    };
+    let word64 = |at: usize| word64([word(at), word(at + 1)]);
+    let slot = root as usize * CELL_WORDS + 2 * (bits >> 112) as usize;
+    if word(slot + 1) >> (bits >> 107 & 31) & 1 == 0 {
+        return 0;
+    }
+    let mut at = word(slot);
+    let mut depth = 2;
+    for _ in 0..steps {
+        let (kind, index) = (at >> KIND_SHIFT, (at & INDEX_MASK) as usize);
+        let byte = (bits >> (120 - 8 * (depth & 15))) as u32 & 0xff;
+        let (half_cell, cell) = (index * 8, index * CELL_WORDS);
+        match kind {
+            abi::FLAT_KIND_LEAF => return at,
+            abi::FLAT_KIND_SKIP => {
+                let half = if word(half_cell + 6) == 0 { (bits >> 64) as u64 } else { bits as u64 };
+                if (half ^ word64(half_cell)) & word64(half_cell + 2) != 0 {
+                    return word(half_cell + 5);
                 }
-                abi::FLAT_KIND_RUNS => {
-                    let node = &self.words[index * 8..index * 8 + 8];
-                    at = node[begun(word64(node, 6), byte)];
-                    depth += 1;
-                }
-                abi::FLAT_KIND_WIDE => {
-                    let node = &self.words[index * CELL_WORDS..(index + 1) * CELL_WORDS];
-                    at = node[begun(word64(node, 12), byte) + begun(word64(node, 14), byte)];
-                    depth += 1;
-                }
-                _ => {
-                    let node = &self.words[index * CELL_WORDS..(index + 1) * CELL_WORDS];
-                    let run: u32 = (0..=byte)
-                        .map(|b| (word64(node, 2 * (b as usize >> 6)) >> (b & 63) & 1) as u32)
-                        .sum();
-                    at = self.words[(node[9] + run) as usize];
-                    depth += 1;
-                }
+                at = word(half_cell + 4);
+                depth = word(half_cell + 7) & 15;
+            }
+            abi::FLAT_KIND_RUNS => {
+                at = word(half_cell + begun(word64(half_cell + 6), byte));
+                depth += 1;
+            }
+            abi::FLAT_KIND_WIDE => {
+                let run = begun(word64(cell + 12), byte) + begun(word64(cell + 14), byte);
+                at = word(cell + run);
+                depth += 1;
+            }
+            _ => {
+                let run: u32 = (0..=byte)
+                    .map(|b| (word64(cell + 2 * (b as usize >> 6)) >> (b & 63) & 1) as u32)
+                    .sum();
+                at = word((word(cell + 9).wrapping_add(run)) as usize);
+                depth += 1;
             }
         }
-        if at >> KIND_SHIFT == abi::FLAT_KIND_LEAF { at } else { 0 }
     }
+    if at >> KIND_SHIFT == abi::FLAT_KIND_LEAF { at } else { 0 }
 }
 
 /// How many runs have begun at `byte`, of those that the lanes tell.
@@ -118,10 +125,10 @@ fn begun(starts: u64, byte: u32) -> usize {
     (0..LANES).filter(|lane| starts >> (9 * lane) & 0x1ff <= u64::from(byte)).count()
 }
 
-fn word64(words: &[u32], at: usize) -> u64 {
+fn word64(words: [u32; 2]) -> u64 {
     let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&words[at].to_ne_bytes());
-    bytes[4..].copy_from_slice(&words[at + 1].to_ne_bytes());
+    bytes[..4].copy_from_slice(&words[0].to_ne_bytes());
+    bytes[4..].copy_from_slice(&words[1].to_ne_bytes());
     u64::from_ne_bytes(bytes)
 }
 

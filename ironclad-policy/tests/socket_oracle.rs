@@ -1,5 +1,7 @@
 //! Socket rules against an oracle that reads them one after the other: a million random decisions.
 
+mod socket_explained;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -327,6 +329,10 @@ fn first_match_is_what_reading_from_the_top_finds() {
                 }
             }
             assert_eq!(found, expected, "policy {round}");
+            // An explanation looks at every rule.
+            if decisions % 16 == 0 {
+                socket_explained::agrees(&kernel, &specs, &groups, &ask);
+            }
             decisions += 1;
             by_rule += u32::from(found.0.is_some());
             by_default += u32::from(found.0.is_none());

@@ -27,7 +27,9 @@
 mod addresses;
 mod bits;
 mod compile;
+mod explain;
 mod image;
+mod query;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -37,7 +39,12 @@ use ironclad_core::{Cidr, RuleId, Verdict};
 
 pub(crate) use compile::digest;
 pub use compile::{CompiledSockets, SocketRuleInfo};
+pub use explain::{
+    Decider, Dimension, ExplainedRule, RuleLimit, SocketExplanation, SocketTables, Standing,
+    explain,
+};
 pub use image::{Bound, SocketImage};
+pub use query::{Asker, Cgroups, SocketQuery};
 
 use crate::list::AddressList;
 use crate::policy::{EVENTS_PER_SECOND, Protocol};

@@ -1,0 +1,133 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ironclad_core::abi::{Process, SocketOp};
+
+use crate::policy::Protocol;
+
+/// Which control groups a process is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Their ids by depth, that of the root first.
+    Known(Vec<u64>),
+    /// They cannot be told any more: rules that ask of them stay open.
+    Unknown,
+}
+
+/// Who asks, as the hooks see it. What is none is what no rule names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Its record in the table of processes; none of a stranger.
+    pub process: Option<Process>,
+    /// Real user.
+    pub uid: Option<u32>,
+    /// Real group.
+    pub gid: Option<u32>,
+    /// Control groups.
+    pub cgroups: Cgroups,
+    /// The name of the thread, without a NUL.
+    pub comm: Vec<u8>,
+}
+
+impl Asker {
+    /// A process of which nothing is known, in no control group that a rule could name.
+    pub fn stranger() -> Self {
+        let cgroups = Cgroups::Known(Vec::new());
+        Self { process: None, uid: None, gid: None, cgroups, comm: Vec::new() }
+    }
+}
+
+/// What a process asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketQuery {
+    /// The operation.
+    pub op: SocketOp,
+    /// The protocol; [`Protocol::RAW`] of raw sockets. Multipath TCP is TCP.
+    pub protocol: Protocol,
+    /// The other's address and port, or one's own of bind(2). Of socket(2) it says nothing.
+    pub addr: Option<SocketAddr>,
+    /// Who asks.
+    pub asker: Asker,
+}
+
+impl SocketQuery {
+    /// connect(2) by a stranger.
+    pub fn connect(protocol: Protocol, addr: SocketAddr) -> Self {
+        Self::new(SocketOp::Connect, protocol, Some(addr))
+    }
+
+    /// A datagram from a socket that is not connected, sent by a stranger.
+    pub fn send(addr: SocketAddr) -> Self {
+        Self::new(SocketOp::Send, Protocol::UDP, Some(addr))
+    }
+
+    /// bind(2) by a stranger.
+    pub fn bind(protocol: Protocol, addr: SocketAddr) -> Self {
+        Self::new(SocketOp::Bind, protocol, Some(addr))
+    }
+
+    /// socket(2) by a stranger.
+    pub fn create(protocol: Protocol) -> Self {
+        Self::new(SocketOp::Create, protocol, None)
+    }
+
+    fn new(op: SocketOp, protocol: Protocol, addr: Option<SocketAddr>) -> Self {
+        Self { op, protocol, addr, asker: Asker::stranger() }
+    }
+
+    /// Asked by this process.
+    #[must_use]
+    pub fn by(mut self, asker: Asker) -> Self {
+        self.asker = asker;
+        self
+    }
+
+    /// The address that the kernel will use, and whether it was written as IPv4-mapped IPv6.
+    pub(crate) fn settled(&self) -> (Option<SocketAddr>, bool) {
+        let Some(addr) = self.addr.filter(|_| self.op != SocketOp::Create) else {
+            return (None, false);
+        };
+        let (ip, mapped) = match addr.ip() {
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => (IpAddr::V4(v4), true),
+                None => (addr.ip(), false),
+            },
+            v4 => (v4, false),
+        };
+        let ip = match ip {
+            _ if self.op == SocketOp::Bind => ip,
+            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            other => other,
+        };
+        (Some(SocketAddr::new(ip, addr.port())), mapped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_the_one_that_the_kernel_will_use() {
+        let settled = |op, addr: &str| {
+            let addr = addr.parse().unwrap();
+            let (addr, mapped) = SocketQuery::new(op, Protocol::TCP, Some(addr)).settled();
+            (addr.map(|addr| addr.to_string()).unwrap_or_default(), mapped)
+        };
+        for (op, addr, expected, mapped) in [
+            (SocketOp::Connect, "192.0.2.1:80", "192.0.2.1:80", false),
+            (SocketOp::Connect, "[::ffff:192.0.2.1]:80", "192.0.2.1:80", true),
+            (SocketOp::Bind, "[::ffff:192.0.2.1]:80", "192.0.2.1:80", true),
+            (SocketOp::Connect, "0.0.0.0:80", "127.0.0.1:80", false),
+            (SocketOp::Send, "[::]:80", "[::1]:80", false),
+            (SocketOp::Connect, "[::ffff:0.0.0.0]:80", "127.0.0.1:80", true),
+            (SocketOp::Bind, "0.0.0.0:80", "0.0.0.0:80", false),
+            (SocketOp::Bind, "[::]:80", "[::]:80", false),
+            // Compatible is not mapped.
+            (SocketOp::Connect, "[::192.0.2.1]:80", "[::c000:201]:80", false),
+            (SocketOp::Create, "192.0.2.1:80", "", false),
+        ] {
+            assert_eq!(settled(op, addr), (expected.to_owned(), mapped), "{op} {addr}");
+        }
+    }
+}

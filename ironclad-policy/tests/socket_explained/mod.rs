@@ -1,0 +1,310 @@
+//! Explanations against the oracle: who decides, and by what each earlier rule fails first.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ironclad_core::abi::{
+    self, FileId, Process, SockIdVal, SockPolicy, SockRow, SockRule, SocketOp,
+};
+use ironclad_core::{Cidr, RuleId, Verdict};
+use ironclad_policy::socket::{
+    Asker, Bound, Cgroups, Decider, Dimension, Direction, RateLimit, SocketAction,
+    SocketExplanation, SocketQuery, SocketRule, SocketTables, Standing, Subject, explain,
+};
+use ironclad_policy::{Policy, Protocol};
+
+use crate::{Ask, CGROUPS, FILES, Kernel, Spec, cgroup, file, holds};
+
+/// What the kernel would have, read from an image.
+struct Image<'a> {
+    kernel: &'a Kernel<'a>,
+    policy: Box<SockPolicy>,
+    rules: Vec<SockRule>,
+    logs: Vec<SockRule>,
+    /// Of every file.
+    until_ns: u64,
+}
+
+impl<'a> Image<'a> {
+    fn new(kernel: &'a Kernel<'a>) -> Self {
+        let mut policy = kernel.image.policy.clone();
+        policy.generation = 1;
+        let (mut rules, mut logs) = (Vec::new(), Vec::<SockRule>::new());
+        for (number, rule) in kernel.compiled.rules().iter().enumerate() {
+            let mut raw = SockRule { number: number as u32 + 1, ..SockRule::default() };
+            if rule.dry_run {
+                raw.flags |= abi::SOCK_RULE_DRY;
+            }
+            if let Some(limit) = &rule.limit {
+                raw.flags |= abi::SOCK_RULE_LIMITED;
+                raw.interval_ns = 1_000_000_000 / u64::from(limit.rate());
+                raw.burst_ns = raw.interval_ns * u64::from(limit.at_once());
+            }
+            match rule.action {
+                SocketAction::Log => logs.push(raw),
+                SocketAction::Deny => rules.push(SockRule { action: abi::SOCK_DENY, ..raw }),
+                _ => rules.push(raw),
+            }
+            if rule.action != SocketAction::Log {
+                rules.last_mut().unwrap().logs = logs.len() as u8;
+            }
+        }
+        Self { kernel, policy, rules, logs, until_ns: 0 }
+    }
+}
+
+impl SocketTables for Image<'_> {
+    type Error = Infallible;
+
+    fn policy(&self) -> &SockPolicy {
+        &self.policy
+    }
+
+    fn row(&self, number: u32) -> Option<SockRow> {
+        self.kernel.image.rows.get(number as usize).copied()
+    }
+
+    fn port(&self, port: u16) -> u32 {
+        u32::from(self.kernel.image.ports[usize::from(port)])
+    }
+
+    fn flat(&self, word: usize) -> u32 {
+        self.kernel.compiled.addresses().words()[word]
+    }
+
+    fn rule(&self, number: usize) -> Option<SockRule> {
+        self.rules.get(number).copied()
+    }
+
+    fn log(&self, number: usize) -> Option<SockRule> {
+        self.logs.get(number).copied()
+    }
+
+    fn id(&self, dim: usize, value: [u64; 2]) -> Result<Option<SockIdVal>, Infallible> {
+        let row = self.kernel.ids.get(&(dim as u32, value));
+        Ok(row.map(|&row| SockIdVal { until_ns: self.until_ns, row, ..SockIdVal::default() }))
+    }
+}
+
+/// The dimensions that a rule fails by, the first first.
+fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
+    let whole = |only: &dyn Fn(&mut Spec)| {
+        // A rule that asks of one thing alone.
+        let mut narrow = Spec {
+            action: spec.action,
+            direction: match ask.op {
+                SocketOp::Connect | SocketOp::Send => Direction::Out,
+                SocketOp::Bind => Direction::In,
+                SocketOp::Create => Direction::Create,
+            },
+            groups: Vec::new(),
+            cidrs: Vec::new(),
+            ports: Vec::new(),
+            protocols: Vec::new(),
+            exes: Vec::new(),
+            parents: Vec::new(),
+            forebears: Vec::new(),
+            uids: Vec::new(),
+            gids: Vec::new(),
+            cgroups: Vec::new(),
+            comms: Vec::new(),
+        };
+        only(&mut narrow);
+        holds(&narrow, groups, ask)
+    };
+    type Only<'a> = &'a dyn Fn(&mut Spec);
+    let of: [(Dimension, Only<'_>); 11] = [
+        (Dimension::Direction, &|narrow| narrow.direction = spec.direction),
+        (Dimension::Protocol, &|narrow| narrow.protocols.clone_from(&spec.protocols)),
+        (Dimension::Address, &|narrow| {
+            narrow.groups.clone_from(&spec.groups);
+            narrow.cidrs.clone_from(&spec.cidrs);
+        }),
+        (Dimension::Port, &|narrow| narrow.ports.clone_from(&spec.ports)),
+        (Dimension::Exe, &|narrow| narrow.exes.clone_from(&spec.exes)),
+        (Dimension::Parent, &|narrow| narrow.parents.clone_from(&spec.parents)),
+        (Dimension::Uid, &|narrow| narrow.uids.clone_from(&spec.uids)),
+        (Dimension::Gid, &|narrow| narrow.gids.clone_from(&spec.gids)),
+        (Dimension::Cgroup, &|narrow| narrow.cgroups.clone_from(&spec.cgroups)),
+        (Dimension::Comm, &|narrow| narrow.comms.clone_from(&spec.comms)),
+        (Dimension::Lineage, &|narrow| narrow.forebears.clone_from(&spec.forebears)),
+    ];
+    let failing: Vec<Dimension> =
+        of.into_iter().filter(|(_, only)| !whole(only)).map(|(dimension, _)| dimension).collect();
+    assert_eq!(failing.is_empty(), holds(spec, groups, ask));
+    failing
+}
+
+fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
+    let begins = |id: &FileId| {
+        kernel.image.lineages.iter().find(|(file, _)| file == id).map_or(0, |found| found.1)
+    };
+    let lineage = ask.forebears.iter().map(begins).fold(0, |all, bits| all | bits);
+    let process = Process { exe: ask.exe, parent: ask.parent, lineage, ..Process::default() };
+    let parts: Vec<&str> = ask.cgroup.trim_end_matches('/').split('/').collect();
+    let id = |depth: usize| {
+        let known = cgroup(&parts[..=depth].join("/"));
+        known.map_or(1 + depth as u64, |(id, _)| id)
+    };
+    SocketQuery {
+        op: ask.op,
+        protocol: Protocol(ask.protocol),
+        addr: ask.addr.map(|addr| SocketAddr::new(addr, ask.port)),
+        asker: Asker {
+            process: Some(process),
+            uid: Some(ask.uid),
+            gid: Some(ask.gid),
+            cgroups: Cgroups::Known((0..parts.len()).map(id).collect()),
+            comm: ask.comm.as_bytes().to_vec(),
+        },
+    }
+}
+
+fn asked(tables: &Image<'_>, query: &SocketQuery) -> SocketExplanation {
+    match explain(tables, query) {
+        Ok(why) => why,
+        Err(never) => match never {},
+    }
+}
+
+/// An explanation says of every rule up to the one that decides what the oracle says.
+pub(crate) fn agrees(kernel: &Kernel<'_>, specs: &[Spec], groups: &[Vec<Cidr>], ask: &Ask) {
+    let means_another = match ask.addr {
+        Some(IpAddr::V4(addr)) => addr == Ipv4Addr::UNSPECIFIED,
+        Some(IpAddr::V6(addr)) => addr.is_unspecified() || addr.to_ipv4_mapped().is_some(),
+        None => false,
+    };
+    if means_another {
+        return;
+    }
+    let tables = Image::new(kernel);
+    let mut query = query(kernel, ask);
+    for is_known in [true, false] {
+        if !is_known {
+            query.asker.cgroups = Cgroups::Unknown;
+        }
+        let why = asked(&tables, &query);
+        let mut expected = Vec::new();
+        let (mut decided, mut certain) = (Decider::Default, true);
+        let mut verdict = Verdict::Pass;
+        for (place, spec) in specs.iter().enumerate() {
+            let failing = failing(spec, groups, ask);
+            let is_open = !is_known && !spec.cgroups.is_empty();
+            let failed = failing.iter().find(|by| is_known || **by != Dimension::Cgroup);
+            let standing = match failed {
+                Some(&dimension) => Standing::Fails { dimension },
+                None if is_open => Standing::Open { dimension: Dimension::Cgroup },
+                None if spec.action == SocketAction::Log => Standing::Reports,
+                None => Standing::Decides,
+            };
+            let may_decide = spec.action != SocketAction::Log;
+            certain &= !(may_decide && matches!(standing, Standing::Open { .. }));
+            expected.push((place, standing));
+            if standing == Standing::Decides {
+                decided = Decider::Rule { place };
+                if spec.action == SocketAction::Deny {
+                    verdict = Verdict::Drop;
+                }
+                break;
+            }
+        }
+        let found: Vec<_> = why.rules.iter().map(|rule| (rule.place, rule.standing)).collect();
+        assert_eq!(found, expected);
+        assert_eq!((why.decided_by, why.certain, why.verdict), (decided, certain, verdict));
+    }
+}
+
+/// Tables of `rules`, and what is explained by them.
+fn with(
+    rules: Vec<SocketRule>,
+    change: impl Fn(&mut Image<'_>),
+    query: &SocketQuery,
+) -> SocketExplanation {
+    let policy = rules.into_iter().fold(Policy::builder(), Policy::socket_rule).compile().unwrap();
+    let compiled = policy.sockets().unwrap();
+    let bound = Bound {
+        files: FILES[..3]
+            .iter()
+            .enumerate()
+            .map(|(n, path)| (PathBuf::from(path), file(n).unwrap()))
+            .collect(),
+        cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
+        lineages: (0..compiled.lineages().len() as u8).collect(),
+    };
+    let image = compiled.image(&bound).unwrap();
+    let ids: BTreeMap<_, _> =
+        image.ids.iter().map(|(key, val)| ((key.dim, key.value), val.row)).collect();
+    let kernel = Kernel { compiled, image: &image, ids };
+    let mut tables = Image::new(&kernel);
+    change(&mut tables);
+    asked(&tables, query).named(compiled)
+}
+
+fn rules() -> Vec<SocketRule> {
+    let rule = |id, name: &str, action| SocketRule::new(RuleId(id), name, action);
+    vec![
+        rule(10, "servers", SocketAction::Deny).direction(Direction::In),
+        rule(20, "watch", SocketAction::Log).port(443),
+        rule(30, "updates", SocketAction::Allow)
+            .who(Subject::new("").exe("/bin/a"))
+            .limit(RateLimit::per_second(2).burst(5)),
+        rule(40, "all", SocketAction::Deny).dry_run(true),
+    ]
+}
+
+#[test]
+fn an_explanation_is_a_line_for_each_rule() {
+    let asks = SocketQuery::connect(Protocol::TCP, "[::ffff:192.0.2.1]:443".parse().unwrap());
+    let why = with(rules(), |_| (), &asks);
+    assert_eq!(
+        why.to_string(),
+        "would deny tcp connect 192.0.2.1:443 (written as IPv6): rule 4\n  \
+         rule 1 (id 10, `servers`) does not match: direction\n  \
+         rule 2 (id 20, `watch`) reports\n  \
+         rule 3 (id 30, `updates`) does not match: exe\n  \
+         rule 4 (id 40, `all`) decides"
+    );
+    assert_eq!(why.rule().unwrap().id, Some(RuleId(40)));
+    let json = serde_json::to_value(&why).unwrap();
+    assert_eq!(json["decided_by"], serde_json::json!({ "kind": "rule", "place": 3 }));
+    let expected = serde_json::json!({
+        "place": 2, "id": 30, "name": "updates", "standing": "fails", "dimension": "exe"
+    });
+    assert_eq!(json["rules"][2], expected);
+}
+
+/// The process executes what a rule names since `exec_ns`.
+fn by(exec_ns: u64) -> SocketQuery {
+    let mut asker = Asker::stranger();
+    asker.process = Some(Process { exe: file(0).unwrap(), exec_ns, ..Process::default() });
+    SocketQuery::connect(Protocol::TCP, "192.0.2.1:443".parse().unwrap()).by(asker)
+}
+
+#[test]
+fn a_limit_is_told_and_a_file_means_its_rule_until_it_is_replaced() {
+    let why = with(rules(), |_| (), &by(100));
+    assert_eq!((why.decided_by, why.verdict), (Decider::Rule { place: 2 }, Verdict::Pass));
+    let limit = why.limit.unwrap();
+    assert_eq!((limit.interval_ns, limit.at_once), (500_000_000, 5));
+    assert!(why.to_string().contains("5 at once and one every 500ms, if its bucket has any left"));
+    for (until_ns, place) in [(100, 3), (101, 2)] {
+        let why = with(rules(), |tables| tables.until_ns = until_ns, &by(100));
+        assert_eq!(why.decided_by, Decider::Rule { place }, "{until_ns}");
+    }
+}
+
+#[test]
+fn what_is_not_loaded_is_told() {
+    let none = with(rules(), |tables| tables.policy.generation = 0, &by(1));
+    assert_eq!((none.decided_by, none.verdict), (Decider::NoPolicy, Verdict::Pass));
+    // A row that is not there: the default decides.
+    let damaged = with(rules(), |tables| tables.policy.none[abi::DIM_PORT] = 4000, &by(1));
+    assert_eq!(damaged.decided_by, Decider::Damage);
+    // The whole policy is a dry run.
+    let deny = || vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny)];
+    assert!(!with(deny(), |_| (), &by(1)).dry_run);
+    let dry = with(deny(), |tables| tables.policy.dry_run = 1, &by(1));
+    assert_eq!((dry.dry_run, dry.verdict), (true, Verdict::Drop));
+}
