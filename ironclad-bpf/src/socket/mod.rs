@@ -3,10 +3,12 @@
 
 mod pins;
 mod processes;
+mod read;
 mod shared;
 mod slot;
 
 pub use pins::SocketPins;
 pub use processes::Processes;
+pub use read::SlotTables;
 pub use shared::{CgroupLinks, SocketOptions, SocketShared};
 pub use slot::{InUse, SocketContent};
