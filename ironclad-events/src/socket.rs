@@ -125,6 +125,8 @@ pub struct SocketRecord {
     pub parent: FileId,
     /// When it executed that, `CLOCK_BOOTTIME`; 0 where that was before Shield.
     pub exec_ns: u64,
+    /// What it descends from, as bits of [`abi::Process::lineage`].
+    pub lineage: u64,
     /// The name that the thread gives itself, as far as it is text.
     pub comm: String,
     /// Nothing was denied in truth.
@@ -156,6 +158,7 @@ impl From<&SocketEvent<'_>> for SocketRecord {
             exe: raw.exe,
             parent: raw.parent,
             exec_ns: raw.exec_ns,
+            lineage: raw.lineage,
             comm: String::from_utf8_lossy(event.comm()).into_owned(),
             dry_run: event.is(abi::SOCK_EV_DRY_RUN),
             log: event.is(abi::SOCK_EV_LOG),
