@@ -51,6 +51,20 @@ pub enum ShieldError {
         "no control group asks for socket rules: name one with `.cgroup(…)` when Shield is built"
     )]
     NoCgroup,
+    /// A process to explain is not there.
+    #[error("no process {pid}: {source}")]
+    NoProcess {
+        /// Its number.
+        pid: u32,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A file to explain by is not there.
+    #[error("no file {}", path.display())]
+    NoFile {
+        /// Its path.
+        path: std::path::PathBuf,
+    },
     /// The thread that reads events could not be started.
     #[error("the event thread did not start: {0}")]
     Thread(std::io::Error),

@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod asker;
 mod builder;
 mod cgroups;
 mod counters;
@@ -28,6 +29,7 @@ mod shield;
 mod slots;
 mod sockets;
 
+pub use asker::DescribedProcess;
 pub use builder::ShieldBuilder;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
 pub use error::ShieldError;
@@ -35,5 +37,7 @@ pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
 pub use ironclad_events::{EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::CompiledPolicy;
 pub use pump::EventPump;
-pub use shield::{InterfaceChange, InterfaceStatus, Shield, Status};
+pub use shield::{
+    ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Shield, Status,
+};
 pub use sockets::SocketCount;

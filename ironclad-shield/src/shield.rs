@@ -1,3 +1,5 @@
+mod explain;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ use crate::image;
 use crate::pump::EventPump;
 use crate::slots::Slots;
 use crate::sockets::{SocketCount, SocketPolicy, Sockets};
+
+pub use explain::{ExplainedEvent, ExplainedSocket};
 
 /// A running firewall. Share it between threads and tasks as it is; every method takes `&self`.
 ///

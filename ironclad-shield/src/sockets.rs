@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{
-    CgroupLinks, Processes, SocketContent, SocketOptions, SocketPins, SocketShared,
+    CgroupLinks, Processes, SlotTables, SocketContent, SocketOptions, SocketPins, SocketShared,
 };
 use ironclad_bpf::{BpfError, PinDirectory, Program};
 use ironclad_core::RuleId;
@@ -204,6 +204,11 @@ impl Sockets {
                 ids: &policy.image.ids,
             },
         )?)
+    }
+
+    /// What is in the kernel.
+    pub(crate) fn read_slot(&self, slot: u32) -> SlotTables<'_> {
+        self.shared.read_slot(slot)
     }
 
     pub(crate) fn clear_slot(&self, slot: u32) -> Result<(), ShieldError> {

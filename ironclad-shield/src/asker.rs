@@ -1,0 +1,143 @@
+//! Who asks: a process that runs, or one that is described.
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::socket::Processes;
+use ironclad_bpf::{BpfError, boottime_ns};
+use ironclad_core::abi::Process;
+use ironclad_policy::socket::{Asker, Cgroups};
+
+use crate::cgroups;
+use crate::error::ShieldError;
+use crate::sockets::cgroup_root;
+
+/// A process that need not be: what is not said of it is what no rule names.
+///
+/// ```
+/// use ironclad_shield::DescribedProcess;
+///
+/// let who = DescribedProcess::new().exe("/usr/bin/curl").uid(1000).cgroup("/user.slice");
+/// # let _ = who;
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct DescribedProcess {
+    exe: Option<PathBuf>,
+    parent: Option<PathBuf>,
+    forebears: Vec<PathBuf>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    cgroup: Option<String>,
+    comm: String,
+}
+
+impl DescribedProcess {
+    /// A process of which nothing is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// It executes this file, since now.
+    pub fn exe(mut self, path: impl Into<PathBuf>) -> Self {
+        self.exe = Some(path.into());
+        self
+    }
+
+    /// What forked it executed this file.
+    pub fn parent(mut self, path: impl Into<PathBuf>) -> Self {
+        self.parent = Some(path.into());
+        self
+    }
+
+    /// It descends from one that executed this file.
+    pub fn descendant_of(mut self, path: impl Into<PathBuf>) -> Self {
+        self.forebears.push(path.into());
+        self
+    }
+
+    /// Its real user.
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Its real group.
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.gid = Some(gid);
+        self
+    }
+
+    /// Its control group, by its path from the root of the hierarchy.
+    pub fn cgroup(mut self, path: impl Into<String>) -> Self {
+        self.cgroup = Some(path.into());
+        self
+    }
+
+    /// The name that its thread gives itself.
+    pub fn spoofable_comm(mut self, comm: impl Into<String>) -> Self {
+        self.comm = comm.into();
+        self
+    }
+
+    pub(crate) fn asker(&self, processes: &Processes) -> Result<Asker, ShieldError> {
+        let named = [&self.exe, &self.parent].into_iter().flatten().chain(&self.forebears);
+        let paths: Vec<&Path> = named.map(PathBuf::as_path).collect();
+        let mut ids = Vec::with_capacity(paths.len());
+        for (path, id) in paths.iter().zip(processes.identify(&paths)?) {
+            ids.push(id.ok_or_else(|| ShieldError::NoFile { path: (*path).to_owned() })?);
+        }
+        let mut ids = ids.into_iter();
+        let mut next = |said: bool| if said { ids.next() } else { None }.unwrap_or_default();
+        let (exe, parent) = (next(self.exe.is_some()), next(self.parent.is_some()));
+        let mut lineage = 0;
+        for forebear in ids {
+            lineage |= processes.lineages.lookup(&forebear)?.unwrap_or(0);
+        }
+        let process =
+            Process { exe, parent, lineage, exec_ns: boottime_ns(), ..Process::default() };
+        let cgroups = match &self.cgroup {
+            Some(path) => {
+                let found = cgroups::by_path(&cgroup_root()?, path);
+                let why = "there is no such control group".to_owned();
+                found.ok_or(BpfError::NoCgroup { path: path.into(), why })?.ids
+            }
+            None => Vec::new(),
+        };
+        Ok(Asker {
+            process: (!paths.is_empty()).then_some(process),
+            uid: self.uid,
+            gid: self.gid,
+            cgroups: Cgroups::Known(cgroups),
+            comm: self.comm.as_bytes().to_vec(),
+        })
+    }
+}
+
+/// A process that runs, by its number in the initial pid namespace.
+pub(crate) fn running(processes: &Processes, pid: u32) -> Result<Asker, ShieldError> {
+    let failed = |source| ShieldError::NoProcess { pid, source };
+    let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).map_err(failed);
+    let status = read("status")?;
+    let status = String::from_utf8_lossy(&status);
+    let real = |name: &str| {
+        let fields = status.lines().find_map(|line| line.strip_prefix(name))?;
+        fields.split_whitespace().next()?.parse().ok()
+    };
+    let (Some(uid), Some(gid)) = (real("Uid:"), real("Gid:")) else {
+        return Err(failed(io::ErrorKind::InvalidData.into()));
+    };
+    let mut comm = read("comm")?;
+    comm.truncate(comm.strip_suffix(b"\n").unwrap_or(&comm).len());
+    let groups = read("cgroup")?;
+    let groups = String::from_utf8_lossy(&groups);
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let root = cgroup_root()?;
+    let found = path.and_then(|path| cgroups::by_path(&root, path));
+    Ok(Asker {
+        process: processes.table.lookup(&pid)?,
+        uid: Some(uid),
+        gid: Some(gid),
+        cgroups: found.map_or(Cgroups::Unknown, |found| Cgroups::Known(found.ids)),
+        comm,
+    })
+}

@@ -1,0 +1,224 @@
+use std::fmt;
+
+use ironclad_bpf::BpfError;
+use ironclad_bpf::socket::SlotTables;
+use ironclad_core::abi::{Process, SockIdVal, SockPolicy, SockRow, SockRule};
+use ironclad_events::SocketRecord;
+use ironclad_policy::Protocol;
+use ironclad_policy::socket::{
+    Asker, Cgroups, Decider, SocketExplanation, SocketQuery, SocketTables, explain,
+};
+use serde::Serialize;
+
+use super::{Control, Shield};
+use crate::asker::{self, DescribedProcess};
+use crate::cgroups::{self, CgroupPath};
+use crate::error::ShieldError;
+use crate::sockets::cgroup_root;
+
+/// Why a process would get its answer now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ExplainedSocket {
+    /// What the tables in the kernel say.
+    #[serde(flatten)]
+    pub why: SocketExplanation,
+    /// False where the process is in no control group that is protected: then nobody asks the rules.
+    /// None where its control groups are not known.
+    pub is_asked: Option<bool>,
+}
+
+/// Why a process got the answer that an event reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ExplainedEvent {
+    /// What the tables in the kernel say now.
+    #[serde(flatten)]
+    pub why: SocketExplanation,
+    /// The process's control group; none where it is gone, and rules that ask of it stay open.
+    pub cgroup: Option<String>,
+    /// The policy that decided is in the kernel no more: this is what the one in force says.
+    pub is_replaced: bool,
+    /// The rule that the event names, by its place from 0.
+    pub recorded: Option<usize>,
+    /// Whether that is the one found now; none where the policy was replaced or an answer is open.
+    pub agrees: Option<bool>,
+}
+
+/// A slot's tables, for whoever explains.
+struct Tables<'a>(SlotTables<'a>);
+
+impl SocketTables for Tables<'_> {
+    type Error = BpfError;
+
+    fn policy(&self) -> &SockPolicy {
+        self.0.policy()
+    }
+
+    fn row(&self, number: u32) -> Option<SockRow> {
+        self.0.row(number)
+    }
+
+    fn port(&self, port: u16) -> u32 {
+        self.0.port(port)
+    }
+
+    fn flat(&self, word: usize) -> u32 {
+        self.0.flat(word)
+    }
+
+    fn rule(&self, number: usize) -> Option<SockRule> {
+        self.0.rule(number)
+    }
+
+    fn log(&self, number: usize) -> Option<SockRule> {
+        self.0.log(number)
+    }
+
+    fn id(&self, dim: usize, value: [u64; 2]) -> Result<Option<SockIdVal>, BpfError> {
+        self.0.id(dim, value)
+    }
+}
+
+impl Shield {
+    /// Which socket rule decides what a process asks for, and by what each earlier one does not
+    /// match: from the tables in the kernel, of the policy that is in force there now.
+    ///
+    /// A rule with a limit allows as long as its bucket has tokens left, which this does not take.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
+    /// [`ShieldError::Bpf`].
+    pub fn explain_socket(&self, query: &SocketQuery) -> Result<ExplainedSocket, ShieldError> {
+        let control = self.lock();
+        let why = self.explain_locked(&control, query, None)?;
+        let protected = |ids: &Vec<u64>| {
+            let mut groups = control.sockets.iter().flat_map(|sockets| sockets.cgroups());
+            groups.any(|known| ids.contains(&known.links.id))
+        };
+        let is_asked = match &query.asker.cgroups {
+            Cgroups::Known(ids) if !ids.is_empty() => Some(protected(ids)),
+            _ => None,
+        };
+        Ok(ExplainedSocket { why, is_asked })
+    }
+
+    /// The same of what an event reports. Where its policy is still in the kernel, that one is
+    /// asked.
+    ///
+    /// # Errors
+    /// As of [`explain_socket`](Self::explain_socket).
+    pub fn explain_event(&self, event: &SocketRecord) -> Result<ExplainedEvent, ShieldError> {
+        let group = cgroups::by_id(&cgroup_root()?, event.cgroup);
+        let (cgroups, cgroup) = match group {
+            Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
+            None => (Cgroups::Unknown, None),
+        };
+        let process = Process {
+            exe: event.exe,
+            parent: event.parent,
+            exec_ns: event.exec_ns,
+            lineage: event.lineage,
+            ..Process::default()
+        };
+        let query = SocketQuery {
+            op: event.op,
+            protocol: Protocol(event.protocol),
+            addr: event.addr,
+            asker: Asker {
+                process: (!event.stranger).then_some(process),
+                uid: Some(event.uid),
+                gid: Some(event.gid),
+                cgroups,
+                comm: event.comm.as_bytes().to_vec(),
+            },
+        };
+        let why = self.explain_locked(&self.lock(), &query, Some(event.generation))?;
+        let is_replaced = why.generation != event.generation;
+        let found = match (event.log, why.decided_by) {
+            (true, _) => why.reported_by().next().map(|rule| rule.place),
+            (false, Decider::Rule { place }) => Some(place),
+            (false, _) => None,
+        };
+        let is_told = !is_replaced && why.certain;
+        let agrees = is_told.then_some(found == event.rule);
+        Ok(ExplainedEvent { why, cgroup, is_replaced, recorded: event.rule, agrees })
+    }
+
+    /// Who a process is, for [`explain_socket`](Self::explain_socket): by its number in the initial
+    /// pid namespace. Of threads with names of their own, the first counts.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoProcess`] where it has ended, [`ShieldError::NoCgroup`],
+    /// [`ShieldError::Bpf`].
+    pub fn asker(&self, pid: u32) -> Result<Asker, ShieldError> {
+        let control = self.lock();
+        asker::running(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes(), pid)
+    }
+
+    /// The same of a process that need not be. Its paths mean the files that they lead to now.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoFile`], [`ShieldError::NoCgroup`], [`ShieldError::Bpf`].
+    pub fn described(&self, process: &DescribedProcess) -> Result<Asker, ShieldError> {
+        let control = self.lock();
+        process.asker(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
+    }
+
+    /// By the slot of a generation where one holds it, else by the one in force.
+    fn explain_locked(
+        &self,
+        control: &Control,
+        query: &SocketQuery,
+        generation: Option<u64>,
+    ) -> Result<SocketExplanation, ShieldError> {
+        let sockets = control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?;
+        loop {
+            let in_force = self.shared.selector().in_force();
+            let of_event = |slot: &u32| Some(self.shared.generation(*slot).number) == generation;
+            let slot = [in_force, 1 - in_force].into_iter().find(of_event).unwrap_or(in_force);
+            let tables = Tables(sockets.read_slot(slot));
+            let why = explain(&tables, query)?;
+            // A deadline may pass meanwhile.
+            if !tables.0.is_current() || self.shared.selector().in_force() != in_force {
+                continue;
+            }
+            let loaded = control.policies[slot as usize].as_ref();
+            let loaded = loaded.filter(|loaded| loaded.number == why.generation);
+            let policy = loaded.and_then(|loaded| loaded.policy.as_ref()?.sockets());
+            return Ok(match policy {
+                Some(policy) => why.named(policy),
+                None => why,
+            });
+        }
+    }
+}
+
+/// The answer, then a line for each rule up to the one that decides.
+impl fmt::Display for ExplainedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_asked == Some(false) {
+            f.write_str("not asked, its control group is not protected; otherwise ")?;
+        }
+        self.why.fmt(f)
+    }
+}
+
+/// Likewise.
+impl fmt::Display for ExplainedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_replaced {
+            f.write_str("the policy that decided was replaced; by the one in force: ")?;
+        }
+        self.why.fmt(f)?;
+        let recorded = match self.recorded {
+            Some(place) => format!("rule {}", place + 1),
+            None => "the default".to_owned(),
+        };
+        match self.agrees {
+            Some(true) => Ok(()),
+            Some(false) => write!(f, "\n  but the event names {recorded}: what files mean changed"),
+            None => write!(f, "\n  the event names {recorded}"),
+        }
+    }
+}
