@@ -3,7 +3,7 @@
  * Keeps the table of processes: written at execve(2), inherited at fork(2), dropped at the end of
  * the last thread. What ran before is read from its memory map, once, after these are attached.
  */
-#include "../lib/process.h"
+#include "../lib/exe_names.h"
 
 /* Bits of the lineages that begin with an executable. */
 struct {
@@ -116,6 +116,7 @@ int ic_exec(__u64 *ctx)
 	process.flags = inode->i_nlink ? 0 : IC_PROCESS_UNLINKED;
 	process.exec_ns = bpf_ktime_get_boot_ns();
 	ic_process_write(tgid, &process, BPF_ANY);
+	ic_exe_name(&process.exe, bprm);
 	return 0;
 }
 

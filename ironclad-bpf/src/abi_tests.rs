@@ -84,6 +84,7 @@ fn rust_and_c_agree_on_sockets() {
         structs! { btf;
             ic_process_ctl = ProcessCtl { owner, forget }
             ic_open_file = OpenFile { file, fd, nlink }
+            ic_exe_name = ExeName { path }
         }
     });
 }

@@ -423,6 +423,7 @@ struct signal_struct {
 
 struct linux_binprm {
 	struct file *file;
+	const char *interp;
 };
 
 struct seq_file;

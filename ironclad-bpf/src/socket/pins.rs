@@ -11,11 +11,12 @@ use crate::pin::{PinDirectory, SOCKETS};
 use crate::sys;
 
 /// Maps that outlive an agent: what is known of processes, and the socket rules of both slots.
-const MAPS: [&str; 16] = [
+const MAPS: [&str; 17] = [
     "ic_processes",
     "ic_process_ctl",
     "ic_lineages",
     "ic_lineage_bits",
+    "ic_exe_names",
     "ic_sock_policy",
     "ic_sock_rows",
     "ic_sock_flat",

@@ -2,9 +2,10 @@ use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
-use ironclad_core::abi::{FileId, OpenFile, Process, ProcessCtl};
+use ironclad_core::abi::{ExeName, FileId, OpenFile, Process, ProcessCtl};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use rustix::fs::{Mode, OFlags};
 use zerocopy::FromBytes;
@@ -30,6 +31,7 @@ pub struct Processes {
     pub lineages: Map<FileId, u64>,
     /// Digest of a list of executables to 1 + its bit.
     pub lineage_bits: Map<u64, u32>,
+    names: Map<FileId, ExeName>,
     control: Map<u32, ProcessCtl>,
     kept: Kept,
     seed: Program,
@@ -91,6 +93,7 @@ impl Processes {
                 (&mut maps.ic_process_ctl, None),
                 (&mut maps.ic_lineages, None),
                 (&mut maps.ic_lineage_bits, None),
+                (&mut maps.ic_exe_names, None),
             ],
         )?;
         load("process", open.open_object_mut(), &Allowlist::processes())?;
@@ -116,12 +119,14 @@ impl Processes {
             table: Map::new(clone_fd(&maps.ic_processes)?, "ic_processes")?,
             lineages: Map::new(clone_fd(&maps.ic_lineages)?, "ic_lineages")?,
             lineage_bits: Map::new(clone_fd(&maps.ic_lineage_bits)?, "ic_lineage_bits")?,
+            names: Map::new(clone_fd(&maps.ic_exe_names)?, "ic_exe_names")?,
             control: Map::new(clone_fd(&maps.ic_process_ctl)?, "ic_process_ctl")?,
             kept: Kept::of(&[
                 &maps.ic_processes,
                 &maps.ic_process_ctl,
                 &maps.ic_lineages,
                 &maps.ic_lineage_bits,
+                &maps.ic_exe_names,
             ])?,
             seed: program(&progs.ic_seed)?,
             open_files: program(&progs.ic_open_files)?,
@@ -244,6 +249,20 @@ impl Processes {
             }
         }
         Ok(found)
+    }
+
+    /// The path by which a file was executed first, as execve(2) was given it. A label: it may be
+    /// relative, or of another root, or lead elsewhere by now. None where nobody has executed it
+    /// since the tracepoints are attached, where that is long ago, and of paths over 254 bytes.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn exe_name(&self, file: &FileId) -> Result<Option<PathBuf>, BpfError> {
+        let Some(name) = self.names.lookup(file)? else { return Ok(None) };
+        let end = name.path.iter().position(|&byte| byte == 0);
+        // One that fills it was cut.
+        let whole = end.filter(|&end| end < name.path.len() - 1);
+        Ok(whole.map(|end| std::ffi::OsString::from_vec(name.path[..end].to_vec()).into()))
     }
 
     /// Every file that this process has open.

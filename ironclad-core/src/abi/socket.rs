@@ -211,6 +211,15 @@ pub struct ProcessCtl {
 }
 const _: () = assert!(size_of::<ProcessCtl>() == 16);
 
+/// `struct ic_exe_name`: how an executable was called. A label: it proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExeName {
+    /// Ended by a zero. What fills it may have been cut.
+    pub path: [u8; 256],
+}
+const _: () = assert!(size_of::<ExeName>() == 256);
+
 /// `struct ic_open_file`: what the iterator over open files tells of one.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,

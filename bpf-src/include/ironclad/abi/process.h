@@ -46,6 +46,12 @@ struct ic_process_ctl {
 };
 _Static_assert(sizeof(struct ic_process_ctl) == 16, "ABI");
 
+/* How an executable was called: ended by a zero, which may be missing where it was cut. */
+struct ic_exe_name {
+	__u8 path[256];
+};
+_Static_assert(sizeof(struct ic_exe_name) == 256, "ABI");
+
 /* What the iterator over open files tells of one. */
 struct ic_open_file {
 	struct ic_file_id file;
