@@ -33,6 +33,7 @@ mod explain;
 #[cfg_attr(not(feature = "fetch"), allow(dead_code))]
 pub mod feed;
 mod flat;
+pub mod learn;
 mod limits;
 pub mod list;
 mod policy;

@@ -5,7 +5,7 @@ use ironclad_core::abi::{self, SockIdVal, SockPolicy, SockRow, SockRule, SocketO
 use ironclad_core::{RuleId, Verdict};
 use serde::Serialize;
 
-use super::query::{Cgroups, SocketQuery};
+use super::query::{Cgroups, SocketQuery, settle};
 use super::{CompiledSockets, SocketRuleInfo};
 use crate::flat;
 use crate::policy::Protocol;
@@ -207,7 +207,7 @@ pub fn explain<T: SocketTables>(
     query: &SocketQuery,
 ) -> Result<SocketExplanation, T::Error> {
     let policy = tables.policy();
-    let (addr, mapped) = query.settled();
+    let (addr, mapped) = settle(query.op, query.addr);
     let mut this = SocketExplanation {
         generation: policy.generation,
         op: query.op,

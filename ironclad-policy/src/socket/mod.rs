@@ -30,6 +30,7 @@ mod compile;
 mod explain;
 mod image;
 mod query;
+mod tables;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -44,7 +45,9 @@ pub use explain::{
     explain,
 };
 pub use image::{Bound, SocketImage};
+pub(crate) use query::settle;
 pub use query::{Asker, Cgroups, SocketQuery};
+pub use tables::ImageTables;
 
 use crate::list::AddressList;
 use crate::policy::{EVENTS_PER_SECOND, Protocol};

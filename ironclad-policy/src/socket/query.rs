@@ -80,27 +80,27 @@ impl SocketQuery {
         self.asker = asker;
         self
     }
+}
 
-    /// The address that the kernel will use, and whether it was written as IPv4-mapped IPv6.
-    pub(crate) fn settled(&self) -> (Option<SocketAddr>, bool) {
-        let Some(addr) = self.addr.filter(|_| self.op != SocketOp::Create) else {
-            return (None, false);
-        };
-        let (ip, mapped) = match addr.ip() {
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => (IpAddr::V4(v4), true),
-                None => (addr.ip(), false),
-            },
-            v4 => (v4, false),
-        };
-        let ip = match ip {
-            _ if self.op == SocketOp::Bind => ip,
-            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            other => other,
-        };
-        (Some(SocketAddr::new(ip, addr.port())), mapped)
-    }
+/// The address that the kernel will use, and whether it was written as IPv4-mapped IPv6.
+pub(crate) fn settle(op: SocketOp, addr: Option<SocketAddr>) -> (Option<SocketAddr>, bool) {
+    let Some(addr) = addr.filter(|_| op != SocketOp::Create) else {
+        return (None, false);
+    };
+    let (ip, mapped) = match addr.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => (IpAddr::V4(v4), true),
+            None => (addr.ip(), false),
+        },
+        v4 => (v4, false),
+    };
+    let ip = match ip {
+        _ if op == SocketOp::Bind => ip,
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    (Some(SocketAddr::new(ip, addr.port())), mapped)
 }
 
 #[cfg(test)]
@@ -110,8 +110,7 @@ mod tests {
     #[test]
     fn an_address_is_the_one_that_the_kernel_will_use() {
         let settled = |op, addr: &str| {
-            let addr = addr.parse().unwrap();
-            let (addr, mapped) = SocketQuery::new(op, Protocol::TCP, Some(addr)).settled();
+            let (addr, mapped) = settle(op, Some(addr.parse().unwrap()));
             (addr.map(|addr| addr.to_string()).unwrap_or_default(), mapped)
         };
         for (op, addr, expected, mapped) in [

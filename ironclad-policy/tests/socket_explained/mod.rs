@@ -1,92 +1,17 @@
 //! Explanations against the oracle: who decides, and by what each earlier rule fails first.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use ironclad_core::abi::{
-    self, FileId, Process, SockIdVal, SockPolicy, SockRow, SockRule, SocketOp,
-};
+use ironclad_core::abi::{self, FileId, Process, SocketOp};
 use ironclad_core::{Cidr, RuleId, Verdict};
 use ironclad_policy::socket::{
-    Asker, Bound, Cgroups, Decider, Dimension, Direction, RateLimit, SocketAction,
-    SocketExplanation, SocketQuery, SocketRule, SocketTables, Standing, Subject, explain,
+    Asker, Bound, Cgroups, Decider, Dimension, Direction, ImageTables, RateLimit, SocketAction,
+    SocketExplanation, SocketImage, SocketQuery, SocketRule, Standing, Subject, explain,
 };
 use ironclad_policy::{Policy, Protocol};
 
 use crate::{Ask, CGROUPS, FILES, Kernel, Spec, cgroup, file, holds};
-
-/// What the kernel would have, read from an image.
-struct Image<'a> {
-    kernel: &'a Kernel<'a>,
-    policy: Box<SockPolicy>,
-    rules: Vec<SockRule>,
-    logs: Vec<SockRule>,
-    /// Of every file.
-    until_ns: u64,
-}
-
-impl<'a> Image<'a> {
-    fn new(kernel: &'a Kernel<'a>) -> Self {
-        let mut policy = kernel.image.policy.clone();
-        policy.generation = 1;
-        let (mut rules, mut logs) = (Vec::new(), Vec::<SockRule>::new());
-        for (number, rule) in kernel.compiled.rules().iter().enumerate() {
-            let mut raw = SockRule { number: number as u32 + 1, ..SockRule::default() };
-            if rule.dry_run {
-                raw.flags |= abi::SOCK_RULE_DRY;
-            }
-            if let Some(limit) = &rule.limit {
-                raw.flags |= abi::SOCK_RULE_LIMITED;
-                raw.interval_ns = 1_000_000_000 / u64::from(limit.rate());
-                raw.burst_ns = raw.interval_ns * u64::from(limit.at_once());
-            }
-            match rule.action {
-                SocketAction::Log => logs.push(raw),
-                SocketAction::Deny => rules.push(SockRule { action: abi::SOCK_DENY, ..raw }),
-                _ => rules.push(raw),
-            }
-            if rule.action != SocketAction::Log {
-                rules.last_mut().unwrap().logs = logs.len() as u8;
-            }
-        }
-        Self { kernel, policy, rules, logs, until_ns: 0 }
-    }
-}
-
-impl SocketTables for Image<'_> {
-    type Error = Infallible;
-
-    fn policy(&self) -> &SockPolicy {
-        &self.policy
-    }
-
-    fn row(&self, number: u32) -> Option<SockRow> {
-        self.kernel.image.rows.get(number as usize).copied()
-    }
-
-    fn port(&self, port: u16) -> u32 {
-        u32::from(self.kernel.image.ports[usize::from(port)])
-    }
-
-    fn flat(&self, word: usize) -> u32 {
-        self.kernel.compiled.addresses().words()[word]
-    }
-
-    fn rule(&self, number: usize) -> Option<SockRule> {
-        self.rules.get(number).copied()
-    }
-
-    fn log(&self, number: usize) -> Option<SockRule> {
-        self.logs.get(number).copied()
-    }
-
-    fn id(&self, dim: usize, value: [u64; 2]) -> Result<Option<SockIdVal>, Infallible> {
-        let row = self.kernel.ids.get(&(dim as u32, value));
-        Ok(row.map(|&row| SockIdVal { until_ns: self.until_ns, row, ..SockIdVal::default() }))
-    }
-}
 
 /// The dimensions that a rule fails by, the first first.
 fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
@@ -162,7 +87,7 @@ fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
     }
 }
 
-fn asked(tables: &Image<'_>, query: &SocketQuery) -> SocketExplanation {
+fn asked(tables: &ImageTables<'_>, query: &SocketQuery) -> SocketExplanation {
     match explain(tables, query) {
         Ok(why) => why,
         Err(never) => match never {},
@@ -179,7 +104,9 @@ pub(crate) fn agrees(kernel: &Kernel<'_>, specs: &[Spec], groups: &[Vec<Cidr>], 
     if means_another {
         return;
     }
-    let tables = Image::new(kernel);
+    let mut image = kernel.image.clone();
+    image.policy.generation = 1;
+    let tables = image.tables(kernel.compiled);
     let mut query = query(kernel, ask);
     for is_known in [true, false] {
         if !is_known {
@@ -219,7 +146,7 @@ pub(crate) fn agrees(kernel: &Kernel<'_>, specs: &[Spec], groups: &[Vec<Cidr>], 
 /// Tables of `rules`, and what is explained by them.
 fn with(
     rules: Vec<SocketRule>,
-    change: impl Fn(&mut Image<'_>),
+    change: impl Fn(&mut SocketImage),
     query: &SocketQuery,
 ) -> SocketExplanation {
     let policy = rules.into_iter().fold(Policy::builder(), Policy::socket_rule).compile().unwrap();
@@ -233,13 +160,10 @@ fn with(
         cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
         lineages: (0..compiled.lineages().len() as u8).collect(),
     };
-    let image = compiled.image(&bound).unwrap();
-    let ids: BTreeMap<_, _> =
-        image.ids.iter().map(|(key, val)| ((key.dim, key.value), val.row)).collect();
-    let kernel = Kernel { compiled, image: &image, ids };
-    let mut tables = Image::new(&kernel);
-    change(&mut tables);
-    asked(&tables, query).named(compiled)
+    let mut image = compiled.image(&bound).unwrap();
+    image.policy.generation = 1;
+    change(&mut image);
+    asked(&image.tables(compiled), query).named(compiled)
 }
 
 fn rules() -> Vec<SocketRule> {
@@ -290,21 +214,27 @@ fn a_limit_is_told_and_a_file_means_its_rule_until_it_is_replaced() {
     assert_eq!((limit.interval_ns, limit.at_once), (500_000_000, 5));
     assert!(why.to_string().contains("5 at once and one every 500ms, if its bucket has any left"));
     for (until_ns, place) in [(100, 3), (101, 2)] {
-        let why = with(rules(), |tables| tables.until_ns = until_ns, &by(100));
+        let why = with(
+            rules(),
+            |image| {
+                image.ids.iter_mut().for_each(|(_, val)| val.until_ns = until_ns);
+            },
+            &by(100),
+        );
         assert_eq!(why.decided_by, Decider::Rule { place }, "{until_ns}");
     }
 }
 
 #[test]
 fn what_is_not_loaded_is_told() {
-    let none = with(rules(), |tables| tables.policy.generation = 0, &by(1));
+    let none = with(rules(), |image| image.policy.generation = 0, &by(1));
     assert_eq!((none.decided_by, none.verdict), (Decider::NoPolicy, Verdict::Pass));
     // A row that is not there: the default decides.
-    let damaged = with(rules(), |tables| tables.policy.none[abi::DIM_PORT] = 4000, &by(1));
+    let damaged = with(rules(), |image| image.policy.none[abi::DIM_PORT] = 4000, &by(1));
     assert_eq!(damaged.decided_by, Decider::Damage);
     // The whole policy is a dry run.
     let deny = || vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny)];
     assert!(!with(deny(), |_| (), &by(1)).dry_run);
-    let dry = with(deny(), |tables| tables.policy.dry_run = 1, &by(1));
+    let dry = with(deny(), |image| image.policy.dry_run = 1, &by(1));
     assert_eq!((dry.dry_run, dry.verdict), (true, Verdict::Drop));
 }
