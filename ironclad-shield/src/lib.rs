@@ -38,6 +38,6 @@ pub use ironclad_events::{EventReceiver, Overflow, Record, ShieldRecord, SocketR
 pub use ironclad_policy::CompiledPolicy;
 pub use pump::EventPump;
 pub use shield::{
-    ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Shield, Status,
+    ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Learning, Shield, Status,
 };
 pub use sockets::SocketCount;

@@ -1,4 +1,5 @@
 mod explain;
+mod learn;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use crate::slots::Slots;
 use crate::sockets::{SocketCount, SocketPolicy, Sockets};
 
 pub use explain::{ExplainedEvent, ExplainedSocket};
+pub use learn::Learning;
 
 /// A running firewall. Share it between threads and tasks as it is; every method takes `&self`.
 ///

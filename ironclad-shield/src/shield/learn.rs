@@ -1,0 +1,173 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::socket::Processes;
+use ironclad_core::Verdict;
+use ironclad_core::abi::{FileId, Loss};
+use ironclad_events::SocketRecord;
+use ironclad_policy::Protocol;
+use ironclad_policy::learn::{LearnOptions, Learner, Observation};
+
+use super::{Control, Shield};
+use crate::error::ShieldError;
+
+/// Learns from events what processes need. The policy in force has to be a
+/// [`learning`](ironclad_policy::Policy::learning) one, or it reports little.
+///
+/// ```no_run
+/// use std::time::{Duration, Instant};
+///
+/// use ironclad_policy::Policy;
+/// use ironclad_policy::learn::LearnOptions;
+/// use ironclad_shield::{Overflow, Record, Shield};
+///
+/// let policy = Policy::builder().learning().compile()?;
+/// let shield = Shield::builder("agent").cgroup("/sys/fs/cgroup/user.slice").start(&policy)?;
+/// let (pump, events) = shield.events(65_536, Overflow::DropNewest)?;
+/// let mut learning = shield.learn(LearnOptions::default())?;
+/// let end = Instant::now() + Duration::from_secs(3600);
+/// while Instant::now() < end {
+///     let record = events.recv_timeout(Duration::from_secs(1));
+///     if let Some(event) = record.and_then(Record::into_socket) {
+///         learning.saw(&event)?;
+///     }
+/// }
+/// learning.lost(pump.stats().lost);
+/// println!("{}", learning.document()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Learning<'a> {
+    shield: &'a Shield,
+    learner: Learner,
+    /// Events that had been lost before.
+    lost_before: u64,
+}
+
+impl Shield {
+    /// Begins to learn: what is reported from now on is told to the handle by
+    /// [`saw`](Learning::saw).
+    ///
+    /// # Errors
+    /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
+    /// [`ShieldError::Bpf`].
+    pub fn learn(&self, options: LearnOptions) -> Result<Learning<'_>, ShieldError> {
+        processes(&self.lock())?;
+        let lost_before = self.events_lost()?;
+        Ok(Learning { shield: self, learner: Learner::new(options), lost_before })
+    }
+
+    /// The path by which a file is executed, for whoever shows events. A label and no proof: it is
+    /// what execve(2) was given first, or else what `/proc` says of a process that runs it; it may be
+    /// of another root, or lead elsewhere by now. None where nobody knows one.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
+    /// [`ShieldError::Bpf`].
+    pub fn exe_path(&self, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
+        exe_path(processes(&self.lock())?, exe)
+    }
+
+    /// Events that the kernel could not or would not write. Those of packets are among them.
+    fn events_lost(&self) -> Result<u64, ShieldError> {
+        let counters = self.counters()?;
+        Ok(counters.loss(Loss::RingFull) + counters.loss(Loss::SampledOut))
+    }
+}
+
+fn processes(control: &Control) -> Result<&Processes, ShieldError> {
+    Ok(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
+}
+
+fn exe_path(processes: &Processes, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
+    let name = processes.exe_name(exe)?;
+    if name.as_ref().is_some_and(|name| name.is_absolute()) {
+        return Ok(name);
+    }
+    for pid in processes.table.keys()? {
+        if processes.table.lookup(&pid)?.is_some_and(|process| process.exe == *exe) {
+            if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(name)
+}
+
+impl Learning<'_> {
+    /// An event was read. Reads the path of its executable when that is new: tell it soon, while
+    /// the process runs.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses.
+    pub fn saw(&mut self, event: &SocketRecord) -> Result<(), ShieldError> {
+        if event.log {
+            // What a rule only reports, another decides and reports.
+            return Ok(());
+        }
+        if event.verdict == Verdict::Drop {
+            self.learner.denied();
+            return Ok(());
+        }
+        let exe = (!event.stranger).then_some(event.exe);
+        let is_new = self.learner.saw(&Observation {
+            exe,
+            uid: event.uid,
+            op: event.op,
+            protocol: Protocol(event.protocol),
+            addr: event.addr,
+        });
+        if let Some(exe) = exe.filter(|_| is_new) {
+            let control = self.shield.lock();
+            let processes = processes(&control)?;
+            let label = exe_path(processes, &exe)?;
+            // The path itself and not a link to it, which anybody may have made.
+            let path = label.as_ref().and_then(|label| std::fs::canonicalize(label).ok());
+            match path {
+                Some(path) if leads_to(processes, &path, exe)? => self.learner.name(exe, path),
+                Some(_) => self.learner.unnamed(exe, label, "the path leads to another file"),
+                None if label.is_some() => {
+                    self.learner.unnamed(exe, label, "the path leads to no file");
+                }
+                None => self.learner.unnamed(exe, None, "its path is not known"),
+            }
+        }
+        Ok(())
+    }
+
+    /// So many more events were lost on their way, by the channel.
+    pub fn lost(&mut self, events: u64) {
+        self.learner.lost(events);
+    }
+
+    /// A policy file that allows what was seen, and says what it lacks. Paths are looked at once
+    /// more: what was replaced meanwhile is a comment.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses.
+    pub fn document(&self) -> Result<String, ShieldError> {
+        let mut learner = self.learner.clone();
+        learner.lost(self.shield.events_lost()?.saturating_sub(self.lost_before));
+        let named: BTreeMap<FileId, PathBuf> =
+            self.learner.named().map(|(file, path)| (file, path.clone())).collect();
+        let paths: Vec<&Path> = named.values().map(PathBuf::as_path).collect();
+        let control = self.shield.lock();
+        let found = processes(&control)?.identify(&paths)?;
+        for ((file, path), found) in named.iter().zip(found) {
+            if found != Some(*file) {
+                learner.unnamed(*file, Some(path.clone()), "the file was replaced meanwhile");
+            }
+        }
+        Ok(learner.document())
+    }
+}
+
+fn leads_to(processes: &Processes, path: &Path, exe: FileId) -> Result<bool, ShieldError> {
+    Ok(processes.identify(&[path])?.first() == Some(&Some(exe)))
+}
+
+impl fmt::Debug for Learning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learning").field("learner", &self.learner).finish_non_exhaustive()
+    }
+}
