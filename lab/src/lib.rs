@@ -7,6 +7,7 @@
 mod cgroup;
 mod command;
 mod error;
+mod mounts;
 mod netns;
 pub mod packet;
 mod socket;
@@ -15,6 +16,7 @@ mod thread;
 
 pub use cgroup::Cgroup;
 pub use error::LabError;
+pub use mounts::Mounts;
 pub use netns::{Lab, Namespace};
 pub use socket::PacketSocket;
 pub use thread::run_before_others;

@@ -3,6 +3,10 @@
 //! A talker is the test's own program, started once more with the arguments that run one of its
 //! tests only: that test calls [`serve`]. A copy of the program is another executable.
 
+mod held;
+mod treadmill;
+mod turn;
+
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -10,10 +14,13 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
+use ironclad_syscalls::{Impostor, end_first_thread, in_child};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
 use crate::error::LabError;
+use held::Held;
+pub use treadmill::Finding;
 
 /// Tells a talker that it is one.
 const VARIABLE: &str = "IRONCLAD_LAB_TALKER";
@@ -68,10 +75,25 @@ impl Talker {
     }
 
     /// Gives an order; the answer is the number that the kernel refused with, 0 for success, or a
-    /// count. Orders: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`;
+    /// count.
+    ///
+    /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`;
     /// `create 4|6 TYPE PROTOCOL`; `burst COUNT THREADS ADDRESS:PORT` answers how many of so many
-    /// connections in each thread were not refused with EPERM; `exec PROGRAM` becomes another;
-    /// `fork PROGRAM ORDER…` passes the order to a child that runs that program; `comm NAME`.
+    /// connections in each thread were not refused with EPERM.
+    ///
+    /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it;
+    /// `number NAME`, which also lets it outlive execve(2), and `take NAME PID|self NUMBER`;
+    /// `mailbox PATH` and `receive NAME`, `post NAME PATH`.
+    ///
+    /// Programs: `exec PROGRAM` becomes another, `execopen file|memory PROGRAM` one without a name;
+    /// `fork PROGRAM ORDER…` passes the order to a child that runs that program, `child ORDER…` to one
+    /// that executes nothing, `thread ORDER…` to a new thread; `threads COUNT` starts such as do
+    /// nothing, `leaderless` ends the first thread. `nice` lets others go first. `comm NAME`;
+    /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
+    /// and `go` lets it connect the socket.
+    ///
+    /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
+    /// `write PATH TEXT`, `mkdir PATH`.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
@@ -79,6 +101,32 @@ impl Talker {
         let failed = |source| LabError::System { step: "talking to a talker", source };
         writeln!(self.orders, "{order}").map_err(failed)?;
         self.answer()
+    }
+
+    /// Lets it connect, and go from one program to the other, without a pause: `way` is `exec`, `fork`
+    /// or `spawn`. Where what decides is in force, the number in the file `period` is odd; of each
+    /// such period it says what it [finds](Self::finding).
+    ///
+    /// # Errors
+    /// [`LabError`] where it has ended.
+    pub fn run(
+        &mut self,
+        way: &str,
+        period: &Path,
+        (good, bad): (&Path, &Path),
+        to: SocketAddr,
+    ) -> Result<(), LabError> {
+        let failed = |source| LabError::System { step: "talking to a talker", source };
+        let (period, good, bad) = (period.display(), good.display(), bad.display());
+        writeln!(self.orders, "run {way} {period} {good} {bad} {to}").map_err(failed)
+    }
+
+    /// Waits for what it finds next.
+    ///
+    /// # Errors
+    /// [`LabError`] where it has ended.
+    pub fn finding(&mut self) -> Result<Finding, LabError> {
+        self.answer().map(Finding::from_answer)
     }
 
     fn answer(&mut self) -> Result<u64, LabError> {
@@ -117,15 +165,35 @@ pub fn serve(test: &str) {
     if std::env::var_os(VARIABLE).is_none() {
         return;
     }
+    treadmill::run(test).expect("it goes on");
     // Whoever has started it, or become it, waits for this.
     say(0);
+    let mut hands = Hands::default();
     for line in io::stdin().lines() {
         let line = line.expect("orders are text");
-        let answer = match obey(&line, test) {
-            Ok(count) => count,
-            Err(e) => e.raw_os_error().unwrap_or_else(|| panic!("{line}: {e}")) as u64,
-        };
-        say(answer);
+        say(number_of(&line, obey(&line, test, &mut hands)));
+    }
+}
+
+/// What a talker has at hand from one order to the next.
+#[derive(Default)]
+struct Hands {
+    held: Held,
+    impostor: Option<Impostor>,
+}
+
+fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
+    match answer {
+        Ok(count) => count,
+        Err(e) => e.raw_os_error().unwrap_or_else(|| panic!("{order}: {e}")) as u64,
+    }
+}
+
+/// Nobody need listen: who may connect is decided before.
+fn let_go<T>(connected: io::Result<T>) -> io::Result<u64> {
+    match connected.map_err(|e| (e.raw_os_error(), e)) {
+        Ok(_) | Err((Some(ECONNREFUSED | EINPROGRESS), _)) => Ok(0),
+        Err((_, e)) => Err(e),
     }
 }
 
@@ -134,26 +202,18 @@ fn say(answer: u64) {
     writeln!(out, "{ANSWER}{answer}").and_then(|()| out.flush()).expect("somebody listens");
 }
 
-fn obey(order: &str, test: &str) -> io::Result<u64> {
+fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
     let words: Vec<&str> = order.split(' ').collect();
     let number = |word: &str| word.parse::<i32>().expect("a number");
     match words.as_slice() {
         ["connect", protocol, addr] => {
             let (socket, addr) = open(protocol, addr)?;
-            // Nobody need listen: who may connect is decided before.
             socket.set_nonblocking(true)?;
-            match socket.connect(&addr) {
-                Err(e) if e.raw_os_error() == Some(EPERM) => Err(e),
-                _ => Ok(0),
-            }
+            let_go(socket.connect(&addr))
         }
         ["fastopen", protocol, addr] => {
             let (socket, addr) = open(protocol, addr)?;
-            match socket.send_to_with_flags(b"hello", &addr, MSG_FASTOPEN) {
-                Err(e) if e.raw_os_error() == Some(EPERM) => Err(e),
-                // Refused or not, it was sent.
-                _ => Ok(0),
-            }
+            let_go(socket.send_to_with_flags(b"hello", &addr, MSG_FASTOPEN))
         }
         ["send", protocol, addr] => {
             let (socket, addr) = open(protocol, addr)?;
@@ -181,22 +241,71 @@ fn obey(order: &str, test: &str) -> io::Result<u64> {
             let answer = talker.and_then(|mut talker| talker.ask(&rest.join(" ")));
             answer.map_err(io::Error::other)
         }
+        ["open", name, family, protocol] => hands.held.open(name, family, protocol),
+        ["with", name, order @ ..] => hands.held.with(name, order),
+        ["number", name] => hands.held.number(name),
+        ["take", name, pid, number] => hands.held.take(name, pid, number),
+        ["mailbox", path] => hands.held.mailbox(path),
+        ["post", name, path] => hands.held.post(name, path),
+        ["receive", name] => hands.held.receive(name),
+        ["execopen", how, program] => turn::execute_open(how, program, test),
+        ["run", what @ ..] => treadmill::begin(&what.join(" "), test),
+        ["child", rest @ ..] => {
+            let order = rest.join(" ");
+            // Numbers of errors, and the counts that are asked for here, fit.
+            in_child(|| number_of(&order, obey(&order, test, hands)) as u8).map(u64::from)
+        }
+        ["thread", rest @ ..] => {
+            let order = rest.join(" ");
+            let answer =
+                std::thread::scope(|scope| scope.spawn(|| obey(&order, test, hands)).join());
+            answer.unwrap_or_else(|_| panic!("{order}"))
+        }
+        ["impostor", program, name, to] => {
+            let to = to.parse().expect("an address");
+            hands.impostor = Some(turn::impostor(program, hands.held.socket(name), to)?);
+            Ok(0)
+        }
+        ["go"] => turn::go_on(hands.impostor.take()),
+        ["threads", count] => {
+            (0..number(count)).for_each(|_| {
+                drop(std::thread::spawn(|| {
+                    loop {
+                        std::thread::park();
+                    }
+                }))
+            });
+            Ok(0)
+        }
+        ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),
+        ["leaderless"] => end_first_thread().map(|()| 0),
+        ["apart", what] => turn::apart(what),
+        ["show", what, at] => turn::show(what, at),
+        ["chroot", to] => turn::chroot(to),
+        ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
+        ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
+        ["write", path, text] => std::fs::write(path, text).map(|()| 0),
         ["comm", name] => std::fs::write("/proc/thread-self/comm", name).map(|()| 0),
         _ => panic!("no order: {order}"),
     }
 }
 
-const EPERM: i32 = 1;
+const ECONNREFUSED: i32 = 111;
+const EINPROGRESS: i32 = 115;
 
 fn open(protocol: &str, addr: &str) -> io::Result<(Socket, SockAddr)> {
     let addr: SocketAddr = addr.parse().expect("an address");
-    let (kind, protocol) = match protocol {
+    let (kind, protocol) = kind(protocol);
+    Ok((Socket::new(Domain::for_address(addr), kind, Some(protocol))?, addr.into()))
+}
+
+fn kind(protocol: &str) -> (Type, Protocol) {
+    match protocol {
         "tcp" => (Type::STREAM, Protocol::TCP),
         "mptcp" => (Type::STREAM, Protocol::from(262)),
         "udp" => (Type::DGRAM, Protocol::UDP),
         other => panic!("no protocol: {other}"),
-    };
-    Ok((Socket::new(Domain::for_address(addr), kind, Some(protocol))?, addr.into()))
+    }
 }
 
 /// Connects by UDP, which sends nothing, from threads that begin together.

@@ -1,0 +1,33 @@
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs a closure in a child of fork(2) that executes nothing else, and gives the status that it
+/// ended with.
+///
+/// # Errors
+/// Where the kernel makes no child, or the child was killed.
+pub fn in_child(work: impl FnOnce() -> u8) -> io::Result<u8> {
+    // SAFETY: the C library keeps its allocator usable after fork(2), and the child has nothing else
+    // that another thread could have locked: it does what the closure says and ends.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let status = catch_unwind(AssertUnwindSafe(work)).unwrap_or(u8::MAX);
+            // SAFETY: always. What the parent wants done at its end is not done here.
+            unsafe { libc::_exit(status.into()) }
+        }
+        child => wait(child),
+    }
+}
+
+pub(crate) fn wait(child: i32) -> io::Result<u8> {
+    let mut status = 0;
+    // SAFETY: a number that we own.
+    if unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match libc::WIFEXITED(status) {
+        true => Ok(libc::WEXITSTATUS(status) as u8),
+        false => Err(io::Error::other("the child was killed")),
+    }
+}

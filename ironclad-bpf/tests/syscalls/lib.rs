@@ -1,0 +1,14 @@
+//! System calls that tests make and that no safe crate offers. They are unsafe, which is why they are
+//! here.
+
+mod first_thread;
+mod fork;
+mod impostor;
+mod unspec;
+mod uring;
+
+pub use first_thread::end_first_thread;
+pub use fork::in_child;
+pub use impostor::Impostor;
+pub use unspec::send_to_unspec;
+pub use uring::{Uring, uring_connect, uring_send};

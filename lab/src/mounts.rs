@@ -1,0 +1,73 @@
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::LabError;
+
+/// Mounts that nobody else sees. They end with the closure and what it started.
+#[derive(Debug)]
+pub struct Mounts(());
+
+impl Mounts {
+    /// Runs a closure on a thread that has mounts of its own, as have threads and processes that it
+    /// starts.
+    ///
+    /// # Errors
+    /// [`LabError`] where the kernel refuses.
+    ///
+    /// # Panics
+    /// With the closure's panic.
+    pub fn apart<T: Send>(work: impl FnOnce(&Self) -> T + Send) -> Result<T, LabError> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+                let (nothing, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+                mount(nothing, "/", nothing, flags, nothing)
+                    .map_err(failed("keeping mounts private"))?;
+                Ok(work(&Self(())))
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// An empty file system in memory.
+    ///
+    /// # Errors
+    /// [`LabError`] where the kernel refuses.
+    pub fn tmpfs(&self, at: &Path) -> Result<(), LabError> {
+        self.mount("tmpfs", at, "")
+    }
+
+    /// What is in `lower`, with what changes in `upper`; `work` is empty and on the same file system.
+    ///
+    /// # Errors
+    /// [`LabError`] where the kernel refuses, or has no overlayfs.
+    pub fn overlay(
+        &self,
+        lower: &Path,
+        upper: &Path,
+        work: &Path,
+        at: &Path,
+    ) -> Result<(), LabError> {
+        let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+        self.mount("overlay", at, &format!("lowerdir={lower},upperdir={upper},workdir={work}"))
+    }
+
+    fn mount(&self, kind: &str, at: &Path, options: &str) -> Result<(), LabError> {
+        mount(Some(kind), at, Some(kind), MsFlags::empty(), Some(options))
+            .map_err(failed("mounting a file system"))
+    }
+
+    /// Takes one away that nobody uses.
+    ///
+    /// # Errors
+    /// [`LabError`] where the kernel refuses.
+    pub fn unmount(&self, at: &Path) -> Result<(), LabError> {
+        umount2(at, MntFlags::empty()).map_err(failed("unmounting a file system"))
+    }
+}
+
+fn failed(step: &'static str) -> impl FnOnce(nix::Error) -> LabError {
+    move |e| LabError::System { step, source: e.into() }
+}

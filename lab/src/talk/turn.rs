@@ -1,0 +1,79 @@
+//! Ways to become another program, and to see other files under their names.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use ironclad_syscalls::Impostor;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{MemfdFlags, memfd_create};
+use socket2::Socket;
+
+use super::{arguments, let_go};
+
+/// Becomes a program that has no name: what is in a file, or in a copy of it in memory.
+pub(super) fn execute_open(how: &str, program: &str, test: &str) -> io::Result<u64> {
+    let mut file = File::open(program)?;
+    if how == "memory" {
+        let mut copy = File::from(memfd_create("copy", MemfdFlags::CLOEXEC)?);
+        io::copy(&mut file, &mut copy)?;
+        file = copy;
+    }
+    let text = |text: &str| CString::new(text).expect("no zeros");
+    let args: Vec<_> = [program].into_iter().chain(arguments(test)).map(text).collect();
+    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let both = [name.into_vec(), b"=".to_vec(), value.into_vec()].concat();
+        CString::new(both).expect("no zeros")
+    };
+    let environment: Vec<_> = std::env::vars_os().map(variable).collect();
+    match nix::unistd::fexecve(&file, &args, &environment) {
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Gives this thread namespaces of its own.
+pub(super) fn apart(what: &str) -> io::Result<u64> {
+    let flag = match what {
+        "mounts" => CloneFlags::CLONE_NEWNS,
+        "pids" => CloneFlags::CLONE_NEWPID,
+        "cgroups" => CloneFlags::CLONE_NEWCGROUP,
+        other => panic!("no namespace: {other}"),
+    };
+    unshare(flag)?;
+    if what == "mounts" {
+        let (nothing, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(nothing, "/", nothing, flags, nothing)?;
+    }
+    Ok(0)
+}
+
+/// Shows a file or directory, with what is mounted below, under another name.
+pub(super) fn show(what: &str, at: &str) -> io::Result<u64> {
+    let nothing = None::<&str>;
+    mount(Some(what), at, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)?;
+    Ok(0)
+}
+
+pub(super) fn chroot(to: &str) -> io::Result<u64> {
+    nix::unistd::chroot(to)?;
+    std::env::set_current_dir("/")?;
+    Ok(0)
+}
+
+/// A child that says that it executes `program`, and waits.
+pub(super) fn impostor(program: &str, socket: &Socket, to: SocketAddr) -> io::Result<Impostor> {
+    use std::os::fd::AsFd;
+    socket.set_nonblocking(true)?;
+    let child = Impostor::start(Path::new(program), socket.as_fd(), to)?;
+    let shown = std::fs::read_link(format!("/proc/{}/exe", child.pid()))?;
+    assert_eq!(shown, Path::new(program), "what the kernel shows of it");
+    Ok(child)
+}
+
+pub(super) fn go_on(impostor: Option<Impostor>) -> io::Result<u64> {
+    let_go(impostor.expect("an impostor").connect())
+}
