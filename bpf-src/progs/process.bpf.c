@@ -89,9 +89,9 @@ IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *t
 	return true;
 }
 
-IC_INLINE void ic_process_write(__u32 tgid, const struct ic_process *process, __u64 flags)
+IC_INLINE void ic_process_write(__u32 tgid, const struct ic_process *process)
 {
-	if (bpf_map_update_elem(&ic_processes, &tgid, process, flags) && flags != BPF_NOEXIST)
+	if (bpf_map_update_elem(&ic_processes, &tgid, process, BPF_ANY))
 		ic_count_loss(IC_LOSS_PROCESS);
 }
 
@@ -115,7 +115,7 @@ int ic_exec(__u64 *ctx)
 	ic_file_identify(&process.exe, inode);
 	process.flags = inode->i_nlink ? 0 : IC_PROCESS_UNLINKED;
 	process.exec_ns = bpf_ktime_get_boot_ns();
-	ic_process_write(tgid, &process, BPF_ANY);
+	ic_process_write(tgid, &process);
 	ic_exe_name(&process.exe, bprm);
 	return 0;
 }
@@ -136,12 +136,14 @@ int ic_fork(__u64 *ctx)
 		process.lineage = known->lineage;
 		process.flags = known->flags;
 	} else if (!ic_process_read(&process, parent)) {
-		return 0; /* a kernel thread: what comes of it has an execve(2) to come */
+		/* A kernel thread: what comes of it has an execve(2) to come. */
+		bpf_map_delete_elem(&ic_processes, &tgid);
+		return 0;
 	}
 	process.parent = process.exe;
 	process.ppid = from;
 	process.lineage |= ic_lineage_of(&process.exe);
-	ic_process_write(tgid, &process, BPF_ANY);
+	ic_process_write(tgid, &process);
 	return 0;
 }
 
@@ -183,24 +185,35 @@ int ic_seed(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	__u32 tgid;
 
-	if (!task || task->pid != task->tgid)
+	if (!task)
 		return 0;
 	tgid = task->tgid;
 	known = bpf_map_lookup_elem(&ic_processes, &tgid);
 	if (known) {
+		/* Once for each process. */
+		if (task->pid != task->tgid)
+			return 0;
 		if (ctl)
 			known->lineage &= ~ctl->forget;
 		/* A policy may speak of forebears that none did before. Lost where it executes just now. */
 		known->lineage |= ic_lineage_read(task);
 		return 0;
 	}
+	/* Any of its threads: the first may have ended before the others, and has no memory map then. */
 	if (!ic_process_read(&process, task))
 		return 0;
 	process.ppid = task->real_parent->tgid;
 	if (ic_process_read(&parent, task->real_parent))
 		process.parent = parent.exe;
 	process.lineage = ic_lineage_read(task);
-	ic_process_write(tgid, &process, BPF_NOEXIST);
+	if (bpf_map_update_elem(&ic_processes, &tgid, &process, BPF_NOEXIST))
+		return 0;
+	/*
+	 * It may have ended since its memory map was read: then nobody else takes it out any more. Were
+	 * its number another's within these few instructions, that one would be taken out.
+	 */
+	if (task->signal->live.counter == 0)
+		bpf_map_delete_elem(&ic_processes, &tgid);
 	return 0;
 }
 
