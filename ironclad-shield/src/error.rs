@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ironclad_bpf::BpfError;
@@ -63,7 +64,17 @@ pub enum ShieldError {
     #[error("no file {}", path.display())]
     NoFile {
         /// Its path.
-        path: std::path::PathBuf,
+        path: PathBuf,
+    },
+    /// A socket rule names a script.
+    #[error(
+        "{} is a script ({interpreter}): the kernel knows a process that runs it by the interpreter; name that, or make the script a program", path.display()
+    )]
+    Script {
+        /// The file.
+        path: PathBuf,
+        /// Its first line, as far as the kernel reads it.
+        interpreter: String,
     },
     /// The thread that reads events could not be started.
     #[error("the event thread did not start: {0}")]

@@ -23,6 +23,7 @@ mod builder;
 mod cgroups;
 mod counters;
 mod error;
+mod files;
 mod image;
 mod pump;
 mod shield;

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::cgroups::{self, CgroupPath};
 use crate::error::ShieldError;
+use crate::files::refuse_scripts;
 use crate::slots::Slots;
 
 /// What one socket rule decided, or what no rule did.
@@ -223,6 +224,7 @@ impl Sockets {
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
         let compiled = policy.sockets().unwrap_or(&silent);
+        refuse_scripts(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
         let (bound, missing) = self.bind(compiled)?;
         let mut image = compiled.image(&bound)?;
