@@ -1,88 +1,28 @@
 //! Needs root: real processes in control groups of the tests' own, and what they may do.
 
+mod host;
 mod recorder;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ironclad_core::abi::{SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
 use ironclad_core::{RuleId, Verdict};
-use ironclad_lab::talk::{Talker, serve};
-use ironclad_lab::{Cgroup, Lab, Namespace};
+use ironclad_lab::talk::serve;
 use ironclad_policy::socket::{
     AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
 };
-use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{Overflow, Shield, ShieldError, SocketCount};
+use ironclad_policy::{Policy, Protocol};
+use ironclad_shield::{Overflow, Shield, ShieldError};
 
+use host::{EPERM, Host, PATIENCE, TALKER, count, policy, rule};
 use recorder::Recorder;
-
-const EPERM: u64 = 1;
-/// Ends waits for what should come at once and then fails; nothing is measured against it.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The test that a talker runs.
-const TALKER: &str = "talker";
 
 /// Only for the other tests: a process that does what they say.
 #[test]
 fn talker() {
     serve(TALKER);
-}
-
-/// A host of one namespace and one control group.
-struct Host {
-    net: Namespace,
-    cgroup: Cgroup,
-    own: PathBuf,
-    programs: tempfile::TempDir,
-    _lab: Lab,
-}
-
-impl Host {
-    fn new() -> Self {
-        let lab = Lab::new().unwrap();
-        let net = lab.namespace("host").unwrap();
-        for addr in ["10.9.0.1/16", "10.9.0.2/16", "fd09::1/64", "fd09::2/64"] {
-            net.address("lo", addr).unwrap();
-        }
-        let own = std::env::current_exe().unwrap();
-        let programs = tempfile::tempdir().unwrap();
-        Self { net, cgroup: Cgroup::new("host").unwrap(), own, programs, _lab: lab }
-    }
-
-    /// A copy of the test's program: another file.
-    fn program(&self, name: &str) -> PathBuf {
-        let path = self.programs.path().join(name);
-        std::fs::copy(&self.own, &path).unwrap();
-        path
-    }
-
-    fn talker(&self, program: &Path) -> Talker {
-        self.talker_in(&self.cgroup, program)
-    }
-
-    fn talker_in(&self, cgroup: &Cgroup, program: &Path) -> Talker {
-        self.net.run(|| Talker::start(cgroup, program, TALKER)).unwrap().unwrap()
-    }
-
-    fn start(&self, policy: &CompiledPolicy) -> Shield {
-        Shield::builder("sockets").cgroup(self.cgroup.dir()).start(policy).unwrap()
-    }
-}
-
-fn rule(id: u32, action: SocketAction) -> SocketRule {
-    SocketRule::new(RuleId(id), format!("rule {id}"), action)
-}
-
-fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
-    rules.into_iter().fold(Policy::builder(), Policy::socket_rule).compile().unwrap()
-}
-
-fn count(shield: &Shield, id: u32) -> SocketCount {
-    let counts = shield.socket_counts().unwrap();
-    counts.into_iter().find(|count| count.rule == Some(RuleId(id))).unwrap()
 }
 
 #[test]

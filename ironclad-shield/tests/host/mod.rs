@@ -1,18 +1,28 @@
-//! A host of one namespace and one control group, and processes that do what they are told.
+//! A host for the tests of socket rules: processes in control groups, and what they may do.
+#![allow(dead_code, reason = "each test uses some of it")]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::talk::Talker;
 use ironclad_lab::{Cgroup, Lab, Namespace};
+use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_shield::{Shield, SocketCount};
 
-/// The test that a talker runs: each binary that starts some has one of this name.
+pub(crate) const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The test that a talker runs.
 pub(crate) const TALKER: &str = "talker";
 
+/// A host of one namespace and one control group.
 pub(crate) struct Host {
     pub(crate) net: Namespace,
     pub(crate) cgroup: Cgroup,
+    pub(crate) programs: tempfile::TempDir,
     own: PathBuf,
-    programs: tempfile::TempDir,
     _lab: Lab,
 }
 
@@ -28,9 +38,13 @@ impl Host {
         Self { net, cgroup: Cgroup::new("host").unwrap(), own, programs, _lab: lab }
     }
 
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.programs.path().join(name)
+    }
+
     /// A copy of the test's program: another file.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
-        let path = self.programs.path().join(name);
+        let path = self.path(name);
         std::fs::copy(&self.own, &path).unwrap();
         path
     }
@@ -42,4 +56,40 @@ impl Host {
     pub(crate) fn talker_in(&self, cgroup: &Cgroup, program: &Path) -> Talker {
         self.net.run(|| Talker::start(cgroup, program, TALKER)).unwrap().unwrap()
     }
+
+    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Shield {
+        self.start_on(&self.cgroup, policy)
+    }
+
+    pub(crate) fn start_on(&self, cgroup: &Cgroup, policy: &CompiledPolicy) -> Shield {
+        Shield::builder("sockets").cgroup(cgroup.dir()).start(policy).unwrap()
+    }
+}
+
+pub(crate) fn rule(id: u32, action: SocketAction) -> SocketRule {
+    SocketRule::new(RuleId(id), format!("rule {id}"), action)
+}
+
+pub(crate) fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
+    rules.into_iter().fold(Policy::builder(), Policy::socket_rule).compile().unwrap()
+}
+
+const DIRECTIONS: [Direction; 3] = [Direction::Out, Direction::In, Direction::Create];
+
+/// Nothing is allowed but to this program, and to it everything.
+pub(crate) fn only(program: &Path) -> CompiledPolicy {
+    let allow = (1..).zip(DIRECTIONS).map(|(id, direction)| {
+        let who = Subject::new("allowed").exe(program);
+        rule(id, SocketAction::Allow).who(who).direction(direction)
+    });
+    let policy = allow.fold(Policy::builder(), Policy::socket_rule);
+    let policy = DIRECTIONS
+        .into_iter()
+        .fold(policy, |policy, direction| policy.socket_default(direction, Verdict::Drop));
+    policy.compile().unwrap()
+}
+
+pub(crate) fn count(shield: &Shield, id: u32) -> SocketCount {
+    let counts = shield.socket_counts().unwrap();
+    counts.into_iter().find(|count| count.rule == Some(RuleId(id))).unwrap()
 }
