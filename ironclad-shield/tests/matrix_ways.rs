@@ -1,0 +1,542 @@
+//! Needs root: ways to reach the network, and which of them the kernel asks about.
+
+mod host;
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ironclad_lab::Cgroup;
+use ironclad_lab::talk::{Talker, serve};
+use ironclad_policy::socket::{SocketAction, Subject};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_shield::{Shield, ShieldError};
+
+use host::{EPERM, Host, PATIENCE, TALKER, only, policy, rule};
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    serve(TALKER);
+}
+
+const NEAR: &str = "connect tcp 10.9.0.2:80";
+
+/// What a kernel answers that lacks something.
+const LACKING: [u64; 6] = [
+    22, // EINVAL
+    38, // ENOSYS
+    93, // EPROTONOSUPPORT
+    94, // ESOCKTNOSUPPORT
+    95, // EOPNOTSUPP
+    97, // EAFNOSUPPORT
+];
+
+fn ask(talker: &mut Talker, order: &str) -> u64 {
+    talker.ask(order).unwrap()
+}
+
+/// Gives orders one after the other. All but the last have to succeed, unless the kernel cannot.
+fn all(talker: &mut Talker, orders: &[&str]) -> u64 {
+    let Some((last, first)) = orders.split_last() else { return 0 };
+    for order in first {
+        match ask(talker, order) {
+            0 => {}
+            lacking if LACKING.contains(&lacking) => return lacking,
+            other => panic!("{order}: {other}"),
+        }
+    }
+    ask(talker, last)
+}
+
+/// An allowed process and another.
+struct Pair {
+    allowed: Talker,
+    other: Talker,
+}
+
+impl Pair {
+    fn new(host: &Host) -> Self {
+        let [good, bad] = ["good", "bad"].map(|name| host.program(name));
+        Self { allowed: host.talker(&good), other: host.talker(&bad) }
+    }
+
+    fn both(&mut self, orders: &[&str]) -> (u64, u64) {
+        (all(&mut self.allowed, orders), all(&mut self.other, orders))
+    }
+}
+
+/// Ways of which each is open to everybody without us, and to the allowed program alone with us.
+fn asked(test: &str, host: &Host, ways: &[&[&str]]) {
+    let mut pair = Pair::new(host);
+    let (mut there, mut lacking) = (Vec::new(), Vec::new());
+    for way in ways {
+        match pair.both(way) {
+            (0, 0) => there.push(way),
+            (allowed, other) if allowed == other && LACKING.contains(&other) => {
+                lacking.push(format!("{way:?} with {other}"));
+            }
+            answers => panic!("{way:?}: {answers:?}"),
+        }
+    }
+    if !lacking.is_empty() {
+        println!("SKIP {test}: this kernel answers {}", lacking.join(", "));
+    }
+    if there.is_empty() {
+        return;
+    }
+    let _shield = host.start(&only(&host.path("good")));
+    for way in there {
+        assert_eq!(pair.both(way), (0, EPERM), "{way:?}");
+    }
+}
+
+#[test]
+fn fast_open_is_asked() {
+    let host = Host::new();
+    // Both ends, and without a cookie: what is sent first opens the connection.
+    host.net.sysctl("net/ipv4/tcp_fastopen", "519").unwrap();
+    let _listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    asked(
+        "fast_open_is_asked",
+        &host,
+        &[
+            &["open s 4 tcp", "with s fastopen 10.9.0.2:80"],
+            &["open s 6 tcp", "with s fastopen [fd09::2]:80"],
+            &["open s 6 tcp", "with s fastopen [::ffff:10.9.0.2]:80"],
+            &["open s 4 tcp", "with s fastopen-connect 10.9.0.2:80"],
+            &["open s 6 tcp", "with s fastopen-connect [::ffff:10.9.0.2]:80"],
+        ],
+    );
+}
+
+#[test]
+fn multipath_tcp_is_asked() {
+    let host = Host::new();
+    host.net.sysctl("net/ipv4/tcp_fastopen", "519").unwrap();
+    asked(
+        "multipath_tcp_is_asked",
+        &host,
+        &[
+            &["open s 4 mptcp", "with s connect 10.9.0.2:80"],
+            &["open s 4 mptcp", "with s bind 10.9.0.1:0"],
+            &["open s 4 mptcp", "with s fastopen 10.9.0.2:80"],
+            &["open s 6 mptcp", "with s fastopen [fd09::2]:80"],
+            &["open s 4 mptcp", "with s fastopen-connect 10.9.0.2:80"],
+        ],
+    );
+}
+
+#[test]
+fn datagrams_are_asked() {
+    asked(
+        "datagrams_are_asked",
+        &Host::new(),
+        &[
+            &["open s 4 udp", "with s connect 10.9.0.2:53"],
+            &["open s 6 udp", "with s connect [fd09::2]:53"],
+            &["open s 6 udp", "with s connect [::ffff:10.9.0.2]:53"],
+            // An address of IPv4 on a socket of IPv6.
+            &["open s 6 udp", "with s connect 10.9.0.2:53"],
+            &["open s 4 udp", "with s send 10.9.0.2:53"],
+            &["open s 4 udp", "with s send-unspec 10.9.0.2:53"],
+            &["open s 4 udp", "with s sendmsg 10.9.0.2:53"],
+            &["open s 6 udp", "with s send [fd09::2]:53"],
+            &["open s 6 udp", "with s send [::ffff:10.9.0.2]:53"],
+            &["open s 6 udp", "with s send 10.9.0.2:53"],
+            &["open s 6 udp", "with s sendmsg [fd09::2]:53"],
+        ],
+    );
+}
+
+/// Of several messages in one call, each is asked: those before the first that is refused go out.
+#[test]
+fn each_of_several_datagrams_is_asked() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let several = ["open s 4 udp", "with s sendmmsg 10.9.0.2:53 10.9.0.2:54 10.9.0.2:53"];
+    assert_eq!(all(&mut talker, &several), 3);
+    let deny = |port| rule(1, SocketAction::Deny).port(port);
+    let shield = host.start(&policy([deny(54)]));
+    assert_eq!(all(&mut talker, &several), 1);
+    shield.apply(&policy([deny(53)])).unwrap();
+    assert_eq!(all(&mut talker, &several), EPERM);
+}
+
+/// Whoever connects once more is asked once more; a socket that is connected may send.
+#[test]
+fn each_connection_is_asked() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let refused = "with s connect 10.9.0.2:53";
+    let orders = ["open s 4 udp", "with s connect 10.9.0.1:53", refused];
+    assert_eq!(all(&mut talker, &orders), 0);
+    let _shield =
+        host.start(&policy([rule(1, SocketAction::Deny).to_cidr("10.9.0.2".parse().unwrap())]));
+    assert_eq!(all(&mut talker, &orders), EPERM);
+    // Still connected to the first.
+    assert_eq!(ask(&mut talker, "with s send 10.9.0.2:53"), EPERM);
+    assert_eq!(all(&mut talker, &["with s disconnect", refused]), EPERM);
+    assert_eq!(ask(&mut talker, "with s send 10.9.0.2:53"), EPERM);
+
+    let order = ["open t 4 tcp", "with t connect 10.9.0.1:80", "with t disconnect"];
+    assert_eq!(all(&mut talker, &order), 0);
+    assert_eq!(ask(&mut talker, "with t connect 10.9.0.2:80"), EPERM);
+}
+
+#[test]
+fn io_uring_is_asked() {
+    const NAME: &str = "io_uring_is_asked";
+    let host = Host::new();
+    let mut pair = Pair::new(&host);
+    let ways = |by: &str| {
+        [
+            [String::from("open s 4 tcp"), format!("with s uring-connect {by} 10.9.0.2:80")],
+            [String::from("open s 4 udp"), format!("with s uring-send {by} 10.9.0.2:53")],
+        ]
+    };
+    let mut orders = Vec::new();
+    for by in ["caller", "worker", "poller"] {
+        for [open, order] in ways(by) {
+            match pair.both(&[&open, &order]) {
+                (0, 0) => orders.push([open, order]),
+                (1 | 38, other) => {
+                    println!("SKIP {NAME}: this kernel allows no io_uring: {other}");
+                    return;
+                }
+                (22, 22) => println!("SKIP {NAME}: this kernel cannot {order}"),
+                answers => panic!("{order}: {answers:?}"),
+            }
+        }
+    }
+    let shield = host.start(&only(&host.path("good")));
+    for [open, order] in &orders {
+        assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
+    }
+    // Nor is it nobody who asks.
+    let who = Subject::new("").exe(host.path("bad"));
+    shield.apply(&policy([rule(1, SocketAction::Deny).who(who)])).unwrap();
+    for [open, order] in &orders {
+        assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
+    }
+}
+
+/// Whoever connects is asked, wherever the socket is from.
+#[test]
+fn whoever_connects_a_socket_is_asked() {
+    let host = Host::new();
+    let mut pair = Pair::new(&host);
+    let (good, bad) = (host.path("good"), host.path("bad"));
+    let Pair { allowed, other } = &mut pair;
+    let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    for (name, talker) in [("allowed", &mut *allowed), ("other", &mut *other)] {
+        assert_eq!(ask(talker, &format!("mailbox {}", host.path(name).display())), 0);
+    }
+    let hand_over = |from: &mut Talker, orders: &[&str], name: &str, to: &mut Talker| {
+        assert_eq!(all(from, orders), 0);
+        assert_eq!(ask(from, &format!("post s {}", host.path(name).display())), 0);
+        assert_eq!(ask(to, "receive s"), 0);
+    };
+    let (open, connect) = ("open s 4 tcp", "with s connect 10.9.0.2:80");
+    hand_over(allowed, &[open], "other", other);
+    assert_eq!(ask(other, connect), 0, "without us");
+    let _shield = host.start(&only(&good));
+
+    hand_over(allowed, &[open], "other", other);
+    assert_eq!(ask(other, connect), EPERM);
+    hand_over(other, &[open], "allowed", allowed);
+    assert_eq!(ask(allowed, connect), 0);
+    // A limit that is stated: of a connection that stands nobody is asked.
+    drop(listener);
+    let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    hand_over(allowed, &[open, "with s connect-and-wait 10.9.0.2:80"], "other", other);
+    listener.accept().unwrap();
+    assert_eq!(ask(other, "with s write"), 0);
+
+    // Out of another process.
+    assert_eq!(ask(allowed, open), 0);
+    let number = ask(allowed, "number s");
+    let take = format!("take s {} {number}", allowed.pid());
+    assert_eq!(all(other, &[&take, connect]), EPERM);
+
+    // Through execve(2), there and back.
+    for (program, answer) in [(&bad, EPERM), (&good, 0)] {
+        let exec = format!("exec {}", program.display());
+        let orders = [&*exec, &*format!("take s self {number}"), "with s connect 10.9.0.2:81"];
+        assert_eq!(all(allowed, &orders), answer);
+    }
+}
+
+#[test]
+fn sockets_of_before_are_asked_when_they_connect() {
+    let host = Host::new();
+    let mut pair = Pair::new(&host);
+    let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    // Lest a datagram is answered that nobody takes.
+    let _receiver = host.net.run(|| UdpSocket::bind("10.9.0.2:53").unwrap()).unwrap();
+    for order in [
+        "open stands 4 tcp",
+        "with stands connect-and-wait 10.9.0.2:80",
+        "open sends 4 udp",
+        "with sends connect 10.9.0.2:53",
+        "open stream 4 tcp",
+        "open datagram 6 udp",
+        "open bound 4 tcp",
+        "with bound bind 10.9.0.1:8080",
+    ] {
+        assert_eq!(pair.both(&[order]), if order.ends_with("8080") { (0, 98) } else { (0, 0) });
+    }
+    let shield = host.start(&only(&host.path("good")));
+    for order in [
+        "with stream connect 10.9.0.2:81",
+        "with datagram connect [fd09::2]:53",
+        "with datagram send [fd09::2]:53",
+        "with sends connect 10.9.0.2:54",
+    ] {
+        assert_eq!(pair.both(&[order]), (0, EPERM), "{order}");
+    }
+    // A limit that is stated: what stood before stands, and what was bound may listen.
+    for order in ["with stands write", "with sends write"] {
+        assert_eq!(pair.both(&[order]), (0, 0), "{order}");
+    }
+    listener.accept().unwrap();
+    shield.apply(&only(&host.path("nobody"))).unwrap();
+    assert_eq!(ask(&mut pair.allowed, "with bound listen"), 0);
+}
+
+/// bind(2) is asked. A limit that is stated: listen(2) without it is not.
+#[test]
+fn binding_is_asked_and_listening_is_not() {
+    let host = Host::new();
+    asked(
+        "binding_is_asked_and_listening_is_not",
+        &host,
+        &[
+            &["open s 4 tcp", "with s bind 10.9.0.1:0"],
+            &["open s 6 tcp", "with s bind [::ffff:10.9.0.1]:0"],
+            &["open s 6 udp", "with s bind [fd09::1]:0"],
+        ],
+    );
+    let mut talker = host.talker(&host.path("bad"));
+    let _shield = host.start(&only(&host.path("good")));
+    assert_eq!(all(&mut talker, &["open s 4 tcp", "with s listen"]), 0);
+}
+
+/// What has no hook for addresses is asked at socket(2).
+#[test]
+fn raw_and_ping_sockets_are_asked_when_they_are_made() {
+    let host = Host::new();
+    host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+    asked(
+        "raw_and_ping_sockets_are_asked_when_they_are_made",
+        &host,
+        &[
+            &["create 4 3 1"],   // ICMP, raw
+            &["create 6 3 58"],  // ICMPv6, raw
+            &["create 4 3 253"], // for experiments, raw
+            &["create 4 3 6"],   // TCP, raw
+            &["create 4 2 1"],   // ping
+            &["create 6 2 58"],  // ping
+        ],
+    );
+    // These are asked when they say whom they mean. What no kernel knows, or only as another protocol
+    // (SCTP, where it is there), is nobody's.
+    let _shield = host.start(&only(&host.path("good")));
+    let mut talker = host.talker(&host.path("bad"));
+    for order in ["create 4 1 0", "create 6 2 0", "create 4 1 6", "create 4 2 17"] {
+        assert_eq!(ask(&mut talker, order), 0, "{order}");
+    }
+    for order in ["create 4 5 0", "create 4 1 200", "create 4 2 6"] {
+        assert_ne!(ask(&mut talker, order), 0, "{order}");
+    }
+}
+
+#[test]
+fn udp_lite_is_asked_when_a_socket_is_made() {
+    let ways: [&[&str]; 2] = [&["create 4 2 136"], &["create 6 2 136"]];
+    asked("udp_lite_is_asked_when_a_socket_is_made", &Host::new(), &ways);
+}
+
+#[test]
+fn sctp_is_asked_when_a_socket_is_made() {
+    // As a stream, and as packets in sequence.
+    let ways: [&[&str]; 2] = [&["create 4 1 132"], &["create 6 5 132"]];
+    asked("sctp_is_asked_when_a_socket_is_made", &Host::new(), &ways);
+}
+
+#[test]
+fn dccp_is_asked_when_a_socket_is_made() {
+    asked("dccp_is_asked_when_a_socket_is_made", &Host::new(), &[&["create 4 6 33"]]);
+}
+
+#[test]
+fn l2tp_is_asked_when_a_socket_is_made() {
+    asked("l2tp_is_asked_when_a_socket_is_made", &Host::new(), &[&["create 4 2 115"]]);
+}
+
+fn procs(dir: &Path) -> String {
+    format!("write {}/cgroup.procs 0", dir.display())
+}
+
+#[test]
+fn a_group_below_is_no_way_out() {
+    let host = Host::new();
+    let bad = host.program("bad");
+    let _shield = host.start(&only(&host.program("good")));
+    for namespace in [false, true] {
+        let mut talker = host.talker(&bad);
+        if namespace {
+            assert_eq!(ask(&mut talker, "apart cgroups"), 0);
+        }
+        let mut dir = host.cgroup.dir().to_owned();
+        for name in ["below", "further"] {
+            dir.push(format!("{name}-{namespace}"));
+            let make = format!("mkdir {}", dir.display());
+            assert_eq!(all(&mut talker, &[&make, &procs(&dir), NEAR]), EPERM);
+        }
+    }
+}
+
+/// Limits that are stated: a socket belongs to the group in which it was made, and root may leave.
+#[test]
+fn a_socket_belongs_to_the_group_that_it_was_made_in() {
+    let host = Host::new();
+    let outside = Cgroup::new("outside").unwrap();
+    let bad = host.program("bad");
+    let mut talker = host.talker(&bad);
+    let connect = |name: &str| format!("with {name} connect 10.9.0.2:80");
+    let orders = ["open s 4 tcp", &procs(outside.dir()), &connect("s"), &procs(host.cgroup.dir())];
+    assert_eq!(all(&mut talker, &orders), 0);
+    let _shield = host.start(&only(&host.program("good")));
+    assert_eq!(all(&mut talker, &["open s 4 tcp", &procs(outside.dir()), &connect("s")]), EPERM);
+    assert_eq!(all(&mut talker, &["open t 4 tcp", &connect("t")]), 0, "outside");
+    let orders = ["open u 4 tcp", &procs(host.cgroup.dir()), &connect("u")];
+    assert_eq!(all(&mut talker, &orders), 0, "made outside");
+    assert_eq!(ask(&mut talker, NEAR), EPERM, "made inside");
+}
+
+fn denying(port: u16) -> CompiledPolicy {
+    policy([rule(1, SocketAction::Deny).port(port)])
+}
+
+fn answers(talker: &mut Talker) -> [u64; 3] {
+    [80, 81, 82].map(|port| ask(talker, &format!("connect tcp 10.9.0.2:{port}")))
+}
+
+/// Of two instances both have to allow, and neither needs the other.
+#[test]
+fn instances_side_by_side_both_decide() {
+    let host = Host::new();
+    let one = host.program("one");
+    let inner = host.cgroup.child("inner").unwrap();
+    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &one));
+    let start = |instance: &str, cgroup: &Path, port: u16| {
+        Shield::builder(instance).cgroup(cgroup).start(&denying(port)).unwrap()
+    };
+    assert_eq!((answers(&mut outside), answers(&mut inside)), ([0, 0, 0], [0, 0, 0]));
+    let first = start("first", host.cgroup.dir(), 80);
+    let second = start("second", inner.dir(), 81);
+    assert_eq!(answers(&mut outside), [EPERM, 0, 0]);
+    assert_eq!(answers(&mut inside), [EPERM, EPERM, 0]);
+    let third = start("third", host.cgroup.dir(), 81);
+    assert_eq!(answers(&mut outside), [EPERM, EPERM, 0]);
+    drop(first);
+    assert_eq!((answers(&mut outside), answers(&mut inside)), ([0, EPERM, 0], [0, EPERM, 0]));
+    drop(third);
+    assert_eq!((answers(&mut outside), answers(&mut inside)), ([0, 0, 0], [0, EPERM, 0]));
+    drop(second);
+    assert_eq!(answers(&mut inside), [0, 0, 0]);
+}
+
+/// The number of the program that a link of ours has attached for connect(2).
+fn connect4_of(cgroup: &Cgroup) -> String {
+    const BPF_CGROUP_INET4_CONNECT: &str = "10";
+    let group = fs::metadata(cgroup.dir()).unwrap().ino().to_string();
+    let of_link = |text: String| {
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            line.map(str::to_owned)
+        };
+        let kind = field("attach_type")?;
+        let is_it = field("cgroup_id")? == group && kind == BPF_CGROUP_INET4_CONNECT;
+        if is_it { field("prog_id") } else { None }
+    };
+    // A file may be closed meanwhile.
+    let files = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    files.filter_map(|file| fs::read_to_string(file.path()).ok()).find_map(of_link).unwrap()
+}
+
+#[test]
+fn the_programs_of_others_decide_too() {
+    const NAME: &str = "the_programs_of_others_decide_too";
+    let host = Host::new();
+    let one = host.program("one");
+    let inner = host.cgroup.child("inner").unwrap();
+    let elsewhere = Cgroup::new("elsewhere").unwrap();
+    // Somebody's program that refuses a port: our own, attached by somebody else.
+    let _theirs = Shield::builder("theirs").cgroup(elsewhere.dir()).start(&denying(81)).unwrap();
+    if Command::new("bpftool").arg("version").output().is_err() {
+        println!("SKIP {NAME}: no bpftool here");
+        return;
+    }
+    let id = &*connect4_of(&elsewhere);
+    let (outer, inner_dir) = (host.cgroup.dir().to_str().unwrap(), inner.dir().to_str().unwrap());
+    let at = |what: &str, group: &str, how: &[&str]| {
+        let words = ["cgroup", what, group, "connect4", "id", id];
+        let ran = Command::new("bpftool").args(words).args(how).output().unwrap();
+        assert!(ran.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    let mut talker = host.talker_in(&inner, &one);
+    assert_eq!(answers(&mut talker), [0, 0, 0]);
+    at("attach", inner_dir, &[]);
+    assert_eq!(answers(&mut talker), [0, EPERM, 0]);
+    // Ours is above theirs, which was meant to be alone where it is.
+    let ours = host.start(&denying(80));
+    assert_eq!(answers(&mut talker), [EPERM, EPERM, 0]);
+    drop(ours);
+    // Where it is alone, ours may not be, nor below: that is said, and nothing of ours stays.
+    let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
+    assert!(matches!(refused, ShieldError::Bpf(_)), "{refused}");
+    assert!(refused.to_string().contains("connect4"), "{refused}");
+    assert_eq!(answers(&mut talker), [0, EPERM, 0]);
+    at("detach", inner_dir, &[]);
+    at("attach", outer, &[]);
+    let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
+    assert!(refused.to_string().contains("connect4"), "{refused}");
+    at("detach", outer, &[]);
+    // Beside others.
+    at("attach", inner_dir, &["multi"]);
+    let ours = host.start_on(&inner, &denying(80));
+    assert_eq!(answers(&mut talker), [EPERM, EPERM, 0]);
+    at("detach", inner_dir, &[]);
+    assert_eq!(answers(&mut talker), [EPERM, 0, 0]);
+    drop(ours);
+    assert_eq!(answers(&mut talker), [0, 0, 0]);
+}
+
+/// The kernel alone returns to the former rules.
+#[test]
+fn provisional_rules_end_at_their_deadline() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let shield = host.start(&denying(80));
+    let open = Policy::builder().compile().unwrap();
+    for (mend, before, after) in [(&open, EPERM, 0), (&denying(81), EPERM, 0)] {
+        assert_eq!(ask(&mut talker, NEAR), before);
+        shield.apply_provisional(mend, Duration::from_secs(2)).unwrap();
+        assert_eq!(ask(&mut talker, NEAR), after);
+        let began = Instant::now();
+        while ask(&mut talker, NEAR) == after {
+            assert!(began.elapsed() < PATIENCE, "the deadline does not come");
+        }
+        assert_eq!(answers(&mut talker), [EPERM, 0, 0]);
+        assert!(matches!(shield.confirm(), Err(ShieldError::Expired)));
+    }
+    shield.apply_provisional(&open, PATIENCE).unwrap();
+    assert_eq!(ask(&mut talker, NEAR), 0);
+    shield.confirm().unwrap();
+    assert_eq!(ask(&mut talker, NEAR), 0);
+}
