@@ -29,6 +29,8 @@ mod pump;
 mod shield;
 mod slots;
 mod sockets;
+#[allow(dead_code)]
+mod watch;
 
 pub use asker::DescribedProcess;
 pub use builder::ShieldBuilder;
