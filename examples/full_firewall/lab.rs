@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::lists::{COUNTRIES, Lists, PARTNERS, THREATS};
 use crate::live::{self, Live};
-use crate::{Result, stop_flag, table};
+use crate::{Result, programs, stop_flag, table};
 
 const HOST4: &str = "172.31.255.1";
 const HOST6: &str = "fd1c::1";
@@ -44,17 +44,17 @@ impl Client {
 }
 
 /// Expected and seen, and whether they agree.
-struct Report {
+pub(crate) struct Report {
     rows: Vec<(String, u64, u64)>,
     quiet: bool,
 }
 
 impl Report {
-    fn check(&mut self, what: impl Into<String>, expected: u64, seen: u64) {
+    pub(crate) fn check(&mut self, what: impl Into<String>, expected: u64, seen: u64) {
         self.rows.push((what.into(), expected, seen));
     }
 
-    fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
             println!("{text}");
         }
@@ -228,7 +228,7 @@ fn start_agent(net: &Net, instance: &str, data: Option<&Path>) -> Result<Child> 
     Ok(child)
 }
 
-fn go_on(stop: &AtomicBool) -> Result<()> {
+pub(crate) fn go_on(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 
@@ -349,6 +349,7 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
     drop(pins);
     let (datagrams, ..) = net.traffic(blocked)?;
     report.check("after the end: datagrams of a blocked country", DATAGRAMS, datagrams);
+    programs::show(&format!("{instance}-programs"), &stop, &mut report)?;
     summary(&report);
     Ok(report.agrees())
 }

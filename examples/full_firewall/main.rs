@@ -1,11 +1,12 @@
 //! A whole firewall at work. Without arguments it builds a lab of network namespaces, loads every
-//! list it finds, sends real traffic, swaps the policy, kills its agent and takes over, and checks
-//! every number. With `--interface` it protects a real interface instead. Needs root.
+//! list it finds, sends real traffic, swaps the policy, kills its agent and takes over, lets programs
+//! reach for a server that only one of them may, and checks every number. With `--interface` it protects a real interface instead. Needs root.
 
 mod agent;
 mod lab;
 mod lists;
 mod live;
+mod programs;
 mod table;
 
 use std::error::Error;
@@ -61,6 +62,15 @@ struct Args {
     /// The lab's agent: runs until it is killed.
     #[arg(long, hide = true, value_name = "INSTANCE")]
     lab_agent: Option<String>,
+    /// One of the lab's programs: reaches for this server.
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    lab_reach: Option<std::net::SocketAddr>,
+    /// So often.
+    #[arg(long, hide = true, default_value_t = 1)]
+    lab_times: u32,
+    /// Under this name.
+    #[arg(long, hide = true)]
+    lab_comm: Option<String>,
 }
 
 /// Set by the first SIGINT or SIGTERM; the second ends the program at once.
@@ -75,10 +85,11 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let done = match (&args.lab_agent, &args.policy) {
-        (Some(instance), _) => lab::agent(instance, args.data.as_deref()),
-        (None, Some(policy)) => agent::protect(&args, policy),
-        (None, None) => lab::run(args.data.as_deref(), args.json),
+    let done = match (&args.lab_agent, args.lab_reach, &args.policy) {
+        (Some(instance), ..) => lab::agent(instance, args.data.as_deref()),
+        (_, Some(to), _) => programs::reach(to, args.lab_times, args.lab_comm.as_deref()),
+        (.., Some(policy)) => agent::protect(&args, policy),
+        (.., None) => lab::run(args.data.as_deref(), args.json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,32 @@
+//! Who may talk to whom, in two dozen lines: `embed_identity CGROUP PROGRAM PREFIX` lets only PROGRAM
+//! connect to PREFIX from a control group, says why others are refused, and ends when it is
+//! interrupted. Needs root.
+
+use std::path::PathBuf;
+
+use ironclad::core::{Cidr, RuleId};
+use ironclad::events::Record;
+use ironclad::policy::Policy;
+use ironclad::policy::socket::{SocketAction, SocketRule, Subject};
+use ironclad::shield::{Overflow, Shield};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let mut next = || args.next().ok_or("usage: embed_identity CGROUP PROGRAM PREFIX");
+    let (cgroup, program): (PathBuf, PathBuf) = (next()?.into(), next()?.into());
+    let there: Cidr = next()?.parse()?;
+
+    let rule = |id, name, action| SocketRule::new(RuleId(id), name, action).to_cidr(there);
+    let policy = Policy::builder()
+        .socket_rule(rule(1, "may", SocketAction::Allow).who(Subject::new("it").exe(program)))
+        .socket_rule(rule(2, "may not", SocketAction::Deny))
+        .compile()?;
+    let shield = Shield::builder("embed-identity").cgroup(cgroup).start(&policy)?;
+    let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
+    for event in events.as_crossbeam() {
+        if let Record::Socket(event) = event {
+            println!("{event}\n{}", shield.explain_event(&event)?);
+        }
+    }
+    Ok(())
+}
