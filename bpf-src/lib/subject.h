@@ -66,7 +66,8 @@ IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy
  * may both write it: the same. Whoever changes the map changes it first and the epoch then.
  */
 IC_INLINE __u32 ic_subject_file(const struct ic_sock_policy *policy, __u32 dim,
-				const struct ic_file_id *file, __u64 exec_ns, __u64 *cache)
+				const struct ic_file_id *file, __u64 exec_ns, __u64 changed_ns,
+				__u64 *cache)
 {
 	__u32 epoch = IC_READ_ONCE(policy->epoch), row = policy->none[dim];
 	const struct ic_sock_id_val *id;
@@ -76,7 +77,7 @@ IC_INLINE __u32 ic_subject_file(const struct ic_sock_policy *policy, __u32 dim,
 		return cached;
 	id = ic_subject_id(policy, dim, file->ino, (__u64)file->dev << 32 | file->generation);
 	if (id && (!id->until_ns || exec_ns < id->until_ns))
-		row = id->row;
+		row = id->changed_ns && id->changed_ns != changed_ns ? id->changed_row : id->row;
 	IC_WRITE_ONCE(*cache, (__u64)epoch << 32 | row);
 	return row;
 }
@@ -155,10 +156,10 @@ IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
 	switch (dim) {
 	case IC_DIM_EXE:
 		return process ? ic_subject_file(policy, dim, &process->exe, process->exec_ns,
-						 &process->exe_row)
+						 process->exe_changed_ns, &process->exe_row)
 			       : policy->none[dim];
 	case IC_DIM_PARENT:
-		return process ? ic_subject_file(policy, dim, &process->parent, 0,
+		return process ? ic_subject_file(policy, dim, &process->parent, 0, 0,
 						 &process->parent_row)
 			       : policy->none[dim];
 	case IC_DIM_UID:

@@ -62,6 +62,42 @@ IC_INLINE bool ic_process_owned(void)
 	return ctl && IC_READ_ONCE(ctl->owner) == ic_cfg_owner;
 }
 
+/* The ctime under its names before 6.11 and before 6.6. */
+struct timespec64___old {
+	__s64 tv_sec;
+	long tv_nsec;
+} __attribute__((preserve_access_index));
+
+struct inode___v6_6 {
+	struct timespec64___old __i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___v5_10 {
+	struct timespec64___old i_ctime;
+} __attribute__((preserve_access_index));
+
+IC_INLINE __u64 ic_file_changed(struct inode *inode)
+{
+	__u64 sec, nsec;
+
+	if (bpf_core_field_exists(inode->i_ctime_nsec)) {
+		sec = inode->i_ctime_sec;
+		/* From 6.13 on the highest bit says that somebody has looked: not part of the time. */
+		nsec = inode->i_ctime_nsec & ~(1U << 31);
+	} else if (bpf_core_field_exists(((struct inode___v6_6 *)0)->__i_ctime)) {
+		struct inode___v6_6 *old = (void *)inode;
+
+		sec = old->__i_ctime.tv_sec;
+		nsec = old->__i_ctime.tv_nsec;
+	} else {
+		struct inode___v5_10 *old = (void *)inode;
+
+		sec = old->i_ctime.tv_sec;
+		nsec = old->i_ctime.tv_nsec;
+	}
+	return sec * 1000000000 + nsec ?: 1;
+}
+
 IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
 {
 	__u64 *bits = bpf_map_lookup_elem(&ic_lineages, exe);
@@ -85,6 +121,7 @@ IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *t
 	if (!inode)
 		return false;
 	ic_file_identify(&process->exe, inode);
+	process->exe_changed_ns = ic_file_changed(inode);
 	process->flags = IC_PROCESS_SEEDED | (inode->i_nlink ? 0 : IC_PROCESS_UNLINKED);
 	return true;
 }
@@ -113,6 +150,7 @@ int ic_exec(__u64 *ctx)
 		process.lineage = before->lineage | ic_lineage_of(&before->exe);
 	}
 	ic_file_identify(&process.exe, inode);
+	process.exe_changed_ns = ic_file_changed(inode);
 	process.flags = inode->i_nlink ? 0 : IC_PROCESS_UNLINKED;
 	process.exec_ns = bpf_ktime_get_boot_ns();
 	ic_process_write(tgid, &process);
@@ -133,6 +171,7 @@ int ic_fork(__u64 *ctx)
 	if (known) {
 		process.exe = known->exe;
 		process.exec_ns = known->exec_ns;
+		process.exe_changed_ns = known->exe_changed_ns;
 		process.lineage = known->lineage;
 		process.flags = known->flags;
 	} else if (!ic_process_read(&process, parent)) {
@@ -233,7 +272,9 @@ int ic_open_files(struct bpf_iter__task_file *ctx)
 		return 0;
 	ic_file_identify(&found.file, inode);
 	found.fd = ctx->fd;
+	found.changed_ns = ic_file_changed(inode);
 	found.nlink = inode->i_nlink;
+	found.writers = inode->i_writecount.counter;
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -55,7 +55,8 @@ fn rust_and_c_agree_on_sockets() {
         structs! { btf;
             ic_file_id = FileId { ino, dev, generation }
             ic_process = Process {
-                exe, parent, exec_ns, lineage, exe_row, parent_row, user_row, user_epoch, ppid, flags
+                exe, parent, exec_ns, exe_changed_ns, lineage, exe_row, parent_row, user_row,
+                user_epoch, _pad, ppid, flags
             }
             ic_sock_row = SockRow { summary, logs, word }
             ic_sock_policy = SockPolicy {
@@ -64,7 +65,7 @@ fn rust_and_c_agree_on_sockets() {
                 level, none, _pad2, kind
             }
             ic_sock_id_key = SockIdKey { generation, dim, value }
-            ic_sock_id_val = SockIdVal { until_ns, row, _pad }
+            ic_sock_id_val = SockIdVal { until_ns, changed_ns, row, changed_row }
             ic_sock_ports = SockPorts { row }
             ic_sock_rule = SockRule {
                 interval_ns, burst_ns, number, slot, bucket, report_rate, action, flags, logs,
@@ -83,7 +84,7 @@ fn rust_and_c_agree_on_sockets() {
     with_btf(open.open_object(), |btf| {
         structs! { btf;
             ic_process_ctl = ProcessCtl { owner, forget }
-            ic_open_file = OpenFile { file, fd, nlink }
+            ic_open_file = OpenFile { file, changed_ns, fd, nlink, writers, _pad }
             ic_exe_name = ExeName { path }
         }
     });

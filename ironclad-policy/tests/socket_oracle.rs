@@ -4,14 +4,14 @@ mod socket_explained;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use ironclad_core::abi::{self, FileId, SockPolicy, SockRow, SocketOp};
+use ironclad_core::abi::{self, FileId, SockIdVal, SockPolicy, SockRow, SocketOp};
 use ironclad_core::{Cidr, RuleId};
 use ironclad_policy::socket::{
-    AddressGroup, Bound, CompiledSockets, Direction, SocketAction, SocketImage, SocketRule, Subject,
+    AddressGroup, Bound, BoundFile, CompiledSockets, Direction, SHA256_MISMATCH, SocketAction,
+    SocketImage, SocketRule, Subject,
 };
-use ironclad_policy::{Policy, Protocol};
+use ironclad_policy::{Policy, Protocol, Sha256Sum};
 
 /// A small generator whose numbers are the same everywhere (xorshift64*).
 struct Random(u64);
@@ -33,6 +33,7 @@ impl Random {
 }
 
 const FILES: [&str; 5] = ["/bin/a", "/bin/b", "/bin/c", "/bin/link-to-a", "/bin/absent"];
+const CONTENTS: [Sha256Sum; 3] = [Sha256Sum([1; 32]), Sha256Sum([2; 32]), Sha256Sum([3; 32])];
 /// Groups within each other, and one whose name begins like another's.
 const CGROUPS: [&str; 4] = ["/a", "/a/b", "/a/b/c", "/ab"];
 const COMMS: [&str; 3] = ["curl", "exactly-15-byte", "sh"];
@@ -47,7 +48,9 @@ struct Spec {
     cidrs: Vec<Cidr>,
     ports: Vec<(u16, u16)>,
     protocols: Vec<u8>,
-    exes: Vec<usize>,
+    /// And what their contents have to be.
+    exes: Vec<(usize, Option<Sha256Sum>)>,
+    dry_run: bool,
     parents: Vec<usize>,
     forebears: Vec<usize>,
     uids: Vec<u32>,
@@ -63,6 +66,8 @@ struct Ask {
     port: u16,
     protocol: u8,
     exe: FileId,
+    /// When that file had been changed by the time that it was executed.
+    exe_changed_ns: u64,
     parent: FileId,
     /// Files that it or a forebear was before.
     forebears: Vec<FileId>,
@@ -98,7 +103,8 @@ fn address(random: &mut Random) -> IpAddr {
     }
 }
 
-fn spec(random: &mut Random) -> Spec {
+/// One in `pinned` executables has a checksum; of 0, none.
+fn spec(random: &mut Random, pinned: usize) -> Spec {
     let direction = [Direction::Out, Direction::In, Direction::Create][random.below(5).min(2)];
     let create = direction == Direction::Create;
     let all: Vec<usize> = (0..FILES.len()).collect();
@@ -118,7 +124,12 @@ fn spec(random: &mut Random) -> Spec {
         },
         ports: if create { Vec::new() } else { ports },
         protocols: random.some(if create { &[1, 132, 255] } else { &[6, 17] }, 2),
-        exes: random.some(&all, 2),
+        exes: (random.some(&all, 2).into_iter())
+            .map(|file| {
+                (file, (pinned > 0 && random.below(pinned) == 0).then(|| CONTENTS[random.below(3)]))
+            })
+            .collect(),
+        dry_run: random.below(4) == 0,
         parents: random.some(&all, 6),
         forebears: random.some(&all, 6),
         uids: random.some(&[0, 1000, u32::MAX], 4),
@@ -130,7 +141,10 @@ fn spec(random: &mut Random) -> Spec {
 
 fn rule(number: usize, spec: &Spec) -> SocketRule {
     let mut who = Subject::new("");
-    who = spec.exes.iter().fold(who, |who, &file| who.exe(FILES[file]));
+    who = spec.exes.iter().fold(who, |who, &(file, sum)| match sum {
+        None => who.exe(FILES[file]),
+        Some(sum) => who.exe_sha256(FILES[file], sum),
+    });
     who = spec.parents.iter().fold(who, |who, &file| who.parent(FILES[file]));
     who = spec.forebears.iter().fold(who, |who, &file| who.descendant_of(FILES[file]));
     who = spec.uids.iter().fold(who, |who, &uid| who.uid(uid));
@@ -139,6 +153,7 @@ fn rule(number: usize, spec: &Spec) -> SocketRule {
     who = spec.comms.iter().fold(who, |who, &comm| who.spoofable_comm(COMMS[comm]));
     let mut rule = SocketRule::new(RuleId(number as u32 + 1), "rule", spec.action)
         .who(who)
+        .dry_run(spec.dry_run)
         .direction(spec.direction);
     rule = spec.groups.iter().fold(rule, |rule, group| rule.to(format!("group {group}")));
     rule = spec.cidrs.iter().fold(rule, |rule, &cidr| rule.to_cidr(cidr));
@@ -146,7 +161,7 @@ fn rule(number: usize, spec: &Spec) -> SocketRule {
     spec.protocols.iter().fold(rule, |rule, &protocol| rule.protocol(Protocol(protocol)))
 }
 
-fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> bool {
+fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> bool {
     fn any<T>(named: &[T], holds: impl Fn(&T) -> bool) -> bool {
         named.is_empty() || named.iter().any(holds)
     }
@@ -164,7 +179,10 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> bool {
             ask.addr.is_some() && (first..=last).contains(&ask.port)
         })
         && any(&spec.protocols, |&protocol| protocol == ask.protocol)
-        && any(&spec.exes, |&number| file(number) == Some(ask.exe))
+        && any(&spec.exes, |&(number, sum)| {
+            file(number) == Some(ask.exe)
+                && sum.is_none_or(|sum| executed(ask, contents) == Some(sum))
+        })
         && any(&spec.parents, |&number| file(number) == Some(ask.parent))
         && any(&spec.forebears, |&n| file(n).is_some_and(|id| ask.forebears.contains(&id)))
         && any(&spec.uids, |&uid| uid == ask.uid)
@@ -173,18 +191,48 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> bool {
         && any(&spec.comms, |&number| COMMS[number] == ask.comm)
 }
 
+/// What each file holds, and since when; none where that cannot be told.
+type Contents = BTreeMap<FileId, (u64, Option<Sha256Sum>)>;
+
+/// What the process executes, where that is known.
+fn executed(ask: &Ask, contents: &Contents) -> Option<Sha256Sum> {
+    let (changed_ns, content) = contents.get(&ask.exe)?;
+    content.filter(|_| ask.exe_changed_ns == *changed_ns)
+}
+
+/// Whether rules that bind, or any, pin another content of the file that the process executes than
+/// it has: under one name at least.
+fn mismatch(specs: &[Spec], ask: &Ask, contents: &Contents, only_binding: bool) -> bool {
+    (0..FILES.len()).filter(|&number| file(number) == Some(ask.exe)).any(|number| {
+        let is_binding = |spec: &&Spec| spec.action != SocketAction::Log && !spec.dry_run;
+        let pins = |binding: bool| {
+            let specs = specs.iter().filter(move |spec| !binding || is_binding(spec));
+            let pins = specs.flat_map(|spec| &spec.exes).filter(|(named, _)| *named == number);
+            pins.filter_map(|(_, sum)| *sum).collect::<Vec<_>>()
+        };
+        let is_tried = specs
+            .iter()
+            .filter(|spec| !is_binding(spec))
+            .any(|spec| spec.exes.iter().any(|(named, sum)| *named == number && sum.is_some()));
+        let pins = pins(only_binding);
+        let concerns = if only_binding { !pins.is_empty() } else { is_tried };
+        concerns && !executed(ask, contents).is_some_and(|content| pins.contains(&content))
+    })
+}
+
 /// What `bpf-src/lib/socket.h` does with the image, step by step.
 struct Kernel<'a> {
     compiled: &'a CompiledSockets,
     image: &'a SocketImage,
-    ids: BTreeMap<(u32, [u64; 2]), u32>,
+    ids: BTreeMap<(u32, [u64; 2]), SockIdVal>,
 }
 
 impl Kernel<'_> {
     fn row(&self, dim: usize, ask: &Ask) -> &SockRow {
         let SockPolicy { dims, none, level, levels, .. } = &*self.image.policy;
         let first = none[dim];
-        let named = |value: [u64; 2]| *self.ids.get(&(dim as u32, value)).unwrap_or(&first);
+        let id = |value: [u64; 2]| self.ids.get(&(dim as u32, value));
+        let named = |value: [u64; 2]| id(value).map_or(first, |id| id.row);
         let number = match dim {
             abi::DIM_KIND => {
                 u32::from(self.image.policy.kind[(ask.op as usize) << 8 | ask.protocol as usize])
@@ -197,7 +245,11 @@ impl Kernel<'_> {
                 Some(_) => first + u32::from(self.image.ports[usize::from(ask.port)]),
                 None => first,
             },
-            abi::DIM_EXE => named(ask.exe.words()),
+            abi::DIM_EXE => id(ask.exe.words()).map_or(first, |id| match id.changed_ns {
+                0 => id.row,
+                changed_ns if changed_ns == ask.exe_changed_ns => id.row,
+                _ => id.changed_row,
+            }),
             abi::DIM_PARENT => named(ask.parent.words()),
             abi::DIM_UID => named([u64::from(ask.uid), 0]),
             abi::DIM_GID => named([u64::from(ask.gid), 0]),
@@ -215,8 +267,8 @@ impl Kernel<'_> {
                 let levels = level[..*levels as usize].iter().map(|&level| usize::from(level));
                 let found = levels
                     .filter(|&level| level <= depth)
-                    .find_map(|level| self.ids.get(&(dim as u32, [at(level)?.0, 0])));
-                *found.unwrap_or(&first)
+                    .find_map(|level| Some(id([at(level)?.0, 0])?.row));
+                found.unwrap_or(first)
             }
             _ => {
                 let begins = |id: &FileId| {
@@ -258,15 +310,18 @@ fn first_match_is_what_reading_from_the_top_finds() {
     let mut random = Random(0x1c);
     let mut decisions = 0u32;
     let (mut by_rule, mut by_default, mut logged) = (0u32, 0u32, 0u32);
+    let (mut mismatched, mut tried) = (0u32, 0u32);
     for round in 0..260 {
         // Now and then more than one summary word tells of.
         let count = if round % 20 == 0 { 4500 + random.below(500) } else { random.below(300) };
         let specs: Vec<Spec> = {
+            // Where many are pinned, nearly all are denied.
+            let pinned = [0, 20, 200][random.below(3)];
             let mut logs = 0;
-            std::iter::repeat_with(|| spec(&mut random))
+            std::iter::repeat_with(|| spec(&mut random, pinned))
                 .filter(|spec| {
                     logs += usize::from(spec.action == SocketAction::Log);
-                    spec.action != SocketAction::Log || logs <= abi::SOCK_LOGS_MAX
+                    spec.action != SocketAction::Log || logs <= abi::SOCK_LOGS_MAX - 3
                 })
                 .take(count)
                 .collect()
@@ -283,18 +338,28 @@ fn first_match_is_what_reading_from_the_top_finds() {
         }
         let compiled = policy.compile().unwrap();
         let Some(compiled) = compiled.sockets() else { continue };
+        let contents: Contents = (0..FILES.len())
+            .filter_map(file)
+            .map(|id| (id, (1 + random.below(2) as u64, random.some(&CONTENTS, 2).pop())))
+            .collect();
         let bound = Bound {
             files: (0..FILES.len())
-                .filter_map(|number| Some((PathBuf::from(FILES[number]), file(number)?)))
+                .filter_map(|number| {
+                    let id = file(number)?;
+                    let (changed_ns, sha256) = contents[&id];
+                    Some((FILES[number].into(), BoundFile { id, changed_ns, sha256 }))
+                })
                 .collect(),
             cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
             lineages: (0..compiled.lineages().len() as u8).collect(),
         };
         let image = compiled.image(&bound).unwrap();
-        let ids = image.ids.iter().map(|(key, val)| ((key.dim, key.value), val.row)).collect();
+        let ids = image.ids.iter().map(|(key, val)| ((key.dim, key.value), *val)).collect();
         let kernel = Kernel { compiled, image: &image, ids };
         let places: Vec<(bool, usize)> =
             (0..specs.len()).map(|rule| compiled.place(rule)).collect();
+        let mismatches: Vec<usize> = (specs.len()..compiled.rules().len()).collect();
+        assert!(mismatches.iter().all(|&rule| compiled.rules()[rule].id == SHA256_MISMATCH));
         let rounds = if count > 300 { 800 } else { 4200 };
         for _ in 0..rounds {
             let op = SocketOp::ALL[random.below(4)];
@@ -309,6 +374,7 @@ fn first_match_is_what_reading_from_the_top_finds() {
                 port: PORTS[random.below(PORTS.len())],
                 protocol: if create { [1, 132, 255] } else { [6, 17, 17] }[random.below(3)],
                 exe: any_file(&mut random),
+                exe_changed_ns: 1 + random.below(2) as u64,
                 parent: any_file(&mut random),
                 forebears: (0..random.below(3)).map(|_| any_file(&mut random)).collect(),
                 uid: [0, 1000, u32::MAX, 7][random.below(4)],
@@ -318,8 +384,24 @@ fn first_match_is_what_reading_from_the_top_finds() {
             };
             let found = kernel.decide(&ask);
             let mut expected = (None, 0u64);
+            // What does not have the content that it should comes first.
+            let of_mismatches = |action| {
+                let is_it = |rule: &&usize| {
+                    let rule = &compiled.rules()[**rule];
+                    rule.action == action && rule.direction.ops().contains(&op)
+                };
+                compiled.place(*mismatches.iter().find(is_it).unwrap()).1
+            };
+            if mismatch(&specs, &ask, &contents, true) {
+                expected.0 = Some(of_mismatches(SocketAction::Deny));
+                mismatched += 1;
+            }
+            if mismatch(&specs, &ask, &contents, false) {
+                expected.1 |= 1 << of_mismatches(SocketAction::Log);
+                tried += 1;
+            }
             for (spec, &(decides, number)) in specs.iter().zip(&places) {
-                if !holds(spec, &groups, &ask) {
+                if !holds(spec, &groups, &ask, &contents) {
                     continue;
                 }
                 if decides {
@@ -331,7 +413,11 @@ fn first_match_is_what_reading_from_the_top_finds() {
             assert_eq!(found, expected, "policy {round}");
             // An explanation looks at every rule.
             if decisions % 16 == 0 {
-                socket_explained::agrees(&kernel, &specs, &groups, &ask);
+                let mismatches: Vec<(usize, bool)> = (mismatches.iter())
+                    .map(|&rule| (rule, compiled.rules()[rule].action == SocketAction::Deny))
+                    .map(|(rule, denies)| (rule, mismatch(&specs, &ask, &contents, denies)))
+                    .collect();
+                socket_explained::agrees(&kernel, &specs, &mismatches, &groups, &ask, &contents);
             }
             decisions += 1;
             by_rule += u32::from(found.0.is_some());
@@ -342,5 +428,6 @@ fn first_match_is_what_reading_from_the_top_finds() {
     assert!(decisions >= 1_000_000, "{decisions}");
     // All kinds of answers, or the oracle has nothing to say.
     let seldom = decisions / 50;
+    assert!(mismatched > seldom / 2 && tried > seldom / 2, "{mismatched} {tried}");
     assert!(by_rule > seldom && by_default > seldom && logged > seldom / 10);
 }

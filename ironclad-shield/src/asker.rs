@@ -82,19 +82,25 @@ impl DescribedProcess {
     pub(crate) fn asker(&self, processes: &Processes) -> Result<Asker, ShieldError> {
         let named = [&self.exe, &self.parent].into_iter().flatten().chain(&self.forebears);
         let paths: Vec<&Path> = named.map(PathBuf::as_path).collect();
-        let mut ids = Vec::with_capacity(paths.len());
-        for (path, id) in paths.iter().zip(processes.identify(&paths)?) {
-            ids.push(id.ok_or_else(|| ShieldError::NoFile { path: (*path).to_owned() })?);
+        let mut files = Vec::with_capacity(paths.len());
+        for (path, file) in paths.iter().zip(processes.look_at(&paths)?) {
+            files.push(file.ok_or_else(|| ShieldError::NoFile { path: (*path).to_owned() })?);
         }
-        let mut ids = ids.into_iter();
-        let mut next = |said: bool| if said { ids.next() } else { None }.unwrap_or_default();
+        let mut files = files.into_iter();
+        let mut next = |said: bool| if said { files.next() } else { None }.unwrap_or_default();
         let (exe, parent) = (next(self.exe.is_some()), next(self.parent.is_some()));
         let mut lineage = 0;
-        for forebear in ids {
-            lineage |= processes.lineages.lookup(&forebear)?.unwrap_or(0);
+        for forebear in files {
+            lineage |= processes.lineages.lookup(&forebear.file)?.unwrap_or(0);
         }
-        let process =
-            Process { exe, parent, lineage, exec_ns: boottime_ns(), ..Process::default() };
+        let process = Process {
+            exe: exe.file,
+            exe_changed_ns: exe.changed_ns,
+            parent: parent.file,
+            lineage,
+            exec_ns: boottime_ns(),
+            ..Process::default()
+        };
         let cgroups = match &self.cgroup {
             Some(path) => {
                 let found = cgroups::by_path(&cgroup_root()?, path);

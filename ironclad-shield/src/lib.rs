@@ -21,6 +21,7 @@
 mod asker;
 mod builder;
 mod cgroups;
+mod contents;
 mod counters;
 mod error;
 mod files;

@@ -431,6 +431,10 @@ impl Shield {
             let path = path.display();
             tracing::warn!(instance, "no file {path}: rules that name it match no process");
         }
+        for (path, why) in loaded.mismatches() {
+            let path = path.display();
+            tracing::warn!(instance, "{path} is not the file that is pinned, {why}: it is denied");
+        }
         Ok(Some(loaded))
     }
 

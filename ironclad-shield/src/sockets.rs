@@ -16,6 +16,7 @@ use ironclad_policy::socket::{Bound, CompiledSockets, SocketAction, SocketImage,
 use serde::Serialize;
 
 use crate::cgroups::{self, CgroupPath};
+use crate::contents;
 use crate::error::ShieldError;
 use crate::files::refuse_scripts;
 use crate::slots::Slots;
@@ -67,6 +68,15 @@ pub(crate) struct SocketPolicy {
     logs: Vec<SockRule>,
     /// Files that a rule names and that are not there.
     missing: Vec<PathBuf>,
+    /// Pinned files that do not have the content that they should, and why.
+    mismatches: Vec<(PathBuf, &'static str)>,
+}
+
+/// What paths mean on this host, and what is to be told of them.
+struct Paths {
+    bound: Bound,
+    missing: Vec<PathBuf>,
+    mismatches: Vec<(PathBuf, &'static str)>,
 }
 
 impl SocketPolicy {
@@ -83,6 +93,10 @@ impl SocketPolicy {
 
     pub(crate) fn missing(&self) -> &[PathBuf] {
         &self.missing
+    }
+
+    pub(crate) fn mismatches(&self) -> &[(PathBuf, &'static str)] {
+        &self.mismatches
     }
 }
 
@@ -226,7 +240,7 @@ impl Sockets {
         let compiled = policy.sockets().unwrap_or(&silent);
         refuse_scripts(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
-        let (bound, missing) = self.bind(compiled)?;
+        let Paths { bound, missing, mismatches } = self.bind(compiled)?;
         let mut image = compiled.image(&bound)?;
         image.policy.generation = number;
         image.policy.epoch = self.next_epoch;
@@ -248,13 +262,14 @@ impl Sockets {
             self.processes.seed()?;
         }
         let (rules, logs) = self.rules(compiled);
-        Ok(SocketPolicy { policy: policy.clone(), silent, image, rules, logs, missing })
+        let policy = policy.clone();
+        Ok(SocketPolicy { policy, silent, image, rules, logs, missing, mismatches })
     }
 
     /// Rules that decide, and rules that only report, as the kernel reads them.
     fn rules(&self, compiled: &CompiledSockets) -> (Vec<SockRule>, Vec<SockRule>) {
         let (mut rules, mut logs) = (Vec::new(), Vec::<SockRule>::new());
-        for (number, rule) in compiled.rules().iter().enumerate() {
+        for (number, rule) in compiled.in_order() {
             let raw = SockRule { number: number as u32 + 1, ..self.rule(rule) };
             match rule.action {
                 SocketAction::Log => logs.push(raw),
@@ -290,14 +305,27 @@ impl Sockets {
         self.lineages.assign(&processes.lineage_bits, &wanted, &lineages, forget)
     }
 
-    /// What paths mean on this host, now; and the files that are not there.
-    fn bind(&self, compiled: &CompiledSockets) -> Result<(Bound, Vec<PathBuf>), ShieldError> {
-        let paths: Vec<&Path> = compiled.files().map(PathBuf::as_path).collect();
+    /// What paths mean on this host, now; the files that are not there, and those that do not have
+    /// the content that they should.
+    fn bind(&self, compiled: &CompiledSockets) -> Result<Paths, ShieldError> {
+        let pinned = compiled.pinned();
+        let contents::Contents { mut files, unknown: mut mismatches } =
+            contents::read(&self.processes, &pinned)?;
+        for (path, file) in &files {
+            if file.sha256.is_some() && !compiled.admits(path, file.sha256) {
+                mismatches.push((path.clone(), "its content has another SHA-256"));
+            }
+        }
+        let (missing, paths): (Vec<&Path>, Vec<&Path>) = compiled
+            .files()
+            .map(PathBuf::as_path)
+            .filter(|path| !files.contains_key(*path))
+            .partition(|path| pinned.contains(path));
+        let mut missing: Vec<PathBuf> = missing.into_iter().map(Path::to_owned).collect();
         let ids = self.processes.identify(&paths)?;
-        let (mut files, mut missing) = (BTreeMap::new(), Vec::new());
         for (path, id) in paths.into_iter().zip(ids) {
             match id {
-                Some(id) => drop(files.insert(path.to_owned(), id)),
+                Some(id) => drop(files.insert(path.to_owned(), id.into())),
                 None => missing.push(path.to_owned()),
             }
         }
@@ -313,7 +341,7 @@ impl Sockets {
         }
         let bit = |digest| self.lineages.of(digest).unwrap_or(1) as u8 - 1;
         let lineages = compiled.lineage_digests().into_iter().map(bit).collect();
-        Ok((Bound { files, cgroups, lineages }, missing))
+        Ok(Paths { bound: Bound { files, cgroups, lineages }, missing, mismatches })
     }
 
     fn rule(&self, rule: &SocketRuleInfo) -> SockRule {

@@ -397,6 +397,10 @@ struct super_block;
 
 typedef __s64 time64_t;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct inode {
 	u64 i_ino;
 	struct super_block *i_sb;
@@ -404,6 +408,7 @@ struct inode {
 	const unsigned int i_nlink;
 	time64_t i_ctime_sec;
 	u32 i_ctime_nsec;
+	atomic_t i_writecount;
 };
 
 typedef u32 __kernel_dev_t;
@@ -412,10 +417,6 @@ typedef __kernel_dev_t dev_t;
 struct super_block {
 	dev_t s_dev;
 };
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 struct signal_struct {
 	atomic_t live;

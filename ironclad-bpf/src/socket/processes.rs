@@ -216,6 +216,15 @@ impl Processes {
     /// [`BpfError::System`] where a path cannot be looked at for another reason, or the kernel
     /// refuses.
     pub fn identify(&self, paths: &[&Path]) -> Result<Vec<Option<FileId>>, BpfError> {
+        let found = self.look_at(paths)?;
+        Ok(found.into_iter().map(|found| found.map(|file| file.file)).collect())
+    }
+
+    /// The same, with what else the kernel knows of them. The descriptors are closed by then.
+    ///
+    /// # Errors
+    /// Those of [`identify`](Self::identify).
+    pub fn look_at(&self, paths: &[&Path]) -> Result<Vec<Option<OpenFile>>, BpfError> {
         // Some hundred open files at a time.
         let mut found = Vec::with_capacity(paths.len());
         for some in paths.chunks(256) {
@@ -236,7 +245,7 @@ impl Processes {
             let files = self.open_files()?;
             let id = |fd: &OwnedFd| {
                 let number = fd.as_raw_fd() as u32;
-                files.iter().find(|file| file.fd == number).map(|file| file.file)
+                files.iter().find(|file| file.fd == number).copied()
             };
             for fd in &open {
                 match fd {
@@ -266,7 +275,10 @@ impl Processes {
     }
 
     /// Every file that this process has open.
-    fn open_files(&self) -> Result<Vec<OpenFile>, BpfError> {
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses.
+    pub fn open_files(&self) -> Result<Vec<OpenFile>, BpfError> {
         let bytes = self.iterate(&self.open_files)?;
         Ok(bytes
             .chunks_exact(size_of::<OpenFile>())

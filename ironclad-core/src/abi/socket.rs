@@ -179,6 +179,8 @@ pub struct Process {
     pub parent: FileId,
     /// `CLOCK_BOOTTIME` of the execve(2) that it runs since; 0 where that was not seen.
     pub exec_ns: u64,
+    /// [`OpenFile::changed_ns`] of its file at that moment.
+    pub exe_changed_ns: u64,
     /// Bit n: before what it is now, it or a forebear was an executable that begins lineage n.
     pub lineage: u64,
     /// A row of the policy in force; the upper half is its epoch.
@@ -196,7 +198,7 @@ pub struct Process {
     /// [`PROCESS_SEEDED`] and its like.
     pub flags: u32,
 }
-const _: () = assert!(size_of::<Process>() == 88);
+const _: () = assert!(size_of::<Process>() == 96);
 
 /// `struct ic_process_ctl`: what the programs that keep the table of processes are told.
 #[derive(
@@ -228,12 +230,20 @@ const _: () = assert!(size_of::<ExeName>() == 256);
 pub struct OpenFile {
     /// Which.
     pub file: FileId,
+    /// When content or inode were last changed (ctime), in nanoseconds as the file system tells;
+    /// never 0.
+    pub changed_ns: u64,
     /// The descriptor.
     pub fd: u32,
     /// How many names it has.
     pub nlink: u32,
+    /// How many have it open for writing; below 0 where it is executed.
+    pub writers: i32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<OpenFile>() == 24);
+const _: () = assert!(size_of::<OpenFile>() == 40);
 
 /// `struct ic_sock_row`: the rules that one answer of a dimension satisfies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -352,13 +362,15 @@ const _: () = assert!(size_of::<SockIdKey>() == 24);
 pub struct SockIdVal {
     /// Of files: whoever was executed at this moment or later is a stranger; 0: none.
     pub until_ns: u64,
+    /// Of executables: a process whose file had another [`OpenFile::changed_ns`] at its execve(2) has
+    /// `changed_row`; 0: any has `row`.
+    pub changed_ns: u64,
     /// Its row.
     pub row: u32,
-    /// Zero.
-    #[doc(hidden)]
-    pub _pad: u32,
+    /// See `changed_ns`.
+    pub changed_row: u32,
 }
-const _: () = assert!(size_of::<SockIdVal>() == 16);
+const _: () = assert!(size_of::<SockIdVal>() == 24);
 
 /// `struct ic_sock_rule`: what a rule does.
 #[derive(

@@ -68,8 +68,8 @@ pub use quantities::{DocumentBytes, DocumentTime};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 pub use sockets::{
-    DocumentLimit, DocumentRule, DocumentRuleLimit, DocumentSocketDefaults, DocumentSubject,
-    DocumentWho,
+    DocumentExe, DocumentLimit, DocumentPinnedExe, DocumentRule, DocumentRuleLimit,
+    DocumentSocketDefaults, DocumentSubject, DocumentWho,
 };
 pub use sources::{Accounts, EtcAccounts, Feeds, NoFeed, Sources};
 pub use values::{DocumentAccount, DocumentPorts, DocumentTo};

@@ -8,7 +8,7 @@ use ironclad_core::Cidr;
 use super::check::{steps, unknown};
 use super::error::{NameKind, Problem};
 use super::place::{Fault, Step};
-use super::sockets::{DocumentRule, DocumentRuleLimit, DocumentSubject, DocumentWho};
+use super::sockets::{DocumentExe, DocumentRule, DocumentRuleLimit, DocumentSubject, DocumentWho};
 use super::sources::{Accounts, EtcAccounts, NoFeed, Sources};
 use super::values::{DocumentAccount, DocumentTo};
 use super::{Document, DocumentError};
@@ -169,7 +169,12 @@ impl Document {
         accounts: &dyn Accounts,
     ) -> Result<Subject, DocumentError> {
         let mut described = Subject::new(name);
-        described = subject.exe.iter().fold(described, Subject::exe);
+        for exe in &subject.exe {
+            described = match exe {
+                DocumentExe::Path(path) => described.exe(path),
+                DocumentExe::Pinned(pinned) => described.exe_sha256(&pinned.path, pinned.sha256),
+            };
+        }
         described = subject.parent.iter().fold(described, Subject::parent);
         described = subject.descendant_of.iter().fold(described, Subject::descendant_of);
         described = subject.cgroup.iter().fold(described, Subject::cgroup);

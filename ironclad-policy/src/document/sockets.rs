@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::packets::rate;
 use super::values::{self, DocumentAccount, DocumentPorts, DocumentTo};
 use crate::policy::Protocol;
+use crate::sha256::Sha256Sum;
 use crate::socket::{Direction, LimitScope, RateLimit, SocketAction};
 
 /// Which process. Each key that is there must hold; of several values of one key, one suffices.
@@ -21,14 +22,14 @@ use crate::socket::{Direction, LimitScope, RateLimit, SocketAction};
 pub struct DocumentSubject {
     /// It executes this file.
     #[serde(default, deserialize_with = "values::some")]
-    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<PathBuf>"))]
-    pub exe: Vec<PathBuf>,
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<DocumentExe>"))]
+    pub exe: Vec<DocumentExe>,
     /// The process that forked it executed this file at that moment.
-    #[serde(default, deserialize_with = "values::some")]
+    #[serde(default, deserialize_with = "some_paths")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<PathBuf>"))]
     pub parent: Vec<PathBuf>,
     /// It, before its present execve(2), or one that it descends from executed this file.
-    #[serde(default, deserialize_with = "values::some")]
+    #[serde(default, deserialize_with = "some_paths")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<PathBuf>"))]
     pub descendant_of: Vec<PathBuf>,
     /// Its real user, by number or name.
@@ -65,6 +66,40 @@ impl DocumentSubject {
             && self.cgroup.is_empty()
             && self.spoofable_comm.is_empty()
     }
+}
+
+/// An executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(untagged))]
+#[non_exhaustive]
+pub enum DocumentExe {
+    /// Its path.
+    Path(PathBuf),
+    /// Its path, and what its content has to be.
+    Pinned(DocumentPinnedExe),
+}
+
+/// An executable with the content that it has to have. A process that executes another is denied
+/// everything.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DocumentPinnedExe {
+    /// Its path.
+    pub path: PathBuf,
+    /// The SHA-256 of its content.
+    #[serde(deserialize_with = "values::sha256")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Sha256"))]
+    pub sha256: Sha256Sum,
+}
+
+/// A path that nothing but a path can be.
+struct Unpinned(PathBuf);
+
+fn some_paths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    Ok(values::some::<Unpinned, D>(from)?.into_iter().map(|Unpinned(path)| path).collect())
 }
 
 /// A token bucket. What is over it is denied.
@@ -197,6 +232,51 @@ pub enum DocumentRuleLimit {
     Name(String),
     /// A limit of this rule alone.
     Inline(DocumentLimit),
+}
+
+impl<'de> Deserialize<'de> for DocumentExe {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Exe;
+
+        impl<'de> Visitor<'de> for Exe {
+            type Value = DocumentExe;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, or `path` and `sha256` in braces")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<DocumentExe, E> {
+                Ok(DocumentExe::Path(path.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentExe, A::Error> {
+                let pinned = DocumentPinnedExe::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DocumentExe::Pinned(pinned))
+            }
+        }
+
+        from.deserialize_str(Exe)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unpinned {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Path;
+
+        impl<'de> Visitor<'de> for Path {
+            type Value = Unpinned;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path: only `exe` takes a `sha256`")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Unpinned, E> {
+                Ok(Unpinned(path.into()))
+            }
+        }
+
+        from.deserialize_str(Path)
+    }
 }
 
 impl<'de> Deserialize<'de> for DocumentWho {

@@ -5,6 +5,7 @@ use ironclad_core::{Action, RuleId, Verdict};
 
 use super::*;
 use crate::AddressList;
+use crate::socket::Subject;
 
 /// Every key that there is.
 pub(super) const WHOLE: &str = r#"
@@ -56,7 +57,7 @@ rules:
     report: true
     dry-run: true
     events-per-second: 5
-  - { id: 20, name: me, who: { uid: root }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
+  - { id: 20, name: me, who: { uid: root, exe: [/bin/a, { path: /bin/b, sha256: 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef }] }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
   - { id: 30, name: ping, action: log, direction: create, protocol: icmp }
   - { id: 40, name: nobody else, action: deny, direction: out }
 "#;
@@ -260,6 +261,34 @@ fn names_are_held_against_each_other() {
             "rules[0].who: unknown key `exec`: did you mean `exe`?",
         ),
         (
+            "subjects: { a: { exe: { path: /x, sha256: «abc } } }\n",
+            "subjects.a.exe.sha256: expected a SHA-256 checksum of 64 hexadecimal digits: found 3 digits",
+        ),
+        (
+            "subjects: { a: { exe: [/y, { path: /x, sha256: «0x12 }] } }\n",
+            "subjects.a.exe[1].sha256: expected a SHA-256 checksum of 64 hexadecimal digits: found `x`",
+        ),
+        (
+            "subjects: { a: { exe: «{ path: /x } } }\n",
+            "subjects.a.exe: the key `sha256` is missing",
+        ),
+        (
+            "subjects: { a: { exe: { path: /x, «sha265: a } } }\n",
+            "subjects.a.exe: unknown key `sha265`: did you mean `sha256`?",
+        ),
+        (
+            "subjects: { a: { exe: [«[/x]] } }\n",
+            "subjects.a.exe[0]: found a list, expected a path, or `path` and `sha256` in braces",
+        ),
+        (
+            "subjects: { a: { parent: «{ path: /x, sha256: abc } } }\n",
+            "subjects.a.parent: found a mapping of keys, expected a path: only `exe` takes a `sha256`",
+        ),
+        (
+            "subjects: { a: { descendant-of: [/y, «{ path: /x, sha256: abc }] } }\n",
+            "subjects.a.descendant-of[1]: found a mapping of keys, expected a path: only `exe` takes a `sha256`",
+        ),
+        (
             "rules: [{ id: 1, name: a, who: «[x], action: deny }]\n",
             "rules[0].who: found a list, expected the name of a subject, or a subject in braces",
         ),
@@ -294,6 +323,10 @@ fn rules_that_cannot_be_compiled_have_a_place() {
         (
             "rules:\n  - «{ id: 1, name: a, action: deny, who: { exe: bin/sh } }\n",
             "rules[0]: rule 1 (`a`): `bin/sh` is relative: write the whole path",
+        ),
+        (
+            "rules:\n  - «{ id: 4294967295, name: a, action: deny }\n",
+            "rules[0]: rule 4294967295 (`a`): its id is that of what executes a file of another SHA-256 than the one pinned: give it another",
         ),
         (
             "tuples:\n  - «{ rule: 1, name: a, action: drop, dport: 53 }\n",
@@ -464,7 +497,10 @@ fn the_whole_becomes_a_policy() {
     assert_eq!((apt.rule, apt.name.as_str()), (RuleId(10), "apt to mirrors"));
     assert_eq!(apt.who.uids, [42, 42]);
     assert_eq!(apt.who.gids, [65534]);
-    assert_eq!(apt.who.exes, [PathBuf::from("/usr/lib/apt/methods/https")]);
+    let https = Subject::default().exe("/usr/lib/apt/methods/https");
+    assert_eq!(apt.who.exes, https.exes);
+    let sum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap();
+    assert_eq!(me.who.exes, Subject::default().exe("/bin/a").exe_sha256("/bin/b", sum).exes);
     assert_eq!((apt.to.as_slice(), apt.cidrs.len()), (["mirrors".to_owned()].as_slice(), 1));
     assert_eq!(apt.ports, [80..=80, 443..=443, 8000..=8100]);
     assert_eq!(apt.protocols, [crate::Protocol::TCP, crate::Protocol::UDP]);
@@ -498,7 +534,8 @@ fn the_whole_becomes_a_policy() {
     // One line of Norway's, one of the mirrors'.
     assert_eq!(policy.reports().map(|report| report.skipped).sum::<u64>(), 2);
     let compiled = policy.compile().unwrap();
-    assert_eq!(compiled.sockets().unwrap().rules().len(), 4);
+    // One has pinned an executable: three more on mismatches.
+    assert_eq!(compiled.sockets().unwrap().rules().len(), 4 + 3);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::error::shown;
 use super::reader::ONE_OR_MANY;
 use crate::country::CountryCode;
 use crate::policy::Protocol;
+use crate::sha256::Sha256Sum;
 
 /// Ports of a socket rule: `443` or `8000-8100`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +128,19 @@ pub(super) fn short<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Err
         ..=512 => Ok(name),
         _ => Err(de::Error::custom("the name has more than 512 bytes")),
     }
+}
+
+/// What is wrong with it is said of the digits.
+pub(super) fn sha256<'de, D: Deserializer<'de>>(from: D) -> Result<Sha256Sum, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|error| {
+        let other = text.chars().find(|c| !c.is_ascii_hexdigit());
+        let found = match other {
+            Some(other) => format!("`{}`", shown(&other.to_string())),
+            None => format!("{} digits", text.len()),
+        };
+        de::Error::custom(format_args!("{error}: found {found}"))
+    })
 }
 
 /// What a limit counts: a million a second is as good as no limit.

@@ -1,19 +1,5 @@
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
-
 use super::Source;
-
-/// A SHA-256 checksum; as text, and in JSON, 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sha256Sum(pub [u8; 32]);
-
-/// A text is no checksum.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a SHA-256 checksum of 64 hexadecimal digits")]
-pub struct ChecksumError;
+use crate::sha256::Sha256Sum;
 
 /// What a feed's content is compared with before it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +13,6 @@ pub enum Checksum {
 }
 
 impl Sha256Sum {
-    pub(super) fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
     /// The checksum of the file called `name` in what `sha256sum` wrote.
     pub(super) fn find(text: &str, name: &str) -> Option<Self> {
         text.lines().find_map(|line| {
@@ -48,60 +30,12 @@ impl Sha256Sum {
     }
 }
 
-impl FromStr for Sha256Sum {
-    type Err = ChecksumError;
-
-    fn from_str(text: &str) -> Result<Self, ChecksumError> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| ChecksumError)?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or(ChecksumError)?;
-            *byte = high << 4 | low;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for Sha256Sum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256Sum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Sha256Sum {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Sha256Sum {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Of nothing, as `sha256sum` says.
     const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-    #[test]
-    fn text_and_back() {
-        assert_eq!(Sha256Sum::of(b"").to_string(), NOTHING);
-        assert_eq!(NOTHING.to_uppercase().parse(), Ok(Sha256Sum::of(b"")));
-        for text in ["", &NOTHING[1..], &format!("{NOTHING}0"), &NOTHING.replace('e', "g")] {
-            assert_eq!(text.parse::<Sha256Sum>(), Err(ChecksumError), "{text}");
-        }
-    }
 
     #[test]
     fn files_of_checksums() {

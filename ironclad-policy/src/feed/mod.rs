@@ -54,7 +54,7 @@ mod state;
 
 pub use bounds::{FREE_CHANGE, Rejection};
 pub use cache::{CacheError, FeedCache};
-pub use checksum::{Checksum, ChecksumError, Sha256Sum};
+pub use checksum::Checksum;
 #[cfg(feature = "fetch")]
 pub use fetch::{FetchError, Fetcher, Outcome, RootsError, Why};
 pub use schedule::{MAX_BACK_OFF, MAX_RETRY_AFTER, MIN_REFRESH, next_due};
@@ -62,3 +62,5 @@ pub use set::FeedSet;
 pub use source::{Source, SourceError, Url};
 pub use spec::{FeedSpec, IfMissing, SpecError};
 pub use state::{BackOff, Content, FeedState};
+
+pub use crate::sha256::{ChecksumError, Sha256Sum};

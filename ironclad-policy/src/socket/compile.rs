@@ -1,5 +1,5 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::{self, SocketOp};
 use ironclad_core::{RuleId, Verdict};
@@ -7,10 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::addresses::Classes;
 use super::bits::{Place, RuleSet};
+use super::pin::{Exe, Pin, SHA256_MISMATCH, mismatches};
 use super::{Direction, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
 use crate::error::PolicyError;
 use crate::limits::check;
 use crate::policy::Protocol;
+use crate::sha256::Sha256Sum;
 
 /// A rule of compiled socket rules.
 #[derive(Clone, Debug)]
@@ -109,7 +111,10 @@ impl Table {
 /// still paths. [`image`](Self::image) makes of them what the kernel reads.
 #[derive(Clone, Debug)]
 pub struct CompiledSockets {
+    /// Those of the policy, then those of [`SHA256_MISMATCH`].
     pub(crate) rules: Vec<SocketRuleInfo>,
+    /// How many of the policy there are.
+    pub(crate) own: usize,
     /// Where each has its number.
     pub(crate) places: Vec<Place>,
     pub(crate) defaults: [Verdict; 3],
@@ -119,7 +124,7 @@ pub struct CompiledSockets {
     pub(crate) is_where_asked: bool,
     pub(crate) ports: Option<Table>,
     pub(crate) kinds: Table,
-    pub(crate) exes: Named<PathBuf>,
+    pub(crate) exes: Named<Exe>,
     pub(crate) parents: Named<PathBuf>,
     pub(crate) uids: Named<u32>,
     pub(crate) gids: Named<u32>,
@@ -133,8 +138,11 @@ pub struct CompiledSockets {
 impl CompiledSockets {
     pub(crate) fn compile(sockets: &Sockets) -> Result<Self, PolicyError> {
         let Sockets { groups, rules, defaults } = sockets;
-        let logs = rules.iter().filter(|rule| rule.action == SocketAction::Log).count();
-        let decide = rules.len() - logs;
+        let written = rules.len();
+        let mismatches = mismatches(rules);
+        let logs =
+            rules.iter().chain(&mismatches).filter(|r| r.action == SocketAction::Log).count();
+        let decide = written + mismatches.len() - logs;
         check("socket rules", decide as u64, abi::SOCK_RULES_MAX as u64, "")?;
         check(
             "socket rules that only log",
@@ -145,6 +153,10 @@ impl CompiledSockets {
         let mut ids = HashSet::new();
         for rule in rules {
             fits(rule)?;
+            if rule.rule == SHA256_MISMATCH {
+                let what = "its id is that of what executes a file of another SHA-256 than the one pinned: give it another";
+                return Err(unfit(rule, what));
+            }
             if !ids.insert(rule.rule) {
                 return Err(unfit(rule, "another socket rule has its id"));
             }
@@ -162,13 +174,17 @@ impl CompiledSockets {
             SocketAction::Log => Place::Logs(logged.next().unwrap_or_default()),
             _ => Place::Decides(decided.next().unwrap_or_default()),
         };
-        let places: Vec<Place> = rules.iter().map(&mut place).collect();
-        let placed: Vec<(Place, &SocketRule)> = places.iter().copied().zip(rules).collect();
+        // Those on mismatches match before all others, and do not change what others are called.
+        let first: Vec<Place> = mismatches.iter().map(&mut place).collect();
+        let places: Vec<Place> = rules.iter().map(&mut place).chain(first).collect();
+        let rules: Vec<&SocketRule> = rules.iter().chain(&mismatches).collect();
+        let placed: Vec<(Place, &SocketRule)> =
+            places.iter().copied().zip(rules.iter().copied()).collect();
         // What each rule means by where: groups with a name, or one of its own.
         let mut asked: Vec<Vec<u32>> = Vec::with_capacity(rules.len());
         let mut used = HashSet::new();
         let mut own = groups.len() as u32;
-        for rule in rules {
+        for rule in &rules {
             let mut named = Vec::new();
             for name in &rule.to {
                 let number = numbers.get(name.as_str()).ok_or_else(|| {
@@ -211,7 +227,8 @@ impl CompiledSockets {
         let wheres = addresses.groups.iter().map(satisfied).collect();
 
         Ok(Self {
-            rules: rules.iter().map(info).collect(),
+            rules: rules.iter().copied().map(info).collect(),
+            own: written,
             defaults: *defaults,
             addresses,
             wheres,
@@ -240,6 +257,7 @@ impl CompiledSockets {
         }
         Self {
             rules: Vec::new(),
+            own: 0,
             places: Vec::new(),
             defaults: [Verdict::Pass; 3],
             addresses: Classes::build(std::iter::empty()),
@@ -258,9 +276,15 @@ impl CompiledSockets {
         }
     }
 
-    /// The rules in their order.
+    /// The rules in their order. Behind them come those of the id [`SHA256_MISMATCH`], which match
+    /// before all of them.
     pub fn rules(&self) -> &[SocketRuleInfo] {
         &self.rules
+    }
+
+    /// The rules in the order in which they match, with their places among [`rules`](Self::rules).
+    pub fn in_order(&self) -> impl Iterator<Item = (usize, &SocketRuleInfo)> {
+        (self.own..self.rules.len()).chain(0..self.own).map(|place| (place, &self.rules[place]))
     }
 
     /// What becomes of what no rule matches.
@@ -275,7 +299,21 @@ impl CompiledSockets {
     /// Every file that a rule names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let lineages = self.lineages.keys().flatten();
-        self.exes.by_value.keys().chain(self.parents.by_value.keys()).chain(lineages)
+        let exes = self.exes.by_value.keys().map(|exe| &exe.path);
+        let files: BTreeSet<_> = exes.chain(self.parents.by_value.keys()).chain(lineages).collect();
+        files.into_iter()
+    }
+
+    /// Those of them whose content a rule has pinned.
+    pub fn pinned(&self) -> BTreeSet<&Path> {
+        let pinned = self.exes.by_value.keys().filter(|exe| exe.pin != Pin::Any);
+        pinned.map(|exe| exe.path.as_path()).collect()
+    }
+
+    /// Whether a pinned file may have this content; one that cannot be told, none may have.
+    pub fn admits(&self, path: &Path, content: Option<Sha256Sum>) -> bool {
+        let is_mismatch = |exe: &&Exe| matches!(exe.pin, Pin::NoneOf(_)) && exe.pin.holds(content);
+        !self.exes.by_value.keys().filter(|exe| exe.path == path).any(|exe| is_mismatch(&exe))
     }
 
     /// Every control group that a rule names.
@@ -313,7 +351,7 @@ fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
         return Err(PolicyError::UnfitName { rule: rule.rule, name: rule.name.clone() });
     }
     let who = &rule.who;
-    for path in who.exes.iter().chain(&who.parents).chain(&who.forebears) {
+    for path in who.exes.iter().map(|exe| &exe.path).chain(&who.parents).chain(&who.forebears) {
         if !path.is_absolute() {
             let path = path.display();
             return Err(unfit(rule, format!("`{path}` is relative: write the whole path")));

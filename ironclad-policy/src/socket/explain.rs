@@ -49,10 +49,10 @@ pub enum Dimension {
     Port,
     /// The executable.
     Exe,
-    /// The executable of the process that forked it.
-    Parent,
     /// The real user.
     Uid,
+    /// The executable of the process that forked it.
+    Parent,
     /// The real group.
     Gid,
     /// The control group.
@@ -257,6 +257,8 @@ fn answers<T: SocketTables>(
             None => Ok(first),
         };
         let mut open = false;
+        // What another answer would be, where it cannot be told which of the two it is.
+        let mut or = None;
         let row = match dim {
             abi::DIM_KIND => kind(policy, query.op, query.protocol.0),
             _ if policy.dims >> dim & 1 == 0 => first,
@@ -269,8 +271,15 @@ fn answers<T: SocketTables>(
                         _ => (process.parent, 0),
                     };
                     let known = id(file.words())?;
-                    let known = known.filter(|id| id.until_ns == 0 || since < id.until_ns);
-                    known.map_or(first, |id| id.row)
+                    match known.filter(|id| id.until_ns == 0 || since < id.until_ns) {
+                        None => first,
+                        Some(id) if dim == abi::DIM_PARENT || id.changed_ns == 0 => id.row,
+                        Some(id) if process.exe_changed_ns == id.changed_ns => id.row,
+                        Some(id) => {
+                            or = Some(id.row).filter(|_| process.exe_changed_ns == 0);
+                            id.changed_row
+                        }
+                    }
                 }
                 None => first,
             },
@@ -294,7 +303,13 @@ fn answers<T: SocketTables>(
                 first + (lineage >> (8 * (dim - abi::DIM_LINEAGE)) & 0xff) as u32
             }
         };
-        let Some(row) = tables.row(row) else { return Ok(None) };
+        let Some(mut row) = tables.row(row) else { return Ok(None) };
+        if let Some(or) = or {
+            let Some(or) = tables.row(or) else { return Ok(None) };
+            row.logs &= or.logs;
+            row.word.iter_mut().zip(or.word).for_each(|(both, word)| *both &= word);
+            open = true;
+        }
         all.push(Answer { dimension: Dimension::of(dim), row, open });
     }
     Ok(Some(all))
@@ -360,6 +375,7 @@ fn standing(answers: &[Answer], has: impl Fn(&SockRow) -> bool) -> Option<Standi
 impl SocketExplanation {
     fn walk<T: SocketTables>(&mut self, tables: &T, answers: &[Answer], all: &SockRow) {
         let mut logs_before = abi::SOCK_LOGS_MAX;
+        let mut order = Vec::new();
         let numbers = (0..abi::SOCK_RULES_MAX).filter(|&number| decides(all, number));
         for number in numbers {
             let Some(rule) = tables.rule(number) else {
@@ -369,6 +385,8 @@ impl SocketExplanation {
             let place = (rule.number as usize).saturating_sub(1);
             let standing = standing(answers, |row| decides(row, number));
             self.certain &= !matches!(standing, Some(Standing::Open { .. }));
+            // Those that report come before it where it says so.
+            order.push((usize::from(rule.logs), 1, number));
             self.explained(place, standing.unwrap_or(Standing::Decides));
             if standing.is_none() {
                 self.decided_by = Decider::Rule { place };
@@ -388,9 +406,12 @@ impl SocketExplanation {
             let Some(rule) = tables.log(number) else { continue };
             let standing = standing(answers, |row| logs(row, number));
             let place = (rule.number as usize).saturating_sub(1);
+            order.push((number + 1, 0, 0));
             self.explained(place, standing.unwrap_or(Standing::Reports));
         }
-        self.rules.sort_by_key(|rule| rule.place);
+        let mut rules: Vec<_> = order.into_iter().zip(std::mem::take(&mut self.rules)).collect();
+        rules.sort_by_key(|(order, _)| *order);
+        self.rules = rules.into_iter().map(|(_, rule)| rule).collect();
     }
 
     fn explained(&mut self, place: usize, standing: Standing) {

@@ -6,20 +6,42 @@ use ironclad_core::{Family, Verdict};
 
 use super::bits::{Place, RuleSet};
 use super::compile::{CompiledSockets, Named};
+use super::pin::{Exe, Pin};
 use crate::error::PolicyError;
 use crate::flat::FlatTable;
 use crate::limits::check;
+use crate::sha256::Sha256Sum;
 
 /// What paths mean on this host, now.
 #[derive(Clone, Debug, Default)]
 pub struct Bound {
     /// Identities of the files of [`CompiledSockets::files`]; those that are not there are absent.
-    pub files: BTreeMap<PathBuf, FileId>,
+    pub files: BTreeMap<PathBuf, BoundFile>,
     /// Ids and depths of the control groups of [`CompiledSockets::cgroups`], likewise. The root has
     /// depth 0.
     pub cgroups: BTreeMap<String, (u64, u32)>,
     /// The bit, 0 to 15, of each of [`CompiledSockets::lineages`].
     pub lineages: Vec<u8>,
+}
+
+/// A file of a [`Bound`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BoundFile {
+    /// Its identity.
+    pub id: FileId,
+    /// [`OpenFile::changed_ns`](abi::OpenFile::changed_ns) while it had the content that `sha256`
+    /// tells: who executed it when it had another is taken for who executes another content.
+    pub changed_ns: u64,
+    /// Of its content, where [`CompiledSockets::pinned`] has it; none where that cannot be told: then
+    /// no pin holds.
+    pub sha256: Option<Sha256Sum>,
+}
+
+impl From<FileId> for BoundFile {
+    /// A file of whose content nothing is known.
+    fn from(id: FileId) -> Self {
+        Self { id, changed_ns: 0, sha256: None }
+    }
 }
 
 /// Socket rules as the kernel reads them.
@@ -108,8 +130,8 @@ impl CompiledSockets {
             ports.rows.iter().for_each(|row| image.push(row));
             image.ports.clone_from(&ports.class);
         }
-        image.files(abi::DIM_EXE, &self.exes, bound);
-        image.files(abi::DIM_PARENT, &self.parents, bound);
+        image.exes(&self.exes, bound);
+        image.parents(&self.parents, bound);
         image.named(abi::DIM_UID, &self.uids, |uid| [u64::from(*uid), 0]);
         image.named(abi::DIM_GID, &self.gids, |gid| [u64::from(*gid), 0]);
         image.named(abi::DIM_COMM, &self.comms, |comm| {
@@ -168,8 +190,8 @@ impl CompiledSockets {
         }
         let mut begins: BTreeMap<FileId, u64> = BTreeMap::new();
         for ((files, _), bit) in bits() {
-            for id in files.iter().filter_map(|file| bound.files.get(file)) {
-                *begins.entry(*id).or_default() |= 1 << bit;
+            for file in files.iter().filter_map(|file| bound.files.get(file)) {
+                *begins.entry(file.id).or_default() |= 1 << bit;
             }
         }
         image.lineages = begins.into_iter().collect();
@@ -191,7 +213,7 @@ impl SocketImage {
         let row = self.rows.len() as u32;
         self.push(set);
         let key = SockIdKey { generation: 0, dim: dim as u32, value };
-        self.ids.push((key, SockIdVal { row, ..SockIdVal::default() }));
+        self.ids.push((key, SockIdVal { row, changed_row: row, ..SockIdVal::default() }));
     }
 
     fn named<K: Ord + Clone>(
@@ -210,24 +232,65 @@ impl SocketImage {
     }
 
     /// Several paths may be one file.
-    fn files(&mut self, dim: usize, named: &Named<PathBuf>, bound: &Bound) {
+    fn parents(&mut self, named: &Named<PathBuf>, bound: &Bound) {
         if !named.is_asked() {
             return;
         }
         let mut by_file: BTreeMap<FileId, RuleSet> = BTreeMap::new();
         for (path, rules) in &named.by_value {
-            if let Some(id) = bound.files.get(path) {
-                let set = by_file.entry(*id).or_insert_with(|| named.free.clone());
+            if let Some(file) = bound.files.get(path) {
+                let set = by_file.entry(file.id).or_insert_with(|| named.free.clone());
                 *set = set.with(rules.iter().copied());
             }
         }
-        self.ask(dim);
+        self.ask(abi::DIM_PARENT);
         self.push(&named.free);
         for (id, set) in by_file {
-            self.id(dim, id.words(), &set);
+            self.id(abi::DIM_PARENT, id.words(), &set);
+        }
+    }
+
+    /// As with parents; and a file may have another content than the one that is pinned, now or by
+    /// the time that somebody executes it.
+    fn exes(&mut self, named: &Named<Exe>, bound: &Bound) {
+        if !named.is_asked() {
+            return;
+        }
+        let mut by_file: BTreeMap<FileId, Contents<'_>> = BTreeMap::new();
+        for (exe, rules) in &named.by_value {
+            if let Some(&file) = bound.files.get(&exe.path) {
+                by_file.entry(file.id).or_default().push((exe, rules, file));
+            }
+        }
+        self.ask(abi::DIM_EXE);
+        self.push(&named.free);
+        for (id, named_so) in by_file {
+            let set = |content: fn(&BoundFile) -> Option<Sha256Sum>| {
+                let holds = named_so.iter().filter(|(exe, _, file)| exe.pin.holds(content(file)));
+                named.free.with(holds.flat_map(|(_, rules, _)| rules.iter()).copied())
+            };
+            let changed = set(|_| None);
+            self.id(abi::DIM_EXE, id.words(), &changed);
+            // What was seen while the file changed is worth nothing.
+            let is_known = |changed_ns| {
+                let mut pinned = named_so.iter().filter(|(exe, ..)| exe.pin != Pin::Any);
+                changed_ns != 0 && pinned.all(|(.., file)| file.changed_ns == changed_ns)
+            };
+            let known = named_so.iter().map(|(.., file)| file.changed_ns).find(|ns| is_known(*ns));
+            let now = set(|file| file.sha256);
+            if let Some(changed_ns) = known.filter(|_| now != changed) {
+                let row = self.rows.len() as u32;
+                self.push(&now);
+                if let Some((_, val)) = self.ids.last_mut() {
+                    *val = SockIdVal { row, changed_ns, ..*val };
+                }
+            }
         }
     }
 }
+
+/// The names of one file, and the rules that name it so.
+type Contents<'a> = Vec<(&'a Exe, &'a Vec<Place>, BoundFile)>;
 
 fn is_in(path: &str, outer: &str) -> bool {
     let outer = outer.trim_end_matches('/');

@@ -29,6 +29,7 @@ mod bits;
 mod compile;
 mod explain;
 mod image;
+mod pin;
 mod query;
 mod tables;
 
@@ -44,13 +45,16 @@ pub use explain::{
     Decider, Dimension, ExplainedRule, RuleLimit, SocketExplanation, SocketTables, Standing,
     explain,
 };
-pub use image::{Bound, SocketImage};
+pub use image::{Bound, BoundFile, SocketImage};
+pub use pin::SHA256_MISMATCH;
 pub(crate) use query::settle;
 pub use query::{Asker, Cgroups, SocketQuery};
 pub use tables::ImageTables;
 
 use crate::list::AddressList;
 use crate::policy::{EVENTS_PER_SECOND, Protocol};
+use crate::sha256::Sha256Sum;
+use pin::{Exe, Pin};
 
 /// Addresses with a name, for [`SocketRule::to`].
 #[derive(Clone, Debug)]
@@ -93,7 +97,7 @@ impl AddressGroup {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     pub(crate) name: String,
-    pub(crate) exes: Vec<PathBuf>,
+    pub(crate) exes: Vec<Exe>,
     pub(crate) parents: Vec<PathBuf>,
     pub(crate) forebears: Vec<PathBuf>,
     pub(crate) uids: Vec<u32>,
@@ -111,7 +115,20 @@ impl Subject {
     /// It executes this file. Of a script, that is the interpreter.
     #[must_use]
     pub fn exe(mut self, path: impl Into<PathBuf>) -> Self {
-        self.exes.push(path.into());
+        self.exes.push(Exe { path: path.into(), pin: Pin::Any });
+        self
+    }
+
+    /// It executes this file, and the file's content has this checksum.
+    ///
+    /// A file with another content is a mismatch: rules of the id [`SHA256_MISMATCH`], which come
+    /// before all others, deny whatever a process asks that executes it, in every direction and
+    /// whoever it is, and report it. Of several checksums that a policy has for one path, one
+    /// suffices. What only rules in dry run and rules that log say of a file is reported and not
+    /// denied.
+    #[must_use]
+    pub fn exe_sha256(mut self, path: impl Into<PathBuf>, sum: Sha256Sum) -> Self {
+        self.exes.push(Exe { path: path.into(), pin: Pin::Is(sum) });
         self
     }
 

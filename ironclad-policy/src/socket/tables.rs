@@ -21,7 +21,7 @@ impl SocketImage {
     /// is no policy.
     pub fn tables<'a>(&'a self, of: &'a CompiledSockets) -> ImageTables<'a> {
         let (mut rules, mut logs) = (Vec::new(), Vec::<SockRule>::new());
-        for (place, rule) in of.rules().iter().enumerate() {
+        for (place, rule) in of.in_order() {
             let mut raw = SockRule {
                 number: place as u32 + 1,
                 action: match rule.action {

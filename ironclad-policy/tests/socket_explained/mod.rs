@@ -1,20 +1,20 @@
 //! Explanations against the oracle: who decides, and by what each earlier rule fails first.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use ironclad_core::abi::{self, FileId, Process, SocketOp};
 use ironclad_core::{Cidr, RuleId, Verdict};
 use ironclad_policy::socket::{
-    Asker, Bound, Cgroups, Decider, Dimension, Direction, ImageTables, RateLimit, SocketAction,
-    SocketExplanation, SocketImage, SocketQuery, SocketRule, Standing, Subject, explain,
+    Asker, Bound, BoundFile, Cgroups, Decider, Dimension, Direction, ImageTables, RateLimit,
+    SHA256_MISMATCH, SocketAction, SocketExplanation, SocketImage, SocketQuery, SocketRule,
+    Standing, Subject, explain,
 };
-use ironclad_policy::{Policy, Protocol};
+use ironclad_policy::{Policy, Protocol, Sha256Sum};
 
-use crate::{Ask, CGROUPS, FILES, Kernel, Spec, cgroup, file, holds};
+use crate::{Ask, CGROUPS, Contents, FILES, Kernel, Spec, cgroup, file, holds};
 
 /// The dimensions that a rule fails by, the first first.
-fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
+fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> Vec<Dimension> {
     let whole = |only: &dyn Fn(&mut Spec)| {
         // A rule that asks of one thing alone.
         let mut narrow = Spec {
@@ -29,6 +29,7 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
             ports: Vec::new(),
             protocols: Vec::new(),
             exes: Vec::new(),
+            dry_run: spec.dry_run,
             parents: Vec::new(),
             forebears: Vec::new(),
             uids: Vec::new(),
@@ -37,7 +38,7 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
             comms: Vec::new(),
         };
         only(&mut narrow);
-        holds(&narrow, groups, ask)
+        holds(&narrow, groups, ask, contents)
     };
     type Only<'a> = &'a dyn Fn(&mut Spec);
     let of: [(Dimension, Only<'_>); 11] = [
@@ -49,8 +50,8 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
         }),
         (Dimension::Port, &|narrow| narrow.ports.clone_from(&spec.ports)),
         (Dimension::Exe, &|narrow| narrow.exes.clone_from(&spec.exes)),
-        (Dimension::Parent, &|narrow| narrow.parents.clone_from(&spec.parents)),
         (Dimension::Uid, &|narrow| narrow.uids.clone_from(&spec.uids)),
+        (Dimension::Parent, &|narrow| narrow.parents.clone_from(&spec.parents)),
         (Dimension::Gid, &|narrow| narrow.gids.clone_from(&spec.gids)),
         (Dimension::Cgroup, &|narrow| narrow.cgroups.clone_from(&spec.cgroups)),
         (Dimension::Comm, &|narrow| narrow.comms.clone_from(&spec.comms)),
@@ -58,7 +59,7 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask) -> Vec<Dimension> {
     ];
     let failing: Vec<Dimension> =
         of.into_iter().filter(|(_, only)| !whole(only)).map(|(dimension, _)| dimension).collect();
-    assert_eq!(failing.is_empty(), holds(spec, groups, ask));
+    assert_eq!(failing.is_empty(), holds(spec, groups, ask, contents));
     failing
 }
 
@@ -67,7 +68,13 @@ fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
         kernel.image.lineages.iter().find(|(file, _)| file == id).map_or(0, |found| found.1)
     };
     let lineage = ask.forebears.iter().map(begins).fold(0, |all, bits| all | bits);
-    let process = Process { exe: ask.exe, parent: ask.parent, lineage, ..Process::default() };
+    let process = Process {
+        exe: ask.exe,
+        exe_changed_ns: ask.exe_changed_ns,
+        parent: ask.parent,
+        lineage,
+        ..Process::default()
+    };
     let parts: Vec<&str> = ask.cgroup.trim_end_matches('/').split('/').collect();
     let id = |depth: usize| {
         let known = cgroup(&parts[..=depth].join("/"));
@@ -94,8 +101,16 @@ fn asked(tables: &ImageTables<'_>, query: &SocketQuery) -> SocketExplanation {
     }
 }
 
-/// An explanation says of every rule up to the one that decides what the oracle says.
-pub(crate) fn agrees(kernel: &Kernel<'_>, specs: &[Spec], groups: &[Vec<Cidr>], ask: &Ask) {
+/// An explanation says of every rule up to the one that decides what the oracle says. `mismatches` are
+/// the rules that come before all others, and whether the executable is one.
+pub(crate) fn agrees(
+    kernel: &Kernel<'_>,
+    specs: &[Spec],
+    mismatches: &[(usize, bool)],
+    groups: &[Vec<Cidr>],
+    ask: &Ask,
+    contents: &Contents,
+) {
     let means_another = match ask.addr {
         Some(IpAddr::V4(addr)) => addr == Ipv4Addr::UNSPECIFIED,
         Some(IpAddr::V6(addr)) => addr.is_unspecified() || addr.to_ipv4_mapped().is_some(),
@@ -116,8 +131,25 @@ pub(crate) fn agrees(kernel: &Kernel<'_>, specs: &[Spec], groups: &[Vec<Cidr>], 
         let mut expected = Vec::new();
         let (mut decided, mut certain) = (Decider::Default, true);
         let mut verdict = Verdict::Pass;
-        for (place, spec) in specs.iter().enumerate() {
-            let failing = failing(spec, groups, ask);
+        for &(place, is_mismatch) in mismatches {
+            let rule = &kernel.compiled.rules()[place];
+            let standing = match rule.action {
+                _ if !rule.direction.ops().contains(&ask.op) => {
+                    Standing::Fails { dimension: Dimension::Direction }
+                }
+                _ if !is_mismatch => Standing::Fails { dimension: Dimension::Exe },
+                SocketAction::Log => Standing::Reports,
+                _ => Standing::Decides,
+            };
+            expected.push((place, standing));
+            if standing == Standing::Decides {
+                (decided, verdict) = (Decider::Rule { place }, Verdict::Drop);
+                break;
+            }
+        }
+        let own = if decided == Decider::Default { specs } else { &[] };
+        for (place, spec) in own.iter().enumerate() {
+            let failing = failing(spec, groups, ask, contents);
             let is_open = !is_known && !spec.cgroups.is_empty();
             let failed = failing.iter().find(|by| is_known || **by != Dimension::Cgroup);
             let standing = match failed {
@@ -155,7 +187,7 @@ fn with(
         files: FILES[..3]
             .iter()
             .enumerate()
-            .map(|(n, path)| (PathBuf::from(path), file(n).unwrap()))
+            .map(|(n, path)| (path.into(), file(n).unwrap().into()))
             .collect(),
         cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
         lineages: (0..compiled.lineages().len() as u8).collect(),
@@ -237,4 +269,43 @@ fn what_is_not_loaded_is_told() {
     assert!(!with(deny(), |_| (), &by(1)).dry_run);
     let dry = with(deny(), |image| image.policy.dry_run = 1, &by(1));
     assert_eq!((dry.dry_run, dry.verdict), (true, Verdict::Drop));
+}
+
+/// Of an event nobody knows what the file was when it was executed.
+#[test]
+fn a_content_that_is_not_known_is_open() {
+    let rules = || {
+        let who = Subject::new("").exe_sha256("/bin/a", Sha256Sum([1; 32]));
+        vec![SocketRule::new(RuleId(10), "pinned", SocketAction::Allow).who(who)]
+    };
+    let asks = |exe_changed_ns| {
+        let mut asks = by(1);
+        asks.asker.process.as_mut().unwrap().exe_changed_ns = exe_changed_ns;
+        asks
+    };
+    let why = |exe_changed_ns, sha256| {
+        let policy = rules().into_iter().fold(Policy::builder(), Policy::socket_rule);
+        let policy = policy.compile().unwrap();
+        let compiled = policy.sockets().unwrap();
+        let file = BoundFile { id: file(0).unwrap(), changed_ns: 7, sha256: Some(sha256) };
+        let files = [("/bin/a".into(), file)].into();
+        let mut image = compiled.image(&Bound { files, ..Bound::default() }).unwrap();
+        image.policy.generation = 1;
+        asked(&image.tables(compiled), &asks(exe_changed_ns)).named(compiled)
+    };
+    let (right, wrong) = (Sha256Sum([1; 32]), Sha256Sum([2; 32]));
+    let decides = |why: SocketExplanation| (why.certain, why.rule().and_then(|rule| rule.id));
+    assert_eq!(decides(why(7, right)), (true, Some(RuleId(10))));
+    assert_eq!(decides(why(8, right)), (true, Some(SHA256_MISMATCH)));
+    assert_eq!(decides(why(7, wrong)), (true, Some(SHA256_MISMATCH)));
+    assert_eq!(decides(why(0, wrong)), (true, Some(SHA256_MISMATCH)));
+    assert_eq!(decides(why(0, right)), (false, None));
+    assert_eq!(
+        why(7, right).to_string(),
+        "allow tcp connect 192.0.2.1:443: rule 1\n  \
+         rule 2 (id 4294967295, `sha256-mismatch`) does not match: exe\n  \
+         rule 3 (id 4294967295, `sha256-mismatch`) does not match: direction\n  \
+         rule 4 (id 4294967295, `sha256-mismatch`) does not match: direction\n  \
+         rule 1 (id 10, `pinned`) decides"
+    );
 }

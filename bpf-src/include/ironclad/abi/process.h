@@ -23,6 +23,7 @@ struct ic_process {
 	struct ic_file_id exe; /* what it executes: of a script, the interpreter */
 	struct ic_file_id parent; /* what the process executed that forked it, at that moment */
 	__u64 exec_ns; /* CLOCK_BOOTTIME of the execve(2) that it runs since */
+	__u64 exe_changed_ns; /* ctime of its file at that moment, see ic_open_file; 0: none */
 	/* Bit n: before what it is now, it or a forebear was an executable that begins lineage n. */
 	__u64 lineage;
 	/* Rows of the policy in force; the upper half is the epoch that they are of. */
@@ -35,7 +36,7 @@ struct ic_process {
 	__u32 ppid; /* thread group that forked it */
 	__u32 flags; /* enum ic_process_flag */
 };
-_Static_assert(sizeof(struct ic_process) == 88, "ABI");
+_Static_assert(sizeof(struct ic_process) == 96, "ABI");
 
 /* What the programs that keep the table are told. */
 struct ic_process_ctl {
@@ -55,9 +56,13 @@ _Static_assert(sizeof(struct ic_exe_name) == 256, "ABI");
 /* What the iterator over open files tells of one. */
 struct ic_open_file {
 	struct ic_file_id file;
+	/* When content or inode were last changed, in nanoseconds as the file system tells; never 0. */
+	__u64 changed_ns;
 	__u32 fd;
 	__u32 nlink;
+	__s32 writers; /* how many have it open for writing; below 0: it is executed */
+	__u32 _pad;
 };
-_Static_assert(sizeof(struct ic_open_file) == 24, "ABI");
+_Static_assert(sizeof(struct ic_open_file) == 40, "ABI");
 
 #endif

@@ -100,10 +100,12 @@ _Static_assert(sizeof(struct ic_sock_id_key) == 24, "ABI");
 
 struct ic_sock_id_val {
 	__u64 until_ns; /* of files: whoever was executed at this moment or later is a stranger; 0: none */
+	/* Of executables: whose file had another ctime has `changed_row`; 0: any has `row`. */
+	__u64 changed_ns;
 	__u32 row;
-	__u32 _pad;
+	__u32 changed_row;
 };
-_Static_assert(sizeof(struct ic_sock_id_val) == 16, "ABI");
+_Static_assert(sizeof(struct ic_sock_id_val) == 24, "ABI");
 
 enum ic_sock_rule_flag {
 	IC_SOCK_RULE_REPORT = 1, /* also what it allows */

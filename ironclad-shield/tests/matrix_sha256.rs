@@ -1,0 +1,207 @@
+//! Needs root: executables whose content a rule has pinned.
+
+mod host;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use ironclad_core::{RuleId, Verdict};
+use ironclad_lab::talk::serve;
+use ironclad_policy::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy, Sha256Sum};
+use ironclad_shield::Overflow;
+
+use host::{EPERM, Host, PATIENCE, TALKER, count};
+
+const OUT: &str = "connect tcp 10.9.0.2:80";
+const IN: &str = "bind tcp 10.9.0.1:0";
+const CREATE: &str = "create 4 3 1";
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    serve(TALKER);
+}
+
+fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
+    let policy = Policy::builder().socket_default(Direction::Out, Verdict::Drop);
+    rules.into_iter().fold(policy, Policy::socket_rule).compile().unwrap()
+}
+
+fn allow(who: Subject) -> SocketRule {
+    SocketRule::new(RuleId(1), "the program", SocketAction::Allow).who(who)
+}
+
+fn pinned(path: &Path, sum: Sha256Sum) -> CompiledPolicy {
+    policy([allow(Subject::new("").exe_sha256(path, sum))])
+}
+
+fn sum(path: &Path) -> Sha256Sum {
+    Sha256Sum::of(&std::fs::read(path).unwrap())
+}
+
+/// Writes behind the program, which runs as before: another content of the same file.
+fn append(path: &Path) {
+    let before = std::fs::metadata(path).unwrap();
+    OpenOptions::new().append(true).open(path).unwrap().write_all(b"!").unwrap();
+    let after = std::fs::metadata(path).unwrap();
+    assert_eq!((before.ino(), before.len() + 1), (after.ino(), after.len()));
+}
+
+const WRONG: Sha256Sum = Sha256Sum([7; 32]);
+
+#[test]
+fn the_pinned_content_may_and_another_is_denied_everything() {
+    let host = Host::new();
+    let one = host.program("one");
+    let mut before = host.talker(&one);
+    // Without us it may.
+    for order in [OUT, IN, CREATE] {
+        assert_eq!(before.ask(order).unwrap(), 0, "{order}");
+    }
+    let shield = host.start(&pinned(&one, sum(&one)));
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    let mut after = host.talker(&one);
+    for order in [OUT, IN, CREATE] {
+        assert_eq!((before.ask(order).unwrap(), after.ask(order).unwrap()), (0, 0), "{order}");
+    }
+    let counted = count(&shield, SHA256_MISMATCH.0);
+    assert_eq!((counted.name.as_str(), counted.denied), ("sha256-mismatch", 0));
+    assert_eq!(count(&shield, 1).allowed, 2);
+
+    // Of several contents one suffices; none of them does not.
+    let two = Subject::new("").exe_sha256(&one, WRONG).exe_sha256(&one, sum(&one));
+    shield.apply(&policy([allow(two)])).unwrap();
+    assert_eq!((before.ask(OUT).unwrap(), after.ask(OUT).unwrap()), (0, 0));
+    let another = SocketRule::new(RuleId(2), "any", SocketAction::Allow);
+    shield.apply(&policy([allow(Subject::new("").exe_sha256(&one, WRONG)), another])).unwrap();
+    for order in [OUT, IN, CREATE] {
+        assert_eq!(after.ask(order).unwrap(), EPERM, "{order}");
+        let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+        let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+        assert_eq!((rule, event.verdict), (Some(SHA256_MISMATCH), Verdict::Drop), "{order}");
+        assert_eq!(
+            (event.pid, event.exe.ino),
+            (after.pid(), std::fs::metadata(&one).unwrap().ino())
+        );
+        assert_eq!(before.ask(order).unwrap(), EPERM, "{order}");
+        let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+        assert_eq!(event.pid, before.pid());
+    }
+    assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 6);
+    // Whoever executes another file is none of its business.
+    assert_eq!(host.talker(&host.program("other")).ask(OUT).unwrap(), 0);
+}
+
+/// By ctime, which the kernel sets: the agent does nothing.
+#[test]
+fn a_file_that_is_written_later_is_denied() {
+    let host = Host::new();
+    let one = host.program("one");
+    let original = std::fs::read(&one).unwrap();
+    // A rule without a pin knows the file, not its content.
+    let shield = host.start(&policy([allow(Subject::new("").exe(&one))]));
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    append(&one);
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0, "without a pin");
+
+    let content = pinned(&one, sum(&one));
+    shield.apply(&content).unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    let times = std::fs::metadata(&one).unwrap();
+    append(&one);
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    let mut changed = host.talker(&one);
+    assert_eq!(changed.ask(OUT).unwrap(), EPERM);
+    let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+    let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+    assert_eq!((rule, event.exe.ino), (Some(SHA256_MISMATCH), times.ino()));
+    drop(changed);
+    // The content of before, and its times as far as anybody can set them.
+    let set = |length| {
+        let file = OpenOptions::new().write(true).open(&one).unwrap();
+        file.set_len(length).unwrap();
+        let of = std::fs::FileTimes::new();
+        file.set_times(
+            of.set_modified(times.modified().unwrap()).set_accessed(times.accessed().unwrap()),
+        )
+        .unwrap();
+    };
+    set(original.len() as u64 + 1);
+    assert_eq!(std::fs::metadata(&one).unwrap().modified().unwrap(), times.modified().unwrap());
+    let mut again = host.talker(&one);
+    assert_eq!(again.ask(OUT).unwrap(), EPERM, "not known to be what it was");
+    shield.apply(&content).unwrap();
+    assert_eq!(again.ask(OUT).unwrap(), 0);
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+}
+
+#[test]
+fn who_runs_keeps_its_rights_when_the_inode_changes() {
+    let host = Host::new();
+    let one = host.program("one");
+    let content = pinned(&one, sum(&one));
+    let shield = host.start(&content);
+    let mut runs = host.talker(&one);
+    assert_eq!(runs.ask(OUT).unwrap(), 0);
+    std::fs::set_permissions(&one, PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(runs.ask(OUT).unwrap(), 0);
+    assert_eq!(runs.ask(&format!("fork {} {OUT}", one.display())).unwrap(), EPERM);
+    let mut later = host.talker(&one);
+    assert_eq!(later.ask(OUT).unwrap(), EPERM);
+    shield.apply(&content).unwrap();
+    assert_eq!(later.ask(OUT).unwrap(), 0);
+    // What ran before the change is not known to be of this content.
+    assert_eq!(runs.ask(OUT).unwrap(), EPERM);
+    assert_eq!(runs.ask(&format!("exec {}", one.display())).unwrap(), 0);
+    assert_eq!(runs.ask(OUT).unwrap(), 0);
+}
+
+#[test]
+fn what_cannot_be_told_is_a_mismatch() {
+    let host = Host::new();
+    let one = host.program("one");
+    let content = pinned(&one, sum(&one));
+    let shield = host.start(&policy([]));
+    // Who has mapped it may write without anybody noticing.
+    let writer = OpenOptions::new().write(true).open(&one).unwrap();
+    shield.apply(&content).unwrap();
+    drop(writer);
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+    shield.apply(&content).unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+
+    // Nobody waits at a pipe, and a file that is not there is none.
+    let pipe = one.with_file_name("pipe");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let who =
+        Subject::new("").exe_sha256(&pipe, WRONG).exe_sha256(pipe.with_file_name("absent"), WRONG);
+    shield.apply(&policy([allow(who.exe_sha256(&one, sum(&one)))])).unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+}
+
+/// Rules that deny nothing make no mismatch that does.
+#[test]
+fn dry_runs_and_logs_only_report() {
+    let host = Host::new();
+    let one = host.program("one");
+    let mut talker = host.talker(&one);
+    let wrong = || Subject::new("").exe_sha256(&one, WRONG);
+    let any = || SocketRule::new(RuleId(2), "any", SocketAction::Allow);
+    let log = SocketRule::new(RuleId(3), "log", SocketAction::Log).who(wrong());
+    let shield = host.start(&policy([any()]));
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    for tried in [allow(wrong()).dry_run(true), log] {
+        shield.apply(&policy([tried, any()])).unwrap();
+        assert_eq!(talker.ask(OUT).unwrap(), 0);
+        let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+        assert!(event.log);
+        let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+        assert_eq!(rule, Some(SHA256_MISMATCH));
+    }
+    assert_eq!(count(&shield, SHA256_MISMATCH.0).logged, 2);
+    assert_eq!(count(&shield, 2).allowed, 2);
+}
