@@ -20,6 +20,7 @@ pub struct ShieldBuilder {
     pub(crate) mode: Option<XdpMode>,
     pub(crate) cgroups: Vec<PathBuf>,
     pub(crate) sockets: SocketOptions,
+    pub(crate) follow_paths: bool,
     socket_rows: Option<u32>,
     socket_cells: Option<u32>,
     pub(crate) gateways: Option<Vec<IpAddr>>,
@@ -37,6 +38,7 @@ impl ShieldBuilder {
             mode: None,
             cgroups: Vec::new(),
             sockets: SocketOptions::default(),
+            follow_paths: true,
             socket_rows: None,
             socket_cells: None,
             gateways: None,
@@ -98,6 +100,14 @@ impl ShieldBuilder {
             options.cells.max(need(|of| of.addresses().cells()).saturating_mul(2))
         });
         options
+    }
+
+    /// Whether a thread follows the files and control groups that socket rules name: one that is
+    /// replaced or made anew is known again within moments. Default: true.
+    #[must_use]
+    pub fn follow_paths(mut self, follow: bool) -> Self {
+        self.follow_paths = follow;
+        self
     }
 
     /// Attaches in this mode or not at all. Default: native, and generic where the driver cannot.

@@ -76,7 +76,10 @@ pub enum ShieldError {
         /// Its first line, as far as the kernel reads it.
         interpreter: String,
     },
-    /// The thread that reads events could not be started.
-    #[error("the event thread did not start: {0}")]
+    /// Directories on the ways of paths that rules name could not be watched.
+    #[error("{0}: see fs.inotify.max_user_watches; until then call `refresh_paths`")]
+    Watch(std::io::Error),
+    /// A thread could not be started.
+    #[error("a thread did not start: {0}")]
     Thread(std::io::Error),
 }

@@ -19,18 +19,20 @@
 #![forbid(unsafe_code)]
 
 mod asker;
+mod bindings;
 mod builder;
 mod cgroups;
 mod contents;
 mod counters;
 mod error;
 mod files;
+mod follow;
 mod image;
 mod pump;
 mod shield;
 mod slots;
 mod sockets;
-#[allow(dead_code)]
+
 mod watch;
 
 pub use asker::DescribedProcess;
@@ -44,4 +46,4 @@ pub use pump::EventPump;
 pub use shield::{
     ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Learning, Shield, Status,
 };
-pub use sockets::SocketCount;
+pub use sockets::{PathChange, SocketCount};

@@ -22,10 +22,11 @@ use serde::Serialize;
 use crate::builder::ShieldBuilder;
 use crate::counters::{Counters, PrefixCount, read_losses, read_reasons, read_rule};
 use crate::error::ShieldError;
+use crate::follow::{Follow, Follower};
 use crate::image;
 use crate::pump::EventPump;
 use crate::slots::Slots;
-use crate::sockets::{SocketCount, SocketPolicy, Sockets};
+use crate::sockets::{PathChange, SocketCount, SocketPolicy, Sockets};
 
 pub use explain::{ExplainedEvent, ExplainedSocket};
 pub use learn::Learning;
@@ -39,7 +40,52 @@ pub struct Shield {
     mode: Option<XdpMode>,
     shared: Shared,
     directory: Option<PinDirectory>,
-    control: Mutex<Control>,
+    control: Arc<Mutex<Control>>,
+    /// None where no paths are to be followed.
+    follower: Option<Follower>,
+}
+
+/// What the thread that follows paths has of a Shield.
+struct Followed {
+    instance: String,
+    audit: Arc<dyn AuditSink>,
+    control: Arc<Mutex<Control>>,
+}
+
+impl Follow for Followed {
+    fn paths(&mut self) -> Result<Vec<PathBuf>, ShieldError> {
+        lock(&self.control).sockets.as_ref().map_or(Ok(Vec::new()), Sockets::paths)
+    }
+
+    fn refresh(&mut self) -> Result<(), ShieldError> {
+        refresh(&self.instance, &*self.audit, &mut lock(&self.control)).map(drop)
+    }
+}
+
+fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
+    // What the lock guards is consistent between any two statements that can panic.
+    control.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets policies mean what paths lead to now.
+fn refresh(
+    instance: &str,
+    audit: &dyn AuditSink,
+    control: &mut Control,
+) -> Result<Vec<PathChange>, ShieldError> {
+    let Some(sockets) = &mut control.sockets else { return Ok(Vec::new()) };
+    let changes = sockets.refresh()?;
+    for PathChange { path, is_there } in &changes {
+        let leads = if *is_there { "leads elsewhere" } else { "leads nowhere" };
+        let action = AuditAction::MapWrite {
+            map: "ic_sock_ids".to_owned(),
+            elements: 1,
+            purpose: format!("{} {leads}", path.display()),
+        };
+        tracing::info!(instance, "{action}");
+        audit.record(instance, &action)?;
+    }
+    Ok(changes)
 }
 
 /// What changes only under the lock.
@@ -169,17 +215,18 @@ impl Shield {
                 Some(refused(&*config.audit, &config.instance, "ic_connect4", loaded)?)
             }
         };
-        let this = Self {
+        let mut this = Self {
             instance: config.instance,
             audit: config.audit,
             mode: config.mode,
-            control: Mutex::new(Control {
+            follower: None,
+            control: Arc::new(Mutex::new(Control {
                 slots: Slots::read(&shared.rule_slots, "rules")?,
                 policies: [None, None],
                 links,
                 sockets,
                 next_generation: 1,
-            }),
+            })),
             shared,
             directory,
         };
@@ -195,6 +242,13 @@ impl Shield {
         this.put_into_force(policy, &config.gateways, &config.interfaces, &config.cgroups)?;
         if !was_adopted {
             this.persist_all()?;
+        }
+        if config.follow_paths && this.lock().sockets.is_some() {
+            this.follower = Some(Follower::start(Followed {
+                instance: this.instance.clone(),
+                audit: Arc::clone(&this.audit),
+                control: Arc::clone(&this.control),
+            })?);
         }
         Ok(this)
     }
@@ -252,8 +306,7 @@ impl Shield {
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
-        // What the lock guards is consistent between any two statements that can panic.
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.control)
     }
 
     /// Takes over programs, and the dispatcher's newer version where this build has one.
@@ -307,7 +360,7 @@ impl Shield {
     fn retire(&self, control: &mut Control, slot: u32) -> Result<(), ShieldError> {
         self.shared.wait_for_packets()?;
         self.shared.clear_slot(slot)?;
-        if let Some(sockets) = &control.sockets {
+        if let Some(sockets) = &mut control.sockets {
             sockets.clear_slot(slot)?;
         }
         control.policies[slot as usize] = None;
@@ -399,7 +452,7 @@ impl Shield {
             provisional_ms: provisional.map(|d| d.as_millis() as u64),
         })?;
         self.shared.fill_slot(slot, program.program(), &generation)?;
-        if let (Some(all), Some(sockets)) = (&control.sockets, &sockets) {
+        if let (Some(all), Some(sockets)) = (&mut control.sockets, &sockets) {
             all.fill_slot(slot, sockets)?;
         }
         control.next_generation += 1;
@@ -415,6 +468,7 @@ impl Shield {
         if deadline_ns == 0 && !first {
             self.retire(&mut control, active)?;
         }
+        self.follower.iter().for_each(Follower::wake);
         Ok(())
     }
 
@@ -630,6 +684,18 @@ impl Shield {
     fn record_cgroup_detach(&self, directory: &Path) -> Result<(), ShieldError> {
         let interface = directory.display().to_string();
         self.record(AuditAction::Detach { hook: "cgroup".to_owned(), interface })
+    }
+
+    /// Looks where the files and control groups that rules name are by now, and lets the rules mean
+    /// those. A thread does it within moments of each change, unless
+    /// [`follow_paths`](ShieldBuilder::follow_paths) was turned off.
+    ///
+    /// A process that executed a file before its path led elsewhere keeps what rules say of it.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses; [`ShieldError::Audit`].
+    pub fn refresh_paths(&self) -> Result<Vec<PathChange>, ShieldError> {
+        refresh(&self.instance, &*self.audit, &mut self.lock())
     }
 
     /// What socket rules decided, the default first.
@@ -915,6 +981,7 @@ impl Shield {
 impl Drop for Shield {
     /// Detaches, and leaves a record of it. What is pinned stays.
     fn drop(&mut self) {
+        self.follower = None;
         let links = std::mem::take(&mut self.lock().links);
         for link in links.into_iter().filter(|link| !link.is_pinned()) {
             let name = link.interface().name.clone();

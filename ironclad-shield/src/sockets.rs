@@ -8,13 +8,14 @@ use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{
     CgroupLinks, Processes, SlotTables, SocketContent, SocketOptions, SocketPins, SocketShared,
 };
-use ironclad_bpf::{BpfError, PinDirectory, Program};
+use ironclad_bpf::{BpfError, PinDirectory, Program, boottime_ns};
 use ironclad_core::RuleId;
 use ironclad_core::abi::{self, SockRule};
 use ironclad_policy::CompiledPolicy;
 use ironclad_policy::socket::{Bound, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo};
 use serde::Serialize;
 
+use crate::bindings::{self, Bindings, Former};
 use crate::cgroups::{self, CgroupPath};
 use crate::contents;
 use crate::error::ShieldError;
@@ -48,8 +49,29 @@ pub(crate) struct Sockets {
     buckets: Slots<u64>,
     /// Bits of lineages that processes may carry, one less than these.
     lineages: Slots<u64>,
+    /// Files that paths led to before.
+    former: Vec<Former>,
+    /// What each slot's policy is bound to, where this agent has filled it.
+    bound: [Option<SlotBound>; 2],
     next_epoch: u32,
     cgroups: Vec<Protected>,
+}
+
+/// What paths mean to the policy of a slot.
+struct SlotBound {
+    policy: CompiledPolicy,
+    bound: Bound,
+    bindings: Bindings,
+}
+
+/// A path that rules name and that leads elsewhere than it did.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
+pub struct PathChange {
+    /// A file's, or a control group's as the rule names it.
+    pub path: PathBuf,
+    /// Whether there is anything.
+    pub is_there: bool,
 }
 
 /// A control group that asks.
@@ -63,6 +85,7 @@ pub(crate) struct SocketPolicy {
     policy: CompiledPolicy,
     /// Where the policy says nothing of sockets.
     silent: CompiledSockets,
+    bound: Bound,
     image: SocketImage,
     rules: Vec<SockRule>,
     logs: Vec<SockRule>,
@@ -129,6 +152,8 @@ impl Sockets {
             rules: Slots::read(&own.rule_slots, "socket rules")?,
             buckets: Slots::read(&own.bucket_slots, "limits")?,
             lineages: Slots::read(&processes.lineage_bits, "lineages")?,
+            former: Vec::new(),
+            bound: [None, None],
             next_epoch: 1 + (0..2).map(|slot| own.epoch(slot)).max().unwrap_or(0),
             processes,
             shared: own,
@@ -206,8 +231,13 @@ impl Sockets {
         SocketShared::persisted(directory, &mut self.processes, links);
     }
 
-    pub(crate) fn fill_slot(&self, slot: u32, policy: &SocketPolicy) -> Result<(), ShieldError> {
-        Ok(self.shared.fill_slot(
+    pub(crate) fn fill_slot(
+        &mut self,
+        slot: u32,
+        policy: &SocketPolicy,
+    ) -> Result<(), ShieldError> {
+        self.bound[slot as usize] = None;
+        self.shared.fill_slot(
             slot,
             &SocketContent {
                 policy: &policy.image.policy,
@@ -218,7 +248,118 @@ impl Sockets {
                 logs: &policy.logs,
                 ids: &policy.image.ids,
             },
-        )?)
+        )?;
+        self.bound[slot as usize] = Some(SlotBound {
+            policy: policy.policy.clone(),
+            bound: policy.bound.clone(),
+            bindings: Bindings::of(&policy.image),
+        });
+        Ok(())
+    }
+
+    /// Paths of files and of control groups that the policies in the kernel name.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, ShieldError> {
+        let (mut paths, mut groups) = (BTreeSet::new(), BTreeSet::new());
+        for compiled in self.bound.iter().flatten().filter_map(|known| known.policy.sockets()) {
+            paths.extend(compiled.files().cloned());
+            groups.extend(compiled.cgroups());
+        }
+        if !groups.is_empty() {
+            let root = cgroup_root()?;
+            paths.extend(groups.iter().map(|path| root.join(path.trim_start_matches('/'))));
+        }
+        Ok(paths.into_iter().collect())
+    }
+
+    /// Looks where paths lead by now, and lets the policies in the kernel mean that.
+    pub(crate) fn refresh(&mut self) -> Result<Vec<PathChange>, ShieldError> {
+        let mut changes = BTreeSet::new();
+        self.forget_former()?;
+        for slot in 0..2u32 {
+            let Some(mut known) = self.bound[slot as usize].take() else { continue };
+            let refreshed = self.refresh_slot(slot, &mut known, &mut changes);
+            self.bound[slot as usize] = Some(known);
+            refreshed?;
+        }
+        Ok(changes.into_iter().collect())
+    }
+
+    fn refresh_slot(
+        &mut self,
+        slot: u32,
+        known: &mut SlotBound,
+        changes: &mut BTreeSet<PathChange>,
+    ) -> Result<(), ShieldError> {
+        let Some(compiled) = known.policy.sockets() else { return Ok(()) };
+        let bound = self.bind(compiled)?.bound;
+        if bound.files == known.bound.files && bound.cgroups == known.bound.cgroups {
+            return Ok(());
+        }
+        let until_ns = boottime_ns();
+        for path in compiled.files() {
+            let (was, is) = (known.bound.files.get(path), bound.files.get(path));
+            if was == is {
+                continue;
+            }
+            if let Some(&file) = was.filter(|was| is.is_none_or(|is| is.id != was.id)) {
+                let is_known = |one: &Former| one.path == *path && one.file.id == file.id;
+                if !self.former.iter().any(is_known) {
+                    self.former.push(Former { path: path.clone(), file, until_ns });
+                }
+            }
+            changes.insert(PathChange { path: path.clone(), is_there: is.is_some() });
+        }
+        for path in compiled.cgroups() {
+            let (was, is) = (known.bound.cgroups.get(path), bound.cgroups.get(path));
+            if was != is {
+                changes.insert(PathChange { path: path.into(), is_there: is.is_some() });
+            }
+        }
+        // A path that leads to a former file again.
+        self.former.retain(|one| bound.files.get(&one.path).is_none_or(|is| is.id != one.file.id));
+        let number = self.shared.in_use(slot).map_or(0, |used| used.generation);
+        let mut image = bindings::image(compiled, &bound, &self.former)?;
+        image.ids.iter_mut().for_each(|(key, _)| key.generation = number as u32);
+        self.descend(&image)?;
+        let change = known.bindings.change(&image);
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        self.shared.change_slot(slot, &change, epoch)?;
+        known.bound = bound;
+        Ok(())
+    }
+
+    /// Forgets former files that nobody executes any more.
+    fn forget_former(&mut self) -> Result<(), ShieldError> {
+        if self.former.is_empty() {
+            return Ok(());
+        }
+        let mut running = BTreeSet::new();
+        for pid in self.processes.table.keys()? {
+            running.extend(self.processes.table.lookup(&pid)?.map(|process| process.exe));
+        }
+        self.former.retain(|one| running.contains(&one.file.id));
+        Ok(())
+    }
+
+    /// Lets processes that descend from these files know it.
+    fn descend(&self, image: &SocketImage) -> Result<(), ShieldError> {
+        let mut is_new = false;
+        for (file, bits) in &image.lineages {
+            // What other policies need of a file stays.
+            let known = self.processes.lineages.lookup(file)?.unwrap_or(0);
+            if known & bits != *bits {
+                self.processes.lineages.update(file, &(known | bits))?;
+                is_new = true;
+            }
+        }
+        if is_new {
+            // A process that is forked between its parent's turn and the end of the first round has
+            // what its parent had.
+            self.processes.seed()?;
+            self.processes.seed()?;
+        }
+        Ok(())
     }
 
     /// What is in the kernel.
@@ -226,7 +367,8 @@ impl Sockets {
         self.shared.read_slot(slot)
     }
 
-    pub(crate) fn clear_slot(&self, slot: u32) -> Result<(), ShieldError> {
+    pub(crate) fn clear_slot(&mut self, slot: u32) -> Result<(), ShieldError> {
+        self.bound[slot as usize] = None;
         Ok(self.shared.clear_slot(slot)?)
     }
 
@@ -241,7 +383,7 @@ impl Sockets {
         refuse_scripts(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
         let Paths { bound, missing, mismatches } = self.bind(compiled)?;
-        let mut image = compiled.image(&bound)?;
+        let mut image = bindings::image(compiled, &bound, &self.former)?;
         image.policy.generation = number;
         image.policy.epoch = self.next_epoch;
         self.next_epoch += 1;
@@ -250,20 +392,10 @@ impl Sockets {
         for (key, _) in &mut image.ids {
             key.generation = number as u32;
         }
-        for (file, bits) in &image.lineages {
-            // What other policies need of a file stays.
-            let known = self.processes.lineages.lookup(file)?.unwrap_or(0);
-            self.processes.lineages.update(file, &(known | bits))?;
-        }
-        if !image.lineages.is_empty() {
-            // A process that is forked between its parent's turn and the end of the first round has
-            // what its parent had.
-            self.processes.seed()?;
-            self.processes.seed()?;
-        }
+        self.descend(&image)?;
         let (rules, logs) = self.rules(compiled);
         let policy = policy.clone();
-        Ok(SocketPolicy { policy, silent, image, rules, logs, missing, mismatches })
+        Ok(SocketPolicy { policy, silent, bound, image, rules, logs, missing, mismatches })
     }
 
     /// Rules that decide, and rules that only report, as the kernel reads them.

@@ -11,4 +11,4 @@ pub use pins::SocketPins;
 pub use processes::Processes;
 pub use read::SlotTables;
 pub use shared::{CgroupLinks, SocketOptions, SocketShared};
-pub use slot::{InUse, SocketContent};
+pub use slot::{InUse, SlotChange, SocketContent};

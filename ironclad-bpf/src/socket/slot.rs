@@ -27,9 +27,28 @@ pub struct SocketContent<'a> {
     pub ids: &'a [(SockIdKey, SockIdVal)],
 }
 
+/// What changes in a slot when paths come to mean something else.
+#[derive(Clone, Debug, Default)]
+pub struct SlotChange {
+    /// Number of the first of `rows`: behind the last that anything refers to.
+    pub first_row: u32,
+    /// More rows.
+    pub rows: Vec<SockRow>,
+    /// What values mean now.
+    pub set: Vec<(SockIdKey, SockIdVal)>,
+    /// Values that mean nothing any more.
+    pub gone: Vec<SockIdKey>,
+    /// [`SockPolicy::level`].
+    pub level: [u8; 8],
+    /// [`SockPolicy::levels`].
+    pub levels: u32,
+}
+
 /// What a policy uses of what policies share.
 #[derive(Clone, Debug)]
 pub struct InUse {
+    /// The policy's generation.
+    pub generation: u64,
     /// Its rules, with their counters and buckets.
     pub rules: Vec<SockRule>,
     /// Bit n: it asks of lineage n.
@@ -117,7 +136,8 @@ impl SocketShared {
     pub fn in_use(&self, slot: u32) -> Option<InUse> {
         let begin = slot as usize * size_of::<SockPolicy>();
         let generation = self.policy.u64_at(begin + offset_of!(SockPolicy, generation));
-        if generation.load(Ordering::Acquire) == 0 {
+        let generation = generation.load(Ordering::Acquire);
+        if generation == 0 {
             return None;
         }
         let mut policy = SockPolicy::NONE;
@@ -133,7 +153,7 @@ impl SocketShared {
                 (0..abi::SOCK_LOGS_MAX.min(policy.logs.into()))
                     .map(|number| rule(&self.logs, abi::SOCK_LOGS_MAX, number)),
             );
-        Some(InUse { rules: rules.collect(), lineages: policy.lineages })
+        Some(InUse { generation, rules: rules.collect(), lineages: policy.lineages })
     }
 
     /// The last epoch of a slot, whether or not it holds a policy.
@@ -142,10 +162,28 @@ impl SocketShared {
         self.policy.u32_at(begin + offset_of!(SockPolicy, epoch)).load(Ordering::Acquire)
     }
 
-    /// Lets no process of a slot's policy go on with what executables meant before. Call it after
-    /// each change of what they mean, with a number that no policy of the instance had before.
-    pub fn begin_epoch(&self, slot: u32, epoch: u32) {
+    /// Changes what paths mean in a slot that may be in force. `epoch` is a number that no policy of
+    /// the instance had before: processes keep what was found for them until it changes.
+    ///
+    /// # Errors
+    /// [`BpfError::Limit`] where there is no room for more rows; then nothing has changed.
+    /// [`BpfError::Map`] where the kernel refuses; then some paths mean what they did.
+    pub fn change_slot(&self, slot: u32, change: &SlotChange, epoch: u32) -> Result<(), BpfError> {
+        let rows = change.first_row as usize + change.rows.len();
+        if rows > self.rows_each {
+            let what = "rows of socket rules (see `socket_rows`)";
+            return Err(BpfError::Limit { what, value: rows as u64, limit: self.rows_each as u64 });
+        }
+        // What nothing refers to yet, then what refers to it, then what makes processes look again.
+        let first = slot as usize * self.rows_each + change.first_row as usize;
+        self.rows.write(first * size_of::<SockRow>(), &words(&*change.rows));
         let begin = slot as usize * size_of::<SockPolicy>();
+        let level = self.policy.u64_at(begin + offset_of!(SockPolicy, level));
+        let levels = self.policy.u32_at(begin + offset_of!(SockPolicy, levels));
+        level.store(u64::from_ne_bytes(change.level), Ordering::Release);
+        levels.store(change.levels, Ordering::Release);
+        change.set.iter().try_for_each(|(key, val)| self.ids.update(key, val))?;
         self.policy.u32_at(begin + offset_of!(SockPolicy, epoch)).store(epoch, Ordering::Release);
+        change.gone.iter().try_for_each(|key| self.ids.delete(key).map(drop))
     }
 }

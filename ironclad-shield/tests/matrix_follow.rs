@@ -1,0 +1,192 @@
+//! Needs root: files and control groups that change while rules name them.
+
+mod host;
+mod recorder;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ironclad_core::audit::AuditAction;
+use ironclad_core::{RuleId, Verdict};
+use ironclad_lab::Cgroup;
+use ironclad_lab::talk::{Talker, serve};
+use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_shield::Shield;
+
+use host::{Host, TALKER};
+use recorder::Recorder;
+
+const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const THERE: &str = "connect udp 10.9.0.2:53";
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    serve(TALKER);
+}
+
+fn policy(who: Subject) -> CompiledPolicy {
+    Policy::builder()
+        .socket_rule(SocketRule::new(RuleId(1), "may", SocketAction::Allow).who(who))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .compile()
+        .unwrap()
+}
+
+struct Followed {
+    shield: Shield,
+    recorder: Arc<Recorder>,
+}
+
+impl Followed {
+    fn start(host: &Host, policy: &CompiledPolicy) -> Self {
+        let recorder = Arc::new(Recorder::default());
+        let builder = Shield::builder("follow").cgroup(host.cgroup.dir()).audit(recorder.clone());
+        Self { shield: builder.start(policy).unwrap(), recorder }
+    }
+
+    /// How often a path was found to lead elsewhere.
+    fn changes(&self, path: &Path) -> usize {
+        let path = path.display().to_string();
+        let told = |action: &&AuditAction| matches!(action, AuditAction::MapWrite { purpose, .. } if purpose.starts_with(&path));
+        self.recorder.0.lock().unwrap().iter().filter(told).count()
+    }
+
+    /// Does something to a path and waits until that is in the kernel.
+    fn after(&self, path: &Path, change: impl FnOnce()) {
+        let before = self.changes(path);
+        change();
+        let begin = Instant::now();
+        while self.changes(path) == before {
+            assert!(begin.elapsed() < PATIENCE, "nobody follows {}", path.display());
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Puts another file where one is, as package managers do.
+fn upgrade(path: &Path) {
+    let new = path.with_extension("new");
+    std::fs::copy(std::env::current_exe().unwrap(), &new).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+fn ask(talker: &mut Talker) -> u64 {
+    talker.ask(THERE).unwrap()
+}
+
+#[test]
+fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
+    let host = Host::new();
+    let good = host.program("good");
+    let old = good.with_file_name("old");
+    std::fs::hard_link(&good, &old).unwrap();
+    let followed = Followed::start(&host, &policy(Subject::new("").exe(&good)));
+    let mut before = host.talker(&good);
+    assert_eq!(ask(&mut before), 0);
+    for _ in 0..3 {
+        followed.after(&good, || upgrade(&good));
+        assert_eq!(ask(&mut host.talker(&good)), 0, "the new file");
+    }
+    assert_eq!(ask(&mut before), 0, "it runs since before");
+    assert_eq!(ask(&mut host.talker(&old)), EPERM, "nobody is led to the old file any more");
+    // Another policy takes nothing from it, either.
+    followed.shield.apply(&policy(Subject::new("again").exe(&good))).unwrap();
+    assert_eq!((ask(&mut before), ask(&mut host.talker(&old))), (0, EPERM));
+    before.ask(&format!("exec {}", old.display())).unwrap();
+    assert_eq!(ask(&mut before), EPERM, "what it executed now is a stranger");
+
+    // Gone, and back; and never followed where nobody is to.
+    followed.after(&good, || std::fs::remove_file(&good).unwrap());
+    followed.after(&good, || upgrade(&good));
+    assert_eq!(ask(&mut host.talker(&good)), 0);
+    drop(followed);
+    let shield = Shield::builder("follow")
+        .cgroup(host.cgroup.dir())
+        .follow_paths(false)
+        .start(&policy(Subject::new("").exe(&good)))
+        .unwrap();
+    upgrade(&good);
+    assert_eq!(ask(&mut host.talker(&good)), EPERM, "without the thread");
+    let changes = shield.refresh_paths().unwrap();
+    assert_eq!(changes.len(), 1);
+    assert_eq!((&changes[0].path, changes[0].is_there), (&good, true));
+    assert_eq!(ask(&mut host.talker(&good)), 0);
+    assert!(shield.refresh_paths().unwrap().is_empty());
+}
+
+#[test]
+fn links_and_directories_on_the_way_are_followed_in_both_policies() {
+    let host = Host::new();
+    let (one, two) = (host.program("one"), host.program("two"));
+    let dir = one.parent().unwrap();
+    for (release, program) in [("release-1", &one), ("release-2", &two)] {
+        std::fs::create_dir(dir.join(release)).unwrap();
+        std::fs::hard_link(program, dir.join(release).join("server")).unwrap();
+    }
+    let current = dir.join("current");
+    let point = |to: &str| {
+        let next = dir.join("next");
+        std::os::unix::fs::symlink(to, &next).unwrap();
+        std::fs::rename(&next, &current).unwrap();
+    };
+    point("release-1");
+    let path: PathBuf = current.join("server");
+    let followed = Followed::start(&host, &policy(Subject::new("").exe(&path)));
+    let (mut first, mut second) = (host.talker(&one), host.talker(&two));
+    assert_eq!((ask(&mut first), ask(&mut second)), (0, EPERM));
+    // The policy to return to is followed as well.
+    let provisional = policy(Subject::new("provisional").exe(&path));
+    followed.shield.apply_provisional(&provisional, Duration::from_secs(3600)).unwrap();
+    followed.after(&path, || point("release-2"));
+    assert_eq!((ask(&mut first), ask(&mut second)), (0, 0), "the first runs since before");
+    assert_eq!(ask(&mut host.talker(&one)), EPERM);
+    followed.shield.revert().unwrap();
+    assert_eq!((ask(&mut first), ask(&mut host.talker(&two))), (0, 0));
+    assert_eq!(ask(&mut host.talker(&one)), EPERM);
+    // Back: the path leads to the first again.
+    followed.after(&path, || point("release-1"));
+    assert_eq!(ask(&mut host.talker(&one)), 0);
+    assert_eq!(ask(&mut host.talker(&two)), EPERM);
+}
+
+#[test]
+fn a_control_group_that_is_made_anew_is_known() {
+    let host = Host::new();
+    let program = host.program("program");
+    let service = host.cgroup.child("service").unwrap();
+    let (dir, path) = (service.dir().to_owned(), service.path().to_owned());
+    let followed = Followed::start(&host, &policy(Subject::new("").cgroup(&path)));
+    let talk = |group: &Cgroup| ask(&mut host.talker_in(group, &program));
+    assert_eq!((talk(&service), talk(&host.cgroup)), (0, EPERM));
+    followed.after(Path::new(&path), || drop(service));
+    assert!(!dir.exists());
+    let again = followed.changes(Path::new(&path));
+    let service = host.cgroup.child("service").unwrap();
+    let begin = Instant::now();
+    while followed.changes(Path::new(&path)) == again {
+        assert!(begin.elapsed() < PATIENCE, "nobody follows it");
+        std::thread::yield_now();
+    }
+    assert_eq!((talk(&service), talk(&host.cgroup)), (0, EPERM));
+}
+
+#[test]
+fn who_descends_from_a_replaced_file_descends_from_its_path() {
+    let host = Host::new();
+    let (shell, tool) = (host.program("shell"), host.program("tool"));
+    let followed = Followed::start(&host, &policy(Subject::new("").descendant_of(&shell)));
+    let mut before = host.talker(&shell);
+    followed.after(&shell, || upgrade(&shell));
+    let mut later = host.talker(&shell);
+    for talker in [&mut before, &mut later] {
+        assert_eq!(ask(talker), EPERM, "it is the shell itself");
+        talker.ask(&format!("exec {}", tool.display())).unwrap();
+        assert_eq!(ask(talker), 0);
+    }
+    assert_eq!(ask(&mut host.talker(&tool)), EPERM);
+}
