@@ -237,6 +237,21 @@ fn verdict_of(raw: u8) -> Verdict {
     if raw == abi::VERDICT_DROP { Verdict::Drop } else { Verdict::Pass }
 }
 
+/// In which order dimensions are looked at: that of [`Dimension`], not that of the kernel's rows.
+const ORDER: [usize; abi::DIM_MAX] = [
+    abi::DIM_KIND,
+    abi::DIM_WHERE,
+    abi::DIM_PORT,
+    abi::DIM_EXE,
+    abi::DIM_PARENT,
+    abi::DIM_UID,
+    abi::DIM_GID,
+    abi::DIM_CGROUP,
+    abi::DIM_COMM,
+    abi::DIM_LINEAGE,
+    abi::DIM_LINEAGE + 1,
+];
+
 /// The answer of each dimension; none where a row is missing.
 fn answers<T: SocketTables>(
     tables: &T,
@@ -248,7 +263,7 @@ fn answers<T: SocketTables>(
     let mut all = Vec::with_capacity(1 + abi::DIM_MAX);
     let Some(row) = direction(tables, query.op) else { return Ok(None) };
     all.push(Answer { dimension: Dimension::Direction, row, open: false });
-    for dim in 0..abi::DIM_MAX {
+    for dim in ORDER {
         let first = policy.none[dim];
         let id = |value| tables.id(dim, value);
         let named = |value| Ok(id(value)?.map_or(first, |id| id.row));
