@@ -3,8 +3,10 @@
 mod host;
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
+use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::abi::{SockIdKey, SocketOp};
 use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::talk::serve;
@@ -270,4 +272,43 @@ fn without_control_groups_there_is_nothing_to_explain() {
     let shield = shield.unwrap();
     let refused = shield.explain_socket(&query("connect tcp 10.9.0.2:80")).unwrap_err();
     assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
+}
+
+/// Pins that go with the test.
+struct Pins(String);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // A test that fails has something better to tell.
+        let _ = PinDirectory::purge(Path::new(BPFFS), &self.0);
+    }
+}
+
+/// The next agent has the tables, and the labels of what was executed before it.
+#[test]
+fn an_adopted_instance_explains_too() {
+    let host = Host::new();
+    let one = host.program("one");
+    let name = format!("test-{}-explain", std::process::id());
+    let start = |policy: &CompiledPolicy| {
+        let builder = Shield::builder(&name).cgroup(host.cgroup.dir()).persistent(true);
+        builder.start(policy).unwrap()
+    };
+    let _pins = Pins(name.clone());
+    let rules = || policy([rule(1, SocketAction::Allow).port(80), rule(2, SocketAction::Deny)]);
+    let shield = start(&rules());
+    let mut talker = host.talker(&one);
+    let exe = shield.asker(talker.pid()).unwrap().process.unwrap().exe;
+    drop(shield);
+    let to = "connect tcp 10.9.0.2:443";
+    assert_eq!(talker.ask(to).unwrap(), EPERM, "nobody is there but the kernel");
+    let shield = start(&rules());
+    let asker = shield.asker(talker.pid()).unwrap();
+    let explained = shield.explain_socket(&query(to).by(asker)).unwrap();
+    assert_eq!(explained.is_asked, Some(true));
+    let decider = explained.why.rule().unwrap();
+    assert_eq!((decider.id, decider.name.as_str()), (Some(RuleId(2)), "rule 2"));
+    drop(talker);
+    assert_eq!(shield.exe_path(&exe).unwrap(), Some(one));
+    shield.stop().unwrap();
 }
