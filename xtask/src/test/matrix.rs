@@ -13,7 +13,7 @@ use crate::vm::{self, Job, Program};
 /// Each has two processors, like the machine that CI runs on.
 const MACHINES_AT_ONCE: usize = 2;
 /// For one binary; emulation is ten to twenty times slower than the host.
-const TIMEOUT_SECONDS: u64 = 600;
+const TIMEOUT_SECONDS: u64 = 900;
 
 pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) -> Result<()> {
     let queue = Mutex::new(kernels.iter());
