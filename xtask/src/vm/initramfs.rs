@@ -9,8 +9,19 @@ use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
 /// Loaded before any command, with what they depend on. Those built in are passed over.
-const MODULES: [&str; 9] =
-    ["veth", "dummy", "tun", "sch_ingress", "cls_bpf", "act_bpf", "act_mirred", "overlay", "sctp"];
+const MODULES: [&str; 11] = [
+    "veth",
+    "dummy",
+    "tun",
+    "sch_ingress",
+    "cls_bpf",
+    "act_bpf",
+    "act_mirred",
+    "overlay",
+    "sctp",
+    "dccp_ipv4",
+    "l2tp_ip",
+];
 
 /// For the tests' use, beside busybox.
 const TOOLS: [&str; 4] = ["ip", "tc", "bpftool", "ethtool"];
