@@ -217,41 +217,56 @@ IC_INLINE void ic_socket_log(const struct ic_sock_policy *policy, const struct i
 	ic_socket_report(ask, &answer);
 }
 
+/* Finds the row of one dimension; false where it is missing, which none is. */
+IC_INLINE bool ic_socket_row(struct ic_match *match, const struct ic_sock_policy *policy,
+			     const struct ic_ask *ask, const struct ic_subject *subject, __u32 slot,
+			     __u32 dim)
+{
+	/* Of a dimension that no rule asks of, the row of all rules. */
+	__u32 row = policy->none[dim];
+
+	if (policy->dims >> dim & 1) {
+		if (dim == IC_DIM_WHERE)
+			row += ic_ask_where(ask, policy, slot);
+		else if (dim == IC_DIM_PORT)
+			row += ic_ask_port(ask, slot);
+		else
+			row = ic_subject_row(policy, dim, subject);
+	}
+	/* Whether or not one is asked: the verifier walks on with one pointer, not with two. */
+	row += slot * ic_cfg_sock_rows;
+	match->row[dim] = bpf_map_lookup_elem(&ic_sock_rows, &row);
+	return match->row[dim];
+}
+
 /* False where a row is missing, which none is. */
 IC_INLINE bool ic_socket_rows(struct ic_match *match, const struct ic_sock_policy *policy,
 			      const struct ic_ask *ask, __u32 slot)
 {
-	__u32 base = slot * ic_cfg_sock_rows, dim;
-	__u32 row = base + policy->kind[(ask->op & 3) << 8 | ask->proto];
+	__u32 row = slot * ic_cfg_sock_rows + policy->kind[(ask->op & 3) << 8 | ask->proto], dim;
 	struct ic_subject subject;
 
 	match->row[IC_DIM_KIND] = bpf_map_lookup_elem(&ic_sock_rows, &row);
 	if (!match->row[IC_DIM_KIND])
 		return false;
 	ic_subject_find(&subject, policy->dims);
-	match->rare = policy->dims & IC_DIMS_RARE;
 #pragma unroll
-	for (dim = 1; dim < IC_DIM_MAX; dim++) {
-		/* Nothing new; and before 6.3 the verifier does not know that nobody looks. */
-		if (dim >= IC_DIM_PARENT && !match->rare) {
-			match->row[dim] = match->row[IC_DIM_KIND];
-			continue;
-		}
-		/* Of a dimension that no rule asks of, the row of all rules. */
-		row = policy->none[dim];
-		if (policy->dims >> dim & 1) {
-			if (dim == IC_DIM_WHERE)
-				row += ic_ask_where(ask, policy, slot);
-			else if (dim == IC_DIM_PORT)
-				row += ic_ask_port(ask, slot);
-			else
-				row = ic_subject_row(policy, dim, &subject);
-		}
-		/* Whether or not one is asked: the verifier walks on with one pointer, not with two. */
-		row += base;
-		match->row[dim] = bpf_map_lookup_elem(&ic_sock_rows, &row);
-		if (!match->row[dim])
+	for (dim = IC_DIM_KIND + 1; dim < IC_DIM_PARENT; dim++) {
+		if (!ic_socket_row(match, policy, ask, &subject, slot, dim))
 			return false;
+	}
+	/* One branch for all of them: each would double what the verifier walks. */
+	if (policy->dims & IC_DIMS_RARE) {
+#pragma unroll
+		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++) {
+			if (!ic_socket_row(match, policy, ask, &subject, slot, dim))
+				return false;
+		}
+	} else {
+		/* A row that is looked at anyway leaves the rest as it is. */
+#pragma unroll
+		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
+			match->row[dim] = match->row[IC_DIM_KIND];
 	}
 	return true;
 }
