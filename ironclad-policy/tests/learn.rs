@@ -40,6 +40,7 @@ impl<'a> Decided<'a> {
     fn by(policy: &'a CompiledPolicy) -> Self {
         let compiled = policy.sockets();
         let files = PATHS.iter().enumerate().map(|(n, path)| (PathBuf::from(path), file(n)));
+        let files = files.map(|(path, id)| (path, id.into()));
         let bound = Bound { files: files.collect(), ..Bound::default() };
         let image = compiled.map(|compiled| {
             let mut image = compiled.image(&bound).unwrap();

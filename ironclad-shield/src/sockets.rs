@@ -295,19 +295,12 @@ impl Sockets {
         if bound.files == known.bound.files && bound.cgroups == known.bound.cgroups {
             return Ok(());
         }
-        let until_ns = boottime_ns();
+        self.note_former(&known.bound, &bound);
         for path in compiled.files() {
             let (was, is) = (known.bound.files.get(path), bound.files.get(path));
-            if was == is {
-                continue;
+            if was != is {
+                changes.insert(PathChange { path: path.clone(), is_there: is.is_some() });
             }
-            if let Some(&file) = was.filter(|was| is.is_none_or(|is| is.id != was.id)) {
-                let is_known = |one: &Former| one.path == *path && one.file.id == file.id;
-                if !self.former.iter().any(is_known) {
-                    self.former.push(Former { path: path.clone(), file, until_ns });
-                }
-            }
-            changes.insert(PathChange { path: path.clone(), is_there: is.is_some() });
         }
         for path in compiled.cgroups() {
             let (was, is) = (known.bound.cgroups.get(path), bound.cgroups.get(path));
@@ -315,8 +308,6 @@ impl Sockets {
                 changes.insert(PathChange { path: path.into(), is_there: is.is_some() });
             }
         }
-        // A path that leads to a former file again.
-        self.former.retain(|one| bound.files.get(&one.path).is_none_or(|is| is.id != one.file.id));
         let number = self.shared.in_use(slot).map_or(0, |used| used.generation);
         let mut image = bindings::image(compiled, &bound, &self.former)?;
         image.ids.iter_mut().for_each(|(key, _)| key.generation = number as u32);
@@ -327,6 +318,23 @@ impl Sockets {
         self.shared.change_slot(slot, &change, epoch)?;
         known.bound = bound;
         Ok(())
+    }
+
+    /// Keeps in mind the files that paths led to and lead to no more.
+    fn note_former(&mut self, was: &Bound, is: &Bound) {
+        let until_ns = boottime_ns();
+        for (path, file) in &was.files {
+            let leads_here =
+                |to: &Bound| to.files.get(path).is_some_and(|known| known.id == file.id);
+            let is_known = |one: &Former| one.path == *path && one.file.id == file.id;
+            if !leads_here(is) && !self.former.iter().any(is_known) {
+                self.former.push(Former { path: path.clone(), file: *file, until_ns });
+            }
+        }
+        // A path that leads to a former file again.
+        let leads_again =
+            |one: &Former| is.files.get(&one.path).is_some_and(|known| known.id == one.file.id);
+        self.former.retain(|one| !leads_again(one));
     }
 
     /// Forgets former files that nobody executes any more.
@@ -383,6 +391,12 @@ impl Sockets {
         refuse_scripts(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
         let Paths { bound, missing, mismatches } = self.bind(compiled)?;
+        let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();
+        for mut was in before {
+            // Of paths that only the other policy names, nothing new is known.
+            was.files.retain(|path, _| compiled.files().any(|named| named == path));
+            self.note_former(&was, &bound);
+        }
         let mut image = bindings::image(compiled, &bound, &self.former)?;
         image.policy.generation = number;
         image.policy.epoch = self.next_epoch;

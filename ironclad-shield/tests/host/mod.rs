@@ -61,6 +61,12 @@ impl Host {
         self.start_on(&self.cgroup, policy)
     }
 
+    /// Without the thread that follows paths.
+    pub(crate) fn start_looking_never(&self, policy: &CompiledPolicy) -> Shield {
+        let builder = Shield::builder("sockets").cgroup(self.cgroup.dir());
+        builder.follow_paths(false).start(policy).unwrap()
+    }
+
     pub(crate) fn start_on(&self, cgroup: &Cgroup, policy: &CompiledPolicy) -> Shield {
         Shield::builder("sockets").cgroup(cgroup.dir()).start(policy).unwrap()
     }
