@@ -61,7 +61,7 @@ fn the_pinned_content_may_and_another_is_denied_everything() {
     for order in [OUT, IN, CREATE] {
         assert_eq!(before.ask(order).unwrap(), 0, "{order}");
     }
-    let shield = host.start(&pinned(&one, sum(&one)));
+    let shield = host.start_looking_never(&pinned(&one, sum(&one)));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     let mut after = host.talker(&one);
     for order in [OUT, IN, CREATE] {
@@ -102,7 +102,7 @@ fn a_file_that_is_written_later_is_denied() {
     let one = host.program("one");
     let original = std::fs::read(&one).unwrap();
     // A rule without a pin knows the file, not its content.
-    let shield = host.start(&policy([allow(Subject::new("").exe(&one))]));
+    let shield = host.start_looking_never(&policy([allow(Subject::new("").exe(&one))]));
     assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
     append(&one);
     assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0, "without a pin");
@@ -143,7 +143,7 @@ fn who_runs_keeps_its_rights_when_the_inode_changes() {
     let host = Host::new();
     let one = host.program("one");
     let content = pinned(&one, sum(&one));
-    let shield = host.start(&content);
+    let shield = host.start_looking_never(&content);
     let mut runs = host.talker(&one);
     assert_eq!(runs.ask(OUT).unwrap(), 0);
     std::fs::set_permissions(&one, PermissionsExt::from_mode(0o700)).unwrap();
@@ -164,7 +164,7 @@ fn what_cannot_be_told_is_a_mismatch() {
     let host = Host::new();
     let one = host.program("one");
     let content = pinned(&one, sum(&one));
-    let shield = host.start(&policy([]));
+    let shield = host.start_looking_never(&policy([]));
     // Who has mapped it may write without anybody noticing.
     let writer = OpenOptions::new().write(true).open(&one).unwrap();
     shield.apply(&content).unwrap();
@@ -192,7 +192,7 @@ fn dry_runs_and_logs_only_report() {
     let wrong = || Subject::new("").exe_sha256(&one, WRONG);
     let any = || SocketRule::new(RuleId(2), "any", SocketAction::Allow);
     let log = SocketRule::new(RuleId(3), "log", SocketAction::Log).who(wrong());
-    let shield = host.start(&policy([any()]));
+    let shield = host.start_looking_never(&policy([any()]));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     for tried in [allow(wrong()).dry_run(true), log] {
         shield.apply(&policy([tried, any()])).unwrap();
