@@ -49,10 +49,10 @@ pub enum Dimension {
     Port,
     /// The executable.
     Exe,
-    /// The real user.
-    Uid,
     /// The executable of the process that forked it.
     Parent,
+    /// The real user.
+    Uid,
     /// The real group.
     Gid,
     /// The control group.
