@@ -61,6 +61,21 @@ IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy
 	return bpf_map_lookup_elem(&ic_sock_ids, &key);
 }
 
+/* The row of a file, whose content is known of some ctimes. */
+IC_INLINE __u32 ic_subject_content(const struct ic_sock_id_val *id, __u64 changed_ns)
+{
+	__u32 i;
+
+	if (!id->changed_ns[0])
+		return id->row;
+#pragma unroll
+	for (i = 0; i < IC_SOCK_CTIMES; i++) {
+		if (changed_ns && id->changed_ns[i] == changed_ns)
+			return id->row;
+	}
+	return id->changed_row;
+}
+
 /*
  * The row of an executable, from the process's own record where that is of this epoch. Two threads
  * may both write it: the same. Whoever changes the map changes it first and the epoch then.
@@ -77,7 +92,7 @@ IC_INLINE __u32 ic_subject_file(const struct ic_sock_policy *policy, __u32 dim,
 		return cached;
 	id = ic_subject_id(policy, dim, file->ino, (__u64)file->dev << 32 | file->generation);
 	if (id && (!id->until_ns || exec_ns < id->until_ns))
-		row = id->changed_ns && id->changed_ns != changed_ns ? id->changed_row : id->row;
+		row = ic_subject_content(id, changed_ns);
 	IC_WRITE_ONCE(*cache, (__u64)epoch << 32 | row);
 	return row;
 }

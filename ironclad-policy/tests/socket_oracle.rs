@@ -192,12 +192,12 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> b
 }
 
 /// What each file holds, and since when; none where that cannot be told.
-type Contents = BTreeMap<FileId, (u64, Option<Sha256Sum>)>;
+type Contents = BTreeMap<FileId, ([u64; 4], Option<Sha256Sum>)>;
 
 /// What the process executes, where that is known.
 fn executed(ask: &Ask, contents: &Contents) -> Option<Sha256Sum> {
     let (changed_ns, content) = contents.get(&ask.exe)?;
-    content.filter(|_| ask.exe_changed_ns == *changed_ns)
+    content.filter(|_| changed_ns.contains(&ask.exe_changed_ns))
 }
 
 /// Whether rules that bind, or any, pin another content of the file that the process executes than
@@ -246,8 +246,8 @@ impl Kernel<'_> {
                 None => first,
             },
             abi::DIM_EXE => id(ask.exe.words()).map_or(first, |id| match id.changed_ns {
-                0 => id.row,
-                changed_ns if changed_ns == ask.exe_changed_ns => id.row,
+                [0, ..] => id.row,
+                known if known.contains(&ask.exe_changed_ns) => id.row,
                 _ => id.changed_row,
             }),
             abi::DIM_PARENT => named(ask.parent.words()),
@@ -340,14 +340,18 @@ fn first_match_is_what_reading_from_the_top_finds() {
         let Some(compiled) = compiled.sockets() else { continue };
         let contents: Contents = (0..FILES.len())
             .filter_map(file)
-            .map(|id| (id, (1 + random.below(2) as u64, random.some(&CONTENTS, 2).pop())))
+            .map(|id| {
+                let changed_ns = [[1, 0, 0, 0], [2, 0, 0, 0], [1, 5, 6, 2]][random.below(3)];
+                (id, (changed_ns, random.some(&CONTENTS, 2).pop()))
+            })
             .collect();
         let bound = Bound {
             files: (0..FILES.len())
                 .filter_map(|number| {
                     let id = file(number)?;
-                    let (changed_ns, sha256) = contents[&id];
-                    Some((FILES[number].into(), BoundFile { id, changed_ns, sha256 }))
+                    let ([changed_ns, formerly_ns @ ..], sha256) = contents[&id];
+                    let file = BoundFile { id, changed_ns, formerly_ns, sha256 };
+                    Some((FILES[number].into(), file))
                 })
                 .collect(),
             cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
@@ -374,7 +378,7 @@ fn first_match_is_what_reading_from_the_top_finds() {
                 port: PORTS[random.below(PORTS.len())],
                 protocol: if create { [1, 132, 255] } else { [6, 17, 17] }[random.below(3)],
                 exe: any_file(&mut random),
-                exe_changed_ns: 1 + random.below(2) as u64,
+                exe_changed_ns: 1 + random.below(3) as u64,
                 parent: any_file(&mut random),
                 forebears: (0..random.below(3)).map(|_| any_file(&mut random)).collect(),
                 uid: [0, 1000, u32::MAX, 7][random.below(4)],

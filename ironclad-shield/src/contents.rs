@@ -48,10 +48,12 @@ impl Candidate<'_> {
 }
 
 /// Identity, ctime and checksum of each of `paths`. The ctime is what the kernel's programs compare, so
-/// whoever changes the file after this is noticed at its next execve(2).
+/// whoever changes the file after this is noticed at its next execve(2). What is found as `keep` says
+/// of it already is not read.
 pub(crate) fn read(
     processes: &Processes,
     paths: &BTreeSet<&Path>,
+    keep: impl Fn(&Path, &OpenFile) -> Option<BoundFile>,
 ) -> Result<Contents, ShieldError> {
     let paths: Vec<&Path> = paths.iter().copied().collect();
     let mut contents = Contents::default();
@@ -60,12 +62,20 @@ pub(crate) fn read(
         for path in some {
             pending.extend(open(path).map_err(|e| failed(path, e))?);
         }
+        let found = states(processes, &pending)?;
+        let mut found = found.iter();
+        pending.retain(|candidate| {
+            let kept = found.next().and_then(|file| keep(candidate.path, file));
+            kept.map(|kept| contents.files.insert(candidate.path.to_owned(), kept)).is_none()
+        });
         for look in 1..=LOOKS {
-            pending = look_at(processes, pending, look == LOOKS, &mut contents)?;
             if pending.is_empty() {
                 break;
             }
-            std::thread::sleep(TICK);
+            if look > 1 {
+                std::thread::sleep(TICK);
+            }
+            pending = look_at(processes, pending, look == LOOKS, &mut contents)?;
         }
     }
     Ok(contents)
@@ -132,7 +142,8 @@ fn look_at<'a>(
         if sha256.is_none() {
             contents.unknown.push((candidate.path.to_owned(), candidate.why));
         }
-        contents.files.insert(candidate.path.to_owned(), BoundFile { id, changed_ns, sha256 });
+        let found = BoundFile { id, changed_ns, sha256, ..BoundFile::default() };
+        contents.files.insert(candidate.path.to_owned(), found);
     }
     Ok(moving)
 }

@@ -10,9 +10,11 @@ use ironclad_bpf::socket::{
 };
 use ironclad_bpf::{BpfError, PinDirectory, Program, boottime_ns};
 use ironclad_core::RuleId;
-use ironclad_core::abi::{self, SockRule};
+use ironclad_core::abi::{self, OpenFile, SockRule};
 use ironclad_policy::CompiledPolicy;
-use ironclad_policy::socket::{Bound, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo};
+use ironclad_policy::socket::{
+    Bound, BoundFile, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo,
+};
 use serde::Serialize;
 
 use crate::bindings::{self, Bindings, Former};
@@ -291,9 +293,14 @@ impl Sockets {
         changes: &mut BTreeSet<PathChange>,
     ) -> Result<(), ShieldError> {
         let Some(compiled) = known.policy.sockets() else { return Ok(()) };
-        let bound = self.bind(compiled)?.bound;
+        let Paths { bound, mismatches, .. } = self.bind(compiled, Some(&known.bound))?;
         if bound.files == known.bound.files && bound.cgroups == known.bound.cgroups {
             return Ok(());
+        }
+        let is_new = |path: &PathBuf| bound.files.get(path) != known.bound.files.get(path);
+        for (path, why) in mismatches.iter().filter(|(path, _)| is_new(path)) {
+            let path = path.display();
+            tracing::warn!("{path} is not the file that is pinned, {why}: it is denied");
         }
         self.note_former(&known.bound, &bound);
         for path in compiled.files() {
@@ -390,7 +397,7 @@ impl Sockets {
         let compiled = policy.sockets().unwrap_or(&silent);
         refuse_scripts(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
-        let Paths { bound, missing, mismatches } = self.bind(compiled)?;
+        let Paths { bound, missing, mismatches } = self.bind(compiled, None)?;
         let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();
         for mut was in before {
             // Of paths that only the other policy names, nothing new is known.
@@ -453,10 +460,28 @@ impl Sockets {
 
     /// What paths mean on this host, now; the files that are not there, and those that do not have
     /// the content that they should.
-    fn bind(&self, compiled: &CompiledSockets) -> Result<Paths, ShieldError> {
+    ///
+    /// A pinned file that is as it was `known` is not read. One that has the content that it had keeps
+    /// the moments at which it was seen so, by which the kernel tells who executed that.
+    fn bind(
+        &self,
+        compiled: &CompiledSockets,
+        known: Option<&Bound>,
+    ) -> Result<Paths, ShieldError> {
         let pinned = compiled.pinned();
+        let keep = |path: &Path, now: &OpenFile| {
+            let was = known?.files.get(path).copied()?;
+            let is_told = was.sha256.is_some() && now.writers <= 0;
+            Some(was)
+                .filter(|was| is_told && was.id == now.file && was.changed_ns == now.changed_ns)
+        };
         let contents::Contents { mut files, unknown: mut mismatches } =
-            contents::read(&self.processes, &pinned)?;
+            contents::read(&self.processes, &pinned, keep)?;
+        for file in files.values_mut().filter(|file| file.sha256.is_some()) {
+            let slots = self.bound.iter().flatten().map(|slot| &slot.bound);
+            let earlier = known.into_iter().chain(slots).flat_map(|bound| bound.files.values());
+            file.formerly_ns = formerly(file, earlier);
+        }
         for (path, file) in &files {
             if file.sha256.is_some() && !compiled.admits(path, file.sha256) {
                 mismatches.push((path.clone(), "its content has another SHA-256"));
@@ -536,6 +561,22 @@ impl Sockets {
             })
             .collect()
     }
+}
+
+/// When a file had the content that it has, before the last change of its inode.
+fn formerly<'a>(
+    file: &BoundFile,
+    earlier: impl Iterator<Item = &'a BoundFile>,
+) -> [u64; abi::SOCK_CTIMES - 1] {
+    let same = earlier.filter(|other| other.id == file.id && other.sha256 == file.sha256);
+    let mut found = Vec::new();
+    for ns in same.flat_map(|other| std::iter::once(other.changed_ns).chain(other.formerly_ns)) {
+        if ns != 0 && ns != file.changed_ns && !found.contains(&ns) {
+            found.push(ns);
+        }
+    }
+    found.resize(abi::SOCK_CTIMES - 1, 0);
+    found.try_into().unwrap_or_default()
 }
 
 /// Where the hierarchy of control groups, version 2, is mounted.

@@ -146,17 +146,49 @@ fn who_runs_keeps_its_rights_when_the_inode_changes() {
     let shield = host.start_looking_never(&content);
     let mut runs = host.talker(&one);
     assert_eq!(runs.ask(OUT).unwrap(), 0);
-    std::fs::set_permissions(&one, PermissionsExt::from_mode(0o700)).unwrap();
+    let change = || std::fs::set_permissions(&one, PermissionsExt::from_mode(0o700)).unwrap();
+    change();
     assert_eq!(runs.ask(OUT).unwrap(), 0);
     assert_eq!(runs.ask(&format!("fork {} {OUT}", one.display())).unwrap(), EPERM);
     let mut later = host.talker(&one);
     assert_eq!(later.ask(OUT).unwrap(), EPERM);
+    // Until somebody looks: it is the same content, then and now.
+    assert_eq!(shield.refresh_paths().unwrap().len(), 1);
+    assert_eq!((runs.ask(OUT).unwrap(), later.ask(OUT).unwrap()), (0, 0));
+    assert_eq!(shield.refresh_paths().unwrap(), []);
+    change();
     shield.apply(&content).unwrap();
-    assert_eq!(later.ask(OUT).unwrap(), 0);
-    // What ran before the change is not known to be of this content.
-    assert_eq!(runs.ask(OUT).unwrap(), EPERM);
+    assert_eq!((runs.ask(OUT).unwrap(), later.ask(OUT).unwrap()), (0, 0));
+    // Four such moments are known.
+    for _ in 0..2 {
+        assert_eq!(runs.ask(OUT).unwrap(), 0);
+        change();
+        shield.refresh_paths().unwrap();
+    }
+    assert_eq!((runs.ask(OUT).unwrap(), later.ask(OUT).unwrap()), (EPERM, 0));
     assert_eq!(runs.ask(&format!("exec {}", one.display())).unwrap(), 0);
     assert_eq!(runs.ask(OUT).unwrap(), 0);
+}
+
+#[test]
+fn a_file_that_takes_the_place_of_another_is_read() {
+    let host = Host::new();
+    let (one, new) = (host.program("one"), host.path("new"));
+    let shield = host.start_looking_never(&pinned(&one, sum(&one)));
+    let mut runs = host.talker(&one);
+    std::fs::copy(&one, &new).unwrap();
+    std::fs::rename(&new, &one).unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM, "a stranger");
+    shield.refresh_paths().unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    std::fs::copy(&one, &new).unwrap();
+    append(&new);
+    std::fs::rename(&new, &one).unwrap();
+    shield.refresh_paths().unwrap();
+    assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 0);
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+    assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 1);
+    assert_eq!(runs.ask(OUT).unwrap(), 0, "it runs since before");
 }
 
 #[test]
@@ -170,7 +202,7 @@ fn what_cannot_be_told_is_a_mismatch() {
     shield.apply(&content).unwrap();
     drop(writer);
     assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
-    shield.apply(&content).unwrap();
+    shield.refresh_paths().unwrap();
     assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
 
     // Nobody waits at a pipe, and a file that is not there is none.

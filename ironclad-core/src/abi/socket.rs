@@ -87,6 +87,8 @@ pub const SOCK_LEVELS_MAX: usize = 8;
 pub const SOCK_PROTOCOLS: usize = 256;
 /// Dimensions of lineage, of eight lineages each.
 pub const SOCK_LINEAGES: usize = 2;
+/// Moments at which a file is known to have had one content.
+pub const SOCK_CTIMES: usize = 4;
 /// The protocol of raw sockets, and of those that have no number below.
 pub const SOCK_PROTO_RAW: u8 = 255;
 
@@ -362,15 +364,15 @@ const _: () = assert!(size_of::<SockIdKey>() == 24);
 pub struct SockIdVal {
     /// Of files: whoever was executed at this moment or later is a stranger; 0: none.
     pub until_ns: u64,
-    /// Of executables: a process whose file had another [`OpenFile::changed_ns`] at its execve(2) has
-    /// `changed_row`; 0: any has `row`.
-    pub changed_ns: u64,
+    /// Of executables: a process whose file had one of these [`OpenFile::changed_ns`] at its execve(2)
+    /// has `row`, any other `changed_row`. Where the first is 0, any has `row`.
+    pub changed_ns: [u64; SOCK_CTIMES],
     /// Its row.
     pub row: u32,
     /// See `changed_ns`.
     pub changed_row: u32,
 }
-const _: () = assert!(size_of::<SockIdVal>() == 24);
+const _: () = assert!(size_of::<SockIdVal>() == 48);
 
 /// `struct ic_sock_rule`: what a rule does.
 #[derive(

@@ -288,12 +288,13 @@ fn answers<T: SocketTables>(
                     let known = id(file.words())?;
                     match known.filter(|id| id.until_ns == 0 || since < id.until_ns) {
                         None => first,
-                        Some(id) if dim == abi::DIM_PARENT || id.changed_ns == 0 => id.row,
-                        Some(id) if process.exe_changed_ns == id.changed_ns => id.row,
-                        Some(id) => {
-                            or = Some(id.row).filter(|_| process.exe_changed_ns == 0);
+                        Some(id) if dim == abi::DIM_PARENT || id.changed_ns[0] == 0 => id.row,
+                        Some(id) if process.exe_changed_ns == 0 => {
+                            or = Some(id.row);
                             id.changed_row
                         }
+                        Some(id) if id.changed_ns.contains(&process.exe_changed_ns) => id.row,
+                        Some(id) => id.changed_row,
                     }
                 }
                 None => first,

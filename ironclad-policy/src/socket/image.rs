@@ -32,6 +32,8 @@ pub struct BoundFile {
     /// [`OpenFile::changed_ns`](abi::OpenFile::changed_ns) while it had the content that `sha256`
     /// tells: who executed it when it had another is taken for who executes another content.
     pub changed_ns: u64,
+    /// The same of earlier moments at which it had that content; zeros behind the last.
+    pub formerly_ns: [u64; abi::SOCK_CTIMES - 1],
     /// Of its content, where [`CompiledSockets::pinned`] has it; none where that cannot be told: then
     /// no pin holds.
     pub sha256: Option<Sha256Sum>,
@@ -40,7 +42,7 @@ pub struct BoundFile {
 impl From<FileId> for BoundFile {
     /// A file of whose content nothing is known.
     fn from(id: FileId) -> Self {
-        Self { id, changed_ns: 0, sha256: None }
+        Self { id, ..Self::default() }
     }
 }
 
@@ -272,13 +274,16 @@ impl SocketImage {
             let changed = set(|_| None);
             self.id(abi::DIM_EXE, id.words(), &changed);
             // What was seen while the file changed is worth nothing.
-            let is_known = |changed_ns| {
-                let mut pinned = named_so.iter().filter(|(exe, ..)| exe.pin != Pin::Any);
-                changed_ns != 0 && pinned.all(|(.., file)| file.changed_ns == changed_ns)
+            let mut pinned = named_so.iter().filter(|(exe, ..)| exe.pin != Pin::Any);
+            let first = pinned.next().map(|(.., file)| (file.changed_ns, file.formerly_ns));
+            let is_known = |&(changed_ns, formerly_ns): &(u64, _)| {
+                changed_ns != 0
+                    && pinned
+                        .all(|(.., f)| (f.changed_ns, f.formerly_ns) == (changed_ns, formerly_ns))
             };
-            let known = named_so.iter().map(|(.., file)| file.changed_ns).find(|ns| is_known(*ns));
             let now = set(|file| file.sha256);
-            if let Some(changed_ns) = known.filter(|_| now != changed) {
+            if let Some((last, [a, b, c])) = first.filter(is_known).filter(|_| now != changed) {
+                let changed_ns = [last, a, b, c];
                 let row = self.rows.len() as u32;
                 self.push(&now);
                 if let Some((_, val)) = self.ids.last_mut() {

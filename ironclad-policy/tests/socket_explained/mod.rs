@@ -287,7 +287,8 @@ fn a_content_that_is_not_known_is_open() {
         let policy = rules().into_iter().fold(Policy::builder(), Policy::socket_rule);
         let policy = policy.compile().unwrap();
         let compiled = policy.sockets().unwrap();
-        let file = BoundFile { id: file(0).unwrap(), changed_ns: 7, sha256: Some(sha256) };
+        let (id, sha256) = (file(0).unwrap(), Some(sha256));
+        let file = BoundFile { id, changed_ns: 7, formerly_ns: [6, 0, 0], sha256 };
         let files = [("/bin/a".into(), file)].into();
         let mut image = compiled.image(&Bound { files, ..Bound::default() }).unwrap();
         image.policy.generation = 1;
@@ -296,6 +297,7 @@ fn a_content_that_is_not_known_is_open() {
     let (right, wrong) = (Sha256Sum([1; 32]), Sha256Sum([2; 32]));
     let decides = |why: SocketExplanation| (why.certain, why.rule().and_then(|rule| rule.id));
     assert_eq!(decides(why(7, right)), (true, Some(RuleId(10))));
+    assert_eq!(decides(why(6, right)), (true, Some(RuleId(10))));
     assert_eq!(decides(why(8, right)), (true, Some(SHA256_MISMATCH)));
     assert_eq!(decides(why(7, wrong)), (true, Some(SHA256_MISMATCH)));
     assert_eq!(decides(why(0, wrong)), (true, Some(SHA256_MISMATCH)));

@@ -39,6 +39,7 @@ enum ic_sock_limit {
 	IC_SOCK_PORT_CELLS = 2048,  /* of 32 ports each */
 	IC_SOCK_LEVELS_MAX = 8,     /* depths at which rules of a policy name control groups */
 	IC_SOCK_LINEAGES = 2,       /* dimensions of lineage */
+	IC_SOCK_CTIMES = 4,         /* at which a file is known to have had one content */
 	/* Raw sockets, and protocols that have no number of their own here. */
 	IC_SOCK_PROTO_RAW = 255,
 };
@@ -100,12 +101,12 @@ _Static_assert(sizeof(struct ic_sock_id_key) == 24, "ABI");
 
 struct ic_sock_id_val {
 	__u64 until_ns; /* of files: whoever was executed at this moment or later is a stranger; 0: none */
-	/* Of executables: whose file had another ctime has `changed_row`; 0: any has `row`. */
-	__u64 changed_ns;
+	/* Of executables: ctimes with which a file has `row`, and with any other `changed_row`. None: any. */
+	__u64 changed_ns[4];
 	__u32 row;
 	__u32 changed_row;
 };
-_Static_assert(sizeof(struct ic_sock_id_val) == 24, "ABI");
+_Static_assert(sizeof(struct ic_sock_id_val) == 48, "ABI");
 
 enum ic_sock_rule_flag {
 	IC_SOCK_RULE_REPORT = 1, /* also what it allows */
