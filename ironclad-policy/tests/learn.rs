@@ -295,7 +295,7 @@ fn a_learning_policy_decides_as_before() {
     let rule = |id, action| SocketRule::new(ironclad_core::RuleId(id), "rule", action);
     let policy = Policy::builder()
         .socket_rule(rule(1, SocketAction::Deny).port(25))
-        .socket_rule(rule(u32::MAX, SocketAction::Allow).port(80))
+        .socket_rule(rule(u32::MAX - 1, SocketAction::Allow).port(80))
         .socket_rule(rule(2, SocketAction::Log))
         .socket_default(Direction::In, Verdict::Drop);
     let (before, after) = (policy.clone().compile().unwrap(), policy.learning().compile().unwrap());
@@ -311,9 +311,9 @@ fn a_learning_policy_decides_as_before() {
         rules.iter().map(|r| (r.id.0, r.direction, r.report, r.events_per_second)).collect();
     assert_eq!(
         told[..2],
-        [(1, Direction::Out, true, u32::MAX), (u32::MAX, Direction::Out, true, u32::MAX)]
+        [(1, Direction::Out, true, u32::MAX), (u32::MAX - 1, Direction::Out, true, u32::MAX)]
     );
     assert_eq!(told[2], (2, Direction::Out, false, 10));
     let added: Vec<_> = told[3..].iter().map(|rule| (rule.0, rule.1)).collect();
-    assert_eq!(added, [(u32::MAX - 1, Direction::Out), (u32::MAX - 2, Direction::Create)]);
+    assert_eq!(added, [(u32::MAX - 2, Direction::Out), (u32::MAX - 3, Direction::Create)]);
 }

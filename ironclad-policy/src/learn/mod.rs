@@ -42,7 +42,7 @@ use ironclad_core::abi::{FileId, SocketOp};
 use ironclad_core::{RuleId, Verdict};
 
 use crate::policy::{Policy, Protocol};
-use crate::socket::{Direction, SocketAction, SocketRule, settle};
+use crate::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, settle};
 
 /// Something that a process asked for and was allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +231,7 @@ impl Policy {
             rule.events_per_second = u32::MAX;
         }
         let used: BTreeSet<RuleId> = rules.iter().map(|rule| rule.rule).collect();
-        let mut free = (0..=u32::MAX).rev().map(RuleId).filter(|id| !used.contains(id));
+        let mut free = (0..SHA256_MISMATCH.0).rev().map(RuleId).filter(|id| !used.contains(id));
         let directions = [Direction::Out, Direction::In, Direction::Create];
         // What is denied by default stays so, and is not to be learned.
         let allowed = directions.into_iter().zip(self.sockets.defaults);
