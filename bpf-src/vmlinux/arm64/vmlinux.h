@@ -396,7 +396,6 @@ struct file {
 struct super_block;
 
 typedef __s64 time64_t;
-
 typedef struct {
 	int counter;
 } atomic_t;
