@@ -89,7 +89,7 @@ fn a_deleted_program_is_who_it_was_and_its_successor_is_not() {
     let host = Host::new();
     let good = host.program("good");
     let mut old = host.talker(&good);
-    let shield = host.start(&only(&good));
+    let shield = host.start_looking_never(&only(&good));
     fs::remove_file(&good).unwrap();
     assert_eq!(near(&mut old), 0);
     execute(&mut old, "/proc/self/exe".as_ref());
@@ -107,7 +107,7 @@ fn a_reused_inode_is_another_file() {
     let good = host.program("good");
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     let was = inode(&good);
-    let _shield = host.start(&only(&good));
+    let _shield = host.start_looking_never(&only(&good));
     assert_eq!(host.ask(&good), 0);
     fs::remove_file(&good).unwrap();
     // What has other numbers stays, so that the old one comes up.
