@@ -16,6 +16,16 @@
 
 #define IC_INLINE static __always_inline
 
+/*
+ * Whether the program's type may take spin locks: LSM programs may since 5.11, which the agent finds
+ * out. Their objects define IC_OBJECT_LSM before they include anything.
+ */
+#ifdef IC_OBJECT_LSM
+const volatile __u8 ic_cfg_may_lock = 1;
+#else
+enum { ic_cfg_may_lock = 1 };
+#endif
+
 /* One load or store that the compiler neither splits nor repeats. */
 #define IC_READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define IC_WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))

@@ -19,6 +19,9 @@ IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
 		ic_count_loss(IC_LOSS_MAP);
 		return true;
 	}
+	/* Not reached: the agent refuses policies that would need it here. */
+	if (!ic_cfg_may_lock)
+		return false;
 	bpf_spin_lock(&bucket->lock);
 	full = bucket->full_ns > now ? bucket->full_ns : now;
 	taken = full + interval_ns - now <= burst_ns;

@@ -46,7 +46,7 @@ IC_INLINE __u8 ic_ask_proto(__u32 protocol)
 {
 	if (protocol == IC_PROTO_MPTCP)
 		return IC_PROTO_TCP;
-	return protocol < IC_SOCK_PROTO_RAW ? protocol : IC_SOCK_PROTO_RAW;
+	return protocol < IC_SOCK_PROTO_PACKET ? protocol : IC_SOCK_PROTO_RAW;
 }
 
 /*

@@ -3,6 +3,7 @@
 #ifndef IRONCLAD_LIB_SUBJECT_H
 #define IRONCLAD_LIB_SUBJECT_H
 
+#include "ancestor.h"
 #include "sock_shared.h"
 
 enum {
@@ -144,7 +145,7 @@ IC_INLINE __u32 ic_subject_cgroup(const struct ic_sock_policy *policy)
 
 		if (i >= policy->levels)
 			break;
-		group = bpf_get_current_ancestor_cgroup_id(policy->level[i]);
+		group = ic_ancestor_id(policy->level[i]);
 		id = ic_subject_id(policy, IC_DIM_CGROUP, group, 0);
 		if (id)
 			return id->row;

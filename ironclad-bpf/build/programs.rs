@@ -12,8 +12,8 @@ use libbpf_cargo::SkeletonBuilder;
 const CLANG_MIN: u32 = 16;
 
 /// By their paths in `bpf-src/`, without `.bpf.c`.
-pub(crate) const PROGRAMS: [&str; 4] =
-    ["progs/cgroup", "progs/process", "progs/xdp_dispatch", "progs/xdp_policy"];
+pub(crate) const PROGRAMS: [&str; 5] =
+    ["progs/cgroup", "progs/lsm_socket", "progs/process", "progs/xdp_dispatch", "progs/xdp_policy"];
 /// Only with the feature `bench`.
 pub(crate) const BENCHES: [&str; 4] =
     ["bench/bench_cgroup", "bench/bench_lookup", "bench/bench_send", "bench/bench_xdp"];

@@ -62,7 +62,7 @@ fn rust_and_c_agree_on_sockets() {
             ic_sock_policy = SockPolicy {
                 generation, epoch, dims, summary, levels, root4, root6, rate, verdict, dry_run,
                 logs, lineages, rules,
-                level, none, _pad2, kind
+                level, none, packets, _pad, kind
             }
             ic_sock_id_key = SockIdKey { generation, dim, value }
             ic_sock_id_val = SockIdVal { until_ns, changed_ns, row, changed_row }

@@ -81,6 +81,12 @@ pub enum BpfError {
         /// Why, and what to do.
         why: String,
     },
+    /// BPF LSM, which something needs, does not run.
+    #[error("BPF LSM does not run here: {why}")]
+    NoLsm {
+        /// Why, and what to do.
+        why: String,
+    },
     /// There is no such interface.
     #[error("no interface `{0}` in this network namespace: `ip link` lists those there are")]
     NoInterface(String),

@@ -6,8 +6,8 @@ use crate::error::BpfError;
 use crate::program::Program;
 use crate::sys;
 
-/// A program at a hook of the kernel's, of a control group's or of a tracepoint. Dropping it
-/// detaches, unless it is pinned.
+/// A program at a hook of the kernel's: of a control group, of a tracepoint or of BPF LSM. Dropping
+/// it detaches, unless it is pinned.
 #[must_use = "dropping the link detaches the program"]
 #[derive(Debug)]
 pub struct HookLink {
@@ -31,7 +31,7 @@ impl HookLink {
             .map_err(failed(program, name))
     }
 
-    /// Attaches to the tracepoint that a program was loaded for.
+    /// Attaches to the tracepoint, or the hook of BPF LSM, that a program was loaded for.
     pub(crate) fn tracepoint(program: &Program, name: &str) -> Result<Self, BpfError> {
         sys::tracepoint_open(program.as_fd())
             .map(|fd| Self { fd, name: name.to_owned(), pin: None })

@@ -164,12 +164,17 @@ impl PinDirectory {
         Ok(PinState::Complete)
     }
 
-    /// Pins of links for socket rules, where the instance has any: `None` where it has not.
+    /// Pins of links for socket rules and those that begin with `also`, where the instance has any:
+    /// `None` where it has not.
     ///
     /// # Errors
     /// [`BpfError::PinDirectory`] where it holds only some of `names`, or things that are not
     /// Ironclad's.
-    pub(crate) fn sockets(&self, names: &[&str]) -> Result<Option<Vec<PathBuf>>, BpfError> {
+    pub(crate) fn sockets(
+        &self,
+        names: &[&str],
+        also: &str,
+    ) -> Result<Option<Vec<PathBuf>>, BpfError> {
         // What was cut off before its rename; nobody refers to it.
         remove_pins(&self.path().join(SOCKETS_STAGED))?;
         let path = self.path().join(SOCKETS);
@@ -181,13 +186,13 @@ impl PinDirectory {
         };
         let is_there = |name: &&&str| found.iter().any(|f| f == *name);
         let missing: Vec<&str> = names.iter().filter(|name| !is_there(name)).copied().collect();
-        let (links, others): (Vec<&String>, Vec<&String>) =
-            found.iter().partition(|f| f.starts_with(LINK_PREFIX));
+        let (pins, others): (Vec<&String>, Vec<&String>) =
+            found.iter().partition(|f| f.starts_with(LINK_PREFIX) || f.starts_with(also));
         let foreign: Vec<&str> =
             others.into_iter().map(String::as_str).filter(|f| !names.contains(f)).collect();
-        let links = links.into_iter().map(|name| path.join(name)).collect();
+        let pins = pins.into_iter().map(|name| path.join(name)).collect();
         complete(path, &missing, &foreign)?;
-        Ok(Some(links))
+        Ok(Some(pins))
     }
 
     /// Pins what socket rules need beside what is pinned already: all of it, or nothing.

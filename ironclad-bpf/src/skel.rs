@@ -13,6 +13,10 @@ pub(crate) mod cgroup {
     include!(concat!(env!("OUT_DIR"), "/cgroup.skel.rs"));
 }
 
+pub(crate) mod lsm_socket {
+    include!(concat!(env!("OUT_DIR"), "/lsm_socket.skel.rs"));
+}
+
 pub(crate) mod process {
     include!(concat!(env!("OUT_DIR"), "/process.skel.rs"));
 }

@@ -206,6 +206,12 @@ pub(crate) fn tracepoint_open(prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     unsafe { owned(libbpf_sys::bpf_raw_tracepoint_open(std::ptr::null(), prog.as_raw_fd())) }
 }
 
+/// Asks for a socket, for the sake of who is asked about it.
+pub(crate) fn try_socket(family: i32, kind: i32, protocol: i32) {
+    // SAFETY: the call takes numbers; the descriptor, if there is one, is nobody else's.
+    drop(unsafe { owned(libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol)) });
+}
+
 /// Reading from it runs an iterator.
 pub(crate) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the call takes a descriptor and returns a new one.

@@ -105,7 +105,7 @@ pub struct SocketRecord {
     pub rule: Option<usize>,
     /// The other's address and port, or one's own of bind(2).
     pub addr: Option<SocketAddr>,
-    /// IP protocol; 255 of raw sockets.
+    /// IP protocol; 254 of packet sockets, 255 of raw sockets.
     pub protocol: u8,
     /// Process, and the thread that asked.
     pub pid: u32,

@@ -147,10 +147,13 @@ impl Protocol {
     pub const SCTP: Self = Self(132);
     /// UDP-Lite.
     pub const UDPLITE: Self = Self(136);
+    /// Packet sockets (`AF_PACKET`), and those of all other families that reach others without IP,
+    /// such as `AF_XDP`, `AF_VSOCK` and `AF_BLUETOOTH`.
+    pub const PACKET: Self = Self(254);
     /// Raw sockets, whatever they send.
     pub const RAW: Self = Self(255);
 
-    const NAMES: [(&'static str, Self); 8] = [
+    const NAMES: [(&'static str, Self); 9] = [
         ("icmp", Self::ICMP),
         ("tcp", Self::TCP),
         ("udp", Self::UDP),
@@ -158,6 +161,7 @@ impl Protocol {
         ("icmpv6", Self::ICMPV6),
         ("sctp", Self::SCTP),
         ("udplite", Self::UDPLITE),
+        ("packet", Self::PACKET),
         ("raw", Self::RAW),
     ];
 
@@ -307,6 +311,18 @@ impl Policy {
     #[must_use]
     pub fn socket_default(mut self, direction: Direction, verdict: Verdict) -> Self {
         self.sockets.defaults[direction as usize] = verdict;
+        self
+    }
+
+    /// Lets processes open packet sockets and others that reach others without IP (see
+    /// [`Protocol::PACKET`]) whatever rules and defaults of [`Direction::Create`] say, as if there
+    /// were none. Default: false.
+    ///
+    /// Only BPF LSM sees such sockets. Where a kernel is without it, a policy that would decide of
+    /// them is refused when it is applied, unless it says this.
+    #[must_use]
+    pub fn danger_packet_sockets_unseen(mut self, unseen: bool) -> Self {
+        self.sockets.packets_unseen = unseen;
         self
     }
 

@@ -80,7 +80,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     let op = prop::sample::select(SocketOp::ALL.to_vec());
     (exe, uid, addr, port, op, 0..8usize).prop_map(|(exe, uid, addr, port, op, protocol)| {
         let protocol = match op {
-            SocketOp::Create => [1, 58, 132, 255, 41][protocol % 5],
+            SocketOp::Create => [1, 58, 132, 255, 41, 254][protocol % 6],
             // What has hooks, but for one that rules cannot name.
             _ => [6, 6, 6, 17, 17, 17, 17, 136][protocol],
         };
@@ -287,6 +287,30 @@ fn paths_that_no_file_can_name_are_comments() {
         assert!(text.contains(why), "{text}");
         assert_eq!(loaded(&text).sockets().unwrap().rules().len(), 0);
     }
+}
+
+/// What nobody saw is not denied in silence, nor asked for where it cannot be.
+#[test]
+fn packet_sockets_stay_unseen_where_they_were() {
+    let create =
+        Observation { op: SocketOp::Create, protocol: Protocol::ICMP, ..tcp(0, 0, "192.0.2.1:80") };
+    let create = Observation { addr: None, ..create };
+    let document = |unseen: bool, what: &Observation| {
+        let mut learner = Learner::new(LearnOptions::default());
+        learner.saw(what);
+        learner.name(file(0), PathBuf::from(PATHS[0]));
+        if unseen {
+            learner.packets_unseen();
+        }
+        learner.document()
+    };
+    let asks = |text: &str| loaded(text).sockets().unwrap().packet_sockets().is_some();
+    assert!(asks(&document(false, &create)));
+    let text = document(true, &create);
+    assert!(!asks(&text) && text.contains("# Packet sockets did not ask"), "{text}");
+    // A policy that says nothing of what is made says nothing of these.
+    let text = document(true, &tcp(0, 0, "192.0.2.1:80"));
+    assert!(!asks(&text) && !text.contains("unseen"), "{text}");
 }
 
 /// The same decisions, and all of what is allowed is reported.

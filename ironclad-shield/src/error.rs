@@ -79,6 +79,17 @@ pub enum ShieldError {
     /// Directories on the ways of paths that rules name could not be watched.
     #[error("{0}: see fs.inotify.max_user_watches; until then call `refresh_paths`")]
     Watch(std::io::Error),
+    /// The policy decides of packet sockets, which only BPF LSM sees, and that does not run or cannot
+    /// do it.
+    #[error(
+        "packet sockets would go unseen, but {asked_by} decides of them: {why}. Repair that; or name other protocols in each rule of direction `create` and let its default pass; or say in the policy that they may be unseen (`danger-packet-sockets-unseen: true`)"
+    )]
+    PacketSockets {
+        /// The rule, or the default.
+        asked_by: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// A thread could not be started.
     #[error("a thread did not start: {0}")]
     Thread(std::io::Error),

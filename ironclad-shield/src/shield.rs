@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ironclad_bpf::shield::{PolicyProgram, Selector, Shared};
-use ironclad_bpf::socket::SocketPins;
+use ironclad_bpf::socket::{PacketSockets, SocketPins};
 use ironclad_bpf::{
     EventRing, Interface, PinDirectory, Program, TestRun, XdpLink, XdpMode, boottime_ns,
     network_namespace,
@@ -290,7 +290,7 @@ impl Shield {
                 })?;
             }
         }
-        Ok(())
+        sockets.packets().map_or(Ok(()), |packets| self.record_packets(packets))
     }
 
     fn record_upgrade(&self) -> Result<(), ShieldError> {
@@ -414,6 +414,7 @@ impl Shield {
         if policy.sockets().is_some() && control.sockets.is_none() {
             return Err(ShieldError::NoCgroup);
         }
+        self.watch_packets(&mut control, policy)?;
         fn ids(policy: &CompiledPolicy) -> impl Iterator<Item = u32> {
             policy.rules().iter().skip(1).map(|rule| rule.id.0)
         }
@@ -470,6 +471,39 @@ impl Shield {
         }
         self.follower.iter().for_each(Follower::wake);
         Ok(())
+    }
+
+    /// Sees packet sockets from now on, where a policy that is about to be decides of them. The one
+    /// in force goes on as before: it says itself whether it does.
+    fn watch_packets(
+        &self,
+        control: &mut Control,
+        policy: &CompiledPolicy,
+    ) -> Result<(), ShieldError> {
+        let Some((sockets, rules)) = control.sockets.as_mut().zip(policy.sockets()) else {
+            return Ok(());
+        };
+        let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
+        let watched = sockets.watch_packets(&self.shared, rules, pins);
+        match refused(&*self.audit, &self.instance, "ic_packet", watched)? {
+            Some(new) => self.record_packets(new),
+            None => Ok(()),
+        }
+    }
+
+    fn record_packets(&self, packets: &PacketSockets) -> Result<(), ShieldError> {
+        self.record_load(packets.program())?;
+        self.record(AuditAction::Attach {
+            program: packets.program().info().name.clone(),
+            hook: "lsm".to_owned(),
+            interface: packets.link().hook().to_owned(),
+            mode: "link".to_owned(),
+        })
+    }
+
+    fn record_packets_detach(&self, hook: &str) -> Result<(), ShieldError> {
+        let interface = hook.to_owned();
+        self.record(AuditAction::Detach { hook: "lsm".to_owned(), interface })
     }
 
     /// The socket rules of a policy that is about to be, where control groups ask.
@@ -671,7 +705,7 @@ impl Shield {
     /// Asks the socket rules no more for a control group; nothing happens where they are not asked.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where bpffs refuses, [`ShieldError::Audit`].
+    /// [`ShieldError::Bpf`] where bpffs or the kernel refuses, [`ShieldError::Audit`].
     pub fn unprotect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let Some(sockets) = &mut control.sockets else { return Ok(()) };
@@ -970,6 +1004,12 @@ impl Shield {
             known.map(|known| known.path.clone()).collect()
         };
         cgroups.iter().try_for_each(|cgroup| self.unprotect_cgroup(cgroup))?;
+        let packets = self.lock().sockets.as_mut().and_then(Sockets::take_packets);
+        if let Some(packets) = packets {
+            let hook = packets.link().hook().to_owned();
+            packets.detach(self.directory.as_ref())?;
+            self.record_packets_detach(&hook)?;
+        }
         if let Some(directory) = &self.directory {
             directory.unpin()?;
             self.record(AuditAction::Unpin { path: directory.path().display().to_string() })?;
@@ -992,6 +1032,12 @@ impl Drop for Shield {
         }
         // Closing the links detaches.
         let sockets = self.lock().sockets.take();
+        let packets = sockets.as_ref().and_then(Sockets::packets);
+        if let Some(packets) = packets.filter(|packets| !packets.link().is_pinned()) {
+            if let Err(failed) = self.record_packets_detach(packets.link().hook()) {
+                tracing::error!(instance = self.instance, %failed, "detaching from BPF LSM");
+            }
+        }
         let known = sockets.iter().flat_map(Sockets::cgroups);
         for cgroup in known.filter(|known| !known.links.is_pinned()) {
             if let Err(failed) = self.record_cgroup_detach(&cgroup.path) {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{
-    CgroupLinks, Processes, SlotTables, SocketContent, SocketOptions, SocketPins, SocketShared,
+    CgroupLinks, PacketSockets, Processes, SlotTables, SocketContent, SocketOptions, SocketPins,
+    SocketShared,
 };
 use ironclad_bpf::{BpfError, PinDirectory, Program, boottime_ns};
 use ironclad_core::RuleId;
@@ -57,6 +58,8 @@ pub(crate) struct Sockets {
     bound: [Option<SlotBound>; 2],
     next_epoch: u32,
     cgroups: Vec<Protected>,
+    /// None until a policy decides of them.
+    packets: Option<PacketSockets>,
 }
 
 /// What paths mean to the policy of a slot.
@@ -136,7 +139,9 @@ impl Sockets {
         let processes = Processes::load(shared, directory, pins.as_deref_mut())?;
         let own = SocketShared::load(shared, &processes, options, pins.as_deref())?;
         let mut cgroups = Vec::new();
-        for links in pins.map(|pins| own.adopt(pins)).transpose()?.into_iter().flatten() {
+        for links in
+            pins.as_deref_mut().map(|pins| own.adopt(pins)).transpose()?.into_iter().flatten()
+        {
             let path = cgroups::by_id(&cgroup_root()?, links.id);
             match path.filter(|_| links.is_whole()) {
                 Some(CgroupPath { path, .. }) => {
@@ -150,6 +155,11 @@ impl Sockets {
                 }
             }
         }
+        let has_packets = pins.as_ref().is_some_and(|pins| pins.has_packets());
+        let packets = has_packets
+            .then(|| packets(shared, &processes, &own, &cgroups, directory))
+            .transpose()?;
+        pins.map_or(Ok(()), PacketSockets::supersede)?;
         Ok(Self {
             rules: Slots::read(&own.rule_slots, "socket rules")?,
             buckets: Slots::read(&own.bucket_slots, "limits")?,
@@ -160,6 +170,7 @@ impl Sockets {
             processes,
             shared: own,
             cgroups,
+            packets,
         })
     }
 
@@ -201,15 +212,24 @@ impl Sockets {
             return Ok(false);
         }
         let mut links = self.shared.attach(cgroup)?;
+        if let Some(packets) = &mut self.packets {
+            packets.protect(cgroup)?;
+        }
         if let Some(directory) = directory {
-            SocketShared::persist_cgroup(directory, &mut links)?;
+            if let Err(failed) = SocketShared::persist_cgroup(directory, &mut links) {
+                self.unprotect_packets(links.id)?;
+                return Err(failed.into());
+            }
         }
         // What is left of a group that is gone.
         let is_gone = |known: &Protected| known.path == cgroup;
         let (gone, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.cgroups).into_iter().partition(is_gone);
         self.cgroups = kept;
-        gone.into_iter().try_for_each(|known| known.links.detach())?;
+        for known in gone {
+            self.unprotect_packets(known.links.id)?;
+            known.links.detach()?;
+        }
         self.cgroups.push(Protected { path: cgroup.to_owned(), links });
         Ok(true)
     }
@@ -217,20 +237,65 @@ impl Sockets {
     /// False where it is not attached there.
     pub(crate) fn detach(&mut self, cgroup: &Path) -> Result<bool, ShieldError> {
         let Some(at) = self.position(cgroup)? else { return Ok(false) };
+        self.unprotect_packets(self.cgroups[at].links.id)?;
         self.cgroups.remove(at).links.detach()?;
         Ok(true)
+    }
+
+    fn unprotect_packets(&mut self, id: u64) -> Result<(), BpfError> {
+        self.packets.as_mut().map_or(Ok(()), |packets| packets.unprotect(id))
+    }
+
+    /// What sees packet sockets.
+    pub(crate) fn packets(&self) -> Option<&PacketSockets> {
+        self.packets.as_ref()
+    }
+
+    pub(crate) fn take_packets(&mut self) -> Option<PacketSockets> {
+        self.packets.take()
+    }
+
+    /// Sees packet sockets from now on, where the policy decides of them; `None` where nothing
+    /// changes. Pins where the others are pinned.
+    pub(crate) fn watch_packets(
+        &mut self,
+        shared: &Shared,
+        policy: &CompiledSockets,
+        directory: Option<&PinDirectory>,
+    ) -> Result<Option<&PacketSockets>, ShieldError> {
+        let Some(asked) = policy.packet_sockets() else { return Ok(None) };
+        let refuse =
+            |why: String| ShieldError::PacketSockets { asked_by: asked.asked_by.clone(), why };
+        let new = match &self.packets {
+            Some(_) => None,
+            None => {
+                let loaded =
+                    packets(shared, &self.processes, &self.shared, &self.cgroups, directory);
+                Some(loaded.map_err(|e| refuse(e.to_string()))?)
+            }
+        };
+        if let Some(rule) = &asked.limited_by {
+            let may_limit = new.as_ref().or(self.packets.as_ref()).map(PacketSockets::may_limit);
+            if may_limit == Some(false) {
+                let why = format!("{rule} limits them, which needs Linux 5.11");
+                return Err(refuse(why));
+            }
+        }
+        let Some(new) = new else { return Ok(None) };
+        self.packets = Some(new);
+        Ok(self.packets.as_ref())
     }
 
     /// What outlives an agent, with the names of the pins.
     pub(crate) fn pins(&self) -> Vec<(String, BorrowedFd<'_>)> {
         let links = self.cgroups.iter().map(|known| &known.links);
-        self.shared.pins(&self.processes, links)
+        self.shared.pins(&self.processes, self.packets.as_ref(), links)
     }
 
     /// All of it has been pinned.
     pub(crate) fn persisted(&mut self, directory: &PinDirectory) {
         let links = self.cgroups.iter_mut().map(|known| &mut known.links);
-        SocketShared::persisted(directory, &mut self.processes, links);
+        SocketShared::persisted(directory, &mut self.processes, self.packets.as_mut(), links);
     }
 
     pub(crate) fn fill_slot(
@@ -577,6 +642,24 @@ fn formerly<'a>(
     }
     found.resize(abi::SOCK_CTIMES - 1, 0);
     found.try_into().unwrap_or_default()
+}
+
+/// What sees packet sockets, for the control groups that ask.
+fn packets(
+    shared: &Shared,
+    processes: &Processes,
+    sockets: &SocketShared,
+    cgroups: &[Protected],
+    directory: Option<&PinDirectory>,
+) -> Result<PacketSockets, BpfError> {
+    let mut new = PacketSockets::load(shared, processes, sockets)?;
+    for known in cgroups {
+        if known.links.is_alive()? {
+            new.protect(&known.path)?;
+        }
+    }
+    directory.map_or(Ok(()), |directory| new.persist(directory))?;
+    Ok(new)
 }
 
 /// Where the hierarchy of control groups, version 2, is mounted.

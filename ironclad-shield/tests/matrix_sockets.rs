@@ -92,6 +92,7 @@ fn every_dimension_tells_processes_apart() {
         let policy = Policy::builder()
             .addresses(group)
             .socket_rule(narrow(rule(next, SocketAction::Deny)))
+            .danger_packet_sockets_unseen(true)
             .compile()
             .unwrap();
         shield.apply(&policy).unwrap();

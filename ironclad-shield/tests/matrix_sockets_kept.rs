@@ -9,12 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::RuleId;
 use ironclad_core::audit::AuditAction;
+use ironclad_lab::Cgroup;
 use ironclad_lab::talk::{Talker, serve};
-use ironclad_policy::socket::{SocketAction, SocketRule, Subject};
-use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Shield, ShieldBuilder};
 
 use host::{Host, TALKER};
@@ -85,7 +87,10 @@ fn the_agent() {
     let shield = Shield::builder(&of("INSTANCE"))
         .cgroup(of("CGROUP"))
         .persistent(true)
-        .start(&only(Path::new(&of("PROGRAM"))))
+        .start(&match role.as_str() {
+            "packets" => no_packets(),
+            _ => only(Path::new(&of("PROGRAM"))),
+        })
         .unwrap();
     if role == "provisional" {
         shield.apply_provisional(&silent(), Duration::from_millis(1500)).unwrap();
@@ -114,6 +119,13 @@ fn only(program: &Path) -> CompiledPolicy {
         .socket_rule(SocketRule::new(RuleId(2), "others", SocketAction::Deny))
         .compile()
         .unwrap()
+}
+
+/// Nobody may open packet sockets.
+fn no_packets() -> CompiledPolicy {
+    let rule = SocketRule::new(RuleId(3), "no packets", SocketAction::Deny);
+    let rule = rule.direction(Direction::Create).protocol(Protocol::PACKET);
+    Policy::builder().socket_rule(rule).compile().unwrap()
 }
 
 fn answers(talkers: &mut [&mut Talker]) -> Vec<u64> {
@@ -172,6 +184,101 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     // Stopping leaves nothing.
     shield.stop().unwrap();
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
+    assert!(!instance.directory().exists());
+}
+
+/// AF_PACKET.
+const PACKET: &str = "create 17 3 768";
+
+fn is_without_lsm(test: &str) -> bool {
+    let lsm = probe_lsm();
+    let without = !matches!(lsm.state, State::Available | State::Unknown);
+    if without {
+        println!("SKIP {test}: {}", lsm.reason.unwrap_or_default());
+    }
+    without
+}
+
+#[test]
+fn packet_sockets_are_denied_without_an_agent() {
+    if is_without_lsm("packet_sockets_are_denied_without_an_agent") {
+        return;
+    }
+    let host = Host::new();
+    let elsewhere = Cgroup::new("elsewhere").unwrap();
+    let instance = Instance::new("packets");
+    let program = host.program("program");
+    let mut before = host.talker(&program);
+    let mut outside = host.talker_in(&elsewhere, &program);
+    assert_eq!(before.ask(PACKET).unwrap(), 0, "without us");
+    kill(instance.agent(&host, &program, "packets"));
+    let mut after = host.talker(&program);
+    assert_eq!((before.ask(PACKET).unwrap(), after.ask(PACKET).unwrap()), (EPERM, EPERM));
+    assert_eq!((outside.ask(PACKET).unwrap(), after.ask(THERE).unwrap()), (0, 0));
+
+    // The next agents take it over; not one call is let go meanwhile.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let recorder = Arc::new(Recorder::default());
+    let shield = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(before.ask(PACKET).unwrap(), EPERM, "after {asked}");
+                asked += 1;
+            }
+            asked
+        });
+        kill(instance.agent(&host, &program, "packets"));
+        let builder = instance.builder(&host).audit(recorder.clone());
+        let shield = builder.start(&no_packets()).unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 0);
+        shield
+    });
+    let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
+    let names: Vec<_> = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
+    for of_lsm in ["_socket_create", "ic_cgroups_"] {
+        assert_eq!(names.iter().filter(|name| name.contains(of_lsm)).count(), 1, "{names:?}");
+    }
+    // Of both copies, at once: the former one may live a moment longer.
+    shield.unprotect_cgroup(host.cgroup.dir()).unwrap();
+    assert_eq!(before.ask(PACKET).unwrap(), 0);
+    shield.protect_cgroup(host.cgroup.dir()).unwrap();
+    shield.protect_cgroup(elsewhere.dir()).unwrap();
+    drop(shield);
+    let mut ask = || (before.ask(PACKET).unwrap(), outside.ask(PACKET).unwrap());
+    assert_eq!(ask(), (EPERM, EPERM));
+    let shield = instance.builder(&host).audit(recorder.clone()).start(&no_packets()).unwrap();
+    assert_eq!(ask(), (EPERM, EPERM));
+    shield.stop().unwrap();
+    assert_eq!(ask(), (0, 0));
+    assert!(!instance.directory().exists());
+    let is_detached =
+        |it: &AuditAction| matches!(it, AuditAction::Detach { hook, .. } if hook == "lsm");
+    let detached = recorder.0.lock().unwrap().iter().filter(|it| is_detached(it)).count();
+    assert_eq!(detached, 1);
+}
+
+#[test]
+fn packet_sockets_are_pinned_when_a_policy_asks_for_them() {
+    if is_without_lsm("packet_sockets_are_pinned_when_a_policy_asks_for_them") {
+        return;
+    }
+    let host = Host::new();
+    let instance = Instance::new("later");
+    let mut talker = host.talker(&host.program("program"));
+    let shield = instance.builder(&host).start(&silent()).unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    shield.apply(&no_packets()).unwrap();
+    drop(shield);
+    assert_eq!(talker.ask(PACKET).unwrap(), EPERM);
+    // A policy that says nothing of them asks nobody, and one that does asks again.
+    let shield = instance.builder(&host).start(&silent()).unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    shield.apply(&no_packets()).unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), EPERM);
+    shield.stop().unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), 0);
     assert!(!instance.directory().exists());
 }
 

@@ -77,8 +77,8 @@ impl Talker {
     /// Gives an order; the answer is the number that the kernel refused with, 0 for success, or a
     /// count.
     ///
-    /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`;
-    /// `create 4|6 TYPE PROTOCOL`; `burst COUNT THREADS ADDRESS:PORT` answers how many of so many
+    /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`; `create FAMILY TYPE PROTOCOL`,
+    /// where 4 and 6 stand for IP's families and other numbers for themselves; `burst COUNT THREADS ADDRESS:PORT` answers how many of so many
     /// connections in each thread were not refused with EPERM.
     ///
     /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it;
@@ -224,7 +224,11 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             socket.bind(&addr).map(|()| 0)
         }
         ["create", family, kind, protocol] => {
-            let domain = if *family == "4" { Domain::IPV4 } else { Domain::IPV6 };
+            let domain = match *family {
+                "4" => Domain::IPV4,
+                "6" => Domain::IPV6,
+                other => Domain::from(number(other)),
+            };
             let protocol = Protocol::from(number(protocol));
             Socket::new(domain, Type::from(number(kind)), Some(protocol)).map(|_| 0)
         }

@@ -362,6 +362,8 @@ struct mm_struct;
 
 struct signal_struct;
 
+struct css_set;
+
 struct task_struct {
 	pid_t tgid;
 	pid_t pid;
@@ -369,6 +371,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct signal_struct *signal;
+	struct css_set *cgroups;
 };
 
 typedef unsigned int __kernel_uid32_t;
@@ -419,6 +422,29 @@ struct super_block {
 
 struct signal_struct {
 	atomic_t live;
+};
+
+struct cgroup;
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct kernfs_node;
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	int level;
+	struct kernfs_node *kn;
+};
+
+struct kernfs_node {
+	u64 id;
 };
 
 struct linux_binprm {

@@ -46,6 +46,17 @@ const DECIDE: [Helper; 11] = [
     Helper::RINGBUF_QUERY,
 ];
 
+/// What tells whose process asks.
+const ASK: [Helper; 7] = [
+    Helper::KTIME_GET_NS,
+    Helper::GET_CURRENT_PID_TGID,
+    Helper::GET_CURRENT_UID_GID,
+    Helper::GET_CURRENT_TASK_BTF,
+    Helper::GET_CURRENT_COMM,
+    Helper::GET_CURRENT_CGROUP_ID,
+    Helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
+];
+
 /// Something was to be allowed that never is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is forbidden because it {reason}: no allowlist can permit it; leave it out")]
@@ -71,15 +82,6 @@ impl Allowlist {
 
     /// What Shield's programs at control groups need: the same, and to ask whose process it is.
     pub fn sockets() -> Self {
-        let ask = [
-            Helper::KTIME_GET_NS,
-            Helper::GET_CURRENT_PID_TGID,
-            Helper::GET_CURRENT_UID_GID,
-            Helper::GET_CURRENT_TASK_BTF,
-            Helper::GET_CURRENT_COMM,
-            Helper::GET_CURRENT_CGROUP_ID,
-            Helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
-        ];
         let addresses = [
             AttachType::CGROUP_INET4_CONNECT,
             AttachType::CGROUP_INET6_CONNECT,
@@ -89,9 +91,20 @@ impl Allowlist {
             AttachType::CGROUP_INET6_BIND,
         ];
         let create = [AttachType::CGROUP_INET_SOCK_CREATE];
-        let mut list = Self::of_type(ProgramType::CGROUP_SOCK_ADDR, &[&DECIDE, &ask], &addresses);
-        list.types.extend(Self::of_type(ProgramType::CGROUP_SOCK, &[&DECIDE, &ask], &create).types);
+        let mut list = Self::of_type(ProgramType::CGROUP_SOCK_ADDR, &[&DECIDE, &ASK], &addresses);
+        list.types.extend(Self::of_type(ProgramType::CGROUP_SOCK, &[&DECIDE, &ASK], &create).types);
         list
+    }
+
+    /// What the program needs that decides of packet sockets: the same, to tell whether the process
+    /// is in a protected control group, and to read the groups around it.
+    pub fn packets() -> Self {
+        let place = [
+            Helper::CURRENT_TASK_UNDER_CGROUP,
+            Helper::GET_CURRENT_TASK,
+            Helper::PROBE_READ_KERNEL,
+        ];
+        Self::of_type(ProgramType::LSM, &[&DECIDE, &ASK, &place], &[AttachType::LSM_MAC])
     }
 
     /// What keeps the table of processes: tracepoints and iterators that read the kernel's structs,

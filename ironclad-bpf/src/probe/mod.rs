@@ -114,6 +114,14 @@ pub fn probe_helper(program_type: ProgramType, helper: Helper) -> Feature {
     helpers::one(program_type, helper, KernelBtf::load().as_ref(), &Process::current())
 }
 
+/// Whether LSM programs load and would run: the hook `lsm` of a whole [`probe`].
+pub fn probe_lsm() -> Feature {
+    let process = Process::current();
+    let loads = programs::lsm_load(KernelBtf::load().as_ref(), &process);
+    let system = system::lsm_features();
+    lsm(std::slice::from_ref(&loads), &system).unwrap_or(loads)
+}
+
 /// LSM programs need more than to be loaded: their module has to be active, and what enters them on.
 fn lsm(hooks: &[Feature], system: &[Feature]) -> Option<Feature> {
     let needed =

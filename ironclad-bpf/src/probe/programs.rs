@@ -88,15 +88,7 @@ pub(super) fn hooks(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> 
         ("lsm_cgroup", ProgramType::LSM, AttachType::LSM_CGROUP),
     ]
     .into_iter()
-    .map(|(name, program_type, attach_type)| {
-        let Some(btf) = btf else {
-            return no_such_type(name, "type information at all: see `btf`");
-        };
-        match for_kernel(name, program_type, attach_type, btf) {
-            Ok(trial) => Feature::answer(name, trial.load(), process),
-            Err(what) => no_such_type(name, &what),
-        }
-    })
+    .map(|(name, program_type, attach_type)| one(name, program_type, attach_type, btf, process))
     .collect();
     hooks.push(Feature::answer("freplace", freplace(), process));
     hooks.push(struct_ops(btf, process));
@@ -104,6 +96,27 @@ pub(super) fn hooks(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> 
     hooks.push(performance_unit("kprobe", "CONFIG_KPROBE_EVENTS"));
     hooks.push(performance_unit("uprobe", "CONFIG_UPROBE_EVENTS"));
     hooks
+}
+
+fn one(
+    name: &str,
+    program_type: ProgramType,
+    attach_type: AttachType,
+    btf: Option<&KernelBtf>,
+    process: &Process,
+) -> Feature {
+    let Some(btf) = btf else {
+        return no_such_type(name, "type information at all: see `btf`");
+    };
+    match for_kernel(name, program_type, attach_type, btf) {
+        Ok(trial) => Feature::answer(name, trial.load(), process),
+        Err(what) => no_such_type(name, &what),
+    }
+}
+
+/// Whether LSM programs load.
+pub(super) fn lsm_load(btf: Option<&KernelBtf>, process: &Process) -> Feature {
+    one("lsm_load", ProgramType::LSM, AttachType::LSM_MAC, btf, process)
 }
 
 /// Loads a program, and one that could replace it.

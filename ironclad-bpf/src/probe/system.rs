@@ -203,6 +203,11 @@ fn security_module_list() -> Feature {
     }
 }
 
+/// What decides whether LSM programs run that load.
+pub(super) fn lsm_features() -> [Feature; 2] {
+    [security_module_list(), ftrace()]
+}
+
 /// Trampolines patch functions by way of ftrace.
 fn ftrace() -> Feature {
     let (name, path) = ("ftrace_enabled", "/proc/sys/kernel/ftrace_enabled");

@@ -1,12 +1,15 @@
-//! The cgroup hooks' programs and maps, and the table of processes that they ask. What they mean is
+//! The cgroup hooks' programs and maps, BPF LSM's for sockets that those do not see, and the table of
+//! processes that all ask. What they mean is
 //! the business of `ironclad-shield`; here are descriptors, memory and the kernel's rules.
 
+mod packets;
 mod pins;
 mod processes;
 mod read;
 mod shared;
 mod slot;
 
+pub use packets::PacketSockets;
 pub use pins::SocketPins;
 pub use processes::Processes;
 pub use read::SlotTables;

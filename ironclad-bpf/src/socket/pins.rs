@@ -10,6 +10,8 @@ use crate::object::io_error;
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::sys;
 
+use super::packets;
+
 /// Maps that outlive an agent: what is known of processes, and the socket rules of both slots.
 const MAPS: [&str; 17] = [
     "ic_processes",
@@ -39,6 +41,9 @@ pub struct SocketPins {
     pub(super) tracepoints: Vec<HookLink>,
     /// Likewise, with the ids of their control groups; 0 where that was removed.
     pub(super) cgroups: Vec<(u64, HookLink)>,
+    /// Those of BPF LSM, likewise, and the pins of their maps of control groups.
+    pub(super) packets: Vec<HookLink>,
+    pub(super) groups: Vec<PathBuf>,
 }
 
 impl SocketPins {
@@ -47,17 +52,28 @@ impl SocketPins {
     /// # Errors
     /// [`BpfError::PinDirectory`] where some are missing, or others are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
-        let Some(links) = directory.sockets(&MAPS)? else { return Ok(None) };
+        let Some(pins) = directory.sockets(&MAPS, packets::GROUPS)? else { return Ok(None) };
+        let is_map = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(packets::GROUPS))
+        };
+        let (groups, links): (Vec<PathBuf>, Vec<PathBuf>) = pins.into_iter().partition(is_map);
+        let (tracepoints, cgroups, packets) = (Vec::new(), Vec::new(), Vec::new());
         let path = directory.path().join(SOCKETS);
-        let mut this = Self { path, tracepoints: Vec::new(), cgroups: Vec::new() };
+        let mut this = Self { path, tracepoints, cgroups, packets, groups };
         for path in links {
             let link = HookLink::open(&path)?;
             match link.cgroup_id()? {
                 Some(id) => this.cgroups.push((id, link)),
+                None if link.hook() == packets::HOOK => this.packets.push(link),
                 None => this.tracepoints.push(link),
             }
         }
         Ok(Some(this))
+    }
+
+    /// Whether packet sockets were asked for.
+    pub fn has_packets(&self) -> bool {
+        !self.packets.is_empty()
     }
 
     /// How many elements a map has room for.
@@ -103,6 +119,10 @@ impl Kept {
         let one =
             |map: &&OpenMapMut<'_>| Ok((map.name().to_string_lossy().into_owned(), clone_fd(map)?));
         maps.iter().map(one).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, fd)| fd.as_fd())
     }
 
     /// With the names of their pins within the instance's directory.

@@ -8,9 +8,9 @@ use std::path::Path;
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
-use super::Processes;
 use super::pins::{Kept, SocketPins, take};
 use super::slot::CELL;
+use super::{PacketSockets, Processes};
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
@@ -215,18 +215,7 @@ impl SocketShared {
     /// # Errors
     /// [`BpfError::NoCgroup`], [`BpfError::AttachHook`].
     pub fn attach(&self, cgroup: &Path) -> Result<CgroupLinks, BpfError> {
-        /// Magic number of the file system (include/uapi/linux/magic.h).
-        const CGROUP2: i64 = 0x6367_7270;
-        let none = |why: String| BpfError::NoCgroup { path: cgroup.to_owned(), why };
-        let dir = File::open(cgroup).map_err(|e| none(e.to_string()))?;
-        match rustix::fs::fstatfs(&dir) {
-            Ok(stat) if stat.f_type == CGROUP2 => {}
-            _ => {
-                let hint = "`mount -t cgroup2` shows where the hierarchy is".to_owned();
-                return Err(none(hint));
-            }
-        }
-        let id = dir.metadata().map_err(|e| none(e.to_string()))?.ino();
+        let (dir, id) = open_cgroup(cgroup)?;
         let one = |((hook, kind), program): (&(&str, _), &Program)| {
             HookLink::cgroup(program, dir.as_fd(), *kind, &format!("{id}_{hook}"))
         };
@@ -273,23 +262,35 @@ impl SocketShared {
     pub fn pins<'a>(
         &'a self,
         processes: &'a Processes,
+        packets: Option<&'a PacketSockets>,
         cgroups: impl Iterator<Item = &'a CgroupLinks>,
     ) -> Vec<(String, BorrowedFd<'a>)> {
         let links = cgroups.flat_map(|cgroup| &cgroup.links);
         let links = links.map(|link| (format!("{SOCKETS}/{}", link.pin_name()), link.as_fd()));
-        self.kept.pins().chain(processes.pins()).chain(links).collect()
+        let packets = packets.into_iter().flat_map(PacketSockets::pins);
+        self.kept.pins().chain(processes.pins()).chain(packets).chain(links).collect()
     }
 
     /// All of it has been pinned.
     pub fn persisted<'a>(
         directory: &PinDirectory,
         processes: &mut Processes,
+        packets: Option<&mut PacketSockets>,
         cgroups: impl Iterator<Item = &'a mut CgroupLinks>,
     ) {
         let links = cgroups.flat_map(|cgroup| &mut cgroup.links);
         for link in links.chain(processes.links_mut()) {
             link.pinned_at(&directory.socket_path(&link.pin_name()));
         }
+        if let Some(packets) = packets {
+            packets.pinned_in(directory);
+        }
+    }
+
+    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>, BpfError> {
+        self.kept
+            .get(name)
+            .ok_or_else(|| BpfError::map(name, "sharing", std::io::ErrorKind::NotFound.into()))
     }
 
     /// The programs that are attached, in the order of the hooks.
@@ -333,5 +334,20 @@ impl CgroupLinks {
     /// [`BpfError::Pin`] where bpffs refuses.
     pub fn detach(self) -> Result<(), BpfError> {
         self.links.into_iter().try_for_each(HookLink::detach)
+    }
+}
+
+/// The directory of a control group, version 2, and the group's id.
+pub(super) fn open_cgroup(cgroup: &Path) -> Result<(File, u64), BpfError> {
+    /// Magic number of the file system (include/uapi/linux/magic.h).
+    const CGROUP2: i64 = 0x6367_7270;
+    let none = |why: String| BpfError::NoCgroup { path: cgroup.to_owned(), why };
+    let dir = File::open(cgroup).map_err(|e| none(e.to_string()))?;
+    match rustix::fs::fstatfs(&dir) {
+        Ok(stat) if stat.f_type == CGROUP2 => {
+            let id = dir.metadata().map_err(|e| none(e.to_string()))?.ino();
+            Ok((dir, id))
+        }
+        _ => Err(none("`mount -t cgroup2` shows where the hierarchy is".to_owned())),
     }
 }

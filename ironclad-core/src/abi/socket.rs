@@ -22,7 +22,7 @@ pub enum SocketOp {
     Send = 1,
     /// bind(2): who may listen.
     Bind = 2,
-    /// socket(2), of what has no other hook: raw sockets, ICMP, SCTP and the like.
+    /// socket(2), of what has no other hook: raw sockets, ICMP, SCTP, packet sockets and the like.
     Create = 3,
 }
 
@@ -89,6 +89,10 @@ pub const SOCK_PROTOCOLS: usize = 256;
 pub const SOCK_LINEAGES: usize = 2;
 /// Moments at which a file is known to have had one content.
 pub const SOCK_CTIMES: usize = 4;
+/// Control groups whose packet sockets are asked for.
+pub const SOCK_CGROUPS_MAX: u32 = 256;
+/// The protocol of sockets of families that reach others without IP: packet sockets foremost.
+pub const SOCK_PROTO_PACKET: u8 = 254;
 /// The protocol of raw sockets, and of those that have no number below.
 pub const SOCK_PROTO_RAW: u8 = 255;
 
@@ -299,9 +303,11 @@ pub struct SockPolicy {
     pub level: [u8; 8],
     /// First row of each dimension: that of what no rule names.
     pub none: [u32; 11],
+    /// 1: packet sockets are asked for.
+    pub packets: u8,
     /// Zero.
     #[doc(hidden)]
-    pub _pad2: u32,
+    pub _pad: [u8; 3],
     /// Rows, by operation and protocol.
     pub kind: [u16; 1024],
 }
@@ -325,7 +331,8 @@ impl SockPolicy {
         rules: 0,
         level: [0; 8],
         none: [0; 11],
-        _pad2: 0,
+        packets: 0,
+        _pad: [0; 3],
         kind: [0; 1024],
     };
 }
@@ -492,7 +499,7 @@ pub struct SockEvent {
     pub family: u8,
     /// A [`SocketOp`].
     pub op: u8,
-    /// IP protocol, or [`SOCK_PROTO_RAW`].
+    /// IP protocol, [`SOCK_PROTO_PACKET`] or [`SOCK_PROTO_RAW`].
     pub proto: u8,
     /// [`VERDICT_PASS`](super::VERDICT_PASS) or [`VERDICT_DROP`](super::VERDICT_DROP).
     pub verdict: u8,

@@ -145,6 +145,10 @@ pub struct Document {
     /// What becomes of what no rule matches.
     #[serde(default)]
     pub socket_defaults: DocumentSocketDefaults,
+    /// Let processes open packet sockets, and others that reach others without IP, whatever rules and
+    /// defaults of `create` say: only BPF LSM sees them.
+    #[serde(default)]
+    pub danger_packet_sockets_unseen: bool,
     /// Who may talk to whom. The first that matches decides.
     #[serde(default, deserialize_with = "values::list")]
     pub rules: Vec<DocumentRule>,

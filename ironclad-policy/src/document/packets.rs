@@ -105,7 +105,8 @@ pub struct DocumentTuple {
     /// Destination port.
     pub dport: Option<u16>,
     /// A protocol's name or number.
-    #[cfg_attr(feature = "schema", schemars(with = "Option<super::schema::Protocol>"))]
+    #[serde(default, deserialize_with = "values::maybe_ip_protocol")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<super::schema::IpProtocol>"))]
     pub protocol: Option<Protocol>,
     /// Events a second at most.
     #[serde(default = "rate")]

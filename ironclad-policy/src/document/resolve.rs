@@ -57,7 +57,8 @@ impl Document {
             .backend(self.backend.into())
             .socket_default(Direction::Out, self.socket_defaults.out)
             .socket_default(Direction::In, self.socket_defaults.in_)
-            .socket_default(Direction::Create, self.socket_defaults.create);
+            .socket_default(Direction::Create, self.socket_defaults.create)
+            .danger_packet_sockets_unseen(self.danger_packet_sockets_unseen);
 
         let mut groups = BTreeMap::new();
         for (name, addresses) in &self.addresses {

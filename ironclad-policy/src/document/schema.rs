@@ -121,7 +121,19 @@ words! {
         "anyOf": [
             {
                 "type": "string",
-                "enum": ["tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite", "raw"]
+                "enum": [
+                    "tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite", "raw", "packet"
+                ]
+            },
+            { "type": "integer", "minimum": 0, "maximum": 255 }
+        ]
+    }
+    /// Of packets, by name or number.
+    IpProtocol: {
+        "anyOf": [
+            {
+                "type": "string",
+                "enum": ["tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite"]
             },
             { "type": "integer", "minimum": 0, "maximum": 255 }
         ]

@@ -143,7 +143,7 @@ pub struct DocumentSocketDefaults {
     #[serde(default = "pass", rename = "in")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
     pub in_: Verdict,
-    /// Of raw sockets and those of protocols other than TCP and UDP.
+    /// Of raw sockets, packet sockets and those of protocols other than TCP and UDP.
     #[serde(default = "pass")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
     pub create: Verdict,

@@ -634,6 +634,49 @@ rules:
 }
 
 #[test]
+fn packet_sockets_have_a_rule_or_go_unseen() {
+    let rules = "
+socket-defaults: { create: drop }
+rules:
+  - { id: 1, name: tcpdump, direction: create, protocol: packet, action: allow }
+";
+    let compile = |text: &str| {
+        let document = Document::parse("p.yaml", text).unwrap();
+        document.compile(&mut super::Sources::new("/"))
+    };
+    let asked = |text: &str| {
+        compile(text).unwrap().sockets().unwrap().packet_sockets().map(|it| it.asked_by.clone())
+    };
+    assert_eq!(asked(rules), Some("rule 1 (`tcpdump`)".to_owned()));
+    let unseen = "danger-packet-sockets-unseen: true\nsocket-defaults: { create: drop }\n";
+    assert_eq!(asked(unseen), None);
+    let both = compile(&format!("danger-packet-sockets-unseen: true{rules}")).unwrap_err();
+    assert_eq!(both.path().to_string(), "rules[0]");
+    assert!(both.to_string().contains("which this policy leaves unseen"), "{both}");
+}
+
+#[test]
+fn kinds_of_sockets_are_no_protocols_of_packets() {
+    let parse = |protocol: &str| {
+        let tuple = format!("{{ rule: 1, name: a, action: drop, protocol: {protocol} }}");
+        Document::parse("p.yaml", &format!("tuples:\n  - {tuple}\n"))
+    };
+    for name in ["raw", "packet"] {
+        let refused = parse(name).unwrap_err();
+        assert_eq!(refused.path().to_string(), "tuples[0].protocol");
+        assert!(refused.to_string().starts_with("p.yaml:2:"), "{refused}");
+        let words = format!("`{name}` is a kind of socket and no protocol of packets");
+        assert!(refused.to_string().contains(&words), "{refused}");
+    }
+    let unknown = parse("tpc").unwrap_err().to_string();
+    assert!(unknown.contains("tpc") && !unknown.contains("packet"), "{unknown}");
+    for (number, expected) in [("254", 254), ("255", 255), ("tcp", 6)] {
+        let tuple = &parse(number).unwrap().tuples[0];
+        assert_eq!(tuple.protocol, Some(crate::Protocol(expected)), "{number}");
+    }
+}
+
+#[test]
 fn documents_go_between_threads() {
     fn goes<T: Send + Sync + Clone>(_: &T) {}
     goes(&Document::parse("p.yaml", "default: pass").unwrap());

@@ -215,8 +215,37 @@ impl<'de> Deserialize<'de> for CountryCode {
 }
 
 /// The names of [`Protocol`]s that a policy file may have.
-pub(super) const PROTOCOLS: &[&str] =
-    &["tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite", "raw", "a number from 0 to 255"];
+pub(super) const PROTOCOLS: &[&str] = &[
+    "tcp",
+    "udp",
+    "icmp",
+    "icmpv6",
+    "sctp",
+    "dccp",
+    "udplite",
+    "raw",
+    "packet",
+    "a number from 0 to 255",
+];
+
+const IP_PROTOCOLS: &[&str] =
+    &["tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite", "a number from 0 to 255"];
+
+/// What a packet has: sockets have names besides that stand for more than one protocol.
+pub(super) fn maybe_ip_protocol<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Protocol>, D::Error> {
+    let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    match Protocol::by_name(&name) {
+        Some(Protocol::RAW | Protocol::PACKET) if !name.bytes().all(|b| b.is_ascii_digit()) => {
+            Err(de::Error::custom(format_args!(
+                "`{name}` is a kind of socket and no protocol of packets: say who may open such in `rules`, with `direction: create`"
+            )))
+        }
+        Some(protocol) => Ok(Some(protocol)),
+        None => Err(de::Error::unknown_variant(&name, IP_PROTOCOLS)),
+    }
+}
 
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -53,7 +53,7 @@ pub struct Observation {
     pub uid: u32,
     /// The operation.
     pub op: SocketOp,
-    /// The protocol; [`Protocol::RAW`] of raw sockets.
+    /// The protocol; [`Protocol::RAW`] of raw sockets, [`Protocol::PACKET`] of packet sockets.
     pub protocol: Protocol,
     /// The other's address and port, or one's own of bind(2); none of socket(2).
     pub addr: Option<SocketAddr>,
@@ -134,6 +134,7 @@ pub struct Learner {
     total: u64,
     lost: u64,
     denied: u64,
+    packets_unseen: bool,
 }
 
 impl Learner {
@@ -147,6 +148,7 @@ impl Learner {
             total: 0,
             lost: 0,
             denied: 0,
+            packets_unseen: false,
         }
     }
 
@@ -208,6 +210,11 @@ impl Learner {
         self.lost += events;
     }
 
+    /// Packet sockets did not ask: the document leaves them unseen, too, and says so.
+    pub fn packets_unseen(&mut self) {
+        self.packets_unseen = true;
+    }
+
     /// Something was denied, or would have been but for a dry run: counted, and not allowed.
     pub fn denied(&mut self) {
         self.denied += 1;
@@ -223,6 +230,9 @@ impl Policy {
     /// The same decisions, but everything on sockets that is allowed is reported, each time: what no
     /// rule matches by a rule of its own behind all others. For as long as one learns: each event
     /// takes its time.
+    ///
+    /// That includes packet sockets, unless they are
+    /// [left unseen](Self::danger_packet_sockets_unseen).
     #[must_use]
     pub fn learning(mut self) -> Self {
         let rules = &mut self.sockets.rules;

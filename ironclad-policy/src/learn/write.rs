@@ -20,7 +20,7 @@ pub(super) fn document(learner: &Learner) -> String {
 }
 
 fn write_all(learner: &Learner, out: &mut String) -> std::fmt::Result {
-    let Learner { total, distinct, lost, denied, .. } = learner;
+    let Learner { total, distinct, lost, denied, packets_unseen, .. } = learner;
     writeln!(out, "# Learned from {total} requests, {distinct} of them distinct.")?;
     writeln!(out, "# It allows what was seen. Whether that was right, it does not know: read it.")?;
     if *lost > 0 {
@@ -39,6 +39,10 @@ fn write_all(learner: &Learner, out: &mut String) -> std::fmt::Result {
     }
     let defaults = directions.iter().map(|&direction| format!("{}: drop", word(direction)));
     writeln!(out, "socket-defaults: {{ {} }}", listed(defaults))?;
+    if *packets_unseen && directions.contains(&Direction::Create) {
+        writeln!(out, "# Packet sockets did not ask: nobody knows who needs them.")?;
+        writeln!(out, "danger-packet-sockets-unseen: true")?;
+    }
     let mut rules = String::new();
     let mut comments = String::new();
     let mut id = 0;

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::addresses::Classes;
 use super::bits::{Place, RuleSet};
+use super::packets::PacketSockets;
 use super::pin::{Exe, Pin, SHA256_MISMATCH, mismatches};
 use super::{Direction, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
 use crate::error::PolicyError;
@@ -133,11 +134,12 @@ pub struct CompiledSockets {
     /// Distinct lists of files that lineages begin with, and the rules that name each.
     pub(crate) lineages: BTreeMap<Vec<PathBuf>, Vec<Place>>,
     pub(crate) not_lineage: RuleSet,
+    packets: Option<PacketSockets>,
 }
 
 impl CompiledSockets {
     pub(crate) fn compile(sockets: &Sockets) -> Result<Self, PolicyError> {
-        let Sockets { groups, rules, defaults } = sockets;
+        let Sockets { groups, rules, defaults, .. } = sockets;
         let written = rules.len();
         let mismatches = mismatches(rules);
         let logs =
@@ -242,6 +244,7 @@ impl CompiledSockets {
             cgroups: Named::build(&placed, |rule| &rule.who.cgroups),
             comms: Named::build(&placed, |rule| &rule.who.comms),
             lineages: lineages(&placed)?,
+            packets: PacketSockets::of(sockets)?,
             not_lineage: {
                 let free = placed.iter().filter(|(_, rule)| rule.who.forebears.is_empty());
                 RuleSet::default().with(free.map(|(place, _)| *place))
@@ -273,6 +276,7 @@ impl CompiledSockets {
             comms: unnamed(),
             lineages: BTreeMap::new(),
             not_lineage: RuleSet::default(),
+            packets: None,
         }
     }
 
@@ -294,6 +298,11 @@ impl CompiledSockets {
             SocketOp::Bind => self.defaults[1],
             SocketOp::Create => self.defaults[2],
         }
+    }
+
+    /// What decides of packet sockets, which only BPF LSM sees; `None` where nothing does.
+    pub fn packet_sockets(&self) -> Option<&PacketSockets> {
+        self.packets.as_ref()
     }
 
     /// Every file that a rule names.
@@ -341,7 +350,7 @@ impl CompiledSockets {
     }
 }
 
-fn unfit(rule: &SocketRule, what: impl Into<String>) -> PolicyError {
+pub(super) fn unfit(rule: &SocketRule, what: impl Into<String>) -> PolicyError {
     PolicyError::SocketRule { rule: rule.rule, name: rule.name.clone(), what: what.into() }
 }
 
@@ -537,4 +546,5 @@ pub(crate) fn digest(sockets: &Sockets, hash: &mut Sha256) {
         text(format!("{rule:?}").as_bytes());
     }
     text(format!("{:?}", sockets.defaults).as_bytes());
+    text(&[u8::from(sockets.packets_unseen)]);
 }

@@ -148,6 +148,8 @@ pub enum Decider {
     Default,
     /// No policy is loaded: everything is allowed, and counted as a loss.
     NoPolicy,
+    /// Packet sockets, of which this policy decides nothing: they are not asked for.
+    Unseen,
     /// A row or a rule is missing, which none is: the default decides, and a loss is counted.
     Damage,
 }
@@ -169,7 +171,7 @@ pub struct SocketExplanation {
     pub generation: u64,
     /// What was asked for.
     pub op: SocketOp,
-    /// IP protocol; 255 of raw sockets.
+    /// IP protocol; 255 of raw sockets, 254 of packet sockets.
     pub protocol: u8,
     /// The address that the kernel uses, which may be another than the one written.
     pub addr: Option<SocketAddr>,
@@ -223,6 +225,11 @@ pub fn explain<T: SocketTables>(
     };
     if policy.generation == 0 {
         (this.decided_by, this.verdict) = (Decider::NoPolicy, Verdict::Pass);
+        return Ok(this);
+    }
+    let is_packet = query.op == SocketOp::Create && query.protocol.0 == abi::SOCK_PROTO_PACKET;
+    if is_packet && policy.packets == 0 {
+        (this.decided_by, this.verdict) = (Decider::Unseen, Verdict::Pass);
         return Ok(this);
     }
     match answers(tables, query, addr)?.zip(tables.row(0)) {
@@ -504,6 +511,7 @@ impl fmt::Display for SocketExplanation {
             Decider::Rule { place } => write!(f, ": rule {}", place + 1)?,
             Decider::Default => f.write_str(": default")?,
             Decider::NoPolicy => f.write_str(": no policy is loaded")?,
+            Decider::Unseen => f.write_str(": the policy leaves packet sockets unseen")?,
             Decider::Damage => f.write_str(": default, because tables are damaged")?,
         }
         if let Some(limit) = self.limit {

@@ -116,6 +116,7 @@ impl CompiledSockets {
             Verdict::Drop => abi::VERDICT_DROP,
             _ => abi::VERDICT_PASS,
         });
+        image.policy.packets = u8::from(self.packet_sockets().is_some());
         image.policy.root4 = self.addresses.table.root(Family::V4).unwrap_or(u32::MAX);
         image.policy.root6 = self.addresses.table.root(Family::V6).unwrap_or(u32::MAX);
         for (kind, &class) in image.policy.kind.iter_mut().zip(&self.kinds.class) {

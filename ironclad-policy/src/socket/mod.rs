@@ -29,6 +29,7 @@ mod bits;
 mod compile;
 mod explain;
 mod image;
+mod packets;
 mod pin;
 mod query;
 mod tables;
@@ -46,6 +47,7 @@ pub use explain::{
     explain,
 };
 pub use image::{Bound, BoundFile, SocketImage};
+pub use packets::PacketSockets;
 pub use pin::SHA256_MISMATCH;
 pub(crate) use query::settle;
 pub use query::{Asker, Cgroups, SocketQuery};
@@ -204,7 +206,8 @@ pub enum Direction {
     Out,
     /// bind(2), who may listen: address and port are one's own.
     In,
-    /// socket(2) of raw sockets and of protocols other than TCP and UDP: no address, no port.
+    /// socket(2) of raw sockets, of packet sockets and of protocols other than TCP and UDP: no
+    /// address, no port.
     Create,
 }
 
@@ -350,7 +353,8 @@ impl SocketRule {
         self
     }
 
-    /// This protocol; [`Protocol::RAW`] of raw sockets, with [`Direction::Create`].
+    /// This protocol; [`Protocol::RAW`] of raw sockets and [`Protocol::PACKET`] of packet sockets,
+    /// with [`Direction::Create`].
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocols.push(protocol);
@@ -400,11 +404,17 @@ pub(crate) struct Sockets {
     pub(crate) rules: Vec<SocketRule>,
     /// Of out, in and create.
     pub(crate) defaults: [Verdict; 3],
+    pub(crate) packets_unseen: bool,
 }
 
 impl Default for Sockets {
     fn default() -> Self {
-        Self { groups: Vec::new(), rules: Vec::new(), defaults: [Verdict::Pass; 3] }
+        Self {
+            groups: Vec::new(),
+            rules: Vec::new(),
+            defaults: [Verdict::Pass; 3],
+            packets_unseen: false,
+        }
     }
 }
 

@@ -264,6 +264,18 @@ fn what_is_not_loaded_is_told() {
     // A row that is not there: the default decides.
     let damaged = with(rules(), |image| image.policy.none[abi::DIM_PORT] = 4000, &by(1));
     assert_eq!(damaged.decided_by, Decider::Damage);
+    // Of packet sockets rules may say something that is not in force: none of these is asked for.
+    let create = |direction| {
+        vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny).direction(direction)]
+    };
+    let packet = SocketQuery::create(Protocol::PACKET);
+    let asked = with(create(Direction::Create), |_| (), &packet);
+    assert_eq!((asked.decided_by, asked.verdict), (Decider::Rule { place: 0 }, Verdict::Drop));
+    let unseen = with(create(Direction::Create), |image| image.policy.packets = 0, &packet);
+    assert_eq!((unseen.decided_by, unseen.verdict), (Decider::Unseen, Verdict::Pass));
+    assert!(unseen.to_string().starts_with("allow packet create: the policy leaves"), "{unseen}");
+    let out = with(create(Direction::Out), |_| (), &packet);
+    assert_eq!(out.decided_by, Decider::Unseen);
     // The whole policy is a dry run.
     let deny = || vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny)];
     assert!(!with(deny(), |_| (), &by(1)).dry_run);

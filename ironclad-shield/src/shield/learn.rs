@@ -6,8 +6,9 @@ use ironclad_bpf::socket::Processes;
 use ironclad_core::Verdict;
 use ironclad_core::abi::{FileId, Loss};
 use ironclad_events::SocketRecord;
-use ironclad_policy::Protocol;
 use ironclad_policy::learn::{LearnOptions, Learner, Observation};
+use ironclad_policy::socket::CompiledSockets;
+use ironclad_policy::{CompiledPolicy, Protocol};
 
 use super::{Control, Shield};
 use crate::error::ShieldError;
@@ -54,7 +55,13 @@ impl Shield {
     pub fn learn(&self, options: LearnOptions) -> Result<Learning<'_>, ShieldError> {
         processes(&self.lock())?;
         let lost_before = self.events_lost()?;
-        Ok(Learning { shield: self, learner: Learner::new(options), lost_before })
+        let mut learner = Learner::new(options);
+        let policy = self.policy();
+        let sockets = policy.as_ref().and_then(CompiledPolicy::sockets);
+        if sockets.and_then(CompiledSockets::packet_sockets).is_none() {
+            learner.packets_unseen();
+        }
+        Ok(Learning { shield: self, learner, lost_before })
     }
 
     /// The path by which a file is executed, for whoever shows events. A label and no proof: it is

@@ -92,7 +92,8 @@ pub(crate) fn only(program: &Path) -> CompiledPolicy {
     let policy = DIRECTIONS
         .into_iter()
         .fold(policy, |policy, direction| policy.socket_default(direction, Verdict::Drop));
-    policy.compile().unwrap()
+    // On kernels without BPF LSM, too.
+    policy.danger_packet_sockets_unseen(true).compile().unwrap()
 }
 
 pub(crate) fn count(shield: &Shield, id: u32) -> SocketCount {

@@ -40,6 +40,9 @@ enum ic_sock_limit {
 	IC_SOCK_LEVELS_MAX = 8,     /* depths at which rules of a policy name control groups */
 	IC_SOCK_LINEAGES = 2,       /* dimensions of lineage */
 	IC_SOCK_CTIMES = 4,         /* at which a file is known to have had one content */
+	IC_SOCK_CGROUPS_MAX = 256,  /* control groups whose packet sockets are asked for */
+	/* Sockets of families that reach others without IP: packet sockets foremost. */
+	IC_SOCK_PROTO_PACKET = 254,
 	/* Raw sockets, and protocols that have no number of their own here. */
 	IC_SOCK_PROTO_RAW = 255,
 };
@@ -86,7 +89,8 @@ struct ic_sock_policy {
 	__u8 level[8]; /* depths at which rules name control groups, the deepest first */
 	/* First row of each dimension: that of what no rule names. Of one unasked, row 0: all rules. */
 	__u32 none[11];
-	__u32 _pad2;
+	__u8 packets; /* 1: packet sockets are asked for */
+	__u8 _pad[3];
 	__u16 kind[1024]; /* rows, by operation and protocol */
 };
 _Static_assert(sizeof(struct ic_sock_policy) == 2152, "ABI");

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Sockets that the hooks of control groups never see, because they reach others without IP. BPF LSM
+ * sees all of the host: who is in no protected control group goes on.
+ */
+#define IC_OBJECT_LSM 1
+
+#include "../lib/socket.h"
+
+#include <bpf/bpf_tracing.h>
+
+/* Families of include/linux/socket.h that IP's own hooks ask for, and those that stay in the host. */
+enum {
+	IC_AF_UNIX = 1,
+	IC_AF_INET = 2,
+	IC_AF_INET6 = 10,
+	IC_AF_KEY = 15,
+	IC_AF_NETLINK = 16,
+	IC_AF_ALG = 38,
+};
+
+enum { IC_EPERM = 1 };
+
+/* The control groups whose processes ask; what is free among them is empty. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, IC_SOCK_CGROUPS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} ic_cgroups SEC(".maps");
+
+/* The protocol of the socket by which the agent sees whether this program runs at all. */
+const volatile __u32 ic_cfg_canary = 0;
+
+/* How often that socket was seen. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} ic_canary SEC(".maps");
+
+IC_INLINE void ic_canary_seen(void)
+{
+	__u32 index = 0;
+	__u64 *seen = bpf_map_lookup_elem(&ic_canary, &index);
+
+	if (seen)
+		__sync_fetch_and_add(seen, 1);
+}
+
+IC_INLINE bool ic_family_goes_on(int family)
+{
+	return family == IC_AF_UNIX || family == IC_AF_INET || family == IC_AF_INET6 ||
+	       family == IC_AF_KEY || family == IC_AF_NETLINK || family == IC_AF_ALG;
+}
+
+IC_INLINE bool ic_is_protected(void)
+{
+	__u32 i;
+
+	for (i = 0; i < IC_SOCK_CGROUPS_MAX; i++) {
+		if (bpf_current_task_under_cgroup(&ic_cgroups, i) == 1)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * `ret` is what another program has answered. A policy may come into force between this lookup and
+ * that of the decision: then the new one decides, also where it says nothing of packet sockets.
+ */
+SEC("lsm/socket_create")
+int BPF_PROG(ic_packet, int family, int type, int protocol, int kern, int ret)
+{
+	struct ic_ask ask = { .op = IC_SOCK_CREATE, .proto = IC_SOCK_PROTO_PACKET };
+	__u32 slot = ic_slot_in_force();
+	const struct ic_sock_policy *policy;
+
+	if (ret)
+		return ret;
+	if (family == IC_AF_UNIX && (__u32)protocol == ic_cfg_canary)
+		ic_canary_seen();
+	if (kern || ic_family_goes_on(family))
+		return 0;
+	policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
+	if (!policy || !policy->packets || !ic_is_protected())
+		return 0;
+	return ic_socket_decide(&ask) ? 0 : -IC_EPERM;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

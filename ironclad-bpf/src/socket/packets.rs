@@ -1,0 +1,254 @@
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use ironclad_core::abi;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+
+use super::pins::SocketPins;
+use super::shared::open_cgroup;
+use super::{Processes, SocketShared};
+use crate::audit::Allowlist;
+use crate::error::BpfError;
+use crate::hook::HookLink;
+use crate::map::{Map, clone_fd};
+use crate::object::{io_error, load};
+use crate::pin::{PinDirectory, SOCKETS};
+use crate::probe::{State, probe_helper, probe_lsm};
+use crate::program::Program;
+use crate::shield::{Shared, boottime_ns, kernel_hz};
+use crate::skel::lsm_socket::LsmSocketSkelBuilder;
+use crate::sys;
+use crate::uapi::{Helper, ProgramType};
+
+/// The hook of BPF LSM, which no control group and no tracepoint has one of the same name as.
+pub(super) const HOOK: &str = "socket_create";
+
+/// What the pins of the maps of control groups begin with; the number of the link follows.
+pub(super) const GROUPS: &str = "ic_cgroups_";
+
+/// BPF LSM's program for packet sockets and others that reach others without IP, at the hook of
+/// socket(2). It decides by the tables of [`SocketShared`], for processes in the control groups that
+/// it was told of, where the policy in force asks for it. Dropping it detaches, unless it is
+/// pinned.
+#[derive(Debug)]
+pub struct PacketSockets {
+    program: Program,
+    link: HookLink,
+    /// No two that a machine runs have the same.
+    number: u64,
+    groups: Map<u32, u32>,
+    /// The id of the control group that each index of `groups` holds.
+    places: Vec<Option<u64>>,
+    may_limit: bool,
+}
+
+impl PacketSockets {
+    /// Loads the program, attaches it and sees whether it runs. No process is asked yet.
+    ///
+    /// Needs a kernel with BPF LSM among its active security modules.
+    ///
+    /// # Errors
+    /// [`BpfError::NoLsm`] where it is not or could not be, [`BpfError::Load`] with the verifier's
+    /// log, [`BpfError::AttachHook`], [`BpfError::Map`].
+    pub fn load(
+        shared: &Shared,
+        processes: &Processes,
+        sockets: &SocketShared,
+    ) -> Result<Self, BpfError> {
+        let lsm = probe_lsm();
+        let why = lsm.reason.unwrap_or_default();
+        if !matches!(lsm.state, State::Available | State::Unknown) {
+            return Err(BpfError::NoLsm { why });
+        }
+        let has = |helper| probe_helper(ProgramType::LSM, helper).is_available();
+        let may_limit = has(Helper::SPIN_LOCK);
+        // No protocol of Unix sockets.
+        let canary = std::process::id() | 1 << 24;
+        let failed = |step| {
+            move |e: libbpf_rs::Error| BpfError::Object {
+                object: "lsm_socket",
+                step,
+                source: io_error(&e),
+            }
+        };
+        let mut storage = MaybeUninit::uninit();
+        let mut open =
+            LsmSocketSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
+            object: "lsm_socket",
+            step: "finding its constants",
+            source: std::io::Error::other("no .rodata"),
+        })?;
+        rodata.ic_cfg_may_lock = u8::from(may_limit);
+        rodata.ic_cfg_may_ask_ancestor = u8::from(has(Helper::GET_CURRENT_ANCESTOR_CGROUP_ID));
+        rodata.ic_cfg_canary = canary;
+        rodata.ic_cfg_report_hz = kernel_hz();
+        rodata.ic_cfg_sock_rows = sockets.rows_each as u32;
+        rodata.ic_cfg_sock_cells = sockets.cells_each as u32;
+        let maps = &mut open.maps;
+        for (map, fd) in [
+            (&mut maps.data_ic_state, shared.state_fd()),
+            (&mut maps.ic_reasons, shared.reasons.as_fd()),
+            (&mut maps.ic_rules, shared.rules.as_fd()),
+            (&mut maps.ic_losses, shared.losses.as_fd()),
+            (&mut maps.ic_events, shared.events()),
+            (&mut maps.ic_sample, shared.sample_fd()),
+            (&mut maps.ic_processes, processes.table_fd()),
+            (&mut maps.ic_sock_policy, sockets.map("ic_sock_policy")?),
+            (&mut maps.ic_sock_rows, sockets.map("ic_sock_rows")?),
+            (&mut maps.ic_sock_flat, sockets.map("ic_sock_flat")?),
+            (&mut maps.ic_sock_ports, sockets.map("ic_sock_ports")?),
+            (&mut maps.ic_sock_rules, sockets.map("ic_sock_rules")?),
+            (&mut maps.ic_sock_logs, sockets.map("ic_sock_logs")?),
+            (&mut maps.ic_sock_ids, sockets.map("ic_sock_ids")?),
+            (&mut maps.ic_sock_stats, sockets.map("ic_sock_stats")?),
+            (&mut maps.ic_sock_sample, sockets.map("ic_sock_sample")?),
+            (&mut maps.ic_sock_slots, sockets.map("ic_sock_slots")?),
+            (&mut maps.ic_buckets, sockets.map("ic_buckets")?),
+            (&mut maps.ic_bucket_slots, sockets.map("ic_bucket_slots")?),
+        ] {
+            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
+        }
+        load("lsm_socket", open.open_object_mut(), &Allowlist::packets())?;
+        let program = Program::new(crate::program::clone_fd(&open.progs.ic_packet)?)?;
+        let seen = Map::<u32, u64>::new(clone_fd(&open.maps.ic_canary)?, "ic_canary")?;
+        let groups = Map::new(clone_fd(&open.maps.ic_cgroups)?, "ic_cgroups")?;
+        let number = boottime_ns();
+        let link = HookLink::tracepoint(&program, &format!("{number}_{HOOK}"))?;
+        // A link is listed, too, where the kernel never calls its program.
+        sys::try_socket(libc::AF_UNIX, libc::SOCK_STREAM, canary as i32);
+        if seen.lookup(&0)?.unwrap_or_default() == 0 {
+            let hint = "the program was attached, but it did not run: is `bpf` in the kernel's lsm= and sysctl kernel.ftrace_enabled 1?";
+            let why = if why.is_empty() { hint.to_owned() } else { format!("{hint} ({why})") };
+            return Err(BpfError::NoLsm { why });
+        }
+        Ok(Self { program, link, number, groups, places: Vec::new(), may_limit })
+    }
+
+    /// Whether rules that limit may decide: before Linux 5.11 LSM programs may not take a lock.
+    pub fn may_limit(&self) -> bool {
+        self.may_limit
+    }
+
+    /// Asks for the packet sockets of the processes in a control group, by its directory, and in
+    /// those below it.
+    ///
+    /// # Errors
+    /// [`BpfError::NoCgroup`], [`BpfError::Limit`] beyond 256, [`BpfError::Map`].
+    pub fn protect(&mut self, cgroup: &Path) -> Result<(), BpfError> {
+        let (dir, id) = open_cgroup(cgroup)?;
+        let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        if free as u32 >= abi::SOCK_CGROUPS_MAX {
+            return Err(BpfError::Limit {
+                what: "control groups whose packet sockets are asked for",
+                value: free as u64 + 1,
+                limit: u64::from(abi::SOCK_CGROUPS_MAX),
+            });
+        }
+        self.groups.update(&(free as u32), &(dir.as_raw_fd() as u32))?;
+        match self.places.get_mut(free) {
+            Some(place) => *place = Some(id),
+            None => self.places.push(Some(id)),
+        }
+        Ok(())
+    }
+
+    /// Asks for those of the group of that id no more; nothing happens where they are not asked.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn unprotect(&mut self, id: u64) -> Result<(), BpfError> {
+        for (index, place) in (0u32..).zip(&mut self.places) {
+            if *place == Some(id) {
+                self.groups.delete(&index)?;
+                *place = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pins it beside what is pinned for socket rules.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn persist(&mut self, directory: &PinDirectory) -> Result<(), BpfError> {
+        let path = directory.socket_path(&self.groups_pin());
+        sys::obj_pin(self.groups.as_fd(), &path).map_err(|source| BpfError::Pin {
+            path,
+            step: "pinning",
+            source,
+        })?;
+        self.link.pin(&directory.socket_path(&self.link.pin_name()))
+    }
+
+    /// Ends what an earlier agent has pinned, which asked in its stead until now. Protect what it
+    /// protects first: for a moment both ask, and deny alike.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
+    pub fn supersede(pins: &mut SocketPins) -> Result<(), BpfError> {
+        std::mem::take(&mut pins.packets).into_iter().try_for_each(HookLink::detach)?;
+        for path in std::mem::take(&mut pins.groups) {
+            let failed = |step| {
+                let path = path.clone();
+                move |source| BpfError::Pin { path, step, source }
+            };
+            let groups = sys::obj_get(&path).map_err(failed("opening"))?;
+            let groups = Map::<u32, u32>::new(groups, "ic_cgroups")?;
+            // The kernel drops a pin's reference to a program some time later: until then it asks
+            // nobody.
+            (0..abi::SOCK_CGROUPS_MAX).try_for_each(|index| groups.delete(&index).map(drop))?;
+            std::fs::remove_file(&path).map_err(failed("removing"))?;
+        }
+        Ok(())
+    }
+
+    fn groups_pin(&self) -> String {
+        format!("{GROUPS}{}", self.number)
+    }
+
+    /// What is to be pinned.
+    pub(super) fn pins(&self) -> [(String, BorrowedFd<'_>); 2] {
+        [
+            (format!("{SOCKETS}/{}", self.groups_pin()), self.groups.as_fd()),
+            (format!("{SOCKETS}/{}", self.link.pin_name()), self.link.as_fd()),
+        ]
+    }
+
+    /// That has been pinned.
+    pub(super) fn pinned_in(&mut self, directory: &PinDirectory) {
+        self.link.pinned_at(&directory.socket_path(&self.link.pin_name()));
+    }
+
+    /// Detaches, and removes the pins.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
+    pub fn detach(self, directory: Option<&PinDirectory>) -> Result<(), BpfError> {
+        let path = directory.map(|directory| directory.socket_path(&self.groups_pin()));
+        for (index, _) in (0u32..).zip(&self.places) {
+            self.groups.delete(&index)?;
+        }
+        let is_pinned = self.link.is_pinned();
+        self.link.detach()?;
+        match path.filter(|_| is_pinned) {
+            Some(path) => std::fs::remove_file(&path).map_err(|source| BpfError::Pin {
+                path,
+                step: "removing",
+                source,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Where it is attached.
+    pub fn link(&self) -> &HookLink {
+        &self.link
+    }
+}
