@@ -356,6 +356,7 @@ fn first_match_is_what_reading_from_the_top_finds() {
                 .collect(),
             cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
             lineages: (0..compiled.lineages().len() as u8).collect(),
+            ..Bound::default()
         };
         let image = compiled.image(&bound).unwrap();
         let ids = image.ids.iter().map(|(key, val)| ((key.dim, key.value), *val)).collect();

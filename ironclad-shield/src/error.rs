@@ -79,6 +79,16 @@ pub enum ShieldError {
     /// Directories on the ways of paths that rules name could not be watched.
     #[error("{0}: see fs.inotify.max_user_watches; until then call `refresh_paths`")]
     Watch(std::io::Error),
+    /// A rule names a container by what several control groups are called.
+    #[error(
+        "container `{id}` may be any of {}: write more of its id, or name its control group by `cgroup`", found.join(", ")
+    )]
+    Container {
+        /// The id, as the rule has it.
+        id: String,
+        /// The control groups.
+        found: Vec<String>,
+    },
     /// The policy decides of packet sockets, which only BPF LSM sees, and that does not run or cannot
     /// do it.
     #[error(

@@ -22,6 +22,7 @@ mod asker;
 mod bindings;
 mod builder;
 mod cgroups;
+mod containers;
 mod contents;
 mod counters;
 mod error;

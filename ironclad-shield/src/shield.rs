@@ -515,9 +515,8 @@ impl Shield {
     ) -> Result<Option<SocketPolicy>, ShieldError> {
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
         let loaded = sockets.prepare(policy, number)?;
-        for path in loaded.missing() {
-            let path = path.display();
-            tracing::warn!(instance, "no file {path}: rules that name it match no process");
+        for what in loaded.missing() {
+            tracing::warn!(instance, "no {what}: rules that name it match no process");
         }
         for (path, why) in loaded.mismatches() {
             let path = path.display();

@@ -20,10 +20,10 @@ use serde::Serialize;
 
 use crate::bindings::{self, Bindings, Former};
 use crate::cgroups::{self, CgroupPath};
-use crate::contents;
 use crate::error::ShieldError;
 use crate::files::refuse_scripts;
 use crate::slots::Slots;
+use crate::{containers, contents};
 
 /// What one socket rule decided, or what no rule did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,6 +66,8 @@ pub(crate) struct Sockets {
 struct SlotBound {
     policy: CompiledPolicy,
     bound: Bound,
+    /// Where containers were seen last: one that is started again is there again.
+    places: BTreeMap<String, String>,
     bindings: Bindings,
 }
 
@@ -73,7 +75,7 @@ struct SlotBound {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct PathChange {
-    /// A file's, or a control group's as the rule names it.
+    /// A file's, or a control group's or a container's id as the rule names it.
     pub path: PathBuf,
     /// Whether there is anything.
     pub is_there: bool,
@@ -94,8 +96,8 @@ pub(crate) struct SocketPolicy {
     image: SocketImage,
     rules: Vec<SockRule>,
     logs: Vec<SockRule>,
-    /// Files that a rule names and that are not there.
-    missing: Vec<PathBuf>,
+    /// Words for files, control groups and containers that a rule names and that are not there.
+    missing: Vec<String>,
     /// Pinned files that do not have the content that they should, and why.
     mismatches: Vec<(PathBuf, &'static str)>,
 }
@@ -103,7 +105,7 @@ pub(crate) struct SocketPolicy {
 /// What paths mean on this host, and what is to be told of them.
 struct Paths {
     bound: Bound,
-    missing: Vec<PathBuf>,
+    missing: Vec<String>,
     mismatches: Vec<(PathBuf, &'static str)>,
 }
 
@@ -119,7 +121,7 @@ impl SocketPolicy {
         1 + rows.len() + ports.len() / 32 + ids.len() + rules + self.compiled().addresses().cells()
     }
 
-    pub(crate) fn missing(&self) -> &[PathBuf] {
+    pub(crate) fn missing(&self) -> &[String] {
         &self.missing
     }
 
@@ -319,6 +321,7 @@ impl Sockets {
         self.bound[slot as usize] = Some(SlotBound {
             policy: policy.policy.clone(),
             bound: policy.bound.clone(),
+            places: policy.bound.containers.clone(),
             bindings: Bindings::of(&policy.image),
         });
         Ok(())
@@ -327,9 +330,10 @@ impl Sockets {
     /// Paths of files and of control groups that the policies in the kernel name.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, ShieldError> {
         let (mut paths, mut groups) = (BTreeSet::new(), BTreeSet::new());
-        for compiled in self.bound.iter().flatten().filter_map(|known| known.policy.sockets()) {
+        for known in self.bound.iter().flatten() {
+            let Some(compiled) = known.policy.sockets() else { continue };
             paths.extend(compiled.files().cloned());
-            groups.extend(compiled.cgroups());
+            groups.extend(compiled.cgroups().chain(known.places.values()));
         }
         if !groups.is_empty() {
             let root = cgroup_root()?;
@@ -359,7 +363,8 @@ impl Sockets {
     ) -> Result<(), ShieldError> {
         let Some(compiled) = known.policy.sockets() else { return Ok(()) };
         let Paths { bound, mismatches, .. } = self.bind(compiled, Some(&known.bound))?;
-        if bound.files == known.bound.files && bound.cgroups == known.bound.cgroups {
+        let Bound { files, cgroups, containers, .. } = &known.bound;
+        if bound.files == *files && bound.cgroups == *cgroups && bound.containers == *containers {
             return Ok(());
         }
         let is_new = |path: &PathBuf| bound.files.get(path) != known.bound.files.get(path);
@@ -380,6 +385,13 @@ impl Sockets {
                 changes.insert(PathChange { path: path.into(), is_there: is.is_some() });
             }
         }
+        let group = |bound: &Bound, id| bound.cgroups.get(bound.containers.get(id)?).copied();
+        for id in compiled.containers() {
+            let (was, is) = (group(&known.bound, id), group(&bound, id));
+            if was != is {
+                changes.insert(PathChange { path: id.into(), is_there: is.is_some() });
+            }
+        }
         let number = self.shared.in_use(slot).map_or(0, |used| used.generation);
         let mut image = bindings::image(compiled, &bound, &self.former)?;
         image.ids.iter_mut().for_each(|(key, _)| key.generation = number as u32);
@@ -388,6 +400,7 @@ impl Sockets {
         let epoch = self.next_epoch;
         self.next_epoch += 1;
         self.shared.change_slot(slot, &change, epoch)?;
+        known.places.extend(bound.containers.clone());
         known.bound = bound;
         Ok(())
     }
@@ -523,7 +536,7 @@ impl Sockets {
         self.lineages.assign(&processes.lineage_bits, &wanted, &lineages, forget)
     }
 
-    /// What paths mean on this host, now; the files that are not there, and those that do not have
+    /// What paths mean on this host, now; words for what is not there, and the files that do not have
     /// the content that they should.
     ///
     /// A pinned file that is as it was `known` is not read. One that has the content that it had keeps
@@ -552,32 +565,25 @@ impl Sockets {
                 mismatches.push((path.clone(), "its content has another SHA-256"));
             }
         }
-        let (missing, paths): (Vec<&Path>, Vec<&Path>) = compiled
+        let (lost, paths): (Vec<&Path>, Vec<&Path>) = compiled
             .files()
             .map(PathBuf::as_path)
             .filter(|path| !files.contains_key(*path))
             .partition(|path| pinned.contains(path));
-        let mut missing: Vec<PathBuf> = missing.into_iter().map(Path::to_owned).collect();
+        let word = |path: &Path| format!("file {}", path.display());
+        let mut missing: Vec<String> = lost.into_iter().map(word).collect();
         let ids = self.processes.identify(&paths)?;
         for (path, id) in paths.into_iter().zip(ids) {
             match id {
                 Some(id) => drop(files.insert(path.to_owned(), id.into())),
-                None => missing.push(path.to_owned()),
-            }
-        }
-        let mut cgroups = BTreeMap::new();
-        if compiled.cgroups().next().is_some() {
-            let root = cgroup_root()?;
-            for path in compiled.cgroups() {
-                if let Ok(found) = std::fs::metadata(root.join(path.trim_start_matches('/'))) {
-                    let level = path.split('/').filter(|part| !part.is_empty()).count();
-                    cgroups.insert(path.clone(), (found.ino(), level as u32));
-                }
+                None => missing.push(word(path)),
             }
         }
         let bit = |digest| self.lineages.of(digest).unwrap_or(1) as u8 - 1;
         let lineages = compiled.lineage_digests().into_iter().map(bit).collect();
-        Ok(Paths { bound: Bound { files, cgroups, lineages }, missing, mismatches })
+        let mut bound = Bound { files, lineages, ..Bound::default() };
+        missing.extend(containers::bind(compiled, known, &mut bound)?);
+        Ok(Paths { bound, missing, mismatches })
     }
 
     fn rule(&self, rule: &SocketRuleInfo) -> SockRule {

@@ -179,6 +179,7 @@ impl Document {
         described = subject.parent.iter().fold(described, Subject::parent);
         described = subject.descendant_of.iter().fold(described, Subject::descendant_of);
         described = subject.cgroup.iter().fold(described, Subject::cgroup);
+        described = subject.container.iter().fold(described, Subject::container);
         described = subject.spoofable_comm.iter().fold(described, Subject::spoofable_comm);
         let refuse = |key: &str, index: usize, fault| {
             self.refuse(steps.iter().cloned().chain(steps![key, index]), fault)

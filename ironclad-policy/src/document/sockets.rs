@@ -50,6 +50,10 @@ pub struct DocumentSubject {
     #[serde(default, deserialize_with = "values::some")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
     pub cgroup: Vec<String>,
+    /// It is in this container: by its id, or by twelve or more of the id's first digits.
+    #[serde(default, deserialize_with = "values::some")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
+    pub container: Vec<String>,
     /// The name that its thread gives itself, which any process may take.
     #[serde(default, deserialize_with = "values::some")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
@@ -64,6 +68,7 @@ impl DocumentSubject {
             && self.uid.is_empty()
             && self.gid.is_empty()
             && self.cgroup.is_empty()
+            && self.container.is_empty()
             && self.spoofable_comm.is_empty()
     }
 }

@@ -40,6 +40,7 @@ subjects:
   apt: { exe: /usr/lib/apt/methods/https, uid: [42, _apt], gid: nogroup }
   sessions: { descendant-of: /usr/sbin/sshd, parent: [/bin/bash, /bin/sh] }
   web: { cgroup: /system.slice/nginx.service, spoofable-comm: [nginx, worker] }
+  boxed: { container: [4fa6e0f0c678, "123456789012"] }
 limits:
   outbound: { per-second: 100, burst: 200, per: host }
   slow: { per-second: 1, per: subject }

@@ -9,7 +9,7 @@ use super::addresses::Classes;
 use super::bits::{Place, RuleSet};
 use super::packets::PacketSockets;
 use super::pin::{Exe, Pin, SHA256_MISMATCH, mismatches};
-use super::{Direction, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
+use super::{Direction, Group, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
 use crate::error::PolicyError;
 use crate::limits::check;
 use crate::policy::Protocol;
@@ -129,7 +129,7 @@ pub struct CompiledSockets {
     pub(crate) parents: Named<PathBuf>,
     pub(crate) uids: Named<u32>,
     pub(crate) gids: Named<u32>,
-    pub(crate) cgroups: Named<String>,
+    pub(crate) groups: Named<Group>,
     pub(crate) comms: Named<String>,
     /// Distinct lists of files that lineages begin with, and the rules that name each.
     pub(crate) lineages: BTreeMap<Vec<PathBuf>, Vec<Place>>,
@@ -241,7 +241,7 @@ impl CompiledSockets {
             parents: Named::build(&placed, |rule| &rule.who.parents),
             uids: Named::build(&placed, |rule| &rule.who.uids),
             gids: Named::build(&placed, |rule| &rule.who.gids),
-            cgroups: Named::build(&placed, |rule| &rule.who.cgroups),
+            groups: Named::build(&placed, |rule| &rule.who.groups),
             comms: Named::build(&placed, |rule| &rule.who.comms),
             lineages: lineages(&placed)?,
             packets: PacketSockets::of(sockets)?,
@@ -272,7 +272,7 @@ impl CompiledSockets {
             parents: unnamed(),
             uids: unnamed(),
             gids: unnamed(),
-            cgroups: unnamed(),
+            groups: unnamed(),
             comms: unnamed(),
             lineages: BTreeMap::new(),
             not_lineage: RuleSet::default(),
@@ -325,9 +325,20 @@ impl CompiledSockets {
         !self.exes.by_value.keys().filter(|exe| exe.path == path).any(|exe| is_mismatch(&exe))
     }
 
-    /// Every control group that a rule names.
+    /// Every control group that a rule names by its path.
     pub fn cgroups(&self) -> impl Iterator<Item = &String> {
-        self.cgroups.by_value.keys()
+        self.groups.by_value.keys().filter_map(|group| match group {
+            Group::Path(path) => Some(path),
+            Group::Container(_) => None,
+        })
+    }
+
+    /// Every container that a rule names, by its id or the beginning of it.
+    pub fn containers(&self) -> impl Iterator<Item = &String> {
+        self.groups.by_value.keys().filter_map(|group| match group {
+            Group::Path(_) => None,
+            Group::Container(id) => Some(id),
+        })
     }
 
     /// What tells each of [`lineages`](Self::lineages) from others, whatever the policy.
@@ -366,11 +377,12 @@ fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
             return Err(unfit(rule, format!("`{path}` is relative: write the whole path")));
         }
     }
-    for path in &who.cgroups {
-        if !path.starts_with('/') || path.split('/').any(|part| matches!(part, "." | "..")) {
-            let what = "is no control group: write its path from the root of the hierarchy, like `/system.slice`";
-            return Err(unfit(rule, format!("`{path}` {what}")));
-        }
+    who.groups.iter().try_for_each(|group| group_fits(rule, group))?;
+    let is_path = |group: &Group| matches!(group, Group::Path(_));
+    if who.groups.iter().any(is_path) && !who.groups.iter().all(is_path) {
+        let what =
+            "a container is a control group: name it by `container` or by `cgroup`, not by both";
+        return Err(unfit(rule, what));
     }
     for comm in &who.comms {
         if comm.is_empty() || comm.len() > 15 || comm.contains('\0') {
@@ -407,6 +419,27 @@ fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
         }
         if limit.scope != LimitScope::Rule && limit.name.is_empty() {
             return Err(unfit(rule, "a limit that rules share needs a name"));
+        }
+    }
+    Ok(())
+}
+
+fn group_fits(rule: &SocketRule, group: &Group) -> Result<(), PolicyError> {
+    let refuse = |name: &str, what: &str| Err(unfit(rule, format!("`{name}` is no {what}")));
+    match group {
+        Group::Path(path) => {
+            if !path.starts_with('/') || path.split('/').any(|part| matches!(part, "." | "..")) {
+                let what = "control group: write its path from the root of the hierarchy, like `/system.slice`";
+                return refuse(path, what);
+            }
+        }
+        Group::Container(id) => {
+            let is_digit = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+            if !(12..=64).contains(&id.len()) || !id.bytes().all(is_digit) {
+                let what =
+                    "container: write its id, or 12 or more of its first digits, 0-9 and a-f";
+                return refuse(id, what);
+            }
         }
     }
     Ok(())

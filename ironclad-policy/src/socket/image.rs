@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow};
 use ironclad_core::{Family, Verdict};
 
+use super::Group;
 use super::bits::{Place, RuleSet};
 use super::compile::{CompiledSockets, Named};
 use super::pin::{Exe, Pin};
@@ -20,6 +21,9 @@ pub struct Bound {
     /// Ids and depths of the control groups of [`CompiledSockets::cgroups`], likewise. The root has
     /// depth 0.
     pub cgroups: BTreeMap<String, (u64, u32)>,
+    /// Paths of the control groups of [`CompiledSockets::containers`], likewise; those are in `cgroups`,
+    /// too.
+    pub containers: BTreeMap<String, String>,
     /// The bit, 0 to 15, of each of [`CompiledSockets::lineages`].
     pub lineages: Vec<u8>,
 }
@@ -84,7 +88,7 @@ impl CompiledSockets {
             self.parents.by_value.len(),
             self.uids.by_value.len(),
             self.gids.by_value.len(),
-            self.cgroups.by_value.len(),
+            self.groups.by_value.len(),
             self.comms.by_value.len(),
         ];
         let tables = self.wheres.len()
@@ -148,17 +152,28 @@ impl CompiledSockets {
     }
 
     fn cgroup_rows(&self, bound: &Bound, image: &mut SocketImage) -> Result<(), PolicyError> {
-        if !self.cgroups.is_asked() {
+        if !self.groups.is_asked() {
             return Ok(());
         }
         image.ask(abi::DIM_CGROUP);
-        image.push(&self.cgroups.free);
+        image.push(&self.groups.free);
+        // A container may be a group that another rule names by its path.
+        let mut by_path: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
+        for (group, rules) in &self.groups.by_value {
+            let path = match group {
+                Group::Path(path) => Some(path),
+                Group::Container(id) => bound.containers.get(id),
+            };
+            if let Some(path) = path {
+                by_path.entry(path).or_default().extend(rules);
+            }
+        }
         let mut levels = BTreeSet::new();
-        for path in self.cgroups.by_value.keys() {
+        for &path in by_path.keys() {
             let Some(&(id, level)) = bound.cgroups.get(path) else { continue };
             // Whoever is in a group is in those around it.
-            let around = self.cgroups.by_value.iter().filter(|(outer, _)| is_in(path, outer));
-            let set = self.cgroups.free.with(around.flat_map(|(_, rules)| rules).copied());
+            let around = by_path.iter().filter(|(outer, _)| is_in(path, outer));
+            let set = self.groups.free.with(around.flat_map(|(_, rules)| rules).copied());
             image.id(abi::DIM_CGROUP, [id, 0], &set);
             levels.insert(level);
         }

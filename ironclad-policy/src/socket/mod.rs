@@ -91,6 +91,15 @@ impl AddressGroup {
     }
 }
 
+/// A control group, as a rule names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Group {
+    /// By its path.
+    Path(String),
+    /// By a container's id, or the beginning of it.
+    Container(String),
+}
+
 /// Which process a rule speaks of. Each kind that is named must hold; of several values of one
 /// kind, one suffices. A subject of which nothing is said is any process.
 ///
@@ -104,7 +113,7 @@ pub struct Subject {
     pub(crate) forebears: Vec<PathBuf>,
     pub(crate) uids: Vec<u32>,
     pub(crate) gids: Vec<u32>,
-    pub(crate) cgroups: Vec<String>,
+    pub(crate) groups: Vec<Group>,
     pub(crate) comms: Vec<String>,
 }
 
@@ -166,7 +175,17 @@ impl Subject {
     /// `/system.slice/nginx.service`.
     #[must_use]
     pub fn cgroup(mut self, path: impl Into<String>) -> Self {
-        self.cgroups.push(path.into());
+        self.groups.push(Group::Path(path.into()));
+        self
+    }
+
+    /// It is in this container: by its id, or by twelve or more of the id's first hexadecimal digits.
+    /// When a policy is applied, that becomes the control group that a container runtime has named
+    /// after it; a container that starts later needs the policy applied again. Not beside
+    /// [`cgroup`](Self::cgroup).
+    #[must_use]
+    pub fn container(mut self, id: impl Into<String>) -> Self {
+        self.groups.push(Group::Container(id.into()));
         self
     }
 

@@ -191,6 +191,7 @@ fn with(
             .collect(),
         cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
         lineages: (0..compiled.lineages().len() as u8).collect(),
+        ..Bound::default()
     };
     let mut image = compiled.image(&bound).unwrap();
     image.policy.generation = 1;

@@ -1,0 +1,179 @@
+//! Control groups that rules name, by their paths or as containers: what they are on this host, now.
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use ironclad_policy::socket::{Bound, CompiledSockets};
+
+use crate::error::ShieldError;
+use crate::sockets::cgroup_root;
+
+/// Enters them into `bound`. What comes back are words for each that is not there.
+///
+/// A container that `known` has a group for stays it where another of its name has come since:
+/// whoever may make control groups may not take a name away.
+pub(crate) fn bind(
+    compiled: &CompiledSockets,
+    known: Option<&Bound>,
+    bound: &mut Bound,
+) -> Result<Vec<String>, ShieldError> {
+    let mut missing = Vec::new();
+    if compiled.cgroups().next().is_none() && compiled.containers().next().is_none() {
+        return Ok(missing);
+    }
+    let root = cgroup_root()?;
+    let mut paths: Vec<String> = compiled.cgroups().cloned().collect();
+    if compiled.containers().next().is_some() {
+        let all = all_containers(&root);
+        for id in compiled.containers() {
+            let found = match container(id, &all) {
+                Ok(found) => found,
+                Err(error) => match known {
+                    Some(known) => {
+                        tracing::error!(%error, "another control group has a container's name");
+                        known.containers.get(id).map(String::as_str)
+                    }
+                    None => return Err(error),
+                },
+            };
+            match found {
+                Some(path) => {
+                    bound.containers.insert(id.clone(), path.to_owned());
+                    paths.push(path.to_owned());
+                }
+                None => missing.push(format!("container {id}")),
+            }
+        }
+    }
+    for path in paths {
+        match std::fs::metadata(root.join(path.trim_start_matches('/'))) {
+            Ok(found) => {
+                let level = path.split('/').filter(|part| !part.is_empty()).count();
+                bound.cgroups.insert(path, (found.ino(), level as u32));
+            }
+            Err(_) => missing.push(format!("control group {path}")),
+        }
+    }
+    Ok(missing)
+}
+
+/// Paths of the control groups of all containers, by their ids.
+type Containers = BTreeMap<String, Vec<String>>;
+
+fn all_containers(root: &Path) -> Containers {
+    let mut found = Containers::new();
+    let mut left = vec![(root.to_owned(), String::new())];
+    while let Some((dir, path)) = left.pop() {
+        // Control groups come and go meanwhile.
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let path = format!("{path}/{name}");
+            if let Some(id) = container_of(&path) {
+                found.entry(id.to_owned()).or_default().push(path.clone());
+            }
+            left.push((entry.path(), path));
+        }
+    }
+    found
+}
+
+/// The id of the container that a runtime has made a control group for.
+fn container_of(path: &str) -> Option<&str> {
+    const SCOPES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
+    let (around, name) = path.rsplit_once('/')?;
+    let id = match name.strip_suffix(".scope") {
+        Some(scope) => SCOPES.iter().find_map(|prefix| scope.strip_prefix(prefix))?,
+        // Where systemd is not asked to make them.
+        None => {
+            let is_of_pods = around.split('/').any(|part| part.starts_with("kubepods"));
+            (is_of_pods || around.ends_with("/docker")).then_some(name)?
+        }
+    };
+    let is_digit = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    (id.len() == 64 && id.bytes().all(is_digit)).then_some(id)
+}
+
+/// The path of the control group of a container, by the beginning of its id.
+fn container<'a>(id: &str, all: &'a Containers) -> Result<Option<&'a str>, ShieldError> {
+    let found: Vec<&String> = all
+        .range(id.to_owned()..)
+        .take_while(|(known, _)| known.starts_with(id))
+        .flat_map(|(_, paths)| paths)
+        .collect();
+    // What a container makes within its own group is its own, whatever the name.
+    let is_within = |path: &str, outer: &str| {
+        path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+    };
+    match found
+        .iter()
+        .find(|outer| found.iter().all(|path| path == *outer || is_within(path, outer)))
+    {
+        Some(path) => Ok(Some(path)),
+        None if found.is_empty() => Ok(None),
+        None => Err(ShieldError::Container {
+            id: id.to_owned(),
+            found: found.into_iter().cloned().collect(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";
+
+    #[test]
+    fn runtimes_name_control_groups_after_containers() {
+        for path in [
+            format!("/system.slice/docker-{ID}.scope"),
+            format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12ab.slice/cri-containerd-{ID}.scope"
+            ),
+            format!("/kubepods.slice/kubepods-pod12ab.slice/crio-{ID}.scope"),
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope"),
+            format!("/docker/{ID}"),
+            format!("/docker/{ID}/docker/{ID}"),
+            format!("/kubepods/burstable/pod12ab/{ID}"),
+        ] {
+            assert_eq!(container_of(&path), Some(ID), "{path}");
+        }
+        for path in [
+            format!("/machine.slice/libpod-conmon-{ID}.scope"),
+            format!("/machine.slice/crio-conmon-{ID}.scope"),
+            format!("/system.slice/docker-{ID}.service"),
+            format!("/system.slice/docker-{}.scope", &ID[1..]),
+            format!("/system.slice/docker-{}.scope", ID.to_uppercase()),
+            format!("/system.slice/{ID}"),
+            format!("/not-docker/{ID}"),
+            format!("/docker/{ID}/init"),
+            "/docker".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(container_of(&path), None, "{path}");
+        }
+    }
+
+    fn containers(all: &[(&str, &[&str])]) -> Containers {
+        let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
+        all.iter().map(|(id, all)| ((*id).to_owned(), paths(all))).collect()
+    }
+
+    #[test]
+    fn a_prefix_has_to_be_of_one_container() {
+        let all =
+            containers(&[("aaa1", &["/a"]), ("aaa2", &["/b"]), ("aab1", &["/c", "/c/in/it"])]);
+        assert_eq!(container("aaa1", &all).unwrap(), Some("/a"));
+        assert_eq!(container("aab", &all).unwrap(), Some("/c"), "one is within the other");
+        assert_eq!(container("abc", &all).unwrap(), None);
+        assert_eq!(container("aaa11", &all).unwrap(), None);
+        let refused = container("aaa", &all).unwrap_err().to_string();
+        assert!(refused.contains("/a, /b"), "{refused}");
+        // Whoever makes control groups may name them after another's container.
+        let twice = containers(&[("aaa1", &["/a", "/user.slice/a"])]);
+        assert!(container("aaa1", &twice).is_err());
+    }
+}
