@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::PolicyError;
 use crate::flat::{FlatTable, Leaf};
-use crate::limits::{Memory, check};
+use crate::limits::{Memory, SocketMemory, check};
 use crate::policy::{Backend, Policy};
 use crate::socket::{self, CompiledSockets, Sockets};
 use crate::tuple::Tuples;
@@ -154,7 +154,7 @@ impl CompiledPolicy {
                 .collect()
         };
         let (lpm4, lpm6) = (v6_from - 1, entries.len() - v6_from);
-        let (flat, memory) = match policy.backend {
+        let (flat, mut memory) = match policy.backend {
             Backend::Flat => {
                 let flat = FlatTable::build(&leaves(1..v6_from), &leaves(v6_from..entries.len()));
                 let memory =
@@ -166,12 +166,6 @@ impl CompiledPolicy {
                 Memory::of(0, entries.len(), lpm4, lpm6, tuples.tuples.len()),
             ),
         };
-        check(
-            "bytes of kernel memory",
-            memory.total(),
-            limits.max_bytes,
-            "raise `max_bytes`, or use fewer or shorter lists",
-        )?;
         let settings = Settings {
             default_action: policy.default_action,
             malformed: policy.malformed,
@@ -185,6 +179,9 @@ impl CompiledPolicy {
             true => None,
             false => Some(CompiledSockets::compile(&policy.sockets)?),
         };
+        memory.sockets =
+            sockets.as_ref().map_or_else(SocketMemory::default, CompiledSockets::memory);
+        memory.check(&limits)?;
         let mut inner = Inner {
             id: PolicyId([0; 32]),
             settings,

@@ -47,7 +47,7 @@ pub use diff::{Meaning, PolicyDiff, PrefixChange};
 pub use error::PolicyError;
 pub use explain::{Cover, Explanation, PacketExplanation};
 pub use flat::FlatTable;
-pub use limits::{Limits, Memory};
+pub use limits::{Limits, Memory, SocketMemory};
 pub use list::AddressList;
 pub use policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, Protocol, TupleRule};
 pub use sha256::{ChecksumError, Sha256Sum};

@@ -4,7 +4,8 @@ use crate::error::PolicyError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of kernel memory for a policy's own maps. Default 512 MiB.
+    /// Bytes of kernel memory for a policy's own maps, and for its part of those of socket rules: see
+    /// [`Memory`]. Default 512 MiB.
     pub max_bytes: u64,
     /// Distinct prefixes. Default 8 million.
     pub max_prefixes: u64,
@@ -50,12 +51,15 @@ pub(crate) fn check(
     if value > limit { Err(PolicyError::Limit { what, value, limit, next }) } else { Ok(()) }
 }
 
-/// Kernel memory of a policy's own maps, in bytes.
+/// Kernel memory of a policy's own maps, in bytes, and of what it fills of the maps of socket rules.
+/// Those have room for two policies, of twice what the first needs unless the embedder says
+/// otherwise.
 ///
 /// Arrays take what their elements take. An element of a preallocated hash takes key and value,
 /// each rounded up to 8 bytes, and 48 for `struct htab_elem`, plus 16 a bucket; an `LPM_TRIE` node
 /// takes 40 for `struct lpm_trie_node` with its key and value, rounded up to the allocator's sizes
-/// (64, 96), and there are up to two nodes for a prefix.
+/// (64, 96), and there are up to two nodes for a prefix. An element of a hash that is not preallocated
+/// takes the same as of one that is, rounded up to those sizes, too (128 here).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Memory {
@@ -67,12 +71,64 @@ pub struct Memory {
     pub tries: u64,
     /// The tuple hash.
     pub tuples: u64,
+    /// What the socket rules fill.
+    pub sockets: SocketMemory,
+}
+
+/// Kernel memory that socket rules fill, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SocketMemory {
+    /// Rows, at most: 1,568 bytes for each distinct answer of each dimension.
+    pub rows: u64,
+    /// The table of addresses.
+    pub addresses: u64,
+    /// The rows of ports.
+    pub ports: u64,
+    /// Executables, users, groups, control groups and names that rules name.
+    pub names: u64,
+    /// The rules.
+    pub rules: u64,
+}
+
+impl SocketMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.rows + self.addresses + self.ports + self.names + self.rules
+    }
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.flat + self.entries + self.tries + self.tuples
+        self.flat + self.entries + self.tries + self.tuples + self.sockets.total()
+    }
+
+    /// Refuses what is over the limit, and names what is largest.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), PolicyError> {
+        let sockets = &self.sockets;
+        let parts = [
+            (
+                self.flat + self.entries + self.tries,
+                "most of it for the prefixes of sets: raise `max_bytes`, or use fewer or shorter lists",
+            ),
+            (self.tuples, "most of it for tuples: raise `max_bytes`, or use wider prefixes"),
+            (
+                sockets.rows,
+                "most of it for the rows of socket rules, one for each distinct answer: raise `max_bytes`, or let rules share executables, accounts, addresses and ports",
+            ),
+            (
+                sockets.addresses,
+                "most of it for the addresses of socket rules: raise `max_bytes`, or use fewer or shorter lists",
+            ),
+            (
+                sockets.ports + sockets.names + sockets.rules,
+                "most of it for the ports, names and numbers of socket rules: raise `max_bytes`, or use fewer rules",
+            ),
+        ];
+        let largest = parts.into_iter().max_by_key(|(bytes, _)| *bytes);
+        let next = largest.map_or("", |(_, next)| next);
+        check("bytes of kernel memory", self.total(), limits.max_bytes, next)
     }
 
     pub(crate) fn of(
@@ -89,6 +145,7 @@ impl Memory {
             entries: entries as u64 * 16,
             tries: 2 * (lpm4 as u64 * 64 + lpm6 as u64 * 64),
             tuples: hash(tuples as u64),
+            sockets: SocketMemory::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow};
+use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
 use ironclad_core::{Family, Verdict};
 
 use super::Group;
@@ -10,7 +10,7 @@ use super::compile::{CompiledSockets, Named};
 use super::pin::{Exe, Pin};
 use crate::error::PolicyError;
 use crate::flat::FlatTable;
-use crate::limits::check;
+use crate::limits::{SocketMemory, check};
 use crate::sha256::Sha256Sum;
 
 /// What paths mean on this host, now.
@@ -83,19 +83,38 @@ impl CompiledSockets {
 
     /// How many rows there may be in an [`image`](Self::image).
     pub fn rows_at_most(&self) -> usize {
-        let named = [
-            self.exes.by_value.len(),
-            self.parents.by_value.len(),
-            self.uids.by_value.len(),
-            self.gids.by_value.len(),
-            self.groups.by_value.len(),
-            self.comms.by_value.len(),
-        ];
         let tables = self.wheres.len()
             + self.ports.as_ref().map_or(0, |ports| ports.rows.len())
             + self.kinds.rows.len();
         let lineages = self.lineages.len().min(abi::SOCK_LINEAGES) * 256;
-        1 + tables + named.iter().map(|values| values + 1).sum::<usize>() + lineages
+        // Of each of these six dimensions, a row for all other values.
+        1 + tables + self.names() + 6 + lineages
+    }
+
+    /// Kernel memory of an [`image`](Self::image), at most.
+    pub fn memory(&self) -> SocketMemory {
+        // `struct htab_elem`, key and value, as the kernel's allocator rounds them up.
+        const NAME: u64 = 128;
+        const ELEMENT: usize = 48 + size_of::<SockIdKey>() + size_of::<SockIdVal>();
+        const { assert!(ELEMENT > 96 && ELEMENT <= NAME as usize) };
+        let rule = size_of::<SockRule>();
+        SocketMemory {
+            rows: (self.rows_at_most() * size_of::<SockRow>()) as u64,
+            addresses: self.addresses().words().len() as u64 * 4,
+            ports: self.ports.as_ref().map_or(0, |ports| 2 * ports.class.len()) as u64,
+            names: self.names() as u64 * NAME,
+            rules: (self.places.len() * rule + size_of::<SockPolicy>()) as u64,
+        }
+    }
+
+    /// How many values rules name that are looked up.
+    fn names(&self) -> usize {
+        self.exes.by_value.len()
+            + self.parents.by_value.len()
+            + self.uids.by_value.len()
+            + self.gids.by_value.len()
+            + self.groups.by_value.len()
+            + self.comms.by_value.len()
     }
 
     /// What the kernel reads, with what paths mean now.

@@ -29,6 +29,8 @@ mod bits;
 mod compile;
 mod explain;
 mod image;
+#[cfg(test)]
+mod memory_tests;
 mod packets;
 mod pin;
 mod query;
