@@ -424,6 +424,11 @@ struct signal_struct {
 	atomic_t live;
 };
 
+struct linux_binprm {
+	struct file *file;
+	const char *interp;
+};
+
 struct cgroup;
 
 struct css_set {
@@ -445,11 +450,6 @@ struct cgroup {
 
 struct kernfs_node {
 	u64 id;
-};
-
-struct linux_binprm {
-	struct file *file;
-	const char *interp;
 };
 
 struct seq_file;
