@@ -3,6 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::BpfError;
+use crate::pin;
 use crate::program::Program;
 use crate::sys;
 
@@ -67,11 +68,7 @@ impl HookLink {
     }
 
     pub(crate) fn pin(&mut self, path: &Path) -> Result<(), BpfError> {
-        sys::obj_pin(self.fd.as_fd(), path).map_err(|source| BpfError::Pin {
-            path: path.to_owned(),
-            step: "pinning",
-            source,
-        })?;
+        pin::pin(self.fd.as_fd(), path)?;
         self.pinned_at(path);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::BpfError;
-use crate::pin::LinkName;
+use crate::pin::{self, LinkName};
 use crate::program::{Program, program_info};
 use crate::sys;
 
@@ -203,11 +203,7 @@ impl XdpLink {
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses.
     pub(crate) fn pin(&mut self, path: &Path) -> Result<(), BpfError> {
-        sys::obj_pin(self.fd.as_fd(), path).map_err(|source| BpfError::Pin {
-            path: path.to_owned(),
-            step: "pinning",
-            source,
-        })?;
+        pin::pin(self.fd.as_fd(), path)?;
         self.pinned_at(path);
         Ok(())
     }

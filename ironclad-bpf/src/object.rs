@@ -25,6 +25,42 @@ pub(crate) fn io_error(e: &libbpf_rs::Error) -> io::Error {
     }
 }
 
+/// What became of a step with an object that is not loaded yet.
+pub(crate) fn failed(
+    object: &'static str,
+    step: &'static str,
+) -> impl Fn(libbpf_rs::Error) -> BpfError {
+    move |e| BpfError::Object { object, step, source: io_error(&e) }
+}
+
+/// The constants of an object that is not loaded yet.
+pub(crate) fn constants<'a, T>(
+    object: &'static str,
+    section: &'a mut Option<&mut T>,
+) -> Result<&'a mut T, BpfError> {
+    section.as_deref_mut().ok_or_else(|| BpfError::Object {
+        object,
+        step: "finding its constants",
+        source: io::Error::other("no .rodata"),
+    })
+}
+
+/// Gives an object that is not loaded yet the maps that others have already, by their names. Maps
+/// that it does not have are passed over.
+pub(crate) fn share<'a>(
+    name: &'static str,
+    object: &mut OpenObject,
+    maps: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>,
+) -> Result<(), BpfError> {
+    let maps: Vec<_> = maps.into_iter().collect();
+    for mut map in object.maps_mut() {
+        if let Some((_, fd)) = maps.iter().find(|(shared, _)| map.name() == *shared) {
+            map.reuse_fd(*fd).map_err(failed(name, "sharing a map"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Loads the object of a skeleton: everything is configured, nothing is in the kernel yet.
 ///
 /// Needs a skeleton whose every program is to be loaded. Maps are created, addresses filled in and

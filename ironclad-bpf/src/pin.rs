@@ -351,6 +351,11 @@ fn complete(path: PathBuf, missing: &[&str], foreign: &[&str]) -> Result<(), Bpf
 }
 
 /// Pins in a directory that nobody looks at, which then becomes the one that they do.
+pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Pin { path: path.to_owned(), step: "pinning", source };
+    sys::obj_pin(fd, path).map_err(failed)
+}
+
 fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
     let failed = |path: &Path, step| {
         let path = path.to_owned();
@@ -368,7 +373,7 @@ fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Res
                 Some(dir) if !dir.exists() => make(dir)?,
                 _ => {}
             }
-            sys::obj_pin(fd.as_fd(), &pin).map_err(failed(&pin, "pinning"))?;
+            crate::pin::pin(fd.as_fd(), &pin)?;
         }
         fs::rename(staged, path).map_err(failed(path, "renaming into place"))
     })();

@@ -21,7 +21,7 @@ use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::map::{Map, Plain, clone_fd};
 use crate::mapping::Mapping;
-use crate::object::{io_error, load};
+use crate::object::{self, load};
 use crate::program::Program;
 use crate::skel::bench_lookup::BenchLookupSkelBuilder;
 use crate::skel::bench_lookup::types::bss;
@@ -93,7 +93,7 @@ fn allowlist() -> Allowlist {
 }
 
 fn failed(step: &'static str) -> impl Fn(libbpf_rs::Error) -> BpfError {
-    move |e| BpfError::Object { object: "bench", step, source: io_error(&e) }
+    object::failed("bench", step)
 }
 
 fn fill<K: Plain, V: Plain>(

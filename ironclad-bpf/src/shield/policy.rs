@@ -12,11 +12,13 @@ use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::map::{Map, Plain, clone_fd, map_info};
 use crate::mapping::Mapping;
-use crate::object::{io_error, load};
+use crate::object::{constants, failed, load, share};
 use crate::program::Program;
 use crate::shield::Shared;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
 use crate::sys;
+
+const OBJECT: &str = "xdp_policy";
 
 /// What holds the address sets of one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,13 +138,6 @@ impl PolicyProgram {
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::Map`] where memory or a limit of the
     /// kernel does not suffice, [`BpfError::Limit`] for too many masks or rules.
     pub fn load(shared: &Shared, image: &PolicyImage<'_>) -> Result<Self, BpfError> {
-        let failed = |step| {
-            move |e: libbpf_rs::Error| BpfError::Object {
-                object: "xdp_policy",
-                step,
-                source: io_error(&e),
-            }
-        };
         let limit = |what, value: usize, limit: usize| {
             if value > limit {
                 return Err(BpfError::Limit { what, value: value as u64, limit: limit as u64 });
@@ -156,13 +151,10 @@ impl PolicyProgram {
 
         let has_sets = config.sets_v4 != SetsBackend::None || config.sets_v6 != SetsBackend::None;
         let mut storage = MaybeUninit::uninit();
-        let mut open =
-            XdpPolicySkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
-            object: "xdp_policy",
-            step: "finding its constants",
-            source: std::io::Error::other("no .rodata"),
-        })?;
+        let mut open = XdpPolicySkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(OBJECT, "opening"))?;
+        let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
         rodata.ic_cfg_generation = config.generation;
         rodata.ic_cfg_default = config.default_action.abi();
         rodata.ic_cfg_malformed = config.malformed.abi();
@@ -190,17 +182,8 @@ impl PolicyProgram {
         }
         rodata.ic_cfg_report_rate[..config.rates.len()].copy_from_slice(config.rates);
 
+        share(OBJECT, open.open_object_mut(), shared.maps())?;
         let maps = &mut open.maps;
-        for (map, fd) in [
-            (&mut maps.data_ic_state, shared.state_fd()),
-            (&mut maps.ic_reasons, shared.reasons.as_fd()),
-            (&mut maps.ic_rules, shared.rules.as_fd()),
-            (&mut maps.ic_losses, shared.losses.as_fd()),
-            (&mut maps.ic_events, shared.events()),
-            (&mut maps.ic_sample, shared.sample_fd()),
-        ] {
-            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
-        }
         // What is off is not created; the verifier never sees the code that would use it.
         let sizes = [
             (&mut maps.ic_flat, image.flat.len() / 16),
@@ -210,12 +193,12 @@ impl PolicyProgram {
             (&mut maps.ic_tuples, image.tuples.len()),
         ];
         for (map, size) in sizes {
-            map.set_autocreate(size > 0).map_err(failed("choosing maps"))?;
+            map.set_autocreate(size > 0).map_err(failed(OBJECT, "choosing maps"))?;
             if size > 0 {
-                map.set_max_entries(size as u32).map_err(failed("sizing a map"))?;
+                map.set_max_entries(size as u32).map_err(failed(OBJECT, "sizing a map"))?;
             }
         }
-        load("xdp_policy", open.open_object_mut(), &Allowlist::shield())?;
+        load(OBJECT, open.open_object_mut(), &Allowlist::shield())?;
 
         if !image.flat.is_empty() {
             let fd = clone_fd(&open.maps.ic_flat)?;

@@ -12,11 +12,13 @@ use crate::error::BpfError;
 use crate::link::XdpLink;
 use crate::map::Map;
 use crate::mapping::Mapping;
-use crate::object::{io_error, load};
+use crate::object::{failed, load, share};
 use crate::pin::{PinDirectory, PinState};
 use crate::program::Program;
 use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
 use crate::sys;
+
+const OBJECT: &str = "xdp_dispatch";
 
 /// How the shared maps are made.
 #[derive(Clone, Copy, Debug)]
@@ -119,21 +121,15 @@ impl Shared {
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
     pub fn load(options: SharedOptions) -> Result<Self, BpfError> {
         crate::log::to_tracing();
-        let failed = |step| {
-            move |e: libbpf_rs::Error| BpfError::Object {
-                object: "xdp_dispatch",
-                step,
-                source: io_error(&e),
-            }
-        };
         let mut storage = MaybeUninit::uninit();
-        let mut open =
-            XdpDispatchSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
+        let mut open = XdpDispatchSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(OBJECT, "opening"))?;
         open.maps
             .ic_events
             .set_max_entries(options.ring_bytes)
-            .map_err(failed("sizing the ring buffer"))?;
-        load("xdp_dispatch", open.open_object_mut(), &Allowlist::shield())?;
+            .map_err(failed(OBJECT, "sizing the ring buffer"))?;
+        load(OBJECT, open.open_object_mut(), &Allowlist::shield())?;
         let maps = &open.maps;
         let map = crate::map::clone_fd;
         let this = Self::assemble(
@@ -311,30 +307,12 @@ impl Shared {
 
     /// This build's dispatcher on the maps that there are.
     fn load_dispatcher(&self) -> Result<Program, BpfError> {
-        let failed = |step| {
-            move |e: libbpf_rs::Error| BpfError::Object {
-                object: "xdp_dispatch",
-                step,
-                source: io_error(&e),
-            }
-        };
         let mut storage = MaybeUninit::uninit();
-        let mut open =
-            XdpDispatchSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-        let maps = &mut open.maps;
-        for (map, fd) in [
-            (&mut maps.data_ic_state, self.state_map.as_fd()),
-            (&mut maps.ic_slots, self.slots.as_fd()),
-            (&mut maps.ic_reasons, self.reasons.as_fd()),
-            (&mut maps.ic_rules, self.rules.as_fd()),
-            (&mut maps.ic_losses, self.losses.as_fd()),
-            (&mut maps.ic_rule_slots, self.rule_slots.as_fd()),
-            (&mut maps.ic_events, self.events.as_fd()),
-            (&mut maps.ic_sample, self.sample.as_fd()),
-        ] {
-            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
-        }
-        load("xdp_dispatch", open.open_object_mut(), &Allowlist::shield())?;
+        let mut open = XdpDispatchSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(OBJECT, "opening"))?;
+        share(OBJECT, open.open_object_mut(), self.maps())?;
+        load(OBJECT, open.open_object_mut(), &Allowlist::shield())?;
         Program::new(crate::program::clone_fd(&open.progs.ic_xdp)?)
     }
 
@@ -348,12 +326,18 @@ impl Shared {
         self.events.as_fd()
     }
 
-    pub(crate) fn state_fd(&self) -> BorrowedFd<'_> {
-        self.state_map.as_fd()
-    }
-
-    pub(crate) fn sample_fd(&self) -> BorrowedFd<'_> {
-        self.sample.as_fd()
+    /// All maps, as objects call them.
+    pub(crate) fn maps(&self) -> [(&'static str, BorrowedFd<'_>); 8] {
+        [
+            (STATE_MAP, self.state_map.as_fd()),
+            ("ic_slots", self.slots.as_fd()),
+            ("ic_reasons", self.reasons.as_fd()),
+            ("ic_rules", self.rules.as_fd()),
+            ("ic_losses", self.losses.as_fd()),
+            ("ic_rule_slots", self.rule_slots.as_fd()),
+            ("ic_events", self.events.as_fd()),
+            ("ic_sample", self.sample.as_fd()),
+        ]
     }
 
     /// Which slot is in force.

@@ -12,14 +12,16 @@ use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
-use crate::object::{io_error, load};
-use crate::pin::{PinDirectory, SOCKETS};
+use crate::object::{constants, failed, load, share};
+use crate::pin::{self, PinDirectory, SOCKETS};
 use crate::probe::{State, probe_helper, probe_lsm};
 use crate::program::Program;
 use crate::shield::{Shared, boottime_ns, kernel_hz};
 use crate::skel::lsm_socket::LsmSocketSkelBuilder;
 use crate::sys;
 use crate::uapi::{Helper, ProgramType};
+
+const OBJECT: &str = "lsm_socket";
 
 /// The hook of BPF LSM, which no control group and no tracepoint has one of the same name as.
 pub(super) const HOOK: &str = "socket_create";
@@ -65,52 +67,20 @@ impl PacketSockets {
         let may_limit = has(Helper::SPIN_LOCK);
         // No protocol of Unix sockets.
         let canary = std::process::id() | 1 << 24;
-        let failed = |step| {
-            move |e: libbpf_rs::Error| BpfError::Object {
-                object: "lsm_socket",
-                step,
-                source: io_error(&e),
-            }
-        };
         let mut storage = MaybeUninit::uninit();
-        let mut open =
-            LsmSocketSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
-            object: "lsm_socket",
-            step: "finding its constants",
-            source: std::io::Error::other("no .rodata"),
-        })?;
+        let mut open = LsmSocketSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(OBJECT, "opening"))?;
+        let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
         rodata.ic_cfg_may_lock = u8::from(may_limit);
         rodata.ic_cfg_may_ask_ancestor = u8::from(has(Helper::GET_CURRENT_ANCESTOR_CGROUP_ID));
         rodata.ic_cfg_canary = canary;
         rodata.ic_cfg_report_hz = kernel_hz();
         rodata.ic_cfg_sock_rows = sockets.rows_each as u32;
         rodata.ic_cfg_sock_cells = sockets.cells_each as u32;
-        let maps = &mut open.maps;
-        for (map, fd) in [
-            (&mut maps.data_ic_state, shared.state_fd()),
-            (&mut maps.ic_reasons, shared.reasons.as_fd()),
-            (&mut maps.ic_rules, shared.rules.as_fd()),
-            (&mut maps.ic_losses, shared.losses.as_fd()),
-            (&mut maps.ic_events, shared.events()),
-            (&mut maps.ic_sample, shared.sample_fd()),
-            (&mut maps.ic_processes, processes.table_fd()),
-            (&mut maps.ic_sock_policy, sockets.map("ic_sock_policy")?),
-            (&mut maps.ic_sock_rows, sockets.map("ic_sock_rows")?),
-            (&mut maps.ic_sock_flat, sockets.map("ic_sock_flat")?),
-            (&mut maps.ic_sock_ports, sockets.map("ic_sock_ports")?),
-            (&mut maps.ic_sock_rules, sockets.map("ic_sock_rules")?),
-            (&mut maps.ic_sock_logs, sockets.map("ic_sock_logs")?),
-            (&mut maps.ic_sock_ids, sockets.map("ic_sock_ids")?),
-            (&mut maps.ic_sock_stats, sockets.map("ic_sock_stats")?),
-            (&mut maps.ic_sock_sample, sockets.map("ic_sock_sample")?),
-            (&mut maps.ic_sock_slots, sockets.map("ic_sock_slots")?),
-            (&mut maps.ic_buckets, sockets.map("ic_buckets")?),
-            (&mut maps.ic_bucket_slots, sockets.map("ic_bucket_slots")?),
-        ] {
-            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
-        }
-        load("lsm_socket", open.open_object_mut(), &Allowlist::packets())?;
+        let maps = shared.maps().into_iter().chain(processes.maps()).chain(sockets.maps());
+        share(OBJECT, open.open_object_mut(), maps)?;
+        load(OBJECT, open.open_object_mut(), &Allowlist::packets())?;
         let program = Program::new(crate::program::clone_fd(&open.progs.ic_packet)?)?;
         let seen = Map::<u32, u64>::new(clone_fd(&open.maps.ic_canary)?, "ic_canary")?;
         let groups = Map::new(clone_fd(&open.maps.ic_cgroups)?, "ic_cgroups")?;
@@ -174,11 +144,7 @@ impl PacketSockets {
     /// [`BpfError::Pin`] where bpffs refuses.
     pub fn persist(&mut self, directory: &PinDirectory) -> Result<(), BpfError> {
         let path = directory.socket_path(&self.groups_pin());
-        sys::obj_pin(self.groups.as_fd(), &path).map_err(|source| BpfError::Pin {
-            path,
-            step: "pinning",
-            source,
-        })?;
+        pin::pin(self.groups.as_fd(), &path)?;
         self.link.pin(&directory.socket_path(&self.link.pin_name()))
     }
 

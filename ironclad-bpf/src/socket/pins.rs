@@ -6,7 +6,7 @@ use libbpf_rs::OpenMapMut;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{clone_fd, map_info};
-use crate::object::io_error;
+use crate::object::failed;
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::sys;
 
@@ -97,14 +97,12 @@ pub(super) fn take(
     object: &'static str,
     maps: Vec<(&mut OpenMapMut<'_>, Option<u32>)>,
 ) -> Result<(), BpfError> {
-    let failed =
-        |step| move |e: libbpf_rs::Error| BpfError::Object { object, step, source: io_error(&e) };
     for (map, size) in maps {
         if let Some(pins) = pins {
             let fd = pins.map(&map.name().to_string_lossy())?;
-            map.reuse_fd(fd.as_fd()).map_err(failed("taking over a map"))?;
+            map.reuse_fd(fd.as_fd()).map_err(failed(object, "taking over a map"))?;
         } else if let Some(size) = size {
-            map.set_max_entries(size).map_err(failed("sizing a map"))?;
+            map.set_max_entries(size).map_err(failed(object, "sizing a map"))?;
         }
     }
     Ok(())
@@ -121,8 +119,8 @@ impl Kept {
         maps.iter().map(one).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, fd)| fd.as_fd())
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.0.iter().map(|(name, fd)| (name.as_str(), fd.as_fd()))
     }
 
     /// With the names of their pins within the instance's directory.

@@ -15,12 +15,14 @@ use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
-use crate::object::{io_error, load};
+use crate::object::{constants, failed, load, share};
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::program::Program;
 use crate::shield::{Shared, boottime_ns};
 use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
+
+const OBJECT: &str = "process";
 
 /// The table of processes: kept by tracepoints, read by the hooks of control groups.
 #[derive(Debug)]
@@ -55,36 +57,16 @@ impl Processes {
         mut pins: Option<&mut SocketPins>,
     ) -> Result<Self, BpfError> {
         crate::log::to_tracing();
-        let failed = |step| {
-            move |e: libbpf_rs::Error| BpfError::Object {
-                object: "process",
-                step,
-                source: io_error(&e),
-            }
-        };
         let mut storage = MaybeUninit::uninit();
         let mut open =
-            ProcessSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
-            object: "process",
-            step: "finding its constants",
-            source: std::io::Error::other("no .rodata"),
-        })?;
+            ProcessSkelBuilder::default().open(&mut storage).map_err(failed(OBJECT, "opening"))?;
+        let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
         rodata.ic_cfg_open_tgid = std::process::id();
         // No two copies of the programs that a machine runs have the same.
         let owner = boottime_ns();
         rodata.ic_cfg_owner = owner;
+        share(OBJECT, open.open_object_mut(), shared.maps())?;
         let maps = &mut open.maps;
-        for (map, fd) in [
-            (&mut maps.data_ic_state, shared.state_fd()),
-            (&mut maps.ic_reasons, shared.reasons.as_fd()),
-            (&mut maps.ic_rules, shared.rules.as_fd()),
-            (&mut maps.ic_losses, shared.losses.as_fd()),
-            (&mut maps.ic_events, shared.events()),
-            (&mut maps.ic_sample, shared.sample_fd()),
-        ] {
-            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
-        }
         take(
             pins.as_deref(),
             "process",
@@ -96,7 +78,7 @@ impl Processes {
                 (&mut maps.ic_exe_names, None),
             ],
         )?;
-        load("process", open.open_object_mut(), &Allowlist::processes())?;
+        load(OBJECT, open.open_object_mut(), &Allowlist::processes())?;
         let program = |program| Program::new(crate::program::clone_fd(program)?);
         let progs = &open.progs;
         // Fork before exec: what is forked has a forebear by the time that it executes something.
@@ -286,8 +268,8 @@ impl Processes {
             .collect())
     }
 
-    pub(crate) fn table_fd(&self) -> BorrowedFd<'_> {
-        self.table.as_fd()
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.kept.maps()
     }
 }
 

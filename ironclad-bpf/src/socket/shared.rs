@@ -16,13 +16,15 @@ use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
 use crate::mapping::Mapping;
-use crate::object::{io_error, load};
+use crate::object::{constants, failed, load, share};
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::probe::may_call;
 use crate::program::Program;
 use crate::shield::{Shared, kernel_hz};
 use crate::skel::cgroup::CgroupSkelBuilder;
 use crate::uapi::{AttachType, Helper, ProgramType};
+
+const OBJECT: &str = "cgroup";
 
 /// The hooks, in the order of the programs.
 const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 7] = [
@@ -47,7 +49,7 @@ pub struct SocketOptions {
     /// Default 65,536.
     pub ids: u32,
     /// Rows of one policy, of 1,568 bytes each: one for each distinct set of rules that an
-    /// address, a port, a file, a user and so on satisfies. Default 1,024.
+    /// address, a port, a file, a user and so on satisfies. Default 1,024, at most 65,536.
     pub rows: u32,
     /// Cells of one policy's table of addresses, of 64 bytes each. Default 65,536.
     pub cells: u32,
@@ -97,28 +99,18 @@ impl SocketShared {
     /// then its links have these programs from now on, and the sizes are what they were.
     ///
     /// # Errors
-    /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
+    /// [`BpfError::Limit`], [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or
+    /// [`BpfError::Map`].
     pub fn load(
         shared: &Shared,
         processes: &Processes,
         options: SocketOptions,
         pins: Option<&SocketPins>,
     ) -> Result<Self, BpfError> {
-        let failed = |step| {
-            move |e: libbpf_rs::Error| BpfError::Object {
-                object: "cgroup",
-                step,
-                source: io_error(&e),
-            }
-        };
         let mut storage = MaybeUninit::uninit();
         let mut open =
-            CgroupSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-        let rodata = open.maps.rodata_data.as_mut().ok_or_else(|| BpfError::Object {
-            object: "cgroup",
-            step: "finding its constants",
-            source: std::io::Error::other("no .rodata"),
-        })?;
+            CgroupSkelBuilder::default().open(&mut storage).map_err(failed(OBJECT, "opening"))?;
+        let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
         rodata.ic_cfg_task_btf = u8::from(may_look_at_tasks());
         rodata.ic_cfg_report_hz = kernel_hz();
         let size = |name, wanted| match pins {
@@ -127,20 +119,15 @@ impl SocketShared {
         };
         let (rows, cells) =
             (size("ic_sock_rows", options.rows)?, size("ic_sock_flat", options.cells)?);
+        if rows > abi::SOCK_ROWS_MAX {
+            let (what, limit) = ("rows of socket rules", abi::SOCK_ROWS_MAX.into());
+            return Err(BpfError::Limit { what, value: rows.into(), limit });
+        }
         rodata.ic_cfg_sock_rows = rows;
         rodata.ic_cfg_sock_cells = cells;
+        let lent = shared.maps().into_iter().chain(processes.maps());
+        share(OBJECT, open.open_object_mut(), lent)?;
         let maps = &mut open.maps;
-        for (map, fd) in [
-            (&mut maps.data_ic_state, shared.state_fd()),
-            (&mut maps.ic_reasons, shared.reasons.as_fd()),
-            (&mut maps.ic_rules, shared.rules.as_fd()),
-            (&mut maps.ic_losses, shared.losses.as_fd()),
-            (&mut maps.ic_events, shared.events()),
-            (&mut maps.ic_sample, shared.sample_fd()),
-            (&mut maps.ic_processes, processes.table_fd()),
-        ] {
-            map.reuse_fd(fd).map_err(failed("sharing a map"))?;
-        }
         take(
             pins,
             "cgroup",
@@ -159,7 +146,7 @@ impl SocketShared {
                 (&mut maps.ic_bucket_slots, Some(options.buckets)),
             ],
         )?;
-        load("cgroup", open.open_object_mut(), &Allowlist::sockets())?;
+        load(OBJECT, open.open_object_mut(), &Allowlist::sockets())?;
         let (maps, progs) = (&open.maps, &open.progs);
         let programs = [
             &progs.ic_connect4,
@@ -287,10 +274,8 @@ impl SocketShared {
         }
     }
 
-    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>, BpfError> {
-        self.kept
-            .get(name)
-            .ok_or_else(|| BpfError::map(name, "sharing", std::io::ErrorKind::NotFound.into()))
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.kept.maps()
     }
 
     /// The programs that are attached, in the order of the hooks.

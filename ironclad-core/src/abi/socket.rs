@@ -79,6 +79,8 @@ pub const DIM_MAX: usize = 11;
 pub const SOCK_RULES_MAX: usize = 12_288;
 /// Rules of one policy that report and decide nothing.
 pub const SOCK_LOGS_MAX: usize = 64;
+/// Rows of one policy, whose numbers have 16 bits.
+pub const SOCK_ROWS_MAX: u32 = 65_536;
 /// Cells of 32 ports each.
 pub const SOCK_PORT_CELLS: usize = 2048;
 /// Depths at which rules of a policy name control groups.

@@ -33,6 +33,7 @@ enum ic_sock_dim {
 enum ic_sock_limit {
 	IC_SOCK_RULES_MAX = 12288,  /* rules of a policy that decide */
 	IC_SOCK_LOGS_MAX = 64,      /* rules of a policy that report and decide nothing */
+	IC_SOCK_ROWS_MAX = 65536,   /* rows of a policy, whose numbers have 16 bits */
 	IC_SOCK_SUMMARY_WORDS = 3,  /* at the beginning of each row */
 	IC_SOCK_WORDS_MAX = 192,
 	IC_SOCK_PROTOCOLS = 256,
