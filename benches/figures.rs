@@ -9,10 +9,14 @@ mod connect;
 mod lists;
 #[path = "figures/lookup.rs"]
 mod lookup;
+#[path = "figures/opensnitch.rs"]
+mod opensnitch;
 #[path = "figures/program.rs"]
 mod program;
 #[path = "figures/race/mod.rs"]
 mod race;
+#[path = "figures/replaced.rs"]
+mod replaced;
 #[path = "figures/stall.rs"]
 mod stall;
 #[path = "figures/stats.rs"]
@@ -70,6 +74,11 @@ impl Figures {
         self.values.insert(name.to_owned(), value);
     }
 
+    /// Says why a figure is missing.
+    fn skip(&self, name: &str, why: &str) {
+        eprintln!("SKIP {name}: {why}");
+    }
+
     fn runs(&self) -> usize {
         self.args.runs.unwrap_or(7)
     }
@@ -89,6 +98,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     lists::measure(&mut figures)?;
     stall::measure(&mut figures)?;
     connect::measure(&mut figures)?;
+    replaced::measure(&mut figures)?;
     race::measure(&mut figures)?;
     if figures.args.json {
         println!("{}", serde_json::to_string_pretty(&figures.values)?);

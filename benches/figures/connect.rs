@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
@@ -12,24 +12,39 @@ use ironclad::policy::socket::{AddressGroup, Direction, SocketAction, SocketRule
 use ironclad::policy::{AddressList, CompiledPolicy, Policy, Protocol};
 use ironclad::shield::Shield;
 use ironclad_bpf::bench::attach_empty_connect;
-use ironclad_lab::{Cgroup, Lab};
+use ironclad_bpf::boottime_ns;
+use ironclad_lab::{Cgroup, Lab, Namespace};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Figures;
 use crate::common::Result;
 use crate::common::lists::data;
 use crate::common::random::Random;
+use crate::opensnitch::{self, OpenSnitch};
 use crate::stats::Runs;
 
-/// Connections of one round by UDP, and of one by TCP.
-const UDP_ROUND: u32 = 400_000;
-const TCP_ROUND: u32 = 10_000;
-/// Distinct addresses that they go to.
-const ADDRESSES: usize = 65_536;
+/// Connections of one turn by UDP, of one by TCP, and of one that OpenSnitch is asked for.
+const UDP_TURN: usize = COLD_ADDRESSES;
+const TCP_TURN: u32 = 2_000;
+const ASKED_TURN: u32 = 200;
+/// Turns that each takes in a run.
+const TURNS: usize = 8;
+/// Distinct addresses and ports that they go to: as many as a busy host has, and more than caches do.
+const ADDRESSES: usize = 1_024;
+const COLD_ADDRESSES: usize = 65_536;
 
-/// Connects as it is told on standard input, and says how many nanoseconds one took.
+/// Connects as it is told on standard input, and says how many nanoseconds one took: of the
+/// processor, and on the wall. `until` connects until it may, and says when that was by the clock of
+/// [`boottime_ns`].
 pub(crate) fn connector() -> Result<()> {
+    // On one processor, away from whoever starts on the first.
+    let last = std::thread::available_parallelism()?.get() - 1;
+    let mut processors = CpuSet::new();
+    processors.set(last);
+    sched_setaffinity(None, &processors)?;
     let mut random = Random::new(9);
-    let addresses: Vec<SocketAddr> = (0..ADDRESSES)
+    let addresses: Vec<SocketAddr> = (0..COLD_ADDRESSES)
         .map(|_| {
             // Unicast: neither 0/8 and 127/8 nor what begins at 224.
             let addr = loop {
@@ -44,47 +59,73 @@ pub(crate) fn connector() -> Result<()> {
     let udp = UdpSocket::bind("0.0.0.0:0")?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     for line in std::io::stdin().lines() {
-        let began = Instant::now();
-        let rounds = match line?.as_str() {
-            "tcp" => {
-                for _ in 0..TCP_ROUND {
+        let line = line?;
+        let (began, began_cpu) = (Instant::now(), cpu_ns());
+        let count: u32 = match line.split_once(' ') {
+            Some(("udp", distinct)) => {
+                let addresses = &addresses[..distinct.parse()?];
+                for addr in addresses.iter().cycle().take(UDP_TURN) {
+                    udp.connect(addr)?;
+                }
+                UDP_TURN as u32
+            }
+            Some(("tcp", count)) => {
+                let count = count.parse()?;
+                for _ in 0..count {
                     let client = TcpStream::connect(listener.local_addr()?)?;
                     drop((client, listener.accept()?));
                 }
-                TCP_ROUND
+                count
+            }
+            _ if line == "until" => {
+                while udp.connect(addresses[0]).is_err() {}
+                println!("0 {}", boottime_ns());
+                continue;
             }
             _ => {
-                for (_, addr) in (0..UDP_ROUND).zip(addresses.iter().cycle()) {
-                    udp.connect(addr)?;
-                }
-                UDP_ROUND
+                return Err(format!("`{line}` is no order").into());
             }
         };
-        println!("{}", began.elapsed().as_nanos() as f64 / f64::from(rounds));
+        let (wall, cpu) = (began.elapsed().as_nanos(), cpu_ns() - began_cpu);
+        println!("{} {}", cpu as f64 / f64::from(count), wall as f64 / f64::from(count));
     }
     Ok(())
 }
 
-struct Connector {
+/// Of this thread.
+fn cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Nanoseconds of one connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Took {
+    pub(crate) cpu: f64,
+    pub(crate) wall: f64,
+}
+
+pub(crate) struct Connector {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
 }
 
 impl Connector {
-    fn start(cgroup: &Cgroup) -> Result<Self> {
-        let mut command = cgroup.command(&std::env::current_exe()?);
+    pub(crate) fn start(cgroup: &Cgroup, program: &Path) -> Result<Self> {
+        let mut command = cgroup.command(program);
         command.arg("connector").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let answers = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         Ok(Self { child, answers })
     }
 
-    fn ask(&mut self, what: &str) -> Result<f64> {
+    pub(crate) fn ask(&mut self, what: &str) -> Result<Took> {
         let orders = self.child.stdin.as_mut().ok_or("no standard input")?;
         writeln!(orders, "{what}")?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        Ok(line.trim().parse()?)
+        let (cpu, wall) = line.trim().split_once(' ').ok_or("the connector ended")?;
+        Ok(Took { cpu: cpu.parse()?, wall: wall.parse()? })
     }
 }
 
@@ -120,7 +161,8 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<CompiledPolicy> {
     let own = std::env::current_exe()?;
     let mut programs: Vec<PathBuf> = std::fs::read_dir("/usr/bin")?
         .filter_map(|entry| entry.ok()?.path().canonicalize().ok())
-        .filter(|path| path.is_file())
+        // Scripts are refused: their interpreters ask in their stead.
+        .filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")))
         .take(63)
         .collect();
     programs.sort();
@@ -149,13 +191,15 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<CompiledPolicy> {
 }
 
 pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 8] = [
         "connect_added_ns_beyond_empty",
         "connect_added_ns_total",
         "connect_rules_10x_ratio",
         "connect_tcp_added_percent",
         "decisions_per_s_core",
         "rules_1000_swap_ms",
+        "connect_cold_added_ns_beyond_empty",
+        "connect_tcp_opensnitch_ratio",
     ];
     if !NAMES.iter().any(|name| figures.wants(name)) {
         return Ok(());
@@ -165,58 +209,128 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     // Everything has a way, so that connect(2) by UDP ends with success and sends nothing.
     net.ip(&["route", "add", "default", "dev", "lo"])?;
     net.ip(&["addr", "add", "10.9.0.1/32", "dev", "lo"])?;
-    let cgroup = Cgroup::new("connect")?;
-    let mut connector = net.run(|| Connector::start(&cgroup).map_err(|e| e.to_string()))??;
     let groups = countries()?;
     let (some, many) = (rules(1000, &groups)?, rules(10_000, &groups)?);
-    let start = |policy: &CompiledPolicy| {
-        Shield::builder("figures")
-            .cgroup(cgroup.dir())
-            .socket_rule_slots(10_002)
-            .socket_rows(32_768)
-            .start(policy)
-    };
-    let none = Policy::builder().compile()?;
-    let mut took: [Vec<f64>; 6] = Default::default();
-    let mut tcp: [Vec<f64>; 2] = Default::default();
-    for _ in 0..figures.runs() {
-        took[0].push(connector.ask("udp")?);
-        tcp[0].push(connector.ask("tcp")?);
-        let empty = attach_empty_connect(cgroup.dir())?;
-        took[1].push(connector.ask("udp")?);
-        drop(empty);
-        let shield = start(&some)?;
-        took[2].push(connector.ask("udp")?);
-        tcp[1].push(connector.ask("tcp")?);
-        shield.apply(&many)?;
-        took[3].push(connector.ask("udp")?);
-        shield.apply(&none)?;
-        took[4].push(connector.ask("udp")?);
-        let began = Instant::now();
-        shield.apply(&some)?;
-        took[5].push(began.elapsed().as_secs_f64() * 1e3);
+    let mut bare = Road::new(&net, "bare")?;
+    let mut empty = Road::new(&net, "empty")?;
+    // Where nothing is attached to any control group, nobody pays for those that have something.
+    let mut of_empty = Vec::new();
+    for _ in 0..figures.runs() * TURNS {
+        let without = empty.udp(ADDRESSES)?;
+        let _program = attach_empty_connect(empty.cgroup.dir())?;
+        of_empty.push(empty.udp(ADDRESSES)? - without);
     }
-    // Within a round, so that what slows a round slows both.
-    let beyond = |a: usize, b: usize| {
-        Runs::of(took[a].iter().zip(&took[b]).map(|(a, b)| a - b).collect::<Vec<_>>())
-    };
-    let (empty, added, total, more, silent) =
-        (beyond(1, 0), beyond(2, 1), beyond(2, 0), beyond(3, 0), beyond(4, 0));
-    let bare = Runs::of(took[0].clone());
+    let _program = attach_empty_connect(empty.cgroup.dir())?;
+    let mut with_some = Road::new(&net, "some")?;
+    let some_shield = with_some.shield("figures-some", &some)?;
+    let mut with_many = Road::new(&net, "many")?;
+    let _many = with_many.shield("figures-many", &many)?;
+    let mut with_none = Road::new(&net, "none")?;
+    let _none = with_none.shield("figures-none", &Policy::builder().compile()?)?;
+    // In turns, so that what slows one slows all.
+    let (mut of_some, mut of_many, mut of_none) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut cold, mut cold_many) = (Vec::new(), Vec::new());
+    let (mut whole, mut of_tcp, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..figures.runs() * TURNS {
+        let floor = empty.udp(ADDRESSES)?;
+        whole.push(with_some.udp(ADDRESSES)?);
+        of_some.push(whole[whole.len() - 1] - floor);
+        of_many.push(with_many.udp(ADDRESSES)? - floor);
+        of_none.push(with_none.udp(ADDRESSES)? - floor);
+        let floor = empty.udp(COLD_ADDRESSES)?;
+        cold.push(with_some.udp(COLD_ADDRESSES)? - floor);
+        cold_many.push(with_many.udp(COLD_ADDRESSES)? - floor);
+        let turn = format!("tcp {TCP_TURN}");
+        let without = bare.connector.ask(&turn)?.cpu;
+        tcp.push(with_some.connector.ask(&turn)?);
+        of_tcp.push((tcp[tcp.len() - 1].cpu / without - 1.0) * 100.0);
+    }
+    let mut swaps = Vec::new();
+    for _ in 0..figures.runs() {
+        let began = Instant::now();
+        some_shield.apply(&some)?;
+        swaps.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    let rate = Runs::of(whole.iter().map(|ns| 1e9 / ns).collect());
+    let [of_empty, of_some, of_many, of_none, cold, cold_many, whole, of_tcp, swaps] =
+        [of_empty, of_some, of_many, of_none, cold, cold_many, whole, of_tcp, swaps].map(Runs::of);
+    let total = of_empty.median + of_some.median;
+    let how = format!("{of_some} ns; a policy without socket rules {of_none}");
+    figures.set(NAMES[0], of_some.median, &how);
+    figures.set(NAMES[1], total, &format!("the empty program adds {of_empty} ns"));
+    let more = of_empty.median + of_many.median;
     figures.set(
-        NAMES[0],
-        added.median,
-        &format!("{added} ns; a policy without socket rules adds {silent} in all, the empty program {empty} to {bare}"),
+        NAMES[2],
+        more / total,
+        &format!("10,000 rules: {of_many} ns beyond the empty one"),
     );
-    figures.set(NAMES[1], total.median, &format!("{total} ns"));
-    figures.set(NAMES[2], more.median / total.median, &format!("10,000 rules add {more} ns"));
-    let percent: Vec<f64> =
-        tcp[1].iter().zip(&tcp[0]).map(|(with, without)| (with / without - 1.0) * 100.0).collect();
-    let (percent, round) = (Runs::of(percent), Runs::of(tcp[0].clone()));
-    figures.set(NAMES[3], percent.median, &format!("{percent} % of {round} ns"));
-    let rate = Runs::of(took[2].iter().map(|ns| 1e9 / ns).collect::<Vec<_>>());
-    figures.set(NAMES[4], rate.median, &format!("{rate}: whole connect(2) calls"));
-    let swap = Runs::of(took[5].clone());
-    figures.set(NAMES[5], swap.median, &format!("{swap} ms, tables of addresses included"));
+    let wall = Runs::of(tcp.iter().map(|took| took.wall).collect());
+    figures.set(NAMES[3], of_tcp.median, &format!("{of_tcp} %; with rules {wall} ns on the wall"));
+    figures.set(NAMES[4], rate.median, &format!("{rate}: whole connect(2) calls of {whole} ns"));
+    figures.set(NAMES[5], swaps.median, &format!("{swaps} ms, tables of addresses included"));
+    let how = format!("{cold} ns; with 10,000 rules {cold_many}");
+    figures.set(NAMES[6], cold.median, &how);
+    beside_opensnitch(figures, &lab, NAMES[7], &mut with_some.connector)
+}
+
+/// A control group, and who connects in it.
+struct Road {
+    cgroup: Cgroup,
+    connector: Connector,
+}
+
+impl Road {
+    fn new(net: &Namespace, name: &str) -> Result<Self> {
+        let cgroup = Cgroup::new(name)?;
+        let own = std::env::current_exe()?;
+        let start = || Connector::start(&cgroup, &own).map_err(|e| e.to_string());
+        let connector = net.run(start)??;
+        Ok(Self { cgroup, connector })
+    }
+
+    /// Processor time of one connection, in a turn that goes to so many addresses.
+    fn udp(&mut self, distinct: usize) -> Result<f64> {
+        Ok(self.connector.ask(&format!("udp {distinct}"))?.cpu)
+    }
+
+    fn shield(&self, instance: &str, policy: &CompiledPolicy) -> Result<Shield> {
+        let builder = Shield::builder(instance).cgroup(self.cgroup.dir());
+        Ok(builder.socket_rule_slots(10_002).socket_rows(32_768).start(policy)?)
+    }
+}
+
+/// The same connections where OpenSnitch is asked for each, and where Shield's rules decide.
+fn beside_opensnitch(
+    figures: &mut Figures,
+    lab: &Lab,
+    name: &str,
+    ours: &mut Connector,
+) -> Result<()> {
+    let Some(root) = opensnitch::root() else {
+        figures.skip(name, "no OpenSnitch: run cargo xtask figures");
+        return Ok(());
+    };
+    let net = lab.namespace("asked")?;
+    net.ip(&["link", "set", "lo", "up"])?;
+    let mut theirs = Road::new(&net, "asked")?;
+    let _opensnitch = OpenSnitch::start(&net, &root)?;
+    // Its netfilter rules come a moment later.
+    while OpenSnitch::asked(&net)? == 0 {
+        theirs.connector.ask("tcp 1")?;
+    }
+    let (mut ratios, mut walls) = (Vec::new(), Vec::new());
+    for _ in 0..figures.runs() * TURNS {
+        let before = OpenSnitch::asked(&net)?;
+        let wall = theirs.connector.ask(&format!("tcp {ASKED_TURN}"))?.wall;
+        let seen = OpenSnitch::asked(&net)? - before;
+        if seen < ASKED_TURN.into() {
+            return Err(format!("OpenSnitch saw {seen} of {ASKED_TURN} connections").into());
+        }
+        walls.push(wall);
+        ratios.push(wall / ours.ask(&format!("tcp {ASKED_TURN}"))?.wall);
+    }
+    let (ratio, wall) = (Runs::of(ratios), Runs::of(walls));
+    let how = format!("{ratio}: {wall} ns with one rule of OpenSnitch's; ours has 1,000");
+    figures.set(name, ratio.median, &how);
     Ok(())
 }

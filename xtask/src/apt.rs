@@ -123,7 +123,8 @@ impl Apt {
     }
 }
 
-fn unpack_all(downloads: &Path, into: &Path) -> Result<()> {
+/// Unpacks all packages of a directory.
+pub(crate) fn unpack_all(downloads: &Path, into: &Path) -> Result<()> {
     let entries = std::fs::read_dir(downloads).context(downloads.display())?;
     let mut packages = Vec::new();
     for entry in entries {

@@ -12,6 +12,7 @@ mod failure;
 mod figures;
 mod kernel_image;
 mod kernels;
+mod opensnitch;
 mod setup;
 mod test;
 mod tools;
