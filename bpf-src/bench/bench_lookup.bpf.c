@@ -45,7 +45,7 @@ IC_INLINE __u32 ic_bench_one(const union ic_addr *probe)
 	case 2:
 		return ic_lpm_lookup4(probe->word[0]);
 	case 3:
-		return ic_flat_lookup6(&flat, ic_cfg_flat_root6, probe);
+		return ic_flat_lookup6(&flat, ic_cfg_flat_root6, probe->half[0], probe->half[1]);
 	case 4:
 		return ic_lpm_lookup6(probe);
 	case 5:

@@ -37,6 +37,21 @@ IC_INLINE __u32 ic_flat_begin(const struct ic_flat_at *flat, __u32 root, __u32 b
 }
 
 /*
+ * Fetches what ic_flat_begin() will read: nothing waits for it, and a processor goes on with what
+ * follows meanwhile.
+ */
+IC_INLINE void ic_flat_touch(const struct ic_flat_at *flat, __u32 root, __u32 bits)
+{
+	const union ic_flat_cell *cell = ic_flat_cell(flat, root + (bits >> 8));
+	__u64 slot;
+
+	if (!cell)
+		return;
+	slot = *(const volatile __u64 *)&cell->slot[bits >> 5 & 7];
+	asm volatile("" : : "r"(slot));
+}
+
+/*
  * Seven comparisons at once: each lane is 256 + byte − start, whose bit 8 tells whether the run
  * has begun. The multiplication adds those bits up in the top lane.
  */
@@ -130,10 +145,12 @@ IC_INLINE __u32 ic_flat_lookup4(const struct ic_flat_at *flat, __u32 root, __u32
 }
 
 /* The entry that covers an IPv6 address, 0 for none. Address as two halves in network byte order. */
-IC_INLINE __u32 ic_flat_lookup6(const struct ic_flat_at *flat, __u32 root, const union ic_addr *src)
+IC_INLINE __u32 ic_flat_lookup6(const struct ic_flat_at *flat, __u32 root, __u64 high_be,
+				__u64 low_be)
 {
-	__u64 high = bpf_be64_to_cpu(src->half[0]), low = bpf_be64_to_cpu(src->half[1]);
-	__u32 depth = 2, ref, i;
+	__u64 high = bpf_be64_to_cpu(high_be), low = bpf_be64_to_cpu(low_be);
+	__u32 depth = 2, ref;
+	__u64 i; /* the verifier forgets half a word that is kept on the stack */
 
 	ref = ic_flat_begin(flat, root, high >> 43);
 	for (i = 0; i < 16; i++) {

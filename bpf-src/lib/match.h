@@ -11,9 +11,25 @@
 
 #include "sock_shared.h"
 
+/*
+ * The question: numbers of rows in the slot, 16 bits each, in the order of the dimensions. The last
+ * place, which no dimension has, says whether the rare dimensions are asked at all.
+ */
 struct ic_match {
+	__u64 rows[3];
+};
+enum { IC_MATCH_RARE = 11 };
+_Static_assert(IC_DIM_MAX <= IC_MATCH_RARE, "places");
+
+/* What is found of it. */
+struct ic_match_rows {
 	const struct ic_sock_row *row[IC_DIM_MAX];
 };
+
+IC_INLINE void ic_match_set(struct ic_match *match, __u32 dim, __u16 row)
+{
+	match->rows[dim >> 2] |= (__u64)row << 16 * (dim & 3);
+}
 
 /*
  * Number of the lowest bit that is set in a word that has one: a de Bruijn sequence holds every six
@@ -35,9 +51,45 @@ IC_INLINE __u32 ic_match_lowest(__u64 bits)
 	return bit;
 }
 
-IC_INLINE __u64 ic_match_cell(const struct ic_match *match, __u32 dim, __u32 cell)
+/* False where a row is missing, which none is. */
+IC_INLINE bool ic_match_row(struct ic_match_rows *found, const struct ic_match *match, __u32 slot,
+			    __u32 dim)
 {
-	return ((const __u64 *)match->row[dim])[cell];
+	__u32 row = slot * ic_cfg_sock_rows + (__u16)(match->rows[dim >> 2] >> 16 * (dim & 3));
+
+	found->row[dim] = bpf_map_lookup_elem(&ic_sock_rows, &row);
+	return found->row[dim];
+}
+
+IC_INLINE bool ic_match_find(struct ic_match_rows *found, const struct ic_match *match, __u32 slot)
+{
+	bool rare = match->rows[IC_MATCH_RARE >> 2] >> 16 * (IC_MATCH_RARE & 3);
+	__u32 dim;
+
+#pragma unroll
+	for (dim = 0; dim < IC_DIM_PARENT; dim++) {
+		if (!ic_match_row(found, match, slot, dim))
+			return false;
+	}
+	/* One branch for all of them: each would double what the verifier walks. */
+	if (rare) {
+#pragma unroll
+		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++) {
+			if (!ic_match_row(found, match, slot, dim))
+				return false;
+		}
+	} else {
+		/* A row that is looked at anyway leaves the rest as it is. */
+#pragma unroll
+		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
+			found->row[dim] = found->row[IC_DIM_KIND];
+	}
+	return true;
+}
+
+IC_INLINE __u64 ic_match_cell(const struct ic_match_rows *rows, __u32 dim, __u32 cell)
+{
+	return ((const __u64 *)rows->row[dim])[cell];
 }
 
 /*
@@ -45,45 +97,61 @@ IC_INLINE __u64 ic_match_cell(const struct ic_match *match, __u32 dim, __u32 cel
  * first: nearly always they share nothing, and then the others' cache lines are not touched. One
  * branch, because each doubles what the verifier walks.
  */
-IC_INLINE __u64 ic_match_and(const struct ic_match *match, __u32 cell)
+IC_INLINE __u64 ic_match_and(const struct ic_match_rows *rows, __u32 cell)
 {
 	__u64 bits =
-		ic_match_cell(match, IC_DIM_EXE, cell) & ic_match_cell(match, IC_DIM_WHERE, cell);
+		ic_match_cell(rows, IC_DIM_EXE, cell) & ic_match_cell(rows, IC_DIM_WHERE, cell);
 	__u32 dim;
 
 	if (!bits)
 		return 0;
-	bits &= ic_match_cell(match, IC_DIM_UID, cell) & ic_match_cell(match, IC_DIM_PORT, cell) &
-		ic_match_cell(match, IC_DIM_KIND, cell);
+	bits &= ic_match_cell(rows, IC_DIM_UID, cell) & ic_match_cell(rows, IC_DIM_PORT, cell) &
+		ic_match_cell(rows, IC_DIM_KIND, cell);
 #pragma unroll
 	for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
-		bits &= ic_match_cell(match, dim, cell);
+		bits &= ic_match_cell(rows, dim, cell);
 	return bits;
 }
 
 /* Cells of a row, in the order of its members. */
 enum { IC_MATCH_LOGS = IC_SOCK_SUMMARY_WORDS, IC_MATCH_WORDS };
 
-IC_INLINE __u64 ic_match_logs(const struct ic_match *match)
+enum {
+	IC_MATCH_NONE = -1,
+	IC_MATCH_BROKEN = -2, /* a row is missing, which none is */
+};
+
+/*
+ * The rules that match, among those that report and decide nothing. A function of its own, because
+ * few policies have such rules: the verifier walks it once. Before Linux 5.13 it can be given
+ * numbers, and no pointer.
+ */
+__noinline __u64 ic_match_logs(__u64 rows0, __u64 rows1, __u64 rows2, __u32 slot)
 {
-	return ic_match_and(match, IC_MATCH_LOGS);
+	const struct ic_match match = { .rows = { rows0, rows1, rows2 } };
+	struct ic_match_rows rows;
+
+	return ic_match_find(&rows, &match, slot) ? ic_match_and(&rows, IC_MATCH_LOGS) : 0;
 }
 
 /*
- * The first rule that matches, among those that decide; −1 where none does. Words are taken in
- * their order and not by the summary's lowest bit: where every index is a constant, the verifier
- * has one state for each word.
+ * The first rule that matches, among those that decide. Words are taken in their order and not by
+ * the summary's lowest bit: where every index is a constant, the verifier has one state for each
+ * word; and where nothing but numbers leads here, that is walked once for all ways that do.
  */
-IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 summaries)
+IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 slot, __u32 summaries)
 {
-	__u32 i, word;
+	struct ic_match_rows rows;
+	__u64 i, word; /* the verifier forgets half a word that is kept on the stack */
 
+	if (!ic_match_find(&rows, match, slot))
+		return IC_MATCH_BROKEN;
 	for (i = 0; i < IC_SOCK_SUMMARY_WORDS; i++) {
 		__u64 summary;
 
 		if (i >= summaries)
 			break;
-		summary = ic_match_and(match, i);
+		summary = ic_match_and(&rows, i);
 		if (!summary)
 			continue;
 		for (word = 0; word < 64; word++) {
@@ -96,12 +164,12 @@ IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 summaries)
 			}
 			if (!(summary >> word & 1))
 				continue;
-			bits = ic_match_and(match, IC_MATCH_WORDS + i * 64 + word);
+			bits = ic_match_and(&rows, IC_MATCH_WORDS + i * 64 + word);
 			if (bits)
 				return (i * 64 + word) * 64 + ic_match_lowest(bits);
 		}
 	}
-	return -1;
+	return IC_MATCH_NONE;
 }
 
 #endif

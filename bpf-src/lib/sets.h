@@ -45,7 +45,8 @@ IC_INLINE __u32 ic_sets_lookup(const struct ic_packet *packet)
 		return 0;
 	}
 	if (ic_cfg_sets_v6 == IC_BACKEND_FLAT)
-		return ic_flat_lookup6(&flat, ic_cfg_flat_root6, &packet->src);
+		return ic_flat_lookup6(&flat, ic_cfg_flat_root6, packet->src.half[0],
+				       packet->src.half[1]);
 	if (ic_cfg_sets_v6 == IC_BACKEND_LPM)
 		return ic_lpm_lookup6(&packet->src);
 	return 0;

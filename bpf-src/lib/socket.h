@@ -70,19 +70,41 @@ IC_INLINE void ic_ask_settle(struct ic_ask *ask)
 		ask->addr.word[3] = bpf_htonl(1);
 }
 
+IC_INLINE struct ic_flat_at ic_ask_flat(__u32 slot)
+{
+	return (struct ic_flat_at){ .map = &ic_sock_flat, .first = slot * ic_cfg_sock_cells };
+}
+
+/* A function of its own: inline, the verifier walks half as much again for IPv6. */
+__noinline __u32 ic_ask_flat6(__u64 high_be, __u64 low_be, __u32 root, __u32 slot)
+{
+	const struct ic_flat_at flat = ic_ask_flat(slot);
+
+	return ic_flat_lookup6(&flat, root, high_be, low_be);
+}
+
+/* Begins to fetch what ic_ask_where() reads first. */
+IC_INLINE void ic_ask_touch(const struct ic_ask *ask, const struct ic_sock_policy *policy,
+			    __u32 slot)
+{
+	const struct ic_flat_at flat = ic_ask_flat(slot);
+
+	if (ask->family == 4 && policy->root4 != ~0U)
+		ic_flat_touch(&flat, policy->root4, bpf_ntohl(ask->addr.word[0]) >> 11);
+	if (ask->family == 6 && policy->root6 != ~0U)
+		ic_flat_touch(&flat, policy->root6, bpf_be64_to_cpu(ask->addr.half[0]) >> 43);
+}
+
 /* The number of the row, behind the first of addresses. */
 IC_INLINE __u32 ic_ask_where(const struct ic_ask *ask, const struct ic_sock_policy *policy,
 			     __u32 slot)
 {
-	const struct ic_flat_at flat = {
-		.map = &ic_sock_flat,
-		.first = slot * ic_cfg_sock_cells,
-	};
+	const struct ic_flat_at flat = ic_ask_flat(slot);
 
 	if (ask->family == 4 && policy->root4 != ~0U)
 		return ic_flat_lookup4(&flat, policy->root4, ask->addr.word[0]);
 	if (ask->family == 6 && policy->root6 != ~0U)
-		return ic_flat_lookup6(&flat, policy->root6, &ask->addr);
+		return ic_ask_flat6(ask->addr.half[0], ask->addr.half[1], policy->root6, slot);
 	return 0;
 }
 
@@ -178,6 +200,34 @@ IC_INLINE int ic_socket_finish(const struct ic_sock_policy *policy, const struct
 	return !deny || dry;
 }
 
+IC_INLINE const struct ic_sock_rule *ic_socket_log_rule(__u32 slot, __u64 logs)
+{
+	__u32 index = slot * IC_SOCK_LOGS_MAX + ic_match_lowest(logs);
+
+	return bpf_map_lookup_elem(&ic_sock_logs, &index);
+}
+
+/* Counts rules that report and decide nothing. A function of its own, as ic_match_logs() is. */
+__noinline int ic_socket_count_logs(__u32 slot, __u64 logs)
+{
+	__u64 i;
+
+	for (i = 0; i < IC_SOCK_LOGS_MAX && logs; i++) {
+		const struct ic_sock_rule *rule = ic_socket_log_rule(slot, logs);
+		struct ic_sock_stats *stats;
+		__u32 index;
+
+		if (!rule)
+			break;
+		index = rule->slot;
+		stats = bpf_map_lookup_elem(&ic_sock_stats, &index);
+		if (stats)
+			stats->logged++;
+		logs &= logs - 1;
+	}
+	return 0;
+}
+
 /*
  * Rules that report and decide nothing, of those that come before the one that decides: all count,
  * the first reports.
@@ -185,40 +235,24 @@ IC_INLINE int ic_socket_finish(const struct ic_sock_policy *policy, const struct
 IC_INLINE void ic_socket_log(const struct ic_sock_policy *policy, const struct ic_ask *ask,
 			     __u32 slot, __u64 logs)
 {
+	const struct ic_sock_rule *rule = ic_socket_log_rule(slot, logs);
 	struct ic_answer answer = {
 		.generation = policy->generation,
 		.reason = IC_SOCK_REASON_RULE,
 		.flags = IC_SOCK_EV_LOG,
 	};
-	__u32 i;
 
-	for (i = 0; i < IC_SOCK_LOGS_MAX; i++) {
-		__u32 index = slot * IC_SOCK_LOGS_MAX;
-		const struct ic_sock_rule *rule;
-		struct ic_sock_stats *stats;
-
-		if (!logs)
-			break;
-		index += ic_match_lowest(logs);
-		logs &= logs - 1;
-		rule = bpf_map_lookup_elem(&ic_sock_logs, &index);
-		if (!rule)
-			break;
-		if (!i) {
-			answer.rule = rule->number;
-			answer.slot = rule->slot;
-			answer.rate = rule->report_rate;
-		}
-		index = rule->slot;
-		stats = bpf_map_lookup_elem(&ic_sock_stats, &index);
-		if (stats)
-			stats->logged++;
-	}
+	if (!rule)
+		return;
+	answer.rule = rule->number;
+	answer.slot = rule->slot;
+	answer.rate = rule->report_rate;
 	ic_socket_report(ask, &answer);
+	ic_socket_count_logs(slot, logs);
 }
 
-/* Finds the row of one dimension; false where it is missing, which none is. */
-IC_INLINE bool ic_socket_row(struct ic_match *match, const struct ic_sock_policy *policy,
+/* The row of one dimension. */
+IC_INLINE void ic_socket_row(struct ic_match *match, const struct ic_sock_policy *policy,
 			     const struct ic_ask *ask, const struct ic_subject *subject, __u32 slot,
 			     __u32 dim)
 {
@@ -233,42 +267,31 @@ IC_INLINE bool ic_socket_row(struct ic_match *match, const struct ic_sock_policy
 		else
 			row = ic_subject_row(policy, dim, subject);
 	}
-	/* Whether or not one is asked: the verifier walks on with one pointer, not with two. */
-	row += slot * ic_cfg_sock_rows;
-	match->row[dim] = bpf_map_lookup_elem(&ic_sock_rows, &row);
-	return match->row[dim];
+	ic_match_set(match, dim, row);
 }
 
-/* False where a row is missing, which none is. */
-IC_INLINE bool ic_socket_rows(struct ic_match *match, const struct ic_sock_policy *policy,
+IC_INLINE void ic_socket_rows(struct ic_match *match, const struct ic_sock_policy *policy,
 			      const struct ic_ask *ask, __u32 slot)
 {
-	__u32 row = slot * ic_cfg_sock_rows + policy->kind[(ask->op & 3) << 8 | ask->proto], dim;
-	struct ic_subject subject;
+	struct ic_subject subject = {};
+	__u32 dim;
 
-	match->row[IC_DIM_KIND] = bpf_map_lookup_elem(&ic_sock_rows, &row);
-	if (!match->row[IC_DIM_KIND])
-		return false;
+	__builtin_memset(match, 0, sizeof(*match));
+	ic_match_set(match, IC_DIM_KIND, policy->kind[(ask->op & 3) << 8 | ask->proto]);
+	/* The address's own row comes last: the processor fetches while it looks for the process. */
+	ic_ask_touch(ask, policy, slot);
+	ic_socket_row(match, policy, ask, &subject, slot, IC_DIM_PORT);
 	ic_subject_find(&subject, policy->dims);
 #pragma unroll
-	for (dim = IC_DIM_KIND + 1; dim < IC_DIM_PARENT; dim++) {
-		if (!ic_socket_row(match, policy, ask, &subject, slot, dim))
-			return false;
-	}
-	/* One branch for all of them: each would double what the verifier walks. */
-	if (policy->dims & IC_DIMS_RARE) {
+	for (dim = IC_DIM_EXE; dim < IC_DIM_PARENT; dim++)
+		ic_socket_row(match, policy, ask, &subject, slot, dim);
+	ic_socket_row(match, policy, ask, &subject, slot, IC_DIM_WHERE);
+	if (!(policy->dims & IC_DIMS_RARE))
+		return;
+	ic_match_set(match, IC_MATCH_RARE, 1);
 #pragma unroll
-		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++) {
-			if (!ic_socket_row(match, policy, ask, &subject, slot, dim))
-				return false;
-		}
-	} else {
-		/* A row that is looked at anyway leaves the rest as it is. */
-#pragma unroll
-		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
-			match->row[dim] = match->row[IC_DIM_KIND];
-	}
-	return true;
+	for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
+		ic_socket_row(match, policy, ask, &subject, slot, dim);
 }
 
 IC_INLINE int ic_socket_decide(struct ic_ask *ask)
@@ -278,7 +301,7 @@ IC_INLINE int ic_socket_decide(struct ic_ask *ask)
 	struct ic_answer answer = { .reason = IC_SOCK_REASON_DEFAULT };
 	const struct ic_sock_rule *rule;
 	struct ic_match match;
-	__u64 logs;
+	__u64 logs = 0;
 	__s32 first;
 
 	if (!policy || !policy->generation) {
@@ -290,12 +313,14 @@ IC_INLINE int ic_socket_decide(struct ic_ask *ask)
 	answer.rate = policy->rate;
 	answer.verdict = policy->verdict[ask->op & 3];
 	ic_ask_settle(ask);
-	if (!ic_socket_rows(&match, policy, ask, slot)) {
+	ic_socket_rows(&match, policy, ask, slot);
+	if (policy->logs)
+		logs = ic_match_logs(match.rows[0], match.rows[1], match.rows[2], slot);
+	first = ic_match_first(&match, slot, policy->summary);
+	if (first == IC_MATCH_BROKEN) {
 		ic_count_loss(IC_LOSS_MAP);
 		return ic_socket_finish(policy, ask, &answer);
 	}
-	logs = ic_match_logs(&match);
-	first = ic_match_first(&match, policy->summary);
 	if (first >= 0) {
 		index = slot * IC_SOCK_RULES_MAX + first;
 		rule = bpf_map_lookup_elem(&ic_sock_rules, &index);

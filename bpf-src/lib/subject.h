@@ -128,9 +128,7 @@ IC_INLINE __u32 ic_subject_user(const struct ic_sock_policy *policy,
 		return cached >> 32 & 0xffff;
 	}
 	row = ic_subject_number(policy, IC_DIM_UID, uid);
-	if (row < 1 << 16)
-		IC_WRITE_ONCE(process->user_row,
-			      (__u64)(epoch & 0xffff) << 48 | (__u64)row << 32 | uid);
+	IC_WRITE_ONCE(process->user_row, (__u64)(epoch & 0xffff) << 48 | (__u64)row << 32 | uid);
 	return row;
 }
 

@@ -127,12 +127,12 @@ IC_INLINE __u32 ic_parse_l3(struct ic_cursor *cur, struct ic_packet *packet)
 	return IC_REASON_NON_IP;
 }
 
-IC_INLINE __u32 ic_parse_rest(struct ic_cursor *cur, struct ic_packet *packet)
+IC_INLINE __u32 ic_parse_rest(struct xdp_md *ctx, struct ic_cursor *cur, struct ic_packet *packet)
 {
 	__u32 reason = IC_PARSE_OK;
 
 	if (packet->family == IC_TUPLE_V6)
-		reason = ic_parse_ext(cur, packet);
+		reason = ic_parse_ext(ctx, cur, packet);
 	return reason == IC_PARSE_OK ? ic_parse_l4(cur, packet) : reason;
 }
 
@@ -161,7 +161,7 @@ int ic_policy(struct xdp_md *ctx)
 		return ic_finish(ctx, &packet, &out);
 	}
 	if (reason == IC_PARSE_OK)
-		reason = ic_parse_rest(&cur, &packet);
+		reason = ic_parse_rest(ctx, &cur, &packet);
 	if (reason != IC_PARSE_OK) {
 		out.reason = reason;
 		/* The kernel looks as deep as it takes: what no rule has seen does not pass. */

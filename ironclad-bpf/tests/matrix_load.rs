@@ -4,6 +4,7 @@ use ironclad_bpf::Program;
 use ironclad_bpf::shield::{
     PolicyConfig, PolicyImage, PolicyProgram, SetsBackend, Shared, SharedOptions,
 };
+use ironclad_bpf::socket::{Processes, SocketOptions, SocketShared};
 use ironclad_core::Verdict;
 use ironclad_core::abi::{
     Entry, FLAT_ROOT_CELLS, Lpm4Key, Lpm6Key, TUPLE_V4, TupleKey, TupleMask, TupleVal,
@@ -61,5 +62,15 @@ fn every_policy_program_loads() {
         };
         let policy = PolicyProgram::load(&shared, &image).unwrap_or_else(|e| panic!("{name}: {e}"));
         record(&format!("policy_{name}"), policy.program());
+    }
+}
+
+#[test]
+fn every_socket_program_loads() {
+    let shared = Shared::load(SharedOptions::default()).unwrap();
+    let processes = Processes::load(&shared, None, None).unwrap();
+    let sockets = SocketShared::load(&shared, &processes, SocketOptions::default(), None).unwrap();
+    for program in processes.programs().chain(sockets.programs()) {
+        record(&program.info().name, program);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ironclad_bpf::shield::SharedOptions;
 use ironclad_bpf::socket::SocketOptions;
 use ironclad_bpf::{BPFFS, XdpMode};
+use ironclad_core::abi::SOCK_ROWS_MAX;
 use ironclad_core::audit::{AuditSink, NoAudit};
 use ironclad_policy::CompiledPolicy;
 use ironclad_policy::socket::CompiledSockets;
@@ -57,8 +58,7 @@ impl ShieldBuilder {
     }
 
     /// Lets a policy's socket rules decide for every process in a control group, by its directory
-    /// (version 2), and in those below it. May be called again. Not for
-    /// [`persistent`](Self::persistent) instances as yet.
+    /// (version 2), and in those below it. May be called again.
     #[must_use]
     pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cgroups.push(directory.into());
@@ -74,7 +74,7 @@ impl ShieldBuilder {
 
     /// Rows for the socket rules of one policy, of 1,568 bytes each: one for each distinct set of
     /// rules that an address, a port, a file, a user and so on satisfies. Default: twice what the
-    /// first policy needs, and at least 1,024.
+    /// first policy needs, and at least 1,024. At most 65,536.
     #[must_use]
     pub fn socket_rows(mut self, rows: u32) -> Self {
         self.socket_rows = Some(rows);
@@ -94,7 +94,8 @@ impl ShieldBuilder {
         let mut options = self.sockets;
         let need = |of: fn(&CompiledSockets) -> usize| policy.sockets().map_or(0, of) as u32;
         options.rows = self.socket_rows.unwrap_or_else(|| {
-            options.rows.max(need(CompiledSockets::rows_at_most).saturating_mul(2))
+            let twice = need(CompiledSockets::rows_at_most).saturating_mul(2);
+            options.rows.max(twice).min(SOCK_ROWS_MAX)
         });
         options.cells = self.socket_cells.unwrap_or_else(|| {
             options.cells.max(need(|of| of.addresses().cells()).saturating_mul(2))
