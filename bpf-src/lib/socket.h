@@ -271,39 +271,42 @@ IC_INLINE void ic_socket_row(struct ic_match *match, const struct ic_sock_policy
 }
 
 IC_INLINE void ic_socket_rows(struct ic_match *match, const struct ic_sock_policy *policy,
-			      const struct ic_ask *ask, __u32 slot)
+			      const struct ic_ask *ask, struct ic_subject *subject, __u32 slot)
 {
-	struct ic_subject subject = {};
 	__u32 dim;
 
 	__builtin_memset(match, 0, sizeof(*match));
 	ic_match_set(match, IC_DIM_KIND, policy->kind[(ask->op & 3) << 8 | ask->proto]);
 	/* The address's own row comes last: the processor fetches while it looks for the process. */
 	ic_ask_touch(ask, policy, slot);
-	ic_socket_row(match, policy, ask, &subject, slot, IC_DIM_PORT);
-	ic_subject_find(&subject, policy->dims);
+	ic_socket_row(match, policy, ask, subject, slot, IC_DIM_PORT);
+	ic_subject_find(subject, policy->dims);
 #pragma unroll
 	for (dim = IC_DIM_EXE; dim < IC_DIM_PARENT; dim++)
-		ic_socket_row(match, policy, ask, &subject, slot, dim);
-	ic_socket_row(match, policy, ask, &subject, slot, IC_DIM_WHERE);
+		ic_socket_row(match, policy, ask, subject, slot, dim);
+	ic_socket_row(match, policy, ask, subject, slot, IC_DIM_WHERE);
 	if (!(policy->dims & IC_DIMS_RARE))
 		return;
 	ic_match_set(match, IC_MATCH_RARE, 1);
 #pragma unroll
 	for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
-		ic_socket_row(match, policy, ask, &subject, slot, dim);
+		ic_socket_row(match, policy, ask, subject, slot, dim);
 }
 
 IC_INLINE int ic_socket_decide(struct ic_ask *ask)
 {
-	__u32 slot = ic_slot_in_force(), index;
-	const struct ic_sock_policy *policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
 	struct ic_answer answer = { .reason = IC_SOCK_REASON_DEFAULT };
+	const struct ic_sock_policy *policy;
 	const struct ic_sock_rule *rule;
+	struct ic_subject subject;
 	struct ic_match match;
+	__u32 slot, index;
 	__u64 logs = 0;
 	__s32 first;
 
+	ic_subject_begin(&subject);
+	slot = ic_slot_in_force();
+	policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
 	if (!policy || !policy->generation) {
 		/* Shield fails open, and says so. */
 		ic_count_loss(IC_LOSS_NO_POLICY);
@@ -313,7 +316,7 @@ IC_INLINE int ic_socket_decide(struct ic_ask *ask)
 	answer.rate = policy->rate;
 	answer.verdict = policy->verdict[ask->op & 3];
 	ic_ask_settle(ask);
-	ic_socket_rows(&match, policy, ask, slot);
+	ic_socket_rows(&match, policy, ask, &subject, slot);
 	if (policy->logs)
 		logs = ic_match_logs(match.rows[0], match.rows[1], match.rows[2], slot);
 	first = ic_match_first(&match, slot, policy->summary);

@@ -21,6 +21,7 @@ const volatile __u8 ic_cfg_task_btf = 0;
 
 struct ic_subject {
 	struct ic_process *process; /* NULL: nothing is known of it, or nothing is asked */
+	__u32 tgid;
 	__u32 uid;
 };
 
@@ -31,23 +32,32 @@ IC_INLINE struct ic_process *ic_subject_process(void)
 	return bpf_map_lookup_elem(&ic_processes, &tgid);
 }
 
-IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
+/*
+ * What the task says of itself. To be called before anything branches: at each path of its own, the
+ * verifier reads through all types of the kernel to see what may be followed from a task.
+ */
+IC_INLINE void ic_subject_begin(struct ic_subject *subject)
 {
-	subject->process = NULL;
-	subject->uid = 0;
-	if (!(dims & IC_DIMS_PROCESS))
-		return;
+	__builtin_memset(subject, 0, sizeof(*subject));
 	if (ic_cfg_task_btf) {
 		struct task_struct *task = bpf_get_current_task_btf();
-		__u32 tgid = task->tgid;
+		const struct cred *cred = IC_READ_ONCE(task->cred);
 
-		subject->uid = task->cred->uid.val;
-		subject->process = bpf_map_lookup_elem(&ic_processes, &tgid);
-		return;
+		subject->tgid = IC_READ_ONCE(task->tgid);
+		subject->uid = IC_READ_ONCE(cred->uid.val);
 	}
-	subject->process = ic_subject_process();
-	if (dims & 1 << IC_DIM_UID)
-		subject->uid = bpf_get_current_uid_gid();
+}
+
+IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
+{
+	if (!(dims & IC_DIMS_PROCESS))
+		return;
+	if (!ic_cfg_task_btf) {
+		subject->tgid = bpf_get_current_pid_tgid() >> 32;
+		if (dims & 1 << IC_DIM_UID)
+			subject->uid = bpf_get_current_uid_gid();
+	}
+	subject->process = bpf_map_lookup_elem(&ic_processes, &subject->tgid);
 }
 
 IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy *policy, __u32 dim,

@@ -228,23 +228,23 @@ int ic_seed(struct bpf_iter__task *ctx)
 		return 0;
 	tgid = task->tgid;
 	known = bpf_map_lookup_elem(&ic_processes, &tgid);
+	/*
+	 * Once for each process that is known. Of others any of their threads: the first may have ended
+	 * before the rest, and has no memory map then.
+	 */
+	if (known ? task->pid != task->tgid : !ic_process_read(&process, task))
+		return 0;
+	process.lineage = ic_lineage_read(task);
 	if (known) {
-		/* Once for each process. */
-		if (task->pid != task->tgid)
-			return 0;
 		if (ctl)
 			known->lineage &= ~ctl->forget;
 		/* A policy may speak of forebears that none did before. Lost where it executes just now. */
-		known->lineage |= ic_lineage_read(task);
+		known->lineage |= process.lineage;
 		return 0;
 	}
-	/* Any of its threads: the first may have ended before the others, and has no memory map then. */
-	if (!ic_process_read(&process, task))
-		return 0;
 	process.ppid = task->real_parent->tgid;
 	if (ic_process_read(&parent, task->real_parent))
 		process.parent = parent.exe;
-	process.lineage = ic_lineage_read(task);
 	if (bpf_map_update_elem(&ic_processes, &tgid, &process, BPF_NOEXIST))
 		return 0;
 	/*

@@ -9,11 +9,13 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// The symbol that calls of helpers are relative to.
 const BASE: &[u8] = b"__bpf_call_base";
 
-/// The names of each offset that was asked for. The kernel's own code does not move while it runs.
+/// The names of each offset that was asked for or has a helper. The kernel's own code does not move
+/// while it runs.
 static KNOWN: Mutex<BTreeMap<i32, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
 
 /// The names of what is called at each offset from the kernel's call base. Reads the kernel's list of
-/// symbols, which takes tens of milliseconds, unless all of them are known from before.
+/// symbols, which takes tens of milliseconds, unless all of them are known from before: once, as long
+/// as programs call helpers.
 ///
 /// The error says why the kernel does not tell.
 pub(super) fn names(offsets: &BTreeSet<i32>) -> Result<BTreeMap<i32, BTreeSet<String>>, String> {
@@ -32,7 +34,7 @@ fn hidden(what: &str) -> String {
     )
 }
 
-/// All names of each offset, none where it has none.
+/// All names of each offset, none where it has none, and of each that a helper has.
 fn find(
     offsets: &BTreeSet<i32>,
     symbols: &[u8],
@@ -41,11 +43,17 @@ fn find(
         .find(|(address, name)| *name == BASE && *address != 0)
         .ok_or_else(|| hidden("has no address of __bpf_call_base"))?
         .0;
-    let mut found: BTreeMap<_, _> =
-        offsets.iter().map(|&offset| (offset, BTreeSet::new())).collect();
+    let offset = |address: u64| i32::try_from(address.wrapping_sub(base) as i64).ok();
+    let is_helper =
+        |name: &[u8]| std::str::from_utf8(name).is_ok_and(|n| !helpers_of(n).is_empty());
+    let helpers = lines(symbols).filter(|(_, name)| is_helper(name));
+    let mut found: BTreeMap<_, _> = helpers
+        .filter_map(|(address, _)| offset(address))
+        .chain(offsets.iter().copied())
+        .map(|offset| (offset, BTreeSet::new()))
+        .collect();
     for (address, name) in lines(symbols) {
-        let offset = i32::try_from(address.wrapping_sub(base) as i64);
-        if let Some(names) = offset.ok().and_then(|offset| found.get_mut(&offset)) {
+        if let Some(names) = offset(address).and_then(|offset| found.get_mut(&offset)) {
             names.insert(String::from_utf8_lossy(name).into_owned());
         }
     }
@@ -139,6 +147,11 @@ mod tests {
         assert_eq!(names(0xf0), ["alias", "one"]);
         assert_eq!((names(before), names(far)), (vec!["before"], vec!["far"]));
         assert!(names(5).is_empty());
+        let helper = b"ffffffff814ca810 T __bpf_call_base\nffffffff814ca820 T bpf_ktime_get_ns\n\
+                       ffffffff814ca820 t alias\nffffffff814ca830 T schedule\n";
+        let found = find(&BTreeSet::new(), helper).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&0x10]);
+        assert_eq!(found[&0x10].len(), 2);
 
         let hidden = b"0000000000000000 T _text\n0000000000000000 T __bpf_call_base\n";
         assert!(find(&BTreeSet::from([1]), hidden).unwrap_err().contains("CAP_SYSLOG"));
