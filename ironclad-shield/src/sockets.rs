@@ -670,8 +670,8 @@ fn packets(
 
 /// Where the hierarchy of control groups, version 2, is mounted.
 pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
-    let failed = |source| BpfError::System { step: "reading /proc/self/mountinfo", source };
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    let failed = |source| BpfError::System { step: "reading /proc/thread-self/mountinfo", source };
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
     // Fields of proc(5): the root within the file system is the fourth, the place the fifth; behind
     // the hyphen comes the type.
     let root = mounts.lines().find_map(|line| {
@@ -680,8 +680,22 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
         let is_whole = after.starts_with("cgroup2 ") && fields.get(3) == Some(&"/");
         is_whole.then(|| PathBuf::from(fields[4]))
     });
-    Ok(root.ok_or_else(|| BpfError::NoCgroup {
+    let root = root.ok_or_else(|| BpfError::NoCgroup {
         path: "/sys/fs/cgroup".into(),
         why: "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
-    })?)
+    })?;
+    let failed = |source| BpfError::System { step: "looking at the root control group", source };
+    if std::fs::metadata(&root).map_err(failed)?.ino() != ROOT_ID {
+        // Its paths begin further down than the kernel counts from: rules would name others.
+        return Err(ShieldError::Bpf(BpfError::NoCgroup {
+            path: root,
+            why: "this is seen from within a namespace of control groups, and rules need the \
+                  host's: start the agent outside of it (`docker run --cgroupns=host`)"
+                .into(),
+        }));
+    }
+    Ok(root)
 }
+
+/// Id of the root control group: cgroup2's first inode.
+const ROOT_ID: u64 = 1;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use ironclad_core::RuleId;
 use ironclad_core::audit::AuditAction;
-use ironclad_lab::Cgroup;
 use ironclad_lab::talk::{Talker, serve};
+use ironclad_lab::{Cgroup, Mounts};
 use ironclad_policy::socket::{SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_shield::{Shield, ShieldError};
@@ -29,6 +29,37 @@ const ORDER: &str = "connect udp 127.0.0.1:53";
 #[test]
 fn talker() {
     serve(TALKER);
+}
+
+/// Only for the test below: an agent in a container, which sees the control groups from its own on.
+#[test]
+fn contained() {
+    let Some(group) = std::env::var_os(CONTAINED) else { return };
+    let group = Path::new(&group);
+    let policy = deny(&id('4'));
+    let refused = Mounts::apart(|mounts| {
+        let root = tempfile::tempdir().unwrap();
+        mounts.cgroups(root.path()).unwrap();
+        let refused = Shield::builder("contained").cgroup(group).start(&policy).unwrap_err();
+        mounts.unmount(root.path()).unwrap();
+        refused.to_string()
+    });
+    println!("refused: {}", refused.unwrap());
+}
+const CONTAINED: &str = "IRONCLAD_CONTAINED";
+
+/// From within, paths begin further down than the kernel counts from, and a rule would name nobody.
+#[test]
+fn control_groups_are_not_named_from_within_a_namespace() {
+    let host = Cgroup::new("contained").unwrap();
+    let group = host.child("container").unwrap();
+    let mut contained = group.command(&std::env::current_exe().unwrap());
+    contained.args(["--exact", "contained", "--nocapture"]).env(CONTAINED, group.dir());
+    let output = contained.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("a namespace of control groups"), "{said}");
+    assert!(said.contains("--cgroupns=host"), "{said}");
 }
 
 /// An id that no container of this machine has, and no other test that runs beside this one.
