@@ -158,10 +158,10 @@ impl Sockets {
             }
         }
         let has_packets = pins.as_ref().is_some_and(|pins| pins.has_packets());
-        let packets = has_packets
+        let mut packets = has_packets
             .then(|| packets(shared, &processes, &own, &cgroups, directory))
             .transpose()?;
-        pins.map_or(Ok(()), PacketSockets::supersede)?;
+        pins.map_or(Ok(()), |pins| PacketSockets::supersede(pins, packets.as_mut()))?;
         Ok(Self {
             rules: Slots::read(&own.rule_slots, "socket rules")?,
             buckets: Slots::read(&own.bucket_slots, "limits")?,

@@ -42,6 +42,8 @@ pub struct PacketSockets {
     groups: Map<u32, u32>,
     /// The id of the control group that each index of `groups` holds.
     places: Vec<Option<u64>>,
+    /// Those of an earlier agent's program, which may run a little longer than its pin is there.
+    former: Vec<Map<u32, u32>>,
     may_limit: bool,
 }
 
@@ -93,7 +95,8 @@ impl PacketSockets {
             let why = if why.is_empty() { hint.to_owned() } else { format!("{hint} ({why})") };
             return Err(BpfError::NoLsm { why });
         }
-        Ok(Self { program, link, number, groups, places: Vec::new(), may_limit })
+        let (places, former) = (Vec::new(), Vec::new());
+        Ok(Self { program, link, number, groups, places, former, may_limit })
     }
 
     /// Whether rules that limit may decide: before Linux 5.11 LSM programs may not take a lock.
@@ -129,13 +132,17 @@ impl PacketSockets {
     /// # Errors
     /// [`BpfError::Map`].
     pub fn unprotect(&mut self, id: u64) -> Result<(), BpfError> {
+        let mut was_protected = false;
         for (index, place) in (0u32..).zip(&mut self.places) {
             if *place == Some(id) {
                 self.groups.delete(&index)?;
                 *place = None;
+                was_protected = true;
             }
         }
-        Ok(())
+        // Which of theirs that is, the kernel does not tell.
+        let former = if was_protected { std::mem::take(&mut self.former) } else { Vec::new() };
+        former.iter().try_for_each(empty)
     }
 
     /// Pins it beside what is pinned for socket rules.
@@ -148,12 +155,18 @@ impl PacketSockets {
         self.link.pin(&directory.socket_path(&self.link.pin_name()))
     }
 
-    /// Ends what an earlier agent has pinned, which asked in its stead until now. Protect what it
-    /// protects first: for a moment both ask, and deny alike.
+    /// Ends what an earlier agent has pinned, which asked until now in the stead of `successor`. That
+    /// must protect what it protected: for a moment both ask, and deny alike.
+    ///
+    /// A call that was on its way before the successor was attached meets the former program alone,
+    /// however late: so this keeps its control groups, until one of them is to be unprotected.
     ///
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
-    pub fn supersede(pins: &mut SocketPins) -> Result<(), BpfError> {
+    pub fn supersede(
+        pins: &mut SocketPins,
+        mut successor: Option<&mut Self>,
+    ) -> Result<(), BpfError> {
         std::mem::take(&mut pins.packets).into_iter().try_for_each(HookLink::detach)?;
         for path in std::mem::take(&mut pins.groups) {
             let failed = |step| {
@@ -162,9 +175,10 @@ impl PacketSockets {
             };
             let groups = sys::obj_get(&path).map_err(failed("opening"))?;
             let groups = Map::<u32, u32>::new(groups, "ic_cgroups")?;
-            // The kernel drops a pin's reference to a program some time later: until then it asks
-            // nobody.
-            (0..abi::SOCK_CGROUPS_MAX).try_for_each(|index| groups.delete(&index).map(drop))?;
+            match &mut successor {
+                Some(successor) => successor.former.push(groups),
+                None => empty(&groups)?,
+            }
             std::fs::remove_file(&path).map_err(failed("removing"))?;
         }
         Ok(())
@@ -193,9 +207,8 @@ impl PacketSockets {
     /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
     pub fn detach(self, directory: Option<&PinDirectory>) -> Result<(), BpfError> {
         let path = directory.map(|directory| directory.socket_path(&self.groups_pin()));
-        for (index, _) in (0u32..).zip(&self.places) {
-            self.groups.delete(&index)?;
-        }
+        // The kernel drops a pin's reference to a program some time later: until then it asks nobody.
+        self.former.iter().chain([&self.groups]).try_for_each(empty)?;
         let is_pinned = self.link.is_pinned();
         self.link.detach()?;
         match path.filter(|_| is_pinned) {
@@ -217,4 +230,9 @@ impl PacketSockets {
     pub fn link(&self) -> &HookLink {
         &self.link
     }
+}
+
+/// Takes all control groups out.
+fn empty(groups: &Map<u32, u32>) -> Result<(), BpfError> {
+    (0..abi::SOCK_CGROUPS_MAX).try_for_each(|index| groups.delete(&index).map(drop))
 }
