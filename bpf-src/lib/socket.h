@@ -17,10 +17,14 @@ enum {
 	IC_SOCK_STREAM = 1,
 	IC_SOCK_DGRAM = 2,
 	IC_SOCK_RAW = 3,
+	IC_PROTO_ICMP = 1,
 	IC_PROTO_TCP = 6,
 	IC_PROTO_UDP = 17,
+	IC_PROTO_ICMPV6 = 58,
 	IC_PROTO_MPTCP = 262,
 };
+
+enum { IC_LOOPBACK4 = 0x7f000001 };
 
 struct ic_ask {
 	union ic_addr addr;
@@ -65,7 +69,7 @@ IC_INLINE void ic_ask_settle(struct ic_ask *ask)
 	if (ask->op == IC_SOCK_BIND)
 		return;
 	if (ask->family == 4 && !ask->addr.word[0])
-		ask->addr.word[0] = bpf_htonl(0x7f000001);
+		ask->addr.word[0] = bpf_htonl(IC_LOOPBACK4);
 	else if (ask->family == 6 && !ask->addr.half[0] && !ask->addr.half[1])
 		ask->addr.word[3] = bpf_htonl(1);
 }

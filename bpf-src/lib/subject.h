@@ -183,8 +183,8 @@ IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
 						 process->exe_changed_ns, &process->exe_row)
 			       : policy->none[dim];
 	case IC_DIM_PARENT:
-		return process ? ic_subject_file(policy, dim, &process->parent, 0, 0,
-						 &process->parent_row)
+		return process ? ic_subject_file(policy, dim, &process->parent,
+						 process->parent_exec_ns, 0, &process->parent_row)
 			       : policy->none[dim];
 	case IC_DIM_UID:
 		return ic_subject_user(policy, subject);

@@ -2,6 +2,12 @@
 /* What is attached to a control group: who × where × port × protocol → rule. */
 #include "../lib/socket.h"
 
+/* Ping sockets are asked for where they are made, as all that is neither TCP nor UDP. */
+IC_INLINE bool ic_was_asked(__u32 protocol)
+{
+	return protocol == IC_PROTO_ICMP || protocol == IC_PROTO_ICMPV6;
+}
+
 IC_INLINE int ic_ask4(struct bpf_sock_addr *ctx, __u8 op)
 {
 	struct ic_ask ask = {
@@ -12,7 +18,17 @@ IC_INLINE int ic_ask4(struct bpf_sock_addr *ctx, __u8 op)
 		.proto = ic_ask_proto(ctx->protocol),
 	};
 
-	return ic_socket_decide(&ask);
+	if (ic_was_asked(ctx->protocol))
+		return 1;
+	if (!ic_socket_decide(&ask))
+		return 0;
+	/*
+	 * What was decided on is what the kernel is to use: from a socket that is bound to an address or
+	 * an interface, nobody's address leads elsewhere.
+	 */
+	if (op != IC_SOCK_BIND && !ctx->user_ip4)
+		ctx->user_ip4 = bpf_htonl(IC_LOOPBACK4);
+	return 1;
 }
 
 IC_INLINE int ic_ask6(struct bpf_sock_addr *ctx, __u8 op)
@@ -26,7 +42,17 @@ IC_INLINE int ic_ask6(struct bpf_sock_addr *ctx, __u8 op)
 		.proto = ic_ask_proto(ctx->protocol),
 	};
 
-	return ic_socket_decide(&ask);
+	if (ic_was_asked(ctx->protocol))
+		return 1;
+	if (!ic_socket_decide(&ask))
+		return 0;
+	if (op != IC_SOCK_BIND && !ctx->user_ip6[0] && !ctx->user_ip6[1] && !ctx->user_ip6[3]) {
+		if (!ctx->user_ip6[2])
+			ctx->user_ip6[3] = bpf_htonl(1);
+		else if (ctx->user_ip6[2] == bpf_htonl(0xffff))
+			ctx->user_ip6[3] = bpf_htonl(IC_LOOPBACK4);
+	}
+	return 1;
 }
 
 SEC("cgroup/connect4")

@@ -128,8 +128,11 @@ IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *t
 
 IC_INLINE void ic_process_write(__u32 tgid, const struct ic_process *process)
 {
-	if (bpf_map_update_elem(&ic_processes, &tgid, process, BPF_ANY))
-		ic_count_loss(IC_LOSS_PROCESS);
+	if (!bpf_map_update_elem(&ic_processes, &tgid, process, BPF_ANY))
+		return;
+	ic_count_loss(IC_LOSS_PROCESS);
+	/* What it was before says nothing of what it is now: better a stranger. */
+	bpf_map_delete_elem(&ic_processes, &tgid);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -146,6 +149,7 @@ int ic_exec(__u64 *ctx)
 		return 0;
 	if (before) {
 		process.parent = before->parent;
+		process.parent_exec_ns = before->parent_exec_ns;
 		process.ppid = before->ppid;
 		process.lineage = before->lineage | ic_lineage_of(&before->exe);
 	}
@@ -180,6 +184,7 @@ int ic_fork(__u64 *ctx)
 		return 0;
 	}
 	process.parent = process.exe;
+	process.parent_exec_ns = process.exec_ns;
 	process.ppid = from;
 	process.lineage |= ic_lineage_of(&process.exe);
 	ic_process_write(tgid, &process);

@@ -61,7 +61,7 @@ pub(crate) fn image(
 }
 
 /// What is in a slot's tables of what paths mean.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bindings {
     /// Rows by what is in them.
     rows: HashMap<[u8; 32], u32>,

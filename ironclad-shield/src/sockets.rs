@@ -396,10 +396,12 @@ impl Sockets {
         let mut image = bindings::image(compiled, &bound, &self.former)?;
         image.ids.iter_mut().for_each(|(key, _)| key.generation = number as u32);
         self.descend(&image)?;
-        let change = known.bindings.change(&image);
+        let mut bindings = known.bindings.clone();
+        let change = bindings.change(&image);
         let epoch = self.next_epoch;
         self.next_epoch += 1;
         self.shared.change_slot(slot, &change, epoch)?;
+        known.bindings = bindings;
         known.places.extend(bound.containers.clone());
         known.bound = bound;
         Ok(())
@@ -429,7 +431,8 @@ impl Sockets {
         }
         let mut running = BTreeSet::new();
         for pid in self.processes.table.keys()? {
-            running.extend(self.processes.table.lookup(&pid)?.map(|process| process.exe));
+            let process = self.processes.table.lookup(&pid)?;
+            running.extend(process.into_iter().flat_map(|process| [process.exe, process.parent]));
         }
         self.former.retain(|one| running.contains(&one.file.id));
         Ok(())

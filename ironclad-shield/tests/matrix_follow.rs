@@ -79,6 +79,23 @@ fn ask(talker: &mut Talker) -> u64 {
     talker.ask(THERE).unwrap()
 }
 
+/// A child has the rights of one that the former file has, where its parent executed that before.
+#[test]
+fn children_of_the_former_file_are_known_by_when_that_was_executed() {
+    let host = Host::new();
+    let (parent, child) = (host.program("parent"), host.program("child"));
+    let old = parent.with_file_name("old");
+    std::fs::hard_link(&parent, &old).unwrap();
+    let followed = Followed::start(&host, &policy(Subject::new("").parent(&parent)));
+    let fork = format!("fork {} {THERE}", child.display());
+    let mut before = host.talker(&parent);
+    assert_eq!((before.ask(&fork).unwrap(), ask(&mut before)), (0, EPERM));
+    followed.after(&parent, || upgrade(&parent));
+    assert_eq!(host.talker(&parent).ask(&fork).unwrap(), 0, "the new file");
+    assert_eq!(before.ask(&fork).unwrap(), 0, "the parent runs since before");
+    assert_eq!(host.talker(&old).ask(&fork).unwrap(), EPERM, "the parent came later");
+}
+
 #[test]
 fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     let host = Host::new();

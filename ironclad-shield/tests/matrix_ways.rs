@@ -9,10 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ironclad_core::Verdict;
 use ironclad_lab::Cgroup;
 use ironclad_lab::talk::{Talker, serve};
-use ironclad_policy::socket::{SocketAction, Subject};
-use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, Subject};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Shield, ShieldError};
 
 use host::{EPERM, Host, PATIENCE, TALKER, only, policy, rule};
@@ -352,6 +353,73 @@ fn raw_and_ping_sockets_are_asked_when_they_are_made() {
     for order in ["create 4 5 0", "create 4 1 200", "create 4 2 6"] {
         assert_ne!(ask(&mut talker, order), 0, "{order}");
     }
+}
+
+/// The kernel takes nobody's address for the host's own, and that is asked for and nothing else: from
+/// a bound socket it would lead to the address that this is bound to.
+#[test]
+fn nobody_s_address_leads_where_was_asked() {
+    let host = Host::new();
+    let bound = [
+        ("4 udp", "10.9.0.1:0", "0.0.0.0:53", "10.9.0.1:53", "127.0.0.1:53"),
+        ("6 udp", "[::ffff:10.9.0.1]:0", "[::]:53", "[::ffff:127.0.0.1]:53", "[::1]:53"),
+    ];
+    let connected = |talker: &mut Talker, (socket, own, to, ..): (_, _, _, &str, &str)| {
+        let orders: [&str; 3] = [
+            &format!("open s {socket}"),
+            &format!("with s bind {own}"),
+            &format!("with s connect {to}"),
+        ];
+        all(talker, &orders)
+    };
+    let program = host.program("program");
+    let mut talker = host.talker(&program);
+    for way in bound {
+        assert_eq!(connected(&mut talker, way), 0, "without us: {way:?}");
+        let there = ask(&mut talker, &format!("with s is-connected-to {}", way.3));
+        assert_eq!(there, 0, "without us: {way:?}");
+    }
+    let own = AddressGroup::new("own").cidrs(["127.0.0.1", "::1"].map(|own| own.parse().unwrap()));
+    let policy = Policy::builder()
+        .addresses(own)
+        .socket_rule(rule(1, SocketAction::Allow).to("own"))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .compile()
+        .unwrap();
+    let _shield = host.start(&policy);
+    for way in bound {
+        // What is bound to IPv4 cannot reach IPv6's own address.
+        if connected(&mut talker, way) == 0 {
+            let own = ask(&mut talker, &format!("with s is-connected-to {}", way.4));
+            assert_eq!(own, 0, "{way:?}");
+        }
+    }
+    assert_eq!(ask(&mut talker, "connect udp 0.0.0.0:53"), 0);
+    assert_eq!(ask(&mut talker, "connect udp 10.9.0.1:53"), EPERM);
+}
+
+/// What is asked when a socket is made is not asked again: no rule could allow it.
+#[test]
+fn ping_sockets_that_may_be_made_may_connect() {
+    let host = Host::new();
+    host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+    let program = host.program("program");
+    let mut talker = host.talker(&program);
+    let ping = |talker: &mut Talker| all(talker, &["open s 4 ping", "with s connect 10.9.0.2:0"]);
+    assert_eq!(ping(&mut talker), 0, "without us");
+    let create = rule(1, SocketAction::Allow).direction(Direction::Create);
+    let policy = Policy::builder()
+        .socket_rule(create.protocol(Protocol::ICMP))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Create, Verdict::Drop)
+        .danger_packet_sockets_unseen(true)
+        .compile()
+        .unwrap();
+    let shield = host.start(&policy);
+    assert_eq!(ping(&mut talker), 0);
+    assert_eq!(ask(&mut talker, "connect udp 10.9.0.2:53"), EPERM);
+    shield.apply(&only(&host.path("nobody"))).unwrap();
+    assert_eq!(ask(&mut talker, "create 4 2 1"), EPERM);
 }
 
 #[test]

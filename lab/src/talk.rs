@@ -308,6 +308,7 @@ fn kind(protocol: &str) -> (Type, Protocol) {
         "tcp" => (Type::STREAM, Protocol::TCP),
         "mptcp" => (Type::STREAM, Protocol::from(262)),
         "udp" => (Type::DGRAM, Protocol::UDP),
+        "ping" => (Type::DGRAM, Protocol::ICMPV4),
         other => panic!("no protocol: {other}"),
     }
 }

@@ -187,6 +187,8 @@ pub struct Process {
     pub parent: FileId,
     /// `CLOCK_BOOTTIME` of the execve(2) that it runs since; 0 where that was not seen.
     pub exec_ns: u64,
+    /// The same of the process that forked it, at that moment.
+    pub parent_exec_ns: u64,
     /// [`OpenFile::changed_ns`] of its file at that moment.
     pub exe_changed_ns: u64,
     /// Bit n: before what it is now, it or a forebear was an executable that begins lineage n.
@@ -206,7 +208,7 @@ pub struct Process {
     /// [`PROCESS_SEEDED`] and its like.
     pub flags: u32,
 }
-const _: () = assert!(size_of::<Process>() == 96);
+const _: () = assert!(size_of::<Process>() == 104);
 
 /// `struct ic_process_ctl`: what the programs that keep the table of processes are told.
 #[derive(

@@ -290,7 +290,7 @@ fn answers<T: SocketTables>(
                 Some(process) => {
                     let (file, since) = match dim {
                         abi::DIM_EXE => (process.exe, process.exec_ns),
-                        _ => (process.parent, 0),
+                        _ => (process.parent, process.parent_exec_ns),
                     };
                     let known = id(file.words())?;
                     match known.filter(|id| id.until_ns == 0 || since < id.until_ns) {

@@ -196,6 +196,13 @@ impl CompiledSockets {
             image.id(abi::DIM_CGROUP, [id, 0], &set);
             levels.insert(level);
         }
+        let deepest = levels.last().copied().unwrap_or(0);
+        check(
+            "levels above a control group",
+            deepest.into(),
+            u8::MAX.into(),
+            "name one further up",
+        )?;
         let what = "depths of control groups that rules name";
         check(what, levels.len() as u64, abi::SOCK_LEVELS_MAX as u64, "name groups further up")?;
         image.policy.levels = levels.len() as u32;

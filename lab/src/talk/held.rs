@@ -144,6 +144,11 @@ impl Held {
                 let sent = sendmmsg(fd, &mut headers, &parts, &to, [], MsgFlags::empty())?;
                 Ok(sent.count() as u64)
             }
+            // Answers 1 where the socket is connected to another host.
+            ["is-connected-to", to] => {
+                let peer = socket.peer_addr()?.as_socket();
+                Ok(u64::from(peer.map(|peer| peer.ip()) != Some(addr(to).ip())))
+            }
             ["bind", to] => socket.bind(&addr(to).into()).map(|()| 0),
             ["listen"] => socket.listen(1).map(|()| 0),
             _ => panic!("no order: {order:?}"),

@@ -23,6 +23,7 @@ struct ic_process {
 	struct ic_file_id exe; /* what it executes: of a script, the interpreter */
 	struct ic_file_id parent; /* what the process executed that forked it, at that moment */
 	__u64 exec_ns; /* CLOCK_BOOTTIME of the execve(2) that it runs since */
+	__u64 parent_exec_ns; /* the same of the process that forked it, at that moment */
 	__u64 exe_changed_ns; /* ctime of its file at that moment, see ic_open_file; 0: none */
 	/* Bit n: before what it is now, it or a forebear was an executable that begins lineage n. */
 	__u64 lineage;
@@ -36,7 +37,7 @@ struct ic_process {
 	__u32 ppid; /* thread group that forked it */
 	__u32 flags; /* enum ic_process_flag */
 };
-_Static_assert(sizeof(struct ic_process) == 96, "ABI");
+_Static_assert(sizeof(struct ic_process) == 104, "ABI");
 
 /* What the programs that keep the table are told. */
 struct ic_process_ctl {
