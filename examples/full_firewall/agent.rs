@@ -1,4 +1,4 @@
-//! Protects real interfaces by a policy file.
+//! Protects real interfaces and control groups by a policy file.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,11 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         .interface
         .iter()
         .fold(Shield::builder("full_firewall"), |builder, name| builder.interface(name));
+    let builder = args.cgroup.iter().fold(builder, |builder, dir| builder.cgroup(dir));
     let shield = builder.gateways(gateways).start(&policy)?;
+    for cgroup in shield.status()?.cgroups {
+        println!("whoever is in {} is asked", cgroup.path.display());
+    }
     for protected in shield.status()?.interfaces {
         println!(
             "{} is protected by {} prefixes ({} mode{})",
@@ -63,8 +67,16 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         }
     }
     show(&mut live, &verdicts(&shield.counters()?));
+    for count in shield.socket_counts()? {
+        let rule =
+            count.rule.map_or("no rule".to_owned(), |id| format!("rule {} ({})", id.0, count.name));
+        println!(
+            "{rule}: {} allowed, {} denied, {} over the limit, {} would be denied",
+            count.allowed, count.denied, count.limited, count.would_deny
+        );
+    }
     shield.stop()?;
-    println!("detached from {}", args.interface.join(", "));
+    println!("detached");
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! A whole firewall at work. Without arguments it builds a lab of network namespaces, loads every
 //! list it finds, sends real traffic, swaps the policy, kills its agent and takes over, lets programs
-//! reach for a server that only one of them may, and checks every number. With `--interface` it protects a real interface instead. Needs root.
+//! reach for a server that only one of them may, and checks every number. With `--interface` or
+//! `--cgroup` it protects what is real instead. Needs root.
 
 mod agent;
 mod lab;
@@ -15,18 +16,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Shows Ironclad Shield at work in a lab of its own, or protects a real interface.
+/// Shows Ironclad Shield at work in a lab of its own, or protects interfaces and control groups.
 ///
-/// Without --interface nothing outside of the lab's own network namespaces is touched.
+/// Without --interface and --cgroup nothing outside of the lab's own network namespaces is touched.
 #[derive(Parser)]
 #[command(
     version,
+    group(ArgGroup::new("place").args(["interface", "cgroup"]).multiple(true)),
     after_help = "\
 Examples:
   full_firewall
@@ -34,30 +36,36 @@ Examples:
   full_firewall --interface eth0 --policy policy.yaml --dry-run
       What the policy would drop on eth0. Nothing is dropped: begin with this.
   full_firewall --interface eth0 --policy policy.yaml --gateway 192.0.2.1
-      Protects eth0 until interrupted. Never blocks 192.0.2.1: name the address you are logged in from."
+      Protects eth0 until interrupted. Never blocks 192.0.2.1: name the address you are logged in from.
+  full_firewall --cgroup /sys/fs/cgroup/web.slice --policy policy.yaml --dry-run
+      Whom the rules on sockets would let what below web.slice reach. All of it is let go."
 )]
 struct Args {
     /// Protect this interface instead of building a lab. May be given again.
     #[arg(long, value_name = "IF", requires = "policy")]
     interface: Vec<String>,
+    /// Let the rules on sockets decide in this control group (version 2) and those below it. May be
+    /// given again.
+    #[arg(long, value_name = "DIR", requires = "policy")]
+    cgroup: Vec<PathBuf>,
     /// The policy to protect it by, as in docs/policy-format.md.
-    #[arg(long, value_name = "FILE", requires = "interface")]
+    #[arg(long, value_name = "FILE", requires = "place")]
     policy: Option<PathBuf>,
     /// Count and report what would be dropped, and drop nothing.
-    #[arg(long, requires = "interface")]
+    #[arg(long, requires = "place")]
     dry_run: bool,
     /// An address that is never blocked, beside those of the policy. May be given again.
-    #[arg(long, value_name = "ADDRESS", requires = "interface")]
+    #[arg(long, value_name = "ADDRESS", requires = "place")]
     gateway: Vec<std::net::IpAddr>,
     /// Stop after so many seconds.
-    #[arg(long, value_name = "N", requires = "interface")]
+    #[arg(long, value_name = "N", requires = "place")]
     seconds: Option<u64>,
     /// A folder with `country/ipv4`, `country/ipv6` and `ipsum/levels` for the lab; small built-in
     /// lists otherwise.
-    #[arg(long, value_name = "DIR", conflicts_with = "interface")]
+    #[arg(long, value_name = "DIR", conflicts_with = "place")]
     data: Option<PathBuf>,
     /// Print the lab's summary as JSON alone.
-    #[arg(long, conflicts_with = "interface")]
+    #[arg(long, conflicts_with = "place")]
     json: bool,
     /// The lab's agent: runs until it is killed.
     #[arg(long, hide = true, value_name = "INSTANCE")]
