@@ -9,7 +9,7 @@ use std::time::Instant;
 use ironclad::core::{Family, RuleId, Verdict};
 use ironclad::policy::list::ListOptions;
 use ironclad::policy::socket::{AddressGroup, Direction, SocketAction, SocketRule, Subject};
-use ironclad::policy::{AddressList, CompiledPolicy, Policy, PolicyBuilder, Protocol};
+use ironclad::policy::{AddressList, CompiledPolicy, Policy, Protocol};
 use ironclad::shield::Shield;
 use ironclad_bpf::bench::attach_empty_connect;
 use ironclad_bpf::boottime_ns;
@@ -157,7 +157,7 @@ fn countries() -> Result<Vec<AddressGroup>> {
 
 /// Rules on programs, countries, ports, protocols and users; each allows, so that all connections
 /// are made, and the last ones match what no other does.
-fn rules(count: u32, groups: &[AddressGroup]) -> Result<PolicyBuilder> {
+fn rules(count: u32, groups: &[AddressGroup]) -> Result<Policy> {
     let own = std::env::current_exe()?;
     let mut programs: Vec<PathBuf> = std::fs::read_dir("/usr/bin")?
         .filter_map(|entry| entry.ok()?.path().canonicalize().ok())
@@ -187,12 +187,12 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<PolicyBuilder> {
     Ok(policy.socket_default(Direction::In, Verdict::Pass))
 }
 
-fn addresses(groups: &[AddressGroup]) -> PolicyBuilder {
-    groups.iter().cloned().fold(Policy::builder(), PolicyBuilder::addresses)
+fn addresses(groups: &[AddressGroup]) -> Policy {
+    groups.iter().cloned().fold(Policy::builder(), Policy::addresses)
 }
 
 /// What tells all countries apart, and nothing else.
-fn a_rule_each(groups: &[AddressGroup]) -> PolicyBuilder {
+fn a_rule_each(groups: &[AddressGroup]) -> Policy {
     (1..).zip(groups).fold(addresses(groups), |policy, (id, group)| {
         let rule = SocketRule::new(RuleId(id), group.name(), SocketAction::Allow);
         policy.socket_rule(rule.to(group.name()))
