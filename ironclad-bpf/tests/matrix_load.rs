@@ -1,13 +1,14 @@
 //! Needs root: the programs load, whatever a policy turns on, and how much the verifier has to read.
 
-use ironclad_bpf::Program;
 use ironclad_bpf::shield::{
     PolicyConfig, PolicyImage, PolicyProgram, SetsBackend, Shared, SharedOptions,
 };
 use ironclad_bpf::socket::{Processes, SocketOptions, SocketShared};
+use ironclad_bpf::{BpfError, Program};
 use ironclad_core::Verdict;
 use ironclad_core::abi::{
-    Entry, FLAT_ROOT_CELLS, Lpm4Key, Lpm6Key, TUPLE_V4, TupleKey, TupleMask, TupleVal,
+    Entry, FLAT_ROOT_CELLS, Lpm4Key, Lpm6Key, SOCK_ROWS_MAX, TUPLE_V4, TupleKey, TupleMask,
+    TupleVal,
 };
 
 fn record(name: &str, program: &Program) {
@@ -63,6 +64,16 @@ fn every_policy_program_loads() {
         let policy = PolicyProgram::load(&shared, &image).unwrap_or_else(|e| panic!("{name}: {e}"));
         record(&format!("policy_{name}"), policy.program());
     }
+}
+
+#[test]
+fn more_rows_than_numbers_are_refused() {
+    let shared = Shared::load(SharedOptions::default()).unwrap();
+    let processes = Processes::load(&shared, None, None).unwrap();
+    let mut options = SocketOptions::default();
+    options.rows = SOCK_ROWS_MAX + 1;
+    let refused = SocketShared::load(&shared, &processes, options, None).unwrap_err();
+    assert!(matches!(refused, BpfError::Limit { limit: 65_536, .. }), "{refused}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod recorder;
 
+mod host;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldError};
 
 use recorder::Recorder;
+
+use host::is_without_lsm;
 
 const EPERM: u64 = 1;
 /// A kernel without a family answers like this.
@@ -87,16 +91,6 @@ fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
 
 fn default_drop() -> Policy {
     Policy::builder().socket_default(Direction::Create, Verdict::Drop)
-}
-
-/// Whether BPF LSM is known not to run: then a test of what it does is skipped, aloud.
-fn is_without_lsm(test: &str) -> bool {
-    let lsm = probe_lsm();
-    let without = !matches!(lsm.state, State::Available | State::Unknown);
-    if without {
-        println!("SKIP {test}: {}", lsm.reason.unwrap_or_default());
-    }
-    without
 }
 
 /// The orders that this kernel follows where nobody forbids it.

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::RuleId;
 use ironclad_core::audit::AuditAction;
@@ -19,7 +18,7 @@ use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Shield, ShieldBuilder};
 
-use host::{Host, TALKER};
+use host::{Host, TALKER, is_without_lsm};
 use recorder::Recorder;
 
 const EPERM: u64 = 1;
@@ -189,15 +188,6 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
 
 /// AF_PACKET.
 const PACKET: &str = "create 17 3 768";
-
-fn is_without_lsm(test: &str) -> bool {
-    let lsm = probe_lsm();
-    let without = !matches!(lsm.state, State::Available | State::Unknown);
-    if without {
-        println!("SKIP {test}: {}", lsm.reason.unwrap_or_default());
-    }
-    without
-}
 
 #[test]
 fn packet_sockets_are_denied_without_an_agent() {

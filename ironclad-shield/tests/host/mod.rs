@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::talk::Talker;
 use ironclad_lab::{Cgroup, Lab, Namespace};
@@ -99,4 +100,14 @@ pub(crate) fn only(program: &Path) -> CompiledPolicy {
 pub(crate) fn count(shield: &Shield, id: u32) -> SocketCount {
     let counts = shield.socket_counts().unwrap();
     counts.into_iter().find(|count| count.rule == Some(RuleId(id))).unwrap()
+}
+
+/// Whether BPF LSM is known not to run: then a test of what it does is skipped, aloud.
+pub(crate) fn is_without_lsm(test: &str) -> bool {
+    let lsm = probe_lsm();
+    let without = !matches!(lsm.state, State::Available | State::Unknown);
+    if without {
+        println!("SKIP {test}: {}", lsm.reason.unwrap_or_default());
+    }
+    without
 }
