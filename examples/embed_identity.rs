@@ -3,6 +3,7 @@
 //! interrupted. Needs root.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use ironclad::core::{Cidr, RuleId};
 use ironclad::events::Record;
@@ -10,7 +11,17 @@ use ironclad::policy::Policy;
 use ironclad::policy::socket::{SocketAction, SocketRule, Subject};
 use ironclad::shield::{Overflow, Shield};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().ok_or("usage: embed_identity CGROUP PROGRAM PREFIX");
     let (cgroup, program): (PathBuf, PathBuf) = (next()?.into(), next()?.into());
