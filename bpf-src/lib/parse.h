@@ -7,6 +7,7 @@
 #define IRONCLAD_LIB_PARSE_H
 
 #include "packet.h"
+#include "proto.h"
 
 enum {
 	IC_ETH_P_IP = 0x0800,
@@ -15,27 +16,8 @@ enum {
 	IC_ETH_P_IPV6 = 0x86dd,
 	IC_ETH_P_8021AD = 0x88a8,
 
-	IC_PROTO_HOPOPTS = 0,
-	IC_PROTO_ICMP = 1,
-	IC_PROTO_TCP = 6,
-	IC_PROTO_UDP = 17,
-	IC_PROTO_DCCP = 33,
-	IC_PROTO_ROUTING = 43,
-	IC_PROTO_FRAGMENT = 44,
-	IC_PROTO_AH = 51,
-	IC_PROTO_ICMPV6 = 58,
-	IC_PROTO_NONE = 59,
-	IC_PROTO_DSTOPTS = 60,
-	IC_PROTO_SCTP = 132,
-	IC_PROTO_MH = 135,
-	IC_PROTO_UDPLITE = 136,
-	IC_PROTO_HIP = 139,
-	IC_PROTO_SHIM6 = 140,
-
 	IC_IP4_MORE = 0x2000,
 	IC_IP4_OFFSET = 0x1fff,
-	IC_IP6_MORE = 0x0001,
-	IC_IP6_OFFSET = 0xfff8,
 
 	IC_ND_FIRST = 133, /* router solicitation */
 	IC_ND_LAST = 137,  /* redirect */
@@ -175,28 +157,6 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 	return IC_PARSE_OK;
 }
 
-struct ic_ext {
-	__u8 next;
-	__u8 len;
-	__u16 fragment; /* of a fragment header */
-	__u32 id;
-};
-
-/* How an extension header says its length, by protocol; 0 where the protocol is none. */
-enum ic_ext_kind {
-	IC_EXT_EIGHTS = 1, /* (len + 1) * 8 bytes */
-	IC_EXT_FOURS = 2, /* (len + 2) * 4 bytes */
-	IC_EXT_FIXED = 3, /* eight bytes */
-};
-
-/* A table instead of a switch: one path for the verifier. */
-const volatile __u8 ic_cfg_parse_ext[256] = {
-	[IC_PROTO_HOPOPTS] = IC_EXT_EIGHTS, [IC_PROTO_ROUTING] = IC_EXT_EIGHTS,
-	[IC_PROTO_FRAGMENT] = IC_EXT_FIXED, [IC_PROTO_AH] = IC_EXT_FOURS,
-	[IC_PROTO_DSTOPTS] = IC_EXT_EIGHTS, [IC_PROTO_MH] = IC_EXT_EIGHTS,
-	[IC_PROTO_HIP] = IC_EXT_EIGHTS,     [IC_PROTO_SHIM6] = IC_EXT_EIGHTS,
-};
-
 /* The header at the cursor, of protocol `packet->proto`; IC_PARSE_OK moves the cursor behind it. */
 IC_INLINE __u32 ic_parse_ext_one(struct ic_cursor *cur, struct ic_packet *packet, __u8 kind)
 {
@@ -206,9 +166,7 @@ IC_INLINE __u32 ic_parse_ext_one(struct ic_cursor *cur, struct ic_packet *packet
 	/* Every extension header has at least eight bytes. */
 	if ((void *)(ext + 1) > cur->end)
 		return IC_REASON_EXT_SHORT;
-	len = kind == IC_EXT_FIXED   ? 8
-	      : kind == IC_EXT_FOURS ? (ext->len + 2) * 4
-				     : (ext->len + 1) * 8;
+	len = ic_ext_len(kind, ext->len);
 	if (len > cur->left)
 		return IC_REASON_EXT_SHORT;
 	cur->left -= len;
@@ -236,7 +194,7 @@ IC_INLINE __u32 ic_parse_ext_all(struct ic_cursor *cur, struct ic_packet *packet
 	__u64 i;
 
 	for (i = 0; i <= IC_EXT_MAX; i++) {
-		__u8 proto = packet->proto, kind = ic_cfg_parse_ext[proto];
+		__u8 proto = packet->proto, kind = ic_cfg_ext_kind[proto];
 		__u32 reason;
 
 		if (!kind || packet->flags & IC_SHIELD_EV_LATER_FRAGMENT)
@@ -293,7 +251,7 @@ IC_INLINE __u32 ic_parse_ext(struct xdp_md *ctx, struct ic_cursor *cur, struct i
 {
 	union ic_ext_end end;
 
-	if (!ic_cfg_parse_ext[packet->proto])
+	if (!ic_cfg_ext_kind[packet->proto])
 		return IC_PARSE_OK;
 	end.word = ic_parse_ext_from(ctx, cur->off, cur->left, packet->proto);
 	cur->off = end.off;

@@ -6,6 +6,7 @@
 #include "events.h"
 #include "flat.h"
 #include "match.h"
+#include "proto.h"
 #include "ratelimit.h"
 #include "slots.h"
 #include "subject.h"
@@ -17,11 +18,6 @@ enum {
 	IC_SOCK_STREAM = 1,
 	IC_SOCK_DGRAM = 2,
 	IC_SOCK_RAW = 3,
-	IC_PROTO_ICMP = 1,
-	IC_PROTO_TCP = 6,
-	IC_PROTO_UDP = 17,
-	IC_PROTO_ICMPV6 = 58,
-	IC_PROTO_MPTCP = 262,
 };
 
 enum { IC_LOOPBACK4 = 0x7f000001 };
@@ -123,52 +119,41 @@ IC_INLINE __u32 ic_ask_port(const struct ic_ask *ask, __u32 slot)
 	return ports ? ports->row[port & 31] : 0;
 }
 
-IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer *answer)
+/* A new event of a policy's rule, where that may report one now. */
+IC_INLINE struct ic_sock_ev *ic_socket_ev_begin(const struct ic_answer *answer)
 {
 	struct ic_report_budget *budget;
-	struct ic_process *process;
-	__u64 ids = bpf_get_current_pid_tgid(), owner = bpf_get_current_uid_gid();
 	__u32 slot = answer->slot, rate = answer->rate;
 	struct ic_sock_ev *ev;
 
 	if (!rate)
-		return;
+		return NULL;
 	budget = bpf_map_lookup_elem(&ic_sock_sample, &slot);
 	if (!budget) {
 		ic_count_loss(IC_LOSS_MAP);
-		return;
+		return NULL;
 	}
 	if (ic_budget_spent(budget, rate) || !ic_budget_take(budget, rate))
-		return;
+		return NULL;
 	ev = bpf_ringbuf_reserve(&ic_events, sizeof(*ev), 0);
 	if (!ev) {
 		ic_count_loss(IC_LOSS_RING_FULL);
-		return;
+		return NULL;
 	}
 	__builtin_memset(ev, 0, sizeof(*ev));
+	return ev;
+}
+
+IC_INLINE void ic_socket_ev_submit(struct ic_sock_ev *ev, const struct ic_ask *ask,
+				   const struct ic_answer *answer)
+{
 	ev->hdr.kind = IC_EV_SOCKET;
 	ev->hdr.len = sizeof(*ev);
 	ev->hdr.cpu = bpf_get_smp_processor_id();
 	ev->hdr.time_ns = bpf_ktime_get_boot_ns();
 	ev->generation = answer->generation;
-	ev->cgroup = bpf_get_current_cgroup_id();
-	process = ic_subject_process();
-	if (process) {
-		ev->exec_ns = process->exec_ns;
-		ev->lineage = process->lineage;
-		ev->exe = process->exe;
-		ev->parent = process->parent;
-		ev->ppid = process->ppid;
-	} else {
-		ev->flags = IC_SOCK_EV_STRANGER;
-	}
-	ev->pid = ids >> 32;
-	ev->tid = ids;
-	ev->uid = owner;
-	ev->gid = owner >> 32;
 	ev->rule = answer->rule;
 	__builtin_memcpy(ev->addr, &ask->addr, sizeof(ev->addr));
-	bpf_get_current_comm(ev->comm, sizeof(ev->comm));
 	ev->port = ask->port;
 	ev->family = ask->family;
 	ev->op = ask->op;
@@ -179,13 +164,40 @@ IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer
 	bpf_ringbuf_submit(ev, ic_report_wakeup());
 }
 
-/* Counts and reports the answer; what a hook returns: 1 lets the process go on, 0 is EPERM. */
-IC_INLINE int ic_socket_finish(const struct ic_sock_policy *policy, const struct ic_ask *ask,
-			       struct ic_answer *answer)
+IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer *answer)
+{
+	struct ic_sock_ev *ev = ic_socket_ev_begin(answer);
+	__u64 ids, owner;
+	struct ic_process *process;
+
+	if (!ev)
+		return;
+	ids = bpf_get_current_pid_tgid();
+	owner = bpf_get_current_uid_gid();
+	process = ic_subject_process();
+	if (process) {
+		ev->exec_ns = process->exec_ns;
+		ev->lineage = process->lineage;
+		ev->exe = process->exe;
+		ev->parent = process->parent;
+		ev->ppid = process->ppid;
+	} else {
+		ev->flags = IC_SOCK_EV_STRANGER;
+	}
+	ev->cgroup = bpf_get_current_cgroup_id();
+	ev->pid = ids >> 32;
+	ev->tid = ids;
+	ev->uid = owner;
+	ev->gid = owner >> 32;
+	bpf_get_current_comm(ev->comm, sizeof(ev->comm));
+	ic_socket_ev_submit(ev, ask, answer);
+}
+
+/* Counts the answer; whether it is a refusal that holds. */
+IC_INLINE bool ic_socket_count(const struct ic_sock_policy *policy, struct ic_answer *answer)
 {
 	struct ic_sock_stats *stats = bpf_map_lookup_elem(&ic_sock_stats, &answer->slot);
 	bool dry = policy->dry_run || answer->flags & IC_SOCK_RULE_DRY;
-	bool report = answer->flags & IC_SOCK_RULE_REPORT;
 	bool deny = answer->verdict == IC_VERDICT_DROP;
 
 	if (!stats)
@@ -199,9 +211,19 @@ IC_INLINE int ic_socket_finish(const struct ic_sock_policy *policy, const struct
 	else
 		stats->denied++;
 	answer->flags = deny && dry ? IC_SOCK_EV_DRY_RUN : 0;
-	if (deny || report)
+	return deny && !dry;
+}
+
+/* Counts and reports the answer; what a hook returns: 1 lets the process go on, 0 is EPERM. */
+IC_INLINE int ic_socket_finish(const struct ic_sock_policy *policy, const struct ic_ask *ask,
+			       struct ic_answer *answer)
+{
+	bool report = answer->flags & IC_SOCK_RULE_REPORT;
+	bool refused = ic_socket_count(policy, answer);
+
+	if (report || answer->verdict == IC_VERDICT_DROP)
 		ic_socket_report(ask, answer);
-	return !deny || dry;
+	return !refused;
 }
 
 IC_INLINE const struct ic_sock_rule *ic_socket_log_rule(__u32 slot, __u64 logs)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What is attached to a control group: who × where × port × protocol → rule. */
 #include "../lib/socket.h"
+#include "../lib/source_route.h"
 
 /* Ping sockets are asked for where they are made, as all that is neither TCP nor UDP. */
 IC_INLINE bool ic_was_asked(__u32 protocol)
@@ -107,6 +108,50 @@ int ic_create(struct bpf_sock *ctx)
 		return 1;
 	ask.proto = type == IC_SOCK_RAW ? IC_SOCK_PROTO_RAW : ic_ask_proto(protocol);
 	return ic_socket_decide(&ask);
+}
+
+/*
+ * Where rules ask of addresses, nothing leaves by a way of its own. Whoever runs is not whose packet
+ * it is: the event names the socket's owner and control group.
+ */
+IC_INLINE int ic_refuse_route(struct __sk_buff *skb, const struct ic_packet *packet)
+{
+	struct ic_answer answer = {
+		.reason = IC_SOCK_REASON_ROUTE,
+		.verdict = IC_VERDICT_DROP,
+	};
+	struct ic_ask ask = {
+		.addr = packet->dst,
+		.family = packet->family,
+		.op = IC_SOCK_SEND,
+		.proto = packet->proto,
+		.flags = IC_SOCK_EV_STRANGER,
+	};
+	__u32 slot = ic_slot_in_force();
+	const struct ic_sock_policy *policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
+	struct ic_sock_ev *ev;
+	bool refused;
+
+	if (!policy || !(policy->dims >> IC_DIM_WHERE & 1))
+		return 1;
+	answer.generation = policy->generation;
+	answer.rate = policy->rate;
+	refused = ic_socket_count(policy, &answer);
+	ev = ic_socket_ev_begin(&answer);
+	if (ev) {
+		ev->uid = bpf_get_socket_uid(skb);
+		ev->cgroup = bpf_skb_cgroup_id(skb);
+		ic_socket_ev_submit(ev, &ask, &answer);
+	}
+	return !refused;
+}
+
+SEC("cgroup_skb/egress")
+int ic_egress(struct __sk_buff *skb)
+{
+	struct ic_packet packet = {};
+
+	return ic_source_route(skb, &packet) ? ic_refuse_route(skb, &packet) : 1;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -133,7 +133,8 @@ pub struct SocketRecord {
     pub dry_run: bool,
     /// A rule reports that decides nothing.
     pub log: bool,
-    /// The process was not in the table of processes: a kernel thread, or a loss.
+    /// The process was not in the table of processes: a kernel thread, or a loss. Also of packets
+    /// ([`SocketReason::Route`]), which name their socket's owner and control group alone.
     pub stranger: bool,
 }
 
@@ -176,6 +177,12 @@ impl fmt::Display for SocketRecord {
             (Verdict::Drop, _) => "deny",
             _ => "allow",
         };
+        if self.reason == SocketReason::Route {
+            // What leaves later is nobody's who runs then.
+            let to = self.addr.map_or_else(|| "?".to_owned(), |addr| addr.ip().to_string());
+            let Self { protocol, uid, .. } = self;
+            return write!(f, "{verdict} source route to {to} proto {protocol} of uid {uid}");
+        }
         write!(f, "{verdict} {}", self.op)?;
         if let Some(addr) = self.addr {
             write!(f, " {addr}")?;
@@ -227,6 +234,15 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_with_stops_on_its_way_is_nobody_s() {
+        let mut event = event();
+        (event.reason, event.rule) = (SocketReason::Route as u8, 0);
+        let Ok(Event::Socket(socket)) = decode(event.as_bytes()) else { panic!() };
+        let line = SocketRecord::from(&socket).to_string();
+        assert_eq!(line, "deny source route to 192.0.2.1 proto 6 of uid 1000");
+    }
+
+    #[test]
     fn what_no_program_writes_is_refused() {
         let refused = |change: fn(&mut abi::SockEvent)| {
             let mut event = event();
@@ -236,7 +252,7 @@ mod tests {
         let field = |field, value| DecodeError::Field { field, value };
         assert_eq!(refused(|e| e.hdr.len = 143), field("len", 143));
         assert_eq!(refused(|e| e.verdict = 2), field("verdict", 2));
-        assert_eq!(refused(|e| e.reason = 3), field("reason", 3));
+        assert_eq!(refused(|e| e.reason = 4), field("reason", 4));
         assert_eq!(refused(|e| e.op = 4), field("op", 4));
         assert_eq!(refused(|e| e.family = 5), field("family", 5));
         let event = event();

@@ -29,7 +29,7 @@ use crate::{containers, contents};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SocketCount {
-    /// The rule; none for what the default decided.
+    /// The rule; none for what the default decided, and for packets that name stops on their way.
     pub rule: Option<RuleId>,
     /// Its name; empty where it is not in force.
     pub name: String,
@@ -151,7 +151,7 @@ impl Sockets {
                     cgroups.push(Protected { path, links });
                 }
                 None => {
-                    // An agent that was killed between two of the seven hooks.
+                    // An agent that was killed between two of the hooks.
                     tracing::warn!(cgroup = links.id, "detaching from a part of the hooks");
                     links.detach()?;
                 }

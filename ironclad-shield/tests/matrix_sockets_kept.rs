@@ -170,7 +170,7 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     let count = |id| counts.iter().find(|count| count.rule == Some(RuleId(id))).unwrap();
     assert!(count(1).allowed > 3 && count(2).denied > 3, "counters are kept: {counts:?}");
     let replaced = |action: &&AuditAction| matches!(action, AuditAction::Replace { hook, .. } if hook == "cgroup");
-    assert_eq!(recorder.0.lock().unwrap().iter().filter(replaced).count(), 7);
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(replaced).count(), 8);
     let status = shield.status().unwrap();
     let groups: Vec<_> = status.cgroups.iter().map(|group| (&*group.path, group.alive)).collect();
     assert_eq!(groups, [(host.cgroup.dir(), true)]);

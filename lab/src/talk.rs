@@ -81,7 +81,9 @@ impl Talker {
     /// where 4 and 6 stand for IP's families and other numbers for themselves; `burst COUNT THREADS ADDRESS:PORT` answers how many of so many
     /// connections in each thread were not refused with EPERM.
     ///
-    /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it;
+    /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it, of which
+    /// `option LEVEL NAME HEX` sets an option, `send-with LEVEL NAME HEX ADDRESS:PORT` for a datagram, and
+    /// `send-bytes HEX ADDRESS:PORT` sends these;
     /// `number NAME`, which also lets it outlive execve(2), and `take NAME PID|self NUMBER`;
     /// `mailbox PATH` and `receive NAME`, `post NAME PATH`.
     ///
@@ -309,6 +311,8 @@ fn kind(protocol: &str) -> (Type, Protocol) {
         "mptcp" => (Type::STREAM, Protocol::from(262)),
         "udp" => (Type::DGRAM, Protocol::UDP),
         "ping" => (Type::DGRAM, Protocol::ICMPV4),
+        // What it sends begins with IP's header.
+        "raw" => (Type::RAW, Protocol::from(255)),
         other => panic!("no protocol: {other}"),
     }
 }

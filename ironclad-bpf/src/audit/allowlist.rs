@@ -80,7 +80,8 @@ impl Allowlist {
         Self::of_type(ProgramType::XDP, &[&DECIDE], &[AttachType::XDP])
     }
 
-    /// What Shield's programs at control groups need: the same, and to ask whose process it is.
+    /// What Shield's programs at control groups need: the same, and to ask whose process it is, or
+    /// whose packet.
     pub fn sockets() -> Self {
         let addresses = [
             AttachType::CGROUP_INET4_CONNECT,
@@ -93,6 +94,10 @@ impl Allowlist {
         let create = [AttachType::CGROUP_INET_SOCK_CREATE];
         let mut list = Self::of_type(ProgramType::CGROUP_SOCK_ADDR, &[&DECIDE, &ASK], &addresses);
         list.types.extend(Self::of_type(ProgramType::CGROUP_SOCK, &[&DECIDE, &ASK], &create).types);
+        let look = [Helper::SKB_LOAD_BYTES, Helper::SKB_CGROUP_ID, Helper::GET_SOCKET_UID];
+        let egress = [AttachType::CGROUP_INET_EGRESS];
+        let packets = Self::of_type(ProgramType::CGROUP_SKB, &[&DECIDE, &look], &egress);
+        list.types.extend(packets.types);
         list
     }
 

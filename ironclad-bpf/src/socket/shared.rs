@@ -27,7 +27,7 @@ use crate::uapi::{AttachType, Helper, ProgramType};
 const OBJECT: &str = "cgroup";
 
 /// The hooks, in the order of the programs.
-const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 7] = [
+const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 8] = [
     ("connect4", libbpf_sys::BPF_CGROUP_INET4_CONNECT),
     ("connect6", libbpf_sys::BPF_CGROUP_INET6_CONNECT),
     ("sendmsg4", libbpf_sys::BPF_CGROUP_UDP4_SENDMSG),
@@ -35,6 +35,7 @@ const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 7] = [
     ("bind4", libbpf_sys::BPF_CGROUP_INET4_BIND),
     ("bind6", libbpf_sys::BPF_CGROUP_INET6_BIND),
     ("sock_create", libbpf_sys::BPF_CGROUP_INET_SOCK_CREATE),
+    ("egress", libbpf_sys::BPF_CGROUP_INET_EGRESS),
 ];
 
 /// How the maps are made.
@@ -156,6 +157,7 @@ impl SocketShared {
             &progs.ic_bind4,
             &progs.ic_bind6,
             &progs.ic_create,
+            &progs.ic_egress,
         ];
         let mapping = |map, name, each: usize, size: usize| {
             Mapping::new(clone_fd(map)?.as_fd(), 2 * each * size, true)

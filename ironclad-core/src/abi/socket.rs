@@ -122,12 +122,15 @@ pub enum SocketReason {
     Rule = 1,
     /// The rule's bucket was empty.
     Limit = 2,
+    /// A packet that names stops on its way (a routing header of IPv6, a source route of IPv4),
+    /// where rules ask of addresses: nobody was asked for the first of them.
+    Route = 3,
 }
 
 impl SocketReason {
     /// The reason with this number.
     pub fn from_abi(number: u8) -> Option<Self> {
-        [Self::Default, Self::Rule, Self::Limit].get(usize::from(number)).copied()
+        [Self::Default, Self::Rule, Self::Limit, Self::Route].get(usize::from(number)).copied()
     }
 }
 

@@ -2,7 +2,7 @@ use std::fmt;
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::socket::SlotTables;
-use ironclad_core::abi::{Process, SockIdVal, SockPolicy, SockRow, SockRule};
+use ironclad_core::abi::{Process, SockIdVal, SockPolicy, SockRow, SockRule, SocketReason};
 use ironclad_events::SocketRecord;
 use ironclad_policy::Protocol;
 use ironclad_policy::socket::{
@@ -39,9 +39,13 @@ pub struct ExplainedEvent {
     pub cgroup: Option<String>,
     /// The policy that decided is in the kernel no more: this is what the one in force says.
     pub is_replaced: bool,
+    /// A packet was refused because it names stops on its way, whatever rules say of the first of
+    /// them: that is what is explained here.
+    pub is_packet: bool,
     /// The rule that the event names, by its place from 0.
     pub recorded: Option<usize>,
-    /// Whether that is the one found now; none where the policy was replaced or an answer is open.
+    /// Whether that is the one found now; none where the policy was replaced, an answer is open or
+    /// no rule was asked.
     pub agrees: Option<bool>,
 }
 
@@ -140,9 +144,11 @@ impl Shield {
             (false, Decider::Rule { place }) => Some(place),
             (false, _) => None,
         };
-        let is_told = !is_replaced && why.certain;
+        // Of packets that are refused for their way no rule is asked.
+        let is_packet = event.reason == SocketReason::Route;
+        let is_told = !is_replaced && !is_packet && why.certain;
         let agrees = is_told.then_some(found == event.rule);
-        Ok(ExplainedEvent { why, cgroup, is_replaced, recorded: event.rule, agrees })
+        Ok(ExplainedEvent { why, cgroup, is_replaced, is_packet, recorded: event.rule, agrees })
     }
 
     /// Who a process is, for [`explain_socket`](Self::explain_socket): by its number in the initial
@@ -210,7 +216,13 @@ impl fmt::Display for ExplainedEvent {
         if self.is_replaced {
             f.write_str("the policy that decided was replaced; by the one in force: ")?;
         }
+        if self.is_packet {
+            f.write_str("a packet with stops on its way, refused as rules ask of addresses; for the first stop: ")?;
+        }
         self.why.fmt(f)?;
+        if self.is_packet {
+            return Ok(());
+        }
         let recorded = match self.recorded {
             Some(place) => format!("rule {}", place + 1),
             None => "the default".to_owned(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
 
-use ironclad_syscalls::{Uring, send_to_unspec, uring_connect, uring_send};
+use ironclad_syscalls::{Uring, send_to_unspec, set_option, uring_connect, uring_send};
 use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt::TcpFastOpenConnect,
 };
@@ -128,11 +128,25 @@ impl Held {
             ["disconnect"] => Ok(connect_unspec(socket).map(|()| 0)?),
             ["write"] => socket.send(HELLO).map(|_| 0),
             ["send", to] => socket.send_to(HELLO, &addr(to).into()).map(|_| 0),
+            ["send-bytes", bytes, to] => {
+                socket.send_to(&hex(bytes), &addr(to).into()).map(|_| 0)
+            }
             ["send-unspec", to] => send_to_unspec(socket.as_fd(), addr(to), HELLO).map(|_| 0),
             ["sendmsg", to] => {
                 let part = socket2::MsgHdr::new();
                 let (to, parts) = (addr(to).into(), [IoSlice::new(HELLO)]);
                 socket.sendmsg(&part.with_addr(&to).with_buffers(&parts), 0).map(|_| 0)
+            }
+            ["option", level, name, value] => {
+                let number = |word: &str| word.parse().expect("a number");
+                set_option(socket.as_fd(), number(level), number(name), &hex(value)).map(|()| 0)
+            }
+            // The same for one datagram.
+            ["send-with", level, name, value, to] => {
+                let (to, parts) = (addr(to).into(), [IoSlice::new(HELLO)]);
+                let control = control(level, name, &hex(value));
+                let message = socket2::MsgHdr::new().with_addr(&to).with_buffers(&parts);
+                socket.sendmsg(&message.with_control(&control), 0).map(|_| 0)
             }
             // Answers how many of them were sent.
             ["sendmmsg", ref to @ ..] => {
@@ -154,4 +168,19 @@ impl Held {
             _ => panic!("no order: {order:?}"),
         }
     }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("bytes in hexadecimal");
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+/// One control message, as cmsg(3) lays it out.
+fn control(level: &str, name: &str, value: &[u8]) -> Vec<u8> {
+    let numbers = [level, name].map(|word| word.parse::<i32>().expect("a number").to_ne_bytes());
+    let mut control = (size_of::<usize>() + 8 + value.len()).to_ne_bytes().to_vec();
+    control.extend(numbers.concat());
+    control.extend(value);
+    control.resize(control.len().next_multiple_of(size_of::<usize>()), 0);
+    control
 }
