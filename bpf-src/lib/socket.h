@@ -183,6 +183,8 @@ IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer
 		ev->ppid = process->ppid;
 	} else {
 		ev->flags = IC_SOCK_EV_STRANGER;
+		if (ic_subject_is_kernel())
+			owner = ~0ULL;
 	}
 	ev->cgroup = bpf_get_current_cgroup_id();
 	ev->pid = ids >> 32;

@@ -6,10 +6,13 @@
 #include "ancestor.h"
 #include "sock_shared.h"
 
+enum { IC_PF_KTHREAD = 0x00200000 }; /* include/linux/sched.h */
+
 enum {
 	/* Dimensions whose answer is in the table of processes. */
 	IC_DIMS_PROCESS =
-		1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_PARENT | 3 << IC_DIM_LINEAGE,
+		1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_GID | 1 << IC_DIM_PARENT |
+		3 << IC_DIM_LINEAGE,
 	IC_DIMS_RARE = (1 << IC_DIM_MAX) - (1 << IC_DIM_PARENT),
 };
 
@@ -23,6 +26,7 @@ struct ic_subject {
 	struct ic_process *process; /* NULL: nothing is known of it, or nothing is asked */
 	__u32 tgid;
 	__u32 uid;
+	bool kernel; /* a thread of the kernel's */
 };
 
 IC_INLINE struct ic_process *ic_subject_process(void)
@@ -30,6 +34,17 @@ IC_INLINE struct ic_process *ic_subject_process(void)
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
 	return bpf_map_lookup_elem(&ic_processes, &tgid);
+}
+
+/*
+ * Of those of whom nothing is known. Threads of the kernel's run as root and ask for others, as that
+ * does which opens further connections of Multipath TCP: no rule on users is meant for them.
+ */
+IC_INLINE bool ic_subject_is_kernel(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, flags) & IC_PF_KTHREAD;
 }
 
 /*
@@ -58,6 +73,10 @@ IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
 			subject->uid = bpf_get_current_uid_gid();
 	}
 	subject->process = bpf_map_lookup_elem(&ic_processes, &subject->tgid);
+	if (!subject->process && ic_subject_is_kernel()) {
+		subject->kernel = true;
+		subject->uid = IC_SOCK_KERNEL;
+	}
 }
 
 IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy *policy, __u32 dim,
@@ -189,7 +208,9 @@ IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
 	case IC_DIM_UID:
 		return ic_subject_user(policy, subject);
 	case IC_DIM_GID:
-		return ic_subject_number(policy, dim, bpf_get_current_uid_gid() >> 32);
+		return ic_subject_number(policy, dim,
+					 subject->kernel ? IC_SOCK_KERNEL
+							 : bpf_get_current_uid_gid() >> 32);
 	case IC_DIM_CGROUP:
 		return ic_subject_cgroup(policy);
 	case IC_DIM_COMM:

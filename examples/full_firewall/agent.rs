@@ -24,7 +24,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         }
     }
     let policy = if args.dry_run { policy.dry_run(true) } else { policy };
-    let policy = policy.compile().map_err(|error| document.locate(error))?;
+    let policy = policy.compile()?;
     let gateways = document.gateways.iter().chain(&args.gateway).copied();
     let builder = args
         .interface

@@ -113,9 +113,9 @@ pub struct SocketRecord {
     pub tid: u32,
     /// The process that forked it.
     pub ppid: u32,
-    /// Real user.
+    /// Real user; [`abi::SOCK_KERNEL`] of a thread of the kernel's.
     pub uid: u32,
-    /// Real group.
+    /// Real group; likewise.
     pub gid: u32,
     /// Id of its control group: the inode number of its directory.
     pub cgroup: u64,

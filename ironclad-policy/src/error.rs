@@ -1,5 +1,7 @@
 use ironclad_core::RuleId;
 
+use crate::document::DocumentError;
+
 /// Why a policy cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +71,9 @@ pub enum PolicyError {
         /// The name.
         name: String,
     },
+    /// One of the others, of a policy that a file describes.
+    #[error(transparent)]
+    Document(Box<DocumentError>),
     /// Something is over its limit.
     #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]
     Limit {

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use ironclad_core::{Action, Cidr, RuleId, Verdict};
 
 use crate::compile::CompiledPolicy;
+use crate::document::Document;
 use crate::error::PolicyError;
 use crate::limits::Limits;
 use crate::list::{AddressList, ListReport};
@@ -201,6 +204,8 @@ pub struct Policy {
     pub(crate) tuples: Vec<TupleRule>,
     pub(crate) sockets: Sockets,
     pub(crate) limits: Limits,
+    /// What describes it, which tells where.
+    pub(crate) document: Option<Arc<Document>>,
 }
 
 impl Default for Policy {
@@ -217,6 +222,7 @@ impl Default for Policy {
             tuples: Vec::new(),
             sockets: Sockets::default(),
             limits: Limits::default(),
+            document: None,
         }
     }
 }
@@ -343,8 +349,13 @@ impl Policy {
     /// Compiles the policy.
     ///
     /// # Errors
-    /// [`PolicyError`], naming the rule or the limit.
-    pub fn compile(self) -> Result<CompiledPolicy, PolicyError> {
-        CompiledPolicy::compile(self)
+    /// [`PolicyError`], naming the rule or the limit, and the place in the file where one describes
+    /// the policy.
+    pub fn compile(mut self) -> Result<CompiledPolicy, PolicyError> {
+        let document = self.document.take();
+        CompiledPolicy::compile(self).map_err(|error| match document {
+            Some(document) => PolicyError::Document(Box::new(document.locate(error))),
+            None => error,
+        })
     }
 }

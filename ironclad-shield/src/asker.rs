@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, boottime_ns};
-use ironclad_core::abi::Process;
+use ironclad_core::abi::{Process, SOCK_KERNEL};
 use ironclad_policy::socket::{Asker, Cgroups};
 
 use crate::cgroups;
@@ -119,6 +119,16 @@ impl DescribedProcess {
     }
 }
 
+/// Whether `/proc/PID/stat` is that of a thread of the kernel's (proc_pid_stat(5): the ninth field).
+fn is_kernel(stat: &[u8]) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    // The second is a name in parentheses, with anything inside.
+    let rest = stat.rsplit(|&byte| byte == b')').next().unwrap_or_default();
+    let rest = String::from_utf8_lossy(rest);
+    let flags = rest.split_whitespace().nth(6).and_then(|flags| flags.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
 /// A process that runs, by its number in the initial pid namespace.
 pub(crate) fn running(processes: &Processes, pid: u32) -> Result<Asker, ShieldError> {
     let failed = |source| ShieldError::NoProcess { pid, source };
@@ -132,6 +142,7 @@ pub(crate) fn running(processes: &Processes, pid: u32) -> Result<Asker, ShieldEr
     let (Some(uid), Some(gid)) = (real("Uid:"), real("Gid:")) else {
         return Err(failed(io::ErrorKind::InvalidData.into()));
     };
+    let (uid, gid) = if is_kernel(&read("stat")?) { (SOCK_KERNEL, SOCK_KERNEL) } else { (uid, gid) };
     let mut comm = read("comm")?;
     comm.truncate(comm.strip_suffix(b"\n").unwrap_or(&comm).len());
     let groups = read("cgroup")?;

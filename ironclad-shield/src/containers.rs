@@ -8,7 +8,7 @@ use ironclad_policy::socket::{Bound, CompiledSockets};
 use crate::error::ShieldError;
 use crate::sockets::cgroup_root;
 
-/// Enters them into `bound`. What comes back are words for each that is not there.
+/// Enters those that are there into `bound`.
 ///
 /// A container that `known` has a group for stays it where another of its name has come since:
 /// whoever may make control groups may not take a name away.
@@ -16,10 +16,9 @@ pub(crate) fn bind(
     compiled: &CompiledSockets,
     known: Option<&Bound>,
     bound: &mut Bound,
-) -> Result<Vec<String>, ShieldError> {
-    let mut missing = Vec::new();
+) -> Result<(), ShieldError> {
     if compiled.cgroups().next().is_none() && compiled.containers().next().is_none() {
-        return Ok(missing);
+        return Ok(());
     }
     let root = cgroup_root()?;
     let mut paths: Vec<String> = compiled.cgroups().cloned().collect();
@@ -36,25 +35,19 @@ pub(crate) fn bind(
                     None => return Err(error),
                 },
             };
-            match found {
-                Some(path) => {
-                    bound.containers.insert(id.clone(), path.to_owned());
-                    paths.push(path.to_owned());
-                }
-                None => missing.push(format!("container {id}")),
+            if let Some(path) = found {
+                bound.containers.insert(id.clone(), path.to_owned());
+                paths.push(path.to_owned());
             }
         }
     }
     for path in paths {
-        match std::fs::metadata(root.join(path.trim_start_matches('/'))) {
-            Ok(found) => {
-                let level = path.split('/').filter(|part| !part.is_empty()).count();
-                bound.cgroups.insert(path, (found.ino(), level as u32));
-            }
-            Err(_) => missing.push(format!("control group {path}")),
+        if let Ok(found) = std::fs::metadata(root.join(path.trim_start_matches('/'))) {
+            let level = path.split('/').filter(|part| !part.is_empty()).count();
+            bound.cgroups.insert(path, (found.ino(), level as u32));
         }
     }
-    Ok(missing)
+    Ok(())
 }
 
 /// Paths of the control groups of all containers, by their ids.

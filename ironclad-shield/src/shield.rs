@@ -122,6 +122,12 @@ pub struct Status {
     pub cgroups: Vec<CgroupStatus>,
     /// Distinct prefixes in force.
     pub prefixes: u64,
+    /// Files, control groups and containers that socket rules in force name and that are not there,
+    /// as the rules write them: no process matches such a rule until there is something.
+    pub missing: Vec<PathBuf>,
+    /// Files in whose place there is another content than the one pinned by SHA-256: who executes them
+    /// is denied.
+    pub mismatched: Vec<PathBuf>,
 }
 
 /// A protected interface.
@@ -516,7 +522,8 @@ impl Shield {
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
         let loaded = sockets.prepare(policy, number)?;
         for what in loaded.missing() {
-            tracing::warn!(instance, "no {what}: rules that name it match no process");
+            let what = what.display();
+            tracing::warn!(instance, "no {what}: rules that name it match no process until there is");
         }
         for (path, why) in loaded.mismatches() {
             let path = path.display();
@@ -862,7 +869,12 @@ impl Shield {
                 Ok(CgroupStatus { path: known.path.clone(), id: known.links.id, alive })
             })
             .collect::<Result<_, ShieldError>>()?;
+        let sockets = control.sockets.as_ref();
         Ok(Status {
+            missing: sockets.map(|known| known.missing(selector.in_force())).unwrap_or_default(),
+            mismatched: sockets
+                .map(|known| known.mismatched(selector.in_force()))
+                .unwrap_or_default(),
             generation: generation.number,
             policy: PolicyId(generation.policy),
             provisional: (selector.deadline_ns != 0)

@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::bindings::{self, Bindings, Former};
 use crate::cgroups::{self, CgroupPath};
 use crate::error::ShieldError;
-use crate::files::refuse_scripts;
+use crate::files::refuse_unfit;
 use crate::slots::Slots;
 use crate::{containers, contents};
 
@@ -81,6 +81,14 @@ pub struct PathChange {
     pub is_there: bool,
 }
 
+/// What rules name and is not there.
+fn missing(compiled: &CompiledSockets, bound: &Bound) -> Vec<PathBuf> {
+    let files = compiled.files().filter(|path| !bound.files.contains_key(*path)).cloned();
+    let cgroups = compiled.cgroups().filter(|path| !bound.cgroups.contains_key(*path));
+    let containers = compiled.containers().filter(|id| !bound.containers.contains_key(*id));
+    files.chain(cgroups.chain(containers).map(PathBuf::from)).collect()
+}
+
 /// A control group that asks.
 pub(crate) struct Protected {
     pub(crate) path: PathBuf,
@@ -97,7 +105,6 @@ pub(crate) struct SocketPolicy {
     rules: Vec<SockRule>,
     logs: Vec<SockRule>,
     /// Words for files, control groups and containers that a rule names and that are not there.
-    missing: Vec<String>,
     /// Pinned files that do not have the content that they should, and why.
     mismatches: Vec<(PathBuf, &'static str)>,
 }
@@ -105,7 +112,6 @@ pub(crate) struct SocketPolicy {
 /// What paths mean on this host, and what is to be told of them.
 struct Paths {
     bound: Bound,
-    missing: Vec<String>,
     mismatches: Vec<(PathBuf, &'static str)>,
 }
 
@@ -121,8 +127,8 @@ impl SocketPolicy {
         1 + rows.len() + ports.len() / 32 + ids.len() + rules + self.compiled().addresses().cells()
     }
 
-    pub(crate) fn missing(&self) -> &[String] {
-        &self.missing
+    pub(crate) fn missing(&self) -> Vec<PathBuf> {
+        missing(self.compiled(), &self.bound)
     }
 
     pub(crate) fn mismatches(&self) -> &[(PathBuf, &'static str)] {
@@ -342,6 +348,25 @@ impl Sockets {
         Ok(paths.into_iter().collect())
     }
 
+    /// What the rules in a slot name and is not there.
+    pub(crate) fn missing(&self, slot: u32) -> Vec<PathBuf> {
+        let known = self.bound[slot as usize].as_ref();
+        let found = known.and_then(|known| Some(missing(known.policy.sockets()?, &known.bound)));
+        found.unwrap_or_default()
+    }
+
+    /// Files of a slot's rules whose content is not the one that is pinned.
+    pub(crate) fn mismatched(&self, slot: u32) -> Vec<PathBuf> {
+        let Some(known) = &self.bound[slot as usize] else { return Vec::new() };
+        let Some(compiled) = known.policy.sockets() else { return Vec::new() };
+        let pinned = compiled.pinned().into_iter();
+        let is_other = |path: &&Path| {
+            let file = known.bound.files.get(*path);
+            file.is_some_and(|file| !compiled.admits(path, file.sha256))
+        };
+        pinned.filter(is_other).map(Path::to_owned).collect()
+    }
+
     /// Looks where paths lead by now, and lets the policies in the kernel mean that.
     pub(crate) fn refresh(&mut self) -> Result<Vec<PathChange>, ShieldError> {
         let mut changes = BTreeSet::new();
@@ -362,7 +387,7 @@ impl Sockets {
         changes: &mut BTreeSet<PathChange>,
     ) -> Result<(), ShieldError> {
         let Some(compiled) = known.policy.sockets() else { return Ok(()) };
-        let Paths { bound, mismatches, .. } = self.bind(compiled, Some(&known.bound))?;
+        let Paths { bound, mismatches } = self.bind(compiled, Some(&known.bound))?;
         let Bound { files, cgroups, containers, .. } = &known.bound;
         if bound.files == *files && bound.cgroups == *cgroups && bound.containers == *containers {
             return Ok(());
@@ -476,9 +501,9 @@ impl Sockets {
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
         let compiled = policy.sockets().unwrap_or(&silent);
-        refuse_scripts(compiled.files().map(PathBuf::as_path))?;
+        refuse_unfit(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
-        let Paths { bound, missing, mismatches } = self.bind(compiled, None)?;
+        let Paths { bound, mismatches } = self.bind(compiled, None)?;
         let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();
         for mut was in before {
             // Of paths that only the other policy names, nothing new is known.
@@ -497,7 +522,7 @@ impl Sockets {
         self.descend(&image)?;
         let (rules, logs) = self.rules(compiled);
         let policy = policy.clone();
-        Ok(SocketPolicy { policy, silent, bound, image, rules, logs, missing, mismatches })
+        Ok(SocketPolicy { policy, silent, bound, image, rules, logs, mismatches })
     }
 
     /// Rules that decide, and rules that only report, as the kernel reads them.
@@ -539,8 +564,7 @@ impl Sockets {
         self.lineages.assign(&processes.lineage_bits, &wanted, &lineages, forget)
     }
 
-    /// What paths mean on this host, now; words for what is not there, and the files that do not have
-    /// the content that they should.
+    /// What paths mean on this host, now, and the files that do not have the content that they should.
     ///
     /// A pinned file that is as it was `known` is not read. One that has the content that it had keeps
     /// the moments at which it was seen so, by which the kernel tells who executed that.
@@ -568,25 +592,18 @@ impl Sockets {
                 mismatches.push((path.clone(), "its content has another SHA-256"));
             }
         }
-        let (lost, paths): (Vec<&Path>, Vec<&Path>) = compiled
-            .files()
-            .map(PathBuf::as_path)
-            .filter(|path| !files.contains_key(*path))
-            .partition(|path| pinned.contains(path));
-        let word = |path: &Path| format!("file {}", path.display());
-        let mut missing: Vec<String> = lost.into_iter().map(word).collect();
-        let ids = self.processes.identify(&paths)?;
-        for (path, id) in paths.into_iter().zip(ids) {
-            match id {
-                Some(id) => drop(files.insert(path.to_owned(), id.into())),
-                None => missing.push(word(path)),
+        let paths: Vec<&Path> =
+            compiled.files().map(PathBuf::as_path).filter(|path| !pinned.contains(path)).collect();
+        for (path, id) in paths.iter().zip(self.processes.identify(&paths)?) {
+            if let Some(id) = id {
+                files.insert((*path).to_owned(), id.into());
             }
         }
         let bit = |digest| self.lineages.of(digest).unwrap_or(1) as u8 - 1;
         let lineages = compiled.lineage_digests().into_iter().map(bit).collect();
         let mut bound = Bound { files, lineages, ..Bound::default() };
-        missing.extend(containers::bind(compiled, known, &mut bound)?);
-        Ok(Paths { bound, missing, mismatches })
+        containers::bind(compiled, known, &mut bound)?;
+        Ok(Paths { bound, mismatches })
     }
 
     fn rule(&self, rule: &SocketRuleInfo) -> SockRule {

@@ -3,18 +3,20 @@
 mod host;
 
 use std::fs;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ironclad_core::Verdict;
-use ironclad_lab::Cgroup;
+use ironclad_core::abi::{SOCK_KERNEL, SocketReason};
+use ironclad_lab::{Cgroup, PacketSocket};
 use ironclad_lab::talk::{Talker, serve};
-use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, Subject};
+use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, SocketQuery, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{Shield, ShieldError};
+use ironclad_shield::{Overflow, Shield, ShieldError};
+use socket2::{Domain, Socket, Type};
 
 use host::{EPERM, Host, PATIENCE, TALKER, only, policy, rule};
 
@@ -129,6 +131,81 @@ fn multipath_tcp_is_asked() {
             &["open s 4 mptcp", "with s fastopen-connect 10.9.0.2:80"],
         ],
     );
+}
+
+/// Further addresses of the other end, which it announces: a thread of the kernel's connects to them,
+/// as root, for a program that may not go there.
+#[test]
+fn further_addresses_of_multipath_tcp_are_nobody_s() {
+    const NAME: &str = "further_addresses_of_multipath_tcp_are_nobody_s";
+    let (far, further) = ("10.8.0.2", "10.8.0.3");
+    let host = Host::new();
+    let there = host.lab.namespace("there").unwrap();
+    host.lab.veth((&host.net, "near"), (&there, "far")).unwrap();
+    host.net.address("near", "10.8.0.1/24").unwrap();
+    there.address("far", &format!("{far}/24")).unwrap();
+    there.address("far", &format!("{further}/24")).unwrap();
+    let mut root = host.talker(&host.program("root"));
+    let mut good = host.talker(&host.program("good"));
+    match ask(&mut good, "open s 4 mptcp") {
+        0 => {}
+        lacking => {
+            println!("SKIP {NAME}: this kernel has no Multipath TCP: {lacking}");
+            return;
+        }
+    }
+    host.net.ip(&["mptcp", "limits", "set", "add_addr_accepted", "4", "subflows", "4"]).unwrap();
+    there.ip(&["mptcp", "limits", "set", "subflows", "4"]).unwrap();
+    there.ip(&["mptcp", "endpoint", "add", further, "dev", "far", "signal"]).unwrap();
+    let listener = there
+        .run(|| {
+            let kind = (Domain::IPV4, Type::STREAM, Some(socket2::Protocol::from(262)));
+            let listener = Socket::new(kind.0, kind.1, kind.2).unwrap();
+            listener.bind(&SocketAddr::from(([0, 0, 0, 0], 80)).into()).unwrap();
+            listener.listen(8).unwrap();
+            listener
+        })
+        .unwrap();
+    let wire = there.run(|| PacketSocket::listen("far").unwrap()).unwrap();
+    let connect = |talker: &mut Talker| {
+        let connect = format!("with s connect-and-wait {far}:80");
+        assert_eq!(all(talker, &["open s 4 mptcp", &connect]), 0);
+        let accepted = listener.accept().unwrap().0;
+        assert_eq!(ask(talker, "with s write"), 0);
+        accepted
+    };
+    let unprotected = connect(&mut good);
+    let is_syn_there = |frame: Vec<u8>| {
+        let is_tcp = frame[12..14] == [8, 0] && frame[23] == 6;
+        let to = further.parse::<Ipv4Addr>().unwrap().octets();
+        is_tcp && frame[30..34] == to && frame[47] & 2 != 0
+    };
+    // Without us.
+    while !is_syn_there(wire.receive().unwrap()) {}
+    drop(unprotected);
+
+    let allow = |id, who: Subject| rule(id, SocketAction::Allow).who(who);
+    let program = Subject::new("good").exe(host.path("good"));
+    let policy = Policy::builder()
+        .socket_rule(allow(1, program).to_cidr(far.parse().unwrap()))
+        .socket_rule(allow(2, Subject::new("root").uid(0).gid(0)))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .compile()
+        .unwrap();
+    let shield = host.start(&policy);
+    let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
+    assert_eq!(ask(&mut root, &format!("connect tcp {further}:80")), 0, "root may");
+    let _accepted = connect(&mut good);
+    let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+    assert_eq!(event.addr, Some(format!("{further}:80").parse().unwrap()));
+    assert_eq!((event.verdict, event.reason), (Verdict::Drop, SocketReason::Default));
+    assert_eq!((event.uid, event.gid, event.stranger), (SOCK_KERNEL, SOCK_KERNEL, true));
+    let explained = shield.explain_event(&event).unwrap();
+    assert_eq!(explained.agrees, Some(true), "{explained}");
+    // And as a process that runs.
+    let asks = SocketQuery::connect(Protocol::TCP, event.addr.unwrap());
+    let explained = shield.explain_socket(&asks.by(shield.asker(2).unwrap())).unwrap();
+    assert_eq!(explained.why.verdict, Verdict::Drop, "{explained}");
 }
 
 #[test]

@@ -47,11 +47,13 @@ const DECIDE: [Helper; 11] = [
 ];
 
 /// What tells whose process asks.
-const ASK: [Helper; 7] = [
+const ASK: [Helper; 9] = [
     Helper::KTIME_GET_NS,
     Helper::GET_CURRENT_PID_TGID,
     Helper::GET_CURRENT_UID_GID,
+    Helper::GET_CURRENT_TASK,
     Helper::GET_CURRENT_TASK_BTF,
+    Helper::PROBE_READ_KERNEL,
     Helper::GET_CURRENT_COMM,
     Helper::GET_CURRENT_CGROUP_ID,
     Helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
@@ -104,11 +106,7 @@ impl Allowlist {
     /// What the program needs that decides of packet sockets: the same, to tell whether the process
     /// is in a protected control group, and to read the groups around it.
     pub fn packets() -> Self {
-        let place = [
-            Helper::CURRENT_TASK_UNDER_CGROUP,
-            Helper::GET_CURRENT_TASK,
-            Helper::PROBE_READ_KERNEL,
-        ];
+        let place = [Helper::CURRENT_TASK_UNDER_CGROUP];
         Self::of_type(ProgramType::LSM, &[&DECIDE, &ASK, &place], &[AttachType::LSM_MAC])
     }
 

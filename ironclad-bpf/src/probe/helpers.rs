@@ -54,7 +54,9 @@ const WANTED: &[(ProgramType, &[Helper])] = &[
         &[
             Helper::GET_CURRENT_PID_TGID,
             Helper::GET_CURRENT_CGROUP_ID,
+            Helper::GET_CURRENT_TASK,
             Helper::GET_CURRENT_TASK_BTF,
+            Helper::PROBE_READ_KERNEL,
             Helper::GET_SOCKET_COOKIE,
             Helper::GET_NETNS_COOKIE,
             Helper::TASK_STORAGE_GET,

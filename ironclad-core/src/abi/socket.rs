@@ -98,6 +98,9 @@ pub const SOCK_PROTO_PACKET: u8 = 254;
 /// The protocol of raw sockets, and of those that have no number below.
 pub const SOCK_PROTO_RAW: u8 = 255;
 
+/// The user and the group that threads of the kernel's are: no process can be these.
+pub const SOCK_KERNEL: u32 = u32::MAX;
+
 /// [`SockRule::action`].
 pub const SOCK_ALLOW: u8 = 0;
 /// [`SockRule::action`].

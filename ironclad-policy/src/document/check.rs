@@ -200,7 +200,7 @@ impl Document {
     }
 
     /// The error of a policy that was made of this document, with the place of the rule.
-    pub fn locate(&self, error: PolicyError) -> DocumentError {
+    pub(crate) fn locate(&self, error: PolicyError) -> DocumentError {
         let steps = self
             .rule_of(&error)
             .map_or_else(Vec::new, |(key, index)| vec![Step::from(key), Step::from(index)]);
@@ -234,7 +234,9 @@ impl Document {
             | PolicyError::MixedFamilies { rule: id, name } => tuple(*id, name),
             PolicyError::SocketRule { rule: id, .. }
             | PolicyError::UnknownGroup { rule: id, .. } => rule(*id),
-            PolicyError::GroupTwice { .. } | PolicyError::Limit { .. } => None,
+            PolicyError::GroupTwice { .. }
+            | PolicyError::Document(_)
+            | PolicyError::Limit { .. } => None,
         }
     }
 }

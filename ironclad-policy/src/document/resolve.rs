@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use ironclad_core::Cidr;
 
@@ -14,6 +15,7 @@ use super::values::{DocumentAccount, DocumentTo};
 use super::{Document, DocumentError};
 use crate::compile::CompiledPolicy;
 use crate::country::{CountryCode, CountryLists};
+use crate::error::PolicyError;
 use crate::list::{AddressList, BadLines, ListError, ListOptions};
 use crate::policy::{AddressSet, Policy};
 use crate::socket::{AddressGroup, Direction, RateLimit, SocketRule, Subject};
@@ -39,7 +41,8 @@ impl Document {
         self.policy_from(&mut Sources::new(folder))
     }
 
-    /// Reads what the document names, and describes the policy.
+    /// Reads what the document names, and describes the policy. What its
+    /// [`compile`](Policy::compile) refuses has its place in the file, too.
     ///
     /// # Errors
     /// [`Problem::List`], [`Problem::Country`] and [`Problem::Feed`] where addresses cannot be had,
@@ -124,6 +127,7 @@ impl Document {
             }
             policy = policy.socket_rule(described);
         }
+        policy.document = Some(Arc::new(self.clone()));
         Ok(policy)
     }
 
@@ -132,7 +136,10 @@ impl Document {
     /// # Errors
     /// Those of [`policy_from`](Self::policy_from), and [`Problem::Policy`] at the place of the rule.
     pub fn compile(&self, sources: &mut Sources<'_>) -> Result<CompiledPolicy, DocumentError> {
-        self.policy_from(sources)?.compile().map_err(|error| self.locate(error))
+        self.policy_from(sources)?.compile().map_err(|error| match error {
+            PolicyError::Document(located) => *located,
+            other => self.locate(other),
+        })
     }
 
     fn socket_rule(&self, rule: &DocumentRule) -> SocketRule {

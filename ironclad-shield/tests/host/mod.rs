@@ -24,7 +24,7 @@ pub(crate) struct Host {
     pub(crate) cgroup: Cgroup,
     pub(crate) programs: tempfile::TempDir,
     own: PathBuf,
-    _lab: Lab,
+    pub(crate) lab: Lab,
 }
 
 impl Host {
@@ -36,7 +36,7 @@ impl Host {
         }
         let own = std::env::current_exe().unwrap();
         let programs = tempfile::tempdir().unwrap();
-        Self { net, cgroup: Cgroup::new("host").unwrap(), own, programs, _lab: lab }
+        Self { net, cgroup: Cgroup::new("host").unwrap(), own, programs, lab }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

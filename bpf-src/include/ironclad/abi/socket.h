@@ -48,6 +48,9 @@ enum ic_sock_limit {
 	IC_SOCK_PROTO_RAW = 255,
 };
 
+/* The user and the group that threads of the kernel's are: no process can be these. */
+#define IC_SOCK_KERNEL 0xffffffffU
+
 enum ic_sock_action {
 	IC_SOCK_ALLOW = 0,
 	IC_SOCK_DENY = 1,
