@@ -43,9 +43,11 @@ pub(crate) fn image(
         let then = compiled.image(&then)?;
         for (key, val) in then.ids {
             let is_file = [abi::DIM_EXE, abi::DIM_PARENT].contains(&(key.dim as usize));
+            if !is_file || key.value != id.words() {
+                continue;
+            }
             // A path may lead to it by now.
-            let is_known = image.ids.iter().any(|(known, _)| *known == key);
-            if !is_file || key.value != id.words() || is_known {
+            if image.ids.iter().any(|(known, _)| *known == key) {
                 continue;
             }
             let mut place = |row: u32| {

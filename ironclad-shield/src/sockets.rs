@@ -398,6 +398,7 @@ impl Sockets {
             tracing::warn!("{path} is not the file that is pinned, {why}: it is denied");
         }
         self.note_former(&known.bound, &bound);
+        self.forget_former()?;
         for path in compiled.files() {
             let (was, is) = (known.bound.files.get(path), bound.files.get(path));
             if was != is {

@@ -96,6 +96,58 @@ fn children_of_the_former_file_are_known_by_when_that_was_executed() {
     assert_eq!(host.talker(&old).ask(&fork).unwrap(), EPERM, "the parent came later");
 }
 
+/// A rule that denies by the parent holds when that is replaced, and when it has ended.
+#[test]
+fn a_child_of_a_former_file_is_denied_when_its_parent_has_ended() {
+    let host = Host::new();
+    let (parent, child) = (host.program("parent"), host.program("child"));
+    let deny = SocketRule::new(RuleId(1), "", SocketAction::Deny);
+    let deny = deny.who(Subject::new("").parent(&parent));
+    let followed = Followed::start(&host, &Policy::builder().socket_rule(deny).compile().unwrap());
+    let mut heir = host.talker(&parent);
+    assert_eq!(ask(&mut heir), 0, "whose parent is none of them");
+    heir.ask(&format!("heir {}", child.display())).unwrap();
+    assert_eq!(ask(&mut heir), EPERM);
+    // Twice: what nobody runs any more is forgotten when something changes.
+    for _ in 0..2 {
+        followed.after(&parent, || upgrade(&parent));
+        assert_eq!(ask(&mut heir), EPERM);
+    }
+}
+
+/// What the kernel refuses changes nothing, and is tried again: here there is no room.
+#[test]
+fn a_change_that_the_kernel_refuses_is_made_later() {
+    // What rules of two policies may name.
+    const ROOM: u32 = 65_536;
+    let host = Host::new();
+    let programs = ["a", "b", "c"].map(|name| host.program(name));
+    let allow = |id, who| SocketRule::new(RuleId(id), "", SocketAction::Allow).who(who);
+    let named = programs.iter().fold(Subject::new("programs"), Subject::exe);
+    // Room for two files more.
+    let crowd = (1..=ROOM - 5).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
+    let policy = Policy::builder()
+        .socket_rule(allow(1, named))
+        .socket_rule(allow(2, crowd))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .compile()
+        .unwrap();
+    let shield = host.start_looking_never(&policy);
+    let mut before = programs.each_ref().map(|program| host.talker(program));
+    programs.iter().for_each(|program| upgrade(program));
+    let each = |talkers: &mut [Talker; 3]| talkers.each_mut().map(ask);
+    let after = || programs.each_ref().map(|program| ask(&mut host.talker(program)));
+    for _ in 0..2 {
+        let refused = shield.refresh_paths().unwrap_err();
+        assert!(refused.to_string().contains("65536"), "{refused}");
+        assert_eq!((each(&mut before), after()), ([0; 3], [EPERM; 3]));
+    }
+    // One less that is known from before.
+    drop(std::mem::replace(&mut before[1], host.talker(&programs[1])));
+    assert_eq!(shield.refresh_paths().unwrap().len(), 3);
+    assert_eq!((each(&mut before), after()), ([0; 3], [0; 3]));
+}
+
 #[test]
 fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     let host = Host::new();
@@ -118,8 +170,11 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     assert_eq!(ask(&mut before), EPERM, "what it executed now is a stranger");
 
     // Gone, and back; and never followed where nobody is to.
+    assert!(followed.shield.status().unwrap().missing.is_empty());
     followed.after(&good, || std::fs::remove_file(&good).unwrap());
+    assert_eq!(followed.shield.status().unwrap().missing, [good.clone()]);
     followed.after(&good, || upgrade(&good));
+    assert!(followed.shield.status().unwrap().missing.is_empty());
     assert_eq!(ask(&mut host.talker(&good)), 0);
     drop(followed);
     let shield = Shield::builder("follow")

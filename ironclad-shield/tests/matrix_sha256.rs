@@ -205,14 +205,27 @@ fn what_cannot_be_told_is_a_mismatch() {
     shield.refresh_paths().unwrap();
     assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
 
-    // Nobody waits at a pipe, and a file that is not there is none.
+    // Nobody waits at a pipe, which no rule may name. A file that is not there may come.
     let pipe = one.with_file_name("pipe");
     let mode = rustix::fs::Mode::RUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let who =
-        Subject::new("").exe_sha256(&pipe, WRONG).exe_sha256(pipe.with_file_name("absent"), WRONG);
-    shield.apply(&policy([allow(who.exe_sha256(&one, sum(&one)))])).unwrap();
+    let status = || shield.status().unwrap();
+    let refused = shield.apply(&policy([allow(Subject::new("").exe_sha256(&pipe, WRONG))]));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("pipe is a pipe"), "{refused}");
+    assert!(status().missing.is_empty() && status().mismatched.is_empty());
+    let absent = pipe.with_file_name("absent");
+    let who = Subject::new("").exe_sha256(&absent, WRONG).exe_sha256(&one, sum(&one));
+    shield.apply(&policy([allow(who)])).unwrap();
     assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!((status().missing, status().mismatched), (vec![absent.clone()], vec![]));
+    // Whoever reads it then does not wait, either.
+    std::fs::rename(&pipe, &absent).unwrap();
+    shield.refresh_paths().unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    std::fs::rename(&one, &absent).unwrap();
+    shield.refresh_paths().unwrap();
+    assert_eq!((status().missing, status().mismatched), (vec![one.clone()], vec![absent.clone()]));
 }
 
 /// Rules that deny nothing make no mismatch that does.

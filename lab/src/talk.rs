@@ -90,7 +90,8 @@ impl Talker {
     /// Programs: `exec PROGRAM` becomes another, `execopen file|memory PROGRAM` one without a name;
     /// `fork PROGRAM ORDER…` passes the order to a child that runs that program, `child ORDER…` to one
     /// that executes nothing, `thread ORDER…` to a new thread; `threads COUNT` starts such as do
-    /// nothing, `leaderless` ends the first thread. `nice` lets others go first. `comm NAME`;
+    /// nothing, `leaderless` ends the first thread; `heir PROGRAM` goes on as a child that runs that
+    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group goes. `nice` lets others go first. `comm NAME`;
     /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
     /// and `go` lets it connect the socket.
     ///
@@ -254,6 +255,18 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["mailbox", path] => hands.held.mailbox(path),
         ["post", name, path] => hands.held.post(name, path),
         ["receive", name] => hands.held.receive(name),
+        ["heir", program] => {
+            // It has our orders and answers, and says that it is there.
+            Command::new(program).args(arguments(test)).spawn()?;
+            std::process::exit(0)
+        }
+        ["crowd", count] => {
+            for _ in 0..number(count) {
+                let mut idle = Command::new("sleep");
+                idle.arg("3600").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+            }
+            Ok(0)
+        }
         ["execopen", how, program] => turn::execute_open(how, program, test),
         ["run", what @ ..] => treadmill::begin(&what.join(" "), test),
         ["child", rest @ ..] => {

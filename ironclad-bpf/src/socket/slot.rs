@@ -107,7 +107,7 @@ impl SocketShared {
         let size = size_of::<SockRule>();
         self.rules.write(at(slot, abi::SOCK_RULES_MAX, size), &words(*rules));
         self.logs.write(at(slot, abi::SOCK_LOGS_MAX, size), &words(*logs));
-        ids.iter().try_for_each(|(key, val)| self.ids.update(key, val))?;
+        self.name(ids)?;
         // What says that there is a policy comes last.
         let begin = slot as usize * size_of::<SockPolicy>();
         let generation = offset_of!(SockPolicy, generation);
@@ -116,6 +116,18 @@ impl SocketShared {
         self.policy.write(begin, &all);
         self.policy.u64_at(begin + generation).store(policy.generation, Ordering::Release);
         Ok(())
+    }
+
+    fn name(&self, ids: &[(SockIdKey, SockIdVal)]) -> Result<(), BpfError> {
+        ids.iter().try_for_each(|(key, val)| self.ids.update(key, val)).map_err(|error| match error {
+            BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::E2BIG) => {
+                let what = "files, users, groups, control groups and names in the rules of two policies";
+                let limit = u64::from(self.ids.info().max_entries);
+                let value = limit + 1;
+                BpfError::Limit { what, value, limit }
+            }
+            other => other,
+        })
     }
 
     /// Empties a slot, which must not be in force and have no process in it.
@@ -166,24 +178,40 @@ impl SocketShared {
     /// the instance had before: processes keep what was found for them until it changes.
     ///
     /// # Errors
-    /// [`BpfError::Limit`] where there is no room for more rows; then nothing has changed.
-    /// [`BpfError::Map`] where the kernel refuses; then some paths mean what they did.
+    /// [`BpfError::Limit`] where there is no room for more rows, [`BpfError::Map`] where the kernel
+    /// refuses; then paths mean what they did.
     pub fn change_slot(&self, slot: u32, change: &SlotChange, epoch: u32) -> Result<(), BpfError> {
         let rows = change.first_row as usize + change.rows.len();
         if rows > self.rows_each {
             let what = "rows of socket rules (see `socket_rows`)";
             return Err(BpfError::Limit { what, value: rows as u64, limit: self.rows_each as u64 });
         }
+        let keys = change.gone.iter().chain(change.set.iter().map(|(key, _)| key));
+        let before = keys.map(|key| Ok((key, self.ids.lookup(key)?)));
+        let before: Vec<_> = before.collect::<Result<_, BpfError>>()?;
         // What nothing refers to yet, then what refers to it, then what makes processes look again.
         let first = slot as usize * self.rows_each + change.first_row as usize;
         self.rows.write(first * size_of::<SockRow>(), &words(&*change.rows));
         let begin = slot as usize * size_of::<SockPolicy>();
         let level = self.policy.u64_at(begin + offset_of!(SockPolicy, level));
         let levels = self.policy.u32_at(begin + offset_of!(SockPolicy, levels));
-        level.store(u64::from_ne_bytes(change.level), Ordering::Release);
-        levels.store(change.levels, Ordering::Release);
-        change.set.iter().try_for_each(|(key, val)| self.ids.update(key, val))?;
+        let level_before = level.swap(u64::from_ne_bytes(change.level), Ordering::AcqRel);
+        let levels_before = levels.swap(change.levels, Ordering::AcqRel);
+        // The former first: they leave room.
+        let mut gone = change.gone.iter();
+        let changed = gone.try_for_each(|key| self.ids.delete(key).map(drop));
+        let changed = changed.and_then(|()| self.name(&change.set));
+        if changed.is_err() {
+            for (key, was) in before.into_iter().rev() {
+                match was {
+                    Some(val) => self.ids.update(key, &val)?,
+                    None => drop(self.ids.delete(key)?),
+                }
+            }
+            level.store(level_before, Ordering::Release);
+            levels.store(levels_before, Ordering::Release);
+        }
         self.policy.u32_at(begin + offset_of!(SockPolicy, epoch)).store(epoch, Ordering::Release);
-        change.gone.iter().try_for_each(|key| self.ids.delete(key).map(drop))
+        changed
     }
 }

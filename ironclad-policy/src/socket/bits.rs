@@ -10,7 +10,7 @@ pub(crate) struct RuleSet {
 }
 
 /// Which of the two numberings a rule has its number in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     Decides(usize),
     Logs(usize),

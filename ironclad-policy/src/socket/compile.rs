@@ -75,6 +75,11 @@ impl<K: Ord + Clone> Named<K> {
         self.by_value.iter().map(|(value, rules)| (value, self.free.with(rules.iter().copied())))
     }
 
+    /// How many different sets of rules there are.
+    pub(crate) fn distinct(&self) -> usize {
+        self.by_value.values().collect::<HashSet<_>>().len()
+    }
+
     pub(crate) fn is_asked(&self) -> bool {
         !self.by_value.is_empty()
     }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
@@ -64,6 +64,8 @@ pub struct SocketImage {
     pub ids: Vec<(SockIdKey, SockIdVal)>,
     /// Bits of the lineages that begin with each executable.
     pub lineages: Vec<(FileId, u64)>,
+    /// Rows of what is looked up, which share one where they satisfy the same rules.
+    shared: HashMap<RuleSet, u32>,
 }
 
 impl CompiledSockets {
@@ -87,8 +89,11 @@ impl CompiledSockets {
             + self.ports.as_ref().map_or(0, |ports| ports.rows.len())
             + self.kinds.rows.len();
         let lineages = self.lineages.len().min(abi::SOCK_LINEAGES) * 256;
+        // What files and control groups are is not known before: at most a row each.
+        let bound = self.exes.by_value.len() + self.parents.by_value.len() + self.groups.by_value.len();
+        let named = self.uids.distinct() + self.gids.distinct() + self.comms.distinct();
         // Of each of these six dimensions, a row for all other values.
-        1 + tables + self.names() + 6 + lineages
+        1 + tables + bound + named + 6 + lineages
     }
 
     /// Kernel memory of an [`image`](Self::image), at most.
@@ -129,6 +134,7 @@ impl CompiledSockets {
             ports: Vec::new(),
             ids: Vec::new(),
             lineages: Vec::new(),
+            shared: HashMap::new(),
         };
         let decide = self.places.iter().filter(|place| matches!(place, Place::Decides(_))).count();
         image.policy.rules = decide as u32;
@@ -253,9 +259,18 @@ impl SocketImage {
         self.rows.push(set.row());
     }
 
-    fn id(&mut self, dim: usize, value: [u64; 2], set: &RuleSet) {
+    fn share(&mut self, set: &RuleSet) -> u32 {
+        if let Some(row) = self.shared.get(set) {
+            return *row;
+        }
         let row = self.rows.len() as u32;
         self.push(set);
+        self.shared.insert(set.clone(), row);
+        row
+    }
+
+    fn id(&mut self, dim: usize, value: [u64; 2], set: &RuleSet) {
+        let row = self.share(set);
         let key = SockIdKey { generation: 0, dim: dim as u32, value };
         self.ids.push((key, SockIdVal { row, changed_row: row, ..SockIdVal::default() }));
     }
@@ -326,8 +341,7 @@ impl SocketImage {
             let now = set(|file| file.sha256);
             if let Some((last, [a, b, c])) = first.filter(is_known).filter(|_| now != changed) {
                 let changed_ns = [last, a, b, c];
-                let row = self.rows.len() as u32;
-                self.push(&now);
+                let row = self.share(&now);
                 if let Some((_, val)) = self.ids.last_mut() {
                     *val = SockIdVal { row, changed_ns, ..*val };
                 }
