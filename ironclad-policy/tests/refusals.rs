@@ -1,6 +1,7 @@
 //! Policies that are not compiled, and what is said of them.
 
 use ironclad_core::{Action, RuleId};
+use ironclad_policy::socket::{Bound, SocketAction, SocketRule, Subject};
 use ironclad_policy::{AddressSet, Policy, PolicyError, Protocol, TupleRule};
 
 fn set(rule: u32, name: &str) -> AddressSet {
@@ -42,4 +43,19 @@ fn tuples_that_match_nothing_are_refused() {
     assert!(matches!(error, PolicyError::PortWithoutProtocol { .. }));
     let mixed = tuple().src("192.0.2.0/24".parse().unwrap()).dst("2001:db8::/32".parse().unwrap());
     assert!(matches!(refusal(Policy::builder().tuple(mixed)), PolicyError::MixedFamilies { .. }));
+}
+
+/// The kernel counts the levels above a control group in a byte.
+#[test]
+fn a_control_group_too_deep_is_refused() {
+    let rule = SocketRule::new(RuleId(1), "deep", SocketAction::Allow);
+    let rule = rule.who(Subject::new("deep").cgroup("/a"));
+    let policy = Policy::builder().socket_rule(rule).compile().unwrap();
+    let at = |level| {
+        let cgroups = [("/a".to_owned(), (7, level))].into();
+        policy.sockets().unwrap().image(&Bound { cgroups, ..Bound::default() })
+    };
+    assert_eq!(at(255).unwrap().policy.level[0], 255);
+    let refused = at(256).unwrap_err();
+    assert!(matches!(refused, PolicyError::Limit { value: 256, limit: 255, .. }), "{refused}");
 }
