@@ -10,9 +10,8 @@ enum { IC_PF_KTHREAD = 0x00200000 }; /* include/linux/sched.h */
 
 enum {
 	/* Dimensions whose answer is in the table of processes. */
-	IC_DIMS_PROCESS =
-		1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_GID | 1 << IC_DIM_PARENT |
-		3 << IC_DIM_LINEAGE,
+	IC_DIMS_PROCESS = 1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_GID | 1 << IC_DIM_PARENT |
+			  3 << IC_DIM_LINEAGE,
 	IC_DIMS_RARE = (1 << IC_DIM_MAX) - (1 << IC_DIM_PARENT),
 };
 

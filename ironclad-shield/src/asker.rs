@@ -142,7 +142,8 @@ pub(crate) fn running(processes: &Processes, pid: u32) -> Result<Asker, ShieldEr
     let (Some(uid), Some(gid)) = (real("Uid:"), real("Gid:")) else {
         return Err(failed(io::ErrorKind::InvalidData.into()));
     };
-    let (uid, gid) = if is_kernel(&read("stat")?) { (SOCK_KERNEL, SOCK_KERNEL) } else { (uid, gid) };
+    let (uid, gid) =
+        if is_kernel(&read("stat")?) { (SOCK_KERNEL, SOCK_KERNEL) } else { (uid, gid) };
     let mut comm = read("comm")?;
     comm.truncate(comm.strip_suffix(b"\n").unwrap_or(&comm).len());
     let groups = read("cgroup")?;

@@ -81,9 +81,11 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
         std::os::unix::fs::symlink(&script, &link).unwrap();
         refuse_unfit([missing.as_path(), Path::new("/proc/self/exe")]).unwrap();
-        for (path, what) in
-            [(pipe.as_path(), "a pipe"), (dir.path(), "a directory"), ("/dev/null".as_ref(), "a device")]
-        {
+        for (path, what) in [
+            (pipe.as_path(), "a pipe"),
+            (dir.path(), "a directory"),
+            ("/dev/null".as_ref(), "a device"),
+        ] {
             let refused = refuse_unfit([path]).unwrap_err().to_string();
             let expected = format!("{} is {what}", path.display());
             assert!(refused.starts_with(&expected), "{refused}");

@@ -523,7 +523,10 @@ impl Shield {
         let loaded = sockets.prepare(policy, number)?;
         for what in loaded.missing() {
             let what = what.display();
-            tracing::warn!(instance, "no {what}: rules that name it match no process until there is");
+            tracing::warn!(
+                instance,
+                "no {what}: rules that name it match no process until there is"
+            );
         }
         for (path, why) in loaded.mismatches() {
             let path = path.display();

@@ -172,7 +172,7 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     // Gone, and back; and never followed where nobody is to.
     assert!(followed.shield.status().unwrap().missing.is_empty());
     followed.after(&good, || std::fs::remove_file(&good).unwrap());
-    assert_eq!(followed.shield.status().unwrap().missing, [good.clone()]);
+    assert_eq!(followed.shield.status().unwrap().missing, std::slice::from_ref(&good));
     followed.after(&good, || upgrade(&good));
     assert!(followed.shield.status().unwrap().missing.is_empty());
     assert_eq!(ask(&mut host.talker(&good)), 0);

@@ -285,7 +285,10 @@ fn source_routes_leave_where_nobody_asks_of_addresses() {
     let option = format!("option {OPTIONS4} {timestamps}");
     let others = [
         ("10.9.0.1", Way::new("4", [option, format!("send {ASKED4}")])),
-        ("fd09::1", Way::new("6", [format!("option {HOPS6} {PADDING6}"), format!("send {ASKED6}")])),
+        (
+            "fd09::1",
+            Way::new("6", [format!("option {HOPS6} {PADDING6}"), format!("send {ASKED6}")]),
+        ),
     ];
     for (to, way) in others {
         assert_eq!(way.go(&mut wired.talker), 0, "{:?}", way.orders);
@@ -341,8 +344,10 @@ fn option() -> impl Strategy<Value = Part> {
         Part { kind, bytes: named(kind, len, fill), stays }
     });
     let route = (prop::sample::select(vec![131u8, 137]), 3..12u8, any::<u8>());
-    let route = route.prop_map(move |(kind, len, fill)| {
-        Part { kind, bytes: named(kind, len, fill), stays: true }
+    let route = route.prop_map(move |(kind, len, fill)| Part {
+        kind,
+        bytes: named(kind, len, fill),
+        stays: true,
     });
     let nothing = Just(Part { kind: 1, bytes: vec![1], stays: false });
     // An option has at least two bytes.

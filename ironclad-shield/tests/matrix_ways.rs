@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use ironclad_core::Verdict;
 use ironclad_core::abi::{SOCK_KERNEL, SocketReason};
-use ironclad_lab::{Cgroup, PacketSocket};
 use ironclad_lab::talk::{Talker, serve};
+use ironclad_lab::{Cgroup, PacketSocket};
 use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, SocketQuery, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldError};

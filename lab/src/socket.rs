@@ -34,7 +34,8 @@ impl PacketSocket {
     /// As of [`open`](Self::open).
     pub fn listen(interface: &str) -> Result<Self, LabError> {
         let this = Self::with(interface, Some(SockProtocol::EthAll))?;
-        let failed = |e: nix::Error| LabError::System { step: "setting an option", source: e.into() };
+        let failed =
+            |e: nix::Error| LabError::System { step: "setting an option", source: e.into() };
         setsockopt(&this.fd, sockopt::ReceiveTimeout, &TimeVal::seconds(60)).map_err(failed)?;
         Ok(this)
     }

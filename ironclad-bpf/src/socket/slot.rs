@@ -119,9 +119,11 @@ impl SocketShared {
     }
 
     fn name(&self, ids: &[(SockIdKey, SockIdVal)]) -> Result<(), BpfError> {
-        ids.iter().try_for_each(|(key, val)| self.ids.update(key, val)).map_err(|error| match error {
+        ids.iter().try_for_each(|(key, val)| self.ids.update(key, val)).map_err(|error| match error
+        {
             BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::E2BIG) => {
-                let what = "files, users, groups, control groups and names in the rules of two policies";
+                let what =
+                    "files, users, groups, control groups and names in the rules of two policies";
                 let limit = u64::from(self.ids.info().max_entries);
                 let value = limit + 1;
                 BpfError::Limit { what, value, limit }

@@ -182,7 +182,7 @@ fn yes() -> bool {
 }
 
 impl Document {
-    /// Reads a policy file.
+    /// Reads a policy file. A named pipe is waited for, as by any other reader.
     ///
     /// # Errors
     /// [`Problem::Io`] and those of [`parse`](Self::parse).
@@ -190,9 +190,14 @@ impl Document {
         let name = path.display().to_string();
         let failed = |source| DocumentError::new(&name, Fault::new(Problem::Io(source)));
         let file = std::fs::File::open(path).map_err(failed)?;
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         // One more than it may have tells that there is more.
-        file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() > MAX_BYTES {
+            let fault = Fault::new(Problem::TooLarge { limit: MAX_BYTES });
+            return Err(DocumentError::new(&name, fault));
+        }
+        let text = tree::utf8(bytes).map_err(|fault| DocumentError::new(&name, fault))?;
         Self::parse(&name, &text)
     }
 

@@ -869,3 +869,35 @@ fn feeds_need_their_feature() {
         "feeds: this program was built without the feature `feed`: it has no feeds that a file declares",
     );
 }
+
+#[test]
+fn what_is_no_text_has_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rules.yaml");
+    for (bytes, expected) in [
+        (&b"rules: []\r\n# \xc3\xa4 \0"[..], "2:5: the character U+0000, which YAML does not have"),
+        (b"default: \"a\x1b[31m\"", "1:12: the character U+001B"),
+        (b"default: pass\r# \xff", "2:3: byte 0xff, which is no UTF-8"),
+        (b"\xc3", "1:1: byte 0xc3"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Document::read(&path).unwrap_err().to_string();
+        let rest = error.strip_prefix(&*format!("{}:", path.display()));
+        assert!(rest.is_some_and(|rest| rest.starts_with(expected)), "{error}");
+    }
+    let error = Document::parse("x", "default: \"a\0\"").unwrap_err().to_string();
+    assert!(error.contains("write it as `\\u0000` in double quotes"), "{error}");
+    assert!(Document::read(dir.path()).unwrap_err().to_string().contains("directory"));
+}
+
+/// Whichever way a document is compiled.
+#[test]
+fn what_compiling_refuses_has_its_place() {
+    let text = "tuples:\n  - { rule: 1, name: a, action: drop, protocol: udp }\n  - { rule: 2, name: b, action: drop, dport: 1 }\n";
+    let document = Document::parse("x.yaml", text).unwrap();
+    let folder = std::path::Path::new("/");
+    let by_policy = document.policy(folder).unwrap().compile().unwrap_err().to_string();
+    assert!(by_policy.starts_with("x.yaml:3:5: tuples[1]: rule 2 (`b`)"), "{by_policy}");
+    let direct = document.compile(&mut Sources::new(folder)).unwrap_err().to_string();
+    assert_eq!(by_policy, direct);
+}

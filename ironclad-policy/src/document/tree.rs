@@ -95,6 +95,14 @@ struct Builder {
 
 impl Tree {
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
+        if let Some((at, character)) = text.char_indices().find(|(_, c)| !is_printable(*c)) {
+            let what = format!(
+                "the character U+{:04X}, which YAML does not have: write it as `\\u{:04x}` in double quotes",
+                u32::from(character),
+                u32::from(character)
+            );
+            return Err(syntax_at(what, &text[..at]));
+        }
         let mut builder =
             Builder { nodes: Vec::new(), anchors: HashMap::new(), open: Vec::new(), root: None };
         for event in Parser::new_from_str(text) {
@@ -289,6 +297,35 @@ fn syntax(error: &ScanError, text: &str) -> Fault {
     let line = text.split(['\n', '\r']).nth(place.line as usize - 1).unwrap_or_default();
     place.column = place.column.min(number(line.chars().count()).saturating_add(1));
     Fault::new(problem).at(place, KeyPath::default)
+}
+
+/// The text of a file.
+pub(super) fn utf8(bytes: Vec<u8>) -> Result<String, Fault> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (before, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let byte = rest.first().copied().unwrap_or_default();
+        let what = format!("byte 0x{byte:02x}, which is no UTF-8: policies are text in UTF-8");
+        syntax_at(what, &String::from_utf8_lossy(before))
+    })
+}
+
+/// What is wrong behind a text.
+fn syntax_at(what: String, before: &str) -> Fault {
+    let before = before.replace("\r\n", "\n");
+    let mut lines = before.split(['\n', '\r']);
+    let last = lines.next_back().unwrap_or_default();
+    let line = number(lines.count()).saturating_add(1);
+    let column = number(last.chars().count()).saturating_add(1);
+    Fault::new(Problem::Syntax(what)).at(Place { line, column }, KeyPath::default)
+}
+
+/// YAML 1.2.2, 5.1.
+fn is_printable(character: char) -> bool {
+    match character {
+        '\t' | '\n' | '\r' | '\u{85}' => true,
+        '\u{fffe}' | '\u{ffff}' => false,
+        other => !other.is_control(),
+    }
 }
 
 fn place(marker: &Marker) -> Place {

@@ -90,7 +90,8 @@ impl CompiledSockets {
             + self.kinds.rows.len();
         let lineages = self.lineages.len().min(abi::SOCK_LINEAGES) * 256;
         // What files and control groups are is not known before: at most a row each.
-        let bound = self.exes.by_value.len() + self.parents.by_value.len() + self.groups.by_value.len();
+        let bound =
+            self.exes.by_value.len() + self.parents.by_value.len() + self.groups.by_value.len();
         let named = self.uids.distinct() + self.gids.distinct() + self.comms.distinct();
         // Of each of these six dimensions, a row for all other values.
         1 + tables + bound + named + 6 + lineages

@@ -128,9 +128,7 @@ impl Held {
             ["disconnect"] => Ok(connect_unspec(socket).map(|()| 0)?),
             ["write"] => socket.send(HELLO).map(|_| 0),
             ["send", to] => socket.send_to(HELLO, &addr(to).into()).map(|_| 0),
-            ["send-bytes", bytes, to] => {
-                socket.send_to(&hex(bytes), &addr(to).into()).map(|_| 0)
-            }
+            ["send-bytes", bytes, to] => socket.send_to(&hex(bytes), &addr(to).into()).map(|_| 0),
             ["send-unspec", to] => send_to_unspec(socket.as_fd(), addr(to), HELLO).map(|_| 0),
             ["sendmsg", to] => {
                 let part = socket2::MsgHdr::new();
