@@ -37,11 +37,15 @@ const volatile __u32 ic_cfg_open_tgid = 0;
 /* Keep the struct in the object's BTF, where a test compares it with Rust. */
 const struct ic_open_file *ic_open_file_shape;
 
+/*
+ * By a helper and not by loads: since Linux 6.4 the verifier looks for the type of each pointer that
+ * is loaded among all types of the kernel, one after the other, at each path: 0.3 s for a start.
+ */
 IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
 {
-	id->ino = inode->i_ino;
-	id->dev = inode->i_sb->s_dev;
-	id->generation = inode->i_generation;
+	id->ino = BPF_CORE_READ(inode, i_ino);
+	id->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	id->generation = BPF_CORE_READ(inode, i_generation);
 }
 
 IC_INLINE const struct ic_process_ctl *ic_process_ctl_get(void)
@@ -81,19 +85,19 @@ IC_INLINE __u64 ic_file_changed(struct inode *inode)
 	__u64 sec, nsec;
 
 	if (bpf_core_field_exists(inode->i_ctime_nsec)) {
-		sec = inode->i_ctime_sec;
+		sec = BPF_CORE_READ(inode, i_ctime_sec);
 		/* From 6.13 on the highest bit says that somebody has looked: not part of the time. */
-		nsec = inode->i_ctime_nsec & ~(1U << 31);
+		nsec = BPF_CORE_READ(inode, i_ctime_nsec) & ~(1U << 31);
 	} else if (bpf_core_field_exists(((struct inode___v6_6 *)0)->__i_ctime)) {
 		struct inode___v6_6 *old = (void *)inode;
 
-		sec = old->__i_ctime.tv_sec;
-		nsec = old->__i_ctime.tv_nsec;
+		sec = BPF_CORE_READ(old, __i_ctime.tv_sec);
+		nsec = BPF_CORE_READ(old, __i_ctime.tv_nsec);
 	} else {
 		struct inode___v5_10 *old = (void *)inode;
 
-		sec = old->i_ctime.tv_sec;
-		nsec = old->i_ctime.tv_nsec;
+		sec = BPF_CORE_READ(old, i_ctime.tv_sec);
+		nsec = BPF_CORE_READ(old, i_ctime.tv_nsec);
 	}
 	return sec * 1000000000 + nsec ?: 1;
 }
@@ -108,21 +112,15 @@ IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
 /* What a process executes, as its memory map says: that may be spoofed, so only of what ran before. */
 IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *task)
 {
-	struct mm_struct *mm = task->mm;
-	struct inode *inode;
-	struct file *file;
+	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
 
-	if (!mm)
-		return false;
-	file = mm->exe_file;
-	if (!file)
-		return false;
-	inode = file->f_inode;
 	if (!inode)
 		return false;
 	ic_file_identify(&process->exe, inode);
 	process->exe_changed_ns = ic_file_changed(inode);
-	process->flags = IC_PROCESS_SEEDED | (inode->i_nlink ? 0 : IC_PROCESS_UNLINKED);
+	process->flags = IC_PROCESS_SEEDED;
+	if (!BPF_CORE_READ(inode, i_nlink))
+		process->flags |= IC_PROCESS_UNLINKED;
 	return true;
 }
 
@@ -142,7 +140,7 @@ int ic_exec(__u64 *ctx)
 	struct linux_binprm *bprm = (void *)ctx[2];
 	__u32 tgid = task->tgid;
 	struct ic_process *before = bpf_map_lookup_elem(&ic_processes, &tgid);
-	struct inode *inode = bprm->file->f_inode;
+	struct inode *inode = BPF_CORE_READ(bprm, file, f_inode);
 	struct ic_process process = {};
 
 	if (!ic_process_owned())
@@ -155,7 +153,7 @@ int ic_exec(__u64 *ctx)
 	}
 	ic_file_identify(&process.exe, inode);
 	process.exe_changed_ns = ic_file_changed(inode);
-	process.flags = inode->i_nlink ? 0 : IC_PROCESS_UNLINKED;
+	process.flags = BPF_CORE_READ(inode, i_nlink) ? 0 : IC_PROCESS_UNLINKED;
 	process.exec_ns = bpf_ktime_get_boot_ns();
 	ic_process_write(tgid, &process);
 	ic_exe_name(&process.exe, bprm);
@@ -211,9 +209,9 @@ IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
 	__u32 i;
 
 	for (i = 0; i < 32; i++) {
-		if (task->tgid <= 1)
+		if (BPF_CORE_READ(task, tgid) <= 1)
 			break;
-		task = task->real_parent;
+		task = BPF_CORE_READ(task, real_parent);
 		if (ic_process_read(&forebear, task))
 			lineage |= ic_lineage_of(&forebear.exe);
 	}
@@ -226,7 +224,7 @@ int ic_seed(struct bpf_iter__task *ctx)
 {
 	struct ic_process process = {}, parent = {}, *known;
 	const struct ic_process_ctl *ctl = ic_process_ctl_get();
-	struct task_struct *task = ctx->task;
+	struct task_struct *task = ctx->task, *forebear;
 	__u32 tgid;
 
 	if (!task)
@@ -247,8 +245,9 @@ int ic_seed(struct bpf_iter__task *ctx)
 		known->lineage |= process.lineage;
 		return 0;
 	}
-	process.ppid = task->real_parent->tgid;
-	if (ic_process_read(&parent, task->real_parent))
+	forebear = BPF_CORE_READ(task, real_parent);
+	process.ppid = BPF_CORE_READ(forebear, tgid);
+	if (ic_process_read(&parent, forebear))
 		process.parent = parent.exe;
 	if (bpf_map_update_elem(&ic_processes, &tgid, &process, BPF_NOEXIST))
 		return 0;
@@ -272,14 +271,14 @@ int ic_open_files(struct bpf_iter__task_file *ctx)
 
 	if (!task || !file || (__u32)task->tgid != ic_cfg_open_tgid)
 		return 0;
-	inode = file->f_inode;
+	inode = BPF_CORE_READ(file, f_inode);
 	if (!inode)
 		return 0;
 	ic_file_identify(&found.file, inode);
 	found.fd = ctx->fd;
 	found.changed_ns = ic_file_changed(inode);
-	found.nlink = inode->i_nlink;
-	found.writers = inode->i_writecount.counter;
+	found.nlink = BPF_CORE_READ(inode, i_nlink);
+	found.writers = BPF_CORE_READ(inode, i_writecount.counter);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -118,6 +118,7 @@ impl Allowlist {
             Helper::MAP_UPDATE_ELEM,
             Helper::MAP_DELETE_ELEM,
             Helper::KTIME_GET_BOOT_NS,
+            Helper::PROBE_READ_KERNEL,
             Helper::PROBE_READ_KERNEL_STR,
             Helper::SEQ_WRITE,
         ];
