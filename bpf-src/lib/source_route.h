@@ -19,19 +19,11 @@ enum {
 	IC_IP4_OPTION_SSRR = 137, /* strict source route */
 };
 
-/* Whether the options name stops. Those that are no options might. */
-IC_INLINE bool ic_source_route4(struct __sk_buff *skb, __u32 len)
+/* Whether the options name stops. Those that are no options might. One byte more than there are. */
+IC_INLINE bool ic_source_route_named(const __u8 *option)
 {
-	__u8 option[IC_IP4_OPTIONS_MAX + 1] = {};
-	__u64 last = len - 1;
 	__u32 i, next = 0;
 
-	/* Linux 5.10 learns from this comparison that there is a byte, and from none with zero. */
-	asm volatile("" : "+r"(last));
-	if (last >= IC_IP4_OPTIONS_MAX)
-		return true;
-	if (bpf_skb_load_bytes(skb, sizeof(struct iphdr), option, last + 1))
-		return true;
 	for (i = 0; i < IC_IP4_OPTIONS_MAX; i++) {
 		__u8 kind = option[i], size = option[i + 1];
 
@@ -46,6 +38,20 @@ IC_INLINE bool ic_source_route4(struct __sk_buff *skb, __u32 len)
 		next = i + (kind == IC_IP4_OPTION_NONE ? 1 : size);
 	}
 	return false;
+}
+
+IC_INLINE bool ic_source_route4(struct __sk_buff *skb, __u32 len)
+{
+	__u8 option[IC_IP4_OPTIONS_MAX + 1] = {};
+	__u64 last = len - 1;
+
+	/* Linux 5.10 learns from this comparison that there is a byte, and from none with zero. */
+	asm volatile("" : "+r"(last));
+	if (last >= IC_IP4_OPTIONS_MAX)
+		return true;
+	if (bpf_skb_load_bytes(skb, sizeof(struct iphdr), option, last + 1))
+		return true;
+	return ic_source_route_named(option);
 }
 
 /*
@@ -100,6 +106,38 @@ IC_INLINE bool ic_source_route(struct __sk_buff *skb, struct ic_packet *packet)
 	packet->proto = ip6->nexthdr;
 	__builtin_memcpy(&packet->dst, &ip6->daddr, sizeof(packet->dst));
 	return ic_source_route6(skb, packet->proto);
+}
+
+enum {
+	/* Levels and options of setsockopt(2): include/uapi/linux/in.h, in6.h. */
+	IC_SOL_IP = 0,
+	IC_IP_OPTIONS = 4,
+	IC_SOL_IPV6 = 41,
+	IC_IPV6_2292PKTOPTIONS = 6,
+	IC_IPV6_RTHDR = 57,
+	IC_SOCKOPT_SEEN = 4096, /* bytes that a program may see: a page, or more */
+};
+
+/* Whether an option lets a socket name stops. One that takes them back has no bytes. */
+IC_INLINE bool ic_source_route_option(struct bpf_sockopt *ctx)
+{
+	__u8 option[IC_IP4_OPTIONS_MAX + 1] = {};
+	const __u8 *value = ctx->optval, *end = ctx->optval_end;
+	__u32 i;
+
+	if (ctx->optlen <= 0)
+		return false;
+	if (ctx->level == IC_SOL_IPV6)
+		return ctx->optname == IC_IPV6_RTHDR || ctx->optname == IC_IPV6_2292PKTOPTIONS;
+	if (ctx->level != IC_SOL_IP || ctx->optname != IC_IP_OPTIONS)
+		return false;
+#pragma unroll
+	for (i = 0; i < IC_IP4_OPTIONS_MAX; i++) {
+		if (value + i + 1 > end)
+			break;
+		option[i] = value[i];
+	}
+	return ic_source_route_named(option);
 }
 
 #endif

@@ -111,34 +111,40 @@ int ic_create(struct bpf_sock *ctx)
 }
 
 /*
- * Where rules ask of addresses, nothing leaves by a way of its own. Whoever runs is not whose packet
- * it is: the event names the socket's owner and control group.
+ * Where rules ask of addresses, nothing leaves by a way of its own. Who runs is not whose packet it
+ * is: an event names the socket's owner and control group.
  */
-IC_INLINE int ic_refuse_route(struct __sk_buff *skb, const struct ic_packet *packet)
+IC_INLINE struct ic_sock_ev *ic_route_judge(struct ic_answer *answer, bool *refused)
 {
-	struct ic_answer answer = {
-		.reason = IC_SOCK_REASON_ROUTE,
-		.verdict = IC_VERDICT_DROP,
-	};
-	struct ic_ask ask = {
-		.addr = packet->dst,
-		.family = packet->family,
-		.op = IC_SOCK_SEND,
-		.proto = packet->proto,
-		.flags = IC_SOCK_EV_STRANGER,
-	};
 	__u32 slot = ic_slot_in_force();
 	const struct ic_sock_policy *policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
-	struct ic_sock_ev *ev;
-	bool refused;
 
-	if (!policy || !(policy->dims >> IC_DIM_WHERE & 1))
+	if (!policy || !policy->generation || !(policy->dims >> IC_DIM_WHERE & 1))
+		return NULL;
+	answer->reason = IC_SOCK_REASON_ROUTE;
+	answer->verdict = IC_VERDICT_DROP;
+	answer->generation = policy->generation;
+	answer->rate = policy->rate;
+	*refused = ic_socket_count(policy, answer);
+	return ic_socket_ev_begin(answer);
+}
+
+SEC("cgroup_skb/egress")
+int ic_egress(struct __sk_buff *skb)
+{
+	struct ic_packet packet = {};
+	struct ic_answer answer = {};
+	struct ic_ask ask = { .op = IC_SOCK_SEND, .flags = IC_SOCK_EV_STRANGER };
+	struct ic_sock_ev *ev;
+	bool refused = false;
+
+	if (!ic_source_route(skb, &packet))
 		return 1;
-	answer.generation = policy->generation;
-	answer.rate = policy->rate;
-	refused = ic_socket_count(policy, &answer);
-	ev = ic_socket_ev_begin(&answer);
+	ev = ic_route_judge(&answer, &refused);
 	if (ev) {
+		ask.addr = packet.dst;
+		ask.family = packet.family;
+		ask.proto = packet.proto;
 		ev->uid = bpf_get_socket_uid(skb);
 		ev->cgroup = bpf_skb_cgroup_id(skb);
 		ic_socket_ev_submit(ev, &ask, &answer);
@@ -146,12 +152,30 @@ IC_INLINE int ic_refuse_route(struct __sk_buff *skb, const struct ic_packet *pac
 	return !refused;
 }
 
-SEC("cgroup_skb/egress")
-int ic_egress(struct __sk_buff *skb)
+/*
+ * What a socket is told once may leave where ic_egress() does not see it: in answers to a SYN, which
+ * belong to no socket yet, and in what IPsec wraps.
+ */
+SEC("cgroup/setsockopt")
+int ic_setsockopt(struct bpf_sockopt *ctx)
 {
-	struct ic_packet packet = {};
+	struct ic_answer answer = {};
+	struct ic_ask ask = { .op = IC_SOCK_CREATE, .flags = IC_SOCK_EV_STRANGER };
+	struct ic_sock_ev *ev;
+	bool refused = false;
 
-	return ic_source_route(skb, &packet) ? ic_refuse_route(skb, &packet) : 1;
+	if (ic_source_route_option(ctx)) {
+		ev = ic_route_judge(&answer, &refused);
+		if (ev) {
+			ev->uid = bpf_get_current_uid_gid();
+			ev->cgroup = bpf_get_current_cgroup_id();
+			ic_socket_ev_submit(ev, &ask, &answer);
+		}
+	}
+	/* Of more than a program may see, the kernel is to use what the process gave. */
+	if (!refused && ctx->optlen > IC_SOCKOPT_SEEN)
+		ctx->optlen = 0;
+	return !refused;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

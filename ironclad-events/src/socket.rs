@@ -113,7 +113,8 @@ pub struct SocketRecord {
     pub tid: u32,
     /// The process that forked it.
     pub ppid: u32,
-    /// Real user; [`abi::SOCK_KERNEL`] of a thread of the kernel's.
+    /// Real user; [`abi::SOCK_KERNEL`] of a thread of the kernel's. Of packets
+    /// ([`SocketReason::Route`]) the socket's owner, as its network namespace numbers users.
     pub uid: u32,
     /// Real group; likewise.
     pub gid: u32,
@@ -179,9 +180,13 @@ impl fmt::Display for SocketRecord {
         };
         if self.reason == SocketReason::Route {
             // What leaves later is nobody's who runs then.
-            let to = self.addr.map_or_else(|| "?".to_owned(), |addr| addr.ip().to_string());
             let Self { protocol, uid, .. } = self;
-            return write!(f, "{verdict} source route to {to} proto {protocol} of uid {uid}");
+            return match self.addr.map(|addr| addr.ip()) {
+                Some(to) => {
+                    write!(f, "{verdict} source route to {to} proto {protocol} of uid {uid}")
+                }
+                None => write!(f, "{verdict} source route of a socket of uid {uid}"),
+            };
         }
         write!(f, "{verdict} {}", self.op)?;
         if let Some(addr) = self.addr {

@@ -19,6 +19,8 @@ pub(crate) struct Former {
     pub(crate) file: BoundFile,
     /// `CLOCK_BOOTTIME` when that was noticed.
     pub(crate) until_ns: u64,
+    /// How many walks over the processes in a row have found nobody who executes it.
+    pub(crate) unseen: u32,
 }
 
 /// What the kernel reads of a policy, former files included.

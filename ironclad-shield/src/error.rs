@@ -66,14 +66,6 @@ pub enum ShieldError {
         /// Its path.
         path: PathBuf,
     },
-    /// A socket rule names what nobody can execute.
-    #[error("{} is {what}: rules name programs by their files", path.display())]
-    NoProgram {
-        /// Its path.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
     /// A socket rule names a script.
     #[error(
         "{} is a script ({interpreter}): the kernel knows a process that runs it by the interpreter; name that, or make the script a program", path.display()

@@ -123,7 +123,8 @@ pub struct Status {
     /// Distinct prefixes in force.
     pub prefixes: u64,
     /// Files, control groups and containers that socket rules in force name and that are not there,
-    /// as the rules write them: no process matches such a rule until there is something.
+    /// as the rules write them; a directory, pipe or device is no file. No process matches such a rule
+    /// until there is something.
     pub missing: Vec<PathBuf>,
     /// Files in whose place there is another content than the one pinned by SHA-256: who executes them
     /// is denied.

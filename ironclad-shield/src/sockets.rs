@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::bindings::{self, Bindings, Former};
 use crate::cgroups::{self, CgroupPath};
 use crate::error::ShieldError;
-use crate::files::refuse_unfit;
+use crate::files::refuse_scripts;
 use crate::slots::Slots;
 use crate::{containers, contents};
 
@@ -147,21 +147,20 @@ impl Sockets {
         let processes = Processes::load(shared, directory, pins.as_deref_mut())?;
         let own = SocketShared::load(shared, &processes, options, pins.as_deref())?;
         let mut cgroups = Vec::new();
-        for links in
+        for mut links in
             pins.as_deref_mut().map(|pins| own.adopt(pins)).transpose()?.into_iter().flatten()
         {
-            let path = cgroups::by_id(&cgroup_root()?, links.id);
-            match path.filter(|_| links.is_whole()) {
-                Some(CgroupPath { path, .. }) => {
-                    let path = cgroup_root()?.join(path.trim_start_matches('/'));
-                    cgroups.push(Protected { path, links });
-                }
-                None => {
-                    // An agent that was killed between two of the hooks.
-                    tracing::warn!(cgroup = links.id, "detaching from a part of the hooks");
-                    links.detach()?;
-                }
+            let Some(CgroupPath { path, .. }) = cgroups::by_id(&cgroup_root()?, links.id) else {
+                links.detach()?;
+                continue;
+            };
+            let path = cgroup_root()?.join(path.trim_start_matches('/'));
+            if !links.is_whole() {
+                // Of an agent that knew fewer, or was killed between two of them.
+                own.complete(&path, &mut links)?;
+                directory.map_or(Ok(()), |pins| SocketShared::persist_cgroup(pins, &mut links))?;
             }
+            cgroups.push(Protected { path, links });
         }
         let has_packets = pins.as_ref().is_some_and(|pins| pins.has_packets());
         let mut packets = has_packets
@@ -398,7 +397,6 @@ impl Sockets {
             tracing::warn!("{path} is not the file that is pinned, {why}: it is denied");
         }
         self.note_former(&known.bound, &bound);
-        self.forget_former()?;
         for path in compiled.files() {
             let (was, is) = (known.bound.files.get(path), bound.files.get(path));
             if was != is {
@@ -441,7 +439,7 @@ impl Sockets {
                 |to: &Bound| to.files.get(path).is_some_and(|known| known.id == file.id);
             let is_known = |one: &Former| one.path == *path && one.file.id == file.id;
             if !leads_here(is) && !self.former.iter().any(is_known) {
-                self.former.push(Former { path: path.clone(), file: *file, until_ns });
+                self.former.push(Former { path: path.clone(), file: *file, until_ns, unseen: 0 });
             }
         }
         // A path that leads to a former file again.
@@ -460,7 +458,11 @@ impl Sockets {
             let process = self.processes.table.lookup(&pid)?;
             running.extend(process.into_iter().flat_map(|process| [process.exe, process.parent]));
         }
-        self.former.retain(|one| running.contains(&one.file.id));
+        // A walk over the table may miss who forks meanwhile: two in a row do not.
+        for one in &mut self.former {
+            one.unseen = if running.contains(&one.file.id) { 0 } else { one.unseen + 1 };
+        }
+        self.former.retain(|one| one.unseen < 2);
         Ok(())
     }
 
@@ -502,7 +504,7 @@ impl Sockets {
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
         let compiled = policy.sockets().unwrap_or(&silent);
-        refuse_unfit(compiled.files().map(PathBuf::as_path))?;
+        refuse_scripts(compiled.files().map(PathBuf::as_path))?;
         self.assign(compiled)?;
         let Paths { bound, mismatches } = self.bind(compiled, None)?;
         let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();
@@ -593,8 +595,13 @@ impl Sockets {
                 mismatches.push((path.clone(), "its content has another SHA-256"));
             }
         }
-        let paths: Vec<&Path> =
-            compiled.files().map(PathBuf::as_path).filter(|path| !pinned.contains(path)).collect();
+        // Nobody executes a directory or a pipe.
+        let is_other = |path: &&Path| std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+        let paths: Vec<&Path> = compiled
+            .files()
+            .map(PathBuf::as_path)
+            .filter(|path| !pinned.contains(path) && !is_other(path))
+            .collect();
         for (path, id) in paths.iter().zip(self.processes.identify(&paths)?) {
             if let Some(id) = id {
                 files.insert((*path).to_owned(), id.into());

@@ -124,8 +124,8 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     let programs = ["a", "b", "c"].map(|name| host.program(name));
     let allow = |id, who| SocketRule::new(RuleId(id), "", SocketAction::Allow).who(who);
     let named = programs.iter().fold(Subject::new("programs"), Subject::exe);
-    // Room for two files more.
-    let crowd = (1..=ROOM - 5).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
+    // Room for two files more, once another policy names the three, too.
+    let crowd = (1..=ROOM - 8).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
     let policy = Policy::builder()
         .socket_rule(allow(1, named))
         .socket_rule(allow(2, crowd))
@@ -133,6 +133,8 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
         .compile()
         .unwrap();
     let shield = host.start_looking_never(&policy);
+    let other = Subject::new("others").exe(&programs[0]).exe(&programs[1]).exe(&programs[2]);
+    shield.apply_provisional(&self::policy(other), Duration::from_secs(3600)).unwrap();
     let mut before = programs.each_ref().map(|program| host.talker(program));
     programs.iter().for_each(|program| upgrade(program));
     let each = |talkers: &mut [Talker; 3]| talkers.each_mut().map(ask);
@@ -142,8 +144,9 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
         assert!(refused.to_string().contains("65536"), "{refused}");
         assert_eq!((each(&mut before), after()), ([0; 3], [EPERM; 3]));
     }
-    // One less that is known from before.
-    drop(std::mem::replace(&mut before[1], host.talker(&programs[1])));
+    // Back to the first, which has room then.
+    shield.revert().unwrap();
+    assert_eq!((each(&mut before), after()), ([0; 3], [EPERM; 3]));
     assert_eq!(shield.refresh_paths().unwrap().len(), 3);
     assert_eq!((each(&mut before), after()), ([0; 3], [0; 3]));
 }

@@ -272,7 +272,7 @@ fn what_is_loaded_and_attached_leaves_a_record() {
         let is_it = |action: &&AuditAction| matches!(action, AuditAction::Attach { hook, .. } if hook == at);
         actions.iter().filter(is_it).count()
     };
-    assert_eq!((attached("tracepoint"), attached("cgroup")), (3, 8));
+    assert_eq!((attached("tracepoint"), attached("cgroup")), (3, 9));
     let wrote = |action: &AuditAction| matches!(action, AuditAction::MapWrite { map, .. } if map.contains("ic_sock_rows"));
     assert!(actions.iter().any(wrote));
     let interface = host.cgroup.dir().display().to_string();

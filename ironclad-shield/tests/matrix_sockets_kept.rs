@@ -170,7 +170,7 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     let count = |id| counts.iter().find(|count| count.rule == Some(RuleId(id))).unwrap();
     assert!(count(1).allowed > 3 && count(2).denied > 3, "counters are kept: {counts:?}");
     let replaced = |action: &&AuditAction| matches!(action, AuditAction::Replace { hook, .. } if hook == "cgroup");
-    assert_eq!(recorder.0.lock().unwrap().iter().filter(replaced).count(), 8);
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(replaced).count(), 9);
     let status = shield.status().unwrap();
     let groups: Vec<_> = status.cgroups.iter().map(|group| (&*group.path, group.alive)).collect();
     assert_eq!(groups, [(host.cgroup.dir(), true)]);
@@ -307,6 +307,17 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     assert!(refused.to_string().contains("/nowhere"), "{refused}");
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
     drop(instance.builder(&host).start(&only(&good)).unwrap());
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
+    // Of an agent that knew fewer hooks: what is missing comes, and the rest stays.
+    let pin = |hook: &str| {
+        let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
+        let mut pins = pins.map(|pin| pin.unwrap().path());
+        pins.find(|path| path.to_string_lossy().ends_with(&format!("_{hook}")))
+    };
+    std::fs::remove_file(pin("egress").unwrap()).unwrap();
+    assert!(pin("egress").is_none());
+    drop(plain.clone().start_unattached(&only(&good)).unwrap());
+    assert!(pin("egress").is_some());
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
     // The next one names none, and another policy: what is pinned asks on.
     let refused = instance.builder(&host).cgroup("/nowhere").start(&only(&bad)).unwrap_err();

@@ -188,7 +188,8 @@ fn further_addresses_of_multipath_tcp_are_nobody_s() {
     let program = Subject::new("good").exe(host.path("good"));
     let policy = Policy::builder()
         .socket_rule(allow(1, program).to_cidr(far.parse().unwrap()))
-        .socket_rule(allow(2, Subject::new("root").uid(0).gid(0)))
+        .socket_rule(allow(2, Subject::new("root").uid(0)))
+        .socket_rule(allow(3, Subject::new("root's group").gid(0)))
         .socket_default(Direction::Out, Verdict::Drop)
         .compile()
         .unwrap();

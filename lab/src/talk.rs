@@ -91,7 +91,8 @@ impl Talker {
     /// `fork PROGRAM ORDER…` passes the order to a child that runs that program, `child ORDER…` to one
     /// that executes nothing, `thread ORDER…` to a new thread; `threads COUNT` starts such as do
     /// nothing, `leaderless` ends the first thread; `heir PROGRAM` goes on as a child that runs that
-    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group goes. `nice` lets others go first. `comm NAME`;
+    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group goes. `nice` lets others go first,
+    /// `uid USER` is another user from now on. `comm NAME`;
     /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
     /// and `go` lets it connect the socket.
     ///
@@ -295,6 +296,10 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
                 }))
             });
             Ok(0)
+        }
+        ["uid", user] => {
+            let user = rustix::process::Uid::from_raw(number(user) as u32);
+            Ok(rustix::thread::set_thread_uid(user).map(|()| 0)?)
         }
         ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),
         ["leaderless"] => end_first_thread().map(|()| 0),

@@ -100,6 +100,9 @@ impl Allowlist {
         let egress = [AttachType::CGROUP_INET_EGRESS];
         let packets = Self::of_type(ProgramType::CGROUP_SKB, &[&DECIDE, &look], &egress);
         list.types.extend(packets.types);
+        let options = [AttachType::CGROUP_SETSOCKOPT];
+        let options = Self::of_type(ProgramType::CGROUP_SOCKOPT, &[&DECIDE, &ASK], &options);
+        list.types.extend(options.types);
         list
     }
 

@@ -27,7 +27,7 @@ use crate::uapi::{AttachType, Helper, ProgramType};
 const OBJECT: &str = "cgroup";
 
 /// The hooks, in the order of the programs.
-const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 8] = [
+const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 9] = [
     ("connect4", libbpf_sys::BPF_CGROUP_INET4_CONNECT),
     ("connect6", libbpf_sys::BPF_CGROUP_INET6_CONNECT),
     ("sendmsg4", libbpf_sys::BPF_CGROUP_UDP4_SENDMSG),
@@ -36,6 +36,7 @@ const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 8] = [
     ("bind6", libbpf_sys::BPF_CGROUP_INET6_BIND),
     ("sock_create", libbpf_sys::BPF_CGROUP_INET_SOCK_CREATE),
     ("egress", libbpf_sys::BPF_CGROUP_INET_EGRESS),
+    ("setsockopt", libbpf_sys::BPF_CGROUP_SETSOCKOPT),
 ];
 
 /// How the maps are made.
@@ -158,6 +159,7 @@ impl SocketShared {
             &progs.ic_bind6,
             &progs.ic_create,
             &progs.ic_egress,
+            &progs.ic_setsockopt,
         ];
         let mapping = |map, name, each: usize, size: usize| {
             Mapping::new(clone_fd(map)?.as_fd(), 2 * each * size, true)
@@ -198,6 +200,21 @@ impl SocketShared {
         })
     }
 
+    /// Attaches what is missing to a control group, by its directory.
+    ///
+    /// # Errors
+    /// [`BpfError::NoCgroup`], [`BpfError::AttachHook`].
+    pub fn complete(&self, cgroup: &Path, links: &mut CgroupLinks) -> Result<(), BpfError> {
+        let (dir, id) = open_cgroup(cgroup)?;
+        for ((hook, kind), program) in HOOKS.iter().zip(&self.programs) {
+            if !links.links.iter().any(|link| link.hook() == *hook) {
+                let name = format!("{id}_{hook}");
+                links.links.push(HookLink::cgroup(program, dir.as_fd(), *kind, &name)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Attaches to a control group, by its directory: from now on every process in it, and in those
     /// below it, asks. What one of the hooks refuses leaves none attached.
     ///
@@ -233,7 +250,7 @@ impl SocketShared {
         Ok(found.into_iter().map(|(id, links)| CgroupLinks { id, links }).collect())
     }
 
-    /// Pins the links of one more control group.
+    /// Pins the links of a control group that are not pinned yet.
     ///
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses.
@@ -244,6 +261,7 @@ impl SocketShared {
         cgroup
             .links
             .iter_mut()
+            .filter(|link| !link.is_pinned())
             .try_for_each(|link| link.pin(&directory.socket_path(&link.pin_name())))
     }
 

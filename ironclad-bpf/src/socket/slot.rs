@@ -181,7 +181,7 @@ impl SocketShared {
     ///
     /// # Errors
     /// [`BpfError::Limit`] where there is no room for more rows, [`BpfError::Map`] where the kernel
-    /// refuses; then paths mean what they did.
+    /// refuses; then paths mean what they did, as far as there is memory to say so.
     pub fn change_slot(&self, slot: u32, change: &SlotChange, epoch: u32) -> Result<(), BpfError> {
         let rows = change.first_row as usize + change.rows.len();
         if rows > self.rows_each {
@@ -205,10 +205,11 @@ impl SocketShared {
         let changed = changed.and_then(|()| self.name(&change.set));
         if changed.is_err() {
             for (key, was) in before.into_iter().rev() {
-                match was {
-                    Some(val) => self.ids.update(key, &val)?,
-                    None => drop(self.ids.delete(key)?),
-                }
+                // Each on its own: what the kernel refuses here, too, stays as it is.
+                let _ = match was {
+                    Some(val) => self.ids.update(key, &val),
+                    None => self.ids.delete(key).map(drop),
+                };
             }
             level.store(level_before, Ordering::Release);
             levels.store(levels_before, Ordering::Release);

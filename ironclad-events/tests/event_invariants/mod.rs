@@ -103,7 +103,7 @@ fn fault(bytes: &[u8]) -> Option<DecodeError> {
     if kind == 2 {
         return match (bytes[138], bytes[139], bytes[141], bytes[142]) {
             (_, _, verdict @ 2.., _) => field("verdict", verdict.into()),
-            (_, _, _, reason @ 3..) => field("reason", reason.into()),
+            (_, _, _, reason @ 4..) => field("reason", reason.into()),
             (_, op @ 4.., _, _) => field("op", op.into()),
             (0 | 4 | 6, _, _, _) => None,
             (family, _, _, _) => field("family", family.into()),

@@ -113,6 +113,8 @@ impl Shield {
     /// # Errors
     /// As of [`explain_socket`](Self::explain_socket).
     pub fn explain_event(&self, event: &SocketRecord) -> Result<ExplainedEvent, ShieldError> {
+        // Of packets that are refused for their way no rule is asked, and nobody knows who it was.
+        let is_packet = event.reason == SocketReason::Route;
         let group = cgroups::by_id(&cgroup_root()?, event.cgroup);
         let (cgroups, cgroup) = match group {
             Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
@@ -131,21 +133,20 @@ impl Shield {
             addr: event.addr,
             asker: Asker {
                 process: (!event.stranger).then_some(process),
-                uid: Some(event.uid),
-                gid: Some(event.gid),
+                uid: (!is_packet).then_some(event.uid),
+                gid: (!is_packet).then_some(event.gid),
                 cgroups,
                 comm: event.comm.as_bytes().to_vec(),
             },
         };
-        let why = self.explain_locked(&self.lock(), &query, Some(event.generation))?;
+        let mut why = self.explain_locked(&self.lock(), &query, Some(event.generation))?;
+        why.certain &= !is_packet;
         let is_replaced = why.generation != event.generation;
         let found = match (event.log, why.decided_by) {
             (true, _) => why.reported_by().next().map(|rule| rule.place),
             (false, Decider::Rule { place }) => Some(place),
             (false, _) => None,
         };
-        // Of packets that are refused for their way no rule is asked.
-        let is_packet = event.reason == SocketReason::Route;
         let is_told = !is_replaced && !is_packet && why.certain;
         let agrees = is_told.then_some(found == event.rule);
         Ok(ExplainedEvent { why, cgroup, is_replaced, is_packet, recorded: event.rule, agrees })
