@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ironclad::events::Record;
 use ironclad::policy::document::Document;
 use ironclad::shield::{Overflow, Shield};
 
@@ -32,10 +33,20 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         .fold(Shield::builder("full_firewall"), |builder, name| builder.interface(name));
     let builder = args.cgroup.iter().fold(builder, |builder, dir| builder.cgroup(dir));
     let shield = builder.gateways(gateways).start(&policy)?;
-    for cgroup in shield.status()?.cgroups {
-        println!("whoever is in {} is asked", cgroup.path.display());
+    let status = shield.status()?;
+    for path in &status.missing {
+        let path = path.display();
+        println!("warning: no {path}: rules that name it match no process until there is");
     }
-    for protected in shield.status()?.interfaces {
+    for path in &status.mismatched {
+        let path = path.display();
+        println!("warning: {path} is not what is pinned by its SHA-256: who executes it is denied");
+    }
+    for cgroup in &status.cgroups {
+        let dry_run = if args.dry_run { " (dry run: nothing is denied)" } else { "" };
+        println!("whoever is in {} is asked{dry_run}", cgroup.path.display());
+    }
+    for protected in &status.interfaces {
         println!(
             "{} is protected by {} prefixes ({} mode{})",
             protected.interface.name,
@@ -44,6 +55,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
             if args.dry_run { ", dry run: nothing is dropped" } else { "" }
         );
     }
+    let sees_packets = !status.interfaces.is_empty();
     let stop = stop_flag()?;
     let (_pump, events) = shield.events(4096, Overflow::DropNewest)?;
     let (mut live, mut table) = (Live::open(), Table::default());
@@ -53,9 +65,9 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         && args.seconds.is_none_or(|most| begin.elapsed() < Duration::from_secs(most))
     {
         if let Some(event) = events.recv_timeout(PERIOD) {
-            say(&mut live, &event.to_string());
+            say(&mut live, &line(&shield, &event));
         }
-        if drawn.elapsed() >= if live.is_some() { PERIOD } else { PRINTED } {
+        if sees_packets && drawn.elapsed() >= if live.is_some() { PERIOD } else { PRINTED } {
             drawn = Instant::now();
             show(&mut live, &table.text(&shield.counters()?));
         }
@@ -66,18 +78,31 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
             }
         }
     }
-    show(&mut live, &verdicts(&shield.counters()?));
+    if sees_packets {
+        show(&mut live, &verdicts(&shield.counters()?));
+    }
     for count in shield.socket_counts()? {
         let rule =
             count.rule.map_or("no rule".to_owned(), |id| format!("rule {} ({})", id.0, count.name));
         println!(
-            "{rule}: {} allowed, {} denied, {} over the limit, {} would be denied",
-            count.allowed, count.denied, count.limited, count.would_deny
+            "{rule}: {} allowed, {} denied, {} over the limit, {} would be denied, {} logged",
+            count.allowed, count.denied, count.limited, count.would_deny, count.logged
         );
     }
     shield.stop()?;
     println!("detached");
     Ok(true)
+}
+
+/// An event names a socket rule by its place in the policy; here is its id, too.
+fn line(shield: &Shield, event: &Record) -> String {
+    let id = match event {
+        Record::Socket(event) => {
+            event.rule.and_then(|place| shield.socket_rule(event.generation, place))
+        }
+        _ => None,
+    };
+    id.map_or_else(|| event.to_string(), |id| format!("{event} with id {}", id.0))
 }
 
 fn say(live: &mut Option<Live>, line: &str) {

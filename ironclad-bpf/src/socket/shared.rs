@@ -347,12 +347,13 @@ pub(super) fn open_cgroup(cgroup: &Path) -> Result<(File, u64), BpfError> {
     /// Magic number of the file system (include/uapi/linux/magic.h).
     const CGROUP2: i64 = 0x6367_7270;
     let none = |why: String| BpfError::NoCgroup { path: cgroup.to_owned(), why };
-    let dir = File::open(cgroup).map_err(|e| none(e.to_string()))?;
+    let hint = "`mount -t cgroup2` shows where the hierarchy is";
+    let dir = File::open(cgroup).map_err(|e| none(format!("{e}; {hint}")))?;
     match rustix::fs::fstatfs(&dir) {
         Ok(stat) if stat.f_type == CGROUP2 => {
             let id = dir.metadata().map_err(|e| none(e.to_string()))?.ino();
             Ok((dir, id))
         }
-        _ => Err(none("`mount -t cgroup2` shows where the hierarchy is".to_owned())),
+        _ => Err(none(hint.to_owned())),
     }
 }
