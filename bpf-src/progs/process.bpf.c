@@ -38,8 +38,9 @@ const volatile __u32 ic_cfg_open_tgid = 0;
 const struct ic_open_file *ic_open_file_shape;
 
 /*
- * By a helper and not by loads: since Linux 6.4 the verifier looks for the type of each pointer that
- * is loaded among all types of the kernel, one after the other, at each path: 0.3 s for a start.
+ * By a helper and not by loads: btf_nested_type_is_trusted(), which 6.5 has and 6.2 has not, looks for
+ * the type of each pointer that is loaded among all types of the kernel, one after the other, at each
+ * path. On 6.18 a start took 0.27 s of that.
  */
 IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
 {

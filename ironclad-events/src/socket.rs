@@ -113,7 +113,7 @@ pub struct SocketRecord {
     pub tid: u32,
     /// The process that forked it.
     pub ppid: u32,
-    /// Real user; [`abi::SOCK_KERNEL`] of a thread of the kernel's. Of packets
+    /// Real user; [`abi::SOCK_KERNEL`] of a thread of the kernel's. Of packets by a source route
     /// ([`SocketReason::Route`]) the socket's owner, as its network namespace numbers users.
     pub uid: u32,
     /// Real group; likewise.
@@ -134,8 +134,8 @@ pub struct SocketRecord {
     pub dry_run: bool,
     /// A rule reports that decides nothing.
     pub log: bool,
-    /// The process was not in the table of processes: a kernel thread, or a loss. Also of packets
-    /// ([`SocketReason::Route`]), which name their socket's owner and control group alone.
+    /// The process was not in the table of processes: a kernel thread, or a loss. Also of source
+    /// routes ([`SocketReason::Route`]), of which the user and the control group alone are known.
     pub stranger: bool,
 }
 

@@ -104,7 +104,6 @@ pub(crate) struct SocketPolicy {
     image: SocketImage,
     rules: Vec<SockRule>,
     logs: Vec<SockRule>,
-    /// Words for files, control groups and containers that a rule names and that are not there.
     /// Pinned files that do not have the content that they should, and why.
     mismatches: Vec<(PathBuf, &'static str)>,
 }

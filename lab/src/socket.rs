@@ -78,6 +78,7 @@ impl PacketSocket {
         sendto(self.fd.as_raw_fd(), frame, &self.link, MsgFlags::empty())?;
         Ok(())
     }
+
     /// Waits for the next frame, of which it gives the first 2,048 bytes.
     ///
     /// # Errors

@@ -78,21 +78,21 @@ impl Talker {
     /// count.
     ///
     /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`; `create FAMILY TYPE PROTOCOL`,
-    /// where 4 and 6 stand for IP's families and other numbers for themselves; `burst COUNT THREADS ADDRESS:PORT` answers how many of so many
-    /// connections in each thread were not refused with EPERM.
+    /// where 4 and 6 stand for IP's families and other numbers for themselves;
+    /// `burst COUNT THREADS ADDRESS:PORT` answers how many of so many connections in each thread were
+    /// not refused with EPERM.
     ///
     /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it, of which
-    /// `option LEVEL NAME HEX` sets an option, `send-with LEVEL NAME HEX ADDRESS:PORT` for a datagram, and
-    /// `send-bytes HEX ADDRESS:PORT` sends these;
-    /// `number NAME`, which also lets it outlive execve(2), and `take NAME PID|self NUMBER`;
-    /// `mailbox PATH` and `receive NAME`, `post NAME PATH`.
+    /// `option LEVEL NAME HEX` sets an option, `send-with LEVEL NAME HEX ADDRESS:PORT` sends a datagram
+    /// with one, and `send-bytes HEX ADDRESS:PORT` sends these; `number NAME`, which also lets it outlive
+    /// execve(2), and `take NAME PID|self NUMBER`; `mailbox PATH` and `receive NAME`, `post NAME PATH`.
     ///
     /// Programs: `exec PROGRAM` becomes another, `execopen file|memory PROGRAM` one without a name;
     /// `fork PROGRAM ORDER…` passes the order to a child that runs that program, `child ORDER…` to one
     /// that executes nothing, `thread ORDER…` to a new thread; `threads COUNT` starts such as do
     /// nothing, `leaderless` ends the first thread; `heir PROGRAM` goes on as a child that runs that
-    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group goes. `nice` lets others go first,
-    /// `uid USER` is another user from now on. `comm NAME`;
+    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group
+    /// goes. `nice` lets others go first, `uid USER` is another user from now on. `comm NAME`;
     /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
     /// and `go` lets it connect the socket.
     ///

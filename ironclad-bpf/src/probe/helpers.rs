@@ -65,6 +65,19 @@ const WANTED: &[(ProgramType, &[Helper])] = &[
         ],
     ),
     (
+        ProgramType::CGROUP_SKB,
+        &[
+            Helper::SKB_LOAD_BYTES,
+            Helper::SKB_CGROUP_ID,
+            Helper::GET_SOCKET_UID,
+            Helper::RINGBUF_RESERVE,
+        ],
+    ),
+    (
+        ProgramType::CGROUP_SOCKOPT,
+        &[Helper::GET_CURRENT_UID_GID, Helper::GET_CURRENT_CGROUP_ID, Helper::RINGBUF_RESERVE],
+    ),
+    (
         ProgramType::KPROBE,
         &[
             Helper::PROBE_READ_USER,

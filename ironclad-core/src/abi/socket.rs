@@ -125,8 +125,9 @@ pub enum SocketReason {
     Rule = 1,
     /// The rule's bucket was empty.
     Limit = 2,
-    /// A packet that names stops on its way (a routing header of IPv6, a source route of IPv4),
-    /// where rules ask of addresses: nobody was asked for the first of them.
+    /// A source route (a routing header of IPv6, LSRR or SSRR of IPv4), where rules ask of addresses:
+    /// nobody was asked for its first stop. Either a packet that names one ([`SocketOp::Send`]), or
+    /// a socket that was to be told one ([`SocketOp::Create`], without an address).
     Route = 3,
 }
 

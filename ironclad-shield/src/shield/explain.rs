@@ -39,9 +39,9 @@ pub struct ExplainedEvent {
     pub cgroup: Option<String>,
     /// The policy that decided is in the kernel no more: this is what the one in force says.
     pub is_replaced: bool,
-    /// A packet was refused because it names stops on its way, whatever rules say of the first of
-    /// them: that is what is explained here.
-    pub is_packet: bool,
+    /// A source route was refused ([`SocketReason::Route`]), whatever rules say of its first stop: what
+    /// they say of that is explained here; of a socket that was told one, nothing.
+    pub is_source_route: bool,
     /// The rule that the event names, by its place from 0.
     pub recorded: Option<usize>,
     /// Whether that is the one found now; none where the policy was replaced, an answer is open or
@@ -113,8 +113,8 @@ impl Shield {
     /// # Errors
     /// As of [`explain_socket`](Self::explain_socket).
     pub fn explain_event(&self, event: &SocketRecord) -> Result<ExplainedEvent, ShieldError> {
-        // Of packets that are refused for their way no rule is asked, and nobody knows who it was.
-        let is_packet = event.reason == SocketReason::Route;
+        // Of source routes no rule is asked, and nobody knows who it was.
+        let is_source_route = event.reason == SocketReason::Route;
         let group = cgroups::by_id(&cgroup_root()?, event.cgroup);
         let (cgroups, cgroup) = match group {
             Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
@@ -133,23 +133,30 @@ impl Shield {
             addr: event.addr,
             asker: Asker {
                 process: (!event.stranger).then_some(process),
-                uid: (!is_packet).then_some(event.uid),
-                gid: (!is_packet).then_some(event.gid),
+                uid: (!is_source_route).then_some(event.uid),
+                gid: (!is_source_route).then_some(event.gid),
                 cgroups,
                 comm: event.comm.as_bytes().to_vec(),
             },
         };
         let mut why = self.explain_locked(&self.lock(), &query, Some(event.generation))?;
-        why.certain &= !is_packet;
+        why.certain &= !is_source_route;
         let is_replaced = why.generation != event.generation;
         let found = match (event.log, why.decided_by) {
             (true, _) => why.reported_by().next().map(|rule| rule.place),
             (false, Decider::Rule { place }) => Some(place),
             (false, _) => None,
         };
-        let is_told = !is_replaced && !is_packet && why.certain;
+        let is_told = !is_replaced && !is_source_route && why.certain;
         let agrees = is_told.then_some(found == event.rule);
-        Ok(ExplainedEvent { why, cgroup, is_replaced, is_packet, recorded: event.rule, agrees })
+        Ok(ExplainedEvent {
+            why,
+            cgroup,
+            is_replaced,
+            is_source_route,
+            recorded: event.rule,
+            agrees,
+        })
     }
 
     /// Who a process is, for [`explain_socket`](Self::explain_socket): by its number in the initial
@@ -217,11 +224,11 @@ impl fmt::Display for ExplainedEvent {
         if self.is_replaced {
             f.write_str("the policy that decided was replaced; by the one in force: ")?;
         }
-        if self.is_packet {
-            f.write_str("a packet with stops on its way, refused as rules ask of addresses; for the first stop: ")?;
+        if self.is_source_route {
+            f.write_str("a source route, refused as rules ask of addresses; of its first stop: ")?;
         }
         self.why.fmt(f)?;
-        if self.is_packet {
+        if self.is_source_route {
             return Ok(());
         }
         let recorded = match self.recorded {
