@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ironclad::events::Record;
 use ironclad::policy::document::Document;
+use ironclad::policy::socket::CompiledSockets;
 use ironclad::shield::{Overflow, Shield};
 
 use crate::live::{Live, PERIOD};
@@ -34,6 +35,9 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let builder = args.cgroup.iter().fold(builder, |builder, dir| builder.cgroup(dir));
     let shield = builder.gateways(gateways).start(&policy)?;
     let status = shield.status()?;
+    for (rule, first) in policy.sockets().into_iter().flat_map(CompiledSockets::shadowed) {
+        println!("warning: {rule} never matches: {first} decides of everything before it");
+    }
     for path in &status.missing {
         let path = path.display();
         println!("warning: no {path}: rules that name it match no process until there is");

@@ -169,7 +169,7 @@ impl From<&SocketEvent<'_>> for SocketRecord {
     }
 }
 
-/// One line: `deny connect 192.0.2.1:443 proto 6 by 4711 "curl" uid 1000 (rule 3)`.
+/// One line: `deny connect 192.0.2.1:443 proto 6 by 4711 "curl" uid 1000 (rule #3)`.
 impl fmt::Display for SocketRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match (self.verdict, self.log) {
@@ -195,8 +195,8 @@ impl fmt::Display for SocketRecord {
         let Self { protocol, pid, comm, uid, .. } = self;
         write!(f, " proto {protocol} by {pid} \"{}\" uid {uid}", comm.escape_debug())?;
         match (self.rule, self.reason) {
-            (Some(rule), SocketReason::Limit) => write!(f, " (limit of rule {})", rule + 1),
-            (Some(rule), _) => write!(f, " (rule {})", rule + 1),
+            (Some(rule), SocketReason::Limit) => write!(f, " (limit of rule #{})", rule + 1),
+            (Some(rule), _) => write!(f, " (rule #{})", rule + 1),
             (None, _) => f.write_str(" (default)"),
         }
     }
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!((socket.op(), socket.rule()), (SocketOp::Connect, Some(2)));
         assert!(std::ptr::eq(socket.raw(), &event), "borrowed, not copied");
         let line = SocketRecord::from(&socket).to_string();
-        let expected = r#"deny connect 192.0.2.1:443 proto 6 by 4711 "cu\nrl" uid 1000 (rule 3)"#;
+        let expected = r#"deny connect 192.0.2.1:443 proto 6 by 4711 "cu\nrl" uid 1000 (rule #3)"#;
         assert_eq!(line, expected);
     }
 

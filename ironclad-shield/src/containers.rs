@@ -27,13 +27,14 @@ pub(crate) fn bind(
         for id in compiled.containers() {
             let found = match container(id, &all) {
                 Ok(found) => found,
-                Err(error) => match known {
-                    Some(known) => {
-                        tracing::error!(%error, "another control group has a container's name");
-                        known.containers.get(id).map(String::as_str)
-                    }
-                    None => return Err(error),
-                },
+                Err(found) => {
+                    let rule = compiled.naming_container(id).map(ToString::to_string);
+                    let rule = rule.unwrap_or_default();
+                    let error = ShieldError::Container { rule, id: id.clone(), found };
+                    let Some(known) = known else { return Err(error) };
+                    tracing::error!(%error, "another control group has a container's name");
+                    known.containers.get(id).map(String::as_str)
+                }
             };
             if let Some(path) = found {
                 bound.containers.insert(id.clone(), path.to_owned());
@@ -89,8 +90,9 @@ fn container_of(path: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(is_digit)).then_some(id)
 }
 
-/// The path of the control group of a container, by the beginning of its id.
-fn container<'a>(id: &str, all: &'a Containers) -> Result<Option<&'a str>, ShieldError> {
+/// The path of the control group of a container, by the beginning of its id; all of them where it may
+/// be any of several.
+fn container<'a>(id: &str, all: &'a Containers) -> Result<Option<&'a str>, Vec<String>> {
     let found: Vec<&String> = all
         .range(id.to_owned()..)
         .take_while(|(known, _)| known.starts_with(id))
@@ -106,10 +108,7 @@ fn container<'a>(id: &str, all: &'a Containers) -> Result<Option<&'a str>, Shiel
     {
         Some(path) => Ok(Some(path)),
         None if found.is_empty() => Ok(None),
-        None => Err(ShieldError::Container {
-            id: id.to_owned(),
-            found: found.into_iter().cloned().collect(),
-        }),
+        None => Err(found.into_iter().cloned().collect()),
     }
 }
 
@@ -163,8 +162,7 @@ mod tests {
         assert_eq!(container("aab", &all).unwrap(), Some("/c"), "one is within the other");
         assert_eq!(container("abc", &all).unwrap(), None);
         assert_eq!(container("aaa11", &all).unwrap(), None);
-        let refused = container("aaa", &all).unwrap_err().to_string();
-        assert!(refused.contains("/a, /b"), "{refused}");
+        assert_eq!(container("aaa", &all).unwrap_err(), ["/a", "/b"]);
         // Whoever makes control groups may name them after another's container.
         let twice = containers(&[("aaa1", &["/a", "/user.slice/a"])]);
         assert!(container("aaa1", &twice).is_err());

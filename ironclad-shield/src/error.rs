@@ -68,9 +68,11 @@ pub enum ShieldError {
     },
     /// A socket rule names a script.
     #[error(
-        "{} is a script ({interpreter}): the kernel knows a process that runs it by the interpreter; name that, or make the script a program", path.display()
+        "{rule}: {} is a script ({interpreter}): the kernel knows a process that runs it by the interpreter; name that, or make the script a program", path.display()
     )]
     Script {
+        /// The first rule that names it, with its place in the policy file.
+        rule: String,
         /// The file.
         path: PathBuf,
         /// Its first line, as far as the kernel reads it.
@@ -81,9 +83,11 @@ pub enum ShieldError {
     Watch(std::io::Error),
     /// A rule names a container by what several control groups are called.
     #[error(
-        "container `{id}` may be any of {}: write more of its id, or name its control group by `cgroup`", found.join(", ")
+        "{rule}: container `{id}` may be any of {}: write more of its id, or name its control group by `cgroup`", found.join(", ")
     )]
     Container {
+        /// The first rule that names it, with its place in the policy file.
+        rule: String,
         /// The id, as the rule has it.
         id: String,
         /// The control groups.

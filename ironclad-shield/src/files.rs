@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use ironclad_policy::socket::CompiledSockets;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::pread;
 
@@ -13,12 +14,11 @@ const BEGINNING: usize = 256;
 
 /// A process that runs a script executes the script's interpreter: a rule that names the script would
 /// match nobody. What cannot be read is not known for a script.
-pub(crate) fn refuse_scripts<'a>(
-    paths: impl IntoIterator<Item = &'a Path>,
-) -> Result<(), ShieldError> {
-    for path in paths {
+pub(crate) fn refuse_scripts(sockets: &CompiledSockets) -> Result<(), ShieldError> {
+    for path in sockets.files() {
         if let Some(interpreter) = interpreter(path) {
-            return Err(ShieldError::Script { path: path.to_owned(), interpreter });
+            let rule = sockets.naming_file(path).map(ToString::to_string).unwrap_or_default();
+            return Err(ShieldError::Script { rule, path: path.clone(), interpreter });
         }
     }
     Ok(())
@@ -40,6 +40,10 @@ fn interpreter(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use ironclad_core::RuleId;
+    use ironclad_policy::Policy;
+    use ironclad_policy::socket::{SocketAction, SocketRule, Subject};
+
     use super::*;
 
     #[test]
@@ -68,9 +72,16 @@ mod tests {
         let (pipe, link) = (dir.path().join("pipe"), dir.path().join("link"));
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
         std::os::unix::fs::symlink(&script, &link).unwrap();
-        refuse_scripts([missing.as_path(), &pipe, dir.path(), "/dev/null".as_ref()]).unwrap();
-        let refused = refuse_scripts([link.as_path()]).unwrap_err().to_string();
-        assert!(refused.contains(&*link.to_string_lossy()), "{refused}");
-        assert!(refused.contains("#!/bin/sh"), "{refused}");
+        let refuse = |paths: &[&Path]| {
+            let rule = |id, who| SocketRule::new(RuleId(id), "one", SocketAction::Deny).who(who);
+            let exes = paths.iter().fold(Subject::default(), Subject::exe);
+            let policy = Policy::builder().socket_rule(rule(7, Subject::new("").exe("/first")));
+            let policy = policy.socket_rule(rule(8, exes)).compile().unwrap();
+            refuse_scripts(policy.sockets().unwrap())
+        };
+        refuse(&[&missing, &pipe, dir.path(), "/dev/null".as_ref()]).unwrap();
+        let refused = refuse(&[&missing, &link]).unwrap_err().to_string();
+        let expected = format!("rule 8 (`one`): {} is a script (#!/bin/sh): ", link.display());
+        assert!(refused.starts_with(&expected), "{refused}");
     }
 }

@@ -522,6 +522,14 @@ impl Shield {
     ) -> Result<Option<SocketPolicy>, ShieldError> {
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
         let loaded = sockets.prepare(policy, number)?;
+        let others = loaded.compiled().shadowed().count().saturating_sub(1);
+        if let Some((rule, first)) = loaded.compiled().shadowed().next() {
+            tracing::warn!(
+                instance,
+                others,
+                "{rule} never matches: {first} decides of everything before it"
+            );
+        }
         for what in loaded.missing() {
             let what = what.display();
             tracing::warn!(

@@ -503,7 +503,7 @@ impl Sockets {
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
         let compiled = policy.sockets().unwrap_or(&silent);
-        refuse_scripts(compiled.files().map(PathBuf::as_path))?;
+        refuse_scripts(compiled)?;
         self.assign(compiled)?;
         let Paths { bound, mismatches } = self.bind(compiled, None)?;
         let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();

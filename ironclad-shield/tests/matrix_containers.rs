@@ -122,7 +122,8 @@ fn a_container_is_the_control_group_that_is_named_after_it() {
     // Two of one name: either may be meant, and what is in force stays.
     let _twin = host.child(&format!("libpod-{later}.scope")).unwrap();
     let refused = shield.apply(&deny(&later)).unwrap_err();
-    let ShieldError::Container { found, .. } = &refused else { panic!("{refused}") };
+    let ShieldError::Container { rule, found, .. } = &refused else { panic!("{refused}") };
+    assert!(rule.starts_with("rule 1 ("), "{rule}");
     assert!(found.iter().any(|path| path == crio.path()) && found.len() == 2, "{refused}");
     assert_eq!((third.ask(ORDER).unwrap(), monitor.ask(ORDER).unwrap()), (EPERM, 0));
     // Nor does it take the name from the one that had it.

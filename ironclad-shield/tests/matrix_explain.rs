@@ -188,10 +188,10 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     assert_eq!(explained.cgroup.as_deref(), Some(inner.path()));
     assert_eq!(
         explained.to_string(),
-        "deny tcp connect 10.9.0.2:443: rule 3\n  \
-         rule 1 (id 1, `rule 1`) does not match: port\n  \
-         rule 2 (id 2, `rule 2`) does not match: cgroup\n  \
-         rule 3 (id 3, `rule 3`) decides"
+        "deny tcp connect 10.9.0.2:443: rule #3\n  \
+         rule #1 (id 1, `rule 1`) does not match: port\n  \
+         rule #2 (id 2, `rule 2`) does not match: cgroup\n  \
+         rule #3 (id 3, `rule 3`) decides"
     );
     let json = serde_json::to_value(&explained).unwrap();
     assert_eq!(json["rules"][0]["dimension"], "port");
@@ -205,8 +205,8 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     assert_eq!((explained.why.rules[1].standing, explained.why.rules[2].standing), (open, open));
     assert!(!explained.why.certain);
     let text = explained.to_string();
-    assert!(text.contains("rule 3 (id 3, `rule 3`) may match: the cgroup is not known"), "{text}");
-    assert!(text.ends_with("the event names rule 3"), "{text}");
+    assert!(text.contains("rule #3 (id 3, `rule 3`) may match: the cgroup is not known"), "{text}");
+    assert!(text.ends_with("the event names rule #3"), "{text}");
 
     // Its policy is gone: what is in force is asked, and that is said.
     shield.apply(&policy([rule(9, SocketAction::Allow)])).unwrap();

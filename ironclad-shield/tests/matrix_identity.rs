@@ -169,8 +169,11 @@ fn a_script_is_its_interpreter() {
         Subject::new("").descendant_of(&by_bad),
     ] {
         let refused = shield.apply(&policy([rule(1, SocketAction::Allow).who(who)])).unwrap_err();
-        let ShieldError::Script { path, interpreter } = &refused else { panic!("{refused}") };
+        let ShieldError::Script { rule, path, interpreter } = &refused else {
+            panic!("{refused}");
+        };
         assert_eq!((path, interpreter), (&by_bad, &format!("#!{}", bad.display())));
+        assert!(rule.starts_with("rule 1 ("), "{rule}");
         let text = refused.to_string();
         assert!(text.contains(&*by_bad.to_string_lossy()), "{text}");
         assert!(text.contains(&*bad.to_string_lossy()), "{text}");

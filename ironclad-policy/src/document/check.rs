@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::error::{NameKind, Problem, shown};
-use super::place::{Fault, Step};
+use super::place::{Fault, Place, Step};
 use super::sockets::{DocumentRuleLimit, DocumentWho};
 use super::suggest::nearest;
 use super::tree::Tree;
@@ -34,6 +34,12 @@ impl Document {
             None => fault,
         };
         DocumentError::new(&self.source.file, fault)
+    }
+
+    /// `rules.yaml:12:5`, of a rule on sockets.
+    pub(super) fn place_of_rule(&self, index: usize) -> Option<String> {
+        let (Place { line, column }, _) = self.source.tree.as_deref()?.find(steps!["rules", index]);
+        Some(format!("{}:{line}:{column}", self.source.file))
     }
 
     fn line(&self, steps: impl IntoIterator<Item = Step>) -> u32 {

@@ -84,7 +84,7 @@ pub enum Problem {
     #[error("{0}")]
     Value(String),
     /// A name that nothing has.
-    #[error("no {kind} is called `{name}`")]
+    #[error("no {kind} is called `{name}`{}", hint(*kind, name))]
     UnknownName {
         /// What it should be the name of.
         kind: NameKind,
@@ -116,6 +116,13 @@ pub enum Problem {
     /// The policy cannot be compiled.
     #[error("{0}")]
     Policy(#[source] PolicyError),
+}
+
+fn hint(kind: NameKind, name: &str) -> &'static str {
+    match kind == NameKind::Addresses && name.contains('.') {
+        true => ", and names of hosts are not looked up: write their addresses",
+        false => "",
+    }
 }
 
 /// What a policy file gives names to, or has from elsewhere by name.

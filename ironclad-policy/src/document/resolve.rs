@@ -125,6 +125,7 @@ impl Document {
                 }
                 None => {}
             }
+            described.described_at = self.place_of_rule(i);
             policy = policy.socket_rule(described);
         }
         policy.document = Some(Arc::new(self.clone()));

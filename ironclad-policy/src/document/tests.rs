@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use ironclad_core::{Action, RuleId, Verdict};
 
 use super::*;
-use crate::AddressList;
 use crate::socket::Subject;
+use crate::{AddressList, CompiledPolicy};
 
 /// Every key that there is.
 pub(super) const WHOLE: &str = r#"
@@ -207,6 +207,10 @@ fn names_are_held_against_each_other() {
         (
             "rules: [{ id: 1, name: a, to: «office, action: deny }]\n",
             "rules[0].to: no set of addresses is called `office`",
+        ),
+        (
+            "rules: [{ id: 1, name: a, to: «deb.example, action: deny }]\n",
+            "rules[0].to: no set of addresses is called `deb.example`, and names of hosts are not looked up: write their addresses",
         ),
         (
             "limits: { slow: { per-second: 1 } }\nrules: [{ id: 1, name: a, limit: «solw, action: allow }]\n",
@@ -648,12 +652,65 @@ rules:
     let asked = |text: &str| {
         compile(text).unwrap().sockets().unwrap().packet_sockets().map(|it| it.asked_by.clone())
     };
-    assert_eq!(asked(rules), Some("rule 1 (`tcpdump`)".to_owned()));
+    assert_eq!(asked(rules), Some("rule 1 (`tcpdump`, p.yaml:4:5)".to_owned()));
     let unseen = "danger-packet-sockets-unseen: true\nsocket-defaults: { create: drop }\n";
     assert_eq!(asked(unseen), None);
     let both = compile(&format!("danger-packet-sockets-unseen: true{rules}")).unwrap_err();
     assert_eq!(both.path().to_string(), "rules[0]");
     assert!(both.to_string().contains("which this policy leaves unseen"), "{both}");
+}
+
+#[test]
+fn rules_that_never_match_are_told_with_what_comes_before() {
+    let text = "
+subjects: { sshd: { exe: /usr/sbin/sshd } }
+socket-defaults: { out: drop }
+rules:
+  - { id: 1, name: pinned, who: { exe: { path: /a, sha256: SUM } }, action: allow }
+  - { id: 2, name: log, action: log }
+  - { id: 3, name: in, direction: in, action: deny, dry-run: true }
+  - { id: 4, name: anybody, action: allow, limit: { per-second: 5 } }
+  - { id: 5, name: narrow, who: sshd, action: deny }
+  - { id: 6, name: again, action: deny }
+  - { id: 7, name: late log, action: log }
+  - { id: 8, name: bind, direction: in, who: sshd, action: allow }
+  - { id: 9, name: create, direction: create, action: deny }
+";
+    let text = text.replace("SUM", &"0".repeat(64));
+    let document = Document::parse("p.yaml", &text).unwrap();
+    let policy = document.compile(&mut super::Sources::new("/")).unwrap();
+    let sockets = policy.sockets().unwrap();
+    let shadowed = |policy: &CompiledPolicy| -> Vec<String> {
+        let shadowed = policy.sockets().unwrap().shadowed();
+        shadowed.map(|(rule, first)| format!("{rule} < {first}")).collect()
+    };
+    assert_eq!(
+        shadowed(&policy),
+        [
+            "rule 5 (`narrow`, p.yaml:9:5) < rule 4 (`anybody`, p.yaml:8:5)",
+            "rule 6 (`again`, p.yaml:10:5) < rule 4 (`anybody`, p.yaml:8:5)",
+            "rule 7 (`late log`, p.yaml:11:5) < rule 4 (`anybody`, p.yaml:8:5)",
+            "rule 8 (`bind`, p.yaml:12:5) < rule 3 (`in`, p.yaml:7:5)",
+        ]
+    );
+    // What narrows a rule leaves something to others.
+    for key in [
+        "who: sshd",
+        "who: { uid: 0 }",
+        "who: { spoofable-comm: a }",
+        "to: 192.0.2.1",
+        "ports: 1-65535",
+        "protocol: tcp",
+    ] {
+        let narrowed = text.replace("anybody,", &format!("anybody, {key},"));
+        let document = Document::parse("p.yaml", &narrowed).unwrap();
+        let policy = document.compile(&mut super::Sources::new("/")).unwrap();
+        let first = &shadowed(&policy)[0];
+        assert!(first.starts_with("rule 7"), "{key}: {first}");
+    }
+    let named = sockets.naming_file("/usr/sbin/sshd".as_ref()).unwrap();
+    assert_eq!(named.to_string(), "rule 5 (`narrow`, p.yaml:9:5)");
+    assert!(sockets.naming_file("/b".as_ref()).is_none());
 }
 
 #[test]

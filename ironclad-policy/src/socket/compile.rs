@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::{self, SocketOp};
@@ -37,6 +38,26 @@ pub struct SocketRuleInfo {
     pub limit: Option<RateLimit>,
     /// Tells its bucket from others; equal for rules that share one.
     pub bucket: u64,
+    /// Where a policy file says it: `rules.yaml:12:5`.
+    pub described_at: Option<String>,
+    /// The place of an earlier rule that decides of everything in this direction: this one never
+    /// matches.
+    pub shadowed_by: Option<usize>,
+}
+
+/// ``rule 20 (`updates`, rules.yaml:12:5)``.
+impl fmt::Display for SocketRuleInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self.id, &self.name, self.described_at.as_deref()))
+    }
+}
+
+pub(super) fn shown(id: RuleId, name: &str, described_at: Option<&str>) -> String {
+    let RuleId(id) = id;
+    match described_at {
+        Some(at) => format!("rule {id} (`{name}`, {at})"),
+        None => format!("rule {id} (`{name}`)"),
+    }
 }
 
 /// Rules and where each has its number.
@@ -234,7 +255,7 @@ impl CompiledSockets {
         let wheres = addresses.groups.iter().map(satisfied).collect();
 
         Ok(Self {
-            rules: rules.iter().copied().map(info).collect(),
+            rules: infos(&rules),
             own: written,
             defaults: *defaults,
             addresses,
@@ -316,6 +337,32 @@ impl CompiledSockets {
         let exes = self.exes.by_value.keys().map(|exe| &exe.path);
         let files: BTreeSet<_> = exes.chain(self.parents.by_value.keys()).chain(lineages).collect();
         files.into_iter()
+    }
+
+    /// Rules that never match, each with the one before that decides of everything in its direction.
+    pub fn shadowed(&self) -> impl Iterator<Item = (&SocketRuleInfo, &SocketRuleInfo)> {
+        self.rules.iter().filter_map(|rule| Some((rule, &self.rules[rule.shadowed_by?])))
+    }
+
+    /// The first rule that names a file.
+    pub fn naming_file(&self, file: &Path) -> Option<&SocketRuleInfo> {
+        let exes = self.exes.by_value.iter().filter(|(exe, _)| exe.path == file);
+        let parents = self.parents.by_value.iter().filter(|(path, _)| *path == file);
+        let lineages = self.lineages.iter().filter(|(files, _)| files.iter().any(|f| f == file));
+        let places = exes.map(|(_, places)| places);
+        self.first(places.chain(parents.map(|it| it.1)).chain(lineages.map(|it| it.1)).flatten())
+    }
+
+    /// The first rule that names a container, by what it writes of its id.
+    pub fn naming_container(&self, id: &str) -> Option<&SocketRuleInfo> {
+        let named = self.groups.by_value.get(&Group::Container(id.to_owned()));
+        self.first(named.into_iter().flatten())
+    }
+
+    fn first<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Option<&SocketRuleInfo> {
+        let places: HashSet<_> = places.collect();
+        let mut rules = self.places.iter().zip(&self.rules);
+        rules.find(|(place, _)| places.contains(place)).map(|(_, rule)| rule)
     }
 
     /// Those of them whose content a rule has pinned.
@@ -450,7 +497,24 @@ fn group_fits(rule: &SocketRule, group: &Group) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn info(rule: &SocketRule) -> SocketRuleInfo {
+fn infos(rules: &[&SocketRule]) -> Vec<SocketRuleInfo> {
+    // By direction, the first that leaves nothing to others.
+    let mut catch_all = [None; 3];
+    let with_place = rules.iter().enumerate();
+    with_place
+        .map(|(place, rule)| {
+            let first = &mut catch_all[rule.direction as usize];
+            // Those on mismatches come last here, and match first.
+            let shadowed_by = first.filter(|_| rule.rule != SHA256_MISMATCH);
+            if first.is_none() && rule.matches_all() {
+                *first = Some(place);
+            }
+            info(rule, shadowed_by)
+        })
+        .collect()
+}
+
+fn info(rule: &SocketRule, shadowed_by: Option<usize>) -> SocketRuleInfo {
     SocketRuleInfo {
         id: rule.rule,
         name: rule.name.clone(),
@@ -461,6 +525,8 @@ fn info(rule: &SocketRule) -> SocketRuleInfo {
         dry_run: rule.dry_run,
         limit: rule.limit.clone(),
         bucket: rule.limit.as_ref().map_or(0, |limit| bucket(rule, limit)),
+        described_at: rule.described_at.clone(),
+        shadowed_by,
     }
 }
 

@@ -476,10 +476,10 @@ impl fmt::Display for RuleLimit {
     }
 }
 
-/// `rule 3 (id 17, `updates`)`: places are counted from 1, as events show them.
+/// `rule #3 (id 17, `updates`)`: places are counted from 1, as events show them.
 impl fmt::Display for ExplainedRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {}", self.place + 1)?;
+        write!(f, "rule #{}", self.place + 1)?;
         if let Some(id) = self.id {
             write!(f, " (id {id}, `{}`)", self.name)?;
         }
@@ -508,7 +508,7 @@ impl fmt::Display for SocketExplanation {
             f.write_str(" (written as IPv6)")?;
         }
         match self.decided_by {
-            Decider::Rule { place } => write!(f, ": rule {}", place + 1)?,
+            Decider::Rule { place } => write!(f, ": rule #{}", place + 1)?,
             Decider::Default => f.write_str(": default")?,
             Decider::NoPolicy => f.write_str(": no policy is loaded")?,
             Decider::Unseen => f.write_str(": the policy leaves packet sockets unseen")?,

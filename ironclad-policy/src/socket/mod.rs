@@ -318,6 +318,8 @@ pub struct SocketRule {
     pub(crate) report: bool,
     pub(crate) dry_run: bool,
     pub(crate) events_per_second: u32,
+    /// Where a policy file says it.
+    pub(crate) described_at: Option<String>,
 }
 
 impl SocketRule {
@@ -337,7 +339,16 @@ impl SocketRule {
             report: false,
             dry_run: false,
             events_per_second: EVENTS_PER_SECOND,
+            described_at: None,
         }
+    }
+
+    /// Whether it decides of whatever its direction asks.
+    pub(crate) fn matches_all(&self) -> bool {
+        let Self { action, who, to, cidrs, ports, protocols, .. } = self;
+        let is_anybody = Subject { name: String::new(), ..who.clone() } == Subject::default();
+        let anywhere = to.is_empty() && cidrs.is_empty() && ports.is_empty();
+        *action != SocketAction::Log && is_anybody && anywhere && protocols.is_empty()
     }
 
     /// Only this subject.

@@ -1,6 +1,6 @@
 use ironclad_core::Verdict;
 
-use super::compile::unfit;
+use super::compile::{shown, unfit};
 use super::{Direction, SocketRule, Sockets};
 use crate::error::PolicyError;
 use crate::policy::Protocol;
@@ -32,7 +32,7 @@ impl PacketSockets {
         let covers = |rule: &&SocketRule| {
             rule.direction == Direction::Create && (rule.protocols.is_empty() || named(rule))
         };
-        let words = |rule: &SocketRule| format!("rule {} (`{}`)", rule.rule.0, rule.name);
+        let words = |rule: &SocketRule| shown(rule.rule, &rule.name, rule.described_at.as_deref());
         let mut rules = sockets.rules.iter().filter(covers);
         let first = rules.clone().next().map(words);
         let default = sockets.defaults[Direction::Create as usize] == Verdict::Drop;

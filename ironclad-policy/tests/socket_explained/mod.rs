@@ -217,11 +217,11 @@ fn an_explanation_is_a_line_for_each_rule() {
     let why = with(rules(), |_| (), &asks);
     assert_eq!(
         why.to_string(),
-        "would deny tcp connect 192.0.2.1:443 (written as IPv6): rule 4\n  \
-         rule 1 (id 10, `servers`) does not match: direction\n  \
-         rule 2 (id 20, `watch`) reports\n  \
-         rule 3 (id 30, `updates`) does not match: exe\n  \
-         rule 4 (id 40, `all`) decides"
+        "would deny tcp connect 192.0.2.1:443 (written as IPv6): rule #4\n  \
+         rule #1 (id 10, `servers`) does not match: direction\n  \
+         rule #2 (id 20, `watch`) reports\n  \
+         rule #3 (id 30, `updates`) does not match: exe\n  \
+         rule #4 (id 40, `all`) decides"
     );
     assert_eq!(why.rule().unwrap().id, Some(RuleId(40)));
     let json = serde_json::to_value(&why).unwrap();
@@ -317,10 +317,10 @@ fn a_content_that_is_not_known_is_open() {
     assert_eq!(decides(why(0, right)), (false, None));
     assert_eq!(
         why(7, right).to_string(),
-        "allow tcp connect 192.0.2.1:443: rule 1\n  \
-         rule 2 (id 4294967295, `sha256-mismatch`) does not match: exe\n  \
-         rule 3 (id 4294967295, `sha256-mismatch`) does not match: direction\n  \
-         rule 4 (id 4294967295, `sha256-mismatch`) does not match: direction\n  \
-         rule 1 (id 10, `pinned`) decides"
+        "allow tcp connect 192.0.2.1:443: rule #1\n  \
+         rule #2 (id 4294967295, `sha256-mismatch`) does not match: exe\n  \
+         rule #3 (id 4294967295, `sha256-mismatch`) does not match: direction\n  \
+         rule #4 (id 4294967295, `sha256-mismatch`) does not match: direction\n  \
+         rule #1 (id 10, `pinned`) decides"
     );
 }

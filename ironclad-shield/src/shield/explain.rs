@@ -232,7 +232,7 @@ impl fmt::Display for ExplainedEvent {
             return Ok(());
         }
         let recorded = match self.recorded {
-            Some(place) => format!("rule {}", place + 1),
+            Some(place) => format!("rule #{}", place + 1),
             None => "the default".to_owned(),
         };
         match self.agrees {
