@@ -8,6 +8,9 @@
 
 #include "sock_shared.h"
 
+/* CPUs read the clock before they have the lock, and may lose the CPU in between. */
+enum { IC_BUCKET_SKEW_NS = 1000000000 };
+
 /* Takes a token; false where there is none. A lock, because 5.10 has no compare-and-exchange. */
 IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
 {
@@ -24,6 +27,9 @@ IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
 		return false;
 	bpf_spin_lock(&bucket->lock);
 	full = bucket->full_ns > now ? bucket->full_ns : now;
+	/* A debt that this limit cannot have is another's, whose bucket it was or whose rate it had. */
+	if (full - now > burst_ns + IC_BUCKET_SKEW_NS)
+		bucket->full_ns = full = now + burst_ns;
 	taken = full + interval_ns - now <= burst_ns;
 	if (taken)
 		bucket->full_ns = full + interval_ns;

@@ -114,7 +114,10 @@ enum {
 	IC_IP_OPTIONS = 4,
 	IC_SOL_IPV6 = 41,
 	IC_IPV6_2292PKTOPTIONS = 6,
+	IC_IPV6_FLOWLABEL_MGR = 32,
 	IC_IPV6_RTHDR = 57,
+	IC_FLOWLABEL_SIZE =
+		32, /* of struct in6_flowlabel_req; what follows are options of packets */
 	IC_SOCKOPT_SEEN = 4096, /* bytes that a program may see: a page, or more */
 };
 
@@ -127,6 +130,8 @@ IC_INLINE bool ic_source_route_option(struct bpf_sockopt *ctx)
 
 	if (ctx->optlen <= 0)
 		return false;
+	if (ctx->level == IC_SOL_IPV6 && ctx->optname == IC_IPV6_FLOWLABEL_MGR)
+		return ctx->optlen > IC_FLOWLABEL_SIZE;
 	if (ctx->level == IC_SOL_IPV6)
 		return ctx->optname == IC_IPV6_RTHDR || ctx->optname == IC_IPV6_2292PKTOPTIONS;
 	if (ctx->level != IC_SOL_IP || ctx->optname != IC_IP_OPTIONS)

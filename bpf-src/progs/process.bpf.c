@@ -4,6 +4,7 @@
  * the last thread. What ran before is read from its memory map, once, after these are attached.
  */
 #include "../lib/exe_names.h"
+#include "../lib/file.h"
 
 /* Bits of the lineages that begin with an executable. */
 struct {
@@ -37,18 +38,6 @@ const volatile __u32 ic_cfg_open_tgid = 0;
 /* Keep the struct in the object's BTF, where a test compares it with Rust. */
 const struct ic_open_file *ic_open_file_shape;
 
-/*
- * By a helper and not by loads: btf_nested_type_is_trusted(), which 6.5 has and 6.2 has not, looks for
- * the type of each pointer that is loaded among all types of the kernel, one after the other, at each
- * path. On 6.18 a start took 0.27 s of that.
- */
-IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
-{
-	id->ino = BPF_CORE_READ(inode, i_ino);
-	id->dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	id->generation = BPF_CORE_READ(inode, i_generation);
-}
-
 IC_INLINE const struct ic_process_ctl *ic_process_ctl_get(void)
 {
 	__u32 key = 0;
@@ -67,42 +56,6 @@ IC_INLINE bool ic_process_owned(void)
 	return ctl && IC_READ_ONCE(ctl->owner) == ic_cfg_owner;
 }
 
-/* The ctime under its names before 6.11 and before 6.6. */
-struct timespec64___old {
-	__s64 tv_sec;
-	long tv_nsec;
-} __attribute__((preserve_access_index));
-
-struct inode___v6_6 {
-	struct timespec64___old __i_ctime;
-} __attribute__((preserve_access_index));
-
-struct inode___v5_10 {
-	struct timespec64___old i_ctime;
-} __attribute__((preserve_access_index));
-
-IC_INLINE __u64 ic_file_changed(struct inode *inode)
-{
-	__u64 sec, nsec;
-
-	if (bpf_core_field_exists(inode->i_ctime_nsec)) {
-		sec = BPF_CORE_READ(inode, i_ctime_sec);
-		/* From 6.13 on the highest bit says that somebody has looked: not part of the time. */
-		nsec = BPF_CORE_READ(inode, i_ctime_nsec) & ~(1U << 31);
-	} else if (bpf_core_field_exists(((struct inode___v6_6 *)0)->__i_ctime)) {
-		struct inode___v6_6 *old = (void *)inode;
-
-		sec = BPF_CORE_READ(old, __i_ctime.tv_sec);
-		nsec = BPF_CORE_READ(old, __i_ctime.tv_nsec);
-	} else {
-		struct inode___v5_10 *old = (void *)inode;
-
-		sec = BPF_CORE_READ(old, i_ctime.tv_sec);
-		nsec = BPF_CORE_READ(old, i_ctime.tv_nsec);
-	}
-	return sec * 1000000000 + nsec ?: 1;
-}
-
 IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
 {
 	__u64 *bits = bpf_map_lookup_elem(&ic_lineages, exe);
@@ -110,18 +63,30 @@ IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
 	return bits ? *bits : 0;
 }
 
+/* What a file is that is executed; nothing where that cannot be told, which no rule names. */
+IC_INLINE void ic_process_is(struct ic_process *process, struct file *file)
+{
+	struct inode *inode = ic_file_inode(file);
+
+	__builtin_memset(&process->exe, 0, sizeof(process->exe));
+	if (!inode)
+		return;
+	ic_file_identify(&process->exe, inode);
+	process->exe_changed_ns = ic_file_changed(inode);
+	/* Names are the overlay's: what is below keeps its own. */
+	if (!BPF_CORE_READ(file, f_inode, i_nlink))
+		process->flags |= IC_PROCESS_UNLINKED;
+}
+
 /* What a process executes, as its memory map says: that may be spoofed, so only of what ran before. */
 IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *task)
 {
-	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+	struct file *file = BPF_CORE_READ(task, mm, exe_file);
 
-	if (!inode)
+	if (!file)
 		return false;
-	ic_file_identify(&process->exe, inode);
-	process->exe_changed_ns = ic_file_changed(inode);
 	process->flags = IC_PROCESS_SEEDED;
-	if (!BPF_CORE_READ(inode, i_nlink))
-		process->flags |= IC_PROCESS_UNLINKED;
+	ic_process_is(process, file);
 	return true;
 }
 
@@ -141,7 +106,6 @@ int ic_exec(__u64 *ctx)
 	struct linux_binprm *bprm = (void *)ctx[2];
 	__u32 tgid = task->tgid;
 	struct ic_process *before = bpf_map_lookup_elem(&ic_processes, &tgid);
-	struct inode *inode = BPF_CORE_READ(bprm, file, f_inode);
 	struct ic_process process = {};
 
 	if (!ic_process_owned())
@@ -152,9 +116,7 @@ int ic_exec(__u64 *ctx)
 		process.ppid = before->ppid;
 		process.lineage = before->lineage | ic_lineage_of(&before->exe);
 	}
-	ic_file_identify(&process.exe, inode);
-	process.exe_changed_ns = ic_file_changed(inode);
-	process.flags = BPF_CORE_READ(inode, i_nlink) ? 0 : IC_PROCESS_UNLINKED;
+	ic_process_is(&process, BPF_CORE_READ(bprm, file));
 	process.exec_ns = bpf_ktime_get_boot_ns();
 	ic_process_write(tgid, &process);
 	ic_exe_name(&process.exe, bprm);
@@ -240,6 +202,13 @@ int ic_seed(struct bpf_iter__task *ctx)
 		return 0;
 	process.lineage = ic_lineage_read(task);
 	if (known) {
+		/*
+		 * Anew: the record of a process that has ended may be another's by now. The next lines have
+		 * that gap, too, of a few instructions.
+		 */
+		known = bpf_map_lookup_elem(&ic_processes, &tgid);
+		if (!known)
+			return 0;
 		if (ctl)
 			known->lineage &= ~ctl->forget;
 		/* A policy may speak of forebears that none did before. Lost where it executes just now. */
@@ -261,24 +230,28 @@ int ic_seed(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* Identities as the kernel sees them: file systems such as overlayfs show stat(2) others. */
+/* Identities as the kernel sees them: file systems such as btrfs show stat(2) others. */
 SEC("iter/task_file")
 int ic_open_files(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct ic_open_file found = {};
-	struct inode *inode;
+	struct inode *inode, *own;
 
 	if (!task || !file || (__u32)task->tgid != ic_cfg_open_tgid)
 		return 0;
-	inode = BPF_CORE_READ(file, f_inode);
+	own = BPF_CORE_READ(file, f_inode);
+	inode = ic_file_inode(file);
+	/* Directories and the like, which nobody executes, are what they are on the overlay. */
+	if (!inode && (BPF_CORE_READ(own, i_mode) & IC_S_IFMT) != IC_S_IFREG)
+		inode = own;
 	if (!inode)
 		return 0;
 	ic_file_identify(&found.file, inode);
 	found.fd = ctx->fd;
 	found.changed_ns = ic_file_changed(inode);
-	found.nlink = BPF_CORE_READ(inode, i_nlink);
+	found.nlink = BPF_CORE_READ(own, i_nlink);
 	found.writers = BPF_CORE_READ(inode, i_writecount.counter);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;

@@ -3,10 +3,10 @@
 mod socket_explained;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ironclad_core::abi::{self, FileId, SockIdVal, SockPolicy, SockRow, SocketOp};
-use ironclad_core::{Cidr, RuleId};
+use ironclad_core::{Cidr, Family, RuleId};
 use ironclad_policy::socket::{
     AddressGroup, Bound, BoundFile, CompiledSockets, Direction, SHA256_MISMATCH, SocketAction,
     SocketImage, SocketRule, Subject,
@@ -165,7 +165,17 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> b
     fn any<T>(named: &[T], holds: impl Fn(&T) -> bool) -> bool {
         named.is_empty() || named.iter().any(holds)
     }
-    let is_there = |cidrs: &[Cidr]| ask.addr.is_some_and(|a| cidrs.iter().any(|c| c.contains(a)));
+    // Nobody's address, bound, is each of one's own: who may not be at one may not be at all.
+    let is_here = |cidr: &Cidr, addr: IpAddr| {
+        let has_family = addr.is_ipv6() || cidr.family() == Family::V4;
+        ask.op == SocketOp::Bind
+            && addr.is_unspecified()
+            && has_family
+            && spec.action != SocketAction::Allow
+    };
+    let is_there = |cidrs: &[Cidr]| {
+        ask.addr.is_some_and(|a| cidrs.iter().any(|c| c.contains(a) || is_here(c, a)))
+    };
     let anywhere = spec.groups.is_empty() && spec.cidrs.is_empty();
     let below = |outer: &str| {
         ask.cgroup == outer
@@ -375,7 +385,11 @@ fn first_match_is_what_reading_from_the_top_finds() {
             };
             let ask = Ask {
                 op,
-                addr: (!create).then(|| address(&mut random)),
+                addr: (!create).then(|| match op == SocketOp::Bind && random.below(4) == 0 {
+                    true => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+                        [random.below(2)],
+                    false => address(&mut random),
+                }),
                 port: PORTS[random.below(PORTS.len())],
                 protocol: if create { [1, 132, 255] } else { [6, 17, 17] }[random.below(3)],
                 exe: any_file(&mut random),

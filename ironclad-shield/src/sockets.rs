@@ -557,7 +557,7 @@ impl Sockets {
         self.rules.assign(&self.shared.rule_slots, &wanted, &rules, |slot| stats.clear(&slot))?;
         let limited = compiled.rules().iter().filter(|rule| rule.limit.is_some());
         let wanted = limited.map(|rule| rule.bucket).collect();
-        // A bucket that was another's is full by now, or will be within its burst.
+        // What a bucket owes that was another's, the kernel forgives as far as this limit cannot owe it.
         self.buckets.assign(&self.shared.bucket_slots, &wanted, &buckets, |_| Ok(()))?;
         let wanted = compiled.lineage_digests().into_iter().collect();
         let processes = &self.processes;

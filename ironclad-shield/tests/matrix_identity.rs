@@ -4,7 +4,7 @@ mod host;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ironclad_lab::Mounts;
 use ironclad_lab::talk::{Talker, serve};
@@ -280,17 +280,13 @@ fn a_program_in_memory_is_known_as_others_are() {
 }
 
 #[test]
-fn a_program_on_an_overlay_is_known() {
-    const NAME: &str = "a_program_on_an_overlay_is_known";
+fn a_program_on_an_overlay_is_the_file_below() {
+    const NAME: &str = "a_program_on_an_overlay_is_the_file_below";
     let host = Host::new();
     Mounts::apart(|mounts| {
         // In memory: not every file system may be changed by an overlay.
         mounts.tmpfs(host.programs.path()).unwrap();
-        let [lower, upper, work, all] = ["lower", "upper", "work", "all"].map(|name| {
-            let dir = host.path(name);
-            fs::create_dir(&dir).unwrap();
-            dir
-        });
+        let [lower, upper, work, all] = directories(&host, ["lower", "upper", "work", "all"]);
         for name in ["lower/good", "lower/bad"] {
             host.program(name);
         }
@@ -301,22 +297,69 @@ fn a_program_on_an_overlay_is_known() {
         let (good, bad) = (all.join("good"), all.join("bad"));
         assert_eq!((host.ask(&good), host.ask(&bad)), (0, 0));
         let mut old = host.talker(&good);
-        let shield = host.start(&only(&good));
+        let shield = host.start_looking_never(&only(&good));
         assert_eq!((near(&mut old), host.ask(&good), host.ask(&bad)), (0, 0, EPERM));
-        assert_eq!(host.ask(&lower.join("good")), EPERM, "what is below is another file");
+        assert_eq!(host.ask(&lower.join("good")), 0, "the same file by another name");
 
-        // Copied up, it is the overlay's inode as before.
+        // Copied up, it is another file.
         fs::set_permissions(&good, Permissions::from_mode(0o700)).unwrap();
         assert!(upper.join("good").exists());
+        assert_eq!((near(&mut old), host.ask(&good)), (0, EPERM));
+        shield.refresh_paths().unwrap();
         assert_eq!((near(&mut old), host.ask(&good), host.ask(&bad)), (0, 0, EPERM));
+        assert_eq!(host.ask(&lower.join("good")), EPERM);
         drop(old);
         mounts.unmount(&all).unwrap();
         mounts.overlay(&lower, &upper, &work, &all).unwrap();
-        // Whether the device has its number again is the kernel's business.
-        shield.apply(&only(&good)).unwrap();
-        assert_eq!((host.ask(&good), host.ask(&bad)), (0, EPERM));
+        assert_eq!((host.ask(&good), host.ask(&bad)), (0, EPERM), "whatever device that has");
     })
     .unwrap();
+}
+
+/// Who may write to one layer may make files until one has the number of a file in another.
+#[test]
+fn a_file_of_another_layer_with_the_same_number_is_a_stranger() {
+    const NAME: &str = "a_file_of_another_layer_with_the_same_number_is_a_stranger";
+    let host = Host::new();
+    Mounts::apart(|mounts| {
+        let [below, above, all] = directories(&host, ["below", "above", "all"]);
+        mounts.tmpfs(&below).unwrap();
+        mounts.tmpfs(&above).unwrap();
+        let [upper, work] = directories(&host, ["above/upper", "above/work"]);
+        for number in 0..64 {
+            fs::write(below.join(number.to_string()), "").unwrap();
+        }
+        host.program("below/good");
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        // File systems in memory count.
+        let wanted = inode(&below.join("good"));
+        let made = (0..100).map(|number| {
+            let path = upper.join(number.to_string());
+            fs::write(&path, "").unwrap();
+            path
+        });
+        let thief = made.into_iter().find(|path| inode(path) >= wanted).unwrap();
+        assert_eq!(inode(&thief), wanted);
+        let thief = thief.file_name().unwrap();
+        fs::copy(&host.own, upper.join(thief)).unwrap();
+        if let Err(error) = mounts.overlay(&below, &upper, &work, &all) {
+            println!("SKIP {NAME}: this kernel has no overlayfs here: {error}");
+            return;
+        }
+        let (good, thief) = (all.join("good"), all.join(thief));
+        assert_eq!(inode(&good), inode(&thief));
+        let _shield = host.start(&only(&good));
+        assert_eq!((host.ask(&good), host.ask(&thief)), (0, EPERM));
+    })
+    .unwrap();
+}
+
+fn directories<const N: usize>(host: &Host, names: [&str; N]) -> [PathBuf; N] {
+    names.map(|name| {
+        let dir = host.path(name);
+        fs::create_dir(&dir).unwrap();
+        dir
+    })
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn the_pinned_content_may_and_another_is_denied_everything() {
             (event.pid, event.exe.ino),
             (after.pid(), std::fs::metadata(&one).unwrap().ino())
         );
+        assert_eq!(shield.explain_event(&event).unwrap().agrees, Some(true), "{order}");
         assert_eq!(before.ask(order).unwrap(), EPERM, "{order}");
         let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
         assert_eq!(event.pid, before.pid());

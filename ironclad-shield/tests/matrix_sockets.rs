@@ -251,6 +251,14 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     assert!((1000..=1000 + came_back).contains(&let_go), "{let_go}");
     let counted = count(&shield, 5);
     assert_eq!((counted.allowed, counted.limited), (let_go, 8000 - let_go));
+
+    // Who owes a thousand seconds to a slow limit owes a faster one no more than its own burst.
+    let limit = RateLimit::per_second(1000).burst(1000);
+    shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while talker.ask(near).unwrap() == EPERM {
+        assert!(std::time::Instant::now() < deadline, "the former limit's debt is not forgiven");
+    }
 }
 
 #[test]

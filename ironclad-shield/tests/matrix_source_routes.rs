@@ -275,6 +275,11 @@ fn source_routes_do_not_leave() {
     // None of them was on the wire, where this comes next.
     assert_eq!(wired.talker.ask(&format!("send udp {ASKED4}")).unwrap(), 0);
     assert_eq!(next(&wired.wire), "10.9.0.1");
+    // A flow label may come with options, which whoever uses it sends.
+    let label = format!("option 41 32 {}", hex(&[0; 32]));
+    assert_ne!(wired.talker.ask(&format!("with before0 {label}")).unwrap(), EPERM);
+    let with_options = format!("option 41 32 {}", hex(&[0; 33]));
+    assert_eq!(wired.talker.ask(&format!("with before0 {with_options}")).unwrap(), EPERM);
     // Taking it back is no harm, and neither is what is long or none of these.
     for order in [
         format!("option {ROUTE6} "),

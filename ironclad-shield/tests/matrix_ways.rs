@@ -13,7 +13,9 @@ use ironclad_core::Verdict;
 use ironclad_core::abi::{SOCK_KERNEL, SocketReason};
 use ironclad_lab::talk::{Talker, serve};
 use ironclad_lab::{Cgroup, PacketSocket};
-use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, SocketQuery, Subject};
+use ironclad_policy::socket::{
+    AddressGroup, Direction, SocketAction, SocketQuery, SocketRule, Subject,
+};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldError};
 use socket2::{Domain, Socket, Type};
@@ -402,6 +404,32 @@ fn binding_is_asked_and_listening_is_not() {
     let mut talker = host.talker(&host.path("bad"));
     let _shield = host.start(&only(&host.path("good")));
     assert_eq!(all(&mut talker, &["open s 4 tcp", "with s listen"]), 0);
+}
+
+/// Whoever binds nobody's address is reached at each of its own.
+#[test]
+fn who_may_not_be_at_an_address_may_not_be_at_all() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let mut binds = || {
+        ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80", "10.9.0.1:80", "[fd09::1]:80"].map(|at| {
+            let family = if at.starts_with('[') { 6 } else { 4 };
+            all(&mut talker, &[&format!("open s {family} tcp"), &format!("with s bind {at}")])
+        })
+    };
+    assert_eq!(binds(), [0; 5]);
+    let ports = |rule: SocketRule| rule.direction(Direction::In).port(80);
+    let at = |to: &str, action| ports(rule(1, action)).to_cidr(to.parse().unwrap());
+    let deny4 = policy([at("10.9.0.1", SocketAction::Deny)]);
+    let shield = host.start(&deny4);
+    assert_eq!(binds(), [EPERM, EPERM, EPERM, EPERM, 0], "`::` serves IPv4, too");
+    shield.apply(&policy([at("fd09::1", SocketAction::Deny)])).unwrap();
+    assert_eq!(binds(), [0, EPERM, 0, 0, EPERM]);
+    let may = |to: &str| policy([at(to, SocketAction::Allow), ports(rule(2, SocketAction::Deny))]);
+    shield.apply(&may("10.9.0.1")).unwrap();
+    assert_eq!(binds(), [EPERM, EPERM, EPERM, 0, EPERM]);
+    shield.apply(&may("0.0.0.0/0")).unwrap();
+    assert_eq!(binds(), [0, EPERM, 0, 0, EPERM]);
 }
 
 /// What has no hook for addresses is asked at socket(2).

@@ -452,12 +452,17 @@ struct mm_struct {
 
 struct inode;
 
+struct address_space;
+
 struct file {
 	struct inode *f_inode;
+	struct address_space *f_mapping;
+	void *private_data;
 };
 
 struct super_block;
 
+typedef short unsigned int umode_t;
 typedef __s64 time64_t;
 typedef struct {
 	int counter;
@@ -466,6 +471,8 @@ typedef struct {
 struct inode {
 	u64 i_ino;
 	struct super_block *i_sb;
+	umode_t i_mode;
+	struct address_space *i_mapping;
 	u32 i_generation;
 	const unsigned int i_nlink;
 	time64_t i_ctime_sec;
@@ -478,6 +485,7 @@ typedef __kernel_dev_t dev_t;
 
 struct super_block {
 	dev_t s_dev;
+	long unsigned int s_magic;
 };
 
 struct signal_struct {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::{ExeName, FileId, OpenFile, Process, ProcessCtl};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use zerocopy::FromBytes;
 
 use super::pins::{Kept, SocketPins, take};
@@ -23,6 +23,9 @@ use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
 
 const OBJECT: &str = "process";
+
+/// `include/uapi/linux/magic.h`.
+const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 
 /// The table of processes: kept by tracepoints, read by the hooks of control groups.
 #[derive(Debug)]
@@ -191,8 +194,8 @@ impl Processes {
     /// The identities of files, as the kernel sees them when it executes one: for each of `paths`,
     /// `None` where there is no such file. Symbolic links are followed.
     ///
-    /// stat(2) would not do: file systems such as overlayfs and btrfs show other numbers than those
-    /// of the inode that is executed, and it does not tell generations.
+    /// stat(2) would not do: file systems such as btrfs show other numbers than those of the inode that
+    /// is executed, and it does not tell generations. Of a file on an overlay, it is the one below.
     ///
     /// # Errors
     /// [`BpfError::System`] where a path cannot be looked at for another reason, or the kernel
@@ -212,17 +215,11 @@ impl Processes {
         for some in paths.chunks(256) {
             let mut open = Vec::with_capacity(some.len());
             for path in some {
-                match rustix::fs::open(*path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-                    Ok(fd) => open.push(Some(fd)),
-                    Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => open.push(None),
-                    Err(e) => {
-                        let source = std::io::Error::new(
-                            std::io::Error::from(e).kind(),
-                            format!("{}: {e}", path.display()),
-                        );
-                        return Err(BpfError::System { step: "looking at an executable", source });
-                    }
-                }
+                open.push(open_to_look(path).map_err(|e| {
+                    let why = format!("{}: {e}", path.display());
+                    let source = std::io::Error::new(std::io::Error::from(e).kind(), why);
+                    BpfError::System { step: "looking at an executable", source }
+                })?);
             }
             let files = self.open_files()?;
             let id = |fd: &OwnedFd| {
@@ -270,6 +267,29 @@ impl Processes {
 
     pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.kept.maps()
+    }
+}
+
+/// None where there is nothing. What is on an overlay leads to the file below once it is opened in
+/// earnest, as execve(2) opens it, and no further than that where somebody's lease forbids it.
+fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
+    use rustix::io::Errno;
+    let found = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+    let is_on_overlay = rustix::fs::fstatfs(&found)?.f_type as i64 == OVERLAYFS_MAGIC;
+    if kind != FileType::RegularFile || !is_on_overlay {
+        return Ok(Some(found));
+    }
+    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(again, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

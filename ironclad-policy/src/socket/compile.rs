@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::{self, SocketOp};
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{Cidr, Family, RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
 use super::addresses::Classes;
@@ -227,16 +228,39 @@ impl CompiledSockets {
             }
             asked.push(named);
         }
-        let of_groups = groups.iter().zip(0..).filter(|(_, number)| used.contains(number));
-        let of_groups = of_groups.flat_map(|(group, number)| {
-            let entries = group.lists.iter().flat_map(|list| list.entries());
-            entries.map(move |entry| (number, entry.cidr))
-        });
+        let entries = |group: u32| {
+            let lists = &groups[group as usize].lists;
+            lists.iter().flat_map(|list| list.entries()).map(|entry| entry.cidr)
+        };
+        // Whoever binds nobody's address is reached at each of its own, by `::` at those of IPv4 too.
+        // Only bind(2) asks with such an address.
+        let nobody = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].map(Cidr::host);
+        let may_be_nobody = |cidr: Cidr| nobody.map(|nobody| cidr.family() <= nobody.family());
+        let either = |a: [bool; 2], b: [bool; 2]| [a[0] || b[0], a[1] || b[1]];
+        let of_group = |group| entries(group).map(may_be_nobody).fold([false; 2], either);
+        let of_groups: HashMap<u32, [bool; 2]> =
+            used.iter().map(|&group| (group, of_group(group))).collect();
+        let mut is_nobody_asked = [false; 2];
+        for (rule, named) in rules.iter().zip(&mut asked) {
+            if rule.direction != Direction::In || rule.action == SocketAction::Allow {
+                continue;
+            }
+            let of_own = rule.cidrs.iter().map(|&cidr| may_be_nobody(cidr));
+            let of_named = named.iter().filter_map(|group| of_groups.get(group)).copied();
+            let is_nobody = of_own.chain(of_named).fold([false; 2], either);
+            named.extend((own..).zip(is_nobody).filter_map(|(group, is)| is.then_some(group)));
+            is_nobody_asked = either(is_nobody_asked, is_nobody);
+        }
+        let of_nobody = (own..).zip(nobody).zip(is_nobody_asked);
+        let of_nobody = of_nobody.filter_map(|(nobody, is_asked)| is_asked.then_some(nobody));
+        let of_groups = (0..groups.len() as u32).filter(|number| used.contains(number));
+        let of_groups =
+            of_groups.flat_map(|number| entries(number).map(move |cidr| (number, cidr)));
         let with_own = rules.iter().filter(|rule| !rule.cidrs.is_empty());
         let of_rules = with_own
             .zip(groups.len() as u32..)
             .flat_map(|(rule, number)| rule.cidrs.iter().map(move |&cidr| (number, cidr)));
-        let addresses = Classes::build(of_groups.chain(of_rules));
+        let addresses = Classes::build(of_groups.chain(of_rules).chain(of_nobody));
 
         let mut anywhere = RuleSet::default();
         let mut by_group: HashMap<u32, Vec<Place>> = HashMap::new();

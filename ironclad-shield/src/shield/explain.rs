@@ -6,7 +6,7 @@ use ironclad_core::abi::{Process, SockIdVal, SockPolicy, SockRow, SockRule, Sock
 use ironclad_events::SocketRecord;
 use ironclad_policy::Protocol;
 use ironclad_policy::socket::{
-    Asker, Cgroups, Decider, SocketExplanation, SocketQuery, SocketTables, explain,
+    Asker, Cgroups, Decider, SHA256_MISMATCH, SocketExplanation, SocketQuery, SocketTables, explain,
 };
 use serde::Serialize;
 
@@ -23,8 +23,8 @@ pub struct ExplainedSocket {
     /// What the tables in the kernel say.
     #[serde(flatten)]
     pub why: SocketExplanation,
-    /// False where the process is in no control group that is protected: then nobody asks the rules.
-    /// None where its control groups are not known.
+    /// False where the process is in no control group that is protected: nobody asks the rules of
+    /// sockets that it makes. None where its control groups are not known.
     pub is_asked: Option<bool>,
 }
 
@@ -120,8 +120,12 @@ impl Shield {
             Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
             None => (Cgroups::Unknown, None),
         };
+        // The content is not in the event, but none that is pinned where that rule is named.
+        let rule = event.rule.and_then(|place| self.socket_rule(event.generation, place));
+        let exe_changed_ns = if rule == Some(SHA256_MISMATCH) { u64::MAX } else { 0 };
         let process = Process {
             exe: event.exe,
+            exe_changed_ns,
             parent: event.parent,
             exec_ns: event.exec_ns,
             lineage: event.lineage,

@@ -23,7 +23,7 @@ pub(crate) struct Host {
     pub(crate) net: Namespace,
     pub(crate) cgroup: Cgroup,
     pub(crate) programs: tempfile::TempDir,
-    own: PathBuf,
+    pub(crate) own: PathBuf,
     pub(crate) lab: Lab,
 }
 
