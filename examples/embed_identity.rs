@@ -33,6 +33,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         .socket_rule(rule(2, "may not", SocketAction::Deny))
         .compile()?;
     let shield = Shield::builder("embed-identity").cgroup(cgroup).start(&policy)?;
+    for what in shield.status()?.missing {
+        eprintln!("warning: {} is not there: nobody is it", what.display());
+    }
     eprintln!("in force; Ctrl-C ends it");
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
     for event in events.as_crossbeam() {

@@ -27,6 +27,12 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     }
     let policy = if args.dry_run { policy.dry_run(true) } else { policy };
     let policy = policy.compile()?;
+    if policy.sockets().is_some() && args.cgroup.is_empty() {
+        return Err(
+            "the policy has rules on sockets: say which control group asks them, --cgroup DIR"
+                .into(),
+        );
+    }
     let gateways = document.gateways.iter().chain(&args.gateway).copied();
     let builder = args
         .interface
@@ -40,7 +46,9 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     }
     for path in &status.missing {
         let path = path.display();
-        println!("warning: no {path}: rules that name it match no process until there is");
+        println!(
+            "warning: {path} is not there (a directory is no file, and paths of control groups begin at the root of their hierarchy): rules that name it match no process until it is"
+        );
     }
     for path in &status.mismatched {
         let path = path.display();

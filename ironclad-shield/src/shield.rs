@@ -534,7 +534,7 @@ impl Shield {
             let what = what.display();
             tracing::warn!(
                 instance,
-                "no {what}: rules that name it match no process until there is"
+                "{what} is not there (a directory is no file, and paths of control groups begin at the root of their hierarchy): rules that name it match no process until it is"
             );
         }
         for (path, why) in loaded.mismatches() {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::{self, SocketOp};
-use ironclad_core::{Cidr, Family, RuleId, Verdict};
+use ironclad_core::{Cidr, RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
 use super::addresses::Classes;
