@@ -257,4 +257,51 @@ int ic_open_files(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
+/* Keep the struct in the object's BTF, where a test compares it with Rust. */
+const struct ic_open_socket *ic_open_socket_shape;
+
+/*
+ * Where a socket's control group is before 5.15, and before 5.10.226 of the stable ones: in one word
+ * with the marks of net_cls and net_prio.
+ */
+struct sock_cgroup_data___v5_10 {
+	__u64 val;
+} __attribute__((preserve_access_index));
+
+struct sock___v5_10 {
+	struct sock_cgroup_data___v5_10 sk_cgrp_data;
+} __attribute__((preserve_access_index));
+
+struct socket___v5_10 {
+	struct sock___v5_10 *sk;
+} __attribute__((preserve_access_index));
+
+/*
+ * Once somebody has marked sockets there, the kernel gives new ones no control group until it is
+ * restarted: two bits say so, which no pointer has.
+ */
+SEC("iter/task_file")
+int ic_open_sockets(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct ic_open_socket found = {};
+	struct socket___v5_10 *socket;
+	__u64 group;
+
+	if (!task || !file || (__u32)task->tgid != ic_cfg_open_tgid)
+		return 0;
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & IC_S_IFMT) != IC_S_IFSOCK)
+		return 0;
+	found.fd = ctx->fd;
+	if (bpf_core_field_exists(((struct sock_cgroup_data___v5_10 *)0)->val)) {
+		socket = BPF_CORE_READ(file, private_data);
+		group = BPF_CORE_READ(socket, sk, sk_cgrp_data.val);
+		found.may_lose_group = 1;
+		found.has_lost_group = !group || group & 3;
+	}
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -54,6 +54,9 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         let path = path.display();
         println!("warning: {path} is not what is pinned by its SHA-256: who executes it is denied");
     }
+    if let Some(why) = &status.unasked {
+        println!("warning: socket rules decide nothing below the root control group: {why}");
+    }
     for cgroup in &status.cgroups {
         let dry_run = if args.dry_run { " (dry run: nothing is denied)" } else { "" };
         println!("whoever is in {} is asked{dry_run}", cgroup.path.display());

@@ -85,6 +85,7 @@ fn rust_and_c_agree_on_sockets() {
         structs! { btf;
             ic_process_ctl = ProcessCtl { owner, forget }
             ic_open_file = OpenFile { file, changed_ns, fd, nlink, writers, _pad }
+            ic_open_socket = OpenSocket { fd, may_lose_group, has_lost_group, _pad }
             ic_exe_name = ExeName { path }
         }
     });

@@ -168,7 +168,8 @@ impl ShieldBuilder {
     /// the same, and may be confirmed; otherwise it is taken back first.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] with what the kernel said and the next step.
+    /// [`ShieldError::Bpf`] with what the kernel said and the next step; [`ShieldError::Unasked`] where
+    /// it would not ask a control group.
     pub fn start(self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
         if self.interfaces.is_empty() && self.cgroups.is_empty() {
             return Err(ShieldError::NoInterface);

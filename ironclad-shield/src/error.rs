@@ -52,6 +52,14 @@ pub enum ShieldError {
         "no control group asks for socket rules: name one with `.cgroup(…)` when Shield is built"
     )]
     NoCgroup,
+    /// The kernel calls no hook of that control group any more: its socket rules would decide nothing.
+    #[error("socket rules would be off in {}: {why}", path.display())]
+    Unasked {
+        /// Its directory.
+        path: PathBuf,
+        /// Since when, and what to do.
+        why: &'static str,
+    },
     /// A process to explain is not there.
     #[error("no process {pid}: {source}")]
     NoProcess {

@@ -129,6 +129,10 @@ pub struct Status {
     /// Files in whose place there is another content than the one pinned by SHA-256: who executes them
     /// is denied.
     pub mismatched: Vec<PathBuf>,
+    /// Why socket rules decide nothing in control groups below the root, where that is so, and what to
+    /// do: before Linux 5.15, and before 5.10.226 of the stable ones, whoever marks sockets by `net_cls`
+    /// or `net_prio` switches them off until the host is restarted.
+    pub unasked: Option<String>,
 }
 
 /// A protected interface.
@@ -701,10 +705,12 @@ impl Shield {
     /// happens where they do already.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without any, [`ShieldError::Bpf`].
+    /// [`ShieldError::NoCgroup`] where Shield was started without any, [`ShieldError::Unasked`] where the
+    /// kernel would not call its hooks, [`ShieldError::Bpf`].
     pub fn protect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let sockets = control.sockets.as_mut().ok_or(ShieldError::NoCgroup)?;
+        sockets.refuse_unasked(directory)?;
         let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
         if !sockets.attach(directory, pins)? {
             return Ok(());
@@ -881,8 +887,13 @@ impl Shield {
                 Ok(CgroupStatus { path: known.path.clone(), id: known.links.id, alive })
             })
             .collect::<Result<_, ShieldError>>()?;
+        let unasked = match &mut control.sockets {
+            Some(sockets) => sockets.unasked()?,
+            None => None,
+        };
         let sockets = control.sockets.as_ref();
         Ok(Status {
+            unasked,
             missing: sockets.map(|known| known.missing(selector.in_force())).unwrap_or_default(),
             mismatched: sockets
                 .map(|known| known.mismatched(selector.in_force()))

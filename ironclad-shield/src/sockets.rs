@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{
-    CgroupLinks, PacketSockets, Processes, SlotTables, SocketContent, SocketOptions, SocketPins,
-    SocketShared,
+    CgroupLinks, PacketSockets, Processes, SlotTables, SocketContent, SocketGroups, SocketOptions,
+    SocketPins, SocketShared,
 };
 use ironclad_bpf::{BpfError, PinDirectory, Program, boottime_ns};
 use ironclad_core::RuleId;
@@ -58,6 +58,9 @@ pub(crate) struct Sockets {
     bound: [Option<SlotBound>; 2],
     next_epoch: u32,
     cgroups: Vec<Protected>,
+    /// What the kernel last knew of sockets' control groups.
+    groups: SocketGroups,
+    is_loss_told: bool,
     /// None until a policy decides of them.
     packets: Option<PacketSockets>,
 }
@@ -176,8 +179,40 @@ impl Sockets {
             processes,
             shared: own,
             cgroups,
+            groups: SocketGroups::Known,
+            is_loss_told: false,
             packets,
         })
+    }
+
+    /// Whether the kernel calls no hooks of control groups below the root any more. Once it does not,
+    /// only a restart of the host helps.
+    fn is_lost(&mut self) -> Result<bool, ShieldError> {
+        if self.groups == SocketGroups::Known {
+            self.groups = self.processes.socket_groups()?;
+        }
+        Ok(self.groups == SocketGroups::Lost)
+    }
+
+    /// Refuses a control group that nobody would ask for.
+    pub(crate) fn refuse_unasked(&mut self, cgroup: &Path) -> Result<(), ShieldError> {
+        // What belongs to no group belongs to the root.
+        let is_root = std::fs::metadata(cgroup).is_ok_and(|found| found.ino() == ROOT_ID);
+        match !is_root && self.is_lost()? {
+            true => Err(ShieldError::Unasked { path: cgroup.to_owned(), why: LOST }),
+            false => Ok(()),
+        }
+    }
+
+    /// Why protected control groups are not asked, where that is so. Told once, too.
+    pub(crate) fn unasked(&mut self) -> Result<Option<String>, ShieldError> {
+        let is_below = |known: &Protected| known.links.id != ROOT_ID;
+        let is_lost = self.cgroups.iter().any(is_below) && self.is_lost()?;
+        if is_lost && !self.is_loss_told {
+            self.is_loss_told = true;
+            tracing::error!("socket rules are off below the root control group: {LOST}");
+        }
+        Ok(is_lost.then(|| LOST.to_owned()))
     }
 
     /// What is attached to control groups.
@@ -368,6 +403,7 @@ impl Sockets {
     /// Looks where paths lead by now, and lets the policies in the kernel mean that.
     pub(crate) fn refresh(&mut self) -> Result<Vec<PathChange>, ShieldError> {
         let mut changes = BTreeSet::new();
+        self.unasked()?;
         self.forget_former()?;
         for slot in 0..2u32 {
             let Some(mut known) = self.bound[slot as usize].take() else { continue };
@@ -726,3 +762,8 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
 
 /// Id of the root control group: cgroup2's first inode.
 const ROOT_ID: u64 = 1;
+
+/// What [`SocketGroups::Lost`] means, and what to do.
+const LOST: &str = "since somebody marked sockets by net_cls or net_prio, this kernel calls the hooks of \
+     the root control group alone. Restart it with cgroup_no_v1=net_cls,net_prio, or with Linux 5.15 or \
+     5.10.226; until then protect the root";

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use ironclad_core::abi::{ExeName, FileId, OpenFile, Process, ProcessCtl};
+use ironclad_core::abi::{ExeName, FileId, OpenFile, OpenSocket, Process, ProcessCtl};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use zerocopy::FromBytes;
 
 use super::pins::{Kept, SocketPins, take};
@@ -41,8 +42,25 @@ pub struct Processes {
     kept: Kept,
     seed: Program,
     open_files: Program,
+    open_sockets: Program,
     tracepoints: Vec<Program>,
     links: Vec<HookLink>,
+}
+
+/// Whether the kernel knows to which control group a new socket belongs.
+///
+/// Before Linux 5.15, and before 5.10.226 of the stable ones, it knows no more once somebody has written
+/// `net_cls.classid` or `net_prio.ifpriomap` of control groups of version 1, or moved a process among
+/// those of `net_prio`: new sockets belong to the root until the host is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketGroups {
+    /// It does, whatever happens.
+    Always,
+    /// It does, as yet.
+    Known,
+    /// Hooks of control groups below the root are called for no new socket.
+    Lost,
 }
 
 impl Processes {
@@ -115,6 +133,7 @@ impl Processes {
             ])?,
             seed: program(&progs.ic_seed)?,
             open_files: program(&progs.ic_open_files)?,
+            open_sockets: program(&progs.ic_open_sockets)?,
             tracepoints,
             links,
         };
@@ -173,7 +192,7 @@ impl Processes {
 
     /// All programs.
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
-        self.tracepoints.iter().chain([&self.seed, &self.open_files])
+        self.tracepoints.iter().chain([&self.seed, &self.open_files, &self.open_sockets])
     }
 
     /// What tracepoints are attached.
@@ -263,6 +282,35 @@ impl Processes {
             .chunks_exact(size_of::<OpenFile>())
             .filter_map(|chunk| OpenFile::read_from_bytes(chunk).ok())
             .collect())
+    }
+
+    /// Whether hooks of control groups below the root see sockets that are made now: the kernel is asked
+    /// of one that is made for it.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses.
+    pub fn socket_groups(&self) -> Result<SocketGroups, BpfError> {
+        let failed =
+            |source| BpfError::System { step: "looking at a socket's control group", source };
+        let fd = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let fd = fd.map_err(|e| failed(e.into()))?;
+        let number = fd.as_raw_fd() as u32;
+        let bytes = self.iterate(&self.open_sockets)?;
+        let found = bytes
+            .chunks_exact(size_of::<OpenSocket>())
+            .filter_map(|chunk| OpenSocket::read_from_bytes(chunk).ok())
+            .find(|socket| socket.fd == number);
+        match found {
+            Some(OpenSocket { may_lose_group: 0, .. }) => Ok(SocketGroups::Always),
+            Some(OpenSocket { has_lost_group: 0, .. }) => Ok(SocketGroups::Known),
+            Some(_) => Ok(SocketGroups::Lost),
+            None => Err(failed(std::io::Error::other("the kernel does not list our open sockets"))),
+        }
     }
 
     pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {

@@ -262,6 +262,24 @@ pub struct OpenFile {
 }
 const _: () = assert!(size_of::<OpenFile>() == 40);
 
+/// `struct ic_open_socket`: what the iterator over open sockets tells of one.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct OpenSocket {
+    /// The descriptor.
+    pub fd: u32,
+    /// Not 0 where this kernel may forget to which control group a new socket belongs.
+    pub may_lose_group: u8,
+    /// Not 0 where it has forgotten that of this one.
+    pub has_lost_group: u8,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u16,
+}
+const _: () = assert!(size_of::<OpenSocket>() == 8);
+
 /// `struct ic_sock_row`: the rules that one answer of a dimension satisfies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -66,4 +66,13 @@ struct ic_open_file {
 };
 _Static_assert(sizeof(struct ic_open_file) == 40, "ABI");
 
+/* What the iterator over open sockets tells of one. */
+struct ic_open_socket {
+	__u32 fd;
+	__u8 may_lose_group; /* this kernel may forget to which control group a new socket belongs */
+	__u8 has_lost_group; /* and has */
+	__u16 _pad;
+};
+_Static_assert(sizeof(struct ic_open_socket) == 8, "ABI");
+
 #endif
