@@ -31,7 +31,9 @@ fn interpreter(path: &Path) -> Option<String> {
     if FileType::from_raw_mode(fstat(&found).ok()?.st_mode) != FileType::RegularFile {
         return None;
     }
-    let file = std::fs::File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?;
+    // Nor does whoever holds a lease on it make us wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty()).ok()?;
     let mut beginning = [0; BEGINNING];
     let length = pread(&file, &mut beginning, 0).ok()?;
     let line = beginning[..length].strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;

@@ -24,8 +24,8 @@ pub(crate) struct Follower {
 pub(crate) trait Follow: Send + 'static {
     /// The paths to be followed.
     fn paths(&mut self) -> Result<Vec<std::path::PathBuf>, ShieldError>;
-    /// Looks where they lead.
-    fn refresh(&mut self) -> Result<(), ShieldError>;
+    /// Looks where they lead; ends early, with any error, once `stop` is set.
+    fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError>;
 }
 
 impl Follower {
@@ -41,8 +41,11 @@ impl Follower {
                 // First watched, then looked at: what happens in between is told.
                 let looked = work.paths().and_then(|paths| {
                     watch.set(&paths).map_err(ShieldError::Watch)?;
-                    work.refresh()
+                    work.refresh(&stopped)
                 });
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
                 if let Err(error) = looked {
                     tracing::error!(%error, "paths that rules name are not followed");
                 }

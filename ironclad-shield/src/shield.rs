@@ -4,6 +4,7 @@ mod learn;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +18,14 @@ use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_core::{Cidr, PolicyId, RuleId};
 use ironclad_events::{EventReceiver, Overflow};
 use ironclad_policy::CompiledPolicy;
+use ironclad_policy::socket::CompiledSockets;
 use serde::Serialize;
 
 use crate::builder::ShieldBuilder;
+use crate::contents::{self, Contents, Look};
 use crate::counters::{Counters, PrefixCount, read_losses, read_reasons, read_rule};
 use crate::error::ShieldError;
+use crate::files::refuse_scripts;
 use crate::follow::{Follow, Follower};
 use crate::image;
 use crate::pump::EventPump;
@@ -57,8 +61,8 @@ impl Follow for Followed {
         lock(&self.control).sockets.as_ref().map_or(Ok(Vec::new()), Sockets::paths)
     }
 
-    fn refresh(&mut self) -> Result<(), ShieldError> {
-        refresh(&self.instance, &*self.audit, &mut lock(&self.control)).map(drop)
+    fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError> {
+        refresh(&self.instance, &*self.audit, &self.control, stop).map(drop)
     }
 }
 
@@ -67,14 +71,42 @@ fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
     control.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes the lock with what the files contain that a policy has pinned; where it is none, those that
+/// the policies in the kernel have. They are read without the lock.
+fn lock_with_contents<'a>(
+    control: &'a Mutex<Control>,
+    policy: Option<&CompiledSockets>,
+    stop: &AtomicBool,
+) -> Result<(MutexGuard<'a, Control>, Contents), ShieldError> {
+    /// Whoever changes files has them read no more often. One that was changed since is denied until
+    /// the next look, which whoever follows paths takes at once.
+    const READS: u32 = 2;
+    let mut read = Contents::default();
+    let mut left = READS;
+    loop {
+        let control = lock(control);
+        let Some(sockets) = &control.sockets else { return Ok((control, read)) };
+        let unread = match sockets.contents(policy, &read, left == 0)? {
+            Look::Contents(contents) => return Ok((control, contents)),
+            Look::Unread(paths) => paths,
+        };
+        let open_files = sockets.processes().open_files_handle();
+        drop(control);
+        contents::read(&open_files, &unread, stop, &mut read)?;
+        left -= 1;
+    }
+}
+
 /// Lets policies mean what paths lead to now.
 fn refresh(
     instance: &str,
     audit: &dyn AuditSink,
-    control: &mut Control,
+    control: &Mutex<Control>,
+    stop: &AtomicBool,
 ) -> Result<Vec<PathChange>, ShieldError> {
+    let (mut control, contents) = lock_with_contents(control, None, stop)?;
     let Some(sockets) = &mut control.sockets else { return Ok(Vec::new()) };
-    let changes = sockets.refresh()?;
+    let changes = sockets.refresh(&contents)?;
     for PathChange { path, is_there } in &changes {
         let leads = if *is_there { "leads elsewhere" } else { "leads nowhere" };
         let action = AuditAction::MapWrite {
@@ -410,21 +442,19 @@ impl Shield {
         policy: &CompiledPolicy,
         provisional: Option<Duration>,
     ) -> Result<(), ShieldError> {
-        let mut control = self.lock();
-        self.settle(&mut control)?;
-        let selector = self.shared.selector();
-        if selector.deadline_ns != 0 {
-            let left = selector.deadline_ns.saturating_sub(boottime_ns());
-            return Err(ShieldError::ProvisionalPending { left: Duration::from_nanos(left) });
-        }
+        // Before files are read, and again: they are read without the lock.
+        self.may_swap(&mut self.lock(), policy)?;
+        let silent = CompiledSockets::silent();
+        let rules = policy.sockets().unwrap_or(&silent);
+        refuse_scripts(rules)?;
+        let (mut control, contents) =
+            lock_with_contents(&self.control, Some(rules), &AtomicBool::new(false))?;
+        let selector = self.may_swap(&mut control, policy)?;
         let (active, slot) = (selector.active, 1 - selector.active);
         let first = control.policies[active as usize].is_none();
         // The first policy goes into the slot that is selected already.
         let slot = if first { active } else { slot };
 
-        if policy.sockets().is_some() && control.sockets.is_none() {
-            return Err(ShieldError::NoCgroup);
-        }
         self.watch_packets(&mut control, policy)?;
         fn ids(policy: &CompiledPolicy) -> impl Iterator<Item = u32> {
             policy.rules().iter().skip(1).map(|rule| rule.id.0)
@@ -443,7 +473,8 @@ impl Shield {
         let loaded = image::load(&self.shared, policy, &control.slots, number);
         let (program, generation) = refused(&*self.audit, &self.instance, "ic_policy", loaded)?;
         self.record_load(program.program())?;
-        let sockets = Self::prepare_sockets(&self.instance, &mut control, policy, number)?;
+        let sockets =
+            Self::prepare_sockets(&self.instance, &mut control, policy, &contents, number)?;
         self.record(AuditAction::MapWrite {
             map: "ic_flat, ic_entries, ic_tuples".to_owned(),
             elements: u64::from(generation.cells)
@@ -484,6 +515,24 @@ impl Shield {
         Ok(())
     }
 
+    /// Whether a policy may take the place of the one in force.
+    fn may_swap(
+        &self,
+        control: &mut Control,
+        policy: &CompiledPolicy,
+    ) -> Result<Selector, ShieldError> {
+        self.settle(control)?;
+        let selector = self.shared.selector();
+        if selector.deadline_ns != 0 {
+            let left = selector.deadline_ns.saturating_sub(boottime_ns());
+            return Err(ShieldError::ProvisionalPending { left: Duration::from_nanos(left) });
+        }
+        if policy.sockets().is_some() && control.sockets.is_none() {
+            return Err(ShieldError::NoCgroup);
+        }
+        Ok(selector)
+    }
+
     /// Sees packet sockets from now on, where a policy that is about to be decides of them. The one
     /// in force goes on as before: it says itself whether it does.
     fn watch_packets(
@@ -522,10 +571,11 @@ impl Shield {
         instance: &str,
         control: &mut Control,
         policy: &CompiledPolicy,
+        contents: &Contents,
         number: u64,
     ) -> Result<Option<SocketPolicy>, ShieldError> {
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
-        let loaded = sockets.prepare(policy, number)?;
+        let loaded = sockets.prepare(policy, contents, number)?;
         let others = loaded.compiled().shadowed().count().saturating_sub(1);
         if let Some((rule, first)) = loaded.compiled().shadowed().next() {
             tracing::warn!(
@@ -753,7 +803,7 @@ impl Shield {
     /// # Errors
     /// [`ShieldError::Bpf`] where the kernel refuses; [`ShieldError::Audit`].
     pub fn refresh_paths(&self) -> Result<Vec<PathChange>, ShieldError> {
-        refresh(&self.instance, &*self.audit, &mut self.lock())
+        refresh(&self.instance, &*self.audit, &self.control, &AtomicBool::new(false))
     }
 
     /// What socket rules decided, the default first.

@@ -11,7 +11,7 @@ use ironclad_bpf::socket::{
 };
 use ironclad_bpf::{BpfError, PinDirectory, Program, boottime_ns};
 use ironclad_core::RuleId;
-use ironclad_core::abi::{self, OpenFile, SockRule};
+use ironclad_core::abi::{self, SockRule};
 use ironclad_policy::CompiledPolicy;
 use ironclad_policy::socket::{
     Bound, BoundFile, CompiledSockets, SocketAction, SocketImage, SocketRuleInfo,
@@ -20,10 +20,10 @@ use serde::Serialize;
 
 use crate::bindings::{self, Bindings, Former};
 use crate::cgroups::{self, CgroupPath};
+use crate::containers;
+use crate::contents::{self, Contents, Look};
 use crate::error::ShieldError;
-use crate::files::refuse_scripts;
 use crate::slots::Slots;
-use crate::{containers, contents};
 
 /// What one socket rule decided, or what no rule did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -400,14 +400,29 @@ impl Sockets {
         pinned.filter(is_other).map(Path::to_owned).collect()
     }
 
+    /// What the files contain that a policy has pinned; where it is none, those that the policies in
+    /// the kernel have. What is in their place as it was is known then.
+    pub(crate) fn contents(
+        &self,
+        policy: Option<&CompiledSockets>,
+        read: &Contents,
+        is_last: bool,
+    ) -> Result<Look, ShieldError> {
+        let in_kernel = || self.bound.iter().flatten().filter(|_| policy.is_none());
+        let policies = in_kernel().filter_map(|slot| slot.policy.sockets()).chain(policy);
+        let pinned = policies.flat_map(CompiledSockets::pinned).collect();
+        let known: Vec<_> = in_kernel().map(|slot| &slot.bound.files).collect();
+        contents::look(&self.processes.open_files_handle(), &pinned, &known, read, is_last)
+    }
+
     /// Looks where paths lead by now, and lets the policies in the kernel mean that.
-    pub(crate) fn refresh(&mut self) -> Result<Vec<PathChange>, ShieldError> {
+    pub(crate) fn refresh(&mut self, contents: &Contents) -> Result<Vec<PathChange>, ShieldError> {
         let mut changes = BTreeSet::new();
         self.unasked()?;
         self.forget_former()?;
         for slot in 0..2u32 {
             let Some(mut known) = self.bound[slot as usize].take() else { continue };
-            let refreshed = self.refresh_slot(slot, &mut known, &mut changes);
+            let refreshed = self.refresh_slot(slot, &mut known, contents, &mut changes);
             self.bound[slot as usize] = Some(known);
             refreshed?;
         }
@@ -418,10 +433,11 @@ impl Sockets {
         &mut self,
         slot: u32,
         known: &mut SlotBound,
+        contents: &Contents,
         changes: &mut BTreeSet<PathChange>,
     ) -> Result<(), ShieldError> {
         let Some(compiled) = known.policy.sockets() else { return Ok(()) };
-        let Paths { bound, mismatches } = self.bind(compiled, Some(&known.bound))?;
+        let Paths { bound, mismatches } = self.bind(compiled, contents, Some(&known.bound))?;
         let Bound { files, cgroups, containers, .. } = &known.bound;
         if bound.files == *files && bound.cgroups == *cgroups && bound.containers == *containers {
             return Ok(());
@@ -535,13 +551,13 @@ impl Sockets {
     pub(crate) fn prepare(
         &mut self,
         policy: &CompiledPolicy,
+        contents: &Contents,
         number: u64,
     ) -> Result<SocketPolicy, ShieldError> {
         let silent = CompiledSockets::silent();
         let compiled = policy.sockets().unwrap_or(&silent);
-        refuse_scripts(compiled)?;
         self.assign(compiled)?;
-        let Paths { bound, mismatches } = self.bind(compiled, None)?;
+        let Paths { bound, mismatches } = self.bind(compiled, contents, None)?;
         let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();
         for mut was in before {
             // Of paths that only the other policy names, nothing new is known.
@@ -604,22 +620,23 @@ impl Sockets {
 
     /// What paths mean on this host, now, and the files that do not have the content that they should.
     ///
-    /// A pinned file that is as it was `known` is not read. One that has the content that it had keeps
-    /// the moments at which it was seen so, by which the kernel tells who executed that.
+    /// A pinned file that has the content that it had keeps the moments at which it was seen so, by
+    /// which the kernel tells who executed that.
     fn bind(
         &self,
         compiled: &CompiledSockets,
+        contents: &Contents,
         known: Option<&Bound>,
     ) -> Result<Paths, ShieldError> {
         let pinned = compiled.pinned();
-        let keep = |path: &Path, now: &OpenFile| {
-            let was = known?.files.get(path).copied()?;
-            let is_told = was.sha256.is_some() && now.writers <= 0;
-            Some(was)
-                .filter(|was| is_told && was.id == now.file && was.changed_ns == now.changed_ns)
-        };
-        let contents::Contents { mut files, unknown: mut mismatches } =
-            contents::read(&self.processes, &pinned, keep)?;
+        let mut files: BTreeMap<PathBuf, BoundFile> = pinned
+            .iter()
+            .filter_map(|path| Some(((*path).to_owned(), *contents.files.get(*path)?)))
+            .collect();
+        let mut mismatches: Vec<(PathBuf, &'static str)> = pinned
+            .iter()
+            .filter_map(|path| Some(((*path).to_owned(), *contents.unknown.get(*path)?)))
+            .collect();
         for file in files.values_mut().filter(|file| file.sha256.is_some()) {
             let slots = self.bound.iter().flatten().map(|slot| &slot.bound);
             let earlier = known.into_iter().chain(slots).flat_map(|bound| bound.files.values());

@@ -2,16 +2,24 @@
 
 mod host;
 
+use std::fmt::{Debug, Write as _};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use ironclad_core::{RuleId, Verdict};
+use ironclad_lab::Mounts;
 use ironclad_lab::talk::serve;
-use ironclad_policy::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, Subject};
-use ironclad_policy::{CompiledPolicy, Policy, Sha256Sum};
-use ironclad_shield::Overflow;
+use ironclad_policy::socket::{
+    Direction, SHA256_MISMATCH, SocketAction, SocketQuery, SocketRule, Subject,
+};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol, Sha256Sum};
+use ironclad_shield::{Overflow, Shield};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use host::{EPERM, Host, PATIENCE, TALKER, count};
 
@@ -50,6 +58,7 @@ fn append(path: &Path) {
     assert_eq!((before.ino(), before.len() + 1), (after.ino(), after.len()));
 }
 
+const NONE: [PathBuf; 0] = [];
 const WRONG: Sha256Sum = Sha256Sum([7; 32]);
 
 #[test]
@@ -250,4 +259,242 @@ fn dry_runs_and_logs_only_report() {
     }
     assert_eq!(count(&shield, SHA256_MISMATCH.0).logged, 2);
     assert_eq!(count(&shield, 2).allowed, 2);
+}
+
+/// What is said in a thread while it is the thread's subscriber.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<String>>);
+
+impl Visit for Warnings {
+    fn record_debug(&mut self, _field: &Field, value: &dyn Debug) {
+        writeln!(self.0.lock().unwrap(), "{value:?}").unwrap();
+    }
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+
+    fn new_span(&self, _span: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &span::Id, _values: &span::Record<'_>) {}
+    fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _span: &span::Id) {}
+    fn exit(&self, _span: &span::Id) {}
+}
+
+/// What is warned of while somebody works.
+fn warnings(work: impl FnOnce()) -> String {
+    let warnings = Warnings::default();
+    tracing::subscriber::with_default(warnings.clone(), work);
+    std::mem::take(&mut *warnings.0.lock().unwrap())
+}
+
+fn set_length(path: &Path, length: u64) {
+    OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
+}
+
+/// Works in a thread of its own. What would go on for ever ends by `undo`, and fails.
+fn in_time<T: Send>(work: impl FnOnce() -> T + Send, undo: impl FnOnce()) -> T {
+    let (done, answer) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || done.send(work()));
+        let answer = answer.recv_timeout(PATIENCE);
+        if answer.is_err() {
+            undo();
+        }
+        answer.expect("it would have gone on")
+    })
+}
+
+/// Its owner may make a file as large as the file system lets anybody: that is not read.
+#[test]
+fn a_file_that_is_too_large_is_denied_unread() {
+    let host = Host::new();
+    let one = host.program("one");
+    let (content, length) = (pinned(&one, sum(&one)), std::fs::metadata(&one).unwrap().len());
+    let shield = host.start_looking_never(&content);
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    let large =
+        format!("{} is not the file that is pinned, it is larger than 1 GiB", one.display());
+    for (most, is_applied) in [((1 << 30) + 1, true), (1 << 42, true), (1 << 41, false)] {
+        set_length(&one, most);
+        let look = || match is_applied {
+            true => shield.apply(&content).unwrap(),
+            false => drop(shield.refresh_paths().unwrap()),
+        };
+        let said = in_time(|| warnings(look), || set_length(&one, length));
+        assert!(said.contains(&large), "{said}");
+        assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
+        assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+        set_length(&one, length);
+        shield.refresh_paths().unwrap();
+        assert_eq!(shield.status().unwrap().mismatched, NONE);
+        assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0, "it has the content of before");
+    }
+}
+
+/// Files that take longer to read than anybody waits, and a policy that has pinned them.
+struct Holes {
+    host: Host,
+    one: PathBuf,
+    holes: Vec<PathBuf>,
+    policy: CompiledPolicy,
+}
+
+impl Holes {
+    /// Empty ones.
+    fn new() -> Self {
+        let host = Host::new();
+        let one = host.program("one");
+        let holes: Vec<PathBuf> = (0..500).map(|n| host.path(&format!("hole-{n:03}"))).collect();
+        holes.iter().for_each(|hole| std::fs::write(hole, "").unwrap());
+        let who = Subject::new("").exe_sha256(&one, sum(&one));
+        let who = holes.iter().fold(who, |who, hole| who.exe_sha256(hole, Sha256Sum::of(b"")));
+        Self { host, one, holes, policy: policy([allow(who)]) }
+    }
+
+    fn set_lengths(&self, length: u64) {
+        self.holes.iter().for_each(|hole| set_length(hole, length));
+    }
+
+    /// How far somebody has read a hole that we have open.
+    fn position(&self) -> Option<u64> {
+        std::fs::read_dir("/proc/self/fd").unwrap().find_map(|fd| {
+            let fd = fd.unwrap();
+            // Others close theirs meanwhile.
+            let path = std::fs::read_link(fd.path()).ok()?;
+            let number = fd.file_name().into_string().unwrap();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+            let position = info.lines().next()?.strip_prefix("pos:")?.trim().parse().ok()?;
+            (self.holes.contains(&path) && position > 0).then_some(position)
+        })
+    }
+
+    fn wait_until_read(&self) {
+        let begin = Instant::now();
+        while self.position().is_none() {
+            assert!(begin.elapsed() < PATIENCE, "nobody reads");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// How long that takes is up to whoever owns a file.
+#[test]
+fn nobody_waits_while_files_are_read() {
+    let holes = Holes::new();
+    let host = &holes.host;
+    let shield = host.start_looking_never(&policy([]));
+    shield.apply_provisional(&holes.policy, Duration::from_secs(3600)).unwrap();
+    assert_eq!(shield.status().unwrap().mismatched, NONE);
+    let mut talker = host.talker(&holes.one);
+    // By whoever looks where paths lead, and by whoever applies a policy.
+    for is_applied in [false, true] {
+        holes.set_lengths(1 << 30);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| match is_applied {
+                true => shield.apply(&holes.policy),
+                false => shield.refresh_paths().map(drop),
+            });
+            holes.wait_until_read();
+            let others = || {
+                let provisional = shield.status().unwrap().provisional;
+                let query = SocketQuery::connect(Protocol::TCP, "10.9.0.2:80".parse().unwrap());
+                shield.explain_socket(&query).unwrap();
+                assert_eq!(talker.ask(OUT).unwrap(), 0);
+                match is_applied {
+                    true => shield.apply(&policy([allow(Subject::new(""))])).unwrap(),
+                    false => shield.confirm().unwrap(),
+                }
+                provisional.is_some()
+            };
+            let was_provisional = in_time(others, || holes.set_lengths(0));
+            let is_read = holes.position().is_some();
+            holes.set_lengths(0);
+            assert_eq!(was_provisional, !is_applied);
+            assert!(is_read, "it was over before the others were done");
+            reader.join().unwrap().unwrap();
+        });
+        // What changed while it was read is read again.
+        shield.refresh_paths().unwrap();
+        assert_eq!(shield.status().unwrap().mismatched, NONE);
+        assert_eq!(shield.policy().unwrap().id(), holes.policy.id());
+    }
+}
+
+#[test]
+fn whoever_stops_does_not_wait_until_files_are_read() {
+    let holes = Holes::new();
+    let shield = holes.host.start(&holes.policy);
+    holes.set_lengths(1 << 30);
+    holes.wait_until_read();
+    in_time(|| Shield::stop(shield).unwrap(), || holes.set_lengths(0));
+    assert_eq!(holes.position(), None);
+}
+
+/// Whoever opens a file on which somebody has a lease waits for that, as a rule.
+#[test]
+fn nobody_waits_for_a_lease() {
+    let host = Host::new();
+    let (one, two) = (host.program("one"), host.program("two"));
+    let content = pinned(&one, sum(&one));
+    let shield = host.start_looking_never(&policy([]));
+    let mut owner = host.talker(&two);
+    assert_eq!(owner.ask(&format!("lease {}", one.display())).unwrap(), 0);
+    let said = warnings(|| shield.apply(&content).unwrap());
+    assert!(said.contains("somebody has a lease on it"), "{said}");
+    assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
+    drop(owner);
+    shield.refresh_paths().unwrap();
+    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+}
+
+/// Which is the file below, as whoever opens it learns.
+#[test]
+fn a_pinned_file_may_be_on_an_overlay() {
+    const NAME: &str = "a_pinned_file_may_be_on_an_overlay";
+    let host = Host::new();
+    Mounts::apart(|mounts| {
+        mounts.tmpfs(host.programs.path()).unwrap();
+        let [lower, upper, work, all] = ["lower", "upper", "work", "all"].map(|name| {
+            let dir = host.path(name);
+            std::fs::create_dir(&dir).unwrap();
+            dir
+        });
+        let (below, other) = (host.program("lower/one"), host.program("other"));
+        if let Err(error) = mounts.overlay(&lower, &upper, &work, &all) {
+            println!("SKIP {NAME}: this kernel has no overlayfs here: {error}");
+            return;
+        }
+        let one = all.join("one");
+        let content = pinned(&one, sum(&one));
+        let shield = host.start_looking_never(&policy([]));
+        let status = || shield.status().unwrap();
+        let mut owner = host.talker(&other);
+        assert_eq!(owner.ask(&format!("lease {}", below.display())).unwrap(), 0);
+        shield.apply(&content).unwrap();
+        assert_eq!((status().missing, status().mismatched), (vec![one.clone()], vec![]));
+        drop(owner);
+        shield.refresh_paths().unwrap();
+        assert_eq!((status().missing, status().mismatched), (vec![], vec![]));
+        assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+        // Copied up, and written to.
+        append(&one);
+        assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+        shield.refresh_paths().unwrap();
+        assert_eq!(status().mismatched, std::slice::from_ref(&one));
+        set_length(&one, (1 << 30) + 1);
+        let said = warnings(|| shield.apply(&content).unwrap());
+        assert!(said.contains("it is larger than 1 GiB"), "{said}");
+    })
+    .unwrap();
 }

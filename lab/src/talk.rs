@@ -7,6 +7,7 @@ mod held;
 mod treadmill;
 mod turn;
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -14,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
-use ironclad_syscalls::{Impostor, end_first_thread, in_child};
+use ironclad_syscalls::{Impostor, end_first_thread, in_child, lease};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
@@ -97,7 +98,7 @@ impl Talker {
     /// and `go` lets it connect the socket.
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
-    /// `write PATH TEXT`, `mkdir PATH`.
+    /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
@@ -184,6 +185,7 @@ pub fn serve(test: &str) {
 struct Hands {
     held: Held,
     impostor: Option<Impostor>,
+    leased: Vec<File>,
 }
 
 fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
@@ -309,6 +311,12 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
         ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
         ["write", path, text] => std::fs::write(path, text).map(|()| 0),
+        ["lease", path] => {
+            let file = File::open(path)?;
+            lease(&file)?;
+            hands.leased.push(file);
+            Ok(0)
+        }
         ["comm", name] => std::fs::write("/proc/thread-self/comm", name).map(|()| 0),
         _ => panic!("no order: {order}"),
     }

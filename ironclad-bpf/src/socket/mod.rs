@@ -11,7 +11,7 @@ mod slot;
 
 pub use packets::PacketSockets;
 pub use pins::SocketPins;
-pub use processes::{Processes, SocketGroups};
+pub use processes::{OpenFiles, Processes, SocketGroups};
 pub use read::SlotTables;
 pub use shared::{CgroupLinks, SocketOptions, SocketShared};
 pub use slot::{InUse, SlotChange, SocketContent};

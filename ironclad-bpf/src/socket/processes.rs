@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ironclad_core::abi::{ExeName, FileId, OpenFile, OpenSocket, Process, ProcessCtl};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -28,6 +29,24 @@ const OBJECT: &str = "process";
 /// `include/uapi/linux/magic.h`.
 const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 
+/// Tells which files this process has open, apart from the table of processes as well.
+#[derive(Clone, Debug)]
+pub struct OpenFiles(Arc<Program>);
+
+impl OpenFiles {
+    /// All of them.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses.
+    pub fn list(&self) -> Result<Vec<OpenFile>, BpfError> {
+        let bytes = iterate(&self.0)?;
+        Ok(bytes
+            .chunks_exact(size_of::<OpenFile>())
+            .filter_map(|chunk| OpenFile::read_from_bytes(chunk).ok())
+            .collect())
+    }
+}
+
 /// The table of processes: kept by tracepoints, read by the hooks of control groups.
 #[derive(Debug)]
 pub struct Processes {
@@ -41,7 +60,7 @@ pub struct Processes {
     control: Map<u32, ProcessCtl>,
     kept: Kept,
     seed: Program,
-    open_files: Program,
+    open_files: OpenFiles,
     open_sockets: Program,
     tracepoints: Vec<Program>,
     links: Vec<HookLink>,
@@ -132,7 +151,7 @@ impl Processes {
                 &maps.ic_exe_names,
             ])?,
             seed: program(&progs.ic_seed)?,
-            open_files: program(&progs.ic_open_files)?,
+            open_files: OpenFiles(Arc::new(program(&progs.ic_open_files)?)),
             open_sockets: program(&progs.ic_open_sockets)?,
             tracepoints,
             links,
@@ -187,27 +206,17 @@ impl Processes {
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses.
     pub fn seed(&self) -> Result<(), BpfError> {
-        self.iterate(&self.seed).map(|_| ())
+        iterate(&self.seed).map(|_| ())
     }
 
     /// All programs.
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
-        self.tracepoints.iter().chain([&self.seed, &self.open_files, &self.open_sockets])
+        self.tracepoints.iter().chain([&self.seed, &*self.open_files.0, &self.open_sockets])
     }
 
     /// What tracepoints are attached.
     pub fn links(&self) -> &[HookLink] {
         &self.links
-    }
-
-    fn iterate(&self, program: &Program) -> Result<Vec<u8>, BpfError> {
-        let failed = |source| BpfError::System { step: "running an iterator", source };
-        let link =
-            sys::link_create(program.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
-        let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        Ok(bytes)
     }
 
     /// The identities of files, as the kernel sees them when it executes one: for each of `paths`,
@@ -277,11 +286,12 @@ impl Processes {
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses.
     pub fn open_files(&self) -> Result<Vec<OpenFile>, BpfError> {
-        let bytes = self.iterate(&self.open_files)?;
-        Ok(bytes
-            .chunks_exact(size_of::<OpenFile>())
-            .filter_map(|chunk| OpenFile::read_from_bytes(chunk).ok())
-            .collect())
+        self.open_files.list()
+    }
+
+    /// What lists them, to be kept and asked elsewhere.
+    pub fn open_files_handle(&self) -> OpenFiles {
+        self.open_files.clone()
     }
 
     /// Whether hooks of control groups below the root see sockets that are made now: the kernel is asked
@@ -300,7 +310,7 @@ impl Processes {
         );
         let fd = fd.map_err(|e| failed(e.into()))?;
         let number = fd.as_raw_fd() as u32;
-        let bytes = self.iterate(&self.open_sockets)?;
+        let bytes = iterate(&self.open_sockets)?;
         let found = bytes
             .chunks_exact(size_of::<OpenSocket>())
             .filter_map(|chunk| OpenSocket::read_from_bytes(chunk).ok())
@@ -339,6 +349,16 @@ fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
         Err(Errno::AGAIN) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn iterate(program: &Program) -> Result<Vec<u8>, BpfError> {
+    let failed = |source| BpfError::System { step: "running an iterator", source };
+    let link =
+        sys::link_create(program.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
+    let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// As many as the kernel lets run: of each limit, the lower.

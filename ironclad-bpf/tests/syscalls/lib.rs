@@ -4,6 +4,7 @@
 mod first_thread;
 mod fork;
 mod impostor;
+mod lease;
 mod option;
 mod unspec;
 mod uring;
@@ -11,6 +12,7 @@ mod uring;
 pub use first_thread::end_first_thread;
 pub use fork::in_child;
 pub use impostor::Impostor;
+pub use lease::lease;
 pub use option::set_option;
 pub use unspec::send_to_unspec;
 pub use uring::{Uring, uring_connect, uring_send};

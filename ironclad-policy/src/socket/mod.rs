@@ -138,7 +138,7 @@ impl Subject {
     /// before all others, deny whatever a process asks that executes it, in every direction and
     /// whoever it is, and report it. Of several checksums that a policy has for one path, one
     /// suffices. What only rules in dry run and rules that log say of a file is reported and not
-    /// denied.
+    /// denied. A file of more than 1 GiB is not read: it is a mismatch.
     #[must_use]
     pub fn exe_sha256(mut self, path: impl Into<PathBuf>, sum: Sha256Sum) -> Self {
         self.exes.push(Exe { path: path.into(), pin: Pin::Is(sum) });
