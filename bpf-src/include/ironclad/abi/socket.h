@@ -162,7 +162,7 @@ enum ic_sock_reason {
 	IC_SOCK_REASON_DEFAULT = 0, /* no rule matched */
 	IC_SOCK_REASON_RULE = 1,
 	IC_SOCK_REASON_LIMIT = 2, /* the rule's bucket was empty */
-	IC_SOCK_REASON_ROUTE = 3, /* a way of one's own, sent or set, where rules ask of addresses */
+	IC_SOCK_REASON_ROUTE = 3, /* a source route, sent or set: no rule was asked */
 };
 
 enum ic_sock_ev_flag {
