@@ -116,8 +116,7 @@ enum {
 	IC_IPV6_2292PKTOPTIONS = 6,
 	IC_IPV6_FLOWLABEL_MGR = 32,
 	IC_IPV6_RTHDR = 57,
-	IC_FLOWLABEL_SIZE =
-		32, /* of struct in6_flowlabel_req; what follows are options of packets */
+	IC_FLOWLABEL_SIZE = 32, /* of struct in6_flowlabel_req; options follow */
 	IC_SOCKOPT_SEEN = 4096, /* bytes that a program may see: a page, or more */
 };
 

@@ -4,7 +4,7 @@ mod host;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ironclad_lab::Mounts;
 use ironclad_lab::talk::{Talker, serve};
@@ -286,7 +286,7 @@ fn a_program_on_an_overlay_is_the_file_below() {
     Mounts::apart(|mounts| {
         // In memory: not every file system may be changed by an overlay.
         mounts.tmpfs(host.programs.path()).unwrap();
-        let [lower, upper, work, all] = directories(&host, ["lower", "upper", "work", "all"]);
+        let [lower, upper, work, all] = host.directories(["lower", "upper", "work", "all"]);
         for name in ["lower/good", "lower/bad"] {
             host.program(name);
         }
@@ -322,10 +322,10 @@ fn a_file_of_another_layer_with_the_same_number_is_a_stranger() {
     const NAME: &str = "a_file_of_another_layer_with_the_same_number_is_a_stranger";
     let host = Host::new();
     Mounts::apart(|mounts| {
-        let [below, above, all] = directories(&host, ["below", "above", "all"]);
+        let [below, above, all] = host.directories(["below", "above", "all"]);
         mounts.tmpfs(&below).unwrap();
         mounts.tmpfs(&above).unwrap();
-        let [upper, work] = directories(&host, ["above/upper", "above/work"]);
+        let [upper, work] = host.directories(["above/upper", "above/work"]);
         for number in 0..64 {
             fs::write(below.join(number.to_string()), "").unwrap();
         }
@@ -352,14 +352,6 @@ fn a_file_of_another_layer_with_the_same_number_is_a_stranger() {
         assert_eq!((host.ask(&good), host.ask(&thief)), (0, EPERM));
     })
     .unwrap();
-}
-
-fn directories<const N: usize>(host: &Host, names: [&str; N]) -> [PathBuf; N] {
-    names.map(|name| {
-        let dir = host.path(name);
-        fs::create_dir(&dir).unwrap();
-        dir
-    })
 }
 
 #[test]

@@ -465,11 +465,7 @@ fn a_pinned_file_may_be_on_an_overlay() {
     let host = Host::new();
     Mounts::apart(|mounts| {
         mounts.tmpfs(host.programs.path()).unwrap();
-        let [lower, upper, work, all] = ["lower", "upper", "work", "all"].map(|name| {
-            let dir = host.path(name);
-            std::fs::create_dir(&dir).unwrap();
-            dir
-        });
+        let [lower, upper, work, all] = host.directories(["lower", "upper", "work", "all"]);
         let (below, other) = (host.program("lower/one"), host.program("other"));
         if let Err(error) = mounts.overlay(&lower, &upper, &work, &all) {
             println!("SKIP {NAME}: this kernel has no overlayfs here: {error}");

@@ -50,6 +50,14 @@ impl Host {
         path
     }
 
+    pub(crate) fn directories<const N: usize>(&self, names: [&str; N]) -> [PathBuf; N] {
+        names.map(|name| {
+            let dir = self.path(name);
+            std::fs::create_dir(&dir).unwrap();
+            dir
+        })
+    }
+
     pub(crate) fn talker(&self, program: &Path) -> Talker {
         self.talker_in(&self.cgroup, program)
     }
