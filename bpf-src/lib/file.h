@@ -25,7 +25,7 @@ IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
 	id->generation = BPF_CORE_READ(inode, i_generation);
 }
 
-/* Whether a pointer leads to an open file, which has its inode's pages. */
+/* Whether a pointer leads to an open file below an overlay, which has its inode's pages. */
 IC_INLINE bool ic_is_file(struct file *file)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
@@ -58,12 +58,12 @@ IC_INLINE struct inode *ic_file_inode(struct file *file)
 	__u32 i;
 
 	for (i = 0; i <= IC_STACKED_MAX; i++) {
-		if (!ic_is_file(file))
-			break;
 		inode = BPF_CORE_READ(file, f_inode);
-		if (BPF_CORE_READ(inode, i_sb, s_magic) != IC_OVERLAYFS_MAGIC)
+		if (!inode || BPF_CORE_READ(inode, i_sb, s_magic) != IC_OVERLAYFS_MAGIC)
 			return inode;
 		file = ic_file_below(file);
+		if (!ic_is_file(file))
+			break;
 	}
 	return NULL;
 }
