@@ -11,6 +11,7 @@
 
 #include "ironclad/abi/base.h"
 #include "ironclad/abi/flat.h"
+#include "ironclad/abi/sentinel.h"
 #include "ironclad/abi/shield.h"
 #include "ironclad/abi/socket.h"
 

@@ -3,7 +3,7 @@
 #ifndef IRONCLAD_LIB_PROCESS_H
 #define IRONCLAD_LIB_PROCESS_H
 
-#include "count.h"
+#include "loss.h"
 
 /*
  * By thread group. Sized at load for as many as the kernel lets run, so that it is never full; not

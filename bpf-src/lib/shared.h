@@ -6,7 +6,7 @@
 #ifndef IRONCLAD_LIB_SHARED_H
 #define IRONCLAD_LIB_SHARED_H
 
-#include "base.h"
+#include "loss.h"
 
 struct ic_state ic_state SEC(".data.ic_state");
 
@@ -25,14 +25,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ic_stats);
 } ic_rules SEC(".maps");
-
-/* Indexed by enum ic_loss. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, IC_LOSS_MAX);
-	__type(key, __u32);
-	__type(value, __u64);
-} ic_losses SEC(".maps");
 
 /* Sized at load, a power of two and a multiple of the page. */
 struct {

@@ -12,8 +12,16 @@ use libbpf_cargo::SkeletonBuilder;
 const CLANG_MIN: u32 = 16;
 
 /// By their paths in `bpf-src/`, without `.bpf.c`.
-pub(crate) const PROGRAMS: [&str; 5] =
-    ["progs/cgroup", "progs/lsm_socket", "progs/process", "progs/xdp_dispatch", "progs/xdp_policy"];
+pub(crate) const PROGRAMS: [&str; 8] = [
+    "progs/cgroup",
+    "progs/lsm_socket",
+    "progs/process",
+    "progs/sentinel_file",
+    "progs/sentinel_gate",
+    "progs/sentinel_task",
+    "progs/xdp_dispatch",
+    "progs/xdp_policy",
+];
 /// Only with the feature `bench`.
 pub(crate) const BENCHES: [&str; 4] =
     ["bench/bench_cgroup", "bench/bench_lookup", "bench/bench_send", "bench/bench_xdp"];
@@ -60,6 +68,8 @@ pub(crate) fn compilation(
         "-Wall".to_owned(),
         "-Wextra".to_owned(),
         "-Wno-unused-function".to_owned(),
+        // Hooks hand over more than each program wants.
+        "-Wno-unused-parameter".to_owned(),
         "-Wno-pragma-clang-attribute".to_owned(),
         werror.to_owned(),
     ];

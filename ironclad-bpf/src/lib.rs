@@ -34,6 +34,7 @@ mod pin;
 pub mod probe;
 mod program;
 mod ring;
+pub mod sentinel;
 pub mod shield;
 mod skel;
 pub mod socket;

@@ -63,7 +63,7 @@ pub(crate) fn share<'a>(
 
 /// Loads the object of a skeleton: everything is configured, nothing is in the kernel yet.
 ///
-/// Needs a skeleton whose every program is to be loaded. Maps are created, addresses filled in and
+/// Programs that libbpf is not to load are passed over. Maps are created, addresses filled in and
 /// CO-RE relocations done; then the instructions are audited, and only then does the kernel see
 /// them. What it has loaded is compared with what was audited.
 pub(crate) fn load(
@@ -94,15 +94,18 @@ pub(crate) fn load(
     // SAFETY: the object is prepared, and `&mut` excludes other users.
     let loaded = check(unsafe { libbpf_sys::bpf_object__load(raw) });
     let result = match loaded {
-        Ok(_) => logs.iter().zip(&reports).try_for_each(|((program, _), report)| {
-            // SAFETY: a program of a loaded object.
-            let fd = unsafe { libbpf_sys::bpf_program__fd(*program) };
-            check(fd).map_err(failed("opening a loaded program"))?;
-            // SAFETY: open for as long as the object.
-            let comparison = audit::compare_loaded(unsafe { BorrowedFd::borrow_raw(fd) }, report)?;
-            tracing::debug!(program = report.name, "audited: {comparison}");
-            Ok(())
-        }),
+        Ok(_) => logs.iter().zip(&reports).filter(|(_, report)| report.is_loaded).try_for_each(
+            |((program, _), report)| {
+                // SAFETY: a program of a loaded object.
+                let fd = unsafe { libbpf_sys::bpf_program__fd(*program) };
+                check(fd).map_err(failed("opening a loaded program"))?;
+                // SAFETY: open for as long as the object.
+                let comparison =
+                    audit::compare_loaded(unsafe { BorrowedFd::borrow_raw(fd) }, report)?;
+                tracing::debug!(program = report.name, "audited: {comparison}");
+                Ok(())
+            },
+        ),
         Err(source) => Err(refusal(source, &logs)),
     };
     for (program, _) in &logs {

@@ -21,6 +21,18 @@ pub(crate) mod process {
     include!(concat!(env!("OUT_DIR"), "/process.skel.rs"));
 }
 
+pub(crate) mod sentinel_file {
+    include!(concat!(env!("OUT_DIR"), "/sentinel_file.skel.rs"));
+}
+
+pub(crate) mod sentinel_gate {
+    include!(concat!(env!("OUT_DIR"), "/sentinel_gate.skel.rs"));
+}
+
+pub(crate) mod sentinel_task {
+    include!(concat!(env!("OUT_DIR"), "/sentinel_task.skel.rs"));
+}
+
 pub(crate) mod xdp_dispatch {
     include!(concat!(env!("OUT_DIR"), "/xdp_dispatch.skel.rs"));
 }

@@ -293,3 +293,51 @@ pub(crate) fn grace_period() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The kernel's number of the thread that calls.
+pub(crate) fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = &mut bytes[filled..];
+        // SAFETY: the rest of the buffer is writable for its length.
+        let ret = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(ret) {
+            Ok(count) => filled += count,
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Overwrites what nobody will read again.
+pub(crate) fn clear(bytes: &mut [u8]) {
+    for byte in bytes {
+        // SAFETY: a byte that is borrowed mutably. Volatile, so that the compiler does not leave it out.
+        unsafe { std::ptr::write_volatile(byte, 0) };
+    }
+}
+
+/// Presents a secret to Sentinel: the kernel itself knows no such option.
+pub(crate) fn hello(secret: &ironclad_core::abi::SecretKey) -> io::Result<()> {
+    let [one, two, three, four] = secret.word;
+    // SAFETY: the call takes numbers.
+    let ret = unsafe { libc::prctl(ironclad_core::abi::SENTINEL_HELLO, one, two, three, four) };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The id of the next program.
+pub(crate) fn next_program(id: u32) -> io::Result<u32> {
+    let mut next = 0;
+    // SAFETY: the call writes one number.
+    check(unsafe { libbpf_sys::bpf_prog_get_next_id(id, &mut next) })?;
+    Ok(next)
+}

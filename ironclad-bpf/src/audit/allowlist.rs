@@ -129,6 +129,26 @@ impl Allowlist {
         Self::of_type(ProgramType::TRACING, &[&keep], &places)
     }
 
+    /// What Sentinel's programs need: to tell who asks and of what, to keep what they found out, and to
+    /// report. One of them sees that a directory has moved.
+    pub fn sentinel() -> Self {
+        let guard = [
+            Helper::MAP_LOOKUP_ELEM,
+            Helper::MAP_UPDATE_ELEM,
+            Helper::MAP_DELETE_ELEM,
+            Helper::GET_SMP_PROCESSOR_ID,
+            Helper::KTIME_GET_BOOT_NS,
+            Helper::RINGBUF_RESERVE,
+            Helper::RINGBUF_SUBMIT,
+            Helper::PROBE_READ_KERNEL_STR,
+        ];
+        let mut list = Self::of_type(ProgramType::LSM, &[&guard, &ASK], &[AttachType::LSM_MAC]);
+        let look = [Helper::PROBE_READ_KERNEL];
+        let moved = Self::of_type(ProgramType::TRACING, &[&look], &[AttachType::TRACE_FEXIT]);
+        list.types.extend(moved.types);
+        list
+    }
+
     fn of_type(program_type: ProgramType, helpers: &[&[Helper]], places: &[AttachType]) -> Self {
         let allowed = Allowed {
             helpers: helpers.iter().copied().flatten().copied().collect(),

@@ -2,23 +2,31 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use libbpf_rs::btf::types::Struct;
-use libbpf_rs::btf::{Btf, BtfKind, BtfType, HasSize, TypeId};
+use libbpf_rs::btf::types::{Func, FuncProto, Struct};
+use libbpf_rs::btf::{Btf, BtfKind, BtfType, HasSize, ReferencesType, TypeId};
 
 use super::load::load_btf;
 
 /// The kernel's BTF.
-pub(super) struct KernelBtf(Btf<'static>);
+pub(crate) struct KernelBtf(Btf<'static>);
 
 impl KernelBtf {
     /// `None` where the kernel has none.
-    pub(super) fn load() -> Option<Self> {
+    pub(crate) fn load() -> Option<Self> {
         crate::log::to_tracing();
         Btf::from_vmlinux().ok().map(Self)
     }
 
-    pub(super) fn function(&self, name: &str) -> Option<u32> {
+    pub(crate) fn function(&self, name: &str) -> Option<u32> {
         self.id(name, BtfKind::Func)
+    }
+
+    /// How many parameters a function has.
+    pub(crate) fn parameters(&self, name: &str) -> Option<usize> {
+        let id = self.function(name)?;
+        let function: Func<'_> = self.0.type_by_id(TypeId::from(id))?;
+        let prototype = FuncProto::try_from(function.referenced_type()).ok()?;
+        Some(prototype.iter().count())
     }
 
     pub(super) fn typedef(&self, name: &str) -> Option<u32> {

@@ -28,7 +28,7 @@ mod system;
 use serde::Serialize;
 
 use crate::uapi::{Helper, MapType, ProgramType};
-use btf::KernelBtf;
+pub(crate) use btf::KernelBtf;
 pub use feature::{Feature, State};
 pub(crate) use helpers::may_call;
 pub use interface::{InterfaceProbe, probe_interface};

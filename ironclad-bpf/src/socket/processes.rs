@@ -20,7 +20,7 @@ use crate::map::{Map, clone_fd};
 use crate::object::{constants, failed, load, share};
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::program::Program;
-use crate::shield::{Shared, boottime_ns};
+use crate::shield::boottime_ns;
 use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
 
@@ -56,6 +56,8 @@ pub struct Processes {
     pub lineages: Map<FileId, u64>,
     /// Digest of a list of executables to 1 + its bit.
     pub lineage_bits: Map<u64, u32>,
+    /// Counters by [`Loss`](ironclad_core::abi::Loss).
+    pub losses: Map<u32, u64>,
     names: Map<FileId, ExeName>,
     control: Map<u32, ProcessCtl>,
     kept: Kept,
@@ -85,6 +87,8 @@ pub enum SocketGroups {
 impl Processes {
     /// Attaches the tracepoints, then enters every process that runs.
     ///
+    /// What finds no room is counted in `losses`, or in a table of its own, by [`Loss`](ironclad_core::abi::Loss).
+    ///
     /// From the first moment on, every process that is forked or executes a file is in the table.
     /// What an earlier agent has pinned is taken over: its programs keep the table until this one's
     /// do, with no event that neither or both see. Needs Linux 5.10 with BTF.
@@ -92,7 +96,7 @@ impl Processes {
     /// # Errors
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::AttachHook`], [`BpfError::Map`].
     pub fn load(
-        shared: &Shared,
+        losses: Option<&Map<u32, u64>>,
         directory: Option<&PinDirectory>,
         mut pins: Option<&mut SocketPins>,
     ) -> Result<Self, BpfError> {
@@ -105,7 +109,8 @@ impl Processes {
         // No two copies of the programs that a machine runs have the same.
         let owner = boottime_ns();
         rodata.ic_cfg_owner = owner;
-        share(OBJECT, open.open_object_mut(), shared.maps())?;
+        let lent = losses.map(|losses| ("ic_losses", losses.as_fd()));
+        share(OBJECT, open.open_object_mut(), lent)?;
         let maps = &mut open.maps;
         take(
             pins.as_deref(),
@@ -141,6 +146,7 @@ impl Processes {
             table: Map::new(clone_fd(&maps.ic_processes)?, "ic_processes")?,
             lineages: Map::new(clone_fd(&maps.ic_lineages)?, "ic_lineages")?,
             lineage_bits: Map::new(clone_fd(&maps.ic_lineage_bits)?, "ic_lineage_bits")?,
+            losses: Map::new(clone_fd(&maps.ic_losses)?, "ic_losses")?,
             names: Map::new(clone_fd(&maps.ic_exe_names)?, "ic_exe_names")?,
             control: Map::new(clone_fd(&maps.ic_process_ctl)?, "ic_process_ctl")?,
             kept: Kept::of(&[
@@ -323,7 +329,8 @@ impl Processes {
         }
     }
 
-    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+    /// What other objects share with its own.
+    pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.kept.maps()
     }
 }

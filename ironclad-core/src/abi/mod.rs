@@ -3,8 +3,10 @@
 //! Numbers are in the machine's byte order unless a field says network byte order. A test in
 //! `ironclad-bpf` compares sizes and offsets with the BTF of the compiled programs.
 
+mod sentinel;
 mod socket;
 
+pub use sentinel::*;
 pub use socket::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -17,6 +19,8 @@ pub const MAGIC: u32 = 0x4952_4f4e;
 pub const EV_SHIELD: u16 = 1;
 /// [`EventHeader::kind`] of a [`SockEvent`].
 pub const EV_SOCKET: u16 = 2;
+/// [`EventHeader::kind`] of [`SentinelEvent`].
+pub const EV_SENTINEL: u16 = 3;
 
 /// [`Entry::action`]: nothing decides.
 pub const ACTION_NONE: u8 = 0;

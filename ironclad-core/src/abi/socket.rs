@@ -176,6 +176,9 @@ pub struct FileId {
 const _: () = assert!(size_of::<FileId>() == 16);
 
 impl FileId {
+    /// No file.
+    pub const NONE: Self = Self { ino: 0, dev: 0, generation: 0 };
+
     /// As a key of a map holds it.
     pub const fn words(self) -> [u64; 2] {
         [self.ino, (self.dev as u64) << 32 | self.generation as u64]

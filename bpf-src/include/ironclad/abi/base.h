@@ -16,6 +16,7 @@ enum ic_abi {
 enum ic_ev_kind {
 	IC_EV_SHIELD = 1,
 	IC_EV_SOCKET = 2,
+	IC_EV_SENTINEL = 3,
 };
 
 /* The head of every event in a ring buffer. */

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which file rules cover a file: by what it is, by where it lies, by the name that it has there. The
+ * table of labels decides; what directories were found to be covered by is kept in mind.
+ */
+#ifndef IRONCLAD_LIB_LABELS_H
+#define IRONCLAD_LIB_LABELS_H
+
+#include "sentinel.h"
+
+/* Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ic_file_id);
+	__type(value, struct ic_label);
+} ic_labels SEC(".maps");
+
+/* A bit for each label, by a hash: most files have none, and one word says so. A power of two. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} ic_label_bits SEC(".maps");
+
+/* Words of it, less one. */
+const volatile __u32 ic_cfg_label_mask = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ic_name_key);
+	__type(value, struct ic_name_val);
+} ic_names SEC(".maps");
+
+/*
+ * By a hash of the directory, one place for each. Inode storage would do the same, but the verifier of
+ * Linux 7.3, unlike that of 6.12, does not trust the inode of a dentry's parent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, IC_SENTINEL_DIRS);
+	__type(key, __u32);
+	__type(value, struct ic_dir_cache);
+} ic_dir_cache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct ic_file_policy);
+} ic_file_policy SEC(".maps");
+
+IC_INLINE __u32 ic_label_hash(const struct ic_file_id *id)
+{
+	/* Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4. */
+	__u64 hash = (id->ino ^ ((__u64)id->dev << 32)) * 0x9e3779b97f4a7c15ULL;
+
+	return hash >> 32;
+}
+
+IC_INLINE const struct ic_label *ic_label_of(const struct ic_file_id *id)
+{
+	__u32 hash = ic_label_hash(id), index = (hash >> 6) & ic_cfg_label_mask;
+	const __u64 *bits = bpf_map_lookup_elem(&ic_label_bits, &index);
+
+	if (!bits || !(*bits >> (hash & 63) & 1))
+		return NULL;
+	return bpf_map_lookup_elem(&ic_labels, id);
+}
+
+/* By loads and not by helpers: on the way of every open(2). The pointer is one that the verifier knows. */
+IC_INLINE struct ic_file_id ic_inode_id(struct inode *inode)
+{
+	return (struct ic_file_id){
+		.ino = inode->i_ino,
+		.dev = inode->i_sb->s_dev,
+		.generation = inode->i_generation,
+	};
+}
+
+IC_INLINE const struct ic_label *ic_label_of_inode(struct inode *inode)
+{
+	const struct ic_file_id id = ic_inode_id(inode);
+
+	return ic_label_of(&id);
+}
+
+IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
+{
+	half &= 1;
+	return bpf_map_lookup_elem(&ic_file_policy, &half);
+}
+
+/*
+ * What rules cover everything in a directory: those of it and of all those around it. Where the way to
+ * the root is not known (a file opened by a handle) or too long, all rules that cover directories.
+ */
+__noinline __u64 ic_below(__u64 address, __u32 half)
+{
+	struct dentry *dentry = (struct dentry *)address, *parent;
+	const struct ic_file_policy *policy;
+	const struct ic_label *label;
+	struct inode *inode;
+	struct ic_file_id id;
+	__u64 rules = 0;
+	__u32 i;
+
+	half &= 1;
+	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {
+		inode = BPF_CORE_READ(dentry, d_inode);
+		if (inode) {
+			ic_file_identify(&id, inode);
+			label = ic_label_of(&id);
+			if (label)
+				rules |= label->below[half];
+		}
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry) {
+			if (BPF_CORE_READ(dentry, d_sb, s_root) == dentry)
+				return rules;
+			break;
+		}
+		dentry = parent;
+	}
+	policy = ic_file_policy_at(half);
+	return rules | (policy ? policy->below : 0);
+}
+
+/* Ties what is kept together: two CPUs may write it at once. */
+IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
+{
+	return cache->word * 0x9e3779b97f4a7c15ULL ^ cache->dir.ino * 0xff51afd7ed558ccdULL ^
+	       cache->below * 0xc2b2ae3d27d4eb4fULL ^ (__u64)cache->dir.dev << 32 ^
+	       cache->dir.generation ^ (__u64)cache->names << 17 ^ (__u64)cache->flags << 49;
+}
+
+/* What rules cover what is in a child's directory, and which names in it they speak of. */
+IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, struct inode *dir)
+{
+	const struct ic_file_id id = ic_inode_id(dir);
+	__u64 word = IC_READ_ONCE(ic_sentinel.word);
+	__u32 half = word & 1, index = ic_label_hash(&id) & (IC_SENTINEL_DIRS - 1);
+	struct ic_dir_cache *cache = bpf_map_lookup_elem(&ic_dir_cache, &index);
+	const struct ic_label *label;
+
+	if (cache) {
+		*found = *cache;
+		if (found->word == word && found->dir.ino == id.ino && found->dir.dev == id.dev &&
+		    found->dir.generation == id.generation && found->sum == ic_dir_sum(found))
+			return;
+	}
+	found->word = word;
+	found->dir = id;
+	/* A number, as the verifier wants it of arguments, and not a pointer. */
+	found->below = ic_below((__u64)BPF_CORE_READ(child, d_parent), half);
+	label = ic_label_of(&id);
+	found->names = label ? label->names[half] : 0;
+	found->flags = label ? label->flags[half] : 0;
+	found->sum = ic_dir_sum(found);
+	if (cache)
+		*cache = *found;
+}
+
+/* What rules cover a name in a directory. */
+static __noinline __u64 ic_rules_of_name(const struct ic_file_id *dir, struct dentry *dentry,
+					 __u32 half)
+{
+	const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
+	const struct ic_name_val *val;
+	struct ic_name_key key = {};
+
+	key.dir = *dir;
+	if (bpf_probe_read_kernel_str(key.name, sizeof(key.name), name) <= 0)
+		return 0;
+	val = bpf_map_lookup_elem(&ic_names, &key);
+	return val ? val->rules[half & 1] : 0;
+}
+
+/* What rules cover what is, or will be, in a directory under a name. */
+IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry)
+{
+	struct ic_dir_cache found = {};
+	__u32 len;
+
+	ic_dir_find(&found, dentry, dir);
+	len = dentry->d_name.len;
+	if (found.names >> (len & 31) & 1)
+		found.below |= ic_rules_of_name(&found.dir, dentry, found.word & 1);
+	return found.below;
+}
+
+/* What rules cover a file or directory. */
+IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
+{
+	struct inode *dir = dentry->d_parent->d_inode, *inode = dentry->d_inode;
+	const struct ic_label *label;
+	__u64 rules = 0;
+
+	if (inode) {
+		label = ic_label_of_inode(inode);
+		if (label)
+			rules = label->own[ic_half()];
+	}
+	return dir ? rules | ic_rules_in(dir, dentry) : rules;
+}
+
+/* Everybody begins to look anew: coverage has changed. */
+IC_INLINE void ic_labels_changed(void)
+{
+	__sync_fetch_and_add(&ic_sentinel.word, 2);
+}
+
+/* What rules say of an attempt; two operations where it is both. */
+IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
+		       __u32 detail)
+{
+	struct ic_attempt attempt = { .hook = hook, .op = op, .dentry = dentry, .detail = detail };
+	const struct ic_file_policy *policy;
+	const struct ic_excepted *excepted;
+	__u32 half = ic_half();
+
+	if (!rules || op >= IC_FILE_OPS || other >= IC_FILE_OPS)
+		return 0;
+	policy = ic_file_policy_at(half);
+	if (!policy)
+		return 0;
+	rules &= policy->op[op] | policy->op[other];
+	if (!rules || ic_is_entitled())
+		return 0;
+	excepted = ic_exception();
+	if (excepted)
+		rules &= ~excepted->rules[half];
+	if (!rules)
+		return 0;
+	attempt.rules = rules;
+	attempt.verdict = rules & policy->deny ? IC_SENTINEL_DENIED : IC_SENTINEL_LOGGED;
+	ic_alarm(&attempt);
+	return rules & policy->deny ? -IC_EPERM : 0;
+}
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What all of Sentinel's programs share: whether others are refused, who is entitled, and alarms.
+ * They return 0 or a negative error number and nothing else: one more than zero would let a caller
+ * of the hook go on before Linux 6.12.
+ */
+#ifndef IRONCLAD_LIB_SENTINEL_H
+#define IRONCLAD_LIB_SENTINEL_H
+
+#include "file.h"
+
+#include <bpf/bpf_tracing.h>
+
+enum { IC_EPERM = 1 };
+
+struct ic_sentinel ic_sentinel SEC(".data.ic_sentinel");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, IC_SENTINEL_MARKS);
+	__type(key, __u32);
+	__type(value, struct ic_mark);
+} ic_marks SEC(".maps");
+
+/* What executables may do in spite of rules. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, IC_SENTINEL_EXCEPTED);
+	__type(key, struct ic_file_id);
+	__type(value, struct ic_excepted);
+} ic_excepted SEC(".maps");
+
+/* Of its own, so that no flood of other events takes the room of alarms. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ic_alarms SEC(".maps");
+
+/* Keeps the event in the object's BTF, where a test compares it with Rust. */
+const struct ic_sentinel_ev *ic_sentinel_ev_shape;
+
+/* What is told of an attempt, beside who made it. */
+struct ic_attempt {
+	__u64 rules;
+	struct dentry *dentry;
+	__u32 target;
+	__u32 detail;
+	__u8 hook;
+	__u8 op;
+	__u8 verdict;
+};
+
+/*
+ * The agent sees whether a hook is in force by a thread of its own that the hook refuses everything,
+ * with a number that the kernel itself does not give there.
+ */
+IC_INLINE bool ic_is_canary(__u8 hook)
+{
+	__u32 canary = IC_READ_ONCE(ic_sentinel.canary);
+
+	return canary && (__u32)bpf_get_current_pid_tgid() == canary &&
+	       IC_READ_ONCE(ic_sentinel.canary_hook) == hook;
+}
+
+IC_INLINE bool ic_is_armed(void)
+{
+	return IC_READ_ONCE(ic_sentinel.is_armed);
+}
+
+/* The mark of a process, if it has one: a number is used again, the moment when it began is not. */
+IC_INLINE __u32 ic_mark_of(struct task_struct *task)
+{
+	__u32 tgid = BPF_CORE_READ(task, tgid);
+	const struct ic_mark *mark = bpf_map_lookup_elem(&ic_marks, &tgid);
+
+	if (!mark || mark->start_ns != BPF_CORE_READ(task, group_leader, start_boottime))
+		return 0;
+	return mark->flags;
+}
+
+IC_INLINE bool ic_is_entitled(void)
+{
+	return ic_mark_of((struct task_struct *)bpf_get_current_task()) & IC_MARK_ENTITLED;
+}
+
+/* Of what the caller executes; kernel threads are nobody. */
+IC_INLINE const struct ic_excepted *ic_exception(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	const struct ic_process *process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	struct ic_file_id exe;
+
+	if (!process)
+		return NULL;
+	exe = process->exe;
+	return bpf_map_lookup_elem(&ic_excepted, &exe);
+}
+
+IC_INLINE __u32 ic_half(void)
+{
+	return IC_READ_ONCE(ic_sentinel.word) & 1;
+}
+
+/* Whether a policy lets the caller do it although it is not entitled. */
+IC_INLINE bool ic_may(__u32 what)
+{
+	const struct ic_excepted *excepted = ic_exception();
+
+	return excepted && excepted->may[ic_half()] & what;
+}
+
+/* The names from a file up to the root of its file system. */
+IC_INLINE void ic_path(struct ic_sentinel_ev *ev, struct dentry *dentry)
+{
+	struct dentry *parent;
+	const unsigned char *name;
+	__u32 at = 0, i;
+	long len;
+
+	for (i = 0; i < 24; i++) {
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry) {
+			ev->path_len = at;
+			return;
+		}
+		if (at > IC_SENTINEL_PATH - IC_SENTINEL_NAME)
+			break;
+		name = BPF_CORE_READ(dentry, d_name.name);
+		len = bpf_probe_read_kernel_str(ev->path + at, IC_SENTINEL_NAME, name);
+		if (len <= 0)
+			break;
+		at = (at + len) & (2 * IC_SENTINEL_PATH - 1);
+		dentry = parent;
+	}
+	ev->path_len = at;
+	ev->path_cut = 1;
+}
+
+/* Tells of an attempt. What finds no room is lost, and the next one says how many were. */
+static __noinline void ic_alarm(const struct ic_attempt *attempt)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct ic_sentinel_ev *ev = bpf_ringbuf_reserve(&ic_alarms, sizeof(*ev), 0);
+	struct dentry *dentry = attempt->dentry;
+	__u64 user = bpf_get_current_uid_gid();
+	const struct ic_process *process;
+	__u32 tgid = id >> 32;
+	struct inode *inode;
+
+	if (!ev) {
+		__sync_fetch_and_add(&ic_sentinel.lost, 1);
+		return;
+	}
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->hdr.kind = IC_EV_SENTINEL;
+	ev->hdr.len = sizeof(*ev);
+	ev->hdr.cpu = bpf_get_smp_processor_id();
+	ev->hdr.time_ns = bpf_ktime_get_boot_ns();
+	ev->lost = IC_READ_ONCE(ic_sentinel.lost);
+	ev->cgroup = bpf_get_current_cgroup_id();
+	ev->rules = attempt->rules;
+	process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	if (process) {
+		ev->exec_ns = process->exec_ns;
+		ev->exe = process->exe;
+		ev->parent = process->parent;
+		ev->ppid = process->ppid;
+	}
+	ev->pid = tgid;
+	ev->tid = id;
+	ev->uid = user;
+	ev->gid = user >> 32;
+	ev->target = attempt->target;
+	ev->detail = attempt->detail;
+	ev->hook = attempt->hook;
+	ev->op = attempt->op;
+	ev->verdict = attempt->verdict;
+	bpf_get_current_comm(ev->comm, sizeof(ev->comm));
+	if (dentry) {
+		inode = BPF_CORE_READ(dentry, d_inode);
+		if (inode)
+			ic_file_identify(&ev->file, inode);
+		ic_path(ev, dentry);
+	}
+	bpf_ringbuf_submit(ev, 0);
+}
+
+/* Refuses what somebody who is not entitled tries with what belongs to Ironclad. */
+IC_INLINE int ic_refuse(__u8 hook, __u32 target, __u32 detail)
+{
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.target = target,
+		.detail = detail,
+		.verdict = IC_SENTINEL_DENIED,
+	};
+
+	ic_alarm(&attempt);
+	return -IC_EPERM;
+}
+
+#endif

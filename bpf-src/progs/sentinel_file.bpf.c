@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* File rules: who may read, change or execute what. */
+#include "../lib/labels.h"
+
+enum {
+	IC_FMODE_READ = 1, /* include/linux/fs.h */
+	IC_FMODE_WRITE = 2,
+	IC_FMODE_EXEC = 0x20,
+	IC_ATTR_SIZE = 1 << 3,
+	/* What a change of size brings with it: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN. */
+	IC_ATTR_WITH_SIZE = 1 << 5 | 1 << 6 | 1 << 13 | 1 << 15,
+	IC_S_IFDIR = 0040000,
+	IC_PROT_EXEC = 4,
+	IC_FS_IOC_SETFLAGS = 0x40086602, /* include/uapi/linux/fs.h */
+	IC_FS_IOC32_SETFLAGS = 0x40046602,
+	IC_FS_IOC_SETVERSION = 0x40087602,
+	IC_FS_IOC32_SETVERSION = 0x40047602,
+	IC_FS_IOC_FSSETXATTR = 0x401c5820,
+};
+
+/* A file that is there. */
+IC_INLINE int ic_on(__u8 hook, struct dentry *dentry, __u32 op, __u32 other, __u32 detail)
+{
+	if (ic_is_canary(hook))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	return ic_judge(hook, ic_rules_of(dentry), op, other, dentry, detail);
+}
+
+/* A name that is to be in a directory. */
+IC_INLINE int ic_into(__u8 hook, struct inode *dir, struct dentry *dentry)
+{
+	__u64 rules;
+
+	if (ic_is_canary(hook))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	rules = ic_rules_in(dir, dentry);
+	return ic_judge(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(ic_file_open, struct file *file)
+{
+	__u32 mode = file->f_mode, first, second;
+
+	if (mode & IC_FMODE_EXEC)
+		first = IC_FILE_EXECUTE;
+	else if (mode & IC_FMODE_READ)
+		first = IC_FILE_READ;
+	else
+		first = IC_FILE_WRITE;
+	second = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : first;
+	return ic_on(IC_HOOK_FILE_OPEN, file->f_path.dentry, first, second, mode);
+}
+
+/* What a program behind its loader is executed by. */
+SEC("lsm/mmap_file")
+int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long prot)
+{
+	if (!file || !(prot & IC_PROT_EXEC))
+		return 0;
+	return ic_on(IC_HOOK_MMAP_FILE, file->f_path.dentry, IC_FILE_EXECUTE, IC_FILE_EXECUTE,
+		     prot);
+}
+
+SEC("lsm/inode_unlink")
+int BPF_PROG(ic_inode_unlink, struct inode *dir, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_UNLINK, dentry, IC_FILE_DELETE, IC_FILE_DELETE, 0);
+}
+
+SEC("lsm/inode_rmdir")
+int BPF_PROG(ic_inode_rmdir, struct inode *dir, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_RMDIR, dentry, IC_FILE_DELETE, IC_FILE_DELETE, 0);
+}
+
+/* Whether something that is guarded would be found elsewhere. */
+IC_INLINE bool ic_is_way(struct dentry *dentry)
+{
+	struct inode *inode = dentry->d_inode;
+	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
+
+	return label && label->flags[ic_half()] & IC_LABEL_WAY;
+}
+
+/* Where both are exchanged, the kernel asks again the other way round. */
+SEC("lsm/inode_rename")
+int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
+	     struct dentry *new)
+{
+	int answer = ic_on(IC_HOOK_INODE_RENAME, old, IC_FILE_RENAME, IC_FILE_RENAME, 0);
+	struct ic_attempt attempt = {
+		.hook = IC_HOOK_INODE_RENAME,
+		.op = IC_FILE_RENAME,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = old,
+	};
+
+	if (answer)
+		return answer;
+	if (ic_is_armed() && ic_is_way(old) && !ic_is_entitled() && !ic_may(IC_MAY_MOUNT)) {
+		ic_alarm(&attempt);
+		return -IC_EPERM;
+	}
+	if (new->d_inode)
+		answer = ic_on(IC_HOOK_INODE_RENAME, new, IC_FILE_DELETE, IC_FILE_DELETE, 0);
+	return answer ?: ic_into(IC_HOOK_INODE_RENAME, new_dir, new);
+}
+
+/* The kernel's two ways to call vfs_rename(), before Linux 5.12 and since. */
+IC_INLINE bool ic_is_dir(struct dentry *dentry)
+{
+	return (BPF_CORE_READ(dentry, d_inode, i_mode) & IC_S_IFMT) == IC_S_IFDIR;
+}
+
+/* A directory has moved: before the caller is told so, everybody looks anew. */
+SEC("fexit/vfs_rename")
+int ic_renamed(__u64 *ctx)
+{
+	struct dentry *old, *new;
+
+	if (bpf_core_type_exists(struct renamedata)) {
+		struct renamedata *names = (void *)ctx[0];
+
+		old = BPF_CORE_READ(names, old_dentry);
+		new = BPF_CORE_READ(names, new_dentry);
+	} else {
+		old = (void *)ctx[1];
+		new = (void *)ctx[3];
+	}
+	if (ic_is_dir(old) || ic_is_dir(new))
+		ic_labels_changed();
+	return 0;
+}
+
+SEC("lsm/inode_link")
+int BPF_PROG(ic_inode_link, struct dentry *old, struct inode *dir, struct dentry *new)
+{
+	int answer = ic_on(IC_HOOK_INODE_LINK, old, IC_FILE_LINK, IC_FILE_LINK, 0);
+
+	return answer ?: ic_into(IC_HOOK_INODE_LINK, dir, new);
+}
+
+SEC("lsm/inode_create")
+int BPF_PROG(ic_inode_create, struct inode *dir, struct dentry *dentry)
+{
+	return ic_into(IC_HOOK_INODE_CREATE, dir, dentry);
+}
+
+SEC("lsm/inode_mkdir")
+int BPF_PROG(ic_inode_mkdir, struct inode *dir, struct dentry *dentry)
+{
+	return ic_into(IC_HOOK_INODE_MKDIR, dir, dentry);
+}
+
+SEC("lsm/inode_mknod")
+int BPF_PROG(ic_inode_mknod, struct inode *dir, struct dentry *dentry)
+{
+	return ic_into(IC_HOOK_INODE_MKNOD, dir, dentry);
+}
+
+SEC("lsm/inode_symlink")
+int BPF_PROG(ic_inode_symlink, struct inode *dir, struct dentry *dentry)
+{
+	return ic_into(IC_HOOK_INODE_SYMLINK, dir, dentry);
+}
+
+/* truncate(2) is writing; the rest is metadata. */
+IC_INLINE int ic_change(struct dentry *dentry, struct iattr *attr)
+{
+	__u32 valid = BPF_CORE_READ(attr, ia_valid);
+	__u32 first = valid & IC_ATTR_SIZE ? IC_FILE_WRITE : IC_FILE_METADATA;
+	__u32 second = valid & ~(IC_ATTR_SIZE | IC_ATTR_WITH_SIZE) ? IC_FILE_METADATA : first;
+
+	return ic_on(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
+}
+
+/*
+ * Since Linux 6.8, and since 5.12 of extended attributes, these hooks begin with the mount's idmap.
+ * The agent looks which of two programs fits.
+ */
+SEC("lsm/inode_setattr")
+int BPF_PROG(ic_setattr, void *idmap, struct dentry *dentry, struct iattr *attr)
+{
+	return ic_change(dentry, attr);
+}
+
+SEC("lsm/inode_setattr")
+int BPF_PROG(ic_setattr_5_10, struct dentry *dentry, struct iattr *attr)
+{
+	return ic_change(dentry, attr);
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(ic_setxattr, void *idmap, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(ic_setxattr_5_10, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(ic_removexattr, void *idmap, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(ic_removexattr_5_10, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+/* Since Linux 6.2; before, ACLs are extended attributes. */
+SEC("?lsm/inode_set_acl")
+int BPF_PROG(ic_set_acl, void *idmap, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_SET_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+SEC("?lsm/inode_remove_acl")
+int BPF_PROG(ic_remove_acl, void *idmap, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_REMOVE_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+/* Since Linux 6.17; before, attributes of files are set by ioctl(2) alone. */
+SEC("?lsm/inode_file_setattr")
+int BPF_PROG(ic_file_setattr, struct dentry *dentry)
+{
+	return ic_on(IC_HOOK_INODE_FILE_SETATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+}
+
+IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
+{
+	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS &&
+	    cmd != IC_FS_IOC_SETVERSION && cmd != IC_FS_IOC32_SETVERSION &&
+	    cmd != IC_FS_IOC_FSSETXATTR)
+		return 0;
+	return ic_on(hook, file->f_path.dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
+}
+
+SEC("lsm/file_ioctl")
+int BPF_PROG(ic_file_ioctl, struct file *file, unsigned int cmd)
+{
+	return ic_ioctl(IC_HOOK_FILE_IOCTL, file, cmd);
+}
+
+/* Of programs of 32 bits; some kernels ask file_ioctl of them. */
+SEC("?lsm/file_ioctl_compat")
+int BPF_PROG(ic_ioctl_compat, struct file *file, unsigned int cmd)
+{
+	return ic_ioctl(IC_HOOK_FILE_IOCTL_COMPAT, file, cmd);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Who is entitled, and who may reach or load programs and maps. Attached before anything else: a
+ * program of BPF LSM, or one that changes what functions return, could undo the rest.
+ */
+#include "../lib/sentinel.h"
+
+/* Secrets that are good for a mark, each once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, IC_SENTINEL_MARKS);
+	__type(key, struct ic_secret_key);
+	__type(value, struct ic_secret_val);
+} ic_secrets SEC(".maps");
+
+/* Maps and programs that entitled processes have made, by their addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, IC_SENTINEL_OBJECTS);
+	__type(key, __u64);
+	__type(value, __u32);
+} ic_objects SEC(".maps");
+
+/* Links, by id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, IC_SENTINEL_LINKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} ic_links SEC(".maps");
+
+/* The beginning of union bpf_attr (include/uapi/linux/bpf.h), of BPF_PROG_LOAD. */
+struct ic_attr_load {
+	__u32 prog_type;
+	__u32 insn_cnt;
+	__u64 insns, license;
+	__u32 log_level, log_size;
+	__u64 log_buf;
+	__u32 kern_version, prog_flags;
+	char prog_name[16];
+	__u32 prog_ifindex;
+	__u32 expected_attach_type;
+};
+
+/* Of BPF_LINK_CREATE. */
+struct ic_attr_link {
+	__u32 prog_fd, target;
+	__u32 attach_type;
+};
+
+enum {
+	IC_BPF_PROG_TYPE_RAW_TRACEPOINT = 17,
+	IC_BPF_PROG_TYPE_LSM = 29,
+	IC_BPF_PROG_TYPE_TRACING = 26,
+	IC_BPF_PROG_TYPE_STRUCT_OPS = 27,
+	IC_BPF_PROG_TYPE_KPROBE = 2,
+};
+
+IC_INLINE void ic_own(__u64 address, __u32 kind)
+{
+	if (bpf_map_update_elem(&ic_objects, &address, &kind, BPF_ANY))
+		ic_count_loss(IC_LOSS_MAP);
+}
+
+IC_INLINE bool ic_is_adopting(void)
+{
+	__u32 tid = IC_READ_ONCE(ic_sentinel.adopting);
+
+	return tid && (__u32)bpf_get_current_pid_tgid() == tid;
+}
+
+/* A map or program gets a descriptor, of whatever mode: a loaded program writes through any. */
+IC_INLINE int ic_reach(__u8 hook, __u64 address, __u32 kind, __u32 id)
+{
+	if (ic_is_canary(hook))
+		return -IC_SENTINEL_ECANARY;
+	if (ic_is_adopting()) {
+		ic_own(address, kind);
+		return 0;
+	}
+	if (!ic_is_armed() || !bpf_map_lookup_elem(&ic_objects, &address) || ic_is_entitled())
+		return 0;
+	return ic_refuse(hook, id, kind);
+}
+
+SEC("lsm/bpf_map")
+int BPF_PROG(ic_bpf_map, struct bpf_map *map)
+{
+	return ic_reach(IC_HOOK_BPF_MAP, (__u64)map, IC_OBJECT_MAP, BPF_CORE_READ(map, id));
+}
+
+SEC("lsm/bpf_prog")
+int BPF_PROG(ic_bpf_prog, struct bpf_prog *prog)
+{
+	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
+
+	return ic_reach(IC_HOOK_BPF_PROG, (__u64)aux, IC_OBJECT_PROG, BPF_CORE_READ(aux, id));
+}
+
+/* What entitled processes make is guarded before anybody can have a descriptor of it. */
+IC_INLINE int ic_made(__u64 address, __u32 kind)
+{
+	if (ic_is_entitled())
+		ic_own(address, kind);
+	return 0;
+}
+
+IC_INLINE int ic_gone(__u64 address)
+{
+	bpf_map_delete_elem(&ic_objects, &address);
+	return 0;
+}
+
+/* The same hooks under their names before Linux 6.9 and since. */
+SEC("?lsm/bpf_map_alloc_security")
+int BPF_PROG(ic_map_made_5_10, struct bpf_map *map)
+{
+	return ic_made((__u64)map, IC_OBJECT_MAP);
+}
+
+SEC("?lsm/bpf_map_create")
+int BPF_PROG(ic_map_made, struct bpf_map *map)
+{
+	return ic_made((__u64)map, IC_OBJECT_MAP);
+}
+
+SEC("?lsm/bpf_map_free_security")
+int BPF_PROG(ic_map_gone_5_10, struct bpf_map *map)
+{
+	return ic_gone((__u64)map);
+}
+
+SEC("?lsm/bpf_map_free")
+int BPF_PROG(ic_map_gone, struct bpf_map *map)
+{
+	return ic_gone((__u64)map);
+}
+
+SEC("?lsm/bpf_prog_alloc_security")
+int BPF_PROG(ic_prog_made_5_10, struct bpf_prog_aux *aux)
+{
+	return ic_made((__u64)aux, IC_OBJECT_PROG);
+}
+
+SEC("?lsm/bpf_prog_load")
+int BPF_PROG(ic_prog_made, struct bpf_prog *prog)
+{
+	return ic_made((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_PROG);
+}
+
+SEC("?lsm/bpf_prog_free_security")
+int BPF_PROG(ic_prog_gone_5_10, struct bpf_prog_aux *aux)
+{
+	return ic_gone((__u64)aux);
+}
+
+SEC("?lsm/bpf_prog_free")
+int BPF_PROG(ic_prog_gone, struct bpf_prog *prog)
+{
+	return ic_gone((__u64)BPF_CORE_READ(prog, aux));
+}
+
+/* A program of a type that policies speak of is loaded, or one that was loaded before is attached. */
+IC_INLINE int ic_gate(__u32 type, int cmd)
+{
+	__u64 bit = 1ULL << (type & 63);
+	struct ic_attempt attempt = { .hook = IC_HOOK_BPF, .target = type, .detail = cmd };
+
+	if (ic_is_entitled())
+		return 0;
+	if (ic_sentinel.gate & bit && !ic_may(IC_MAY_LOAD))
+		return ic_refuse(IC_HOOK_BPF, type, cmd);
+	if (ic_sentinel.gate_log & bit) {
+		attempt.verdict = IC_SENTINEL_LOGGED;
+		ic_alarm(&attempt);
+	}
+	return 0;
+}
+
+/* Which programs BPF_LINK_CREATE attaches there by a trampoline or a probe. */
+IC_INLINE __u32 ic_gate_type(__u32 attach_type)
+{
+	if (attach_type == BPF_LSM_MAC || attach_type == BPF_LSM_CGROUP)
+		return IC_BPF_PROG_TYPE_LSM;
+	if (attach_type == BPF_TRACE_RAW_TP || attach_type == BPF_TRACE_FENTRY ||
+	    attach_type == BPF_TRACE_FEXIT || attach_type == BPF_MODIFY_RETURN ||
+	    attach_type == BPF_TRACE_ITER)
+		return IC_BPF_PROG_TYPE_TRACING;
+	if (attach_type == BPF_STRUCT_OPS)
+		return IC_BPF_PROG_TYPE_STRUCT_OPS;
+	if (attach_type == BPF_TRACE_KPROBE_MULTI || attach_type == BPF_PERF_EVENT ||
+	    attach_type == BPF_TRACE_UPROBE_MULTI)
+		return IC_BPF_PROG_TYPE_KPROBE;
+	return 0;
+}
+
+/* `attr` is the kernel's own copy: nobody changes it after this. */
+SEC("lsm/bpf")
+int BPF_PROG(ic_bpf, int cmd, const void *attr)
+{
+	struct ic_attr_load load;
+	struct ic_attr_link link;
+	__u32 id = 0, type;
+
+	if (ic_is_canary(IC_HOOK_BPF))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	switch (cmd) {
+	case BPF_PROG_LOAD:
+		bpf_probe_read_kernel(&load, sizeof(load), attr);
+		return ic_gate(load.prog_type, cmd);
+	case BPF_RAW_TRACEPOINT_OPEN:
+		return ic_gate(IC_BPF_PROG_TYPE_RAW_TRACEPOINT, cmd);
+	case BPF_LINK_CREATE:
+		bpf_probe_read_kernel(&link, sizeof(link), attr);
+		type = ic_gate_type(link.attach_type);
+		return type ? ic_gate(type, cmd) : 0;
+	case BPF_LINK_GET_FD_BY_ID:
+		bpf_probe_read_kernel(&id, sizeof(id), attr);
+		if (!bpf_map_lookup_elem(&ic_links, &id) || ic_is_entitled())
+			return 0;
+		return ic_refuse(IC_HOOK_BPF, id, cmd);
+	}
+	return 0;
+}
+
+/*
+ * A process presents a secret by the words of prctl(2), which the kernel has in registers: nobody
+ * changes them either. The answer is the kernel's own, that it knows no such option.
+ */
+SEC("lsm/task_prctl")
+int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, unsigned long three,
+	     unsigned long four)
+{
+	struct ic_secret_key key = { .word = { one, two, three, four } };
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct ic_attempt attempt = {
+		.hook = IC_HOOK_TASK_PRCTL,
+		.target = tgid,
+		.verdict = IC_SENTINEL_REFUSED,
+	};
+	const struct ic_process *process;
+	const struct ic_secret_val *secret;
+	struct ic_secret_val found = {};
+	struct ic_mark mark = {};
+	bool is_it;
+
+	if (ic_is_canary(IC_HOOK_TASK_PRCTL))
+		return -IC_SENTINEL_ECANARY;
+	if (option != IC_SENTINEL_HELLO)
+		return 0;
+	secret = bpf_map_lookup_elem(&ic_secrets, &key);
+	if (!secret)
+		goto out;
+	found = *secret;
+	process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	is_it = !found.exe.ino || (process && process->exe.ino == found.exe.ino &&
+				   process->exe.dev == found.exe.dev &&
+				   process->exe.generation == found.exe.generation);
+	/* Whoever is traced acts as its tracer wills. */
+	if (!is_it || BPF_CORE_READ(task, ptrace))
+		goto out;
+	/* Of two that come at once, one takes it. */
+	if (bpf_map_delete_elem(&ic_secrets, &key))
+		goto out;
+	mark.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	mark.flags = found.flags;
+	if (bpf_map_update_elem(&ic_marks, &tgid, &mark, BPF_ANY))
+		ic_count_loss(IC_LOSS_MAP);
+	else
+		attempt.verdict = IC_SENTINEL_GRANTED;
+out:
+	ic_alarm(&attempt);
+	return 0;
+}
+
+/* Past this, the process is another program. */
+SEC("lsm/bprm_committing_creds")
+int BPF_PROG(ic_exec_ends)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	bpf_map_delete_elem(&ic_marks, &tgid);
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Keeps others from ending, stopping, tracing or starving entitled processes. */
+#include "../lib/sentinel.h"
+
+/* Whether somebody else lays hands on an entitled process. */
+IC_INLINE bool ic_is_attacked(struct task_struct *task)
+{
+	return ic_is_armed() && ic_mark_of(task) & IC_MARK_ENTITLED && !ic_is_entitled();
+}
+
+IC_INLINE int ic_hands_off(__u8 hook, struct task_struct *task, __u32 detail, __u32 may)
+{
+	if (ic_is_canary(hook))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_attacked(task) || ic_may(may))
+		return 0;
+	return ic_refuse(hook, BPF_CORE_READ(task, tgid), detail);
+}
+
+/* Signal 0 asks whether it is there. */
+SEC("lsm/task_kill")
+int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
+{
+	if (!sig && !ic_is_canary(IC_HOOK_TASK_KILL))
+		return 0;
+	return ic_hands_off(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
+}
+
+/* ptrace(2), process_vm_readv(2), pidfd_getfd(2), and /proc/PID/{mem,maps,fd,environ,exe,…}. */
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
+{
+	return ic_hands_off(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
+}
+
+SEC("lsm/task_setrlimit")
+int BPF_PROG(ic_setrlimit, struct task_struct *task, unsigned int resource)
+{
+	return ic_hands_off(IC_HOOK_TASK_SETRLIMIT, task, resource, IC_MAY_KILL);
+}
+
+/* Policy, priority and processors: sched_setscheduler(2), sched_setaffinity(2), cpuset. */
+SEC("lsm/task_setscheduler")
+int BPF_PROG(ic_setscheduler, struct task_struct *task)
+{
+	return ic_hands_off(IC_HOOK_TASK_SETSCHEDULER, task, 0, IC_MAY_KILL);
+}
+
+SEC("lsm/task_setnice")
+int BPF_PROG(ic_setnice, struct task_struct *task, int nice)
+{
+	return ic_hands_off(IC_HOOK_TASK_SETNICE, task, nice, IC_MAY_KILL);
+}
+
+SEC("lsm/task_setioprio")
+int BPF_PROG(ic_setioprio, struct task_struct *task, int priority)
+{
+	return ic_hands_off(IC_HOOK_TASK_SETIOPRIO, task, priority, IC_MAY_KILL);
+}
+
+SEC("lsm/task_movememory")
+int BPF_PROG(ic_movememory, struct task_struct *task)
+{
+	return ic_hands_off(IC_HOOK_TASK_MOVEMEMORY, task, 0, IC_MAY_KILL);
+}
+
+SEC("lsm/task_setpgid")
+int BPF_PROG(ic_setpgid, struct task_struct *task, int group)
+{
+	return ic_hands_off(IC_HOOK_TASK_SETPGID, task, group, IC_MAY_KILL);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

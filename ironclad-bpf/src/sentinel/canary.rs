@@ -1,0 +1,55 @@
+use std::io;
+use std::path::Path;
+
+use ironclad_core::abi::{self, SentinelHook};
+
+use super::Guard;
+use super::provoke::Provoked;
+use crate::sys;
+
+/// What became of the call that a hook was to refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Canary {
+    /// The hook.
+    pub hook: SentinelHook,
+    /// None where it refused; else why it is not known to.
+    pub silent: Option<String>,
+}
+
+/// Provokes each hook once: this thread makes a call that goes through without Sentinel, and that the
+/// hook is told to refuse. A link that is listed is no evidence that its program runs: see
+/// `docs/threat-model.md`.
+///
+/// Files are made in `dir`, and removed again. Hooks of which there is no harmless call are not
+/// among the answers, nor are those of `missing`.
+pub fn canaries(guard: &Guard, dir: &Path) -> Vec<Canary> {
+    let missing: Vec<_> = guard.missing().iter().map(|it| it.hook.as_str()).collect();
+    let calls = Provoked::new(dir);
+    SentinelHook::ALL
+        .iter()
+        .copied()
+        .filter(|hook| !missing.contains(&hook.name()))
+        .filter_map(|hook| {
+            let before = calls.provoke(hook)?;
+            guard.set_canary(sys::thread_id(), hook as u32);
+            let with = calls.provoke(hook);
+            guard.set_canary(0, 0);
+            Some(Canary { hook, silent: verdict(before, with) })
+        })
+        .collect()
+}
+
+fn verdict(before: io::Result<()>, with: Option<io::Result<()>>) -> Option<String> {
+    // Some callers of hooks put a number of their own in place of the answer.
+    let is_refusal = |e: &io::Error| {
+        matches!(e.raw_os_error(), Some(abi::SENTINEL_ECANARY | libc::EPERM | libc::EACCES))
+    };
+    match (before, with) {
+        (Err(e), _) if is_refusal(&e) => Some(format!("refused without it: {e}")),
+        (_, Some(Err(e))) if is_refusal(&e) => None,
+        (_, Some(Err(e))) => Some(format!("it was to be refused, and failed otherwise: {e}")),
+        (_, Some(Ok(()))) => Some("it was to be refused, and went through".to_owned()),
+        (_, None) => Some("could not be tried twice".to_owned()),
+    }
+}

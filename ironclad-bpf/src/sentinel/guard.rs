@@ -1,0 +1,370 @@
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use ironclad_core::abi::{self, Excepted, FileId, Mark, SecretKey, SecretVal, Sentinel};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+
+use super::hooks::{MissingHook, Variant, attach, choose};
+use super::labels::FileTables;
+use super::secret::Secret;
+use crate::audit::Allowlist;
+use crate::error::BpfError;
+use crate::hook::HookLink;
+use crate::map::{Map, clone_fd, map_info};
+use crate::mapping::Mapping;
+use crate::object::{constants, failed, load, share};
+use crate::probe::{KernelBtf, State, probe_lsm};
+use crate::program::Program;
+use crate::shield::boottime_ns;
+use crate::skel::sentinel_file::SentinelFileSkelBuilder;
+use crate::skel::sentinel_gate::SentinelGateSkelBuilder;
+use crate::skel::sentinel_task::SentinelTaskSkelBuilder;
+use crate::socket::Processes;
+use crate::sys;
+
+const GATE: &str = "sentinel_gate";
+const TASK: &str = "sentinel_task";
+const FILE: &str = "sentinel_file";
+
+/// How the tables are made.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct GuardOptions {
+    /// Bytes of the ring buffer of alarms: a power of two, at least a page. Default 1 MiB.
+    pub ring_bytes: u32,
+    /// Files and directories that two policies may name or lead through. Default 65,536.
+    pub labels: u32,
+    /// Names in directories that two policies may cover. Default 16,384.
+    pub names: u32,
+    /// Bit n: programs of type n are refused to others.
+    pub gate: u64,
+    /// Bit n: programs of type n that are not refused are told of.
+    pub gate_log: u64,
+}
+
+impl Default for GuardOptions {
+    fn default() -> Self {
+        Self { ring_bytes: 1 << 20, labels: 65_536, names: 16_384, gate: 0, gate_log: 0 }
+    }
+}
+
+/// The programs, attached, and what they read. Dropping it detaches them.
+#[derive(Debug)]
+pub struct Guard {
+    state: Mapping,
+    marks: Map<u32, Mark>,
+    secrets: Map<SecretKey, SecretVal>,
+    excepted: Map<FileId, Excepted>,
+    guarded_links: Map<u32, u32>,
+    alarms: OwnedFd,
+    files: FileTables,
+    programs: Vec<Program>,
+    links: Vec<HookLink>,
+    missing: Vec<MissingHook>,
+}
+
+/// What goes first: nobody is entitled for long who becomes another program, and nothing is made that
+/// is not known.
+const GATE_ORDER: [&str; 10] = [
+    "bprm_committing_creds",
+    "bpf_map_free_security",
+    "bpf_map_free",
+    "bpf_prog_free_security",
+    "bpf_prog_free",
+    "bpf_map_alloc_security",
+    "bpf_map_create",
+    "bpf_prog_alloc_security",
+    "bpf_prog_load",
+    "task_prctl",
+];
+
+/// Hooks that begin with the mount's idmap on some kernels: their parameters without it, and the two
+/// programs of each.
+const IDMAP: [Variant; 3] = [
+    Variant { hook: "inode_setattr", parameters: 2, fits: "ic_setattr_5_10", more: "ic_setattr" },
+    Variant {
+        hook: "inode_setxattr",
+        parameters: 5,
+        fits: "ic_setxattr_5_10",
+        more: "ic_setxattr",
+    },
+    Variant {
+        hook: "inode_removexattr",
+        parameters: 2,
+        fits: "ic_removexattr_5_10",
+        more: "ic_removexattr",
+    },
+];
+
+impl Guard {
+    /// Loads and attaches the programs: first the gate, by which this process is entitled, then the
+    /// others. Nobody is refused anything before [`arm`](Self::arm).
+    ///
+    /// Needs a kernel with BPF LSM among its active security modules.
+    ///
+    /// # Errors
+    /// [`BpfError::NoLsm`] where it is not, [`BpfError::Load`] with the verifier's log,
+    /// [`BpfError::AttachHook`], [`BpfError::Map`].
+    pub fn load(processes: &Processes, options: GuardOptions) -> Result<Self, BpfError> {
+        let lsm = probe_lsm();
+        if !matches!(lsm.state, State::Available | State::Unknown) {
+            return Err(BpfError::NoLsm { why: lsm.reason.unwrap_or_default() });
+        }
+        let btf = KernelBtf::load().ok_or_else(|| BpfError::System {
+            step: "reading the kernel's BTF",
+            source: std::io::ErrorKind::NotFound.into(),
+        })?;
+        let number = boottime_ns();
+
+        let mut storage = MaybeUninit::uninit();
+        let mut gate = SentinelGateSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(GATE, "opening"))?;
+        let sized = gate.maps.ic_alarms.set_max_entries(options.ring_bytes);
+        sized.map_err(failed(GATE, "sizing the ring buffer"))?;
+        let known = [("ic_losses", processes.losses.as_fd())];
+        share(GATE, gate.open_object_mut(), known.into_iter().chain(processes.maps()))?;
+        let mut missing = choose(gate.open_object_mut(), &btf, &[]);
+        load(GATE, gate.open_object_mut(), &Allowlist::sentinel())?;
+        let maps = &gate.maps;
+        let state_map = clone_fd(&maps.data_ic_sentinel)?;
+        let state = Mapping::new(state_map.as_fd(), size_of::<Sentinel>(), true)
+            .map_err(|e| BpfError::map("ic_sentinel", "mapping it", e))?;
+        let marks = Map::<u32, Mark>::new(clone_fd(&maps.ic_marks)?, "ic_marks")?;
+        let secrets = Map::<SecretKey, SecretVal>::new(clone_fd(&maps.ic_secrets)?, "ic_secrets")?;
+        let guarded_links = Map::new(clone_fd(&maps.ic_links)?, "ic_links")?;
+        let excepted_map = clone_fd(&maps.ic_excepted)?;
+        let alarms = clone_fd(&maps.ic_alarms)?;
+        let mut own = vec![
+            clone_fd(&maps.ic_objects)?,
+            clone_fd(&maps.ic_secrets)?,
+            clone_fd(&maps.ic_links)?,
+        ];
+        let attached = attach(GATE, gate.open_object_mut(), &GATE_ORDER, number)?;
+        let (mut programs, mut links): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
+
+        let secret = Secret::new()?;
+        let pid = std::process::id();
+        let exe = processes.table.lookup(&pid)?.unwrap_or_default().exe;
+        secrets.update(secret.key(), &SecretVal { exe, flags: abi::MARK_ENTITLED, _pad: 0 })?;
+        secret.present()?;
+        if marks.lookup(&pid)?.is_none_or(|mark| mark.flags & abi::MARK_ENTITLED == 0) {
+            secrets.delete(secret.key())?;
+            return Err(BpfError::NoLsm {
+                why: "the programs are attached, but they did not run: is `bpf` in the kernel's lsm= and sysctl kernel.ftrace_enabled 1, and is nobody tracing this process?".to_owned(),
+            });
+        }
+        state.u64_at(offset_of!(Sentinel, gate)).store(options.gate, Ordering::Release);
+        state.u64_at(offset_of!(Sentinel, gate_log)).store(options.gate_log, Ordering::Release);
+
+        // From here on, what this process makes is guarded as it is made.
+        let lent = [
+            (".data.ic_sentinel", state_map.as_fd()),
+            ("ic_marks", marks.as_fd()),
+            ("ic_excepted", excepted_map.as_fd()),
+            ("ic_alarms", alarms.as_fd()),
+            ("ic_losses", processes.losses.as_fd()),
+        ];
+        let lent = || lent.into_iter().chain(processes.maps());
+
+        let mut storage = MaybeUninit::uninit();
+        let mut task = SentinelTaskSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(TASK, "opening"))?;
+        share(TASK, task.open_object_mut(), lent())?;
+        missing.extend(choose(task.open_object_mut(), &btf, &[]));
+        load(TASK, task.open_object_mut(), &Allowlist::sentinel())?;
+        let attached = attach(TASK, task.open_object_mut(), &[], number)?;
+
+        let mut storage = MaybeUninit::uninit();
+        let mut file = SentinelFileSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(FILE, "opening"))?;
+        let words = FileTables::filter_words(options.labels);
+        let rodata = constants(FILE, &mut file.maps.rodata_data)?;
+        rodata.ic_cfg_label_mask = words - 1;
+        let maps = &mut file.maps;
+        for (map, entries) in [
+            (&mut maps.ic_labels, options.labels),
+            (&mut maps.ic_names, options.names),
+            (&mut maps.ic_label_bits, words),
+        ] {
+            map.set_max_entries(entries).map_err(failed(FILE, "sizing a map"))?;
+        }
+        share(FILE, file.open_object_mut(), lent())?;
+        missing.extend(choose(file.open_object_mut(), &btf, &IDMAP));
+        load(FILE, file.open_object_mut(), &Allowlist::sentinel())?;
+        let maps = &file.maps;
+        let files = FileTables::new(
+            Map::new(clone_fd(&maps.ic_labels)?, "ic_labels")?,
+            clone_fd(&maps.ic_label_bits)?,
+            words,
+            Map::new(clone_fd(&maps.ic_names)?, "ic_names")?,
+            Map::new(clone_fd(&maps.ic_file_policy)?, "ic_file_policy")?,
+        )?;
+        let attached =
+            attached.into_iter().chain(attach(FILE, file.open_object_mut(), &[], number)?);
+        for (program, link) in attached {
+            programs.push(program);
+            links.push(link);
+        }
+
+        // What was made before this process was entitled.
+        own.push(state_map);
+        let excepted = Map::new(excepted_map, "ic_excepted")?;
+        let this = Self {
+            state,
+            marks,
+            secrets,
+            excepted,
+            guarded_links,
+            alarms,
+            files,
+            programs,
+            links,
+            missing,
+        };
+        let more = [
+            this.marks.as_fd(),
+            this.excepted.as_fd(),
+            this.alarms.as_fd(),
+            processes.losses.as_fd(),
+        ];
+        let own = own.iter().map(AsFd::as_fd).chain(more);
+        let own = own.chain(processes.maps().map(|(_, fd)| fd));
+        this.guard_maps(own)?;
+        this.guard_programs(this.programs.iter().chain(processes.programs()))?;
+        this.guard_links(this.links.iter().chain(processes.links()))?;
+        Ok(this)
+    }
+
+    /// Guards maps that were made before this process was entitled.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn guard_maps<'a>(
+        &self,
+        maps: impl IntoIterator<Item = BorrowedFd<'a>>,
+    ) -> Result<(), BpfError> {
+        self.adopting(|| {
+            for fd in maps {
+                let failed = |e| BpfError::map("", "guarding it", e);
+                let id = map_info(fd).map_err(failed)?.id;
+                sys::map_by_id(id).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Guards programs that were loaded before this process was entitled.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel refuses.
+    pub fn guard_programs<'a>(
+        &self,
+        programs: impl IntoIterator<Item = &'a Program>,
+    ) -> Result<(), BpfError> {
+        self.adopting(|| {
+            for program in programs {
+                sys::prog_by_id(program.info().id)
+                    .map_err(|source| BpfError::System { step: "guarding a program", source })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Guards links.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses.
+    pub fn guard_links(&self, links: impl IntoIterator<Item = impl AsFd>) -> Result<(), BpfError> {
+        for link in links {
+            let info = sys::info(link.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
+                .map_err(|source| BpfError::System { step: "guarding a link", source })?;
+            self.guarded_links.update(&info.id, &1)?;
+        }
+        Ok(())
+    }
+
+    fn adopting(&self, act: impl FnOnce() -> Result<(), BpfError>) -> Result<(), BpfError> {
+        let word = self.state.u32_at(offset_of!(Sentinel, adopting));
+        word.store(sys::thread_id(), Ordering::SeqCst);
+        let done = act();
+        word.store(0, Ordering::SeqCst);
+        done
+    }
+
+    /// From now on, others are refused what is guarded; `false`: no more.
+    pub fn arm(&self, armed: bool) {
+        let word = self.state.u32_at(offset_of!(Sentinel, is_armed));
+        word.store(u32::from(armed), Ordering::SeqCst);
+    }
+
+    /// Whether others are refused.
+    pub fn is_armed(&self) -> bool {
+        self.state.u32_at(offset_of!(Sentinel, is_armed)).load(Ordering::SeqCst) != 0
+    }
+
+    /// The word of [`Sentinel::word`].
+    pub fn word(&self) -> u64 {
+        self.word_at().load(Ordering::SeqCst)
+    }
+
+    pub(super) fn word_at(&self) -> &std::sync::atomic::AtomicU64 {
+        self.state.u64_at(offset_of!(Sentinel, word))
+    }
+
+    /// The other half comes into force, with all that its tables say by now.
+    pub fn flip(&self) {
+        let word = self.word_at();
+        // The kernel adds to it when a directory moves.
+        let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| Some((word + 2) ^ 1));
+    }
+
+    pub(super) fn set_canary(&self, thread: u32, hook: u32) {
+        self.state.u32_at(offset_of!(Sentinel, canary_hook)).store(hook, Ordering::SeqCst);
+        self.state.u32_at(offset_of!(Sentinel, canary)).store(thread, Ordering::SeqCst);
+    }
+
+    /// A secret for another process that executes `exe`.
+    ///
+    /// # Errors
+    /// [`BpfError::System`], [`BpfError::Map`].
+    pub fn admit(&self, exe: FileId) -> Result<Secret, BpfError> {
+        let secret = Secret::new()?;
+        let val = SecretVal { exe, flags: abi::MARK_ENTITLED, _pad: 0 };
+        self.secrets.update(secret.key(), &val)?;
+        Ok(secret)
+    }
+
+    /// What executables may do in spite of rules.
+    pub fn excepted(&self) -> &Map<FileId, Excepted> {
+        &self.excepted
+    }
+
+    /// The tables of file rules.
+    pub fn files(&self) -> &FileTables {
+        &self.files
+    }
+
+    /// The ring buffer of alarms.
+    pub fn alarms(&self) -> BorrowedFd<'_> {
+        self.alarms.as_fd()
+    }
+
+    /// All programs.
+    pub fn programs(&self) -> &[Program] {
+        &self.programs
+    }
+
+    /// Where they are attached.
+    pub fn links(&self) -> &[HookLink] {
+        &self.links
+    }
+
+    /// Hooks that this kernel does not have.
+    pub fn missing(&self) -> &[MissingHook] {
+        &self.missing
+    }
+}

@@ -1,0 +1,203 @@
+//! One harmless call for each hook.
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_core::abi::SentinelHook;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, chmodat, mknodat, removexattr, setxattr};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::sys;
+
+/// Where the calls are made, with what they need.
+pub(super) struct Provoked {
+    dir: PathBuf,
+}
+
+/// Version 2, and the three entries of mode 0600.
+const ACL: [u8; 28] = [
+    2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255,
+    255, 255, 255,
+];
+
+const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601;
+const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+
+impl Provoked {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!(".ironclad-canary-{}-{name}", std::process::id()))
+    }
+
+    /// Makes the call; none where there is no harmless one.
+    pub(super) fn provoke(&self, hook: SentinelHook) -> Option<io::Result<()>> {
+        use SentinelHook as Hook;
+        let (one, two) = (self.path("one"), self.path("two"));
+        let clean = || {
+            for path in [&one, &two] {
+                let _ = fs::remove_file(path);
+                let _ = fs::remove_dir(path);
+            }
+        };
+        clean();
+        let done = match hook {
+            Hook::Bpf => sys::next_program(0).map(drop),
+            Hook::BpfMap => {
+                let kind = libbpf_sys::BPF_MAP_TYPE_ARRAY;
+                sys::map_create(kind, "ic_canary", 4, 4, 1, 0, None).map(drop)
+            }
+            Hook::BpfProg => sys::next_program(0).and_then(sys::prog_by_id).map(drop),
+            // SAFETY: asks for a number.
+            Hook::TaskPrctl => check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }),
+            // SAFETY: takes numbers; signal 0 is none.
+            Hook::TaskKill => check(unsafe { libc::kill(libc::getpid(), 0) }),
+            Hook::PtraceAccessCheck => {
+                // Of itself a process is not asked.
+                let other = if std::process::id() == 1 { return None } else { 1 };
+                fs::read_link(format!("/proc/{other}/exe")).map(drop)
+            }
+            Hook::TaskSetrlimit => {
+                Ok(setrlimit(Resource::Core, getrlimit(Resource::Core))).and_then(|it| Ok(it?))
+            }
+            Hook::TaskSetscheduler => {
+                let same = rustix::thread::sched_getaffinity(None);
+                same.and_then(|set| rustix::thread::sched_setaffinity(None, &set))
+                    .map_err(Into::into)
+            }
+            Hook::TaskSetnice => {
+                let nice = rustix::process::getpriority_process(None);
+                nice.and_then(|nice| rustix::process::setpriority_process(None, nice))
+                    .map_err(Into::into)
+            }
+            Hook::TaskSetioprio => ioprio(),
+            Hook::TaskSetpgid => set_same_group()?,
+            Hook::FileOpen => File::create(&one).map(drop),
+            Hook::MmapFile => map_to_execute(),
+            Hook::InodeUnlink => File::create(&one).and_then(|_| fs::remove_file(&one)),
+            Hook::InodeRmdir => fs::create_dir(&one).and_then(|()| fs::remove_dir(&one)),
+            Hook::InodeRename => File::create(&one).and_then(|_| fs::rename(&one, &two)),
+            Hook::InodeLink => File::create(&one).and_then(|_| fs::hard_link(&one, &two)),
+            Hook::InodeCreate => File::create(&one).map(drop),
+            Hook::InodeMkdir => fs::create_dir(&one),
+            Hook::InodeMknod => {
+                mknodat(CWD, &one, FileType::Fifo, Mode::RUSR, 0).map_err(Into::into)
+            }
+            Hook::InodeSymlink => std::os::unix::fs::symlink("/", &one),
+            Hook::InodeSetattr => File::create(&one)
+                .and_then(|_| Ok(chmodat(CWD, &one, Mode::RUSR, rustix::fs::AtFlags::empty())?)),
+            Hook::InodeSetxattr => {
+                on_xattr(&one, |path| setxattr(path, "user.ironclad", b"1", XattrFlags::empty()))
+            }
+            Hook::InodeRemovexattr => on_xattr(&one, |path| removexattr(path, "user.ironclad")),
+            Hook::InodeSetAcl => on_xattr(&one, |path| {
+                setxattr(path, "system.posix_acl_access", &ACL, XattrFlags::empty())
+            }),
+            Hook::InodeRemoveAcl => {
+                on_xattr(&one, |path| removexattr(path, "system.posix_acl_access"))
+            }
+            Hook::InodeFileSetattr => File::create(&one).and_then(|_| file_setattr(&one)),
+            Hook::FileIoctl => File::create(&one).and_then(|file| set_flags(&file)),
+            _ => {
+                clean();
+                return None;
+            }
+        };
+        clean();
+        Some(done)
+    }
+}
+
+fn check(ret: i32) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A file system that has no such attributes says so after the hook was asked.
+fn on_xattr(path: &Path, act: impl FnOnce(&Path) -> rustix::io::Result<()>) -> io::Result<()> {
+    use rustix::io::Errno;
+    File::create(path)?;
+    match act(path) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NODATA) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The group that it is in already; the first of a session may not even that.
+fn set_same_group() -> Option<io::Result<()>> {
+    // SAFETY: the calls take numbers, and 0 is the process that calls.
+    unsafe {
+        let group = libc::getpgid(0);
+        // That of whom the kernel itself has started is 0, which means another one here.
+        let has_none = group <= 0 || libc::getsid(0) == libc::getpid();
+        (!has_none).then(|| check(libc::setpgid(0, group)))
+    }
+}
+
+fn ioprio() -> io::Result<()> {
+    const PROCESS: libc::c_long = 1;
+    const CLASS: u32 = 13;
+    // SAFETY: both take numbers: of the thread that calls.
+    unsafe {
+        let now = libc::syscall(libc::SYS_ioprio_get, PROCESS, 0);
+        if now < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Without a class, older kernels take no number.
+        let now = if now >> CLASS == 0 { 0 } else { now };
+        check(libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, now) as i32)
+    }
+}
+
+fn map_to_execute() -> io::Result<()> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    let file = OpenOptions::new().read(true).open("/proc/self/exe")?;
+    let prot = ProtFlags::READ | ProtFlags::EXEC;
+    // SAFETY: a new mapping where the kernel likes, which nobody uses and which is taken back.
+    unsafe {
+        let at = mmap(std::ptr::null_mut(), 4096, prot, MapFlags::PRIVATE, file.as_fd(), 0)?;
+        munmap(at, 4096)?;
+    }
+    Ok(())
+}
+
+fn set_flags(file: &File) -> io::Result<()> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: both calls take a pointer to a long, of which they use the first four bytes.
+    let set = unsafe {
+        libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags);
+        check(libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags))
+    };
+    // A file system without flags says so after the hook was asked.
+    match set {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => Ok(()),
+        set => set,
+    }
+}
+
+/// file_setattr(2), of which libc knows nothing yet: with nothing to set.
+fn file_setattr(path: &Path) -> io::Result<()> {
+    const SYS_FILE_SETATTR: libc::c_long = 469;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // struct file_attr of include/uapi/linux/fs.h.
+    let attr = [0u64; 3];
+    // SAFETY: a path and a struct of 24 bytes, both of which outlive the call.
+    let ret = unsafe {
+        libc::syscall(
+            SYS_FILE_SETATTR,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            attr.as_ptr(),
+            size_of_val(&attr),
+            0,
+        )
+    };
+    match check(ret as i32) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY)) => Ok(()),
+        done => done,
+    }
+}

@@ -1,0 +1,40 @@
+//! Sentinel's programs in the kernel: they load, every hook is in force, and the process that loaded
+//! them is the one that is entitled.
+
+use ironclad_bpf::probe::{State, probe_lsm};
+use ironclad_bpf::sentinel::{Guard, GuardOptions, canaries};
+use ironclad_bpf::socket::Processes;
+
+fn is_without_lsm(test: &str) -> bool {
+    let lsm = probe_lsm();
+    let without = !matches!(lsm.state, State::Available | State::Unknown);
+    if without {
+        println!("SKIP {test}: {}", lsm.reason.unwrap_or_default());
+    }
+    without
+}
+
+#[test]
+fn every_hook_is_in_force() {
+    if is_without_lsm("every_hook_is_in_force") {
+        return;
+    }
+    let processes = Processes::load(None, None, None).unwrap();
+    let guard = Guard::load(&processes, GuardOptions::default()).unwrap();
+    for missing in guard.missing() {
+        println!("missing: {missing:?}");
+        assert!(missing.is_optional, "{missing:?}");
+    }
+    for program in guard.programs() {
+        let info = program.info();
+        println!("{}: walked {} xlated {}", info.name, info.verified_instructions, info.xlated_len);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let canaries = canaries(&guard, dir.path());
+    for canary in &canaries {
+        println!("{}: {:?}", canary.hook, canary.silent);
+    }
+    let silent: Vec<_> = canaries.iter().filter(|canary| canary.silent.is_some()).collect();
+    assert!(silent.is_empty(), "{silent:?}");
+    assert!(canaries.len() >= 24, "{}", canaries.len());
+}

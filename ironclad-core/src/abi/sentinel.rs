@@ -1,0 +1,399 @@
+//! Who is entitled, what is guarded, and what is told of those who tried: `ironclad/abi/sentinel.h`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{EventHeader, FileId};
+
+/// Bytes of a secret.
+pub const SENTINEL_SECRET: usize = 32;
+/// Processes that may be entitled at once, and secrets that may be outstanding.
+pub const SENTINEL_MARKS: u32 = 64;
+/// Maps and programs that may be guarded.
+pub const SENTINEL_OBJECTS: u32 = 16_384;
+/// Links that may be guarded.
+pub const SENTINEL_LINKS: u32 = 1024;
+/// File rules of a policy.
+pub const SENTINEL_RULES: usize = 64;
+/// Executables that policies may except.
+pub const SENTINEL_EXCEPTED: u32 = 1024;
+/// Bytes of a name in a directory, its end included.
+pub const SENTINEL_NAME: usize = 256;
+/// Directories on the way from a file to its root; of more, every rule on directories is taken to cover it.
+pub const SENTINEL_DEPTH: usize = 64;
+/// Directories that are kept in mind.
+pub const SENTINEL_DIRS: u32 = 8192;
+/// Bytes of a path in an event.
+pub const SENTINEL_PATH: usize = 512;
+/// The first argument of prctl(2) with which a process presents a secret.
+pub const SENTINEL_HELLO: i32 = 0x4952_4f4e;
+/// What canaries are refused with: `ENOANO`.
+pub const SENTINEL_ECANARY: i32 = 55;
+
+macro_rules! numbered {
+    ($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $variant:ident = $number:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
+        #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$each])* $variant = $number,)*
+        }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The one with this number.
+            pub fn from_abi(number: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|it| *it as u8 == number)
+            }
+
+            /// The name in tables and logs.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+numbered! {
+    /// A hook of BPF LSM at which Sentinel decides: `enum ic_sentinel_hook`. Its names are the kernel's.
+    SentinelHook {
+        /// A command of bpf(2).
+        Bpf = 1, "bpf";
+        /// A descriptor of a map.
+        BpfMap = 2, "bpf_map";
+        /// A descriptor of a program.
+        BpfProg = 3, "bpf_prog";
+        /// A secret, presented by prctl(2).
+        TaskPrctl = 4, "task_prctl";
+        /// A signal.
+        TaskKill = 5, "task_kill";
+        /// ptrace(2) and all that asks for its rights.
+        PtraceAccessCheck = 6, "ptrace_access_check";
+        /// A limit of another process.
+        TaskSetrlimit = 7, "task_setrlimit";
+        /// Its policy of scheduling, or its processors.
+        TaskSetscheduler = 8, "task_setscheduler";
+        /// Its nice value.
+        TaskSetnice = 9, "task_setnice";
+        /// Its priority of input and output.
+        TaskSetioprio = 10, "task_setioprio";
+        /// Where its memory lies.
+        TaskMovememory = 11, "task_movememory";
+        /// Its process group.
+        TaskSetpgid = 12, "task_setpgid";
+        /// open(2) and its like.
+        FileOpen = 13, "file_open";
+        /// unlink(2).
+        InodeUnlink = 14, "inode_unlink";
+        /// rmdir(2).
+        InodeRmdir = 15, "inode_rmdir";
+        /// rename(2).
+        InodeRename = 16, "inode_rename";
+        /// link(2).
+        InodeLink = 17, "inode_link";
+        /// A new file.
+        InodeCreate = 18, "inode_create";
+        /// mkdir(2).
+        InodeMkdir = 19, "inode_mkdir";
+        /// mknod(2), also of sockets.
+        InodeMknod = 20, "inode_mknod";
+        /// symlink(2).
+        InodeSymlink = 21, "inode_symlink";
+        /// truncate(2), chmod(2), chown(2), utimensat(2).
+        InodeSetattr = 22, "inode_setattr";
+        /// setxattr(2).
+        InodeSetxattr = 23, "inode_setxattr";
+        /// removexattr(2).
+        InodeRemovexattr = 24, "inode_removexattr";
+        /// An access control list is set.
+        InodeSetAcl = 25, "inode_set_acl";
+        /// One is removed.
+        InodeRemoveAcl = 26, "inode_remove_acl";
+        /// Attributes of files by ioctl(2): chattr(1).
+        FileIoctl = 27, "file_ioctl";
+        /// The same by programs of 32 bits.
+        FileIoctlCompat = 28, "file_ioctl_compat";
+        /// file_setattr(2).
+        InodeFileSetattr = 29, "inode_file_setattr";
+        /// execve(2).
+        BprmCheckSecurity = 30, "bprm_check_security";
+        /// mount(2).
+        SbMount = 31, "sb_mount";
+        /// umount(2).
+        SbUmount = 32, "sb_umount";
+        /// A mount gets other options.
+        SbRemount = 33, "sb_remount";
+        /// pivot_root(2).
+        SbPivotroot = 34, "sb_pivotroot";
+        /// move_mount(2).
+        MoveMount = 35, "move_mount";
+        /// What the kernel's lockdown speaks of.
+        LockedDown = 36, "locked_down";
+        /// A sysctl is written.
+        Sysctl = 37, "sysctl";
+        /// read(2) and write(2).
+        FilePermission = 38, "file_permission";
+        /// A file is mapped to be executed.
+        MmapFile = 39, "mmap_file";
+    }
+}
+
+numbered! {
+    /// What a file rule speaks of: `enum ic_file_op`.
+    FileOp {
+        /// Opening it to read, and listing a directory.
+        Read = 0, "read";
+        /// Opening it to write, and truncate(2).
+        Write = 1, "write";
+        /// A new name in a directory, of whatever kind of file.
+        Create = 2, "create";
+        /// Taking a name away, also by a rename over it.
+        Delete = 3, "delete";
+        /// Giving it another name.
+        Rename = 4, "rename";
+        /// Giving it one more name.
+        Link = 5, "link";
+        /// Mode, owner, times, extended attributes, access control lists, flags.
+        Metadata = 6, "metadata";
+        /// execve(2), or mapping it to be executed.
+        Execute = 7, "execute";
+        /// Mounting over it, unmounting what it lies on. No rule's: part of every one that denies.
+        Mount = 8, "mount";
+    }
+}
+
+numbered! {
+    /// What became of an attempt: `enum ic_sentinel_verdict`.
+    SentinelVerdict {
+        /// Refused.
+        Denied = 1, "denied";
+        /// Let go on, and told of.
+        Logged = 2, "logged";
+        /// A secret was taken: its bearer is entitled.
+        Granted = 3, "granted";
+        /// A secret was not.
+        Refused = 4, "refused";
+    }
+}
+
+/// [`Mark::flags`]: the process is entitled.
+pub const MARK_ENTITLED: u32 = 1;
+/// [`Label::flags`]: the way to something that is guarded leads through it.
+pub const LABEL_WAY: u32 = 1;
+/// [`Excepted::may`]: may send signals to entitled processes, and give them other limits.
+pub const MAY_KILL: u32 = 1;
+/// [`Excepted::may`]: may trace entitled processes.
+pub const MAY_TRACE: u32 = 2;
+/// [`Excepted::may`]: may load programs that the gate refuses.
+pub const MAY_LOAD: u32 = 4;
+/// [`Excepted::may`]: may mount over what is guarded, and unmount it.
+pub const MAY_MOUNT: u32 = 8;
+
+/// `struct ic_sentinel`: what is said once, of the whole instance.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Sentinel {
+    /// Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning.
+    pub word: u64,
+    /// Bit n: programs of type n are refused.
+    pub gate: u64,
+    /// Of others than those: they are told of.
+    pub gate_log: u64,
+    /// 1: others are refused.
+    pub is_armed: u32,
+    /// The thread that `canary_hook` refuses, whatever it does; 0: none.
+    pub canary: u32,
+    /// A [`SentinelHook`].
+    pub canary_hook: u32,
+    /// The thread whose maps and programs, opened by id, are guarded from then on.
+    pub adopting: u32,
+    /// Alarms that found no room.
+    pub lost: u64,
+}
+const _: () = assert!(size_of::<Sentinel>() == 48);
+
+/// `struct ic_secret_key`: a secret, as the words that prctl(2) takes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SecretKey {
+    /// Its words.
+    pub word: [u64; 4],
+}
+const _: () = assert!(size_of::<SecretKey>() == SENTINEL_SECRET);
+
+/// Says nothing of it.
+impl std::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretKey")
+    }
+}
+
+/// `struct ic_secret_val`: what a secret gives its bearer.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SecretVal {
+    /// What its bearer executes; [`FileId::NONE`]: anything.
+    pub exe: FileId,
+    /// Of the mark.
+    pub flags: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<SecretVal>() == 24);
+
+/// `struct ic_mark`: a process that is entitled.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Mark {
+    /// When it began, `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+    /// [`MARK_ENTITLED`].
+    pub flags: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Mark>() == 16);
+
+/// `struct ic_label`: what is known of a file or directory, by the two halves of [`Sentinel::word`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Label {
+    /// Bit n: rule n covers it.
+    pub own: [u64; 2],
+    /// And what is in it, at any depth.
+    pub below: [u64; 2],
+    /// [`LABEL_WAY`].
+    pub flags: [u32; 2],
+    /// Bit n: rules cover names of n, n + 32 … bytes in it.
+    pub names: [u32; 2],
+}
+const _: () = assert!(size_of::<Label>() == 48);
+
+/// `struct ic_name_key`: a name in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NameKey {
+    /// The directory.
+    pub dir: FileId,
+    /// The name, zero behind its end.
+    pub name: [u8; SENTINEL_NAME],
+}
+const _: () = assert!(size_of::<NameKey>() == 272);
+
+/// `struct ic_name_val`: what rules cover it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct NameVal {
+    /// By the two halves.
+    pub rules: [u64; 2],
+}
+const _: () = assert!(size_of::<NameVal>() == 16);
+
+/// `struct ic_file_policy`: the file rules of a half.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FilePolicy {
+    /// Bit n: rule n speaks of this [`FileOp`].
+    pub op: [u64; 9],
+    /// Those that deny.
+    pub deny: u64,
+    /// Those that tell.
+    pub log: u64,
+    /// Those that cover what is in a directory.
+    pub below: u64,
+}
+const _: () = assert!(size_of::<FilePolicy>() == 96);
+
+/// `struct ic_excepted`: what an executable may do in spite of rules.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Excepted {
+    /// Bit n: rule n does not bind it.
+    pub rules: [u64; 2],
+    /// [`MAY_KILL`] and its like.
+    pub may: [u32; 2],
+}
+const _: () = assert!(size_of::<Excepted>() == 24);
+
+/// `struct ic_sentinel_ev`: what somebody tried, as the ring buffer reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SentinelEvent {
+    /// The common head.
+    pub hdr: EventHeader,
+    /// Alarms that found no room before this one.
+    pub lost: u64,
+    /// Id of the actor's control group.
+    pub cgroup: u64,
+    /// `CLOCK_BOOTTIME` of the actor's execve(2).
+    pub exec_ns: u64,
+    /// Bit n: file rule n said so.
+    pub rules: u64,
+    /// What the actor executes.
+    pub exe: FileId,
+    /// What its parent executed.
+    pub parent: FileId,
+    /// What it was about; [`FileId::NONE`]: no file.
+    pub file: FileId,
+    /// Thread group.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Thread group that forked it.
+    pub ppid: u32,
+    /// Real user.
+    pub uid: u32,
+    /// Real group.
+    pub gid: u32,
+    /// A process, an id of a map, program or link, or a program's type.
+    pub target: u32,
+    /// A command of bpf(2), a signal, attributes.
+    pub detail: u32,
+    /// A [`SentinelHook`].
+    pub hook: u8,
+    /// A [`FileOp`].
+    pub op: u8,
+    /// A [`SentinelVerdict`].
+    pub verdict: u8,
+    /// Zero.
+    pub flags: u8,
+    /// The name that the thread gives itself, zero behind its end.
+    pub comm: [u8; 16],
+    /// Bytes of `path`.
+    pub path_len: u16,
+    /// 1: directories are missing at its end.
+    pub path_cut: u16,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
+    /// The names from the file up to its file system's root, each ended by a zero.
+    pub path: [u8; SENTINEL_PATH],
+}
+const _: () = assert!(size_of::<SentinelEvent>() == 664);
