@@ -4,6 +4,7 @@
 //!
 //! - [`policy`]: address lists and firewall policies, compiled.
 //! - [`shield`]: the XDP firewall.
+//! - [`sentinel`]: the integrity guard.
 //! - [`events`]: what the kernel reports, decoded.
 //! - [`bpf`]: loading, pins, links, the instruction audit, the feature probe.
 //! - [`core`]: the shared vocabulary, audit records.
@@ -28,4 +29,5 @@ pub use ironclad_bpf as bpf;
 pub use ironclad_core as core;
 pub use ironclad_events as events;
 pub use ironclad_policy as policy;
+pub use ironclad_sentinel as sentinel;
 pub use ironclad_shield as shield;

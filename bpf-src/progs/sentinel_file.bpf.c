@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* File rules: who may read, change or execute what. */
 #include "../lib/labels.h"
+#include "../lib/procfs.h"
 
 enum {
 	IC_FMODE_READ = 1, /* include/linux/fs.h */
@@ -41,11 +42,31 @@ IC_INLINE int ic_into(__u8 hook, struct inode *dir, struct dentry *dentry)
 	return ic_judge(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
 }
 
+/* Files of procfs that tell of entitled processes, or let others change them. */
+IC_INLINE bool ic_is_proc_refused(struct file *file, __u32 mode)
+{
+	struct inode *inode = file->f_inode;
+
+	return inode->i_sb->s_magic == IC_PROC_SUPER_MAGIC && ic_is_armed() &&
+	       ic_proc_is_guarded(inode, file->f_path.dentry, mode & IC_FMODE_WRITE) &&
+	       !ic_may(IC_MAY_TRACE);
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(ic_file_open, struct file *file)
 {
 	__u32 mode = file->f_mode, first, second;
+	struct ic_attempt attempt = {
+		.hook = IC_HOOK_FILE_OPEN,
+		.op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = file->f_path.dentry,
+	};
 
+	if (ic_is_proc_refused(file, mode)) {
+		ic_alarm(&attempt);
+		return -IC_EPERM;
+	}
 	if (mode & IC_FMODE_EXEC)
 		first = IC_FILE_EXECUTE;
 	else if (mode & IC_FMODE_READ)

@@ -30,6 +30,7 @@ mod log;
 mod map;
 mod mapping;
 mod object;
+pub mod paths;
 mod pin;
 pub mod probe;
 mod program;

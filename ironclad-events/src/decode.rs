@@ -4,6 +4,7 @@ use ironclad_core::Verdict;
 use ironclad_core::abi::{self, EventHeader, Reason};
 use zerocopy::FromBytes;
 
+use crate::sentinel::SentinelEvent;
 use crate::socket::SocketEvent;
 
 /// Why bytes are no event.
@@ -42,6 +43,8 @@ pub enum Event<'a> {
     Shield(ShieldEvent<'a>),
     /// What a process asked of the network.
     Socket(SocketEvent<'a>),
+    /// What somebody tried with what Sentinel guards.
+    Sentinel(SentinelEvent<'a>),
 }
 
 /// A packet that Shield reports. Checked: every accessor has an answer.
@@ -62,6 +65,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
     match head.kind {
         abi::EV_SHIELD => ShieldEvent::decode(bytes, &head).map(Event::Shield),
         abi::EV_SOCKET => SocketEvent::decode(bytes, &head).map(Event::Socket),
+        abi::EV_SENTINEL => SentinelEvent::decode(bytes, &head).map(Event::Sentinel),
         kind => Err(DecodeError::Kind(kind)),
     }
 }

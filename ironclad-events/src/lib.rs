@@ -16,10 +16,14 @@
 
 mod channel;
 mod decode;
+mod pump;
 mod record;
+mod sentinel;
 mod socket;
 
 pub use channel::{EventReceiver, EventSender, Overflow, Stats, channel};
 pub use decode::{DecodeError, Event, ShieldEvent, decode};
+pub use pump::EventPump;
 pub use record::{Record, ShieldRecord};
+pub use sentinel::{SentinelEvent, SentinelRecord};
 pub use socket::{SocketEvent, SocketRecord};

@@ -6,6 +6,7 @@ use ironclad_core::abi::Reason;
 use serde::Serialize;
 
 use crate::decode::{Event, ShieldEvent};
+use crate::sentinel::SentinelRecord;
 use crate::socket::SocketRecord;
 
 /// An event, owned: what a channel carries.
@@ -17,6 +18,8 @@ pub enum Record {
     Shield(ShieldRecord),
     /// What a process asked of the network.
     Socket(SocketRecord),
+    /// What somebody tried with what Sentinel guards.
+    Sentinel(SentinelRecord),
 }
 
 impl Record {
@@ -25,6 +28,7 @@ impl Record {
         match self {
             Self::Shield(record) => record.time_ns,
             Self::Socket(record) => record.time_ns,
+            Self::Sentinel(record) => record.time_ns,
         }
     }
 
@@ -32,7 +36,7 @@ impl Record {
     pub fn into_shield(self) -> Option<ShieldRecord> {
         match self {
             Self::Shield(record) => Some(record),
-            Self::Socket(_) => None,
+            Self::Socket(_) | Self::Sentinel(_) => None,
         }
     }
 
@@ -40,7 +44,15 @@ impl Record {
     pub fn into_socket(self) -> Option<SocketRecord> {
         match self {
             Self::Socket(record) => Some(record),
-            Self::Shield(_) => None,
+            Self::Shield(_) | Self::Sentinel(_) => None,
+        }
+    }
+
+    /// What somebody tried with what Sentinel guards, where it is that.
+    pub fn into_sentinel(self) -> Option<SentinelRecord> {
+        match self {
+            Self::Sentinel(record) => Some(record),
+            Self::Shield(_) | Self::Socket(_) => None,
         }
     }
 }
@@ -50,6 +62,7 @@ impl From<&Event<'_>> for Record {
         match event {
             Event::Shield(event) => Self::Shield(event.into()),
             Event::Socket(event) => Self::Socket(event.into()),
+            Event::Sentinel(event) => Self::Sentinel(event.into()),
         }
     }
 }
@@ -59,6 +72,7 @@ impl fmt::Display for Record {
         match self {
             Self::Shield(record) => record.fmt(f),
             Self::Socket(record) => record.fmt(f),
+            Self::Sentinel(record) => record.fmt(f),
         }
     }
 }

@@ -5,10 +5,11 @@ use ironclad_core::{Action, Cidr, Family, PolicyId, RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
 use crate::error::PolicyError;
+use crate::file::{self, CompiledFiles};
 use crate::flat::{FlatTable, Leaf};
 use crate::limits::{Memory, SocketMemory, check};
 use crate::policy::{Backend, Policy};
-use crate::socket::{self, CompiledSockets, Sockets};
+use crate::socket::{self, CompiledSockets};
 use crate::tuple::Tuples;
 
 /// A rule of a compiled policy: what its sets and tuples have in common.
@@ -95,6 +96,7 @@ pub(crate) struct Inner {
     pub(crate) set_rules: Vec<(u16, Action)>,
     pub(crate) memory: Memory,
     pub(crate) sockets: Option<CompiledSockets>,
+    pub(crate) files: Option<CompiledFiles>,
 }
 
 struct Item {
@@ -179,6 +181,10 @@ impl CompiledPolicy {
             true => None,
             false => Some(CompiledSockets::compile(&policy.sockets)?),
         };
+        let files = match policy.files.is_empty() {
+            true => None,
+            false => Some(CompiledFiles::compile(&policy.files)?),
+        };
         memory.sockets =
             sockets.as_ref().map_or_else(SocketMemory::default, CompiledSockets::memory);
         memory.check(&limits)?;
@@ -194,8 +200,9 @@ impl CompiledPolicy {
             set_rules,
             memory,
             sockets,
+            files,
         };
-        inner.id = inner.digest(&policy.sockets);
+        inner.id = inner.digest(&policy);
         Ok(Self(Arc::new(inner)))
     }
 
@@ -251,6 +258,11 @@ impl CompiledPolicy {
     /// The flat table; empty with [`Backend::LpmTrie`].
     pub fn flat(&self) -> &FlatTable {
         &self.0.flat
+    }
+
+    /// The rules on files; none where the policy has none.
+    pub fn files(&self) -> Option<&CompiledFiles> {
+        self.0.files.as_ref()
     }
 
     /// The rules on sockets; none where the policy says nothing of them.
@@ -339,7 +351,7 @@ impl Inner {
         Cidr::new(addr, length).unwrap_or_else(|_| Cidr::host(addr))
     }
 
-    fn digest(&self, sockets: &Sockets) -> PolicyId {
+    fn digest(&self, policy: &Policy) -> PolicyId {
         let mut hash = Sha256::new();
         let s = &self.settings;
         hash.update([
@@ -391,7 +403,10 @@ impl Inner {
         tuples.sort();
         tuples.iter().for_each(|tuple| hash.update(tuple));
         if self.sockets.is_some() {
-            socket::digest(sockets, &mut hash);
+            socket::digest(&policy.sockets, &mut hash);
+        }
+        if self.files.is_some() {
+            file::digest(&policy.files, &mut hash);
         }
         PolicyId(hash.finalize().into())
     }

@@ -57,6 +57,16 @@ pub enum PolicyError {
         /// What is wrong, and what to write.
         what: String,
     },
+    /// A file rule covers nothing, or names what is no path.
+    #[error("rule {rule} (`{name}`): {what}")]
+    FileRule {
+        /// The id.
+        rule: RuleId,
+        /// Its name.
+        name: String,
+        /// What is wrong, and what to write.
+        what: String,
+    },
     /// A socket rule names a group of addresses that there is not.
     #[error("rule {rule}: no group of addresses is called `{name}`")]
     UnknownGroup {

@@ -32,6 +32,7 @@ mod explain;
 // Without a fetcher nobody writes to the cache.
 #[cfg_attr(not(feature = "fetch"), allow(dead_code))]
 pub mod feed;
+pub mod file;
 mod flat;
 pub mod learn;
 mod limits;

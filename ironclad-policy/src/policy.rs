@@ -5,6 +5,7 @@ use ironclad_core::{Action, Cidr, RuleId, Verdict};
 use crate::compile::CompiledPolicy;
 use crate::document::Document;
 use crate::error::PolicyError;
+use crate::file::FileRule;
 use crate::limits::Limits;
 use crate::list::{AddressList, ListReport};
 use crate::socket::{AddressGroup, Direction, SocketRule, Sockets};
@@ -203,6 +204,7 @@ pub struct Policy {
     pub(crate) sets: Vec<AddressSet>,
     pub(crate) tuples: Vec<TupleRule>,
     pub(crate) sockets: Sockets,
+    pub(crate) files: Vec<FileRule>,
     pub(crate) limits: Limits,
     /// What describes it, which tells where.
     pub(crate) document: Option<Arc<Document>>,
@@ -221,6 +223,7 @@ impl Default for Policy {
             sets: Vec::new(),
             tuples: Vec::new(),
             sockets: Sockets::default(),
+            files: Vec::new(),
             limits: Limits::default(),
             document: None,
         }
@@ -329,6 +332,13 @@ impl Policy {
     #[must_use]
     pub fn danger_packet_sockets_unseen(mut self, unseen: bool) -> Self {
         self.sockets.packets_unseen = unseen;
+        self
+    }
+
+    /// Adds a rule on files, which Sentinel enforces. Every rule that covers a file decides.
+    #[must_use]
+    pub fn file_rule(mut self, rule: FileRule) -> Self {
+        self.files.push(rule);
         self
     }
 

@@ -41,9 +41,9 @@ pub use builder::ShieldBuilder;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
 pub use error::ShieldError;
 pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
-pub use ironclad_events::{EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
+pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::CompiledPolicy;
-pub use pump::EventPump;
+
 pub use shield::{
     ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Learning, Shield, Status,
 };

@@ -16,7 +16,7 @@ use ironclad_bpf::{
 };
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_core::{Cidr, PolicyId, RuleId};
-use ironclad_events::{EventReceiver, Overflow};
+use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::CompiledPolicy;
 use ironclad_policy::socket::CompiledSockets;
 use serde::Serialize;
@@ -28,7 +28,7 @@ use crate::error::ShieldError;
 use crate::files::refuse_scripts;
 use crate::follow::{Follow, Follower};
 use crate::image;
-use crate::pump::EventPump;
+use crate::pump;
 use crate::slots::Slots;
 use crate::sockets::{PathChange, SocketCount, SocketPolicy, Sockets};
 
@@ -1054,7 +1054,7 @@ impl Shield {
         capacity: usize,
         overflow: Overflow,
     ) -> Result<(EventPump, EventReceiver), ShieldError> {
-        EventPump::start(self.event_ring()?, capacity, overflow)
+        pump::start(self.event_ring()?, capacity, overflow)
     }
 
     /// What the policy in force does with a frame, by a run of the attached program in the kernel.

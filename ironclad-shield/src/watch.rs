@@ -1,19 +1,17 @@
 //! Tells when paths may have come to lead elsewhere: a file replaced by a rename, a link set anew, a
 //! directory on the way moved.
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
+use ironclad_bpf::paths::ways;
 use rustix::fs::inotify::{
     CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch,
 };
-
-/// As many symbolic links as the kernel follows on one way.
-const LINKS_MAX: usize = 40;
 
 /// What can change where a name in a directory leads, what its file holds, or the directory's own
 /// place.
@@ -45,7 +43,8 @@ impl PathWatch {
     /// is told by [`changed`](Self::changed).
     pub(crate) fn set(&mut self, paths: &[PathBuf]) -> io::Result<()> {
         // Until no way has changed while its directories were being watched.
-        let mut steps = steps(paths);
+        let steps_of = |paths: &[PathBuf]| ways(paths.iter().map(PathBuf::as_path));
+        let mut steps = steps_of(paths);
         loop {
             let mut watched: HashMap<i32, (PathBuf, BTreeSet<OsString>)> = HashMap::new();
             for (dir, names) in &steps {
@@ -69,7 +68,7 @@ impl PathWatch {
                 let _ = remove_watch(&self.inotify, *watch);
             }
             self.watched = watched;
-            let now = self::steps(paths);
+            let now = steps_of(paths);
             if now == steps {
                 return Ok(());
             }
@@ -109,49 +108,11 @@ impl AsFd for PathWatch {
     }
 }
 
-/// The directories on the ways of paths, each with the names that are looked up in it.
-fn steps(paths: &[PathBuf]) -> BTreeMap<PathBuf, BTreeSet<OsString>> {
-    let mut steps: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
-    for path in paths {
-        let (mut dir, mut links) = (PathBuf::from("/"), 0);
-        let mut left: VecDeque<OsString> = names(path);
-        while let Some(name) = left.pop_front() {
-            if name == ".." {
-                dir.pop();
-                continue;
-            }
-            steps.entry(dir.clone()).or_default().insert(name.clone());
-            let next = dir.join(&name);
-            match std::fs::read_link(&next) {
-                Ok(_) if links == LINKS_MAX => break,
-                Ok(target) => {
-                    links += 1;
-                    if target.is_absolute() {
-                        dir = PathBuf::from("/");
-                    }
-                    names(&target).into_iter().rev().for_each(|name| left.push_front(name));
-                }
-                Err(_) => dir = next,
-            }
-        }
-    }
-    steps
-}
-
-fn names(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     use super::*;
 

@@ -3,6 +3,7 @@
 //! A talker is the test's own program, started once more with the arguments that run one of its
 //! tests only: that test calls [`serve`]. A copy of the program is another executable.
 
+mod attack;
 mod held;
 mod treadmill;
 mod turn;
@@ -99,6 +100,13 @@ impl Talker {
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
     /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends.
+    ///
+    /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
+    /// removexattr|chattr|execute|read-link|open-by-handle PATH`, `rename|exchange|link|symlink FROM TO`.
+    ///
+    /// Other processes: `kill PID SIGNAL`, `trace|read-memory|open-memory|limit|prefer-others-to|
+    /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
+    /// `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
@@ -318,7 +326,7 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             Ok(0)
         }
         ["comm", name] => std::fs::write("/proc/thread-self/comm", name).map(|()| 0),
-        _ => panic!("no order: {order}"),
+        other => attack::obey(other).unwrap_or_else(|| panic!("no order: {order}")),
     }
 }
 

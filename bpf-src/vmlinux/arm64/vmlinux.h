@@ -530,6 +530,11 @@ struct cred;
 
 struct mm_struct;
 
+struct hlist_node {
+	struct hlist_node *next;
+	struct hlist_node **pprev;
+};
+
 struct signal_struct;
 
 struct css_set;
@@ -544,6 +549,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	u64 start_boottime;
 	unsigned int ptrace;
+	struct hlist_node pid_links[4];
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 };
@@ -694,6 +700,21 @@ struct bpf_prog {
 
 struct bpf_prog_aux {
 	u32 id;
+};
+
+struct pid;
+
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct pid {
+	struct hlist_head tasks[4];
 };
 
 struct renamedata {

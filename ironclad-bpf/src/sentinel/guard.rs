@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -136,11 +137,6 @@ impl Guard {
         let guarded_links = Map::new(clone_fd(&maps.ic_links)?, "ic_links")?;
         let excepted_map = clone_fd(&maps.ic_excepted)?;
         let alarms = clone_fd(&maps.ic_alarms)?;
-        let mut own = vec![
-            clone_fd(&maps.ic_objects)?,
-            clone_fd(&maps.ic_secrets)?,
-            clone_fd(&maps.ic_links)?,
-        ];
         let attached = attach(GATE, gate.open_object_mut(), &GATE_ORDER, number)?;
         let (mut programs, mut links): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
 
@@ -210,8 +206,6 @@ impl Guard {
             links.push(link);
         }
 
-        // What was made before this process was entitled.
-        own.push(state_map);
         let excepted = Map::new(excepted_map, "ic_excepted")?;
         let this = Self {
             state,
@@ -225,16 +219,12 @@ impl Guard {
             links,
             missing,
         };
-        let more = [
-            this.marks.as_fd(),
-            this.excepted.as_fd(),
-            this.alarms.as_fd(),
-            processes.losses.as_fd(),
-        ];
-        let own = own.iter().map(AsFd::as_fd).chain(more);
-        let own = own.chain(processes.maps().map(|(_, fd)| fd));
-        this.guard_maps(own)?;
-        this.guard_programs(this.programs.iter().chain(processes.programs()))?;
+        // What was made before this process was entitled.
+        let programs = || this.programs.iter().chain(processes.programs());
+        this.guard_programs(programs())?;
+        let maps: BTreeSet<u32> =
+            programs().flat_map(|program| program.info().map_ids.iter().copied()).collect();
+        this.guard_map_ids(maps)?;
         this.guard_links(this.links.iter().chain(processes.links()))?;
         Ok(this)
     }
@@ -247,11 +237,16 @@ impl Guard {
         &self,
         maps: impl IntoIterator<Item = BorrowedFd<'a>>,
     ) -> Result<(), BpfError> {
+        let id = |fd| map_info(fd).map_err(|e| BpfError::map("", "guarding it", e));
+        let ids =
+            maps.into_iter().map(|fd| Ok(id(fd)?.id)).collect::<Result<Vec<_>, BpfError>>()?;
+        self.guard_map_ids(ids)
+    }
+
+    fn guard_map_ids(&self, ids: impl IntoIterator<Item = u32>) -> Result<(), BpfError> {
         self.adopting(|| {
-            for fd in maps {
-                let failed = |e| BpfError::map("", "guarding it", e);
-                let id = map_info(fd).map_err(failed)?.id;
-                sys::map_by_id(id).map_err(failed)?;
+            for id in ids {
+                sys::map_by_id(id).map_err(|e| BpfError::map("", "guarding it", e))?;
             }
             Ok(())
         })
@@ -304,6 +299,11 @@ impl Guard {
     /// Whether others are refused.
     pub fn is_armed(&self) -> bool {
         self.state.u32_at(offset_of!(Sentinel, is_armed)).load(Ordering::SeqCst) != 0
+    }
+
+    /// Alarms that found no room.
+    pub fn alarms_lost(&self) -> u64 {
+        self.state.u64_at(offset_of!(Sentinel, lost)).load(Ordering::SeqCst)
     }
 
     /// The word of [`Sentinel::word`].

@@ -239,21 +239,45 @@ impl Processes {
         Ok(found.into_iter().map(|found| found.map(|file| file.file)).collect())
     }
 
+    /// The same of files of whatever kind, and of symbolic links themselves. Of a file on an overlay, it
+    /// is the overlay's.
+    ///
+    /// # Errors
+    /// Those of [`identify`](Self::identify).
+    pub fn identify_themselves(&self, paths: &[&Path]) -> Result<Vec<Option<FileId>>, BpfError> {
+        let found = self.look(paths, |path| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).map(Some)
+        })?;
+        Ok(found.into_iter().map(|found| found.map(|file| file.file)).collect())
+    }
+
     /// The same, with what else the kernel knows of them. The descriptors are closed by then.
     ///
     /// # Errors
     /// Those of [`identify`](Self::identify).
     pub fn look_at(&self, paths: &[&Path]) -> Result<Vec<Option<OpenFile>>, BpfError> {
+        self.look(paths, open_to_look)
+    }
+
+    fn look(
+        &self,
+        paths: &[&Path],
+        open_one: impl Fn(&Path) -> rustix::io::Result<Option<OwnedFd>>,
+    ) -> Result<Vec<Option<OpenFile>>, BpfError> {
         // Some hundred open files at a time.
         let mut found = Vec::with_capacity(paths.len());
         for some in paths.chunks(256) {
             let mut open = Vec::with_capacity(some.len());
             for path in some {
-                open.push(open_to_look(path).map_err(|e| {
-                    let why = format!("{}: {e}", path.display());
-                    let source = std::io::Error::new(std::io::Error::from(e).kind(), why);
-                    BpfError::System { step: "looking at an executable", source }
-                })?);
+                open.push(match open_one(path) {
+                    Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => None,
+                    opened => opened.map_err(|e| {
+                        let why = format!("{}: {e}", path.display());
+                        let source = std::io::Error::new(std::io::Error::from(e).kind(), why);
+                        BpfError::System { step: "looking at a file", source }
+                    })?,
+                });
             }
             let files = self.open_files()?;
             let id = |fd: &OwnedFd| {
@@ -264,7 +288,7 @@ impl Processes {
                 match fd {
                     None => found.push(None),
                     Some(fd) => found.push(Some(id(fd).ok_or_else(|| BpfError::System {
-                        step: "looking at an executable",
+                        step: "looking at a file",
                         source: std::io::Error::other("the kernel does not list our open files"),
                     })?)),
                 }
@@ -339,11 +363,7 @@ impl Processes {
 /// earnest, as execve(2) opens it, and no further than that where somebody's lease forbids it.
 fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
     use rustix::io::Errno;
-    let found = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(found) => found,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(e) => return Err(e),
-    };
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
     let is_on_overlay = rustix::fs::fstatfs(&found)?.f_type as i64 == OVERLAYFS_MAGIC;
     if kind != FileType::RegularFile || !is_on_overlay {

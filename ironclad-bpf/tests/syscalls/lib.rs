@@ -1,6 +1,7 @@
 //! System calls that tests make and that no safe crate offers. They are unsafe, which is why they are
 //! here.
 
+mod attack;
 mod first_thread;
 mod fork;
 mod impostor;
@@ -9,6 +10,7 @@ mod option;
 mod unspec;
 mod uring;
 
+pub use attack::{chattr, hello, load_program, open_by_handle, prlimit, read_memory, trace};
 pub use first_thread::end_first_thread;
 pub use fork::in_child;
 pub use impostor::Impostor;

@@ -241,6 +241,7 @@ impl Document {
             PolicyError::SocketRule { rule: id, .. }
             | PolicyError::UnknownGroup { rule: id, .. } => rule(*id),
             PolicyError::GroupTwice { .. }
+            | PolicyError::FileRule { .. }
             | PolicyError::Document(_)
             | PolicyError::Limit { .. } => None,
         }

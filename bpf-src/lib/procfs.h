@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What /proc shows of entitled processes. For most of it the kernel asks ptrace_access_check, but not
+ * for what it lets be written (oom_score_adj); and Linux 7.3, unlike 6.12, lets root read memory maps
+ * and environments without asking.
+ */
+#ifndef IRONCLAD_LIB_PROCFS_H
+#define IRONCLAD_LIB_PROCFS_H
+
+#include "sentinel.h"
+
+enum { IC_PROC_SUPER_MAGIC = 0x9fa0 };
+
+/* What monitors, service managers and ps(1) read; padded with zeros. */
+union ic_proc_name {
+	char text[16];
+	__u64 word[2];
+};
+
+IC_INLINE bool ic_is_harmless(struct dentry *dentry)
+{
+	static const union ic_proc_name harmless[] = {
+		{ "stat" },      { "statm" },         { "status" }, { "cmdline" },
+		{ "comm" },      { "cgroup" },        { "limits" }, { "oom_score" },
+		{ "io" },        { "oom_score_adj" }, { "mounts" }, { "mountinfo" },
+		{ "wchan" },     { "schedstat" },     { "sched" },  { "loginuid" },
+		{ "sessionid" },
+	};
+	const unsigned char *at = BPF_CORE_READ(dentry, d_name.name);
+	union ic_proc_name name = {};
+	__u32 i;
+
+	/* One that fills it was cut, and ends with a zero in place of its last byte: none of these. */
+	if (bpf_probe_read_kernel_str(name.text, sizeof(name.text), at) <= 0)
+		return false;
+	for (i = 0; i < sizeof(harmless) / sizeof(*harmless); i++) {
+		if (name.word[0] == harmless[i].word[0] && name.word[1] == harmless[i].word[1])
+			return true;
+	}
+	return false;
+}
+
+/* The process that a file of procfs tells of; none of files that tell of the host. */
+IC_INLINE struct task_struct *ic_proc_task(struct inode *inode)
+{
+	__u64 at = (__u64)inode - bpf_core_field_offset(struct proc_inode, vfs_inode), link;
+	struct pid *pid = BPF_CORE_READ((struct proc_inode *)at, pid);
+
+	if (!pid)
+		return NULL;
+	link = (__u64)BPF_CORE_READ(pid, tasks[0].first);
+	return link ? (void *)(link - bpf_core_field_offset(struct task_struct, pid_links)) : NULL;
+}
+
+/* Whether a file of procfs is to be kept from the caller. */
+static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *dentry, __u32 writes)
+{
+	struct task_struct *task;
+
+	if ((BPF_CORE_READ(inode, i_mode) & IC_S_IFMT) != IC_S_IFREG)
+		return false;
+	task = ic_proc_task(inode);
+	if (!task || !(ic_mark_of(task) & IC_MARK_ENTITLED) || ic_is_entitled())
+		return false;
+	return writes || !ic_is_harmless(dentry);
+}
+
+#endif

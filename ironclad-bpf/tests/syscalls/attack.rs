@@ -1,0 +1,146 @@
+//! Calls by which one process lays hands on another, or on a file by a way around its name.
+
+use std::ffi::{CString, c_int};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn check(ret: c_int) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets the attribute that chattr(1) calls `d`: not to be dumped.
+///
+/// # Errors
+/// Where the kernel refuses, or the file system has no attributes.
+pub fn chattr(file: &File) -> io::Result<()> {
+    const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601;
+    const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+    const FS_NODUMP_FL: libc::c_long = 0x40;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: both calls take a pointer to a long, of which they use the first four bytes.
+    unsafe {
+        check(libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags))?;
+        flags |= FS_NODUMP_FL;
+        check(libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags))
+    }
+}
+
+/// Takes a process's right to make core dumps.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn prlimit(pid: i32) -> io::Result<()> {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the new limit outlives the call; nobody wants the old one.
+    check(unsafe { libc::prlimit(pid, libc::RLIMIT_CORE, &raw const none, std::ptr::null_mut()) })
+}
+
+/// Reads nothing of use from a process's memory.
+///
+/// # Errors
+/// Where the kernel refuses; that there is nothing is no refusal.
+pub fn read_memory(pid: i32) -> io::Result<()> {
+    let mut byte = 0u8;
+    let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: 4096 as *mut _, iov_len: 1 };
+    // SAFETY: the local part is writable; of the remote one the kernel sees whether it is there.
+    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    match check(read as c_int) {
+        Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+        read => read,
+    }
+}
+
+/// Becomes a process's tracer, and lets go of it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn trace(pid: i32) -> io::Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the calls take numbers here; the process runs on all the while but for a moment.
+    unsafe {
+        check(libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) as c_int)?;
+        check(libc::ptrace(libc::PTRACE_INTERRUPT, pid, none, none) as c_int)?;
+        let mut status = 0;
+        check(libc::waitpid(pid, &raw mut status, libc::__WALL))?;
+        check(libc::ptrace(libc::PTRACE_DETACH, pid, none, none) as c_int)
+    }
+}
+
+/// Opens a file to read by its handle, past all names.
+///
+/// # Errors
+/// Where the kernel refuses, or the file system has no handles.
+pub fn open_by_handle(path: &Path) -> io::Result<File> {
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: c_int,
+        handle: [u8; 128],
+    }
+    let around = CString::new(path.parent().unwrap_or(path).as_os_str().as_bytes())?;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut handle = Handle { bytes: 128, kind: 0, handle: [0; 128] };
+    let mut mount = 0;
+    // SAFETY: the paths end with zeros; the handle has the room that it says, and its layout; a new
+    // descriptor is nobody else's.
+    unsafe {
+        check(libc::name_to_handle_at(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount,
+            0,
+        ))?;
+        let dir = libc::open(around.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        check(dir)?;
+        let dir = OwnedFd::from_raw_fd(dir);
+        let fd = libc::open_by_handle_at(
+            dir.as_raw_fd(),
+            (&raw mut handle).cast(),
+            libc::O_RDWR | libc::O_CLOEXEC,
+        );
+        check(fd)?;
+        Ok(File::from_raw_fd(fd))
+    }
+}
+
+/// Presents a secret to Sentinel. The kernel answers that it knows no such option, whatever came of it.
+///
+/// # Errors
+/// Where the answer is another.
+pub fn hello(words: [u64; 4]) -> io::Result<()> {
+    const HELLO: c_int = 0x4952_4f4e;
+    let [one, two, three, four] = words;
+    // SAFETY: the call takes numbers.
+    match check(unsafe { libc::prctl(HELLO, one, two, three, four) }) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        answer => answer,
+    }
+}
+
+/// Loads a program of a type that does nothing.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn load_program(kind: u32) -> io::Result<()> {
+    const BPF_PROG_LOAD: c_int = 5;
+    // r0 = 0; exit
+    let code: [u64; 2] = [0xb7, 0x95];
+    let license = c"GPL";
+    // The beginning of union bpf_attr: type, instructions, where they are, the licence.
+    let mut attr = [0u64; 15];
+    attr[0] = u64::from(kind) | 2 << 32;
+    attr[1] = code.as_ptr() as u64;
+    attr[2] = license.as_ptr() as u64;
+    // SAFETY: the attributes, and what they point to, outlive the call; the descriptor is nobody else's.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, attr.as_ptr(), size_of_val(&attr));
+        check(fd as c_int)?;
+        drop(OwnedFd::from_raw_fd(fd as c_int));
+    }
+    Ok(())
+}

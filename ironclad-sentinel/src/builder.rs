@@ -1,0 +1,123 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ironclad_bpf::sentinel::GuardOptions;
+use ironclad_bpf::uapi::ProgramType;
+use ironclad_core::audit::{AuditSink, NoAudit};
+use ironclad_policy::CompiledPolicy;
+
+use crate::error::SentinelError;
+use crate::sentinel::Sentinel;
+
+/// Types of programs that can undo what Sentinel does, or read what it keeps.
+const GATE: [ProgramType; 10] = [
+    ProgramType::LSM,
+    ProgramType::TRACING,
+    ProgramType::EXT,
+    ProgramType::STRUCT_OPS,
+    ProgramType::KPROBE,
+    ProgramType::TRACEPOINT,
+    ProgramType::RAW_TRACEPOINT,
+    ProgramType::RAW_TRACEPOINT_WRITABLE,
+    ProgramType::PERF_EVENT,
+    ProgramType::SYSCALL,
+];
+
+/// What a [`Sentinel`] is to be: [`Sentinel::builder`].
+#[derive(Clone)]
+pub struct SentinelBuilder {
+    pub(crate) instance: String,
+    pub(crate) options: GuardOptions,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) degraded: bool,
+    pub(crate) scratch: PathBuf,
+}
+
+impl SentinelBuilder {
+    pub(crate) fn new(instance: &str) -> Self {
+        let mut options = GuardOptions::default();
+        options.gate = bits(&GATE);
+        options.gate_log = !options.gate;
+        Self {
+            instance: instance.to_owned(),
+            options,
+            audit: Arc::new(NoAudit),
+            degraded: false,
+            scratch: std::env::temp_dir(),
+        }
+    }
+
+    /// Types of programs that others may not load while Sentinel is armed; of all others it tells.
+    /// Default: LSM, tracing (fentry, fexit, fmod_ret, iterators), freplace, struct_ops, kprobes,
+    /// tracepoints, perf events, syscall programs.
+    ///
+    /// Whoever may load programs of these types can undo what Sentinel does, or read secrets in the
+    /// kernel's memory.
+    #[must_use]
+    pub fn refuse_programs(mut self, types: impl IntoIterator<Item = ProgramType>) -> Self {
+        let types: Vec<_> = types.into_iter().collect();
+        self.options.gate = bits(&types);
+        self.options.gate_log = !self.options.gate;
+        self
+    }
+
+    /// Starts although hooks are missing or do not answer: [`Sentinel::status`] names them. Default:
+    /// false, and a start is refused.
+    #[must_use]
+    pub fn danger_degraded(mut self, degraded: bool) -> Self {
+        self.degraded = degraded;
+        self
+    }
+
+    /// A directory in which hooks are tried with files that are removed again. Default: that for
+    /// temporary files.
+    #[must_use]
+    pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.scratch = directory.into();
+        self
+    }
+
+    /// Files and directories that the rules of two policies may name or lead through. Default: 65,536.
+    #[must_use]
+    pub fn labels(mut self, labels: u32) -> Self {
+        self.options.labels = labels;
+        self
+    }
+
+    /// Names in directories that the rules of two policies may cover. Default: 16,384.
+    #[must_use]
+    pub fn names(mut self, names: u32) -> Self {
+        self.options.names = names;
+        self
+    }
+
+    /// Bytes of the ring buffer of alarms: a power of two, at least 4096. Default: 1 MiB.
+    #[must_use]
+    pub fn ring_bytes(mut self, bytes: u32) -> Self {
+        self.options.ring_bytes = bytes;
+        self
+    }
+
+    /// Where audit records go. Default: nowhere.
+    #[must_use]
+    pub fn audit(mut self, sink: Arc<dyn AuditSink>) -> Self {
+        self.audit = sink;
+        self
+    }
+
+    /// Loads and attaches the programs, the gate first, entitles this process, puts `policy`'s file
+    /// rules into force, sees that each hook answers, and arms.
+    ///
+    /// If anything fails, nothing is refused to anybody.
+    ///
+    /// # Errors
+    /// [`SentinelError::Bpf`] with what the kernel said and the next step, [`SentinelError::Degraded`],
+    /// [`SentinelError::Path`] with the rule.
+    pub fn start(self, policy: &CompiledPolicy) -> Result<Sentinel, SentinelError> {
+        Sentinel::start(self, policy)
+    }
+}
+
+fn bits(types: &[ProgramType]) -> u64 {
+    types.iter().filter(|it| it.0 < 64).fold(0, |bits, it| bits | 1 << it.0)
+}

@@ -1,0 +1,64 @@
+use std::path::PathBuf;
+
+use ironclad_bpf::BpfError;
+use ironclad_core::audit::AuditError;
+
+/// Why Sentinel could not do what it was asked. Whatever was in force before is in force still.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SentinelError {
+    /// The kernel, or what is pinned, does not let it.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The action was done, or not begun, but its audit record was refused.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Hooks are missing or do not answer.
+    #[error(
+        "{}: what they guard would be open; `.danger_degraded(true)` starts all the same", what.join(", ")
+    )]
+    Degraded {
+        /// Each hook, and what is wrong with it.
+        what: Vec<String>,
+    },
+    /// A path of a rule leads to nothing that can be guarded.
+    #[error("{rule}: `{}` {what}", path.display())]
+    Path {
+        /// The rule, with its place in the policy file.
+        rule: String,
+        /// The path.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A pattern of a rule is none.
+    #[error("{rule}: pattern `{pattern}`: {what}")]
+    Pattern {
+        /// The rule, with its place in the policy file.
+        rule: String,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The paths of rules lead elsewhere each time that they are looked at.
+    #[error(
+        "the files that rules name are being moved about faster than they can be guarded: end what does that, and try again"
+    )]
+    Restless,
+    /// There are more files to guard than tables have room for.
+    #[error("{what}: {needed} are needed, there is room for {room}: `.{setting}(…)` gives more")]
+    Room {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        needed: usize,
+        /// How many there may be.
+        room: usize,
+        /// The builder's method.
+        setting: &'static str,
+    },
+    /// A thread could not be started.
+    #[error("a thread did not start: {0}")]
+    Thread(std::io::Error),
+}

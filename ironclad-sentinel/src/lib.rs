@@ -1,0 +1,38 @@
+//! Sentinel: an integrity guard that agents embed.
+//!
+//! A [`Sentinel`] guards files by the file rules of a [`CompiledPolicy`], and by itself the agent that
+//! embeds it: its process, its executable, and the maps and programs that it makes. Whoever is not
+//! entitled is refused, root included. Needs Linux 5.10 with BTF, BPF LSM among the active security
+//! modules (`bpf` in `lsm=` of the kernel's command line), and root.
+//!
+//! ```no_run
+//! use ironclad_core::RuleId;
+//! use ironclad_policy::Policy;
+//! use ironclad_policy::file::{FileAction, FileRule};
+//! use ironclad_sentinel::Sentinel;
+//!
+//! let config = FileRule::new(RuleId(1), "configuration", FileAction::Deny).tree("/etc/my-agent");
+//! let policy = Policy::builder().file_rule(config).compile()?;
+//! let sentinel = Sentinel::builder("my-agent").start(&policy)?;
+//! for hook in sentinel.status()?.hooks {
+//!     println!("{}: {}", hook.name, hook.state);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod builder;
+mod error;
+mod resolve;
+mod sentinel;
+mod status;
+mod tables;
+mod volumes;
+
+pub use builder::SentinelBuilder;
+pub use error::SentinelError;
+pub use ironclad_bpf::sentinel::Secret;
+pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRecord};
+pub use ironclad_policy::CompiledPolicy;
+pub use sentinel::Sentinel;
+pub use status::{HookState, HookStatus, Status};

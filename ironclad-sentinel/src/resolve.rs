@@ -1,0 +1,247 @@
+//! From the paths of rules to what the kernel knows files by.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::paths::ways;
+use ironclad_bpf::socket::Processes;
+use ironclad_core::abi::{self, FileId};
+use ironclad_policy::file::{CompiledFiles, FileRuleInfo, FileScope};
+
+use crate::error::SentinelError;
+use crate::volumes;
+
+/// What one half of a label is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Covered {
+    pub(crate) own: u64,
+    pub(crate) below: u64,
+    pub(crate) flags: u32,
+    pub(crate) names: u32,
+}
+
+/// What rules cover on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Coverage {
+    pub(crate) files: BTreeMap<FileId, Covered>,
+    pub(crate) names: BTreeMap<(FileId, OsString), u64>,
+    pub(crate) excepted: BTreeMap<FileId, u64>,
+}
+
+/// A path that some rules cover.
+#[derive(Default)]
+struct Wanted {
+    rules: u64,
+    /// Those that cover what is below it as well.
+    below: u64,
+    /// Whether any of them denies: then the way to it stays as it is.
+    is_guarded: bool,
+}
+
+/// Looks all paths up. Sentinel's own rules come with their bit.
+pub(crate) fn resolve(
+    files: Option<&CompiledFiles>,
+    own: &[(PathBuf, FileScope, u64)],
+    processes: &Processes,
+) -> Result<Coverage, SentinelError> {
+    let mut wanted: BTreeMap<PathBuf, Wanted> = BTreeMap::new();
+    let mut want = |path: PathBuf, bit: u64, is_tree: bool, is_guarded: bool| {
+        let entry = wanted.entry(path).or_default();
+        entry.rules |= bit;
+        entry.below |= if is_tree { bit } else { 0 };
+        entry.is_guarded |= is_guarded;
+    };
+    let mut coverage = Coverage::default();
+    for (number, rule) in files.iter().flat_map(|files| files.rules()).enumerate() {
+        let bit = 1 << number;
+        for scope in &rule.scopes {
+            match scope {
+                FileScope::File(path) => want(real(rule, path, false)?, bit, false, rule.denies()),
+                FileScope::Tree(path) => want(real(rule, path, true)?, bit, true, rule.denies()),
+                FileScope::Glob(pattern) => {
+                    for path in matches(rule, pattern)? {
+                        want(real(rule, &path, false)?, bit, false, rule.denies());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    for (path, scope, bit) in own {
+        want(path.clone(), *bit, matches!(scope, FileScope::Tree(_)), true);
+    }
+
+    // Everything whose identity is asked for, at once.
+    let mut asked: Vec<PathBuf> = Vec::new();
+    let mounts = volumes::mount_points().map_err(|source| ironclad_bpf::BpfError::System {
+        step: "reading /proc/self/mountinfo",
+        source,
+    })?;
+    let mut covers: Vec<(PathBuf, Covered)> = Vec::new();
+    let mut names: Vec<(PathBuf, OsString, u64)> = Vec::new();
+    for (path, wanted) in &wanted {
+        let covered = Covered { own: wanted.rules, below: wanted.below, ..Covered::default() };
+        covers.push((path.clone(), covered));
+        if wanted.below != 0 {
+            below(path, wanted.below, &mounts, &mut covers);
+        }
+        if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
+            names.push((dir.to_owned(), name.to_owned(), wanted.rules));
+        }
+    }
+    let guarded = wanted.iter().filter(|(_, wanted)| wanted.is_guarded);
+    let asked_ways: Vec<&Path> = guarded
+        .map(|(path, _)| path.as_path())
+        .chain(files.iter().flat_map(|files| files.rules()).filter(|rule| rule.denies()).flat_map(
+            |rule| {
+                rule.scopes.iter().filter_map(|scope| match scope {
+                    FileScope::File(path) | FileScope::Tree(path) => Some(path.as_path()),
+                    _ => None,
+                })
+            },
+        ))
+        .collect();
+    for (dir, steps) in ways(asked_ways) {
+        let way = Covered { flags: abi::LABEL_WAY, ..Covered::default() };
+        for name in steps {
+            let path = dir.join(name);
+            if fs::symlink_metadata(&path).is_ok_and(|it| it.is_symlink()) {
+                covers.push((path, way));
+            }
+        }
+        covers.push((dir, way));
+    }
+    for (dir, name, _) in &names {
+        let bit = 1 << (name.len() % 32);
+        covers.push((dir.clone(), Covered { names: bit, ..Covered::default() }));
+    }
+    let exceptions = files.map(CompiledFiles::exceptions).unwrap_or_default();
+    asked.extend(covers.iter().map(|(path, _)| path.clone()));
+    let paths: Vec<&Path> = asked.iter().map(PathBuf::as_path).collect();
+    let found = processes.identify_themselves(&paths)?;
+    let id_of: BTreeMap<&Path, FileId> =
+        paths.iter().zip(&found).filter_map(|(path, id)| Some((*path, (*id)?))).collect();
+    for (path, more) in &covers {
+        let Some(id) = id_of.get(path.as_path()) else { continue };
+        let known = coverage.files.entry(*id).or_default();
+        known.own |= more.own;
+        known.below |= more.below;
+        known.flags |= more.flags;
+        known.names |= more.names;
+    }
+    for (dir, name, rules) in names {
+        if let Some(id) = id_of.get(dir.as_path()) {
+            *coverage.names.entry((*id, name)).or_default() |= rules;
+        }
+    }
+    let exes: Vec<&Path> = exceptions.keys().copied().collect();
+    for (path, id) in exes.iter().zip(processes.identify(&exes)?) {
+        let rules = exceptions[path];
+        match id {
+            Some(id) => *coverage.excepted.entry(id).or_default() |= rules,
+            None => {
+                let rule =
+                    files.and_then(|files| files.rules().get(rules.trailing_zeros() as usize));
+                return Err(refused(
+                    &rule.map(described).unwrap_or_default(),
+                    path,
+                    "is excepted, and there is no such file".to_owned(),
+                ));
+            }
+        }
+    }
+    Ok(coverage)
+}
+
+pub(crate) fn described(rule: &FileRuleInfo) -> String {
+    match &rule.described_at {
+        Some(place) => format!("rule {} (`{}`, {place})", rule.id, rule.name),
+        None => format!("rule {} (`{}`)", rule.id, rule.name),
+    }
+}
+
+fn refused(rule: &str, path: &Path, what: String) -> SentinelError {
+    SentinelError::Path { rule: rule.to_owned(), path: path.to_owned(), what }
+}
+
+/// The path without symbolic links. Of a file that is not there, its directory has to be.
+fn real(rule: &FileRuleInfo, path: &Path, is_tree: bool) -> Result<PathBuf, SentinelError> {
+    let refused = |what: String| refused(&described(rule), path, what);
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_tree => {
+            // A link to what is not there would lead past its own name.
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(refused("is a symbolic link that leads nowhere".to_owned()));
+            }
+            let (dir, name) = path
+                .parent()
+                .zip(path.file_name())
+                .ok_or_else(|| refused("is no path of a file".to_owned()))?;
+            let dir = fs::canonicalize(dir)
+                .map_err(|e| refused(format!("would lie in a directory that is not there ({e}): create it, or name the file once it is")))?;
+            dir.join(name)
+        }
+        Err(e) => {
+            return Err(refused(format!("cannot be covered with all below it: {e}")));
+        }
+    };
+    if is_tree && !real.is_dir() {
+        return Err(refused("is no directory: cover it as a file".to_owned()));
+    }
+    let there = if real.exists() { real.as_path() } else { real.parent().unwrap_or(&real) };
+    match volumes::unfit(there) {
+        Some(why) => Err(refused(why)),
+        None => Ok(real),
+    }
+}
+
+fn matches(rule: &FileRuleInfo, pattern: &str) -> Result<Vec<PathBuf>, SentinelError> {
+    let wrong = |what: String| SentinelError::Pattern {
+        rule: described(rule),
+        pattern: pattern.to_owned(),
+        what,
+    };
+    let found = glob::glob(pattern).map_err(|e| wrong(e.to_string()))?;
+    found.map(|path| path.map_err(|e| wrong(e.to_string()))).collect()
+}
+
+/// What lies in a directory and is not found by the way to it: other file systems that are mounted
+/// there, and files that have other names elsewhere.
+fn below(root: &Path, rules: u64, mounts: &[PathBuf], covers: &mut Vec<(PathBuf, Covered)>) {
+    let mut roots = vec![root.to_owned()];
+    roots.extend(mounts.iter().filter(|at| at.starts_with(root) && *at != root).cloned());
+    for mounted in &roots[1..] {
+        covers.push((mounted.clone(), Covered { own: rules, below: rules, ..Covered::default() }));
+    }
+    for root in roots {
+        let Ok(device) = fs::symlink_metadata(&root).map(|it| it.dev()) else { continue };
+        let mut left = vec![root];
+        while let Some(dir) = left.pop() {
+            let Ok(entries) = fs::read_dir(&dir) else { continue };
+            for entry in entries.flatten() {
+                let Ok(it) = entry.metadata() else { continue };
+                if it.is_dir() && it.dev() == device {
+                    left.push(entry.path());
+                } else if !it.is_dir() && it.nlink() > 1 {
+                    covers.push((entry.path(), Covered { own: rules, ..Covered::default() }));
+                }
+            }
+        }
+    }
+}
+
+/// A name as the kernel's table has it; none where it is too long to be one.
+pub(crate) fn name_key(dir: FileId, name: &OsStr) -> Option<abi::NameKey> {
+    let bytes = name.as_bytes();
+    let mut key = abi::NameKey { dir, name: [0; abi::SENTINEL_NAME] };
+    key.name
+        .get_mut(..bytes.len())
+        .filter(|_| bytes.len() < abi::SENTINEL_NAME)?
+        .copy_from_slice(bytes);
+    Some(key)
+}

@@ -1,0 +1,293 @@
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ironclad_bpf::sentinel::{Canary, Guard, Secret, canaries};
+use ironclad_bpf::socket::Processes;
+use ironclad_bpf::{BpfError, EventRing, Program};
+use ironclad_core::PolicyId;
+use ironclad_core::abi::{FileId, FileOp, FilePolicy};
+use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_events::{EventPump, EventReceiver, Overflow};
+use ironclad_policy::CompiledPolicy;
+use ironclad_policy::file::{FileOps, FileRuleInfo, FileScope};
+
+use crate::builder::SentinelBuilder;
+use crate::error::SentinelError;
+use crate::resolve::{Coverage, resolve};
+use crate::status::{HookState, HookStatus, Status};
+use crate::tables::Tables;
+
+/// The rule by which Sentinel guards the agent's executable.
+const OWN_EXECUTABLE: u64 = 1 << 60;
+/// How often paths are looked up until they lead twice to the same files.
+const LOOKS: usize = 5;
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A running Sentinel. Dropping it disarms and detaches it.
+pub struct Sentinel {
+    instance: String,
+    audit: Arc<dyn AuditSink>,
+    scratch: PathBuf,
+    own: Vec<(PathBuf, FileScope, u64)>,
+    state: Mutex<State>,
+    guard: Guard,
+    processes: Processes,
+}
+
+struct State {
+    tables: Tables,
+    policy: PolicyId,
+    rules: Vec<FileRuleInfo>,
+    canaries: Vec<Canary>,
+}
+
+impl Sentinel {
+    /// Begins to describe one. The instance's name tells agents on one machine apart.
+    pub fn builder(instance: &str) -> SentinelBuilder {
+        SentinelBuilder::new(instance)
+    }
+
+    pub(crate) fn start(
+        builder: SentinelBuilder,
+        policy: &CompiledPolicy,
+    ) -> Result<Self, SentinelError> {
+        let processes = Processes::load(None, None, None)?;
+        let guard = Guard::load(&processes, builder.options).inspect_err(|error| {
+            let program = "sentinel".to_owned();
+            let refuse = AuditAction::Refuse { program, reason: error.to_string() };
+            if let Err(error) = builder.audit.record(&builder.instance, &refuse) {
+                tracing::error!(%error, "no audit record of a refusal");
+            }
+        })?;
+        let exe = std::fs::canonicalize("/proc/self/exe").map_err(|source| BpfError::System {
+            step: "finding the agent's own executable",
+            source,
+        })?;
+        let own = vec![(exe.clone(), FileScope::File(exe), OWN_EXECUTABLE)];
+        let this = Self {
+            instance: builder.instance,
+            audit: builder.audit,
+            scratch: builder.scratch,
+            own,
+            state: Mutex::new(State {
+                tables: Tables::default(),
+                policy: policy.id(),
+                rules: Vec::new(),
+                canaries: Vec::new(),
+            }),
+            guard,
+            processes,
+        };
+        for program in this.processes.programs().chain(this.guard.programs()) {
+            let info = program.info();
+            this.record(&AuditAction::Load {
+                program: info.name.clone(),
+                tag: info.tag.clone(),
+                instructions: info.xlated_len / 8,
+            })?;
+        }
+        for (program, link) in this.guard.programs().iter().zip(this.guard.links()) {
+            this.record(&AuditAction::Attach {
+                program: program.info().name.clone(),
+                hook: "lsm".to_owned(),
+                interface: link.hook().to_owned(),
+                mode: String::new(),
+            })?;
+        }
+        this.apply(policy)?;
+        let wrong = this.look()?;
+        if !wrong.is_empty() && !builder.degraded {
+            return Err(SentinelError::Degraded { what: wrong });
+        }
+        this.guard.arm(true);
+        Ok(this)
+    }
+
+    fn record(&self, action: &AuditAction) -> Result<(), SentinelError> {
+        Ok(self.audit.record(&self.instance, action)?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked had changed nothing that the kernel does not know of.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the file rules of a policy into force, all at once: whoever asks meets the former ones or
+    /// these.
+    ///
+    /// # Errors
+    /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::Restless`],
+    /// [`SentinelError::Bpf`] where the kernel refuses; then the former ones stay.
+    pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
+        let mut state = self.lock();
+        let files = policy.files();
+        let in_kernel = with_own(files.map(|files| files.policy()));
+        let resolve = || resolve(files, &self.own, &self.processes);
+        let mut coverage = resolve()?;
+        for _ in 0..LOOKS {
+            self.put(&mut state, &coverage, in_kernel)?;
+            // What was moved while it was being looked up is seen now, when it stays.
+            let again = resolve()?;
+            if again == coverage {
+                state.policy = policy.id();
+                state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
+                return self.record(&AuditAction::Swap {
+                    generation: self.guard.word() >> 1,
+                    policy: policy.id().to_string(),
+                    provisional_ms: None,
+                });
+            }
+            coverage = again;
+        }
+        Err(SentinelError::Restless)
+    }
+
+    fn put(
+        &self,
+        state: &mut State,
+        coverage: &Coverage,
+        policy: FilePolicy,
+    ) -> Result<(), SentinelError> {
+        Ok(state.tables.put(&self.guard, coverage, policy)?)
+    }
+
+    /// Sees whether each hook refuses a call that it is told to refuse, and says what is wrong.
+    fn look(&self) -> Result<Vec<String>, SentinelError> {
+        let found = canaries(&self.guard, &self.scratch);
+        let silent = found.iter().filter_map(|canary| {
+            canary.silent.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
+        });
+        let missing = self.guard.missing().iter().filter(|it| !it.is_optional);
+        let missing = missing.map(|it| format!("hook {}: this kernel has none", it.hook));
+        let wrong = silent.chain(missing).collect();
+        self.lock().canaries = found;
+        Ok(wrong)
+    }
+
+    /// What it is and does; each hook is tried anew.
+    ///
+    /// # Errors
+    /// [`SentinelError::Bpf`] where the kernel refuses.
+    pub fn status(&self) -> Result<Status, SentinelError> {
+        self.look()?;
+        let state = self.lock();
+        let attached = self.guard.links().iter().map(|link| {
+            let name = link.hook().to_owned();
+            let canary = state.canaries.iter().find(|it| it.hook.name() == name);
+            let state = match canary.map(|it| it.silent.clone()) {
+                None => HookState::Attached,
+                Some(None) => HookState::InForce,
+                Some(Some(why)) => HookState::Silent(why),
+            };
+            HookStatus { name, state }
+        });
+        let missing = self.guard.missing().iter().map(|it| HookStatus {
+            name: it.hook.clone(),
+            state: HookState::Missing { is_optional: it.is_optional },
+        });
+        Ok(Status {
+            instance: self.instance.clone(),
+            is_armed: self.guard.is_armed(),
+            hooks: attached.chain(missing).collect(),
+            policy: state.policy.to_string(),
+            labels: state.tables.labels(),
+            alarms_lost: self.guard.alarms_lost(),
+        })
+    }
+
+    /// Alarms, through a channel: who was refused what, what rules that log have seen, and who
+    /// presented a secret.
+    ///
+    /// # Errors
+    /// [`SentinelError::Bpf`] where the ring buffer cannot be opened, [`SentinelError::Thread`].
+    pub fn events(
+        &self,
+        capacity: usize,
+        overflow: Overflow,
+    ) -> Result<(EventPump, EventReceiver), SentinelError> {
+        let mut ring = EventRing::new(self.guard.alarms())?;
+        EventPump::start(capacity, overflow, move |deliver| {
+            ring.poll(PATIENCE, |bytes| deliver.deliver(bytes))
+                .inspect_err(|error| tracing::error!(%error, "no more alarms"))
+                .is_ok()
+        })
+        .map_err(SentinelError::Thread)
+    }
+
+    /// The rule at a place of the policy in force, as events name it.
+    pub fn rule(&self, place: usize) -> Option<FileRuleInfo> {
+        self.lock().rules.get(place).cloned()
+    }
+
+    /// A secret by which another process that executes `exe` becomes entitled, once: give it to it by
+    /// a pipe, and let it [`present`](Secret::present) it.
+    ///
+    /// # Errors
+    /// [`SentinelError::Bpf`] where there is no such file, or no room.
+    pub fn admit(&self, exe: &std::path::Path) -> Result<Secret, SentinelError> {
+        let found = self.processes.identify(&[exe])?;
+        let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
+        let id = id.ok_or_else(|| {
+            let source = std::io::Error::other(format!("{}: no such file", exe.display()));
+            BpfError::System { step: "admitting a process", source }
+        })?;
+        Ok(self.guard.admit(id)?)
+    }
+
+    /// Guards maps and programs that this process made before Sentinel was started; what it makes
+    /// since is guarded as it is made.
+    ///
+    /// # Errors
+    /// [`SentinelError::Bpf`] where the kernel refuses.
+    pub fn guard<'a>(
+        &self,
+        maps: impl IntoIterator<Item = BorrowedFd<'a>>,
+        programs: impl IntoIterator<Item = &'a Program>,
+    ) -> Result<(), SentinelError> {
+        self.guard.guard_maps(maps)?;
+        Ok(self.guard.guard_programs(programs)?)
+    }
+
+    /// The kernel's ids of Sentinel's own maps.
+    pub fn map_ids(&self) -> BTreeSet<u32> {
+        let programs = self.processes.programs().chain(self.guard.programs());
+        programs.flat_map(|program| program.info().map_ids.iter().copied()).collect()
+    }
+
+    /// The kernel's ids of Sentinel's own programs.
+    pub fn program_ids(&self) -> impl Iterator<Item = u32> {
+        self.processes.programs().chain(self.guard.programs()).map(|program| program.info().id)
+    }
+
+    /// Disarms: others are refused nothing any more.
+    ///
+    /// # Errors
+    /// [`SentinelError::Audit`] where the record was refused; then it is armed still.
+    pub fn stop(self) -> Result<(), SentinelError> {
+        for link in self.guard.links() {
+            let hook = "lsm".to_owned();
+            self.record(&AuditAction::Detach { hook, interface: link.hook().to_owned() })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Sentinel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sentinel").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// The rules of a policy beside Sentinel's own.
+fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
+    let mut policy =
+        policy.unwrap_or(FilePolicy { op: [0; FileOp::ALL.len()], deny: 0, log: 0, below: 0 });
+    for op in FileOps::CHANGE.iter().chain([FileOp::Mount]) {
+        policy.op[op as usize] |= OWN_EXECUTABLE;
+    }
+    policy.deny |= OWN_EXECUTABLE;
+    policy
+}

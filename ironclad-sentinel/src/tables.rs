@@ -1,0 +1,114 @@
+//! The kernel's tables, and what this process knows them to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+
+use ironclad_bpf::BpfError;
+use ironclad_bpf::sentinel::Guard;
+use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, NameVal};
+
+use crate::resolve::{Coverage, name_key};
+
+/// What is in the kernel, of both halves.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    labels: BTreeMap<FileId, Label>,
+    names: BTreeMap<(FileId, OsString), NameVal>,
+    excepted: BTreeMap<FileId, Excepted>,
+}
+
+impl Tables {
+    /// Writes the half that is not in force, and lets it come into force. Where something finds no room,
+    /// what is in force stays so.
+    pub(crate) fn put(
+        &mut self,
+        guard: &Guard,
+        coverage: &Coverage,
+        policy: FilePolicy,
+    ) -> Result<(), BpfError> {
+        let half = (guard.word() & 1 ^ 1) as usize;
+        self.write(guard, coverage, half)?;
+        guard.files().policy.update(&(half as u32), &policy)?;
+        guard.flip();
+        self.forget(guard, half)
+    }
+
+    fn write(&mut self, guard: &Guard, coverage: &Coverage, half: usize) -> Result<(), BpfError> {
+        let files = guard.files();
+        let ids: BTreeSet<_> = self.labels.keys().chain(coverage.files.keys()).copied().collect();
+        for id in ids {
+            let is = coverage.files.get(&id).copied().unwrap_or_default();
+            let mut label = self.labels.get(&id).copied().unwrap_or_default();
+            label.own[half] = is.own;
+            label.below[half] = is.below;
+            label.flags[half] = is.flags;
+            label.names[half] = is.names;
+            if self.labels.get(&id) != Some(&label) {
+                files.label(&id, &label)?;
+                self.labels.insert(id, label);
+            }
+        }
+        let names: BTreeSet<_> = self.names.keys().chain(coverage.names.keys()).cloned().collect();
+        for name in names {
+            let mut val = self.names.get(&name).copied().unwrap_or_default();
+            val.rules[half] = coverage.names.get(&name).copied().unwrap_or_default();
+            if self.names.get(&name) != Some(&val) {
+                if let Some(key) = name_key(name.0, &name.1) {
+                    files.names.update(&key, &val)?;
+                }
+                self.names.insert(name, val);
+            }
+        }
+        let ids: BTreeSet<_> =
+            self.excepted.keys().chain(coverage.excepted.keys()).copied().collect();
+        for id in ids {
+            let mut excepted = self.excepted.get(&id).copied().unwrap_or_default();
+            excepted.rules[half] = coverage.excepted.get(&id).copied().unwrap_or_default();
+            if self.excepted.get(&id) != Some(&excepted) {
+                guard.excepted().update(&id, &excepted)?;
+                self.excepted.insert(id, excepted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out what the half in force does not speak of.
+    fn forget(&mut self, guard: &Guard, half: usize) -> Result<(), BpfError> {
+        let files = guard.files();
+        let is_idle = |label: &Label| {
+            label.own[half] == 0
+                && label.below[half] == 0
+                && label.flags[half] == 0
+                && label.names[half] == 0
+        };
+        let idle: Vec<_> =
+            self.labels.iter().filter(|(_, label)| is_idle(label)).map(|(id, _)| *id).collect();
+        for id in idle {
+            files.labels.delete(&id)?;
+            self.labels.remove(&id);
+        }
+        let idle = self.names.iter().filter(|(_, val)| val.rules[half] == 0);
+        let idle: Vec<_> = idle.map(|(name, _)| name.clone()).collect();
+        for name in idle {
+            if let Some(key) = name_key(name.0, &name.1) {
+                files.names.delete(&key)?;
+            }
+            self.names.remove(&name);
+        }
+        let idle = self.excepted.iter();
+        let idle: Vec<_> = idle
+            .filter(|(_, it)| it.rules[half] == 0 && it.may[half] == 0)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in idle {
+            guard.excepted().delete(&id)?;
+            self.excepted.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Files and directories that are known by what they are.
+    pub(crate) fn labels(&self) -> usize {
+        self.labels.len()
+    }
+}

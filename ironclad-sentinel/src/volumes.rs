@@ -1,0 +1,109 @@
+//! Which file systems keep the promises that identities rest on, and what is mounted where.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statfs;
+
+/// Magic numbers of include/uapi/linux/magic.h and of fs/, where inodes have a number and a generation
+/// that no other file of the same device gets, and stat(2) and hooks see one device.
+const KNOWN: [(u64, &str); 15] = [
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0xcafe_4a11, "bpffs"),
+    (0x6367_7270, "cgroup2"),
+    (0x9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+    (0x7371_7368, "squashfs"),
+    (0xe0f5_e1e2, "erofs"),
+    (0x9660, "iso9660"),
+];
+
+/// File systems that are asked for often, and why they cannot be guarded.
+const REFUSED: [(u64, &str); 6] = [
+    (
+        0x794c_7630,
+        "overlayfs: its files have numbers of the layers below; name the directory below it",
+    ),
+    (0x9123_683e, "btrfs: snapshots share the numbers of their originals"),
+    (0x6969, "NFS: others change its files without this kernel"),
+    (0xff53_4d42, "SMB: others change its files without this kernel"),
+    (0x6573_5546, "FUSE: a program decides what its files are"),
+    (0x0102_1997, "9p: others change its files without this kernel"),
+];
+
+/// Why what lies there cannot be guarded; none where it can.
+pub(crate) fn unfit(path: &Path) -> Option<String> {
+    let magic = match statfs(path) {
+        Ok(stat) => stat.f_type as u64 & 0xffff_ffff,
+        Err(e) => return Some(format!("cannot be looked at: {e}")),
+    };
+    if KNOWN.iter().any(|(known, _)| *known == magic) {
+        return None;
+    }
+    let why = REFUSED.iter().find(|(refused, _)| *refused == magic);
+    let why = why.map_or_else(
+        || format!("a file system of magic number {magic:#x}, which was not tried"),
+        |(_, why)| (*why).to_owned(),
+    );
+    Some(format!("lies on {why}"))
+}
+
+/// Where something is mounted, in the order of mounting.
+pub(crate) fn mount_points() -> std::io::Result<Vec<PathBuf>> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    // The fifth word of each line, see proc_pid_mountinfo(5).
+    Ok(text
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
+        .map(|word| OsString::from_vec(unescaped(word)).into())
+        .collect())
+}
+
+/// Blanks, backslashes and the like stand there as three octal digits.
+fn unescaped(word: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let [first, tail @ ..] = rest {
+        let octal = |digits: &[u8]| {
+            let text = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 8).ok()
+        };
+        match tail.get(..3).filter(|_| *first == b'\\').and_then(octal) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_in_mount_points_are_read() {
+        assert_eq!(unescaped(br"/a\040b\134\011"), b"/a b\\\t");
+        assert_eq!(unescaped(br"/a\9\04"), br"/a\9\04");
+        assert!(mount_points().unwrap().contains(&PathBuf::from("/proc")));
+    }
+
+    #[test]
+    fn proc_is_known() {
+        assert_eq!(unfit(Path::new("/proc")), None);
+        assert!(unfit(Path::new("/none")).unwrap().contains("cannot be looked at"));
+    }
+}
