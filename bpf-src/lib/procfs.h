@@ -8,6 +8,7 @@
 #define IRONCLAD_LIB_PROCFS_H
 
 #include "sentinel.h"
+#include "sysctls.h"
 
 enum { IC_PROC_SUPER_MAGIC = 0x9fa0 };
 
@@ -52,13 +53,39 @@ IC_INLINE struct task_struct *ic_proc_task(struct inode *inode)
 	return link ? (void *)(link - bpf_core_field_offset(struct task_struct, pid_links)) : NULL;
 }
 
+/* Whether a sysctl is one that nobody else may write: see sentinel_sysctl, which knows no names. */
+IC_INLINE bool ic_is_sysctl_guarded(struct dentry *dentry)
+{
+	const unsigned char *above = BPF_CORE_READ(dentry, d_parent, d_name.name);
+	union ic_sysctl_name name = {};
+	long len;
+	__u32 i;
+
+	len = bpf_probe_read_kernel_str(name.text, IC_SYSCTL_NAME / 2, above);
+	if (len <= 1 || len > IC_SYSCTL_NAME / 2)
+		return false;
+	name.text[(len - 1) & (IC_SYSCTL_NAME / 2 - 1)] = '/';
+	len &= IC_SYSCTL_NAME / 2 - 1;
+	if (bpf_probe_read_kernel_str(name.text + len, IC_SYSCTL_NAME / 2,
+				      BPF_CORE_READ(dentry, d_name.name)) <= 0)
+		return false;
+	for (i = 0; i < IC_SYSCTLS; i++) {
+		if (ic_is_sysctl(&name, &ic_sysctls[i].tail))
+			return true;
+	}
+	return false;
+}
+
 /* Whether a file of procfs is to be kept from the caller. */
 static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *dentry, __u32 writes)
 {
+	__u64 at = (__u64)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
 	struct task_struct *task;
 
 	if ((BPF_CORE_READ(inode, i_mode) & IC_S_IFMT) != IC_S_IFREG)
 		return false;
+	if (writes && BPF_CORE_READ((struct proc_inode *)at, sysctl))
+		return ic_is_sysctl_guarded(dentry) && !ic_is_entitled();
 	task = ic_proc_task(inode);
 	if (!task || !(ic_mark_of(task) & IC_MARK_ENTITLED) || ic_is_entitled())
 		return false;

@@ -8,12 +8,11 @@
 #define IRONCLAD_LIB_SENTINEL_H
 
 #include "file.h"
+#include "sentinel_state.h"
 
 #include <bpf/bpf_tracing.h>
 
 enum { IC_EPERM = 1 };
-
-struct ic_sentinel ic_sentinel SEC(".data.ic_sentinel");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -60,11 +59,6 @@ IC_INLINE bool ic_is_canary(__u8 hook)
 
 	return canary && (__u32)bpf_get_current_pid_tgid() == canary &&
 	       IC_READ_ONCE(ic_sentinel.canary_hook) == hook;
-}
-
-IC_INLINE bool ic_is_armed(void)
-{
-	return IC_READ_ONCE(ic_sentinel.is_armed);
 }
 
 /* The mark of a process, if it has one: a number is used again, the moment when it began is not. */

@@ -12,12 +12,14 @@ use libbpf_cargo::SkeletonBuilder;
 const CLANG_MIN: u32 = 16;
 
 /// By their paths in `bpf-src/`, without `.bpf.c`.
-pub(crate) const PROGRAMS: [&str; 8] = [
+pub(crate) const PROGRAMS: [&str; 10] = [
     "progs/cgroup",
     "progs/lsm_socket",
     "progs/process",
     "progs/sentinel_file",
     "progs/sentinel_gate",
+    "progs/sentinel_host",
+    "progs/sentinel_sysctl",
     "progs/sentinel_task",
     "progs/xdp_dispatch",
     "progs/xdp_policy",

@@ -29,6 +29,14 @@ pub(crate) mod sentinel_gate {
     include!(concat!(env!("OUT_DIR"), "/sentinel_gate.skel.rs"));
 }
 
+pub(crate) mod sentinel_host {
+    include!(concat!(env!("OUT_DIR"), "/sentinel_host.skel.rs"));
+}
+
+pub(crate) mod sentinel_sysctl {
+    include!(concat!(env!("OUT_DIR"), "/sentinel_sysctl.skel.rs"));
+}
+
 pub(crate) mod sentinel_task {
     include!(concat!(env!("OUT_DIR"), "/sentinel_task.skel.rs"));
 }

@@ -341,3 +341,15 @@ pub(crate) fn next_program(id: u32) -> io::Result<u32> {
     check(unsafe { libbpf_sys::bpf_prog_get_next_id(id, &mut next) })?;
     Ok(next)
 }
+
+/// The root of the control groups of version 2, as this process's namespace has it, by a mount that
+/// nobody else sees.
+pub(crate) fn cgroup_root() -> io::Result<OwnedFd> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+    };
+    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(fsmount(context.as_fd(), flags, MountAttrFlags::empty())?)
+}

@@ -1,6 +1,6 @@
 //! From the paths of rules to what the kernel knows files by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::paths::ways;
 use ironclad_bpf::socket::Processes;
-use ironclad_core::abi::{self, FileId};
+use ironclad_core::abi::{self, FileId, MountKey};
 use ironclad_policy::file::{CompiledFiles, FileRuleInfo, FileScope};
 
 use crate::error::SentinelError;
-use crate::volumes;
+use crate::volumes::{self, Mount};
 
 /// What one half of a label is to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(crate) struct Coverage {
     pub(crate) files: BTreeMap<FileId, Covered>,
     pub(crate) names: BTreeMap<(FileId, OsString), u64>,
     pub(crate) excepted: BTreeMap<FileId, u64>,
+    pub(crate) mounts: BTreeSet<MountKey>,
 }
 
 /// A path that some rules cover.
@@ -77,7 +78,7 @@ pub(crate) fn resolve(
 
     // Everything whose identity is asked for, at once.
     let mut asked: Vec<PathBuf> = Vec::new();
-    let mounts = volumes::mount_points().map_err(|source| ironclad_bpf::BpfError::System {
+    let mounts = volumes::mounts().map_err(|source| ironclad_bpf::BpfError::System {
         step: "reading /proc/self/mountinfo",
         source,
     })?;
@@ -105,6 +106,17 @@ pub(crate) fn resolve(
             },
         ))
         .collect();
+    let around = |mount: &&Mount| {
+        wanted.iter().any(|(path, wanted)| {
+            let is_below = wanted.below != 0 && mount.at.starts_with(path);
+            wanted.is_guarded && (path.starts_with(&mount.at) || is_below)
+        })
+    };
+    for mount in mounts.iter().filter(around) {
+        let group = mount.group.map(|number| MountKey { kind: abi::MOUNT_GROUP, number });
+        let id = MountKey { kind: abi::MOUNT_ID, number: mount.id };
+        coverage.mounts.extend([id].into_iter().chain(group));
+    }
     for (dir, steps) in ways(asked_ways) {
         let way = Covered { flags: abi::LABEL_WAY, ..Covered::default() };
         for name in steps {
@@ -212,9 +224,10 @@ fn matches(rule: &FileRuleInfo, pattern: &str) -> Result<Vec<PathBuf>, SentinelE
 
 /// What lies in a directory and is not found by the way to it: other file systems that are mounted
 /// there, and files that have other names elsewhere.
-fn below(root: &Path, rules: u64, mounts: &[PathBuf], covers: &mut Vec<(PathBuf, Covered)>) {
+fn below(root: &Path, rules: u64, mounts: &[Mount], covers: &mut Vec<(PathBuf, Covered)>) {
     let mut roots = vec![root.to_owned()];
-    roots.extend(mounts.iter().filter(|at| at.starts_with(root) && *at != root).cloned());
+    let points = mounts.iter().map(|mount| &mount.at);
+    roots.extend(points.filter(|at| at.starts_with(root) && *at != root).cloned());
     for mounted in &roots[1..] {
         covers.push((mounted.clone(), Covered { own: rules, below: rules, ..Covered::default() }));
     }

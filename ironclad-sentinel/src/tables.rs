@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Guard;
-use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, NameVal};
+use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, MountKey, NameVal};
 
 use crate::resolve::{Coverage, name_key};
 
@@ -15,6 +15,7 @@ pub(crate) struct Tables {
     labels: BTreeMap<FileId, Label>,
     names: BTreeMap<(FileId, OsString), NameVal>,
     excepted: BTreeMap<FileId, Excepted>,
+    mounts: BTreeSet<MountKey>,
 }
 
 impl Tables {
@@ -30,6 +31,10 @@ impl Tables {
         self.write(guard, coverage, half)?;
         guard.files().policy.update(&(half as u32), &policy)?;
         guard.flip();
+        for mount in self.mounts.difference(&coverage.mounts) {
+            guard.files().mounts.delete(mount)?;
+        }
+        self.mounts.clone_from(&coverage.mounts);
         self.forget(guard, half)
     }
 
@@ -57,6 +62,11 @@ impl Tables {
                     files.names.update(&key, &val)?;
                 }
                 self.names.insert(name, val);
+            }
+        }
+        for mount in &coverage.mounts {
+            if self.mounts.insert(*mount) {
+                files.mounts.update(mount, &1)?;
             }
         }
         let ids: BTreeSet<_> =

@@ -56,15 +56,31 @@ pub(crate) fn unfit(path: &Path) -> Option<String> {
     Some(format!("lies on {why}"))
 }
 
-/// Where something is mounted, in the order of mounting.
-pub(crate) fn mount_points() -> std::io::Result<Vec<PathBuf>> {
+/// A mount of this process's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) id: u32,
+    /// Those of one group share what is mounted on them.
+    pub(crate) group: Option<u32>,
+    pub(crate) at: PathBuf,
+}
+
+/// All of them, in the order of mounting.
+pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    // The fifth word of each line, see proc_pid_mountinfo(5).
-    Ok(text
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
-        .map(|word| OsString::from_vec(unescaped(word)).into())
-        .collect())
+    Ok(text.split(|&byte| byte == b'\n').filter_map(mount).collect())
+}
+
+/// A line of it, see proc_pid_mountinfo(5).
+fn mount(line: &[u8]) -> Option<Mount> {
+    let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse().ok();
+    let words: Vec<_> = line.split(|&byte| byte == b' ').collect();
+    let id = number(words.first()?)?;
+    let at = OsString::from_vec(unescaped(words.get(4)?)).into();
+    // Optional fields, up to a hyphen.
+    let group = words.iter().skip(6).take_while(|word| **word != b"-");
+    let group = group.filter_map(|word| number(word.strip_prefix(b"shared:")?)).next();
+    Some(Mount { id, group, at })
 }
 
 /// Blanks, backslashes and the like stand there as three octal digits.
@@ -98,7 +114,11 @@ mod tests {
     fn blanks_in_mount_points_are_read() {
         assert_eq!(unescaped(br"/a\040b\134\011"), b"/a b\\\t");
         assert_eq!(unescaped(br"/a\9\04"), br"/a\9\04");
-        assert!(mount_points().unwrap().contains(&PathBuf::from("/proc")));
+        let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:77 - ext3 /dev/root rw";
+        let expected = Mount { id: 36, group: Some(77), at: "/mnt 2".into() };
+        assert_eq!(mount(line), Some(expected));
+        assert_eq!(mount(br"1 0 0:1 / / rw - rootfs shared:5 rw").unwrap().group, None);
+        assert!(mounts().unwrap().iter().any(|mount| mount.at == Path::new("/proc")));
     }
 
     #[test]

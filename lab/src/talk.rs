@@ -102,7 +102,8 @@ impl Talker {
     /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends.
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
-    /// removexattr|chattr|execute|read-link|open-by-handle PATH`, `rename|exchange|link|symlink FROM TO`.
+    /// removexattr|chattr|execute|read-link|open-by-handle|
+    /// open-to-write PATH`; `keep-open PATH` for `write-kept TEXT`, `rename|exchange|link|symlink FROM TO`.
     ///
     /// Other processes: `kill PID SIGNAL`, `trace|read-memory|open-memory|limit|prefer-others-to|
     /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
@@ -194,6 +195,7 @@ struct Hands {
     held: Held,
     impostor: Option<Impostor>,
     leased: Vec<File>,
+    kept: Option<File>,
 }
 
 fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
@@ -319,6 +321,13 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
         ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
         ["write", path, text] => std::fs::write(path, text).map(|()| 0),
+        ["keep-open", path] => {
+            hands.kept = Some(File::options().write(true).open(path)?);
+            Ok(0)
+        }
+        ["write-kept", text] => {
+            hands.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
+        }
         ["lease", path] => {
             let file = File::open(path)?;
             lease(&file)?;

@@ -146,6 +146,10 @@ impl Allowlist {
         let look = [Helper::PROBE_READ_KERNEL];
         let moved = Self::of_type(ProgramType::TRACING, &[&look], &[AttachType::TRACE_FEXIT]);
         list.types.extend(moved.types);
+        let name = [Helper::SYSCTL_GET_NAME];
+        let sysctl =
+            Self::of_type(ProgramType::CGROUP_SYSCTL, &[&name], &[AttachType::CGROUP_SYSCTL]);
+        list.types.extend(sysctl.types);
         list
     }
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 
 use ironclad_core::abi::{self, Excepted, FileId, Mark, SecretKey, SecretVal, Sentinel};
@@ -20,6 +21,8 @@ use crate::program::Program;
 use crate::shield::boottime_ns;
 use crate::skel::sentinel_file::SentinelFileSkelBuilder;
 use crate::skel::sentinel_gate::SentinelGateSkelBuilder;
+use crate::skel::sentinel_host::SentinelHostSkelBuilder;
+use crate::skel::sentinel_sysctl::SentinelSysctlSkelBuilder;
 use crate::skel::sentinel_task::SentinelTaskSkelBuilder;
 use crate::socket::Processes;
 use crate::sys;
@@ -27,6 +30,8 @@ use crate::sys;
 const GATE: &str = "sentinel_gate";
 const TASK: &str = "sentinel_task";
 const FILE: &str = "sentinel_file";
+const HOST: &str = "sentinel_host";
+const SYSCTL: &str = "sentinel_sysctl";
 
 /// How the tables are made.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +47,22 @@ pub struct GuardOptions {
     pub gate: u64,
     /// Bit n: programs of type n that are not refused are told of.
     pub gate_log: u64,
+    /// [`abi::REFUSE_MEMORY`] and its like: ways into the kernel that others are refused. Default: all.
+    pub refuse: u32,
 }
+
+const ALL: u32 = abi::REFUSE_MEMORY | abi::REFUSE_MODULES | abi::REFUSE_KEXEC;
 
 impl Default for GuardOptions {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, labels: 65_536, names: 16_384, gate: 0, gate_log: 0 }
+        Self {
+            ring_bytes: 1 << 20,
+            labels: 65_536,
+            names: 16_384,
+            gate: 0,
+            gate_log: 0,
+            refuse: ALL,
+        }
     }
 }
 
@@ -153,6 +169,12 @@ impl Guard {
         }
         state.u64_at(offset_of!(Sentinel, gate)).store(options.gate, Ordering::Release);
         state.u64_at(offset_of!(Sentinel, gate_log)).store(options.gate_log, Ordering::Release);
+        state.u32_at(offset_of!(Sentinel, refuse)).store(options.refuse, Ordering::Release);
+        let namespace = std::fs::metadata("/proc/self/ns/mnt").map_err(|source| {
+            BpfError::System { step: "looking at the mount namespace", source }
+        })?;
+        let word = state.u32_at(offset_of!(Sentinel, mount_namespace));
+        word.store(namespace.ino() as u32, Ordering::Release);
 
         // From here on, what this process makes is guarded as it is made.
         let lent = [
@@ -163,6 +185,22 @@ impl Guard {
             ("ic_losses", processes.losses.as_fd()),
         ];
         let lent = || lent.into_iter().chain(processes.maps());
+
+        // What would switch hooks off, before those that matter most are there.
+        let mut storage = MaybeUninit::uninit();
+        let mut sysctl = SentinelSysctlSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(SYSCTL, "opening"))?;
+        share(SYSCTL, sysctl.open_object_mut(), lent())?;
+        load(SYSCTL, sysctl.open_object_mut(), &Allowlist::sentinel())?;
+        let program = Program::new(crate::program::clone_fd(&sysctl.progs.ic_sysctl)?)?;
+        let root = sys::cgroup_root().map_err(|source| BpfError::System {
+            step: "opening the root of the control groups",
+            source,
+        })?;
+        let name = format!("{number}_sysctl");
+        links.push(HookLink::cgroup(&program, root.as_fd(), libbpf_sys::BPF_CGROUP_SYSCTL, &name)?);
+        programs.push(program);
 
         let mut storage = MaybeUninit::uninit();
         let mut task = SentinelTaskSkelBuilder::default()
@@ -191,6 +229,22 @@ impl Guard {
         share(FILE, file.open_object_mut(), lent())?;
         missing.extend(choose(file.open_object_mut(), &btf, &IDMAP));
         load(FILE, file.open_object_mut(), &Allowlist::sentinel())?;
+        let tables = [
+            ("ic_labels", clone_fd(&file.maps.ic_labels)?),
+            ("ic_label_bits", clone_fd(&file.maps.ic_label_bits)?),
+            ("ic_names", clone_fd(&file.maps.ic_names)?),
+            ("ic_dir_cache", clone_fd(&file.maps.ic_dir_cache)?),
+            ("ic_file_policy", clone_fd(&file.maps.ic_file_policy)?),
+        ];
+        let mut host_storage = MaybeUninit::uninit();
+        let mut host = SentinelHostSkelBuilder::default()
+            .open(&mut host_storage)
+            .map_err(failed(HOST, "opening"))?;
+        constants(HOST, &mut host.maps.rodata_data)?.ic_cfg_label_mask = words - 1;
+        let tables = tables.iter().map(|(name, fd)| (*name, fd.as_fd()));
+        share(HOST, host.open_object_mut(), lent().chain(tables))?;
+        missing.extend(choose(host.open_object_mut(), &btf, &[]));
+        load(HOST, host.open_object_mut(), &Allowlist::sentinel())?;
         let maps = &file.maps;
         let files = FileTables::new(
             Map::new(clone_fd(&maps.ic_labels)?, "ic_labels")?,
@@ -198,9 +252,12 @@ impl Guard {
             words,
             Map::new(clone_fd(&maps.ic_names)?, "ic_names")?,
             Map::new(clone_fd(&maps.ic_file_policy)?, "ic_file_policy")?,
+            Map::new(clone_fd(&host.maps.ic_mounts)?, "ic_mounts")?,
         )?;
-        let attached =
-            attached.into_iter().chain(attach(FILE, file.open_object_mut(), &[], number)?);
+        let attached = attached
+            .into_iter()
+            .chain(attach(FILE, file.open_object_mut(), &[], number)?)
+            .chain(attach(HOST, host.open_object_mut(), &[], number)?);
         for (program, link) in attached {
             programs.push(program);
             links.push(link);
@@ -336,6 +393,15 @@ impl Guard {
         let val = SecretVal { exe, flags: abi::MARK_ENTITLED, _pad: 0 };
         self.secrets.update(secret.key(), &val)?;
         Ok(secret)
+    }
+
+    /// Whether a process is entitled, or was one of its number.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn is_entitled(&self, pid: u32) -> Result<bool, BpfError> {
+        let mark = self.marks.lookup(&pid)?;
+        Ok(mark.is_some_and(|mark| mark.flags & abi::MARK_ENTITLED != 0))
     }
 
     /// What executables may do in spite of rules.

@@ -1,7 +1,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use ironclad_core::abi::{FileId, FilePolicy, Label, NameKey, NameVal};
+use ironclad_core::abi::{FileId, FilePolicy, Label, MountKey, NameKey, NameVal};
 
 use crate::error::BpfError;
 use crate::map::Map;
@@ -16,6 +16,8 @@ pub struct FileTables {
     pub names: Map<NameKey, NameVal>,
     /// The rules of each half.
     pub policy: Map<u32, FilePolicy>,
+    /// Mounts by which what is guarded is reached.
+    pub mounts: Map<MountKey, u32>,
     bits: Mapping,
     words: u32,
 }
@@ -27,10 +29,11 @@ impl FileTables {
         words: u32,
         names: Map<NameKey, NameVal>,
         policy: Map<u32, FilePolicy>,
+        mounts: Map<MountKey, u32>,
     ) -> Result<Self, BpfError> {
         let bits = Mapping::new(bits.as_fd(), words as usize * 8, true)
             .map_err(|e| BpfError::map("ic_label_bits", "mapping it", e))?;
-        Ok(Self { labels, names, policy, bits, words })
+        Ok(Self { labels, names, policy, mounts, bits, words })
     }
 
     /// Words of the filter before so many labels: sixteen bits each.

@@ -2,6 +2,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,17 @@ impl Provoked {
             }
             Hook::InodeFileSetattr => File::create(&one).and_then(|_| file_setattr(&one)),
             Hook::FileIoctl => File::create(&one).and_then(|file| set_flags(&file)),
+            Hook::SbMount => mount_nothing(&self.dir),
+            Hook::SbUmount => expire_proc(),
+            Hook::SbPivotroot => pivot_root(),
+            Hook::MoveMount => move_root(),
+            Hook::LockedDown => match File::open("/proc/kcore") {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+                opened => opened.map(drop),
+            },
+            Hook::KernelLoadData => no_module(true, &one),
+            Hook::KernelReadFile => no_module(false, &one),
+            Hook::Sysctl => write_sysctl()?,
             _ => {
                 clean();
                 return None;
@@ -198,6 +210,74 @@ fn file_setattr(path: &Path) -> io::Result<()> {
     };
     match check(ret as i32) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY)) => Ok(()),
+        done => done,
+    }
+}
+
+/// No file system is called so: the hook is asked before that is found out.
+fn mount_nothing(dir: &Path) -> io::Result<()> {
+    let dir = CString::new(dir.as_os_str().as_bytes())?;
+    let kind = c"ironclad-none";
+    let none = std::ptr::null();
+    // SAFETY: strings that end with zeros.
+    let done = check(unsafe { libc::mount(kind.as_ptr(), dir.as_ptr(), kind.as_ptr(), 0, none) });
+    passing(done, libc::ENODEV)
+}
+
+/// What is in use does not expire.
+fn expire_proc() -> io::Result<()> {
+    let in_use = File::open("/proc")?;
+    // SAFETY: a string that ends with a zero.
+    let done = check(unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_EXPIRE) });
+    drop(in_use);
+    passing(done, libc::EBUSY)
+}
+
+/// The root does not change places with itself.
+fn pivot_root() -> io::Result<()> {
+    let root = c"/".as_ptr();
+    // SAFETY: strings that end with zeros.
+    let done = check(unsafe { libc::syscall(libc::SYS_pivot_root, root, root) } as i32);
+    passing(passing(done, libc::EINVAL), libc::EBUSY)
+}
+
+/// Nor is it moved.
+fn move_root() -> io::Result<()> {
+    let root = c"/".as_ptr();
+    let here = libc::AT_FDCWD;
+    // SAFETY: strings that end with zeros.
+    let done =
+        check(unsafe { libc::syscall(libc::SYS_move_mount, here, root, here, root, 0) } as i32);
+    passing(done, libc::EINVAL)
+}
+
+fn no_module(memory: bool, path: &Path) -> io::Result<()> {
+    let zeros = [0u8; 256];
+    let none = c"".as_ptr();
+    let done = if memory {
+        // SAFETY: readable memory of that length, and a string that ends with a zero.
+        check(unsafe { libc::syscall(libc::SYS_init_module, zeros.as_ptr(), zeros.len(), none) }
+            as i32)
+    } else {
+        fs::write(path, zeros)?;
+        let file = File::open(path)?;
+        // SAFETY: a descriptor, a string that ends with a zero, and no flags.
+        check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), none, 0) } as i32)
+    };
+    passing(done, libc::ENOEXEC)
+}
+
+/// Its present value.
+fn write_sysctl() -> Option<io::Result<()>> {
+    const NAME: &str = "/proc/sys/kernel/ftrace_enabled";
+    let value = fs::read(NAME).ok()?;
+    Some(OpenOptions::new().write(true).open(NAME).and_then(|mut file| file.write_all(&value)))
+}
+
+/// That the kernel goes on, and then finds nothing to do.
+fn passing(done: io::Result<()>, number: i32) -> io::Result<()> {
+    match done {
+        Err(e) if e.raw_os_error() == Some(number) => Ok(()),
         done => done,
     }
 }

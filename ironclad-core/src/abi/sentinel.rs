@@ -14,6 +14,8 @@ pub const SENTINEL_OBJECTS: u32 = 16_384;
 pub const SENTINEL_LINKS: u32 = 1024;
 /// File rules of a policy.
 pub const SENTINEL_RULES: usize = 64;
+/// Mounts on the ways to what is guarded.
+pub const SENTINEL_MOUNTS: u32 = 4096;
 /// Executables that policies may except.
 pub const SENTINEL_EXCEPTED: u32 = 1024;
 /// Bytes of a name in a directory, its end included.
@@ -132,8 +134,6 @@ numbered! {
         SbMount = 31, "sb_mount";
         /// umount(2).
         SbUmount = 32, "sb_umount";
-        /// A mount gets other options.
-        SbRemount = 33, "sb_remount";
         /// pivot_root(2).
         SbPivotroot = 34, "sb_pivotroot";
         /// move_mount(2).
@@ -146,6 +146,10 @@ numbered! {
         FilePermission = 38, "file_permission";
         /// A file is mapped to be executed.
         MmapFile = 39, "mmap_file";
+        /// A module or kernel from memory.
+        KernelLoadData = 40, "kernel_load_data";
+        /// A module or kernel from a file.
+        KernelReadFile = 41, "kernel_read_file";
     }
 }
 
@@ -200,6 +204,41 @@ pub const MAY_LOAD: u32 = 4;
 /// [`Excepted::may`]: may mount over what is guarded, and unmount it.
 pub const MAY_MOUNT: u32 = 8;
 
+/// [`Sentinel::refuse`]: the kernel's memory, and probes: what lockdown calls confidentiality.
+pub const REFUSE_MEMORY: u32 = 1;
+/// [`Sentinel::refuse`]: modules, but from files that nobody else may change.
+pub const REFUSE_MODULES: u32 = 2;
+/// [`Sentinel::refuse`]: other kernels by kexec(8).
+pub const REFUSE_KEXEC: u32 = 4;
+/// [`MountKey::kind`]: a mount by its number.
+pub const MOUNT_ID: u32 = 1;
+/// [`MountKey::kind`]: mounts that share what is mounted on them.
+pub const MOUNT_GROUP: u32 = 2;
+
+/// `struct ic_mount_key`: a mount, or a group of them.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct MountKey {
+    /// [`MOUNT_ID`] or [`MOUNT_GROUP`].
+    pub kind: u32,
+    /// Its number.
+    pub number: u32,
+}
+const _: () = assert!(size_of::<MountKey>() == 8);
+
 /// `struct ic_sentinel`: what is said once, of the whole instance.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -220,10 +259,14 @@ pub struct Sentinel {
     pub canary_hook: u32,
     /// The thread whose maps and programs, opened by id, are guarded from then on.
     pub adopting: u32,
+    /// [`REFUSE_MEMORY`] and its like.
+    pub refuse: u32,
+    /// The inode's number of the agent's.
+    pub mount_namespace: u32,
     /// Alarms that found no room.
     pub lost: u64,
 }
-const _: () = assert!(size_of::<Sentinel>() == 48);
+const _: () = assert!(size_of::<Sentinel>() == 56);
 
 /// `struct ic_secret_key`: a secret, as the words that prctl(2) takes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -32,6 +32,7 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             .open(path)
             .and_then(|mut file| file.write_all(b"mischief")),
         ["create", path] => OpenOptions::new().write(true).create_new(true).open(path).map(drop),
+        ["open-to-write", path] => OpenOptions::new().write(true).open(path).map(drop),
         ["truncate", path] => nix::unistd::truncate(path, 0).map_err(Into::into),
         ["unlink", path] => fs::remove_file(path),
         ["rmdir", path] => fs::remove_dir(path),

@@ -11,6 +11,7 @@ enum ic_sentinel_limit {
 	IC_SENTINEL_OBJECTS = 16384, /* maps and programs of entitled processes */
 	IC_SENTINEL_LINKS = 1024,
 	IC_SENTINEL_RULES = 64, /* file rules of a policy: a bit each */
+	IC_SENTINEL_MOUNTS = 4096,
 	IC_SENTINEL_EXCEPTED = 1024, /* executables that policies except from rules */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
 	IC_SENTINEL_DIRS = 8192, /* directories that are kept in mind, a power of two */
@@ -56,14 +57,15 @@ enum ic_sentinel_hook {
 	IC_HOOK_BPRM_CHECK_SECURITY = 30,
 	IC_HOOK_SB_MOUNT = 31,
 	IC_HOOK_SB_UMOUNT = 32,
-	IC_HOOK_SB_REMOUNT = 33,
 	IC_HOOK_SB_PIVOTROOT = 34,
 	IC_HOOK_MOVE_MOUNT = 35,
 	IC_HOOK_LOCKED_DOWN = 36,
 	IC_HOOK_SYSCTL = 37,
 	IC_HOOK_FILE_PERMISSION = 38,
 	IC_HOOK_MMAP_FILE = 39,
-	IC_SENTINEL_HOOKS = 40,
+	IC_HOOK_KERNEL_LOAD_DATA = 40,
+	IC_HOOK_KERNEL_READ_FILE = 41,
+	IC_SENTINEL_HOOKS = 42,
 };
 
 /* What a file rule speaks of. */
@@ -90,9 +92,29 @@ struct ic_sentinel {
 	__u32 canary; /* the thread that canary_hook refuses, whatever it does; 0: none */
 	__u32 canary_hook; /* enum ic_sentinel_hook */
 	__u32 adopting; /* the thread whose maps and programs, opened by id, are guarded from then on */
+	__u32 refuse; /* enum ic_refuse_what */
+	__u32 mount_namespace; /* the inode's number of the agent's */
 	__u64 lost; /* alarms that found no room */
 };
-_Static_assert(sizeof(struct ic_sentinel) == 48, "ABI");
+_Static_assert(sizeof(struct ic_sentinel) == 56, "ABI");
+
+enum ic_refuse_what {
+	IC_REFUSE_MEMORY =
+		1, /* what lockdown(7) calls confidentiality: the kernel's memory, and probes */
+	IC_REFUSE_MODULES = 2, /* modules, but from files that nobody else may change */
+	IC_REFUSE_KEXEC = 4,
+};
+
+enum ic_mount_kind {
+	IC_MOUNT_ID = 1,
+	IC_MOUNT_GROUP = 2, /* mounts of one group share what is mounted on them */
+};
+
+struct ic_mount_key {
+	__u32 kind; /* enum ic_mount_kind */
+	__u32 number;
+};
+_Static_assert(sizeof(struct ic_mount_key) == 8, "ABI");
 
 /* A secret that gives its bearer a mark, once. */
 struct ic_secret_key {

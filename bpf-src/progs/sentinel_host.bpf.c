@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What lies below files and programs: mounts over what is guarded, the kernel's memory and code, and
+ * sysctls that switch hooks off.
+ */
+#include "../lib/labels.h"
+
+/* Mounts by which guarded files are reached, by number, and groups of mounts that share what happens. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, IC_SENTINEL_MOUNTS);
+	__type(key, struct ic_mount_key);
+	__type(value, __u32);
+} ic_mounts SEC(".maps");
+
+enum { IC_MS_MOVE = 8192 }; /* include/uapi/linux/mount.h */
+
+IC_INLINE struct mount *ic_mount_of(struct vfsmount *mnt)
+{
+	return (struct mount *)((__u64)mnt - bpf_core_field_offset(struct mount, mnt));
+}
+
+IC_INLINE bool ic_is_mount_guarded(struct vfsmount *mnt)
+{
+	struct mount *mount = ic_mount_of(mnt);
+	struct ic_mount_key id = { .kind = IC_MOUNT_ID, .number = BPF_CORE_READ(mount, mnt_id) };
+	struct ic_mount_key group = {
+		.kind = IC_MOUNT_GROUP,
+		.number = BPF_CORE_READ(mount, mnt_group_id),
+	};
+
+	return bpf_map_lookup_elem(&ic_mounts, &id) ||
+	       (group.number && bpf_map_lookup_elem(&ic_mounts, &group));
+}
+
+/* Whether a directory is guarded, or the way to something that is. */
+IC_INLINE bool ic_is_place_guarded(struct dentry *dentry)
+{
+	struct inode *inode = dentry->d_inode;
+	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
+	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
+
+	if (label && label->flags[ic_half()] & IC_LABEL_WAY)
+		return true;
+	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
+}
+
+IC_INLINE int ic_mount_refuse(__u8 hook, struct dentry *dentry)
+{
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.op = IC_FILE_MOUNT,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = dentry,
+	};
+
+	if (ic_is_entitled() || ic_may(IC_MAY_MOUNT))
+		return 0;
+	ic_alarm(&attempt);
+	return -IC_EPERM;
+}
+
+/* Something is mounted over a place, or what is mounted there changes. */
+IC_INLINE int ic_mount_over(__u8 hook, const struct path *path)
+{
+	if (ic_is_canary(hook))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed() || !ic_is_mount_guarded(path->mnt) || !ic_is_place_guarded(path->dentry))
+		return 0;
+	return ic_mount_refuse(hook, path->dentry);
+}
+
+/*
+ * mount(2) with MS_MOVE names what it moves by a string, which leads elsewhere by the time that the
+ * kernel follows it: in the agent's namespace, nobody else moves anything so.
+ */
+SEC("lsm/sb_mount")
+int BPF_PROG(ic_sb_mount, const char *device, const struct path *path, const char *type,
+	     unsigned long flags)
+{
+	int answer = ic_mount_over(IC_HOOK_SB_MOUNT, path);
+	struct mount *mount;
+
+	if (answer || !(flags & IC_MS_MOVE) || !ic_is_armed())
+		return answer;
+	mount = ic_mount_of(path->mnt);
+	if (BPF_CORE_READ(mount, mnt_ns, ns.inum) != ic_sentinel.mount_namespace)
+		return 0;
+	return ic_mount_refuse(IC_HOOK_SB_MOUNT, path->dentry);
+}
+
+SEC("lsm/move_mount")
+int BPF_PROG(ic_move_mount, const struct path *from, const struct path *to)
+{
+	int answer = ic_mount_over(IC_HOOK_MOVE_MOUNT, to);
+
+	if (answer || !ic_is_armed() || !ic_is_mount_guarded(from->mnt))
+		return answer;
+	return ic_mount_refuse(IC_HOOK_MOVE_MOUNT, from->dentry);
+}
+
+/* What is mounted below goes with it, and nobody is asked of that: so all mounts on the way count. */
+SEC("lsm/sb_umount")
+int BPF_PROG(ic_sb_umount, struct vfsmount *mnt)
+{
+	if (ic_is_canary(IC_HOOK_SB_UMOUNT))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed() || !ic_is_mount_guarded(mnt))
+		return 0;
+	return ic_mount_refuse(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
+}
+
+SEC("lsm/sb_pivotroot")
+int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
+{
+	if (ic_is_canary(IC_HOOK_SB_PIVOTROOT))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed() || (!ic_is_mount_guarded(old->mnt) && !ic_is_mount_guarded(new->mnt)))
+		return 0;
+	return ic_mount_refuse(IC_HOOK_SB_PIVOTROOT, old->dentry);
+}
+
+IC_INLINE bool ic_is_refused(__u32 what)
+{
+	return IC_READ_ONCE(ic_sentinel.refuse) & what && !ic_is_entitled() && !ic_may(IC_MAY_LOAD);
+}
+
+#define IC_REASON(name)                                            \
+	(bpf_core_enum_value_exists(enum lockdown_reason, name) && \
+	 what == (int)bpf_core_enum_value(enum lockdown_reason, name))
+
+/*
+ * Ways into the kernel's memory and code, as lockdown lists them. Before LOCKDOWN_BPF_READ_KERNEL had
+ * its name, the kernel asked each time that a program read, ours too: so only under that name.
+ */
+SEC("lsm/locked_down")
+int BPF_PROG(ic_locked_down, int what)
+{
+	if (ic_is_canary(IC_HOOK_LOCKED_DOWN))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	if (!IC_REASON(LOCKDOWN_DEV_MEM) && !IC_REASON(LOCKDOWN_KEXEC) &&
+	    !IC_REASON(LOCKDOWN_HIBERNATION) && !IC_REASON(LOCKDOWN_PCI_ACCESS) &&
+	    !IC_REASON(LOCKDOWN_IOPORT) && !IC_REASON(LOCKDOWN_MSR) &&
+	    !IC_REASON(LOCKDOWN_ACPI_TABLES) && !IC_REASON(LOCKDOWN_MODULE_PARAMETERS) &&
+	    !IC_REASON(LOCKDOWN_MMIOTRACE) && !IC_REASON(LOCKDOWN_DEBUGFS) &&
+	    !IC_REASON(LOCKDOWN_BPF_WRITE_USER) && !IC_REASON(LOCKDOWN_DBG_WRITE_KERNEL) &&
+	    !IC_REASON(LOCKDOWN_KCORE) && !IC_REASON(LOCKDOWN_KPROBES) &&
+	    !IC_REASON(LOCKDOWN_BPF_READ_KERNEL) && !IC_REASON(LOCKDOWN_DBG_READ_KERNEL) &&
+	    !IC_REASON(LOCKDOWN_PERF) && !IC_REASON(LOCKDOWN_TRACEFS))
+		return 0;
+	return ic_is_refused(IC_REFUSE_MEMORY) ? ic_refuse(IC_HOOK_LOCKED_DOWN, what, 0) : 0;
+}
+
+/* Modules and kernels from memory: nobody knows where they come from. */
+SEC("lsm/kernel_load_data")
+int BPF_PROG(ic_load_data, int what)
+{
+	__u32 refuse = 0;
+
+	if (ic_is_canary(IC_HOOK_KERNEL_LOAD_DATA))
+		return -IC_SENTINEL_ECANARY;
+	if (what == (int)bpf_core_enum_value(enum kernel_load_data_id, LOADING_MODULE))
+		refuse = IC_REFUSE_MODULES;
+	else if (what == (int)bpf_core_enum_value(enum kernel_load_data_id, LOADING_KEXEC_IMAGE))
+		refuse = IC_REFUSE_KEXEC;
+	if (!refuse || !ic_is_armed() || !ic_is_refused(refuse))
+		return 0;
+	return ic_refuse(IC_HOOK_KERNEL_LOAD_DATA, what, 0);
+}
+
+/* From a file: modules only from one that nobody else may change. */
+SEC("lsm/kernel_read_file")
+int BPF_PROG(ic_read_file, struct file *file, int what)
+{
+	struct ic_attempt attempt = {
+		.hook = IC_HOOK_KERNEL_READ_FILE,
+		.op = IC_FILE_EXECUTE,
+		.verdict = IC_SENTINEL_DENIED,
+		.detail = what,
+	};
+	const struct ic_file_policy *policy;
+	__u32 refuse = 0;
+
+	if (ic_is_canary(IC_HOOK_KERNEL_READ_FILE))
+		return -IC_SENTINEL_ECANARY;
+	if (what == (int)bpf_core_enum_value(enum kernel_read_file_id, READING_MODULE))
+		refuse = IC_REFUSE_MODULES;
+	else if (what == (int)bpf_core_enum_value(enum kernel_read_file_id, READING_KEXEC_IMAGE))
+		refuse = IC_REFUSE_KEXEC;
+	if (!refuse || !ic_is_armed() || !ic_is_refused(refuse))
+		return 0;
+	policy = ic_file_policy_at(ic_half());
+	if (file) {
+		attempt.dentry = file->f_path.dentry;
+		if (refuse == IC_REFUSE_MODULES && policy &&
+		    ic_rules_of(file->f_path.dentry) & policy->deny & policy->op[IC_FILE_WRITE])
+			return 0;
+	}
+	ic_alarm(&attempt);
+	return -IC_EPERM;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
