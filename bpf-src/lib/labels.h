@@ -222,7 +222,7 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 	struct ic_attempt attempt = { .hook = hook, .op = op, .dentry = dentry, .detail = detail };
 	const struct ic_file_policy *policy;
 	const struct ic_excepted *excepted;
-	__u32 half = ic_half();
+	__u32 half = ic_half(), mark;
 
 	if (!rules || op >= IC_FILE_OPS || other >= IC_FILE_OPS)
 		return 0;
@@ -230,8 +230,14 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 	if (!policy)
 		return 0;
 	rules &= policy->op[op] | policy->op[other];
-	if (!rules || ic_is_entitled())
+	if (!rules)
 		return 0;
+	mark = ic_mark();
+	if (mark & IC_MARK_ENTITLED)
+		return 0;
+	/* Where the secret is. */
+	if (mark & IC_MARK_CANDIDATE && op == IC_FILE_READ && other == IC_FILE_READ)
+		rules &= ~(1ULL << IC_OWN_STATE);
 	excepted = ic_exception();
 	if (excepted)
 		rules &= ~excepted->rules[half];

@@ -87,7 +87,7 @@ static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *de
 	if (writes && BPF_CORE_READ((struct proc_inode *)at, sysctl))
 		return ic_is_sysctl_guarded(dentry) && !ic_is_entitled();
 	task = ic_proc_task(inode);
-	if (!task || !(ic_mark_of(task) & IC_MARK_ENTITLED) || ic_is_entitled())
+	if (!task || !ic_mark_of(task) || ic_is_own(task) || ic_is_entitled())
 		return false;
 	return writes || !ic_is_harmless(dentry);
 }

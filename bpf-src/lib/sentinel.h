@@ -72,9 +72,43 @@ IC_INLINE __u32 ic_mark_of(struct task_struct *task)
 	return mark->flags;
 }
 
+/* Whether a task is a thread of the caller's process. */
+IC_INLINE bool ic_is_own(struct task_struct *task)
+{
+	return (__u32)BPF_CORE_READ(task, tgid) == bpf_get_current_pid_tgid() >> 32;
+}
+
+IC_INLINE __u32 ic_mark(void)
+{
+	return ic_mark_of((struct task_struct *)bpf_get_current_task());
+}
+
 IC_INLINE bool ic_is_entitled(void)
 {
-	return ic_mark_of((struct task_struct *)bpf_get_current_task()) & IC_MARK_ENTITLED;
+	return ic_mark() & IC_MARK_ENTITLED;
+}
+
+/* Gives the caller a mark. */
+IC_INLINE bool ic_mark_give(__u32 flags)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct ic_mark mark = {};
+
+	mark.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	mark.flags = flags;
+	if (!bpf_map_update_elem(&ic_marks, &tgid, &mark, BPF_ANY))
+		return true;
+	ic_count_loss(IC_LOSS_MAP);
+	return false;
+}
+
+/* Takes it away. */
+IC_INLINE void ic_mark_take(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	bpf_map_delete_elem(&ic_marks, &tgid);
 }
 
 /* Of what the caller executes; kernel threads are nobody. */

@@ -114,6 +114,7 @@ int ic_exec(__u64 *ctx)
 		process.parent = before->parent;
 		process.parent_exec_ns = before->parent_exec_ns;
 		process.ppid = before->ppid;
+		process.flags = before->flags & IC_PROCESS_FORKED;
 		process.lineage = before->lineage | ic_lineage_of(&before->exe);
 	}
 	ic_process_is(&process, BPF_CORE_READ(bprm, file));
@@ -144,6 +145,7 @@ int ic_fork(__u64 *ctx)
 		bpf_map_delete_elem(&ic_processes, &tgid);
 		return 0;
 	}
+	process.flags |= IC_PROCESS_FORKED;
 	process.parent = process.exe;
 	process.parent_exec_ns = process.exec_ns;
 	process.ppid = from;

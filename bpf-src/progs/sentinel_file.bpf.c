@@ -77,11 +77,72 @@ int BPF_PROG(ic_file_open, struct file *file)
 	return ic_on(IC_HOOK_FILE_OPEN, file->f_path.dentry, first, second, mode);
 }
 
+/* Who starts the agent: fork(2) was seen, so nobody passes for a child of the first process's. */
+IC_INLINE bool ic_is_launched(struct task_struct *task)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, launch = ic_sentinel.launch;
+	const struct ic_process *process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+
+	if (!process || !(process->flags & IC_PROCESS_FORKED))
+		return false;
+	if (ic_sentinel.group && bpf_get_current_cgroup_id() != ic_sentinel.group)
+		return false;
+	if (launch & IC_LAUNCH_INIT && process->ppid == 1)
+		return true;
+	return launch & IC_LAUNCH_ENTITLED && process->ppid == (__u32)BPF_CORE_READ(parent, tgid) &&
+	       ic_mark_of(parent) & IC_MARK_ENTITLED;
+}
+
+/*
+ * The agent's program, by what it is or by the name that nobody else may give another, started as
+ * agents are and traced by nobody: it may read the secret. Whatever mark it had is gone by now.
+ */
+SEC("lsm/bprm_committed_creds")
+int BPF_PROG(ic_executed, struct linux_binprm *bprm)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct dentry *dentry = bprm->file->f_path.dentry;
+
+	if (!ic_sentinel.launch || !(ic_rules_of(dentry) >> IC_OWN_EXECUTABLE & 1))
+		return 0;
+	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task))
+		return 0;
+	if (ic_mark_give(IC_MARK_CANDIDATE))
+		__sync_fetch_and_add(&ic_sentinel.candidates, 1);
+	return 0;
+}
+
+/*
+ * Until it has presented the secret, a candidate maps what the agent mapped, and nothing else: who
+ * preloads a library into it has none.
+ */
+IC_INLINE void ic_candidate_maps(struct dentry *dentry)
+{
+	struct ic_attempt attempt = {
+		.hook = IC_HOOK_MMAP_FILE,
+		.op = IC_FILE_EXECUTE,
+		.verdict = IC_SENTINEL_REFUSED,
+		.dentry = dentry,
+	};
+
+	if (ic_mark() != IC_MARK_CANDIDATE)
+		return;
+	if (ic_rules_of(dentry) & (1ULL << IC_OWN_EXECUTABLE | 1ULL << IC_OWN_CODE))
+		return;
+	ic_mark_take();
+	ic_alarm(&attempt);
+}
+
 /* What a program behind its loader is executed by. */
 SEC("lsm/mmap_file")
 int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long prot)
 {
-	if (!file || !(prot & IC_PROT_EXEC))
+	if (!file)
+		return 0;
+	if (IC_READ_ONCE(ic_sentinel.candidates))
+		ic_candidate_maps(file->f_path.dentry);
+	if (!(prot & IC_PROT_EXEC))
 		return 0;
 	return ic_on(IC_HOOK_MMAP_FILE, file->f_path.dentry, IC_FILE_EXECUTE, IC_FILE_EXECUTE,
 		     prot);

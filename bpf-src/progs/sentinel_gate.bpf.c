@@ -194,6 +194,29 @@ IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 	return 0;
 }
 
+/*
+ * Whether a descriptor is a link of a guarded program. Where threads or processes share their
+ * descriptors, another of them could put one in its place after this: then each is taken for guarded.
+ */
+IC_INLINE bool ic_is_link_guarded(__u32 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct files_struct *files = BPF_CORE_READ(task, files);
+	struct fdtable *table = BPF_CORE_READ(files, fdt);
+	struct file **files_at = BPF_CORE_READ(table, fd), *file = NULL;
+	struct bpf_link *link;
+	__u64 aux;
+
+	if (BPF_CORE_READ(files, count.counter) > 1)
+		return true;
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return false;
+	bpf_probe_read_kernel(&file, sizeof(file), files_at + fd);
+	link = BPF_CORE_READ(file, private_data);
+	aux = (__u64)BPF_CORE_READ(link, prog, aux);
+	return aux && bpf_map_lookup_elem(&ic_objects, &aux);
+}
+
 /* `attr` is the kernel's own copy: nobody changes it after this. */
 SEC("lsm/bpf")
 int BPF_PROG(ic_bpf, int cmd, const void *attr)
@@ -216,6 +239,12 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 		bpf_probe_read_kernel(&link, sizeof(link), attr);
 		type = ic_gate_type(link.attach_type);
 		return type ? ic_gate(type, cmd) : 0;
+	case BPF_LINK_UPDATE:
+	case BPF_LINK_DETACH:
+		bpf_probe_read_kernel(&id, sizeof(id), attr);
+		return ic_is_link_guarded(id) && !ic_is_entitled() && !ic_may(IC_MAY_LOAD)
+			       ? ic_refuse(IC_HOOK_BPF, id, cmd)
+			       : 0;
 	case BPF_LINK_GET_FD_BY_ID:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);
 		if (!bpf_map_lookup_elem(&ic_links, &id) || ic_is_entitled())
@@ -244,7 +273,6 @@ int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, un
 	const struct ic_process *process;
 	const struct ic_secret_val *secret;
 	struct ic_secret_val found = {};
-	struct ic_mark mark = {};
 	bool is_it;
 
 	if (ic_is_canary(IC_HOOK_TASK_PRCTL))
@@ -262,14 +290,15 @@ int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, un
 	/* Whoever is traced acts as its tracer wills. */
 	if (!is_it || BPF_CORE_READ(task, ptrace))
 		goto out;
-	/* Of two that come at once, one takes it. */
-	if (bpf_map_delete_elem(&ic_secrets, &key))
+	if (found.flags & IC_SECRET_RESTART) {
+		/* Its bearer puts another in its stead, and takes it out then. */
+		if (!(ic_mark() & (IC_MARK_CANDIDATE | IC_MARK_ENTITLED)))
+			goto out;
+	} else if (bpf_map_delete_elem(&ic_secrets, &key)) {
+		/* Of two that come at once, one takes it. */
 		goto out;
-	mark.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	mark.flags = found.flags;
-	if (bpf_map_update_elem(&ic_marks, &tgid, &mark, BPF_ANY))
-		ic_count_loss(IC_LOSS_MAP);
-	else
+	}
+	if (ic_mark_give(found.mark))
 		attempt.verdict = IC_SENTINEL_GRANTED;
 out:
 	ic_alarm(&attempt);
@@ -280,9 +309,7 @@ out:
 SEC("lsm/bprm_committing_creds")
 int BPF_PROG(ic_exec_ends)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	bpf_map_delete_elem(&ic_marks, &tgid);
+	ic_mark_take();
 	return 0;
 }
 

@@ -2,10 +2,10 @@
 /* Keeps others from ending, stopping, tracing or starving entitled processes. */
 #include "../lib/sentinel.h"
 
-/* Whether somebody else lays hands on an entitled process. */
+/* Whether somebody else lays hands on an entitled process, or one that is about to be. */
 IC_INLINE bool ic_is_attacked(struct task_struct *task)
 {
-	return ic_is_armed() && ic_mark_of(task) & IC_MARK_ENTITLED && !ic_is_entitled();
+	return ic_is_armed() && ic_mark_of(task) && !ic_is_own(task) && !ic_is_entitled();
 }
 
 IC_INLINE int ic_hands_off(__u8 hook, struct task_struct *task, __u32 detail, __u32 may)

@@ -227,6 +227,32 @@ impl PinDirectory {
         self.path().join(SOCKETS).join(name)
     }
 
+    /// The directories that begin with `dirs`, where it holds all of `names`: `None` where it does not
+    /// exist.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] where it holds only some, or things that are not Ironclad's.
+    pub(crate) fn with_links(
+        &self,
+        names: &[&str],
+        dirs: &str,
+    ) -> Result<Option<Vec<PathBuf>>, BpfError> {
+        let found = match self.names() {
+            Err(BpfError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        let is_there = |name: &&&str| found.iter().any(|f| f == *name);
+        let missing: Vec<&str> = names.iter().filter(|name| !is_there(name)).copied().collect();
+        let (links, others): (Vec<&String>, Vec<&String>) =
+            found.iter().partition(|f| f.starts_with(dirs));
+        let foreign: Vec<&str> =
+            others.into_iter().map(String::as_str).filter(|f| !names.contains(f)).collect();
+        complete(self.path(), &missing, &foreign)?;
+        Ok(Some(links.into_iter().map(|name| self.path().join(name)).collect()))
+    }
+
     fn names(&self) -> Result<Vec<String>, BpfError> {
         names_in(&self.path())
     }
@@ -330,7 +356,7 @@ fn unescape(name: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-fn names_in(path: &Path) -> Result<Vec<String>, BpfError> {
+pub(crate) fn names_in(path: &Path) -> Result<Vec<String>, BpfError> {
     let failed =
         |source| BpfError::Pin { path: path.to_owned(), step: "reading the directory", source };
     fs::read_dir(path)
@@ -384,7 +410,7 @@ fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Res
     done
 }
 
-fn remove_pins(dir: &Path) -> Result<(), BpfError> {
+pub(crate) fn remove_pins(dir: &Path) -> Result<(), BpfError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| BpfError::Pin { path, step: "removing", source }

@@ -69,7 +69,7 @@ fn every_policy_program_loads() {
 #[test]
 fn more_rows_than_numbers_are_refused() {
     let shared = Shared::load(SharedOptions::default()).unwrap();
-    let processes = Processes::load(Some(&shared.losses), None, None).unwrap();
+    let processes = Processes::load(Some(&shared.losses), None).unwrap();
     let mut options = SocketOptions::default();
     options.rows = SOCK_ROWS_MAX + 1;
     let refused = SocketShared::load(&shared, &processes, options, None).unwrap_err();
@@ -79,7 +79,7 @@ fn more_rows_than_numbers_are_refused() {
 #[test]
 fn every_socket_program_loads() {
     let shared = Shared::load(SharedOptions::default()).unwrap();
-    let processes = Processes::load(Some(&shared.losses), None, None).unwrap();
+    let processes = Processes::load(Some(&shared.losses), None).unwrap();
     let sockets = SocketShared::load(&shared, &processes, SocketOptions::default(), None).unwrap();
     for program in processes.programs().chain(sockets.programs()) {
         record(&program.info().name, program);

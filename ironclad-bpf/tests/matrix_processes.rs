@@ -22,7 +22,7 @@ fn talker() {
 
 fn load() -> (Shared, Processes) {
     let shared = Shared::load(SharedOptions::default()).unwrap();
-    let processes = Processes::load(Some(&shared.losses), None, None).unwrap();
+    let processes = Processes::load(Some(&shared.losses), None).unwrap();
     (shared, processes)
 }
 

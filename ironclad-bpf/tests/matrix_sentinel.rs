@@ -19,8 +19,8 @@ fn every_hook_is_in_force() {
     if is_without_lsm("every_hook_is_in_force") {
         return;
     }
-    let processes = Processes::load(None, None, None).unwrap();
-    let guard = Guard::load(&processes, GuardOptions::default()).unwrap();
+    let processes = Processes::load(None, None).unwrap();
+    let guard = Guard::load(&processes, GuardOptions::default(), None).unwrap();
     for missing in guard.missing() {
         println!("missing: {missing:?}");
         assert!(missing.is_optional, "{missing:?}");

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ironclad_bpf::BPFFS;
 use ironclad_bpf::sentinel::GuardOptions;
 use ironclad_bpf::uapi::ProgramType;
 use ironclad_core::audit::{AuditSink, NoAudit};
@@ -31,6 +32,23 @@ pub struct SentinelBuilder {
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) degraded: bool,
     pub(crate) scratch: PathBuf,
+    pub(crate) persistent: bool,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) launch: Launch,
+    pub(crate) updaters: Vec<PathBuf>,
+    pub(crate) may_stop: Vec<PathBuf>,
+}
+
+/// Who starts agents, and so may start one that takes over from one that has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Launch {
+    /// The first process, which is the service manager.
+    #[default]
+    Init,
+    /// An entitled process: an agent that supervises others.
+    Entitled,
 }
 
 impl SentinelBuilder {
@@ -44,6 +62,12 @@ impl SentinelBuilder {
             audit: Arc::new(NoAudit),
             degraded: false,
             scratch: std::env::temp_dir(),
+            persistent: false,
+            bpffs: BPFFS.into(),
+            state: None,
+            launch: Launch::Init,
+            updaters: Vec::new(),
+            may_stop: Vec::new(),
         }
     }
 
@@ -105,10 +129,60 @@ impl SentinelBuilder {
         self
     }
 
+    /// Whether what is refused is refused however the process ends. Default: false.
+    ///
+    /// If true, everything is pinned in bpffs, and an agent of the same instance takes it over when it
+    /// is started again: see [`launched_by`](Self::launched_by).
+    #[must_use]
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Where bpffs is mounted. Default: `/sys/fs/bpf`.
+    #[must_use]
+    pub fn bpffs(mut self, path: impl Into<PathBuf>) -> Self {
+        self.bpffs = path.into();
+        self
+    }
+
+    /// The directory of what a persistent agent keeps, which nobody else may read or change. Default:
+    /// `/var/lib/ironclad/<instance>`.
+    #[must_use]
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state = Some(path.into());
+        self
+    }
+
+    /// Who starts persistent agents. Only the agent's program, started so, traced by nobody and with
+    /// nothing loaded into it but what the first agent had loaded, reads the secret by which the kernel
+    /// knows it. Default: [`Launch::Init`].
+    #[must_use]
+    pub fn launched_by(mut self, launch: Launch) -> Self {
+        self.launch = launch;
+        self
+    }
+
+    /// An executable that may replace the agent's own executable and libraries: the package manager,
+    /// and `ldconfig`. May be called again.
+    #[must_use]
+    pub fn updater(mut self, executable: impl Into<PathBuf>) -> Self {
+        self.updaters.push(executable.into());
+        self
+    }
+
+    /// An executable that may send signals to the agent and give it other limits: the service manager.
+    /// May be called again.
+    #[must_use]
+    pub fn may_stop(mut self, executable: impl Into<PathBuf>) -> Self {
+        self.may_stop.push(executable.into());
+        self
+    }
+
     /// Loads and attaches the programs, the gate first, entitles this process, puts `policy`'s file
     /// rules into force, sees that each hook answers, and arms.
     ///
-    /// If anything fails, nothing is refused to anybody.
+    /// If anything fails, what was refused before is refused still: of a first start, nothing.
     ///
     /// # Errors
     /// [`SentinelError::Bpf`] with what the kernel said and the next step, [`SentinelError::Degraded`],

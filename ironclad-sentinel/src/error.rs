@@ -21,6 +21,14 @@ pub enum SentinelError {
         /// Each hook, and what is wrong with it.
         what: Vec<String>,
     },
+    /// An agent of this instance has been here, and this process is not taken for its successor.
+    #[error(
+        "this process is not entitled to take over what an earlier agent left (`{}` is closed to it): start it as the agent is always started, by the service manager and with nothing preloaded", state.display()
+    )]
+    NotEntitled {
+        /// Where the agent's secret is.
+        state: PathBuf,
+    },
     /// A path of a rule leads to nothing that can be guarded.
     #[error("{rule}: `{}` {what}", path.display())]
     Path {

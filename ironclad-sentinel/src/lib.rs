@@ -23,13 +23,15 @@
 
 mod builder;
 mod error;
+mod own;
 mod resolve;
+mod seal;
 mod sentinel;
 mod status;
 mod tables;
 mod volumes;
 
-pub use builder::SentinelBuilder;
+pub use builder::{Launch, SentinelBuilder};
 pub use error::SentinelError;
 pub use ironclad_bpf::sentinel::Secret;
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRecord};

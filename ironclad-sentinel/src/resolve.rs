@@ -13,6 +13,7 @@ use ironclad_core::abi::{self, FileId, MountKey};
 use ironclad_policy::file::{CompiledFiles, FileRuleInfo, FileScope};
 
 use crate::error::SentinelError;
+use crate::own::OwnPath;
 use crate::volumes::{self, Mount};
 
 /// What one half of a label is to say.
@@ -29,7 +30,8 @@ pub(crate) struct Covered {
 pub(crate) struct Coverage {
     pub(crate) files: BTreeMap<FileId, Covered>,
     pub(crate) names: BTreeMap<(FileId, OsString), u64>,
-    pub(crate) excepted: BTreeMap<FileId, u64>,
+    /// Rules that do not bind an executable, and what else it may.
+    pub(crate) excepted: BTreeMap<FileId, (u64, u32)>,
     pub(crate) mounts: BTreeSet<MountKey>,
 }
 
@@ -46,7 +48,7 @@ struct Wanted {
 /// Looks all paths up. Sentinel's own rules come with their bit.
 pub(crate) fn resolve(
     files: Option<&CompiledFiles>,
-    own: &[(PathBuf, FileScope, u64)],
+    own: &[OwnPath],
     processes: &Processes,
 ) -> Result<Coverage, SentinelError> {
     let mut wanted: BTreeMap<PathBuf, Wanted> = BTreeMap::new();
@@ -72,8 +74,8 @@ pub(crate) fn resolve(
             }
         }
     }
-    for (path, scope, bit) in own {
-        want(path.clone(), *bit, matches!(scope, FileScope::Tree(_)), true);
+    for own in own {
+        want(own.path.clone(), own.bit, own.is_tree, true);
     }
 
     // Everything whose identity is asked for, at once.
@@ -154,7 +156,7 @@ pub(crate) fn resolve(
     for (path, id) in exes.iter().zip(processes.identify(&exes)?) {
         let rules = exceptions[path];
         match id {
-            Some(id) => *coverage.excepted.entry(id).or_default() |= rules,
+            Some(id) => coverage.excepted.entry(id).or_default().0 |= rules,
             None => {
                 let rule =
                     files.and_then(|files| files.rules().get(rules.trailing_zeros() as usize));

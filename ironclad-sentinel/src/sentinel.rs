@@ -1,40 +1,80 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ironclad_bpf::sentinel::{Canary, Guard, Secret, canaries};
+use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret, canaries};
 use ironclad_bpf::socket::Processes;
-use ironclad_bpf::{BpfError, EventRing, Program};
+use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program};
 use ironclad_core::PolicyId;
-use ironclad_core::abi::{FileId, FileOp, FilePolicy};
+use ironclad_core::abi::{self, FileId, FilePolicy};
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::CompiledPolicy;
-use ironclad_policy::file::{FileOps, FileRuleInfo, FileScope};
+use ironclad_policy::file::FileRuleInfo;
 
-use crate::builder::SentinelBuilder;
+use crate::builder::{Launch, SentinelBuilder};
 use crate::error::SentinelError;
+use crate::own::{self, OwnPath};
 use crate::resolve::{Coverage, resolve};
+use crate::seal::Seal;
 use crate::status::{HookState, HookStatus, Status};
 use crate::tables::Tables;
 
-/// The rule by which Sentinel guards the agent's executable.
-const OWN_EXECUTABLE: u64 = 1 << 60;
 /// How often paths are looked up until they lead twice to the same files.
 const LOOKS: usize = 5;
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A running Sentinel. Dropping it disarms and detaches it.
+/// A running Sentinel. Dropping it disarms and detaches it, unless it is persistent: then all is
+/// refused to others until an agent takes over, and [`stop`](Self::stop)s.
 pub struct Sentinel {
     instance: String,
     audit: Arc<dyn AuditSink>,
     scratch: PathBuf,
-    own: Vec<(PathBuf, FileScope, u64)>,
+    own: Vec<OwnPath>,
+    updaters: Vec<PathBuf>,
+    may_stop: Vec<PathBuf>,
     state: Mutex<State>,
     guard: Guard,
     processes: Processes,
+    kept: Option<Kept>,
+}
+
+/// What a persistent instance has outside of this process.
+struct Kept {
+    directory: PinDirectory,
+    /// Of all instances.
+    pins: PathBuf,
+    state: PathBuf,
+    seal: Seal,
+}
+
+impl Kept {
+    /// Opens it; an earlier agent's secret entitles this process first, for nobody else may.
+    fn open(builder: &SentinelBuilder) -> Result<Option<Self>, SentinelError> {
+        if !builder.persistent {
+            return Ok(None);
+        }
+        let usual = || Path::new("/var/lib/ironclad").join(&builder.instance);
+        let state = builder.state.clone().unwrap_or_else(usual);
+        let pins = builder.bpffs.join("ironclad");
+        let name = format!("{}-sentinel", builder.instance);
+        let seal = Seal::new(&state);
+        seal.prepare()?;
+        if pins.join(&name).join(format!("v{}", abi::VERSION)).exists() {
+            match seal.read()? {
+                Some(secret) => secret.present()?,
+                None => return Err(SentinelError::NotEntitled { state }),
+            }
+        }
+        let directory = PinDirectory::open(&builder.bpffs, &name)?;
+        let state = std::fs::canonicalize(&state).map_err(|source| BpfError::System {
+            step: "looking at the agent's directory",
+            source,
+        })?;
+        Ok(Some(Self { directory, pins, state, seal }))
+    }
 }
 
 struct State {
@@ -54,32 +94,48 @@ impl Sentinel {
         builder: SentinelBuilder,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
-        let processes = Processes::load(None, None, None)?;
-        let guard = Guard::load(&processes, builder.options).inspect_err(|error| {
+        let refuse = |error: &SentinelError| {
             let program = "sentinel".to_owned();
             let refuse = AuditAction::Refuse { program, reason: error.to_string() };
             if let Err(error) = builder.audit.record(&builder.instance, &refuse) {
                 tracing::error!(%error, "no audit record of a refusal");
             }
-        })?;
-        let exe = std::fs::canonicalize("/proc/self/exe").map_err(|source| BpfError::System {
-            step: "finding the agent's own executable",
-            source,
-        })?;
-        let own = vec![(exe.clone(), FileScope::File(exe), OWN_EXECUTABLE)];
-        let this = Self {
+        };
+        let kept = Kept::open(&builder).inspect_err(refuse)?;
+        let load = || {
+            let pins = match &kept {
+                Some(kept) => GuardPins::find(&kept.directory)?,
+                None => None,
+            };
+            let (losses, inherited) = match &pins {
+                Some(pins) => (Some(pins.losses()?), Some(pins.inherited()?)),
+                None => (None, None),
+            };
+            let is_adopted = pins.is_some();
+            let processes = Processes::load(losses.as_ref(), inherited)?;
+            let guard = Guard::load(&processes, builder.options, pins)?;
+            Ok::<_, SentinelError>((processes, guard, is_adopted))
+        };
+        let (processes, guard, is_adopted) = load().inspect_err(refuse)?;
+        let own = own::paths(kept.as_ref().map(|kept| (kept.state.as_path(), kept.pins.as_path())))
+            .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
+        let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
+        let mut this = Self {
             instance: builder.instance,
             audit: builder.audit,
             scratch: builder.scratch,
             own,
+            updaters: builder.updaters,
+            may_stop: builder.may_stop,
             state: Mutex::new(State {
-                tables: Tables::default(),
+                tables,
                 policy: policy.id(),
                 rules: Vec::new(),
                 canaries: Vec::new(),
             }),
             guard,
             processes,
+            kept,
         };
         for program in this.processes.programs().chain(this.guard.programs()) {
             let info = program.info();
@@ -101,6 +157,27 @@ impl Sentinel {
         let wrong = this.look()?;
         if !wrong.is_empty() && !builder.degraded {
             return Err(SentinelError::Degraded { what: wrong });
+        }
+        if let Some(kept) = &this.kept {
+            let launch = match builder.launch {
+                Launch::Init => abi::LAUNCH_INIT,
+                Launch::Entitled => abi::LAUNCH_ENTITLED,
+            };
+            this.guard.launch(launch, 0);
+            // The former one is good until the next is there.
+            let secret = Secret::new()?;
+            this.guard.add_restart_secret(&secret)?;
+            kept.seal.write(&secret)?;
+            this.guard.only_restart_secret(&secret)?;
+            let path = kept.directory.path();
+            if is_adopted {
+                let (path, policy) = (path.display().to_string(), policy.id().to_string());
+                this.record(&AuditAction::Adopt { path, policy })?;
+            } else {
+                let (object, path) = ("sentinel".to_owned(), path.display().to_string());
+                this.record(&AuditAction::Pin { object, path })?;
+                this.guard.persist(&mut this.processes, &kept.directory)?;
+            }
         }
         this.guard.arm(true);
         Ok(this)
@@ -124,8 +201,20 @@ impl Sentinel {
     pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
         let mut state = self.lock();
         let files = policy.files();
-        let in_kernel = with_own(files.map(|files| files.policy()));
-        let resolve = || resolve(files, &self.own, &self.processes);
+        let in_kernel = own::with_own(files.map(|files| files.policy()));
+        let resolve = || {
+            let mut coverage = resolve(files, &self.own, &self.processes)?;
+            for (path, rules, may) in self.excepted() {
+                let found = self.processes.identify(&[path])?;
+                // One that is not there is nobody yet.
+                if let Some(id) = found.first().copied().flatten() {
+                    let excepted = coverage.excepted.entry(id).or_default();
+                    excepted.0 |= rules;
+                    excepted.1 |= may;
+                }
+            }
+            Ok::<_, SentinelError>(coverage)
+        };
         let mut coverage = resolve()?;
         for _ in 0..LOOKS {
             self.put(&mut state, &coverage, in_kernel)?;
@@ -143,6 +232,13 @@ impl Sentinel {
             coverage = again;
         }
         Err(SentinelError::Restless)
+    }
+
+    /// Executables that Sentinel's own rules do not bind, from which, and what they may.
+    fn excepted(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
+        let updaters = self.updaters.iter().map(|path| (path.as_path(), own::UPDATED, 0));
+        let stoppers = self.may_stop.iter().map(|path| (path.as_path(), 0, abi::MAY_KILL));
+        updaters.chain(stoppers)
     }
 
     fn put(
@@ -227,7 +323,7 @@ impl Sentinel {
     ///
     /// # Errors
     /// [`SentinelError::Bpf`] where there is no such file, or no room.
-    pub fn admit(&self, exe: &std::path::Path) -> Result<Secret, SentinelError> {
+    pub fn admit(&self, exe: &Path) -> Result<Secret, SentinelError> {
         let found = self.processes.identify(&[exe])?;
         let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
         let id = id.ok_or_else(|| {
@@ -262,14 +358,23 @@ impl Sentinel {
         self.processes.programs().chain(self.guard.programs()).map(|program| program.info().id)
     }
 
-    /// Disarms: others are refused nothing any more.
+    /// Disarms for good: others are refused nothing any more, and what was pinned is removed. This is
+    /// how a persistent instance is uninstalled.
     ///
     /// # Errors
     /// [`SentinelError::Audit`] where the record was refused; then it is armed still.
+    /// [`SentinelError::Bpf`] where bpffs refuses.
     pub fn stop(self) -> Result<(), SentinelError> {
         for link in self.guard.links() {
             let hook = "lsm".to_owned();
             self.record(&AuditAction::Detach { hook, interface: link.hook().to_owned() })?;
+        }
+        let Some(kept) = &self.kept else { return Ok(()) };
+        self.record(&AuditAction::Unpin { path: kept.directory.path().display().to_string() })?;
+        let Self { guard, processes, kept, .. } = self;
+        if let Some(kept) = kept {
+            guard.unpin(processes, &kept.directory)?;
+            kept.seal.forget();
         }
         Ok(())
     }
@@ -279,15 +384,4 @@ impl std::fmt::Debug for Sentinel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sentinel").field("instance", &self.instance).finish_non_exhaustive()
     }
-}
-
-/// The rules of a policy beside Sentinel's own.
-fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
-    let mut policy =
-        policy.unwrap_or(FilePolicy { op: [0; FileOp::ALL.len()], deny: 0, log: 0, below: 0 });
-    for op in FileOps::CHANGE.iter().chain([FileOp::Mount]) {
-        policy.op[op as usize] |= OWN_EXECUTABLE;
-    }
-    policy.deny |= OWN_EXECUTABLE;
-    policy
 }

@@ -1,7 +1,8 @@
 //! The kernel's tables, and what this process knows them to say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Guard;
@@ -19,6 +20,31 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// What an earlier agent wrote.
+    pub(crate) fn read(guard: &Guard) -> Result<Self, BpfError> {
+        let files = guard.files();
+        let mut this = Self::default();
+        for id in files.labels.keys()? {
+            if let Some(label) = files.labels.lookup(&id)? {
+                this.labels.insert(id, label);
+            }
+        }
+        for key in files.names.keys()? {
+            if let Some(val) = files.names.lookup(&key)? {
+                let end = key.name.iter().position(|&byte| byte == 0).unwrap_or(key.name.len());
+                let name = OsStr::from_bytes(&key.name[..end]).to_owned();
+                this.names.insert((key.dir, name), val);
+            }
+        }
+        for id in guard.excepted().keys()? {
+            if let Some(excepted) = guard.excepted().lookup(&id)? {
+                this.excepted.insert(id, excepted);
+            }
+        }
+        this.mounts = files.mounts.keys()?.into_iter().collect();
+        Ok(this)
+    }
+
     /// Writes the half that is not in force, and lets it come into force. Where something finds no room,
     /// what is in force stays so.
     pub(crate) fn put(
@@ -73,7 +99,8 @@ impl Tables {
             self.excepted.keys().chain(coverage.excepted.keys()).copied().collect();
         for id in ids {
             let mut excepted = self.excepted.get(&id).copied().unwrap_or_default();
-            excepted.rules[half] = coverage.excepted.get(&id).copied().unwrap_or_default();
+            (excepted.rules[half], excepted.may[half]) =
+                coverage.excepted.get(&id).copied().unwrap_or_default();
             if self.excepted.get(&id) != Some(&excepted) {
                 guard.excepted().update(&id, &excepted)?;
                 self.excepted.insert(id, excepted);

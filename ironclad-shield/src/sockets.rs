@@ -146,7 +146,8 @@ impl Sockets {
         directory: Option<&PinDirectory>,
         mut pins: Option<&mut SocketPins>,
     ) -> Result<Self, ShieldError> {
-        let processes = Processes::load(Some(&shared.losses), directory, pins.as_deref_mut())?;
+        let processes =
+            Processes::load(Some(&shared.losses), pins.as_deref_mut().map(SocketPins::inherited))?;
         let own = SocketShared::load(shared, &processes, options, pins.as_deref())?;
         let mut cgroups = Vec::new();
         for mut links in

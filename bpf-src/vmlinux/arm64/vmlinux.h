@@ -540,6 +540,8 @@ struct hlist_node {
 	struct hlist_node **pprev;
 };
 
+struct files_struct;
+
 struct signal_struct;
 
 struct css_set;
@@ -555,6 +557,7 @@ struct task_struct {
 	u64 start_boottime;
 	unsigned int ptrace;
 	struct hlist_node pid_links[4];
+	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 };
@@ -701,6 +704,22 @@ struct bpf_prog_aux;
 
 struct bpf_prog {
 	struct bpf_prog_aux *aux;
+};
+
+struct bpf_link {
+	struct bpf_prog *prog;
+};
+
+struct fdtable;
+
+struct files_struct {
+	atomic_t count;
+	struct fdtable *fdt;
+};
+
+struct fdtable {
+	struct file **fd;
+	unsigned int max_fds;
 };
 
 struct bpf_prog_aux {

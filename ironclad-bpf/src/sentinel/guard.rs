@@ -9,6 +9,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use super::hooks::{MissingHook, Variant, attach, choose};
 use super::labels::FileTables;
+use super::pins::{GuardPins, STATE, links_name};
 use super::secret::Secret;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
@@ -16,6 +17,7 @@ use crate::hook::HookLink;
 use crate::map::{Map, clone_fd, map_info};
 use crate::mapping::Mapping;
 use crate::object::{constants, failed, load, share};
+use crate::pin::PinDirectory;
 use crate::probe::{KernelBtf, State, probe_lsm};
 use crate::program::Program;
 use crate::shield::boottime_ns;
@@ -24,7 +26,7 @@ use crate::skel::sentinel_gate::SentinelGateSkelBuilder;
 use crate::skel::sentinel_host::SentinelHostSkelBuilder;
 use crate::skel::sentinel_sysctl::SentinelSysctlSkelBuilder;
 use crate::skel::sentinel_task::SentinelTaskSkelBuilder;
-use crate::socket::Processes;
+use crate::socket::{Kept, Processes, take};
 use crate::sys;
 
 const GATE: &str = "sentinel_gate";
@@ -70,7 +72,8 @@ impl Default for GuardOptions {
 #[derive(Debug)]
 pub struct Guard {
     state: Mapping,
-    marks: Map<u32, Mark>,
+    state_map: OwnedFd,
+    kept: Vec<Kept>,
     secrets: Map<SecretKey, SecretVal>,
     excepted: Map<FileId, Excepted>,
     guarded_links: Map<u32, u32>,
@@ -120,10 +123,17 @@ impl Guard {
     ///
     /// Needs a kernel with BPF LSM among its active security modules.
     ///
+    /// What an earlier agent has pinned is taken over: its programs refuse until these do, for a
+    /// moment both. This process has to be entitled by then: see [`Secret::present`].
+    ///
     /// # Errors
     /// [`BpfError::NoLsm`] where it is not, [`BpfError::Load`] with the verifier's log,
     /// [`BpfError::AttachHook`], [`BpfError::Map`].
-    pub fn load(processes: &Processes, options: GuardOptions) -> Result<Self, BpfError> {
+    pub fn load(
+        processes: &Processes,
+        mut options: GuardOptions,
+        pins: Option<GuardPins>,
+    ) -> Result<Self, BpfError> {
         let lsm = probe_lsm();
         if !matches!(lsm.state, State::Available | State::Unknown) {
             return Err(BpfError::NoLsm { why: lsm.reason.unwrap_or_default() });
@@ -138,8 +148,27 @@ impl Guard {
         let mut gate = SentinelGateSkelBuilder::default()
             .open(&mut storage)
             .map_err(failed(GATE, "opening"))?;
-        let sized = gate.maps.ic_alarms.set_max_entries(options.ring_bytes);
-        sized.map_err(failed(GATE, "sizing the ring buffer"))?;
+        let maps = &mut gate.maps;
+        if let Some(pins) = &pins {
+            options.labels = pins.size("ic_labels")?;
+            options.names = pins.size("ic_names")?;
+            let state = pins.open(STATE)?;
+            let reused = maps.data_ic_sentinel.reuse_fd(state.as_fd());
+            reused.map_err(failed(GATE, "taking over its state"))?;
+        }
+        let dir = pins.as_ref().map(GuardPins::maps);
+        take(
+            dir,
+            GATE,
+            vec![
+                (&mut maps.ic_alarms, Some(options.ring_bytes)),
+                (&mut maps.ic_marks, None),
+                (&mut maps.ic_secrets, None),
+                (&mut maps.ic_objects, None),
+                (&mut maps.ic_links, None),
+                (&mut maps.ic_excepted, None),
+            ],
+        )?;
         let known = [("ic_losses", processes.losses.as_fd())];
         share(GATE, gate.open_object_mut(), known.into_iter().chain(processes.maps()))?;
         let mut missing = choose(gate.open_object_mut(), &btf, &[]);
@@ -153,15 +182,31 @@ impl Guard {
         let guarded_links = Map::new(clone_fd(&maps.ic_links)?, "ic_links")?;
         let excepted_map = clone_fd(&maps.ic_excepted)?;
         let alarms = clone_fd(&maps.ic_alarms)?;
+        let mut kept = vec![Kept::of(&[
+            &maps.ic_marks,
+            &maps.ic_secrets,
+            &maps.ic_objects,
+            &maps.ic_links,
+            &maps.ic_excepted,
+            &maps.ic_alarms,
+            &maps.ic_losses,
+        ])?];
         let attached = attach(GATE, gate.open_object_mut(), &GATE_ORDER, number)?;
         let (mut programs, mut links): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
 
         let secret = Secret::new()?;
         let pid = std::process::id();
+        let is_entitled = |pid| -> Result<bool, BpfError> {
+            let mark = marks.lookup(&pid)?;
+            Ok(mark.is_some_and(|mark| mark.flags & abi::MARK_ENTITLED != 0))
+        };
         let exe = processes.table.lookup(&pid)?.unwrap_or_default().exe;
-        secrets.update(secret.key(), &SecretVal { exe, flags: abi::MARK_ENTITLED, _pad: 0 })?;
-        secret.present()?;
-        if marks.lookup(&pid)?.is_none_or(|mark| mark.flags & abi::MARK_ENTITLED == 0) {
+        if !is_entitled(pid)? {
+            let val = SecretVal { exe, mark: abi::MARK_ENTITLED, flags: 0 };
+            secrets.update(secret.key(), &val)?;
+            secret.present()?;
+        }
+        if !is_entitled(pid)? {
             secrets.delete(secret.key())?;
             return Err(BpfError::NoLsm {
                 why: "the programs are attached, but they did not run: is `bpf` in the kernel's lsm= and sysctl kernel.ftrace_enabled 1, and is nobody tracing this process?".to_owned(),
@@ -215,17 +260,23 @@ impl Guard {
         let mut file = SentinelFileSkelBuilder::default()
             .open(&mut storage)
             .map_err(failed(FILE, "opening"))?;
-        let words = FileTables::filter_words(options.labels);
+        let words = match &pins {
+            Some(pins) => pins.size("ic_label_bits")?,
+            None => FileTables::filter_words(options.labels),
+        };
         let rodata = constants(FILE, &mut file.maps.rodata_data)?;
         rodata.ic_cfg_label_mask = words - 1;
         let maps = &mut file.maps;
-        for (map, entries) in [
-            (&mut maps.ic_labels, options.labels),
-            (&mut maps.ic_names, options.names),
-            (&mut maps.ic_label_bits, words),
-        ] {
-            map.set_max_entries(entries).map_err(failed(FILE, "sizing a map"))?;
-        }
+        take(
+            pins.as_ref().map(GuardPins::maps),
+            FILE,
+            vec![
+                (&mut maps.ic_labels, Some(options.labels)),
+                (&mut maps.ic_names, Some(options.names)),
+                (&mut maps.ic_label_bits, Some(words)),
+                (&mut maps.ic_file_policy, None),
+            ],
+        )?;
         share(FILE, file.open_object_mut(), lent())?;
         missing.extend(choose(file.open_object_mut(), &btf, &IDMAP));
         load(FILE, file.open_object_mut(), &Allowlist::sentinel())?;
@@ -241,6 +292,8 @@ impl Guard {
             .open(&mut host_storage)
             .map_err(failed(HOST, "opening"))?;
         constants(HOST, &mut host.maps.rodata_data)?.ic_cfg_label_mask = words - 1;
+        let dir = pins.as_ref().map(GuardPins::maps);
+        take(dir, HOST, vec![(&mut host.maps.ic_mounts, None)])?;
         let tables = tables.iter().map(|(name, fd)| (*name, fd.as_fd()));
         share(HOST, host.open_object_mut(), lent().chain(tables))?;
         missing.extend(choose(host.open_object_mut(), &btf, &[]));
@@ -262,11 +315,22 @@ impl Guard {
             programs.push(program);
             links.push(link);
         }
+        kept.push(Kept::of(&[
+            &file.maps.ic_labels,
+            &file.maps.ic_label_bits,
+            &file.maps.ic_names,
+            &file.maps.ic_file_policy,
+            &host.maps.ic_mounts,
+        ])?);
+        if let Some(pins) = &pins {
+            links.iter_mut().try_for_each(|link| pins.pin(link))?;
+        }
 
         let excepted = Map::new(excepted_map, "ic_excepted")?;
         let this = Self {
             state,
-            marks,
+            state_map,
+            kept,
             secrets,
             excepted,
             guarded_links,
@@ -283,7 +347,72 @@ impl Guard {
             programs().flat_map(|program| program.info().map_ids.iter().copied()).collect();
         this.guard_map_ids(maps)?;
         this.guard_links(this.links.iter().chain(processes.links()))?;
+        pins.map_or(Ok(()), GuardPins::supersede)?;
         Ok(this)
+    }
+
+    /// Pins everything, so that it outlives this process: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn persist(
+        &mut self,
+        processes: &mut Processes,
+        directory: &PinDirectory,
+    ) -> Result<(), BpfError> {
+        let dir = links_name();
+        let links = self.links.iter().chain(processes.links());
+        let links = links.map(|link| (format!("{dir}/{}", link.pin_name()), link.as_fd()));
+        let maps = self.kept.iter().flat_map(Kept::maps).chain(processes.maps());
+        let maps = maps.map(|(name, fd)| (name.to_owned(), fd));
+        let state = (STATE.to_owned(), self.state_map.as_fd());
+        let pins: Vec<_> = maps.chain([state]).chain(links).collect();
+        directory.persist(&pins)?;
+        let dir = directory.path().join(dir);
+        for link in self.links.iter_mut().chain(processes.links_mut()) {
+            link.pinned_at(&dir.join(link.pin_name()));
+        }
+        Ok(())
+    }
+
+    /// Detaches, and removes what is pinned.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where bpffs refuses.
+    pub fn unpin(self, processes: Processes, directory: &PinDirectory) -> Result<(), BpfError> {
+        self.arm(false);
+        drop((self, processes));
+        directory.unpin()
+    }
+
+    /// Another secret is good for agents that are restarted from now on, beside those that were.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where there is no room.
+    pub fn add_restart_secret(&self, secret: &Secret) -> Result<(), BpfError> {
+        let flags = abi::SECRET_RESTART;
+        let val = SecretVal { exe: FileId::NONE, mark: abi::MARK_ENTITLED, flags };
+        self.secrets.update(secret.key(), &val)
+    }
+
+    /// No other is good for them any more.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn only_restart_secret(&self, secret: &Secret) -> Result<(), BpfError> {
+        for key in self.secrets.keys()? {
+            let val = self.secrets.lookup(&key)?.unwrap_or_default();
+            if key != *secret.key() && val.flags & abi::SECRET_RESTART != 0 {
+                self.secrets.delete(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who starts agents: [`abi::LAUNCH_INIT`] and its like, and in which control group, by id.
+    pub fn launch(&self, by: u32, group: u64) {
+        self.state.u64_at(offset_of!(Sentinel, group)).store(group, Ordering::SeqCst);
+        self.state.u32_at(offset_of!(Sentinel, launch)).store(by, Ordering::SeqCst);
     }
 
     /// Guards maps that were made before this process was entitled.
@@ -390,18 +519,9 @@ impl Guard {
     /// [`BpfError::System`], [`BpfError::Map`].
     pub fn admit(&self, exe: FileId) -> Result<Secret, BpfError> {
         let secret = Secret::new()?;
-        let val = SecretVal { exe, flags: abi::MARK_ENTITLED, _pad: 0 };
+        let val = SecretVal { exe, mark: abi::MARK_ENTITLED, flags: 0 };
         self.secrets.update(secret.key(), &val)?;
         Ok(secret)
-    }
-
-    /// Whether a process is entitled, or was one of its number.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
-    pub fn is_entitled(&self, pid: u32) -> Result<bool, BpfError> {
-        let mark = self.marks.lookup(&pid)?;
-        Ok(mark.is_some_and(|mark| mark.flags & abi::MARK_ENTITLED != 0))
     }
 
     /// What executables may do in spite of rules.

@@ -3,6 +3,7 @@ mod canary;
 mod guard;
 mod hooks;
 mod labels;
+mod pins;
 mod provoke;
 mod secret;
 
@@ -10,4 +11,5 @@ pub use canary::{Canary, canaries};
 pub use guard::{Guard, GuardOptions};
 pub use hooks::MissingHook;
 pub use labels::FileTables;
+pub use pins::GuardPins;
 pub use secret::Secret;

@@ -10,7 +10,8 @@ mod shared;
 mod slot;
 
 pub use packets::PacketSockets;
-pub use pins::SocketPins;
+pub use pins::{Inherited, SocketPins};
+pub(crate) use pins::{Kept, take};
 pub use processes::{OpenFiles, Processes, SocketGroups};
 pub use read::SlotTables;
 pub use shared::{CgroupLinks, SocketOptions, SocketShared};

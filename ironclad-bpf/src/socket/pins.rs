@@ -1,5 +1,5 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libbpf_rs::OpenMapMut;
 
@@ -76,6 +76,10 @@ impl SocketPins {
         !self.packets.is_empty()
     }
 
+    pub(super) fn maps_path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many elements a map has room for.
     pub(super) fn size(&self, name: &str) -> Result<u32, BpfError> {
         let fd = self.map(name)?;
@@ -85,21 +89,42 @@ impl SocketPins {
     }
 
     fn map(&self, name: &str) -> Result<OwnedFd, BpfError> {
-        let path = self.path.join(name);
-        sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+        map(&self.path, name)
     }
+
+    /// What the table of processes takes over, once.
+    pub fn inherited(&mut self) -> Inherited {
+        let former = std::mem::take(&mut self.tracepoints);
+        Inherited { maps: self.path.clone(), links: self.path.clone(), former }
+    }
+}
+
+/// What an earlier agent has pinned, for those who take it over.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Where its maps are.
+    pub(crate) maps: PathBuf,
+    /// Where the links are to be that take the place of its own.
+    pub(crate) links: PathBuf,
+    /// Its own.
+    pub(crate) former: Vec<HookLink>,
+}
+
+fn map(dir: &Path, name: &str) -> Result<OwnedFd, BpfError> {
+    let path = dir.join(name);
+    sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
 }
 
 /// Maps of an object that is about to be loaded: those that an earlier agent pinned are taken as
 /// they are, and of the others those that have no size get one.
-pub(super) fn take(
-    pins: Option<&SocketPins>,
+pub(crate) fn take(
+    pins: Option<&Path>,
     object: &'static str,
     maps: Vec<(&mut OpenMapMut<'_>, Option<u32>)>,
 ) -> Result<(), BpfError> {
     for (map, size) in maps {
         if let Some(pins) = pins {
-            let fd = pins.map(&map.name().to_string_lossy())?;
+            let fd = self::map(pins, &map.name().to_string_lossy())?;
             map.reuse_fd(fd.as_fd()).map_err(failed(object, "taking over a map"))?;
         } else if let Some(size) = size {
             map.set_max_entries(size).map_err(failed(object, "sizing a map"))?;
@@ -110,16 +135,16 @@ pub(super) fn take(
 
 /// Descriptors of maps that are to be pinned, by name.
 #[derive(Debug)]
-pub(super) struct Kept(Vec<(String, OwnedFd)>);
+pub(crate) struct Kept(Vec<(String, OwnedFd)>);
 
 impl Kept {
-    pub(super) fn of(maps: &[&OpenMapMut<'_>]) -> Result<Self, BpfError> {
+    pub(crate) fn of(maps: &[&OpenMapMut<'_>]) -> Result<Self, BpfError> {
         let one =
             |map: &&OpenMapMut<'_>| Ok((map.name().to_string_lossy().into_owned(), clone_fd(map)?));
         maps.iter().map(one).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+    pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.0.iter().map(|(name, fd)| (name.as_str(), fd.as_fd()))
     }
 

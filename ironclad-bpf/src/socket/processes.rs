@@ -12,13 +12,13 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use zerocopy::FromBytes;
 
-use super::pins::{Kept, SocketPins, take};
+use super::pins::{Inherited, Kept, take};
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
 use crate::object::{constants, failed, load, share};
-use crate::pin::{PinDirectory, SOCKETS};
+use crate::pin::SOCKETS;
 use crate::program::Program;
 use crate::shield::boottime_ns;
 use crate::skel::process::ProcessSkelBuilder;
@@ -97,8 +97,7 @@ impl Processes {
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::AttachHook`], [`BpfError::Map`].
     pub fn load(
         losses: Option<&Map<u32, u64>>,
-        directory: Option<&PinDirectory>,
-        mut pins: Option<&mut SocketPins>,
+        inherited: Option<Inherited>,
     ) -> Result<Self, BpfError> {
         crate::log::to_tracing();
         let mut storage = MaybeUninit::uninit();
@@ -113,7 +112,7 @@ impl Processes {
         share(OBJECT, open.open_object_mut(), lent)?;
         let maps = &mut open.maps;
         take(
-            pins.as_deref(),
+            inherited.as_ref().map(|it| it.maps.as_path()),
             "process",
             vec![
                 (&mut maps.ic_processes, Some(most_processes())),
@@ -135,8 +134,8 @@ impl Processes {
         ] {
             let program = program(program_of)?;
             let mut link = HookLink::tracepoint(&program, &format!("{owner}_{name}"))?;
-            if let (Some(directory), Some(_)) = (directory, &pins) {
-                link.pin(&directory.socket_path(&link.pin_name()))?;
+            if let Some(inherited) = &inherited {
+                link.pin(&inherited.links.join(link.pin_name()))?;
             }
             links.push(link);
             tracepoints.push(program);
@@ -164,7 +163,7 @@ impl Processes {
         };
         this.control.update(&0, &ProcessCtl { owner, forget: 0 })?;
         // Former copies write nothing from here on; what they began before, they end.
-        for link in pins.iter_mut().flat_map(|pins| std::mem::take(&mut pins.tracepoints)) {
+        for link in inherited.into_iter().flat_map(|inherited| inherited.former) {
             link.detach()?;
         }
         this.seed()?;
@@ -203,7 +202,7 @@ impl Processes {
         self.kept.pins().chain(links)
     }
 
-    pub(super) fn links_mut(&mut self) -> &mut [HookLink] {
+    pub(crate) fn links_mut(&mut self) -> &mut [HookLink] {
         &mut self.links
     }
 

@@ -131,7 +131,7 @@ impl SocketShared {
         share(OBJECT, open.open_object_mut(), lent)?;
         let maps = &mut open.maps;
         take(
-            pins,
+            pins.map(SocketPins::maps_path),
             "cgroup",
             vec![
                 (&mut maps.ic_sock_policy, None),

@@ -193,6 +193,23 @@ numbered! {
 
 /// [`Mark::flags`]: the process is entitled.
 pub const MARK_ENTITLED: u32 = 1;
+/// [`Mark::flags`]: the agent's program, started as agents are: it may read the secret, and present it.
+pub const MARK_CANDIDATE: u32 = 2;
+/// [`Sentinel::launch`]: the first process starts agents.
+pub const LAUNCH_INIT: u32 = 1;
+/// [`Sentinel::launch`]: entitled processes start agents.
+pub const LAUNCH_ENTITLED: u32 = 2;
+/// Bit of Sentinel's own rule on the agent's executable.
+pub const OWN_EXECUTABLE: u32 = 60;
+/// Bit of that on what the executable maps.
+pub const OWN_CODE: u32 = 61;
+/// Bit of that on where the secret is.
+pub const OWN_STATE: u32 = 62;
+/// Bit of that on pins.
+pub const OWN_PINS: u32 = 63;
+/// [`SecretVal::flags`]: for an agent that was restarted: candidates alone, and as often as it takes to
+/// have another.
+pub const SECRET_RESTART: u32 = 1;
 /// [`Label::flags`]: the way to something that is guarded leads through it.
 pub const LABEL_WAY: u32 = 1;
 /// [`Excepted::may`]: may send signals to entitled processes, and give them other limits.
@@ -265,8 +282,14 @@ pub struct Sentinel {
     pub mount_namespace: u32,
     /// Alarms that found no room.
     pub lost: u64,
+    /// The control group that the agent is started in, by id; 0: any.
+    pub group: u64,
+    /// Marks of candidates so far.
+    pub candidates: u32,
+    /// [`LAUNCH_INIT`] and its like.
+    pub launch: u32,
 }
-const _: () = assert!(size_of::<Sentinel>() == 56);
+const _: () = assert!(size_of::<Sentinel>() == 72);
 
 /// `struct ic_secret_key`: a secret, as the words that prctl(2) takes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -292,11 +315,10 @@ impl std::fmt::Debug for SecretKey {
 pub struct SecretVal {
     /// What its bearer executes; [`FileId::NONE`]: anything.
     pub exe: FileId,
-    /// Of the mark.
+    /// [`Mark::flags`] that its bearer gets.
+    pub mark: u32,
+    /// [`SECRET_RESTART`].
     pub flags: u32,
-    /// Zero.
-    #[doc(hidden)]
-    pub _pad: u32,
 }
 const _: () = assert!(size_of::<SecretVal>() == 24);
 

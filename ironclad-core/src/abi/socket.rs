@@ -8,6 +8,8 @@ use super::EventHeader;
 pub const PROCESS_SEEDED: u32 = 1;
 /// [`Process::flags`]: its file had no name when it was executed.
 pub const PROCESS_UNLINKED: u32 = 2;
+/// [`Process::flags`]: its fork(2) was seen, so that [`Process::ppid`] is not who adopted it.
+pub const PROCESS_FORKED: u32 = 4;
 
 /// What a process asks for: `enum ic_sock_op`.
 #[derive(

@@ -35,6 +35,10 @@ impl Host {
         Self { dir: tempfile::tempdir().unwrap(), own: std::env::current_exe().unwrap() }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -16,6 +16,7 @@ _Static_assert(sizeof(struct ic_file_id) == 16, "ABI");
 enum ic_process_flag {
 	IC_PROCESS_SEEDED = 1, /* ran before us: read from its memory map, not seen at execve(2) */
 	IC_PROCESS_UNLINKED = 2, /* its file had no name when it was executed: memfd, deleted */
+	IC_PROCESS_FORKED = 4, /* its fork(2) was seen: `ppid` is not who adopted it */
 };
 
 /* A process, by its thread group. */

@@ -95,8 +95,11 @@ struct ic_sentinel {
 	__u32 refuse; /* enum ic_refuse_what */
 	__u32 mount_namespace; /* the inode's number of the agent's */
 	__u64 lost; /* alarms that found no room */
+	__u64 group; /* the control group that the agent is started in, by id; 0: any */
+	__u32 candidates; /* marks of that kind so far: none, and nobody looks for them */
+	__u32 launch; /* enum ic_launch */
 };
-_Static_assert(sizeof(struct ic_sentinel) == 56, "ABI");
+_Static_assert(sizeof(struct ic_sentinel) == 72, "ABI");
 
 enum ic_refuse_what {
 	IC_REFUSE_MEMORY =
@@ -124,13 +127,34 @@ _Static_assert(sizeof(struct ic_secret_key) == IC_SENTINEL_SECRET, "ABI");
 
 struct ic_secret_val {
 	struct ic_file_id exe; /* what its bearer executes; all zero: anything */
-	__u32 flags; /* of the mark */
-	__u32 _pad;
+	__u32 mark; /* enum ic_mark_flag */
+	__u32 flags; /* enum ic_secret_flag */
 };
 _Static_assert(sizeof(struct ic_secret_val) == 24, "ABI");
 
 enum ic_mark_flag {
 	IC_MARK_ENTITLED = 1,
+	/* The agent's program, started as agents are: it may read the secret, and present it. */
+	IC_MARK_CANDIDATE = 2,
+};
+
+/* Who starts agents. */
+enum ic_launch {
+	IC_LAUNCH_INIT = 1, /* the first process, which is the service manager */
+	IC_LAUNCH_ENTITLED = 2, /* an entitled process */
+};
+
+/* Rules that Sentinel has for itself, behind those of policies. */
+enum ic_own_rule {
+	IC_OWN_EXECUTABLE = 60,
+	IC_OWN_CODE = 61, /* what the executable maps: libraries, and the loader's cache */
+	IC_OWN_STATE = 62, /* where the secret is */
+	IC_OWN_PINS = 63,
+};
+
+enum ic_secret_flag {
+	/* For an agent that was restarted: candidates alone, and as often as it takes to have another. */
+	IC_SECRET_RESTART = 1,
 };
 
 /* A process that is entitled, by its thread group. */

@@ -1,0 +1,119 @@
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::BpfError;
+use crate::hook::HookLink;
+use crate::map::{Map, map_info};
+use crate::pin::{PinDirectory, names_in, remove_pins};
+use crate::shield::boottime_ns;
+use crate::socket::Inherited;
+use crate::sys;
+
+/// Maps that outlive an agent, by the names of their pins.
+const MAPS: [&str; 18] = [
+    STATE,
+    "ic_marks",
+    "ic_secrets",
+    "ic_objects",
+    "ic_links",
+    "ic_excepted",
+    "ic_alarms",
+    "ic_losses",
+    "ic_labels",
+    "ic_label_bits",
+    "ic_names",
+    "ic_file_policy",
+    "ic_mounts",
+    "ic_processes",
+    "ic_process_ctl",
+    "ic_lineages",
+    "ic_lineage_bits",
+    "ic_exe_names",
+];
+
+/// The words that all programs read first: bpffs reserves the dots of the map's own name.
+pub(super) const STATE: &str = "state";
+
+/// What directories of links begin with; a number follows that no two agents have.
+const LINKS: &str = "links_";
+
+/// What an earlier agent of an instance has pinned for Sentinel, about to be taken over.
+#[derive(Debug)]
+pub struct GuardPins {
+    maps: PathBuf,
+    /// Where the links are to be that take the place of the former ones.
+    links: PathBuf,
+    former: Vec<PathBuf>,
+}
+
+impl GuardPins {
+    /// Looks for them; `None` where the instance has none. Whoever looks has to be entitled.
+    ///
+    /// # Errors
+    /// [`BpfError::PinDirectory`] where some are missing, or others are there.
+    pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
+        let Some(former) = directory.with_links(&MAPS, LINKS)? else { return Ok(None) };
+        let links = directory.path().join(links_name());
+        DirBuilder::new().mode(0o700).create(&links).map_err(|source| BpfError::Pin {
+            path: links.clone(),
+            step: "creating the directory",
+            source,
+        })?;
+        Ok(Some(Self { maps: directory.path(), links, former }))
+    }
+
+    /// The counters of losses.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where the pin cannot be opened.
+    pub fn losses(&self) -> Result<Map<u32, u64>, BpfError> {
+        Map::new(self.open("ic_losses")?, "ic_losses")
+    }
+
+    /// What the table of processes takes over.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where a pin cannot be opened.
+    pub fn inherited(&self) -> Result<Inherited, BpfError> {
+        let mut former = Vec::new();
+        for dir in &self.former {
+            for name in names_in(dir)? {
+                let link = HookLink::open(&dir.join(name))?;
+                if link.hook().starts_with("sched_process") {
+                    former.push(link);
+                }
+            }
+        }
+        Ok(Inherited { maps: self.maps.clone(), links: self.links.clone(), former })
+    }
+
+    pub(super) fn maps(&self) -> &Path {
+        &self.maps
+    }
+
+    pub(super) fn open(&self, name: &str) -> Result<OwnedFd, BpfError> {
+        let path = self.maps.join(name);
+        sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+    }
+
+    pub(super) fn size(&self, name: &str) -> Result<u32, BpfError> {
+        let info = map_info(self.open(name)?.as_fd());
+        Ok(info.map_err(|e| BpfError::map(name, "reading its info", e))?.max_entries)
+    }
+
+    pub(super) fn pin(&self, link: &mut HookLink) -> Result<(), BpfError> {
+        link.pin(&self.links.join(link.pin_name()))
+    }
+
+    /// The former links end; those that took their place are in force.
+    pub(super) fn supersede(self) -> Result<(), BpfError> {
+        self.former.iter().try_for_each(|dir| remove_pins(dir))
+    }
+}
+
+/// The name of a directory of links.
+pub(super) fn links_name() -> String {
+    format!("{LINKS}{}", boottime_ns())
+}

@@ -1,0 +1,89 @@
+//! What Sentinel guards for itself, whatever policies say.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_core::abi::{self, FileOp, FilePolicy};
+use ironclad_policy::file::FileOps;
+
+/// A path of a rule of Sentinel's own.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnPath {
+    pub(crate) path: PathBuf,
+    pub(crate) is_tree: bool,
+    /// Of the rule.
+    pub(crate) bit: u64,
+}
+
+const EXECUTABLE: u64 = 1 << abi::OWN_EXECUTABLE;
+const CODE: u64 = 1 << abi::OWN_CODE;
+const STATE: u64 = 1 << abi::OWN_STATE;
+const PINS: u64 = 1 << abi::OWN_PINS;
+
+/// The rules that updaters are excepted from.
+pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
+
+/// The agent's executable, and what it has mapped to be executed; of one that is persistent, its
+/// secret and its pins.
+pub(crate) fn paths(kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
+    let exe = std::fs::canonicalize("/proc/self/exe")?;
+    let file = |path, bit| OwnPath { path, is_tree: false, bit };
+    let mut found = vec![file(exe.clone(), EXECUTABLE)];
+    let cache = Path::new("/etc/ld.so.cache");
+    let code = code()?.into_iter().chain(cache.exists().then(|| cache.to_owned()));
+    found.extend(code.filter(|path| *path != exe).map(|path| file(path, CODE)));
+    if let Some((state, pins)) = kept {
+        found.push(OwnPath { path: state.to_owned(), is_tree: true, bit: STATE });
+        found.push(OwnPath { path: pins.to_owned(), is_tree: true, bit: PINS });
+    }
+    Ok(found)
+}
+
+/// Files that this process has mapped to be executed.
+fn code() -> io::Result<BTreeSet<PathBuf>> {
+    let maps = std::fs::read("/proc/self/maps")?;
+    Ok(maps.split(|&byte| byte == b'\n').filter_map(mapped).collect())
+}
+
+/// Of a line of proc_pid_maps(5).
+fn mapped(line: &[u8]) -> Option<PathBuf> {
+    let mut words = line.splitn(6, |&byte| byte == b' ');
+    let rights = words.nth(1)?;
+    let path = words.nth(3)?.trim_ascii_start();
+    let is_file = path.starts_with(b"/") && !path.ends_with(b" (deleted)");
+    (rights.contains(&b'x') && is_file).then(|| OsStr::from_bytes(path).into())
+}
+
+/// The rules of a policy beside Sentinel's own.
+pub(crate) fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
+    let mut policy =
+        policy.unwrap_or(FilePolicy { op: [0; FileOp::ALL.len()], deny: 0, log: 0, below: 0 });
+    let all = EXECUTABLE | CODE | STATE | PINS;
+    for op in FileOps::CHANGE.iter().chain([FileOp::Mount]) {
+        policy.op[op as usize] |= all;
+    }
+    policy.op[FileOp::Read as usize] |= STATE | PINS;
+    policy.deny |= all;
+    policy.below |= STATE | PINS;
+    policy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mapped_to_be_executed_is_found() {
+        let line = b"7f00-7f01 r-xp 00000000 08:01 42                         /usr/lib/a b.so";
+        assert_eq!(mapped(line), Some("/usr/lib/a b.so".into()));
+        assert_eq!(mapped(b"7f00-7f01 r--p 00000000 08:01 42         /usr/lib/a.so"), None);
+        assert_eq!(mapped(b"7f00-7f01 r-xp 00000000 00:00 0          [vdso]"), None);
+        assert_eq!(mapped(b"7f00-7f01 r-xp 00000000 00:00 0 "), None);
+        assert_eq!(mapped(b""), None);
+        let own = std::env::current_exe().unwrap();
+        assert!(code().unwrap().contains(&own), "{:?}", code());
+    }
+}

@@ -1,0 +1,88 @@
+//! The secret by which an agent that was restarted is known, in a file that nobody else may read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::BpfError;
+use ironclad_bpf::sentinel::Secret;
+use ironclad_core::abi::SENTINEL_SECRET;
+
+use crate::error::SentinelError;
+
+const NAME: &str = "secret";
+const NEXT: &str = "secret.next";
+
+/// Where an agent's secret is kept.
+#[derive(Debug)]
+pub(crate) struct Seal {
+    dir: PathBuf,
+}
+
+impl Seal {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Makes the directory where it is missing, and refuses one that others may write to.
+    pub(crate) fn prepare(&self) -> Result<(), SentinelError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        made.map_err(|source| self.failed("making the agent's directory", source))?;
+        let found = fs::metadata(&self.dir)
+            .map_err(|source| self.failed("looking at the agent's directory", source))?;
+        let own = rustix::process::geteuid().as_raw();
+        if found.uid() != own || found.mode() & 0o077 != 0 {
+            let why = format!(
+                "it belongs to user {} with mode {:04o}: give it to user {own} with mode 0700",
+                found.uid(),
+                found.mode() & 0o7777
+            );
+            return Err(self.failed("looking at the agent's directory", io::Error::other(why)));
+        }
+        Ok(())
+    }
+
+    /// The secret that an earlier agent left; none where there is none, or where it is not for us.
+    pub(crate) fn read(&self) -> Result<Option<Secret>, SentinelError> {
+        let mut bytes = [0; SENTINEL_SECRET];
+        match File::open(self.dir.join(NAME)).and_then(|mut file| file.read_exact(&mut bytes)) {
+            Ok(()) => Ok(Some(Secret::from_bytes(bytes))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                Err(SentinelError::NotEntitled { state: self.dir.clone() })
+            }
+            Err(source) => Err(self.failed("reading the agent's secret", source)),
+        }
+    }
+
+    /// Keeps another in its stead: the one or the other is there, whenever this is cut off.
+    pub(crate) fn write(&self, secret: &Secret) -> Result<(), SentinelError> {
+        let (name, next) = (self.dir.join(NAME), self.dir.join(NEXT));
+        let write = || {
+            match fs::remove_file(&next) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
+            file.write_all(secret.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&next, &name)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(|source| self.failed("keeping the agent's secret", source))
+    }
+
+    /// Forgets it.
+    pub(crate) fn forget(&self) {
+        // What is no good any more does no harm.
+        let _ = fs::remove_file(self.dir.join(NAME));
+    }
+
+    fn failed(&self, step: &'static str, source: io::Error) -> SentinelError {
+        let why = format!("{}: {source}", self.dir.display());
+        let source = io::Error::new(source.kind(), why);
+        BpfError::System { step, source }.into()
+    }
+}

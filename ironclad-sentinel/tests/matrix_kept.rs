@@ -1,0 +1,216 @@
+//! What outlives the agent, and who may take it over.
+
+mod host;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use host::{EPERM, Host, is_without_lsm};
+use ironclad_core::RuleId;
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
+
+/// Where a successor finds what it is to do.
+const AGENT: &str = "IRONCLAD_TEST_AGENT";
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    host::serve();
+}
+
+/// Only for the other tests: an agent that takes over, and stops at a word.
+#[test]
+fn agent() {
+    let Some(dir) = std::env::var_os(AGENT).map(PathBuf::from) else { return };
+    let mut lines = std::io::stdin().lines();
+    match builder(&dir).start(&policy(&dir)) {
+        Ok(sentinel) => {
+            println!("@@ ready");
+            std::io::stdout().flush().unwrap();
+            if lines.next().is_some_and(|line| line.unwrap() == "stop") {
+                sentinel.stop().unwrap();
+                println!("@@ stopped");
+            }
+        }
+        Err(error) => println!("@@ {error}"),
+    }
+}
+
+fn builder(dir: &Path) -> SentinelBuilder {
+    // One for each test.
+    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
+    Sentinel::builder(&instance)
+        .persistent(true)
+        .launched_by(Launch::Entitled)
+        .state_dir(dir.join("state"))
+        .scratch(dir)
+}
+
+fn policy(dir: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(dir.join("guarded"));
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+struct Successor {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Successor {
+    fn command(dir: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture", "--test-threads=1", "agent"]).env(AGENT, dir);
+        command
+    }
+
+    fn start(mut command: Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Self { child, said }
+    }
+
+    fn says(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it has ended");
+            if let Some((_, words)) = line.split_once("@@ ") {
+                return words.trim().to_owned();
+            }
+        }
+    }
+
+    fn told(&mut self, words: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{words}").unwrap();
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
+    if is_without_lsm("what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over") {
+        return;
+    }
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let mut attacker = host.talker();
+    let append = format!("append {}", file.display());
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop(sentinel);
+    // Nobody runs it, and nobody can undo it.
+    let secret = host.path("state/secret").display().to_string();
+    let pins = "/sys/fs/bpf/ironclad";
+    let own_pins =
+        format!("{}-sentinel", dir.file_name().unwrap().to_string_lossy().replace('.', "_"));
+    for order in [
+        append.clone(),
+        format!("read {secret}"),
+        format!("list {}", host.path("state").display()),
+        format!("unlink {secret}"),
+        format!("rename {} {}", host.path("state").display(), host.path("other").display()),
+        format!("remove-all {pins}"),
+        format!("list {pins}/{own_pins}/v2"),
+        format!("rename {pins} /sys/fs/bpf/gone"),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+    }
+    for order in [
+        "tool umount -l /sys/fs/bpf".to_owned(),
+        "tool umount -l /sys".to_owned(),
+        "tool mount -t tmpfs none /sys/fs/bpf".to_owned(),
+        format!("tool rm -rf {pins}"),
+    ] {
+        assert_ne!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    // Who runs the agent's program is not the agent.
+    let own = std::env::current_exe().unwrap();
+    let fork = format!("fork {} read {secret}", own.display());
+    assert_eq!(attacker.ask(&fork).unwrap(), EPERM);
+    let copy = host.program("copy");
+    assert_eq!(attacker.ask(&format!("fork {} read {secret}", copy.display())).unwrap(), EPERM);
+
+    // Whom an entitled process starts is.
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let pid = successor.child.id();
+    assert_eq!(attacker.ask(&format!("kill {pid} 9")).unwrap(), EPERM);
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    // With something preloaded it is not.
+    let mut command = Successor::command(dir);
+    let library = host.path("library.so");
+    std::fs::copy(preloadable(), &library).unwrap();
+    command.env("LD_PRELOAD", &library);
+    let mut preloaded = Successor::start(command);
+    let said = preloaded.says();
+    assert!(said.contains("not entitled to take over"), "{said}");
+    drop(preloaded);
+
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    assert!(!Path::new(pins).join(own_pins).join("v2").exists());
+}
+
+/// Any library: of those that this program has, the last.
+fn preloadable() -> PathBuf {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    libraries.filter(|path| path.contains("libgcc_s")).last().unwrap().into()
+}
+
+/// An agent that is killed at whatever moment leaves what was there, and another takes over.
+#[test]
+fn kills_at_any_moment_leave_it_guarded_and_usable() {
+    if is_without_lsm("kills_at_any_moment_leave_it_guarded_and_usable") {
+        return;
+    }
+    let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(8, |text| text.parse().unwrap());
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    drop(builder(dir).start(&policy(dir)).unwrap());
+    let mut attacker = host.talker();
+    let append = format!("append {}", file.display());
+    let started = std::time::Instant::now();
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    let whole = started.elapsed();
+    drop(successor);
+    for kill in 0..kills {
+        let successor = Successor::start(Successor::command(dir));
+        // Spread over the time that one takes to take over; what it does then is up to chance.
+        let until = std::time::Instant::now() + whole * (kill * 7919 % 1000) / 1000;
+        while std::time::Instant::now() < until {
+            assert_eq!(attacker.ask(&append).unwrap(), EPERM, "kill {kill}");
+        }
+        drop(successor);
+        assert_eq!(attacker.ask(&append).unwrap(), EPERM, "after kill {kill}");
+    }
+    println!("{kills} kills within {whole:?} each");
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+}
