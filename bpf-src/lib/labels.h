@@ -181,6 +181,34 @@ static __noinline __u64 ic_rules_of_name(const struct ic_file_id *dir, struct de
 	return val ? val->rules[half & 1] : 0;
 }
 
+/* A name of at most fifteen bytes, padded with zeros. */
+union ic_short_name {
+	char text[16];
+	__u64 word[2];
+};
+
+/* A longer one is cut, and is none of those that it is compared with. */
+IC_INLINE bool ic_short_name(union ic_short_name *name, struct dentry *dentry)
+{
+	const unsigned char *at = BPF_CORE_READ(dentry, d_name.name);
+
+	name->word[0] = 0;
+	name->word[1] = 0;
+	return bpf_probe_read_kernel_str(name->text, sizeof(name->text), at) > 0;
+}
+
+IC_INLINE bool ic_is_same(const union ic_short_name *one, const union ic_short_name *other)
+{
+	return one->word[0] == other->word[0] && one->word[1] == other->word[1];
+}
+
+#define ic_is_named(dentry, literal)                                          \
+	({                                                                    \
+		static const union ic_short_name wanted = { literal };        \
+		union ic_short_name found;                                    \
+		ic_short_name(&found, dentry) && ic_is_same(&found, &wanted); \
+	})
+
 /* What rules cover what is, or will be, in a directory under a name. */
 IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry)
 {

@@ -7,35 +7,28 @@
 #ifndef IRONCLAD_LIB_PROCFS_H
 #define IRONCLAD_LIB_PROCFS_H
 
-#include "sentinel.h"
+#include "labels.h"
 #include "sysctls.h"
 
 enum { IC_PROC_SUPER_MAGIC = 0x9fa0 };
 
-/* What monitors, service managers and ps(1) read; padded with zeros. */
-union ic_proc_name {
-	char text[16];
-	__u64 word[2];
-};
-
 IC_INLINE bool ic_is_harmless(struct dentry *dentry)
 {
-	static const union ic_proc_name harmless[] = {
+	/* What monitors, service managers and ps(1) read. */
+	static const union ic_short_name harmless[] = {
 		{ "stat" },      { "statm" },         { "status" }, { "cmdline" },
 		{ "comm" },      { "cgroup" },        { "limits" }, { "oom_score" },
 		{ "io" },        { "oom_score_adj" }, { "mounts" }, { "mountinfo" },
 		{ "wchan" },     { "schedstat" },     { "sched" },  { "loginuid" },
 		{ "sessionid" },
 	};
-	const unsigned char *at = BPF_CORE_READ(dentry, d_name.name);
-	union ic_proc_name name = {};
+	union ic_short_name name;
 	__u32 i;
 
-	/* One that fills it was cut, and ends with a zero in place of its last byte: none of these. */
-	if (bpf_probe_read_kernel_str(name.text, sizeof(name.text), at) <= 0)
+	if (!ic_short_name(&name, dentry))
 		return false;
 	for (i = 0; i < sizeof(harmless) / sizeof(*harmless); i++) {
-		if (name.word[0] == harmless[i].word[0] && name.word[1] == harmless[i].word[1])
+		if (ic_is_same(&name, &harmless[i]))
 			return true;
 	}
 	return false;
@@ -87,6 +80,8 @@ static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *de
 	if (writes && BPF_CORE_READ((struct proc_inode *)at, sysctl))
 		return ic_is_sysctl_guarded(dentry) && !ic_is_entitled();
 	task = ic_proc_task(inode);
+	if (!task && writes)
+		return ic_is_named(dentry, "sysrq-trigger") && !ic_is_entitled();
 	if (!task || !ic_mark_of(task) || ic_is_own(task) || ic_is_entitled())
 		return false;
 	return writes || !ic_is_harmless(dentry);

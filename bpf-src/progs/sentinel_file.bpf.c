@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* File rules: who may read, change or execute what. */
-#include "../lib/labels.h"
+#include "../lib/cgroupfs.h"
 #include "../lib/procfs.h"
 
 enum {
@@ -42,14 +42,25 @@ IC_INLINE int ic_into(__u8 hook, struct inode *dir, struct dentry *dentry)
 	return ic_judge(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
 }
 
-/* Files of procfs that tell of entitled processes, or let others change them. */
-IC_INLINE bool ic_is_proc_refused(struct file *file, __u32 mode)
+/* Files by which others reach the agent without a system call of their own. */
+IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 {
-	struct inode *inode = file->f_inode;
+	struct dentry *dentry = file->f_path.dentry;
+	struct inode *inode = file->f_inode, *dir;
+	unsigned long magic = inode->i_sb->s_magic;
+	struct ic_dir_cache found = {};
 
-	return inode->i_sb->s_magic == IC_PROC_SUPER_MAGIC && ic_is_armed() &&
-	       ic_proc_is_guarded(inode, file->f_path.dentry, mode & IC_FMODE_WRITE) &&
-	       !ic_may(IC_MAY_TRACE);
+	if (magic == IC_PROC_SUPER_MAGIC && ic_is_armed())
+		return ic_proc_is_guarded(inode, dentry, mode & IC_FMODE_WRITE) &&
+		       !ic_may(IC_MAY_TRACE);
+	if (!(mode & IC_FMODE_WRITE) ||
+	    (magic != IC_CGROUP2_SUPER_MAGIC && magic != IC_CGROUP_SUPER_MAGIC) || !ic_is_armed())
+		return false;
+	dir = dentry->d_parent->d_inode;
+	if (!dir)
+		return false;
+	ic_dir_find(&found, dentry, dir);
+	return ic_cgroup_is_guarded(dentry, found.flags & IC_LABEL_WAY);
 }
 
 SEC("lsm/file_open")
@@ -63,7 +74,7 @@ int BPF_PROG(ic_file_open, struct file *file)
 		.dentry = file->f_path.dentry,
 	};
 
-	if (ic_is_proc_refused(file, mode)) {
+	if (ic_is_kernel_file_refused(file, mode)) {
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}

@@ -70,4 +70,43 @@ int BPF_PROG(ic_setpgid, struct task_struct *task, int group)
 	return ic_hands_off(IC_HOOK_TASK_SETPGID, task, group, IC_MAY_KILL);
 }
 
+/* fcntl(2) with F_SETOWN and F_SETSIG has the kernel send any signal, SIGKILL too, in whose name ever. */
+SEC("lsm/file_send_sigiotask")
+int BPF_PROG(ic_sigio, struct task_struct *task, void *owner, int sig)
+{
+	if (!ic_is_armed() || !(ic_mark_of(task) & IC_MARK_ENTITLED))
+		return 0;
+	return ic_refuse(IC_HOOK_FILE_SEND_SIGIOTASK, BPF_CORE_READ(task, tgid), sig);
+}
+
+enum {
+	IC_SAMPLE_REGS_USER = 1 << 12, /* include/uapi/linux/perf_event.h */
+	IC_SAMPLE_STACK_USER = 1 << 13,
+};
+
+/*
+ * Of an entitled process nothing is counted, and of all processes no registers and stacks are shown;
+ * nor are probes put into kernel and programs.
+ */
+SEC("lsm/perf_event_alloc")
+int BPF_PROG(ic_perf, struct perf_event *event)
+{
+	struct task_struct *task = BPF_CORE_READ(event, hw.target);
+	__u32 type = BPF_CORE_READ(event, attr.type);
+	__u64 sample = BPF_CORE_READ(event, attr.sample_type);
+
+	if (ic_is_canary(IC_HOOK_PERF_EVENT_ALLOC))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed() || !(ic_sentinel.refuse & IC_REFUSE_MEMORY))
+		return 0;
+	if (!(task && ic_mark_of(task)) &&
+	    !(!task && sample & (IC_SAMPLE_REGS_USER | IC_SAMPLE_STACK_USER)) &&
+	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
+	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))
+		return 0;
+	if (ic_is_entitled() || ic_may(IC_MAY_TRACE))
+		return 0;
+	return ic_refuse(IC_HOOK_PERF_EVENT_ALLOC, task ? BPF_CORE_READ(task, tgid) : 0, type);
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -11,6 +11,8 @@ use libbpf_rs::{AsRawLibbpf, OpenObject};
 
 use crate::skel::cgroup::CgroupSkelBuilder;
 use crate::skel::process::ProcessSkelBuilder;
+use crate::skel::sentinel_gate::SentinelGateSkelBuilder;
+use crate::skel::sentinel_host::SentinelHostSkelBuilder;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
 
 type Fields<'a> = &'a [(&'a str, usize)];
@@ -87,6 +89,39 @@ fn rust_and_c_agree_on_sockets() {
             ic_open_file = OpenFile { file, changed_ns, fd, nlink, writers, _pad }
             ic_open_socket = OpenSocket { fd, may_lose_group, has_lost_group, _pad }
             ic_exe_name = ExeName { path }
+        }
+    });
+}
+
+#[test]
+fn rust_and_c_agree_on_sentinel() {
+    let mut storage = MaybeUninit::uninit();
+    let open = SentinelGateSkelBuilder::default().open(&mut storage).unwrap();
+    with_btf(open.open_object(), |btf| {
+        structs! { btf;
+            ic_sentinel = Sentinel {
+                word, gate, gate_log, is_armed, canary, canary_hook, adopting, refuse, mount_namespace,
+                lost, group, candidates, launch, probes
+            }
+            ic_secret_key = SecretKey { word }
+            ic_secret_val = SecretVal { exe, mark, flags }
+            ic_mark = Mark { start_ns, flags, _pad }
+            ic_excepted = Excepted { rules, may }
+            ic_sentinel_ev = SentinelEvent {
+                hdr, lost, cgroup, exec_ns, rules, exe, parent, file, pid, tid, ppid, uid, gid, target,
+                detail, hook, op, verdict, flags, comm, path_len, path_cut, _pad, path
+            }
+        }
+    });
+    let mut storage = MaybeUninit::uninit();
+    let open = SentinelHostSkelBuilder::default().open(&mut storage).unwrap();
+    with_btf(open.open_object(), |btf| {
+        structs! { btf;
+            ic_label = Label { own, below, flags, names }
+            ic_name_key = NameKey { dir, name }
+            ic_name_val = NameVal { rules }
+            ic_file_policy = FilePolicy { op, deny, log, below }
+            ic_mount_key = MountKey { kind, number }
         }
     });
 }

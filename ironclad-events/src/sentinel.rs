@@ -122,7 +122,7 @@ pub struct SentinelRecord {
     pub verdict: SentinelVerdict,
     /// What was to be done with a file; none where it was about no file.
     pub op: Option<FileOp>,
-    /// File rules that said so, by their places in the policy; 60 and above are Sentinel's own.
+    /// File rules that said so, by their places in the policy; 56 and above are Sentinel's own.
     pub rules: Vec<usize>,
     /// The path within the file's file system; any bytes.
     pub path: Option<PathBuf>,

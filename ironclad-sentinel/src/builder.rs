@@ -38,6 +38,7 @@ pub struct SentinelBuilder {
     pub(crate) launch: Launch,
     pub(crate) updaters: Vec<PathBuf>,
     pub(crate) may_stop: Vec<PathBuf>,
+    pub(crate) group_managers: Vec<PathBuf>,
 }
 
 /// Who starts agents, and so may start one that takes over from one that has ended.
@@ -68,6 +69,7 @@ impl SentinelBuilder {
             launch: Launch::Init,
             updaters: Vec::new(),
             may_stop: Vec::new(),
+            group_managers: Vec::new(),
         }
     }
 
@@ -171,8 +173,19 @@ impl SentinelBuilder {
         self
     }
 
-    /// An executable that may send signals to the agent and give it other limits: the service manager.
-    /// May be called again.
+    /// An executable that may move processes between control groups as root, and write what the agent's
+    /// own group does: runtimes of containers. May be called again. The first process always may move
+    /// them, and so may whoever is in a pid namespace of its own.
+    ///
+    /// Who can move the agent into a group of their own can freeze it there, and kill it without a signal.
+    #[must_use]
+    pub fn group_manager(mut self, executable: impl Into<PathBuf>) -> Self {
+        self.group_managers.push(executable.into());
+        self
+    }
+
+    /// An executable that may send signals to the agent, give it other limits and write what its control
+    /// group does: the service manager. May be called again.
     #[must_use]
     pub fn may_stop(mut self, executable: impl Into<PathBuf>) -> Self {
         self.may_stop.push(executable.into());

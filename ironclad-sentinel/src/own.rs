@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use ironclad_core::abi::{self, FileOp, FilePolicy};
 use ironclad_policy::file::FileOps;
 
+use crate::volumes;
+
 /// A path of a rule of Sentinel's own.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnPath {
@@ -18,6 +20,7 @@ pub(crate) struct OwnPath {
     pub(crate) bit: u64,
 }
 
+const GROUP: u64 = 1 << abi::OWN_GROUP;
 const EXECUTABLE: u64 = 1 << abi::OWN_EXECUTABLE;
 const CODE: u64 = 1 << abi::OWN_CODE;
 const STATE: u64 = 1 << abi::OWN_STATE;
@@ -25,9 +28,11 @@ const PINS: u64 = 1 << abi::OWN_PINS;
 
 /// The rules that updaters are excepted from.
 pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
+/// Those that managers of control groups are excepted from.
+pub(crate) const MANAGED: u64 = GROUP;
 
-/// The agent's executable, and what it has mapped to be executed; of one that is persistent, its
-/// secret and its pins.
+/// The agent's executable, what it has mapped to be executed, and its control group; of one that is
+/// persistent, its secret and its pins.
 pub(crate) fn paths(kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
     let exe = std::fs::canonicalize("/proc/self/exe")?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
@@ -35,6 +40,9 @@ pub(crate) fn paths(kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
     let cache = Path::new("/etc/ld.so.cache");
     let code = code()?.into_iter().chain(cache.exists().then(|| cache.to_owned()));
     found.extend(code.filter(|path| *path != exe).map(|path| file(path, CODE)));
+    if let Some(group) = volumes::own_group()? {
+        found.push(OwnPath { path: group, is_tree: true, bit: GROUP });
+    }
     if let Some((state, pins)) = kept {
         found.push(OwnPath { path: state.to_owned(), is_tree: true, bit: STATE });
         found.push(OwnPath { path: pins.to_owned(), is_tree: true, bit: PINS });
@@ -61,13 +69,13 @@ fn mapped(line: &[u8]) -> Option<PathBuf> {
 pub(crate) fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
     let mut policy =
         policy.unwrap_or(FilePolicy { op: [0; FileOp::ALL.len()], deny: 0, log: 0, below: 0 });
-    let all = EXECUTABLE | CODE | STATE | PINS;
+    let all = GROUP | EXECUTABLE | CODE | STATE | PINS;
     for op in FileOps::CHANGE.iter().chain([FileOp::Mount]) {
         policy.op[op as usize] |= all;
     }
     policy.op[FileOp::Read as usize] |= STATE | PINS;
     policy.deny |= all;
-    policy.below |= STATE | PINS;
+    policy.below |= GROUP | STATE | PINS;
     policy
 }
 

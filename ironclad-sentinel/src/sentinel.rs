@@ -35,6 +35,7 @@ pub struct Sentinel {
     own: Vec<OwnPath>,
     updaters: Vec<PathBuf>,
     may_stop: Vec<PathBuf>,
+    group_managers: Vec<PathBuf>,
     state: Mutex<State>,
     guard: Guard,
     processes: Processes,
@@ -127,6 +128,7 @@ impl Sentinel {
             own,
             updaters: builder.updaters,
             may_stop: builder.may_stop,
+            group_managers: builder.group_managers,
             state: Mutex::new(State {
                 tables,
                 policy: policy.id(),
@@ -237,8 +239,11 @@ impl Sentinel {
     /// Executables that Sentinel's own rules do not bind, from which, and what they may.
     fn excepted(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
         let updaters = self.updaters.iter().map(|path| (path.as_path(), own::UPDATED, 0));
-        let stoppers = self.may_stop.iter().map(|path| (path.as_path(), 0, abi::MAY_KILL));
-        updaters.chain(stoppers)
+        let stop = abi::MAY_KILL | abi::MAY_GROUP;
+        let stoppers = self.may_stop.iter().map(move |path| (path.as_path(), own::MANAGED, stop));
+        let managers = self.group_managers.iter();
+        let managers = managers.map(|path| (path.as_path(), own::MANAGED, abi::MAY_GROUP));
+        updaters.chain(stoppers).chain(managers)
     }
 
     fn put(

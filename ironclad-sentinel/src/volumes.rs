@@ -62,7 +62,11 @@ pub(crate) struct Mount {
     pub(crate) id: u32,
     /// Those of one group share what is mounted on them.
     pub(crate) group: Option<u32>,
+    /// What of its file system is there.
+    pub(crate) root: PathBuf,
     pub(crate) at: PathBuf,
+    /// The file system's name.
+    pub(crate) kind: String,
 }
 
 /// All of them, in the order of mounting.
@@ -76,11 +80,27 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse().ok();
     let words: Vec<_> = line.split(|&byte| byte == b' ').collect();
     let id = number(words.first()?)?;
-    let at = OsString::from_vec(unescaped(words.get(4)?)).into();
+    let path = |word: &[u8]| OsString::from_vec(unescaped(word)).into();
+    let (root, at) = (path(words.get(3)?), path(words.get(4)?));
     // Optional fields, up to a hyphen.
     let group = words.iter().skip(6).take_while(|word| **word != b"-");
     let group = group.filter_map(|word| number(word.strip_prefix(b"shared:")?)).next();
-    Some(Mount { id, group, at })
+    let kind = words.iter().skip_while(|word| **word != b"-").nth(1)?;
+    Some(Mount { id, group, root, at, kind: String::from_utf8_lossy(kind).into_owned() })
+}
+
+/// The directory of this process's control group of version 2; none where it is in the root, or where
+/// none is mounted.
+pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
+    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+    let group = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
+    let Some(group) = group.filter(|group| *group != Path::new("/")) else { return Ok(None) };
+    let mounts = mounts()?;
+    let mut found = mounts.iter().filter(|mount| mount.kind == "cgroup2").filter_map(|mount| {
+        let inside = group.strip_prefix(&mount.root).ok()?;
+        Some(mount.at.join(inside)).filter(|path| path.is_dir())
+    });
+    Ok(found.next())
 }
 
 /// Blanks, backslashes and the like stand there as three octal digits.
@@ -115,7 +135,8 @@ mod tests {
         assert_eq!(unescaped(br"/a\040b\134\011"), b"/a b\\\t");
         assert_eq!(unescaped(br"/a\9\04"), br"/a\9\04");
         let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:77 - ext3 /dev/root rw";
-        let expected = Mount { id: 36, group: Some(77), at: "/mnt 2".into() };
+        let (root, kind) = ("/mnt1".into(), "ext3".to_owned());
+        let expected = Mount { id: 36, group: Some(77), root, at: "/mnt 2".into(), kind };
         assert_eq!(mount(line), Some(expected));
         assert_eq!(mount(br"1 0 0:1 / / rw - rootfs shared:5 rw").unwrap().group, None);
         assert!(mounts().unwrap().iter().any(|mount| mount.at == Path::new("/proc")));

@@ -171,11 +171,11 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     assert!(!Path::new(pins).join(own_pins).join("v2").exists());
 }
 
-/// Any library: of those that this program has, the last.
+/// Any library: one of those that this program has.
 fn preloadable() -> PathBuf {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
-    libraries.filter(|path| path.contains("libgcc_s")).last().unwrap().into()
+    let mut libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    libraries.find(|path| path.contains("libgcc_s")).unwrap().into()
 }
 
 /// An agent that is killed at whatever moment leaves what was there, and another takes over.

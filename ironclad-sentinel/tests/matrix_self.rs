@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use host::{EPERM, Host, is_without_lsm, next_denied};
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
+use ironclad_lab::Cgroup;
 use ironclad_policy::Policy;
-use ironclad_sentinel::Overflow;
+use ironclad_sentinel::{Overflow, Sentinel};
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -68,6 +69,88 @@ fn nobody_lays_hands_on_the_agent() {
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
     drop(sentinel);
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
+}
+
+/// Nobody moves it to where it is frozen or killed, nor freezes where it is.
+#[test]
+fn control_groups_do_not_reach_the_agent() {
+    if is_without_lsm("control_groups_do_not_reach_the_agent") {
+        return;
+    }
+    let host = Host::new();
+    let around = Cgroup::new("around").unwrap();
+    let own = around.child("agent").unwrap();
+    let trap = Cgroup::new("trap").unwrap();
+    let agent = std::process::id();
+    let mut attacker = host.talker();
+    let mut other = host.talker();
+    let write = |path: &std::path::Path, name: &str, text: &str| {
+        format!("write {} {text}", path.join(name).display())
+    };
+    // Another process can be moved and frozen.
+    let moved = write(trap.dir(), "cgroup.procs", &other.pid().to_string());
+    for order in
+        [&moved, &write(trap.dir(), "cgroup.freeze", "1"), &write(trap.dir(), "cgroup.freeze", "0")]
+    {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    assert_eq!(other.ask("kill 1 0").unwrap(), 0);
+    std::fs::write(own.dir().join("cgroup.procs"), "0").unwrap();
+    let runtime = host.program("runtime");
+    let builder = Sentinel::builder("test").scratch(host.dir()).group_manager(&runtime);
+    let sentinel = builder.start(&Policy::builder().compile().unwrap()).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
+    for order in [
+        write(trap.dir(), "cgroup.procs", &agent.to_string()),
+        write(trap.dir(), "cgroup.procs", &other.pid().to_string()),
+        write(home, "cgroup.procs", &agent.to_string()),
+        write(own.dir(), "cgroup.freeze", "1"),
+        write(around.dir(), "cgroup.freeze", "1"),
+        write(around.dir(), "cgroup.max.depth", "1"),
+        write(around.dir(), "cgroup.threads", "1"),
+        format!("mkdir {}/below", own.dir().display()),
+        format!("chmod {}/cgroup.procs", own.dir().display()),
+        format!("rename {} {}", around.dir().display(), home.join("gone").display()),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+        assert_eq!(next_denied(&events).pid, attacker.pid(), "{order}");
+    }
+    // What belongs to others is theirs.
+    assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "1")).unwrap(), 0);
+    assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "0")).unwrap(), 0);
+    let mut manager = host.talker_by(&runtime);
+    assert_eq!(manager.ask(&moved).unwrap(), 0);
+    drop(sentinel);
+    std::fs::write(home.join("cgroup.procs"), "0").unwrap();
+}
+
+#[test]
+fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
+    if is_without_lsm("signals_by_way_of_files_and_counters_do_not_reach_the_agent") {
+        return;
+    }
+    let host = Host::new();
+    let (mut attacker, other) = (host.talker(), host.talker());
+    let agent = std::process::id();
+    let signal = |pid: u32| format!("signal-by-file {pid} {URGENT}");
+    let count = |pid: u32| format!("count {pid}");
+    assert_eq!(attacker.ask(&signal(other.pid())).unwrap(), 0);
+    assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // The kernel tells the sender nothing.
+    assert_eq!(attacker.ask(&signal(agent)).unwrap(), 0);
+    let event = next_denied(&events);
+    assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, agent), "{event}");
+    assert_eq!(event.detail, URGENT as u32);
+    assert_ne!(attacker.ask(&count(agent)).unwrap(), 0);
+    // The ends of the pipe send some more when they close.
+    while next_denied(&events).hook != SentinelHook::PerfEventAlloc {}
+    assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
+    assert_eq!(attacker.ask("open-to-write /proc/sysrq-trigger").unwrap(), EPERM);
+    drop(sentinel);
+    assert_eq!(attacker.ask("open-to-write /proc/sysrq-trigger").unwrap(), 0);
 }
 
 #[test]

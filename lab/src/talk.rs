@@ -105,7 +105,7 @@ impl Talker {
     /// removexattr|chattr|execute|read-link|open-by-handle|
     /// open-to-write PATH`; `keep-open PATH` for `write-kept TEXT`, `rename|exchange|link|symlink FROM TO`.
     ///
-    /// Other processes: `kill PID SIGNAL`, `trace|read-memory|open-memory|limit|prefer-others-to|
+    /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|open-memory|limit|prefer-others-to|
     /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
     /// `tool PROGRAM ARGUMENT…` answers its exit status.
     ///

@@ -540,6 +540,8 @@ struct hlist_node {
 	struct hlist_node **pprev;
 };
 
+struct pid;
+
 struct files_struct;
 
 struct signal_struct;
@@ -557,6 +559,7 @@ struct task_struct {
 	u64 start_boottime;
 	unsigned int ptrace;
 	struct hlist_node pid_links[4];
+	struct pid *thread_pid;
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
@@ -570,6 +573,7 @@ typedef struct {
 
 struct cred {
 	kuid_t uid;
+	kuid_t euid;
 };
 
 struct file;
@@ -805,8 +809,6 @@ enum kernel_read_file_id {
 	READING_MAX_ID = 8,
 };
 
-struct pid;
-
 struct ctl_table_header;
 
 struct proc_inode {
@@ -821,6 +823,21 @@ struct hlist_head {
 
 struct pid {
 	struct hlist_head tasks[4];
+	unsigned int level;
+};
+
+struct perf_event_attr {
+	__u32 type;
+	__u64 sample_type;
+};
+
+struct hw_perf_event {
+	struct task_struct *target;
+};
+
+struct perf_event {
+	struct perf_event_attr attr;
+	struct hw_perf_event hw;
 };
 
 struct renamedata {

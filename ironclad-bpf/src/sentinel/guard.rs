@@ -231,6 +231,14 @@ impl Guard {
         ];
         let lent = || lent.into_iter().chain(processes.maps());
 
+        for (index, pmu) in ["kprobe", "uprobe"].into_iter().enumerate() {
+            // Where the kernel has none, there is nothing to refuse.
+            let kind = std::fs::read_to_string(format!("/sys/bus/event_source/devices/{pmu}/type"));
+            let kind = kind.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+            let at = offset_of!(Sentinel, probes) + 4 * index;
+            state.u32_at(at).store(kind, Ordering::Release);
+        }
+
         // What would switch hooks off, before those that matter most are there.
         let mut storage = MaybeUninit::uninit();
         let mut sysctl = SentinelSysctlSkelBuilder::default()

@@ -3,7 +3,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::io::Write as _;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -104,6 +104,7 @@ impl Provoked {
             }
             Hook::InodeFileSetattr => File::create(&one).and_then(|_| file_setattr(&one)),
             Hook::FileIoctl => File::create(&one).and_then(|file| set_flags(&file)),
+            Hook::PerfEventAlloc => count_nothing()?,
             Hook::SbMount => mount_nothing(&self.dir),
             Hook::SbUmount => expire_proc(),
             Hook::SbPivotroot => pivot_root(),
@@ -279,5 +280,23 @@ fn passing(done: io::Result<()>, number: i32) -> io::Result<()> {
     match done {
         Err(e) if e.raw_os_error() == Some(number) => Ok(()),
         done => done,
+    }
+}
+
+/// A counter of this thread's own time.
+fn count_nothing() -> Option<io::Result<()>> {
+    // struct perf_event_attr (include/uapi/linux/perf_event.h), version 0: type software, its size,
+    // and PERF_COUNT_SW_TASK_CLOCK.
+    let mut attr = [0u32; 16];
+    (attr[0], attr[1], attr[2]) = (1, size_of_val(&attr) as u32, 1);
+    // SAFETY: a struct of the size that it says; the descriptor is nobody else's.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 0) };
+    match check(fd as i32) {
+        // A kernel without performance events.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => None,
+        // SAFETY: a new descriptor.
+        opened => {
+            Some(opened.map(|()| drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })))
+        }
     }
 }

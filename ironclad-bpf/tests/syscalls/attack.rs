@@ -144,3 +144,38 @@ pub fn load_program(kind: u32) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Has the kernel send a signal to a process when a pipe can be read.
+///
+/// # Errors
+/// Where the kernel refuses; whether the signal goes out it does not tell.
+pub fn signal_by_file(pid: i32, signal: c_int) -> io::Result<()> {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors, which are nobody else's; the rest are numbers.
+    unsafe {
+        check(libc::pipe(ends.as_mut_ptr()))?;
+        let [reader, writer] = ends.map(|fd| OwnedFd::from_raw_fd(fd));
+        check(libc::fcntl(reader.as_raw_fd(), libc::F_SETOWN, pid))?;
+        // F_SETSIG of include/uapi/asm-generic/fcntl.h.
+        check(libc::fcntl(reader.as_raw_fd(), 10, signal))?;
+        check(libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC))?;
+        check(libc::write(writer.as_raw_fd(), c"1".as_ptr().cast(), 1) as c_int)
+    }
+}
+
+/// Counts a process's page faults.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn count(pid: i32) -> io::Result<()> {
+    // struct perf_event_attr, version 0: type software, its size, and PERF_COUNT_SW_PAGE_FAULTS.
+    let mut attr = [0u32; 16];
+    (attr[0], attr[1], attr[2]) = (1, size_of_val(&attr) as u32, 2);
+    // SAFETY: a struct of the size that it says; the descriptor is nobody else's.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, -1, -1, 0);
+        check(fd as c_int)?;
+        drop(OwnedFd::from_raw_fd(fd as c_int));
+    }
+    Ok(())
+}

@@ -10,7 +10,9 @@ mod option;
 mod unspec;
 mod uring;
 
-pub use attack::{chattr, hello, load_program, open_by_handle, prlimit, read_memory, trace};
+pub use attack::{
+    chattr, count, hello, load_program, open_by_handle, prlimit, read_memory, signal_by_file, trace,
+};
 pub use first_thread::end_first_thread;
 pub use fork::in_child;
 pub use impostor::Impostor;

@@ -150,6 +150,10 @@ numbered! {
         KernelLoadData = 40, "kernel_load_data";
         /// A module or kernel from a file.
         KernelReadFile = 41, "kernel_read_file";
+        /// A signal by F_SETOWN of fcntl(2).
+        FileSendSigiotask = 42, "file_send_sigiotask";
+        /// perf_event_open(2).
+        PerfEventAlloc = 43, "perf_event_alloc";
     }
 }
 
@@ -199,7 +203,9 @@ pub const MARK_CANDIDATE: u32 = 2;
 pub const LAUNCH_INIT: u32 = 1;
 /// [`Sentinel::launch`]: entitled processes start agents.
 pub const LAUNCH_ENTITLED: u32 = 2;
-/// Bit of Sentinel's own rule on the agent's executable.
+/// Bit of Sentinel's own rule on the agent's control group.
+pub const OWN_GROUP: u32 = 59;
+/// Bit of that on the agent's executable.
 pub const OWN_EXECUTABLE: u32 = 60;
 /// Bit of that on what the executable maps.
 pub const OWN_CODE: u32 = 61;
@@ -220,6 +226,8 @@ pub const MAY_TRACE: u32 = 2;
 pub const MAY_LOAD: u32 = 4;
 /// [`Excepted::may`]: may mount over what is guarded, and unmount it.
 pub const MAY_MOUNT: u32 = 8;
+/// [`Excepted::may`]: may move processes between control groups.
+pub const MAY_GROUP: u32 = 16;
 
 /// [`Sentinel::refuse`]: the kernel's memory, and probes: what lockdown calls confidentiality.
 pub const REFUSE_MEMORY: u32 = 1;
@@ -288,8 +296,10 @@ pub struct Sentinel {
     pub candidates: u32,
     /// [`LAUNCH_INIT`] and its like.
     pub launch: u32,
+    /// Types of perf events that are kprobes and uprobes; 0: not known.
+    pub probes: [u32; 2],
 }
-const _: () = assert!(size_of::<Sentinel>() == 72);
+const _: () = assert!(size_of::<Sentinel>() == 80);
 
 /// `struct ic_secret_key`: a secret, as the words that prctl(2) takes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

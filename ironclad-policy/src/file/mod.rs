@@ -29,8 +29,8 @@ pub(crate) use compile::digest;
 pub use compile::{CompiledFiles, FileRuleInfo};
 pub use ops::FileOps;
 
-/// Rules on files that a policy may have. Sentinel keeps four more for itself.
-pub const FILE_RULES_MAX: usize = 60;
+/// Rules on files that a policy may have. Sentinel keeps eight more for itself.
+pub const FILE_RULES_MAX: usize = 56;
 
 /// What a rule does with what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -13,7 +13,9 @@ use rustix::fs::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use ironclad_syscalls::{chattr, hello, load_program, open_by_handle, prlimit, read_memory, trace};
+use ironclad_syscalls::{
+    chattr, count, hello, load_program, open_by_handle, prlimit, read_memory, signal_by_file, trace,
+};
 
 /// Follows an order; none where it is not one of these.
 pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
@@ -69,6 +71,8 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             .status()
             .map(drop),
         ["kill", pid, signal] => kill(pid, signal),
+        ["signal-by-file", pid, signal] => signal_by_file(number(pid), number(signal)),
+        ["count", pid] => count(number(pid)),
         ["trace", pid] => trace(number(pid)),
         ["read-memory", pid] => read_memory(number(pid)),
         ["open-memory", pid] => {

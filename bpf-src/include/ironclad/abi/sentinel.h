@@ -65,7 +65,9 @@ enum ic_sentinel_hook {
 	IC_HOOK_MMAP_FILE = 39,
 	IC_HOOK_KERNEL_LOAD_DATA = 40,
 	IC_HOOK_KERNEL_READ_FILE = 41,
-	IC_SENTINEL_HOOKS = 42,
+	IC_HOOK_FILE_SEND_SIGIOTASK = 42,
+	IC_HOOK_PERF_EVENT_ALLOC = 43,
+	IC_SENTINEL_HOOKS = 44,
 };
 
 /* What a file rule speaks of. */
@@ -98,8 +100,9 @@ struct ic_sentinel {
 	__u64 group; /* the control group that the agent is started in, by id; 0: any */
 	__u32 candidates; /* marks of that kind so far: none, and nobody looks for them */
 	__u32 launch; /* enum ic_launch */
+	__u32 probes[2]; /* types of perf events that are kprobes and uprobes; 0: not known */
 };
-_Static_assert(sizeof(struct ic_sentinel) == 72, "ABI");
+_Static_assert(sizeof(struct ic_sentinel) == 80, "ABI");
 
 enum ic_refuse_what {
 	IC_REFUSE_MEMORY =
@@ -146,6 +149,7 @@ enum ic_launch {
 
 /* Rules that Sentinel has for itself, behind those of policies. */
 enum ic_own_rule {
+	IC_OWN_GROUP = 59, /* the agent's control group */
 	IC_OWN_EXECUTABLE = 60,
 	IC_OWN_CODE = 61, /* what the executable maps: libraries, and the loader's cache */
 	IC_OWN_STATE = 62, /* where the secret is */
@@ -218,6 +222,7 @@ enum ic_may {
 	IC_MAY_TRACE = 2,
 	IC_MAY_LOAD = 4, /* load programs that the gate refuses */
 	IC_MAY_MOUNT = 8,
+	IC_MAY_GROUP = 16, /* move processes between control groups */
 };
 
 /* What an executable may do in spite of rules. */
