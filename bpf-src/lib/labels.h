@@ -37,6 +37,15 @@ struct {
 	__type(value, struct ic_name_val);
 } ic_names SEC(".maps");
 
+/* Devices with directories that rules cover, and which rules these are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, IC_SENTINEL_VOLUMES);
+	__type(key, __u32);
+	__type(value, struct ic_name_val);
+} ic_volumes SEC(".maps");
+
 /*
  * By a hash of the directory, one place for each. Inode storage would do the same, but the verifier of
  * Linux 7.3, unlike that of 6.12, does not trust the inode of a dentry's parent.
@@ -98,19 +107,24 @@ IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
 
 /*
  * What rules cover everything in a directory: those of it and of all those around it. Where the way to
- * the root is not known (a file opened by a handle) or too long, all rules that cover directories.
+ * the root is not known (a file opened by its handle) or too long, all rules that cover directories of
+ * the device; pipes and the like have no root either, and devices of which no rule speaks.
  */
 __noinline __u64 ic_below(__u64 address, __u32 half)
 {
 	struct dentry *dentry = (struct dentry *)address, *parent;
-	const struct ic_file_policy *policy;
+	const struct ic_name_val *volume;
 	const struct ic_label *label;
 	struct inode *inode;
 	struct ic_file_id id;
 	__u64 rules = 0;
-	__u32 i;
+	__u32 i, device;
 
 	half &= 1;
+	device = BPF_CORE_READ(dentry, d_sb, s_dev);
+	volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	if (!volume || !volume->rules[half])
+		return 0;
 	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {
 		inode = BPF_CORE_READ(dentry, d_inode);
 		if (inode) {
@@ -127,8 +141,7 @@ __noinline __u64 ic_below(__u64 address, __u32 half)
 		}
 		dentry = parent;
 	}
-	policy = ic_file_policy_at(half);
-	return rules | (policy ? policy->below : 0);
+	return volume->rules[half];
 }
 
 /* Ties what is kept together: two CPUs may write it at once. */

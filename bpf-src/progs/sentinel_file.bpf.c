@@ -6,7 +6,7 @@
 enum {
 	IC_FMODE_READ = 1, /* include/linux/fs.h */
 	IC_FMODE_WRITE = 2,
-	IC_FMODE_EXEC = 0x20,
+	IC_FMODE_EXEC = 0x20, /* among the flags */
 	IC_ATTR_SIZE = 1 << 3,
 	/* What a change of size brings with it: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN. */
 	IC_ATTR_WITH_SIZE = 1 << 5 | 1 << 6 | 1 << 13 | 1 << 15,
@@ -78,7 +78,7 @@ int BPF_PROG(ic_file_open, struct file *file)
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}
-	if (mode & IC_FMODE_EXEC)
+	if (file->f_flags & IC_FMODE_EXEC)
 		first = IC_FILE_EXECUTE;
 	else if (mode & IC_FMODE_READ)
 		first = IC_FILE_READ;

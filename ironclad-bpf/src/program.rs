@@ -1,4 +1,5 @@
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
@@ -48,6 +49,17 @@ impl Program {
         let info = program_info(fd.as_fd())
             .map_err(|source| BpfError::System { step: "reading a program's info", source })?;
         Ok(Self { fd, info })
+    }
+
+    /// Runs an iterator through, and gives what it wrote.
+    pub(crate) fn iterate(&self) -> Result<Vec<u8>, BpfError> {
+        let failed = |source| BpfError::System { step: "running an iterator", source };
+        let link =
+            sys::link_create(self.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
+        let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
     }
 
     /// What the kernel says of it.

@@ -21,6 +21,10 @@ pub(crate) mod process {
     include!(concat!(env!("OUT_DIR"), "/process.skel.rs"));
 }
 
+pub(crate) mod sentinel_before {
+    include!(concat!(env!("OUT_DIR"), "/sentinel_before.skel.rs"));
+}
+
 pub(crate) mod sentinel_file {
     include!(concat!(env!("OUT_DIR"), "/sentinel_file.skel.rs"));
 }

@@ -8,7 +8,7 @@ use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret, canaries};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program};
 use ironclad_core::PolicyId;
-use ironclad_core::abi::{self, FileId, FilePolicy};
+use ironclad_core::abi::{self, FileId, FilePolicy, OpenBefore};
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::CompiledPolicy;
@@ -83,6 +83,7 @@ struct State {
     policy: PolicyId,
     rules: Vec<FileRuleInfo>,
     canaries: Vec<Canary>,
+    opened_before: Vec<OpenBefore>,
 }
 
 impl Sentinel {
@@ -134,6 +135,7 @@ impl Sentinel {
                 policy: policy.id(),
                 rules: Vec::new(),
                 canaries: Vec::new(),
+                opened_before: Vec::new(),
             }),
             guard,
             processes,
@@ -195,7 +197,8 @@ impl Sentinel {
     }
 
     /// Puts the file rules of a policy into force, all at once: whoever asks meets the former ones or
-    /// these.
+    /// these. Who has a file open for writing that they deny to write is refused to write on, and named
+    /// by [`status`](Self::status); what is mapped already to be written stays so.
     ///
     /// # Errors
     /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::Restless`],
@@ -223,6 +226,7 @@ impl Sentinel {
             // What was moved while it was being looked up is seen now, when it stays.
             let again = resolve()?;
             if again == coverage {
+                state.opened_before = self.guard.open_before()?;
                 state.policy = policy.id();
                 state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
                 return self.record(&AuditAction::Swap {
@@ -295,6 +299,7 @@ impl Sentinel {
             hooks: attached.chain(missing).collect(),
             policy: state.policy.to_string(),
             labels: state.tables.labels(),
+            opened_before: state.opened_before.clone(),
             alarms_lost: self.guard.alarms_lost(),
         })
     }

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use ironclad_core::abi::OpenBefore;
 use serde::Serialize;
 
 /// What Sentinel is and does.
@@ -16,6 +17,8 @@ pub struct Status {
     pub policy: String,
     /// Files and directories that are known by what they are.
     pub labels: usize,
+    /// Who had files open for writing when rules came into force that deny that.
+    pub opened_before: Vec<OpenBefore>,
     /// Alarms that found no room in the ring buffer.
     pub alarms_lost: u64,
 }

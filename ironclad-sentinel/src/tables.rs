@@ -16,6 +16,7 @@ pub(crate) struct Tables {
     labels: BTreeMap<FileId, Label>,
     names: BTreeMap<(FileId, OsString), NameVal>,
     excepted: BTreeMap<FileId, Excepted>,
+    volumes: BTreeMap<u32, NameVal>,
     mounts: BTreeSet<MountKey>,
 }
 
@@ -39,6 +40,11 @@ impl Tables {
         for id in guard.excepted().keys()? {
             if let Some(excepted) = guard.excepted().lookup(&id)? {
                 this.excepted.insert(id, excepted);
+            }
+        }
+        for device in files.volumes.keys()? {
+            if let Some(val) = files.volumes.lookup(&device)? {
+                this.volumes.insert(device, val);
             }
         }
         this.mounts = files.mounts.keys()?.into_iter().collect();
@@ -90,6 +96,19 @@ impl Tables {
                 self.names.insert(name, val);
             }
         }
+        let mut volumes: BTreeMap<u32, u64> = BTreeMap::new();
+        for (id, covered) in &coverage.files {
+            *volumes.entry(id.dev).or_default() |= covered.below;
+        }
+        let devices: BTreeSet<_> = self.volumes.keys().chain(volumes.keys()).copied().collect();
+        for device in devices {
+            let mut val = self.volumes.get(&device).copied().unwrap_or_default();
+            val.rules[half] = volumes.get(&device).copied().unwrap_or_default();
+            if self.volumes.get(&device) != Some(&val) {
+                files.volumes.update(&device, &val)?;
+                self.volumes.insert(device, val);
+            }
+        }
         for mount in &coverage.mounts {
             if self.mounts.insert(*mount) {
                 files.mounts.update(mount, &1)?;
@@ -131,6 +150,12 @@ impl Tables {
                 files.names.delete(&key)?;
             }
             self.names.remove(&name);
+        }
+        let idle = self.volumes.iter().filter(|(_, val)| val.rules[half] == 0);
+        let idle: Vec<_> = idle.map(|(device, _)| *device).collect();
+        for device in idle {
+            files.volumes.delete(&device)?;
+            self.volumes.remove(&device);
         }
         let idle = self.excepted.iter();
         let idle: Vec<_> = idle

@@ -101,6 +101,8 @@ fn no_change_to_a_guarded_tree() {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         assert_eq!(attacker.ask(&format!("read {}", path.display())).unwrap(), 0);
     }
+    // Pipes lie nowhere, and are opened by their descriptors' names.
+    assert_eq!(attacker.ask("open-to-write /proc/self/fd/1").unwrap(), 0);
     // What is elsewhere may be changed, and by the agent everything may.
     assert_eq!(attacker.ask(&order(&host, "append", &["O/other"])).unwrap(), 0);
     std::fs::write(host.path("guarded/sub/deep"), "4").unwrap();
@@ -190,4 +192,33 @@ fn reading_and_executing_are_denied_too() {
         attacker.ask(&format!("append {}", host.path("guarded/sub/deep").display())).unwrap() == 0
     );
     drop(sentinel);
+}
+
+#[test]
+fn what_was_opened_before_is_written_no_more() {
+    if is_without_lsm("what_was_opened_before_is_written_no_more") {
+        return;
+    }
+    let host = Host::new();
+    lay_out(&host);
+    let mut attacker = host.talker();
+    let file = host.path("guarded/file");
+    assert_eq!(attacker.ask(&format!("keep-open {}", file.display())).unwrap(), 0);
+    assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);
+    let policy = |dir| Policy::builder().file_rule(deny(1).tree(host.path(dir))).compile().unwrap();
+    let sentinel = host.start(&policy("elsewhere"));
+    assert_eq!(attacker.ask("write-kept 2").unwrap(), 0);
+    assert_eq!(sentinel.status().unwrap().opened_before, []);
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    sentinel.apply(&policy("guarded")).unwrap();
+    let before = sentinel.status().unwrap().opened_before;
+    assert_eq!((before.len(), before[0].pid, before[0].rules), (1, attacker.pid(), 1));
+    for order in ["write-kept 3", "map-kept", "truncate-kept"] {
+        assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
+        assert_eq!(next_denied(&events).pid, attacker.pid(), "{order}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "12");
+    drop(sentinel);
+    assert_eq!(attacker.ask("map-kept").unwrap(), 0);
+    assert_eq!(attacker.ask("write-kept 4").unwrap(), 0);
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
-use ironclad_syscalls::{Impostor, end_first_thread, in_child, lease};
+use ironclad_syscalls::{Impostor, end_first_thread, in_child, lease, map_to_write};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
@@ -103,7 +103,7 @@ impl Talker {
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
-    /// open-to-write PATH`; `keep-open PATH` for `write-kept TEXT`, `rename|exchange|link|symlink FROM TO`.
+    /// open-to-write PATH`; `keep-open PATH` for `write-kept TEXT`, `truncate-kept`, `map-kept`, `rename|exchange|link|symlink FROM TO`.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|open-memory|limit|prefer-others-to|
     /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
@@ -322,12 +322,14 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
         ["write", path, text] => std::fs::write(path, text).map(|()| 0),
         ["keep-open", path] => {
-            hands.kept = Some(File::options().write(true).open(path)?);
+            hands.kept = Some(File::options().read(true).write(true).open(path)?);
             Ok(0)
         }
         ["write-kept", text] => {
             hands.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
         }
+        ["truncate-kept"] => hands.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
+        ["map-kept"] => map_to_write(hands.kept.as_ref().expect("an open file")).map(|()| 0),
         ["lease", path] => {
             let file = File::open(path)?;
             lease(&file)?;

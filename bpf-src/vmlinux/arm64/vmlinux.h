@@ -601,6 +601,7 @@ struct file {
 	struct inode *f_inode;
 	struct address_space *f_mapping;
 	fmode_t f_mode;
+	unsigned int f_flags;
 	const struct path f_path;
 	void *private_data;
 };

@@ -130,7 +130,7 @@ impl Allowlist {
     }
 
     /// What Sentinel's programs need: to tell who asks and of what, to keep what they found out, and to
-    /// report. One of them sees that a directory has moved.
+    /// report. One of them sees that a directory has moved, one looks through open files.
     pub fn sentinel() -> Self {
         let guard = [
             Helper::MAP_LOOKUP_ELEM,
@@ -143,9 +143,14 @@ impl Allowlist {
             Helper::PROBE_READ_KERNEL_STR,
         ];
         let mut list = Self::of_type(ProgramType::LSM, &[&guard, &ASK], &[AttachType::LSM_MAC]);
-        let look = [Helper::PROBE_READ_KERNEL];
-        let moved = Self::of_type(ProgramType::TRACING, &[&look], &[AttachType::TRACE_FEXIT]);
-        list.types.extend(moved.types);
+        let look = [
+            Helper::MAP_LOOKUP_ELEM,
+            Helper::PROBE_READ_KERNEL,
+            Helper::PROBE_READ_KERNEL_STR,
+            Helper::SEQ_WRITE,
+        ];
+        let places = [AttachType::TRACE_FEXIT, AttachType::TRACE_ITER];
+        list.types.extend(Self::of_type(ProgramType::TRACING, &[&look], &places).types);
         let name = [Helper::SYSCTL_GET_NAME];
         let sysctl =
             Self::of_type(ProgramType::CGROUP_SYSCTL, &[&name], &[AttachType::CGROUP_SYSCTL]);

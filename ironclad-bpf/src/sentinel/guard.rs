@@ -2,10 +2,15 @@ use std::collections::BTreeSet;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
-use ironclad_core::abi::{self, Excepted, FileId, Mark, SecretKey, SecretVal, Sentinel};
+use ironclad_core::abi::{
+    self, Excepted, FileId, Mark, OpenBefore, SecretKey, SecretVal, Sentinel,
+};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use zerocopy::FromBytes;
 
 use super::hooks::{MissingHook, Variant, attach, choose};
 use super::labels::FileTables;
@@ -21,6 +26,7 @@ use crate::pin::PinDirectory;
 use crate::probe::{KernelBtf, State, probe_lsm};
 use crate::program::Program;
 use crate::shield::boottime_ns;
+use crate::skel::sentinel_before::SentinelBeforeSkelBuilder;
 use crate::skel::sentinel_file::SentinelFileSkelBuilder;
 use crate::skel::sentinel_gate::SentinelGateSkelBuilder;
 use crate::skel::sentinel_host::SentinelHostSkelBuilder;
@@ -31,6 +37,7 @@ use crate::sys;
 
 const GATE: &str = "sentinel_gate";
 const TASK: &str = "sentinel_task";
+const BEFORE: &str = "sentinel_before";
 const FILE: &str = "sentinel_file";
 const HOST: &str = "sentinel_host";
 const SYSCTL: &str = "sentinel_sysctl";
@@ -79,9 +86,22 @@ pub struct Guard {
     guarded_links: Map<u32, u32>,
     alarms: OwnedFd,
     files: FileTables,
+    before: Before,
+    /// Where links are pinned.
+    links_at: Option<PathBuf>,
     programs: Vec<Program>,
     links: Vec<HookLink>,
     missing: Vec<MissingHook>,
+}
+
+/// What asks of files that were opened before they were covered.
+#[derive(Debug)]
+struct Before {
+    look: Program,
+    /// With the names of their links.
+    programs: Vec<(Program, String)>,
+    /// Once there was anything to ask for.
+    links: Mutex<Vec<HookLink>>,
 }
 
 /// What goes first: nobody is entitled for long who becomes another program, and nothing is made that
@@ -283,6 +303,7 @@ impl Guard {
                 (&mut maps.ic_names, Some(options.names)),
                 (&mut maps.ic_label_bits, Some(words)),
                 (&mut maps.ic_file_policy, None),
+                (&mut maps.ic_volumes, None),
             ],
         )?;
         share(FILE, file.open_object_mut(), lent())?;
@@ -292,6 +313,7 @@ impl Guard {
             ("ic_labels", clone_fd(&file.maps.ic_labels)?),
             ("ic_label_bits", clone_fd(&file.maps.ic_label_bits)?),
             ("ic_names", clone_fd(&file.maps.ic_names)?),
+            ("ic_volumes", clone_fd(&file.maps.ic_volumes)?),
             ("ic_dir_cache", clone_fd(&file.maps.ic_dir_cache)?),
             ("ic_file_policy", clone_fd(&file.maps.ic_file_policy)?),
         ];
@@ -303,7 +325,7 @@ impl Guard {
         let dir = pins.as_ref().map(GuardPins::maps);
         take(dir, HOST, vec![(&mut host.maps.ic_mounts, None)])?;
         let tables = tables.iter().map(|(name, fd)| (*name, fd.as_fd()));
-        share(HOST, host.open_object_mut(), lent().chain(tables))?;
+        share(HOST, host.open_object_mut(), lent().chain(tables.clone()))?;
         missing.extend(choose(host.open_object_mut(), &btf, &[]));
         load(HOST, host.open_object_mut(), &Allowlist::sentinel())?;
         let maps = &file.maps;
@@ -312,9 +334,26 @@ impl Guard {
             clone_fd(&maps.ic_label_bits)?,
             words,
             Map::new(clone_fd(&maps.ic_names)?, "ic_names")?,
+            Map::new(clone_fd(&maps.ic_volumes)?, "ic_volumes")?,
             Map::new(clone_fd(&maps.ic_file_policy)?, "ic_file_policy")?,
             Map::new(clone_fd(&host.maps.ic_mounts)?, "ic_mounts")?,
         )?;
+        let mut before_storage = MaybeUninit::uninit();
+        let mut before = SentinelBeforeSkelBuilder::default()
+            .open(&mut before_storage)
+            .map_err(failed(BEFORE, "opening"))?;
+        constants(BEFORE, &mut before.maps.rodata_data)?.ic_cfg_label_mask = words - 1;
+        share(BEFORE, before.open_object_mut(), lent().chain(tables.clone()))?;
+        load(BEFORE, before.open_object_mut(), &Allowlist::sentinel())?;
+        let program = |program| Program::new(crate::program::clone_fd(program)?);
+        let before = Before {
+            look: program(&before.progs.ic_before)?,
+            programs: vec![
+                (program(&before.progs.ic_mmap_before)?, format!("{number}_mmap_before")),
+                (program(&before.progs.ic_file_permission)?, format!("{number}_file_permission")),
+            ],
+            links: Mutex::default(),
+        };
         let attached = attached
             .into_iter()
             .chain(attach(FILE, file.open_object_mut(), &[], number)?)
@@ -328,11 +367,13 @@ impl Guard {
             &file.maps.ic_label_bits,
             &file.maps.ic_names,
             &file.maps.ic_file_policy,
+            &file.maps.ic_volumes,
             &host.maps.ic_mounts,
         ])?);
         if let Some(pins) = &pins {
             links.iter_mut().try_for_each(|link| pins.pin(link))?;
         }
+        let links_at = pins.as_ref().map(|pins| pins.links().to_owned());
 
         let excepted = Map::new(excepted_map, "ic_excepted")?;
         let this = Self {
@@ -344,12 +385,16 @@ impl Guard {
             guarded_links,
             alarms,
             files,
+            before,
+            links_at,
             programs,
             links,
             missing,
         };
         // What was made before this process was entitled.
-        let programs = || this.programs.iter().chain(processes.programs());
+        let before = this.before.programs.iter().map(|(program, _)| program);
+        let before = || before.clone().chain([&this.before.look]);
+        let programs = || this.programs.iter().chain(processes.programs()).chain(before());
         this.guard_programs(programs())?;
         let maps: BTreeSet<u32> =
             programs().flat_map(|program| program.info().map_ids.iter().copied()).collect();
@@ -357,6 +402,34 @@ impl Guard {
         this.guard_links(this.links.iter().chain(processes.links()))?;
         pins.map_or(Ok(()), GuardPins::supersede)?;
         Ok(this)
+    }
+
+    /// Files that rules in force deny to write, and that others have open for writing since before. Where
+    /// there are any, writes are asked from now on, which costs every read and write of all processes a
+    /// little.
+    ///
+    /// # Errors
+    /// [`BpfError::System`], [`BpfError::AttachHook`] where the kernel refuses.
+    pub fn open_before(&self) -> Result<Vec<OpenBefore>, BpfError> {
+        let bytes = self.before.look.iterate()?;
+        let found: Vec<_> = bytes
+            .chunks_exact(size_of::<OpenBefore>())
+            .filter_map(|chunk| OpenBefore::read_from_bytes(chunk).ok())
+            .collect();
+        let mut links = self.before.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found.is_empty() && links.is_empty() {
+            let mut attached = Vec::new();
+            for (program, name) in &self.before.programs {
+                let mut link = HookLink::tracepoint(program, name)?;
+                if let Some(dir) = &self.links_at {
+                    link.pin(&dir.join(link.pin_name()))?;
+                }
+                attached.push(link);
+            }
+            self.guard_links(&attached)?;
+            *links = attached;
+        }
+        Ok(found)
     }
 
     /// Pins everything, so that it outlives this process: all of it, or nothing.
@@ -377,6 +450,7 @@ impl Guard {
         let pins: Vec<_> = maps.chain([state]).chain(links).collect();
         directory.persist(&pins)?;
         let dir = directory.path().join(dir);
+        self.links_at = Some(dir.clone());
         for link in self.links.iter_mut().chain(processes.links_mut()) {
             link.pinned_at(&dir.join(link.pin_name()));
         }

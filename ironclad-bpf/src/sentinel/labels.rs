@@ -14,6 +14,8 @@ pub struct FileTables {
     pub labels: Map<FileId, Label>,
     /// By the names that they have.
     pub names: Map<NameKey, NameVal>,
+    /// Devices with directories that rules cover.
+    pub volumes: Map<u32, NameVal>,
     /// The rules of each half.
     pub policy: Map<u32, FilePolicy>,
     /// Mounts by which what is guarded is reached.
@@ -28,12 +30,13 @@ impl FileTables {
         bits: OwnedFd,
         words: u32,
         names: Map<NameKey, NameVal>,
+        volumes: Map<u32, NameVal>,
         policy: Map<u32, FilePolicy>,
         mounts: Map<MountKey, u32>,
     ) -> Result<Self, BpfError> {
         let bits = Mapping::new(bits.as_fd(), words as usize * 8, true)
             .map_err(|e| BpfError::map("ic_label_bits", "mapping it", e))?;
-        Ok(Self { labels, names, policy, mounts, bits, words })
+        Ok(Self { labels, names, volumes, policy, mounts, bits, words })
     }
 
     /// Words of the filter before so many labels: sixteen bits each.

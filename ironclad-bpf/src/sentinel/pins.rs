@@ -12,7 +12,7 @@ use crate::socket::Inherited;
 use crate::sys;
 
 /// Maps that outlive an agent, by the names of their pins.
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 19] = [
     STATE,
     "ic_marks",
     "ic_secrets",
@@ -24,6 +24,7 @@ const MAPS: [&str; 18] = [
     "ic_labels",
     "ic_label_bits",
     "ic_names",
+    "ic_volumes",
     "ic_file_policy",
     "ic_mounts",
     "ic_processes",
@@ -91,6 +92,10 @@ impl GuardPins {
 
     pub(super) fn maps(&self) -> &Path {
         &self.maps
+    }
+
+    pub(super) fn links(&self) -> &Path {
+        &self.links
     }
 
     pub(super) fn open(&self, name: &str) -> Result<OwnedFd, BpfError> {

@@ -1,5 +1,3 @@
-use std::fs::File;
-use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -39,7 +37,7 @@ impl OpenFiles {
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses.
     pub fn list(&self) -> Result<Vec<OpenFile>, BpfError> {
-        let bytes = iterate(&self.0)?;
+        let bytes = self.0.iterate()?;
         Ok(bytes
             .chunks_exact(size_of::<OpenFile>())
             .filter_map(|chunk| OpenFile::read_from_bytes(chunk).ok())
@@ -211,7 +209,7 @@ impl Processes {
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses.
     pub fn seed(&self) -> Result<(), BpfError> {
-        iterate(&self.seed).map(|_| ())
+        self.seed.iterate().map(|_| ())
     }
 
     /// All programs.
@@ -339,7 +337,7 @@ impl Processes {
         );
         let fd = fd.map_err(|e| failed(e.into()))?;
         let number = fd.as_raw_fd() as u32;
-        let bytes = iterate(&self.open_sockets)?;
+        let bytes = self.open_sockets.iterate()?;
         let found = bytes
             .chunks_exact(size_of::<OpenSocket>())
             .filter_map(|chunk| OpenSocket::read_from_bytes(chunk).ok())
@@ -375,16 +373,6 @@ fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
         Err(Errno::AGAIN) => Ok(None),
         Err(e) => Err(e),
     }
-}
-
-fn iterate(program: &Program) -> Result<Vec<u8>, BpfError> {
-    let failed = |source| BpfError::System { step: "running an iterator", source };
-    let link =
-        sys::link_create(program.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
-    let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 /// As many as the kernel lets run: of each limit, the lower.

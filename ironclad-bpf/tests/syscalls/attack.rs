@@ -179,3 +179,20 @@ pub fn count(pid: i32) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Maps a page of a file, so that what is stored there is written to it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn map_to_write(file: &File) -> io::Result<()> {
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping where the kernel likes, which nobody uses and which is taken back.
+    unsafe {
+        let at =
+            libc::mmap(std::ptr::null_mut(), 4096, rights, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        check(libc::munmap(at, 4096))
+    }
+}

@@ -14,6 +14,8 @@ pub const SENTINEL_OBJECTS: u32 = 16_384;
 pub const SENTINEL_LINKS: u32 = 1024;
 /// File rules of a policy.
 pub const SENTINEL_RULES: usize = 64;
+/// Devices with directories that rules cover.
+pub const SENTINEL_VOLUMES: u32 = 1024;
 /// Mounts on the ways to what is guarded.
 pub const SENTINEL_MOUNTS: u32 = 4096;
 /// Executables that policies may except.
@@ -376,7 +378,7 @@ pub struct NameKey {
 }
 const _: () = assert!(size_of::<NameKey>() == 272);
 
-/// `struct ic_name_val`: what rules cover it.
+/// `struct ic_name_val`: what rules cover a name, or speak of directories of a device.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -403,6 +405,31 @@ pub struct FilePolicy {
     pub below: u64,
 }
 const _: () = assert!(size_of::<FilePolicy>() == 96);
+
+/// `struct ic_open_before`: a file that is covered, and that somebody had open for writing before.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct OpenBefore {
+    /// Bit n: rule n denies writing to it.
+    pub rules: u64,
+    /// Who.
+    pub pid: u32,
+    /// By which descriptor.
+    pub fd: u32,
+}
+const _: () = assert!(size_of::<OpenBefore>() == 16);
 
 /// `struct ic_excepted`: what an executable may do in spite of rules.
 #[derive(

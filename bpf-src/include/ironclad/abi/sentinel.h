@@ -12,6 +12,7 @@ enum ic_sentinel_limit {
 	IC_SENTINEL_LINKS = 1024,
 	IC_SENTINEL_RULES = 64, /* file rules of a policy: a bit each */
 	IC_SENTINEL_MOUNTS = 4096,
+	IC_SENTINEL_VOLUMES = 1024, /* devices with directories that rules cover */
 	IC_SENTINEL_EXCEPTED = 1024, /* executables that policies except from rules */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
 	IC_SENTINEL_DIRS = 8192, /* directories that are kept in mind, a power of two */
@@ -191,6 +192,7 @@ struct ic_name_key {
 };
 _Static_assert(sizeof(struct ic_name_key) == 272, "ABI");
 
+/* Rules, of a name or a device. */
 struct ic_name_val {
 	__u64 rules[2];
 };
@@ -216,6 +218,14 @@ struct ic_file_policy {
 	__u64 below; /* rules that cover what is in a directory */
 };
 _Static_assert(sizeof(struct ic_file_policy) == 96, "ABI");
+
+/* A file that is covered, and that somebody had open for writing before. */
+struct ic_open_before {
+	__u64 rules;
+	__u32 pid;
+	__u32 fd;
+};
+_Static_assert(sizeof(struct ic_open_before) == 16, "ABI");
 
 enum ic_may {
 	IC_MAY_KILL = 1, /* send signals to entitled processes */

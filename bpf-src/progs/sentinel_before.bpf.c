@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Files that somebody had open for writing before rules covered them: an iterator finds them, and only
+ * where it did are reads and writes asked, which costs each of them.
+ */
+#include "../lib/labels.h"
+
+enum {
+	IC_FMODE_WRITE = 2, /* include/linux/fs.h */
+	IC_MAY_WRITE = 2,
+	IC_PROT_WRITE = 2,
+	IC_MAP_TYPE = 0xf,
+	IC_MAP_SHARED = 1,
+	IC_MAP_SHARED_VALIDATE = 3,
+};
+
+/* Keeps the struct in the object's BTF, where a test compares it with Rust. */
+const struct ic_open_before *ic_open_before_shape;
+
+SEC("iter/task_file")
+int ic_before(struct bpf_iter__task_file *ctx)
+{
+	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct ic_open_before found = {};
+
+	if (!task || !file || !policy || !(file->f_mode & IC_FMODE_WRITE))
+		return 0;
+	found.rules = ic_rules_of(file->f_path.dentry) & policy->deny & policy->op[IC_FILE_WRITE];
+	if (!found.rules || ic_mark_of(task))
+		return 0;
+	found.pid = task->tgid;
+	found.fd = ctx->fd;
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+SEC("lsm/file_permission")
+int BPF_PROG(ic_file_permission, struct file *file, int mask)
+{
+	struct dentry *dentry = file->f_path.dentry;
+
+	if (!(mask & IC_MAY_WRITE) || !ic_is_armed())
+		return 0;
+	return ic_judge(IC_HOOK_FILE_PERMISSION, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
+			dentry, 0);
+}
+
+SEC("lsm/mmap_file")
+int BPF_PROG(ic_mmap_before, struct file *file, unsigned long asked, unsigned long prot,
+	     unsigned long flags)
+{
+	__u32 type = flags & IC_MAP_TYPE;
+	struct dentry *dentry;
+
+	if (!file || !(prot & IC_PROT_WRITE) || !ic_is_armed() ||
+	    (type != IC_MAP_SHARED && type != IC_MAP_SHARED_VALIDATE))
+		return 0;
+	dentry = file->f_path.dentry;
+	return ic_judge(IC_HOOK_MMAP_FILE, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
+			dentry, prot);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
