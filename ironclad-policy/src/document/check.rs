@@ -36,9 +36,9 @@ impl Document {
         DocumentError::new(&self.source.file, fault)
     }
 
-    /// `rules.yaml:12:5`, of a rule on sockets.
-    pub(super) fn place_of_rule(&self, index: usize) -> Option<String> {
-        let (Place { line, column }, _) = self.source.tree.as_deref()?.find(steps!["rules", index]);
+    /// `rules.yaml:12:5`, of an item of a list.
+    pub(super) fn place_of(&self, list: &str, index: usize) -> Option<String> {
+        let (Place { line, column }, _) = self.source.tree.as_deref()?.find(steps![list, index]);
         Some(format!("{}:{line}:{column}", self.source.file))
     }
 
@@ -229,19 +229,26 @@ impl Document {
             self.tuples.iter().position(is_it).map(|i| ("tuples", i))
         };
         let rule = |id| self.rules.iter().position(|rule| rule.id == id).map(|i| ("rules", i));
+        let file = |id, name: &str| {
+            self.files
+                .iter()
+                .position(|rule| rule.id == id && rule.name == name)
+                .map(|i| ("files", i))
+        };
         match error {
             PolicyError::RuleName { rule: id, second, .. } => {
-                tuple(*id, second).or_else(|| set(*id, second))
+                tuple(*id, second).or_else(|| set(*id, second)).or_else(|| file(*id, second))
             }
             PolicyError::UnfitName { rule: id, name } => set(*id, name)
                 .or_else(|| tuple(*id, name))
-                .or_else(|| rule(*id).filter(|(_, i)| self.rules[*i].name == *name)),
+                .or_else(|| rule(*id).filter(|(_, i)| self.rules[*i].name == *name))
+                .or_else(|| file(*id, name)),
             PolicyError::PortWithoutProtocol { rule: id, name }
             | PolicyError::MixedFamilies { rule: id, name } => tuple(*id, name),
             PolicyError::SocketRule { rule: id, .. }
             | PolicyError::UnknownGroup { rule: id, .. } => rule(*id),
+            PolicyError::FileRule { rule: id, name, .. } => file(*id, name),
             PolicyError::GroupTwice { .. }
-            | PolicyError::FileRule { .. }
             | PolicyError::Document(_)
             | PolicyError::Limit { .. } => None,
         }

@@ -15,11 +15,14 @@
 //! rules:
 //!   - { id: 1, name: updates, who: { exe: /usr/lib/apt/methods/https }, to: mirrors, action: allow }
 //!   - { id: 2, name: nobody else, to: mirrors, action: deny }
+//! files:
+//!   - { id: 1, name: agent, trees: /etc/my-agent, except: /usr/bin/dpkg, action: deny }
 //! ";
 //! let document = Document::parse("rules.yaml", text)?;
 //! let policy = document.policy("/etc/ironclad".as_ref())?.compile()?;
 //! assert_eq!(policy.rules().len(), 3);
 //! assert_eq!(policy.sockets().unwrap().rules().len(), 2);
+//! assert_eq!(policy.files().unwrap().rules().len(), 1);
 //!
 //! let error = Document::parse("rules.yaml", "rules:\n  - { id: 1, nmae: x, action: deny }\n");
 //! let error = error.unwrap_err().to_string();
@@ -31,6 +34,7 @@ mod addresses;
 mod check;
 mod error;
 mod feeds;
+mod files;
 mod packets;
 mod place;
 mod quantities;
@@ -62,6 +66,7 @@ pub use feeds::{
     DocumentChange, DocumentCoverage, DocumentEntries, DocumentFeed, DocumentFeedFormat,
     DocumentIfMissing,
 };
+pub use files::{DocumentFileOps, DocumentFileRule};
 pub use packets::{DocumentBackend, DocumentSet, DocumentTuple};
 pub use place::{KeyPath, Place, Step};
 pub use quantities::{DocumentBytes, DocumentTime};
@@ -152,6 +157,9 @@ pub struct Document {
     /// Who may talk to whom. The first that matches decides.
     #[serde(default, deserialize_with = "values::list")]
     pub rules: Vec<DocumentRule>,
+    /// Who may do what with which files, which Sentinel enforces. Every rule that covers a file decides.
+    #[serde(default, deserialize_with = "values::list")]
+    pub files: Vec<DocumentFileRule>,
     #[serde(skip)]
     source: Source,
 }

@@ -125,8 +125,13 @@ impl Document {
                 }
                 None => {}
             }
-            described.described_at = self.place_of_rule(i);
+            described.described_at = self.place_of("rules", i);
             policy = policy.socket_rule(described);
+        }
+        for (i, rule) in self.files.iter().enumerate() {
+            let mut described = rule.rule(self.dry_run);
+            described.described_at = self.place_of("files", i);
+            policy = policy.file_rule(described);
         }
         policy.document = Some(Arc::new(self.clone()));
         Ok(policy)

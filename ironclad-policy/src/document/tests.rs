@@ -61,6 +61,17 @@ rules:
   - { id: 20, name: me, who: { uid: root, exe: [/bin/a, { path: /bin/b, sha256: 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef }] }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
   - { id: 30, name: ping, action: log, direction: create, protocol: icmp }
   - { id: 40, name: nobody else, action: deny, direction: out }
+files:
+  - id: 1
+    name: configuration
+    action: deny
+    files: [/etc/shadow, /etc/passwd]
+    trees: /etc/my-agent
+    globs: "/etc/cron.d/*"
+    operations: [change, read]
+    except: [/usr/bin/dpkg, /usr/sbin/usermod]
+    dry-run: true
+  - { id: 2, name: seen, action: log, files: /etc/motd }
 "#;
 
 /// Whether files may declare feeds.
@@ -141,6 +152,10 @@ fn errors_name_the_place_and_the_cause() {
         (
             "default: pass\nsets:\n  - { rule: 1, name: a, action: «block }\n",
             "sets[0].action: unknown value `block`: expected `drop`, `allow` or `log`",
+        ),
+        (
+            "files:\n  - { id: 1, name: a, action: deny, trees: /a, operations: [write, «chmod] }\n",
+            "files[0].operations[1]: unknown value `chmod`: expected `read`, `write`, `create`, `delete`, `rename`, `link`, `metadata`, `execute`, `change` or `all`",
         ),
         ("«defualt: drop\n", "unknown key `defualt`: did you mean `default`?"),
         (
@@ -340,6 +355,18 @@ fn rules_that_cannot_be_compiled_have_a_place() {
         (
             "sets:\n  - { rule: 1, name: a, action: drop }\n  - «{ rule: 1, name: b, action: drop }\n",
             "sets[1]: rule 1 is called `a` and `b`: give one of them another id",
+        ),
+        (
+            "files:\n  - «{ id: 3, name: a, action: deny, files: etc/a }\n",
+            "files[0]: rule 3 (`a`): `etc/a` is no absolute path: begin it with `/`",
+        ),
+        (
+            "files:\n  - { id: 3, name: a, action: deny, files: /a }\n  - «{ id: 4, name: b, action: deny }\n",
+            "files[1]: rule 4 (`b`): it covers nothing: name a file, a directory or a pattern",
+        ),
+        (
+            "files:\n  - { id: 3, name: a, action: deny, files: /a }\n  - «{ id: 3, name: b, action: log, files: /b }\n",
+            "files[1]: rule 3 is called `a` and `b`: give one of them another id",
         ),
     ] {
         let (text, place) = marked(text);
@@ -957,4 +984,26 @@ fn what_compiling_refuses_has_its_place() {
     assert!(by_policy.starts_with("x.yaml:3:5: tuples[1]: rule 2 (`b`)"), "{by_policy}");
     let direct = document.compile(&mut Sources::new(folder)).unwrap_err().to_string();
     assert_eq!(by_policy, direct);
+}
+
+#[test]
+fn file_rules_are_described() {
+    use crate::file::{FileAction, FileOps, FileScope};
+    let document = Document::parse("p.yaml", &WHOLE[WHOLE.find("files:\n").unwrap()..]).unwrap();
+    let policy = document.compile(&mut Sources::new(".")).unwrap();
+    let [one, two] = policy.files().unwrap().rules() else { panic!("two") };
+    assert_eq!((one.id, one.name.as_str()), (RuleId(1), "configuration"));
+    assert_eq!((one.action, one.dry_run), (FileAction::Deny, true));
+    assert_eq!(one.ops, FileOps::CHANGE | FileOps::READ);
+    let file = |path: &str| FileScope::File(path.into());
+    let (tree, glob) = (FileScope::Tree("/etc/my-agent".into()), "/etc/cron.d/*".to_owned());
+    let scopes = [file("/etc/shadow"), file("/etc/passwd"), tree, FileScope::Glob(glob)];
+    assert_eq!(one.scopes, scopes);
+    assert_eq!(one.except.len(), 2);
+    assert_eq!(one.described_at.as_deref(), Some("p.yaml:2:5"));
+    assert_eq!((two.action, two.ops, two.dry_run), (FileAction::Log, FileOps::CHANGE, false));
+    // What the whole document does not do, no rule does.
+    let text = "dry-run: true\nfiles:\n  - { id: 1, name: a, action: deny, files: /a }\n";
+    let policy = Document::parse("p", text).unwrap().compile(&mut Sources::new(".")).unwrap();
+    assert!(policy.files().unwrap().rules()[0].dry_run);
 }

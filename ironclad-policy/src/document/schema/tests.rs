@@ -187,6 +187,8 @@ fn words_are_those_of_the_reader() {
             "rules: [{ protocol: x }]",
             "/$defs/DocumentRule/properties/protocol/anyOf/0/anyOf/0/enum",
         ),
+        ("files: [{ operations: x }]", "/$defs/DocumentFileOps/oneOf"),
+        ("files: [{ action: x }]", "/$defs/FileAction/oneOf"),
         ("socket-defaults: { out: x }", "/$defs/DocumentSocketDefaults/properties/out/enum"),
     ] {
         let error = Document::parse("p", text).unwrap_err();
