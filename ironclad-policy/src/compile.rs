@@ -97,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) memory: Memory,
     pub(crate) sockets: Option<CompiledSockets>,
     pub(crate) files: Option<CompiledFiles>,
+    #[cfg(feature = "signed")]
+    pub(crate) signed: Option<crate::bundle::Signed>,
 }
 
 struct Item {
@@ -201,6 +203,8 @@ impl CompiledPolicy {
             memory,
             sockets,
             files,
+            #[cfg(feature = "signed")]
+            signed: None,
         };
         inner.id = inner.digest(&policy);
         Ok(Self(Arc::new(inner)))
@@ -258,6 +262,21 @@ impl CompiledPolicy {
     /// The flat table; empty with [`Backend::LpmTrie`].
     pub fn flat(&self) -> &FlatTable {
         &self.0.flat
+    }
+
+    /// The signed bundle that it is from; none where it is from none.
+    #[cfg(feature = "signed")]
+    pub fn signed(&self) -> Option<&crate::bundle::Signed> {
+        self.0.signed.as_ref()
+    }
+
+    #[cfg(feature = "signed")]
+    pub(crate) fn with_signature(mut self, signed: crate::bundle::Signed) -> Self {
+        // Nobody else has it yet.
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.signed = Some(signed);
+        }
+        self
     }
 
     /// The rules on files; none where the policy has none.

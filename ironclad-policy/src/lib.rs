@@ -21,6 +21,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "signed")]
+pub mod bundle;
 mod compile;
 pub mod country;
 mod diff;

@@ -49,6 +49,7 @@ const PACKAGES: [(Purpose, &[&str]); 3] = [
             "iputils-ping",
             "kmod",
             "lz4",
+            "minisign",
             "mount",
             "qemu-system-x86",
             "tcpdump",

@@ -1,0 +1,121 @@
+//! Signed policies: a policy file behind a header, and signatures of the tool minisign over both.
+//!
+//! ```text
+//! ironclad-bundle: 1
+//! serial: 7
+//! made: 1764547200
+//! expires: 1796083200
+//! hosts: web-*, db-1
+//! key: 6B2E1A0F9C3D4E5F
+//!
+//! default: pass
+//! ```
+//!
+//! Behind the empty line follows a policy file as [`document`](crate::document) reads it. The bundle's
+//! bytes are what is signed, with `minisign -S -m FILE`: nothing is left out, and there is one way to
+//! write a header. See `docs/signed-policy.md`.
+
+mod header;
+mod minisign;
+mod store;
+
+pub use header::{Header, HostPattern};
+pub use minisign::{KeyId, PublicKey};
+pub use store::{Accepted, TrustStore};
+
+use crate::document::DocumentError;
+
+/// Most bytes of a bundle: what a policy file may have, and a header.
+pub const MAX_BUNDLE: usize = (4 << 20) + (64 << 10);
+
+/// Which signed bundle a policy is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Signed {
+    /// Counts up with each bundle.
+    pub serial: u64,
+    /// Seconds since 1970 UTC.
+    pub expires: u64,
+    /// Whose signatures it has.
+    pub signers: Vec<KeyId>,
+}
+
+/// Why a bundle is not taken. What was in force before stays so, and so does what is trusted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// A public key is none of minisign's.
+    #[error("public key: {0}")]
+    Key(&'static str),
+    /// A signature is none of minisign's.
+    #[error("signature: {0}")]
+    Signature(&'static str),
+    /// A signature was made by a key that is not trusted.
+    #[error("key {key} is not trusted here: trusted are {}", list(trusted))]
+    UnknownKey {
+        /// The key that the signature names.
+        key: KeyId,
+        /// Those that are.
+        trusted: Vec<KeyId>,
+    },
+    /// A signature is of other bytes, or was changed.
+    #[error("the signature by key {0} does not fit: the bundle or the signature was changed")]
+    Forged(KeyId),
+    /// There are fewer good signatures than are asked for.
+    #[error("{found} of {needed} signatures: sign it with another key as well")]
+    TooFew {
+        /// By different keys.
+        found: usize,
+        /// As many as there have to be.
+        needed: usize,
+    },
+    /// The bundle's text is not in its form.
+    #[error("line {line} of the bundle: {what}")]
+    Form {
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// It is for others.
+    #[error("the bundle is for {}, and this host is `{host}`", hosts.join(", "))]
+    Host {
+        /// This host.
+        host: String,
+        /// For whom it is.
+        hosts: Vec<String>,
+    },
+    /// It is older than what was taken before, or another of the same number.
+    #[error("the bundle has serial {found}, and {last} was taken before: a later one is needed")]
+    Replayed {
+        /// Its own.
+        found: u64,
+        /// That of the last one.
+        last: u64,
+    },
+    /// Its time is over.
+    #[error("the bundle expired at {expired}, and it is {now} by now (seconds since 1970 UTC)")]
+    Expired {
+        /// When.
+        expired: u64,
+        /// The latest time that this host has seen.
+        now: u64,
+    },
+    /// Its policy cannot be read.
+    #[error(transparent)]
+    Policy(#[from] DocumentError),
+    /// What is trusted could not be read or kept.
+    #[error("{}: {step} failed: {source}", path.display())]
+    State {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn list(keys: &[KeyId]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

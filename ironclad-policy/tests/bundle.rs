@@ -1,0 +1,315 @@
+//! Signed bundles: what is taken, and everything that is not.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use blake2::{Blake2b512, Digest as _};
+use ed25519_dalek::{Signer as _, SigningKey};
+use ironclad_policy::bundle::{BundleError, Header, PublicKey, TrustStore};
+use ironclad_policy::document::Sources;
+
+const NOW: u64 = 1_800_000_000;
+const DAY: u64 = 86_400;
+
+/// A key pair, as minisign would write it.
+struct Pair {
+    id: [u8; 8],
+    secret: SigningKey,
+}
+
+impl Pair {
+    fn new(seed: u8) -> Self {
+        Self { id: [seed; 8], secret: SigningKey::from_bytes(&[seed; 32]) }
+    }
+
+    fn public(&self) -> PublicKey {
+        let bytes = [&b"Ed"[..], &self.id, self.secret.verifying_key().as_bytes()].concat();
+        STANDARD.encode(bytes).parse().unwrap()
+    }
+
+    fn sign(&self, bytes: &[u8]) -> String {
+        self.sign_as(b"ED", &Blake2b512::digest(bytes))
+    }
+
+    fn sign_as(&self, algorithm: &[u8; 2], message: &[u8]) -> String {
+        let comment = "timestamp:1 file:bundle hashed";
+        let signature = self.secret.sign(message).to_bytes();
+        let global = self.secret.sign(&[&signature[..], comment.as_bytes()].concat()).to_bytes();
+        let line = STANDARD.encode([&algorithm[..], &self.id, &signature].concat());
+        let global = STANDARD.encode(global);
+        format!("untrusted comment: x\n{line}\ntrusted comment: {comment}\n{global}\n")
+    }
+
+    fn header(&self, serial: u64) -> Header {
+        Header::new(serial, NOW - DAY, NOW + DAY, self.public().id())
+    }
+}
+
+fn bundle(header: &Header, policy: &str) -> Vec<u8> {
+    format!("{header}\n{policy}").into_bytes()
+}
+
+const POLICY: &str = "files:\n  - { id: 1, name: a, action: deny, files: /etc/shadow }\n";
+
+struct Lab {
+    dir: tempfile::TempDir,
+    pair: Pair,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), pair: Pair::new(1) }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("trust.json")
+    }
+
+    fn store(&self) -> TrustStore {
+        TrustStore::open(&self.state(), "web-1", [self.pair.public()], 1).unwrap()
+    }
+
+    fn accept(&self, bytes: &[u8], now: u64) -> Result<u64, BundleError> {
+        let signature = self.pair.sign(bytes);
+        let accepted = self.store().accept(bytes, &[&signature], now)?;
+        Ok(accepted.header().serial)
+    }
+}
+
+#[test]
+fn a_bundle_becomes_a_policy_that_says_so() {
+    let lab = Lab::new();
+    let bytes = bundle(&lab.pair.header(7), POLICY);
+    let mut store = lab.store();
+    let accepted = store.accept(&bytes, &[&lab.pair.sign(&bytes)], NOW).unwrap();
+    let policy = accepted.compile(&mut Sources::new(".")).unwrap();
+    let signed = policy.signed().unwrap();
+    assert_eq!((signed.serial, signed.expires), (7, NOW + DAY));
+    assert_eq!(signed.signers, [lab.pair.public().id()]);
+    assert_eq!(policy.files().unwrap().rules().len(), 1);
+    assert_eq!(store.serial(), 7);
+    // The text that it stands for is the same policy, and unsigned.
+    let text = ironclad_policy::document::Document::parse("p", POLICY).unwrap();
+    let unsigned = text.compile(&mut Sources::new(".")).unwrap();
+    assert_eq!((unsigned.id(), unsigned.signed()), (policy.id(), None));
+}
+
+#[test]
+fn older_ones_do_not_come_again_after_a_restart_either() {
+    let lab = Lab::new();
+    let with = |serial, policy| bundle(&lab.pair.header(serial), policy);
+    assert_eq!(lab.accept(&with(5, POLICY), NOW).unwrap(), 5);
+    let replayed = |bytes: &[u8]| {
+        let error = lab.accept(bytes, NOW).unwrap_err();
+        assert!(matches!(error, BundleError::Replayed { last: 5, .. }), "{error}");
+    };
+    replayed(&with(4, POLICY));
+    replayed(&with(5, "default: pass\n"));
+    // A crash may have come between keeping and applying.
+    assert_eq!(lab.accept(&with(5, POLICY), NOW).unwrap(), 5);
+    assert_eq!(lab.accept(&with(6, POLICY), NOW).unwrap(), 6);
+}
+
+#[test]
+fn its_time_ends_even_where_the_clock_is_set_back() {
+    let lab = Lab::new();
+    let mut long = lab.pair.header(1);
+    long.expires = NOW + 100 * DAY;
+    lab.accept(&bundle(&long, POLICY), NOW + 10 * DAY).unwrap();
+    // It ended a day after `NOW`, ten days after which this host has been.
+    let error = lab.accept(&bundle(&lab.pair.header(2), POLICY), NOW - 100 * DAY).unwrap_err();
+    assert!(matches!(error, BundleError::Expired { now, .. } if now == NOW + 10 * DAY), "{error}");
+    // A host whose clock is behind learns the time from whom it trusts.
+    let other = Lab::new();
+    other.accept(&bundle(&other.pair.header(1), POLICY), 0).unwrap();
+    let mut past = other.pair.header(2);
+    (past.made, past.expires) = (NOW - 9 * DAY, NOW - 2 * DAY);
+    let error = other.accept(&bundle(&past, POLICY), 0).unwrap_err();
+    assert!(matches!(error, BundleError::Expired { .. }), "{error}");
+    let over = lab.pair.header(3);
+    assert!(lab.accept(&bundle(&over, POLICY), over.expires).is_err());
+}
+
+#[test]
+fn it_is_for_its_hosts_alone() {
+    let lab = Lab::new();
+    let of = |serial, hosts: &[&str]| {
+        let mut header = lab.pair.header(serial);
+        header.hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        bundle(&header, POLICY)
+    };
+    for hosts in [&["db-1"][..], &["web", "web-11"], &["db-*"]] {
+        let error = lab.accept(&of(1, hosts), NOW).unwrap_err();
+        assert!(matches!(error, BundleError::Host { .. }), "{error}");
+    }
+    for (serial, hosts) in [(1, &["web-1"][..]), (2, &["db-1", "web-*"]), (3, &["*"])] {
+        assert_eq!(lab.accept(&of(serial, hosts), NOW).unwrap(), serial);
+    }
+    assert_eq!(lab.store().serial(), 3);
+}
+
+#[test]
+fn other_keys_are_not_taken() {
+    let (lab, other) = (Lab::new(), Pair::new(2));
+    let bytes = bundle(&other.header(1), POLICY);
+    let accept = |signature: &str| lab.store().accept(&bytes, &[signature], NOW).unwrap_err();
+    assert!(matches!(accept(&other.sign(&bytes)), BundleError::UnknownKey { .. }));
+    // One that says that it is ours.
+    let liar = Pair { id: lab.pair.id, secret: SigningKey::from_bytes(&[9; 32]) };
+    assert!(matches!(accept(&liar.sign(&bytes)), BundleError::Forged(_)));
+    // A good signature of a bundle that names another key.
+    assert!(matches!(accept(&lab.pair.sign(&bytes)), BundleError::Form { line: 6, .. }));
+    // Points of small order, under which anything can be signed.
+    for point in [[0u8; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }] {
+        let text = STANDARD.encode([&b"Ed"[..], &[1; 8], &point].concat());
+        let error = text.parse::<PublicKey>().unwrap_err();
+        assert!(error.to_string().contains("weak"), "{error}");
+    }
+    assert!(!lab.state().exists());
+}
+
+#[test]
+fn every_change_shows() {
+    let lab = Lab::new();
+    let bytes = bundle(&lab.pair.header(1), POLICY);
+    let signature = lab.pair.sign(&bytes);
+    let accept = |bytes: &[u8], signature: &str| {
+        let mut store = lab.store();
+        store.accept(bytes, &[signature], NOW).map(|_| ())
+    };
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert!(accept(&changed, &signature).is_err(), "byte {at}");
+        assert!(accept(&bytes[..at], &signature).is_err(), "cut at {at}");
+    }
+    for at in 0..signature.len() {
+        let mut changed = signature.clone().into_bytes();
+        changed[at] ^= 2;
+        let Ok(changed) = String::from_utf8(changed) else { continue };
+        let is_in_comment = changed.starts_with("untrusted comment: ") && at < 20;
+        assert_eq!(accept(&bytes, &changed).is_ok(), is_in_comment, "signature, byte {at}");
+        assert!(!lab.state().exists() || is_in_comment);
+        let _ = std::fs::remove_file(lab.state());
+    }
+    assert!(accept(&bytes, "").is_err());
+    accept(&bytes, &signature).unwrap();
+}
+
+#[test]
+fn the_legacy_format_is_refused() {
+    let lab = Lab::new();
+    let bytes = bundle(&lab.pair.header(1), POLICY);
+    let legacy = lab.pair.sign_as(b"Ed", &bytes);
+    let error = lab.store().accept(&bytes, &[&legacy], NOW).unwrap_err();
+    assert_eq!(error.to_string(), "signature: it is of the legacy format: sign without `-l`");
+}
+
+#[test]
+fn a_header_is_written_in_one_way() {
+    let lab = Lab::new();
+    let text = String::from_utf8(bundle(&lab.pair.header(1), POLICY)).unwrap();
+    for (from, to, line) in [
+        ("serial: 1\n", "serial: 01\n", 2),
+        ("serial: 1\n", "serial:  1\n", 2),
+        ("serial: 1\n", "serial: 0\n", 2),
+        ("serial: 1\n", "serial: 1 \n", 2),
+        ("serial: 1\n", "", 2),
+        ("hosts: *\n", "hosts: *,web\n", 5),
+        ("hosts: *\n", "hosts: \n", 5),
+        ("ironclad-bundle: 1\n", "ironclad-bundle: 2\n", 1),
+        ("\n\n", "\nmore: 1\n\n", 7),
+        ("\n\n", "\nthreshold: 1\n\n", 7),
+        ("\n\n", "\n", 1),
+        ("key: 01", "key: 0x1", 6),
+    ] {
+        let bytes = text.replacen(from, to, 1).into_bytes();
+        assert_ne!(bytes, text.as_bytes(), "{from:?}");
+        match lab.accept(&bytes, NOW) {
+            Err(BundleError::Form { line: found, .. }) => {
+                assert_eq!(found, line, "{from:?} {to:?}")
+            }
+            other => panic!("{from:?} {to:?}: {other:?}"),
+        }
+    }
+    let error = lab.accept(&bundle(&lab.pair.header(1), "files: 3\n"), NOW).unwrap_err();
+    assert!(matches!(error, BundleError::Policy(_)), "{error}");
+    assert!(!lab.state().exists());
+}
+
+#[test]
+fn keys_follow_each_other() {
+    let (lab, next, third) = (Lab::new(), Pair::new(2), Pair::new(3));
+    let mut rotation = lab.pair.header(1);
+    rotation.next_keys = vec![next.public(), third.public()];
+    rotation.threshold = Some(2);
+    lab.accept(&bundle(&rotation, POLICY), NOW).unwrap();
+    let mut store = lab.store();
+    assert_eq!(store.keys().count(), 2);
+    // The former one is trusted no more.
+    let bytes = bundle(&lab.pair.header(2), POLICY);
+    let error = store.accept(&bytes, &[&lab.pair.sign(&bytes)], NOW).unwrap_err();
+    assert!(matches!(error, BundleError::UnknownKey { .. }), "{error}");
+    // Both are needed, and one twice is one.
+    let bytes = bundle(&next.header(2), POLICY);
+    let (one, two) = (next.sign(&bytes), third.sign(&bytes));
+    for signatures in [vec![], vec![one.as_str()], vec![one.as_str(), one.as_str()]] {
+        let error = store.accept(&bytes, &signatures, NOW).unwrap_err();
+        assert!(matches!(error, BundleError::TooFew { needed: 2, .. }), "{error}");
+    }
+    store.accept(&bytes, &[&one, &two], NOW).unwrap();
+    // What was damaged is no beginning.
+    std::fs::write(lab.state(), b"{}").unwrap();
+    let opened = TrustStore::open(&lab.state(), "web-1", [lab.pair.public()], 1);
+    assert!(matches!(opened, Err(BundleError::State { .. })));
+    let none = TrustStore::open(Path::new("/nowhere/x"), "h", [lab.pair.public()], 2);
+    assert!(matches!(none, Err(BundleError::Key(_))));
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_taken() {
+    let lab = Lab::new();
+    let bytes = bundle(&lab.pair.header(1), POLICY);
+    let path = lab.dir.path().join("missing/trust.json");
+    let mut store = TrustStore::open(&path, "web-1", [lab.pair.public()], 1).unwrap();
+    let error = store.accept(&bytes, &[&lab.pair.sign(&bytes)], NOW).unwrap_err();
+    assert!(matches!(error, BundleError::State { .. }), "{error}");
+    assert_eq!(store.serial(), 0);
+}
+
+/// The ordinary tool makes keys and signatures that are taken, and its legacy ones are not.
+#[test]
+fn minisign_signs() {
+    let tool = |lab: &Lab, arguments: &[&str]| {
+        Command::new("minisign").args(arguments).current_dir(lab.dir.path()).output()
+    };
+    let lab = Lab::new();
+    let make = ["-G", "-W", "-p", "key.pub", "-s", "key.sec"];
+    let Ok(made) = tool(&lab, &make) else {
+        println!("SKIP minisign_signs: there is no minisign: cargo xtask setup installs it");
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let public = std::fs::read_to_string(lab.dir.path().join("key.pub")).unwrap();
+    let key: PublicKey = public.parse().unwrap();
+    assert!(public.contains(&key.id().to_string()), "{public} {}", key.id());
+    assert!(public.contains(&key.to_string()));
+    let bytes = bundle(&Header::new(1, NOW - 1, NOW + 1, key.id()), POLICY);
+    std::fs::write(lab.dir.path().join("bundle"), &bytes).unwrap();
+    let mut store = TrustStore::open(&lab.state(), "web-1", [key], 1).unwrap();
+    let mut signed = |more: &[&str]| {
+        let sign = [&["-S", "-W", "-s", "key.sec", "-m", "bundle"], more].concat();
+        let done = tool(&lab, &sign).unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let text = std::fs::read_to_string(lab.dir.path().join("bundle.minisig")).unwrap();
+        store.accept(&bytes, &[&text], NOW)
+    };
+    assert!(matches!(signed(&["-l"]), Err(BundleError::Signature(_))));
+    signed(&["-t", "for the web servers"]).unwrap();
+}
