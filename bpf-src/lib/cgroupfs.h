@@ -13,20 +13,19 @@ enum {
 	IC_CGROUP2_SUPER_MAGIC = 0x63677270,
 };
 
-/* Whether the caller has a number for the agent: not from inside of a container's pid namespace. */
-IC_INLINE bool ic_can_name_agent(void)
+enum { IC_CAP_DAC_OVERRIDE = 1 };
+
+/* Of those who neither own the files nor pass over rights, the kernel itself asks whether they may. */
+IC_INLINE bool ic_is_mighty(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	/* Its first word, whether it is an array of two or one of twice the size. */
+	__u32 capabilities = 0;
 
-	return !BPF_CORE_READ(task, thread_pid, level);
-}
-
-/* Of other users, the kernel itself asks whether they may. */
-IC_INLINE bool ic_is_root(void)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-
-	return !BPF_CORE_READ(task, cred, euid.val);
+	bpf_probe_read_kernel(&capabilities, sizeof(capabilities),
+			      (void *)cred + bpf_core_field_offset(struct cred, cap_effective));
+	return !BPF_CORE_READ(cred, euid.val) || capabilities >> IC_CAP_DAC_OVERRIDE & 1;
 }
 
 /* Whether a file of a control group is to be kept from the caller, who opens it to write. */
@@ -37,8 +36,7 @@ static __noinline bool ic_cgroup_is_guarded(struct dentry *dentry, __u32 way)
 
 	if (!way && !moves)
 		return false;
-	return ic_is_root() && ic_can_name_agent() && !ic_is_entitled() && !ic_may(IC_MAY_GROUP) &&
-	       bpf_get_current_pid_tgid() >> 32 != 1;
+	return ic_is_mighty() && !ic_is_entitled() && !ic_may(IC_MAY_GROUP) && !ic_is_manager();
 }
 
 #endif

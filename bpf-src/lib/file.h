@@ -10,6 +10,7 @@ enum {
 	IC_STACKED_MAX = 2, /* FILESYSTEM_MAX_STACK_DEPTH of include/linux/fs.h */
 	IC_S_IFMT = 0170000,
 	IC_S_IFREG = 0100000,
+	IC_S_IFBLK = 0060000,
 	IC_S_IFSOCK = 0140000,
 };
 

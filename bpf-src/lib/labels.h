@@ -37,7 +37,7 @@ struct {
 	__type(value, struct ic_name_val);
 } ic_names SEC(".maps");
 
-/* Devices with directories that rules cover, and which rules these are. */
+/* Devices with files that rules cover, what those lie on, and which rules these are. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -113,6 +113,7 @@ IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
 __noinline __u64 ic_below(__u64 address, __u32 half)
 {
 	struct dentry *dentry = (struct dentry *)address, *parent;
+	const struct ic_file_policy *policy;
 	const struct ic_name_val *volume;
 	const struct ic_label *label;
 	struct inode *inode;
@@ -141,7 +142,8 @@ __noinline __u64 ic_below(__u64 address, __u32 half)
 		}
 		dentry = parent;
 	}
-	return volume->rules[half];
+	policy = ic_file_policy_at(half);
+	return volume->rules[half] & (policy ? policy->below : 0);
 }
 
 /* Ties what is kept together: two CPUs may write it at once. */
@@ -179,17 +181,41 @@ IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, str
 		*cache = *found;
 }
 
+/* Over eight bytes at a time: a name of 255 bytes would not find room on the stack. */
+__noinline __u64 ic_name_hash(__u64 address, __u32 len)
+{
+	const unsigned char *name = (const unsigned char *)address;
+	__u64 hash = len, word, rest;
+	__u32 at;
+
+	for (at = 0; at < IC_SENTINEL_NAME; at += sizeof(word)) {
+		if (at >= len)
+			break;
+		rest = len - at;
+		word = 0;
+		if (rest >= sizeof(word)) {
+			bpf_probe_read_kernel(&word, sizeof(word), name + at);
+		} else {
+			/* clang knows that it is idle, and the verifier does not. */
+			asm volatile("%0 &= 7" : "+r"(rest));
+			bpf_probe_read_kernel(&word, rest, name + at);
+		}
+		hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 32;
+	}
+	return hash;
+}
+
 /* What rules cover a name in a directory. */
 static __noinline __u64 ic_rules_of_name(const struct ic_file_id *dir, struct dentry *dentry,
 					 __u32 half)
 {
-	const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
 	const struct ic_name_val *val;
 	struct ic_name_key key = {};
 
 	key.dir = *dir;
-	if (bpf_probe_read_kernel_str(key.name, sizeof(key.name), name) <= 0)
-		return 0;
+	key.len = BPF_CORE_READ(dentry, d_name.len);
+	key.hash = ic_name_hash((__u64)BPF_CORE_READ(dentry, d_name.name), key.len);
 	val = bpf_map_lookup_elem(&ic_names, &key);
 	return val ? val->rules[half & 1] : 0;
 }
@@ -250,10 +276,67 @@ IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
 	return dir ? rules | ic_rules_in(dir, dentry) : rules;
 }
 
+/* Where a dentry is in the list of its inode's names: with a name of its own in 6.12, without in 7.3. */
+struct dentry___v6_12 {
+	union {
+		struct hlist_node d_alias;
+	} d_u;
+} __attribute__((preserve_access_index));
+
+/* What rules cover an inode that was come to by no name of its own: by one of its names. */
+static __noinline __u64 ic_rules_of_alias(struct inode *inode)
+{
+	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first), rules = 0;
+	const struct ic_name_val *volume;
+	const struct ic_label *label;
+	struct dentry *dentry;
+	struct ic_file_id id;
+	struct inode *dir;
+	__u32 half = ic_half();
+
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	if (label)
+		rules = label->own[half];
+	if (!alias) {
+		volume = bpf_map_lookup_elem(&ic_volumes, &id.dev);
+		return volume ? rules | volume->rules[half] : rules;
+	}
+	if (bpf_core_field_exists(struct dentry___v6_12, d_u))
+		dentry =
+			(void *)(alias - bpf_core_field_offset(struct dentry___v6_12, d_u.d_alias));
+	else
+		dentry = (void *)(alias - bpf_core_field_offset(struct dentry, d_alias));
+	rules |= ic_below((__u64)BPF_CORE_READ(dentry, d_parent), half);
+	dir = BPF_CORE_READ(dentry, d_parent, d_inode);
+	if (!dir)
+		return rules;
+	ic_file_identify(&id, dir);
+	label = ic_label_of(&id);
+	if (label && label->names[half])
+		rules |= ic_rules_of_name(&id, dentry, half);
+	return rules;
+}
+
 /* Everybody begins to look anew: coverage has changed. */
 IC_INLINE void ic_labels_changed(void)
 {
 	__sync_fetch_and_add(&ic_sentinel.word, 2);
+}
+
+/* The first process, and what it forks until that executes something. */
+IC_INLINE bool ic_is_manager(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, init = IC_INIT;
+	const struct ic_process *process, *first;
+
+	if (tgid == IC_INIT)
+		return true;
+	process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	first = bpf_map_lookup_elem(&ic_processes, &init);
+	return process && first && process->ppid == IC_INIT && process->flags & IC_PROCESS_FORKED &&
+	       process->exe.ino == first->exe.ino && process->exe.dev == first->exe.dev &&
+	       process->exe.generation == first->exe.generation;
 }
 
 /* What rules say of an attempt; two operations where it is both. */
@@ -279,6 +362,9 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 	/* Where the secret is. */
 	if (mark & IC_MARK_CANDIDATE && op == IC_FILE_READ && other == IC_FILE_READ)
 		rules &= ~(1ULL << IC_OWN_STATE);
+	/* The service manager manages the agent's group as well. */
+	if (rules & 1ULL << IC_OWN_GROUP && ic_is_manager())
+		rules &= ~(1ULL << IC_OWN_GROUP);
 	excepted = ic_exception();
 	if (excepted)
 		rules &= ~excepted->rules[half];

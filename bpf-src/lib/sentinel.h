@@ -103,6 +103,44 @@ IC_INLINE bool ic_mark_give(__u32 flags)
 	return false;
 }
 
+IC_INLINE struct mount *ic_mount_of(struct vfsmount *mnt)
+{
+	return (struct mount *)((__u64)mnt - bpf_core_field_offset(struct mount, mnt));
+}
+
+IC_INLINE __u32 ic_root_mount(struct task_struct *task)
+{
+	struct vfsmount *mnt = BPF_CORE_READ(task, fs, root.mnt);
+	struct mount *mount = ic_mount_of(mnt);
+
+	return BPF_CORE_READ(mount, mnt_id);
+}
+
+/* Keeps where the first agent runs. */
+IC_INLINE void ic_home_note(struct task_struct *task)
+{
+	if (ic_sentinel.mount_namespace)
+		return;
+	ic_sentinel.root_mount = ic_root_mount(task);
+	ic_sentinel.filters = BPF_CORE_READ(task, seccomp.filter_count.counter);
+	ic_sentinel.mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+}
+
+/*
+ * Whether a task sees the files that the first agent saw, with all the rights of root, and shares with
+ * nobody what it sees; and nobody answers its system calls in the kernel's stead.
+ */
+IC_INLINE bool ic_is_at_home(struct task_struct *task)
+{
+	struct dentry *root = BPF_CORE_READ(task, fs, root.dentry);
+
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) == ic_sentinel.mount_namespace &&
+	       !BPF_CORE_READ(task, cred, user_ns, level) && BPF_CORE_READ(task, fs, users) == 1 &&
+	       root == BPF_CORE_READ(root, d_sb, s_root) &&
+	       ic_root_mount(task) == ic_sentinel.root_mount &&
+	       (__u32)BPF_CORE_READ(task, seccomp.filter_count.counter) == ic_sentinel.filters;
+}
+
 /* Takes it away. */
 IC_INLINE void ic_mark_take(void)
 {
@@ -111,14 +149,19 @@ IC_INLINE void ic_mark_take(void)
 	bpf_map_delete_elem(&ic_marks, &tgid);
 }
 
-/* Of what the caller executes; kernel threads are nobody. */
+enum { IC_INIT = 1 }; /* the first process's number */
+
+/*
+ * Of what the caller executes; kernel threads are nobody, and so is who ran before: what those say that
+ * they execute is not known to be so, but for the first process.
+ */
 IC_INLINE const struct ic_excepted *ic_exception(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	const struct ic_process *process = bpf_map_lookup_elem(&ic_processes, &tgid);
 	struct ic_file_id exe;
 
-	if (!process)
+	if (!process || (process->flags & IC_PROCESS_SEEDED && tgid != IC_INIT))
 		return NULL;
 	exe = process->exe;
 	return bpf_map_lookup_elem(&ic_excepted, &exe);
@@ -132,8 +175,12 @@ IC_INLINE __u32 ic_half(void)
 /* Whether a policy lets the caller do it although it is not entitled. */
 IC_INLINE bool ic_may(__u32 what)
 {
-	const struct ic_excepted *excepted = ic_exception();
+	const struct ic_excepted *excepted;
 
+	/* It ends the host, and unmounts what there is. */
+	if (what == IC_MAY_MOUNT && bpf_get_current_pid_tgid() >> 32 == IC_INIT)
+		return true;
+	excepted = ic_exception();
 	return excepted && excepted->may[ic_half()] & what;
 }
 

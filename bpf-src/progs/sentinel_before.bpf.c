@@ -8,7 +8,6 @@
 enum {
 	IC_FMODE_WRITE = 2, /* include/linux/fs.h */
 	IC_MAY_WRITE = 2,
-	IC_PROT_WRITE = 2,
 	IC_MAP_TYPE = 0xf,
 	IC_MAP_SHARED = 1,
 	IC_MAP_SHARED_VALIDATE = 3,
@@ -54,7 +53,8 @@ int BPF_PROG(ic_mmap_before, struct file *file, unsigned long asked, unsigned lo
 	__u32 type = flags & IC_MAP_TYPE;
 	struct dentry *dentry;
 
-	if (!file || !(prot & IC_PROT_WRITE) || !ic_is_armed() ||
+	/* mprotect(2) can make it writable later, of such a descriptor. */
+	if (!file || !(file->f_mode & IC_FMODE_WRITE) || !ic_is_armed() ||
 	    (type != IC_MAP_SHARED && type != IC_MAP_SHARED_VALIDATE))
 		return 0;
 	dentry = file->f_path.dentry;

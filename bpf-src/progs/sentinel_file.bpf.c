@@ -16,6 +16,8 @@ enum {
 	IC_FS_IOC32_SETFLAGS = 0x40046602,
 	IC_FS_IOC_SETVERSION = 0x40087602,
 	IC_FS_IOC32_SETVERSION = 0x40047602,
+	IC_EXT4_IOC_SETVERSION = 0x40086604, /* fs/ext4/ext4.h */
+	IC_EXT4_IOC32_SETVERSION = 0x40046604,
 	IC_FS_IOC_FSSETXATTR = 0x401c5820,
 };
 
@@ -63,10 +65,38 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	return ic_cgroup_is_guarded(dentry, found.flags & IC_LABEL_WAY);
 }
 
+/* Who writes to what a file system lies on changes its files; who reads it, reads them. */
+IC_INLINE int ic_on_device(struct file *file, __u32 mode)
+{
+	__u32 device = file->f_inode->i_rdev;
+	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	/* The secret alone is of no use, and pins are not there. */
+	__u64 read = ~(1ULL << IC_OWN_STATE | 1ULL << IC_OWN_PINS), rules;
+	__u32 op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ;
+
+	if (!volume || !ic_is_armed())
+		return 0;
+	rules = volume->rules[ic_half()] & (op == IC_FILE_WRITE ? ~0ULL : read);
+	return ic_judge(IC_HOOK_FILE_OPEN, rules, op, op, file->f_path.dentry, device);
+}
+
+/*
+ * Before Linux 6.7 overlayfs opens the file below under the overlay's own path: then what is opened is
+ * another than what the path leads to.
+ */
+IC_INLINE int ic_on_real(struct file *file, __u32 first, __u32 second, __u32 mode)
+{
+	if (!ic_is_armed())
+		return 0;
+	return ic_judge(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first, second,
+			file->f_path.dentry, mode);
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(ic_file_open, struct file *file)
 {
 	__u32 mode = file->f_mode, first, second;
+	int answer;
 	struct ic_attempt attempt = {
 		.hook = IC_HOOK_FILE_OPEN,
 		.op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ,
@@ -78,6 +108,11 @@ int BPF_PROG(ic_file_open, struct file *file)
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}
+	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK) {
+		answer = ic_on_device(file, mode);
+		if (answer)
+			return answer;
+	}
 	if (file->f_flags & IC_FMODE_EXEC)
 		first = IC_FILE_EXECUTE;
 	else if (mode & IC_FMODE_READ)
@@ -85,6 +120,11 @@ int BPF_PROG(ic_file_open, struct file *file)
 	else
 		first = IC_FILE_WRITE;
 	second = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : first;
+	if (file->f_inode != file->f_path.dentry->d_inode) {
+		answer = ic_on_real(file, first, second, mode);
+		if (answer)
+			return answer;
+	}
 	return ic_on(IC_HOOK_FILE_OPEN, file->f_path.dentry, first, second, mode);
 }
 
@@ -117,7 +157,7 @@ int BPF_PROG(ic_executed, struct linux_binprm *bprm)
 
 	if (!ic_sentinel.launch || !(ic_rules_of(dentry) >> IC_OWN_EXECUTABLE & 1))
 		return 0;
-	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task))
+	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task) || !ic_is_at_home(task))
 		return 0;
 	if (ic_mark_give(IC_MARK_CANDIDATE))
 		__sync_fetch_and_add(&ic_sentinel.candidates, 1);
@@ -159,25 +199,43 @@ int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long
 		     prot);
 }
 
+/* Refuses what would let something that is guarded be found elsewhere, or not at all. */
+IC_INLINE int ic_on_way(__u8 hook, struct dentry *dentry, __u32 op)
+{
+	struct inode *inode = dentry->d_inode;
+	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
+	struct ic_attempt attempt = {
+		.hook = hook,
+		.op = op,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = dentry,
+	};
+
+	if (!label || !(label->flags[ic_half()] & IC_LABEL_WAY) || !ic_is_armed() ||
+	    ic_is_entitled() || ic_may(IC_MAY_MOUNT))
+		return 0;
+	ic_alarm(&attempt);
+	return -IC_EPERM;
+}
+
+/* A name goes. */
+IC_INLINE int ic_from(__u8 hook, struct dentry *dentry, __u32 op)
+{
+	int answer = ic_on(hook, dentry, op, op, 0);
+
+	return answer ?: ic_on_way(hook, dentry, op);
+}
+
 SEC("lsm/inode_unlink")
 int BPF_PROG(ic_inode_unlink, struct inode *dir, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_UNLINK, dentry, IC_FILE_DELETE, IC_FILE_DELETE, 0);
+	return ic_from(IC_HOOK_INODE_UNLINK, dentry, IC_FILE_DELETE);
 }
 
 SEC("lsm/inode_rmdir")
 int BPF_PROG(ic_inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_RMDIR, dentry, IC_FILE_DELETE, IC_FILE_DELETE, 0);
-}
-
-/* Whether something that is guarded would be found elsewhere. */
-IC_INLINE bool ic_is_way(struct dentry *dentry)
-{
-	struct inode *inode = dentry->d_inode;
-	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
-
-	return label && label->flags[ic_half()] & IC_LABEL_WAY;
+	return ic_from(IC_HOOK_INODE_RMDIR, dentry, IC_FILE_DELETE);
 }
 
 /* Where both are exchanged, the kernel asks again the other way round. */
@@ -185,22 +243,10 @@ SEC("lsm/inode_rename")
 int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 	     struct dentry *new)
 {
-	int answer = ic_on(IC_HOOK_INODE_RENAME, old, IC_FILE_RENAME, IC_FILE_RENAME, 0);
-	struct ic_attempt attempt = {
-		.hook = IC_HOOK_INODE_RENAME,
-		.op = IC_FILE_RENAME,
-		.verdict = IC_SENTINEL_DENIED,
-		.dentry = old,
-	};
+	int answer = ic_from(IC_HOOK_INODE_RENAME, old, IC_FILE_RENAME);
 
-	if (answer)
-		return answer;
-	if (ic_is_armed() && ic_is_way(old) && !ic_is_entitled() && !ic_may(IC_MAY_MOUNT)) {
-		ic_alarm(&attempt);
-		return -IC_EPERM;
-	}
-	if (new->d_inode)
-		answer = ic_on(IC_HOOK_INODE_RENAME, new, IC_FILE_DELETE, IC_FILE_DELETE, 0);
+	if (!answer && new->d_inode)
+		answer = ic_from(IC_HOOK_INODE_RENAME, new, IC_FILE_DELETE);
 	return answer ?: ic_into(IC_HOOK_INODE_RENAME, new_dir, new);
 }
 
@@ -336,6 +382,7 @@ IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 {
 	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS &&
 	    cmd != IC_FS_IOC_SETVERSION && cmd != IC_FS_IOC32_SETVERSION &&
+	    cmd != IC_EXT4_IOC_SETVERSION && cmd != IC_EXT4_IOC32_SETVERSION &&
 	    cmd != IC_FS_IOC_FSSETXATTR)
 		return 0;
 	return ic_on(hook, file->f_path.dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);

@@ -66,7 +66,7 @@ IC_INLINE bool ic_is_adopting(void)
 {
 	__u32 tid = IC_READ_ONCE(ic_sentinel.adopting);
 
-	return tid && (__u32)bpf_get_current_pid_tgid() == tid;
+	return tid && (__u32)bpf_get_current_pid_tgid() == tid && ic_is_entitled();
 }
 
 /* A map or program gets a descriptor, of whatever mode: a loaded program writes through any. */
@@ -78,7 +78,8 @@ IC_INLINE int ic_reach(__u8 hook, __u64 address, __u32 kind, __u32 id)
 		ic_own(address, kind);
 		return 0;
 	}
-	if (!ic_is_armed() || !bpf_map_lookup_elem(&ic_objects, &address) || ic_is_entitled())
+	/* Armed or not: who has one once has it for ever. */
+	if (!bpf_map_lookup_elem(&ic_objects, &address) || ic_is_entitled())
 		return 0;
 	return ic_refuse(hook, id, kind);
 }
@@ -298,8 +299,10 @@ int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, un
 		/* Of two that come at once, one takes it. */
 		goto out;
 	}
-	if (ic_mark_give(found.mark))
+	if (ic_mark_give(found.mark)) {
 		attempt.verdict = IC_SENTINEL_GRANTED;
+		ic_home_note(task);
+	}
 out:
 	ic_alarm(&attempt);
 	return 0;
@@ -310,6 +313,37 @@ SEC("lsm/bprm_committing_creds")
 int BPF_PROG(ic_exec_ends)
 {
 	ic_mark_take();
+	return 0;
+}
+
+/* What it has of its parent's until it executes something is guarded as the parent's is. */
+SEC("tp_btf/sched_process_fork")
+int ic_forked(__u64 *ctx)
+{
+	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
+	__u32 from = BPF_CORE_READ(parent, tgid), tgid = BPF_CORE_READ(child, tgid);
+	struct ic_mark mark = { .flags = IC_MARK_CHILD };
+
+	if (from == tgid || !ic_mark_of(parent))
+		return 0;
+	mark.start_ns = BPF_CORE_READ(child, start_boottime);
+	if (bpf_map_update_elem(&ic_marks, &tgid, &mark, BPF_ANY))
+		ic_count_loss(IC_LOSS_MAP);
+	return 0;
+}
+
+/* With the last that refers to a process, its mark goes: until then, its descriptors may be there. */
+SEC("lsm/task_free")
+int BPF_PROG(ic_task_free, struct task_struct *task)
+{
+	__u32 tgid = BPF_CORE_READ(task, tgid);
+	const struct ic_mark *mark;
+
+	if (tgid != (__u32)BPF_CORE_READ(task, pid))
+		return 0;
+	mark = bpf_map_lookup_elem(&ic_marks, &tgid);
+	if (mark && mark->start_ns == BPF_CORE_READ(task, start_boottime))
+		bpf_map_delete_elem(&ic_marks, &tgid);
 	return 0;
 }
 

@@ -14,24 +14,34 @@ struct {
 	__type(value, __u32);
 } ic_mounts SEC(".maps");
 
-enum { IC_MS_MOVE = 8192 }; /* include/uapi/linux/mount.h */
+enum {
+	IC_MS_REMOUNT = 1 << 5, /* include/uapi/linux/mount.h */
+	IC_MS_MOVE = 1 << 13,
+	IC_MS_UNBINDABLE = 1 << 17,
+	IC_MS_PRIVATE = 1 << 18,
+	IC_MS_SLAVE = 1 << 19,
+	IC_MS_SHARED = 1 << 20,
+	IC_MS_OF_ONE =
+		IC_MS_REMOUNT | IC_MS_UNBINDABLE | IC_MS_PRIVATE | IC_MS_SLAVE | IC_MS_SHARED,
+};
 
-IC_INLINE struct mount *ic_mount_of(struct vfsmount *mnt)
+/* Mounts by which guarded files are reached in the agent's namespace. */
+IC_INLINE bool ic_is_mount_own(struct mount *mount)
 {
-	return (struct mount *)((__u64)mnt - bpf_core_field_offset(struct mount, mnt));
+	struct ic_mount_key id = { .kind = IC_MOUNT_ID, .number = BPF_CORE_READ(mount, mnt_id) };
+
+	return bpf_map_lookup_elem(&ic_mounts, &id);
 }
 
-IC_INLINE bool ic_is_mount_guarded(struct vfsmount *mnt)
+/* And those of other namespaces on which what is mounted is mounted on these, too. */
+IC_INLINE bool ic_is_mount_guarded(struct mount *mount)
 {
-	struct mount *mount = ic_mount_of(mnt);
-	struct ic_mount_key id = { .kind = IC_MOUNT_ID, .number = BPF_CORE_READ(mount, mnt_id) };
 	struct ic_mount_key group = {
 		.kind = IC_MOUNT_GROUP,
 		.number = BPF_CORE_READ(mount, mnt_group_id),
 	};
 
-	return bpf_map_lookup_elem(&ic_mounts, &id) ||
-	       (group.number && bpf_map_lookup_elem(&ic_mounts, &group));
+	return ic_is_mount_own(mount) || (group.number && bpf_map_lookup_elem(&ic_mounts, &group));
 }
 
 /* Whether a directory is guarded, or the way to something that is. */
@@ -62,11 +72,16 @@ IC_INLINE int ic_mount_refuse(__u8 hook, struct dentry *dentry)
 }
 
 /* Something is mounted over a place, or what is mounted there changes. */
-IC_INLINE int ic_mount_over(__u8 hook, const struct path *path)
+IC_INLINE int ic_mount_over(__u8 hook, const struct path *path, bool spreads)
 {
+	struct mount *mount;
+
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_armed() || !ic_is_mount_guarded(path->mnt) || !ic_is_place_guarded(path->dentry))
+	if (!ic_is_armed() || !ic_is_place_guarded(path->dentry))
+		return 0;
+	mount = ic_mount_of(path->mnt);
+	if (!(spreads ? ic_is_mount_guarded(mount) : ic_is_mount_own(mount)))
 		return 0;
 	return ic_mount_refuse(hook, path->dentry);
 }
@@ -79,7 +94,8 @@ SEC("lsm/sb_mount")
 int BPF_PROG(ic_sb_mount, const char *device, const struct path *path, const char *type,
 	     unsigned long flags)
 {
-	int answer = ic_mount_over(IC_HOOK_SB_MOUNT, path);
+	/* Options and propagation are those of the one mount. */
+	int answer = ic_mount_over(IC_HOOK_SB_MOUNT, path, !(flags & IC_MS_OF_ONE));
 	struct mount *mount;
 
 	if (answer || !(flags & IC_MS_MOVE) || !ic_is_armed())
@@ -93,21 +109,49 @@ int BPF_PROG(ic_sb_mount, const char *device, const struct path *path, const cha
 SEC("lsm/move_mount")
 int BPF_PROG(ic_move_mount, const struct path *from, const struct path *to)
 {
-	int answer = ic_mount_over(IC_HOOK_MOVE_MOUNT, to);
+	int answer = ic_mount_over(IC_HOOK_MOVE_MOUNT, to, true);
 
-	if (answer || !ic_is_armed() || !ic_is_mount_guarded(from->mnt))
+	if (answer || !ic_is_armed() || !ic_is_mount_own(ic_mount_of(from->mnt)))
 		return answer;
 	return ic_mount_refuse(IC_HOOK_MOVE_MOUNT, from->dentry);
+}
+
+/* The same of a directory to which no hook gives a pointer that the verifier knows. */
+IC_INLINE bool ic_is_mountpoint_guarded(struct dentry *dentry)
+{
+	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	const struct ic_label *label;
+	struct ic_file_id id;
+
+	if (!inode || !policy)
+		return false;
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	if (label && label->flags[ic_half()] & IC_LABEL_WAY)
+		return true;
+	return ic_rules_of_alias(inode) & policy->op[IC_FILE_MOUNT];
 }
 
 /* What is mounted below goes with it, and nobody is asked of that: so all mounts on the way count. */
 SEC("lsm/sb_umount")
 int BPF_PROG(ic_sb_umount, struct vfsmount *mnt)
 {
+	struct mount *mount, *parent;
+	struct dentry *dentry;
+
 	if (ic_is_canary(IC_HOOK_SB_UMOUNT))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_armed() || !ic_is_mount_guarded(mnt))
+	if (!ic_is_armed())
 		return 0;
+	mount = ic_mount_of(mnt);
+	/* One of another namespace goes here, too, where what it is mounted on is shared. */
+	if (!ic_is_mount_own(mount)) {
+		parent = BPF_CORE_READ(mount, mnt_parent);
+		dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		if (!ic_is_mount_guarded(parent) || !ic_is_mountpoint_guarded(dentry))
+			return 0;
+	}
 	return ic_mount_refuse(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
 }
 
@@ -116,9 +160,22 @@ int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
 {
 	if (ic_is_canary(IC_HOOK_SB_PIVOTROOT))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_armed() || (!ic_is_mount_guarded(old->mnt) && !ic_is_mount_guarded(new->mnt)))
+	if (!ic_is_armed() ||
+	    (!ic_is_mount_own(ic_mount_of(old->mnt)) && !ic_is_mount_own(ic_mount_of(new->mnt))))
 		return 0;
 	return ic_mount_refuse(IC_HOOK_SB_PIVOTROOT, old->dentry);
+}
+
+/* A file system with guarded files gets other options, read-only above all. */
+SEC("lsm/sb_remount")
+int BPF_PROG(ic_remount, struct super_block *sb)
+{
+	__u32 device = sb->s_dev;
+	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
+
+	if (!ic_is_armed() || !volume || !volume->rules[ic_half()])
+		return 0;
+	return ic_mount_refuse(IC_HOOK_SB_REMOUNT, BPF_CORE_READ(sb, s_root));
 }
 
 IC_INLINE bool ic_is_refused(__u32 what)
@@ -144,12 +201,15 @@ int BPF_PROG(ic_locked_down, int what)
 	if (!IC_REASON(LOCKDOWN_DEV_MEM) && !IC_REASON(LOCKDOWN_KEXEC) &&
 	    !IC_REASON(LOCKDOWN_HIBERNATION) && !IC_REASON(LOCKDOWN_PCI_ACCESS) &&
 	    !IC_REASON(LOCKDOWN_IOPORT) && !IC_REASON(LOCKDOWN_MSR) &&
-	    !IC_REASON(LOCKDOWN_ACPI_TABLES) && !IC_REASON(LOCKDOWN_MODULE_PARAMETERS) &&
-	    !IC_REASON(LOCKDOWN_MMIOTRACE) && !IC_REASON(LOCKDOWN_DEBUGFS) &&
-	    !IC_REASON(LOCKDOWN_BPF_WRITE_USER) && !IC_REASON(LOCKDOWN_DBG_WRITE_KERNEL) &&
-	    !IC_REASON(LOCKDOWN_KCORE) && !IC_REASON(LOCKDOWN_KPROBES) &&
-	    !IC_REASON(LOCKDOWN_BPF_READ_KERNEL) && !IC_REASON(LOCKDOWN_DBG_READ_KERNEL) &&
-	    !IC_REASON(LOCKDOWN_PERF) && !IC_REASON(LOCKDOWN_TRACEFS))
+	    !IC_REASON(LOCKDOWN_ACPI_TABLES) && !IC_REASON(LOCKDOWN_TIOCSSERIAL) &&
+	    !IC_REASON(LOCKDOWN_PCMCIA_CIS) && !IC_REASON(LOCKDOWN_EFI_TEST) &&
+	    !IC_REASON(LOCKDOWN_DEVICE_TREE) && !IC_REASON(LOCKDOWN_RTAS_ERROR_INJECTION) &&
+	    !IC_REASON(LOCKDOWN_MODULE_PARAMETERS) && !IC_REASON(LOCKDOWN_MMIOTRACE) &&
+	    !IC_REASON(LOCKDOWN_DEBUGFS) && !IC_REASON(LOCKDOWN_BPF_WRITE_USER) &&
+	    !IC_REASON(LOCKDOWN_DBG_WRITE_KERNEL) && !IC_REASON(LOCKDOWN_KCORE) &&
+	    !IC_REASON(LOCKDOWN_KPROBES) && !IC_REASON(LOCKDOWN_BPF_READ_KERNEL) &&
+	    !IC_REASON(LOCKDOWN_DBG_READ_KERNEL) && !IC_REASON(LOCKDOWN_PERF) &&
+	    !IC_REASON(LOCKDOWN_TRACEFS))
 		return 0;
 	return ic_is_refused(IC_REFUSE_MEMORY) ? ic_refuse(IC_HOOK_LOCKED_DOWN, what, 0) : 0;
 }

@@ -101,7 +101,7 @@ fn rust_and_c_agree_on_sentinel() {
         structs! { btf;
             ic_sentinel = Sentinel {
                 word, gate, gate_log, is_armed, canary, canary_hook, adopting, refuse, mount_namespace,
-                lost, group, candidates, launch, probes
+                lost, group, candidates, launch, root_mount, filters, probes
             }
             ic_secret_key = SecretKey { word }
             ic_secret_val = SecretVal { exe, mark, flags }
@@ -118,7 +118,7 @@ fn rust_and_c_agree_on_sentinel() {
     with_btf(open.open_object(), |btf| {
         structs! { btf;
             ic_label = Label { own, below, flags, names }
-            ic_name_key = NameKey { dir, name }
+            ic_name_key = NameKey { dir, hash, len, _pad }
             ic_name_val = NameVal { rules }
             ic_file_policy = FilePolicy { op, deny, log, below }
             ic_mount_key = MountKey { kind, number }

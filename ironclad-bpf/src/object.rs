@@ -11,7 +11,7 @@ use crate::error::BpfError;
 use crate::sys::check;
 
 /// Room for the verifier's log of a refused program.
-const LOG_LEN: usize = 1 << 20;
+const LOG_LEN: usize = 8 << 20;
 /// How much of the log's end an error carries: the verifier's reason is in the last lines.
 const LOG_TAIL: usize = 16 << 10;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use ironclad_bpf::BPFFS;
 use ironclad_bpf::sentinel::GuardOptions;
 use ironclad_bpf::uapi::ProgramType;
+use ironclad_core::abi;
 use ironclad_core::audit::{AuditSink, NoAudit};
 use ironclad_policy::CompiledPolicy;
 
@@ -23,6 +24,9 @@ const GATE: [ProgramType; 10] = [
     ProgramType::PERF_EVENT,
     ProgramType::SYSCALL,
 ];
+
+/// What systemd executes services by, which write their own control groups.
+const EXECUTORS: [&str; 2] = ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
 
 /// What a [`Sentinel`] is to be: [`Sentinel::builder`].
 #[derive(Clone)]
@@ -69,7 +73,7 @@ impl SentinelBuilder {
             launch: Launch::Init,
             updaters: Vec::new(),
             may_stop: Vec::new(),
-            group_managers: Vec::new(),
+            group_managers: EXECUTORS.iter().map(PathBuf::from).collect(),
         }
     }
 
@@ -87,6 +91,37 @@ impl SentinelBuilder {
         self
     }
 
+    /// Whether others may load modules from files that no rule keeps from being changed. Default: false.
+    #[must_use]
+    pub fn danger_any_module(mut self, allow: bool) -> Self {
+        self.options.refuse = match allow {
+            true => self.options.refuse & !abi::REFUSE_MODULES,
+            false => self.options.refuse | abi::REFUSE_MODULES,
+        };
+        self
+    }
+
+    /// Whether others may read the kernel's memory, put probes into it, and sample all processes.
+    /// Default: false.
+    #[must_use]
+    pub fn danger_kernel_memory(mut self, allow: bool) -> Self {
+        self.options.refuse = match allow {
+            true => self.options.refuse & !abi::REFUSE_MEMORY,
+            false => self.options.refuse | abi::REFUSE_MEMORY,
+        };
+        self
+    }
+
+    /// Whether others may boot other kernels by kexec(8). Default: false.
+    #[must_use]
+    pub fn danger_kexec(mut self, allow: bool) -> Self {
+        self.options.refuse = match allow {
+            true => self.options.refuse & !abi::REFUSE_KEXEC,
+            false => self.options.refuse | abi::REFUSE_KEXEC,
+        };
+        self
+    }
+
     /// Starts although hooks are missing or do not answer: [`Sentinel::status`] names them. Default:
     /// false, and a start is refused.
     #[must_use]
@@ -95,8 +130,7 @@ impl SentinelBuilder {
         self
     }
 
-    /// A directory in which hooks are tried with files that are removed again. Default: that for
-    /// temporary files.
+    /// A directory in which one is made in which hooks are tried. Default: that for temporary files.
     #[must_use]
     pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
         self.scratch = directory.into();
@@ -174,8 +208,8 @@ impl SentinelBuilder {
     }
 
     /// An executable that may move processes between control groups as root, and write what the agent's
-    /// own group does: runtimes of containers. May be called again. The first process always may move
-    /// them, and so may whoever is in a pid namespace of its own.
+    /// own group does: runtimes of containers, service managers in containers. May be called again. The
+    /// first process always may, and what it forks; so may systemd's executor.
     ///
     /// Who can move the agent into a group of their own can freeze it there, and kill it without a signal.
     #[must_use]

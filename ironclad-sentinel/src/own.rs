@@ -33,7 +33,7 @@ pub(crate) const MANAGED: u64 = GROUP;
 
 /// The agent's executable, what it has mapped to be executed, and its control group; of one that is
 /// persistent, its secret and its pins.
-pub(crate) fn paths(kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
+pub(crate) fn paths(scratch: &Path, kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
     let exe = std::fs::canonicalize("/proc/self/exe")?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
@@ -43,6 +43,7 @@ pub(crate) fn paths(kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
     if let Some(group) = volumes::own_group()? {
         found.push(OwnPath { path: group, is_tree: true, bit: GROUP });
     }
+    found.push(OwnPath { path: scratch.to_owned(), is_tree: true, bit: STATE });
     if let Some((state, pins)) = kept {
         found.push(OwnPath { path: state.to_owned(), is_tree: true, bit: STATE });
         found.push(OwnPath { path: pins.to_owned(), is_tree: true, bit: PINS });

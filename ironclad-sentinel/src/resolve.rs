@@ -1,7 +1,7 @@
 //! From the paths of rules to what the kernel knows files by.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::paths::ways;
 use ironclad_bpf::socket::Processes;
-use ironclad_core::abi::{self, FileId, MountKey};
+use ironclad_core::abi::{self, FileId, MountKey, NameKey};
 use ironclad_policy::file::{CompiledFiles, FileRuleInfo, FileScope};
 
 use crate::error::SentinelError;
@@ -29,7 +29,7 @@ pub(crate) struct Covered {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Coverage {
     pub(crate) files: BTreeMap<FileId, Covered>,
-    pub(crate) names: BTreeMap<(FileId, OsString), u64>,
+    pub(crate) names: BTreeMap<NameKey, u64>,
     /// Rules that do not bind an executable, and what else it may.
     pub(crate) excepted: BTreeMap<FileId, (u64, u32)>,
     pub(crate) mounts: BTreeSet<MountKey>,
@@ -149,7 +149,8 @@ pub(crate) fn resolve(
     }
     for (dir, name, rules) in names {
         if let Some(id) = id_of.get(dir.as_path()) {
-            *coverage.names.entry((*id, name)).or_default() |= rules;
+            let key = NameKey::new(*id, name.as_bytes());
+            *coverage.names.entry(key).or_default() |= rules;
         }
     }
     let exes: Vec<&Path> = exceptions.keys().copied().collect();
@@ -248,15 +249,4 @@ fn below(root: &Path, rules: u64, mounts: &[Mount], covers: &mut Vec<(PathBuf, C
             }
         }
     }
-}
-
-/// A name as the kernel's table has it; none where it is too long to be one.
-pub(crate) fn name_key(dir: FileId, name: &OsStr) -> Option<abi::NameKey> {
-    let bytes = name.as_bytes();
-    let mut key = abi::NameKey { dir, name: [0; abi::SENTINEL_NAME] };
-    key.name
-        .get_mut(..bytes.len())
-        .filter(|_| bytes.len() < abi::SENTINEL_NAME)?
-        .copy_from_slice(bytes);
-    Some(key)
 }

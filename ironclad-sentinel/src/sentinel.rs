@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
+use std::fs::DirBuilder;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,7 +33,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 pub struct Sentinel {
     instance: String,
     audit: Arc<dyn AuditSink>,
-    scratch: PathBuf,
+    scratch: Scratch,
     own: Vec<OwnPath>,
     updaters: Vec<PathBuf>,
     may_stop: Vec<PathBuf>,
@@ -42,6 +44,30 @@ pub struct Sentinel {
     kept: Option<Kept>,
 }
 
+/// A directory in which hooks are tried, which nobody else may change.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(within: &Path) -> Result<Self, SentinelError> {
+        let failed =
+            |source| BpfError::System { step: "making a directory to try hooks in", source };
+        let mut random = [0; 8];
+        random.copy_from_slice(&Secret::new()?.as_bytes()[..8]);
+        let name = format!(".ironclad-{:016x}", u64::from_ne_bytes(random));
+        let within = std::fs::canonicalize(within).map_err(failed)?;
+        let path = within.join(name);
+        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing is in it but what a canary could not take away.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// What a persistent instance has outside of this process.
 struct Kept {
     directory: PinDirectory,
@@ -49,6 +75,8 @@ struct Kept {
     pins: PathBuf,
     state: PathBuf,
     seal: Seal,
+    /// That of the agent before, which is good until the next is there.
+    presented: Option<Secret>,
 }
 
 impl Kept {
@@ -63,18 +91,18 @@ impl Kept {
         let name = format!("{}-sentinel", builder.instance);
         let seal = Seal::new(&state);
         seal.prepare()?;
-        if pins.join(&name).join(format!("v{}", abi::VERSION)).exists() {
-            match seal.read()? {
-                Some(secret) => secret.present()?,
-                None => return Err(SentinelError::NotEntitled { state }),
-            }
+        let mut presented = None;
+        // Whatever version it is of.
+        if std::fs::symlink_metadata(pins.join(&name)).is_ok() {
+            presented = seal.read()?;
+            presented.iter().try_for_each(Secret::present)?;
         }
         let directory = PinDirectory::open(&builder.bpffs, &name)?;
         let state = std::fs::canonicalize(&state).map_err(|source| BpfError::System {
             step: "looking at the agent's directory",
             source,
         })?;
-        Ok(Some(Self { directory, pins, state, seal }))
+        Ok(Some(Self { directory, pins, state, seal, presented }))
     }
 }
 
@@ -119,13 +147,17 @@ impl Sentinel {
             Ok::<_, SentinelError>((processes, guard, is_adopted))
         };
         let (processes, guard, is_adopted) = load().inspect_err(refuse)?;
-        let own = own::paths(kept.as_ref().map(|kept| (kept.state.as_path(), kept.pins.as_path())))
-            .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
+        let scratch = Scratch::new(&builder.scratch)?;
+        let own = own::paths(
+            &scratch.0,
+            kept.as_ref().map(|kept| (kept.state.as_path(), kept.pins.as_path())),
+        )
+        .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
         let mut this = Self {
             instance: builder.instance,
             audit: builder.audit,
-            scratch: builder.scratch,
+            scratch,
             own,
             updaters: builder.updaters,
             may_stop: builder.may_stop,
@@ -169,9 +201,15 @@ impl Sentinel {
             };
             this.guard.launch(launch, 0);
             // The former one is good until the next is there.
+            if let Some(presented) = &kept.presented {
+                this.guard.only_restart_secret(presented)?;
+            }
             let secret = Secret::new()?;
             this.guard.add_restart_secret(&secret)?;
-            kept.seal.write(&secret)?;
+            if let Err(error) = kept.seal.write(&secret) {
+                this.guard.remove_secret(&secret)?;
+                return Err(error);
+            }
             this.guard.only_restart_secret(&secret)?;
             let path = kept.directory.path();
             if is_adopted {
@@ -184,6 +222,9 @@ impl Sentinel {
             }
         }
         this.guard.arm(true);
+        // Who opened something until now.
+        let before = this.guard.open_before()?;
+        this.lock().opened_before = before;
         Ok(this)
     }
 
@@ -261,7 +302,7 @@ impl Sentinel {
 
     /// Sees whether each hook refuses a call that it is told to refuse, and says what is wrong.
     fn look(&self) -> Result<Vec<String>, SentinelError> {
-        let found = canaries(&self.guard, &self.scratch);
+        let found = canaries(&self.guard, &self.scratch.0);
         let silent = found.iter().filter_map(|canary| {
             canary.silent.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
         });

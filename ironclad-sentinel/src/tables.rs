@@ -1,20 +1,19 @@
 //! The kernel's tables, and what this process knows them to say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Guard;
-use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, MountKey, NameVal};
+use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, MountKey, NameKey, NameVal};
 
-use crate::resolve::{Coverage, name_key};
+use crate::resolve::Coverage;
+use crate::volumes;
 
 /// What is in the kernel, of both halves.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     labels: BTreeMap<FileId, Label>,
-    names: BTreeMap<(FileId, OsString), NameVal>,
+    names: BTreeMap<NameKey, NameVal>,
     excepted: BTreeMap<FileId, Excepted>,
     volumes: BTreeMap<u32, NameVal>,
     mounts: BTreeSet<MountKey>,
@@ -32,9 +31,7 @@ impl Tables {
         }
         for key in files.names.keys()? {
             if let Some(val) = files.names.lookup(&key)? {
-                let end = key.name.iter().position(|&byte| byte == 0).unwrap_or(key.name.len());
-                let name = OsStr::from_bytes(&key.name[..end]).to_owned();
-                this.names.insert((key.dir, name), val);
+                this.names.insert(key, val);
             }
         }
         for id in guard.excepted().keys()? {
@@ -62,7 +59,7 @@ impl Tables {
         let half = (guard.word() & 1 ^ 1) as usize;
         self.write(guard, coverage, half)?;
         guard.files().policy.update(&(half as u32), &policy)?;
-        guard.flip();
+        guard.flip()?;
         for mount in self.mounts.difference(&coverage.mounts) {
             guard.files().mounts.delete(mount)?;
         }
@@ -85,20 +82,27 @@ impl Tables {
                 self.labels.insert(id, label);
             }
         }
-        let names: BTreeSet<_> = self.names.keys().chain(coverage.names.keys()).cloned().collect();
+        let names: BTreeSet<_> = self.names.keys().chain(coverage.names.keys()).copied().collect();
         for name in names {
             let mut val = self.names.get(&name).copied().unwrap_or_default();
             val.rules[half] = coverage.names.get(&name).copied().unwrap_or_default();
             if self.names.get(&name) != Some(&val) {
-                if let Some(key) = name_key(name.0, &name.1) {
-                    files.names.update(&key, &val)?;
-                }
+                files.names.update(&name, &val)?;
                 self.names.insert(name, val);
             }
         }
         let mut volumes: BTreeMap<u32, u64> = BTreeMap::new();
         for (id, covered) in &coverage.files {
-            *volumes.entry(id.dev).or_default() |= covered.below;
+            *volumes.entry(id.dev).or_default() |= covered.own | covered.below;
+        }
+        for (name, rules) in &coverage.names {
+            *volumes.entry(name.dir.dev).or_default() |= rules;
+        }
+        // And what these lie on.
+        for (device, rules) in volumes.clone() {
+            for below in volumes::below(device) {
+                *volumes.entry(below).or_default() |= rules;
+            }
         }
         let devices: BTreeSet<_> = self.volumes.keys().chain(volumes.keys()).copied().collect();
         for device in devices {
@@ -110,8 +114,9 @@ impl Tables {
             }
         }
         for mount in &coverage.mounts {
-            if self.mounts.insert(*mount) {
+            if !self.mounts.contains(mount) {
                 files.mounts.update(mount, &1)?;
+                self.mounts.insert(*mount);
             }
         }
         let ids: BTreeSet<_> =
@@ -144,11 +149,9 @@ impl Tables {
             self.labels.remove(&id);
         }
         let idle = self.names.iter().filter(|(_, val)| val.rules[half] == 0);
-        let idle: Vec<_> = idle.map(|(name, _)| name.clone()).collect();
+        let idle: Vec<_> = idle.map(|(name, _)| *name).collect();
         for name in idle {
-            if let Some(key) = name_key(name.0, &name.1) {
-                files.names.delete(&key)?;
-            }
+            files.names.delete(&name)?;
             self.names.remove(&name);
         }
         let idle = self.volumes.iter().filter(|(_, val)| val.rules[half] == 0);

@@ -8,7 +8,7 @@ use rustix::fs::statfs;
 
 /// Magic numbers of include/uapi/linux/magic.h and of fs/, where inodes have a number and a generation
 /// that no other file of the same device gets, and stat(2) and hooks see one device.
-const KNOWN: [(u64, &str); 15] = [
+const KNOWN: [(u64, &str); 14] = [
     (0xef53, "ext4"),
     (0x5846_5342, "xfs"),
     (0xf2f5_2010, "f2fs"),
@@ -16,7 +16,6 @@ const KNOWN: [(u64, &str); 15] = [
     (0x8584_58f6, "ramfs"),
     (0xcafe_4a11, "bpffs"),
     (0x6367_7270, "cgroup2"),
-    (0x9fa0, "proc"),
     (0x6265_6572, "sysfs"),
     (0x6462_6720, "debugfs"),
     (0x7472_6163, "tracefs"),
@@ -69,9 +68,47 @@ pub(crate) struct Mount {
     pub(crate) kind: String,
 }
 
-/// All of them, in the order of mounting.
+/// Block devices that one lies on, by the kernel's numbers: the whole disk of a partition, the parts of
+/// what is mapped or striped.
+pub(crate) fn below(device: u32) -> Vec<u32> {
+    let (major, minor) = (device >> 20, device & 0xf_ffff);
+    let (mut found, mut left) =
+        (Vec::new(), vec![format!("/sys/dev/block/{major}:{minor}").into()]);
+    while let Some(path) = left.pop() {
+        let path: PathBuf = path;
+        let Ok(real) = std::fs::canonicalize(&path) else { continue };
+        let disk = real.join("partition").exists().then(|| real.parent().map(Path::to_owned));
+        let slaves = std::fs::read_dir(real.join("slaves"));
+        let slaves = slaves.into_iter().flatten().flatten().map(|entry| entry.path());
+        for next in slaves.chain(disk.flatten()) {
+            let number = std::fs::read_to_string(next.join("dev")).ok();
+            let number = number.as_deref().and_then(|text| text.trim().split_once(':'));
+            let number =
+                number.and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
+            if let Some((major, minor)) = number {
+                let number = major << 20 | minor;
+                if !found.contains(&number) {
+                    found.push(number);
+                    left.push(next);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// All of them, in the order of mounting; those of the first process, too, where it has others.
 pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/self/mountinfo")?;
+    let mut found = mounts_of("self")?;
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    if namespace("1").is_some_and(|first| Some(first) != namespace("self")) {
+        found.extend(mounts_of("1")?);
+    }
+    Ok(found)
+}
+
+fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {
+    let text = std::fs::read(format!("/proc/{process}/mountinfo"))?;
     Ok(text.split(|&byte| byte == b'\n').filter_map(mount).collect())
 }
 
@@ -143,8 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn proc_is_known() {
-        assert_eq!(unfit(Path::new("/proc")), None);
+    fn what_was_not_tried_is_refused() {
+        assert!(unfit(Path::new("/proc")).unwrap().contains("was not tried"));
+        assert!(below(0).is_empty());
         assert!(unfit(Path::new("/none")).unwrap().contains("cannot be looked at"));
     }
 }

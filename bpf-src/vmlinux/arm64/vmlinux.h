@@ -533,6 +533,18 @@ typedef __kernel_pid_t pid_t;
 
 struct cred;
 
+struct fs_struct;
+
+struct nsproxy;
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct seccomp {
+	atomic_t filter_count;
+};
+
 struct mm_struct;
 
 struct hlist_node {
@@ -553,6 +565,9 @@ struct task_struct {
 	pid_t tgid;
 	pid_t pid;
 	const struct cred *cred;
+	struct fs_struct *fs;
+	struct nsproxy *nsproxy;
+	struct seccomp seccomp;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
@@ -571,9 +586,41 @@ typedef struct {
 	uid_t val;
 } kuid_t;
 
+struct user_namespace;
+
+typedef struct {
+	u64 val;
+} kernel_cap_t;
+
 struct cred {
 	kuid_t uid;
 	kuid_t euid;
+	struct user_namespace *user_ns;
+	kernel_cap_t cap_effective;
+};
+
+struct user_namespace {
+	int level;
+};
+
+struct dentry;
+
+struct vfsmount;
+
+struct path {
+	struct dentry *dentry;
+	struct vfsmount *mnt;
+};
+
+struct fs_struct {
+	int users;
+	struct path root;
+};
+
+struct mnt_namespace;
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
 };
 
 struct file;
@@ -588,15 +635,6 @@ struct address_space;
 
 typedef unsigned int fmode_t;
 
-struct dentry;
-
-struct vfsmount;
-
-struct path {
-	struct dentry *dentry;
-	struct vfsmount *mnt;
-};
-
 struct file {
 	struct inode *f_inode;
 	struct address_space *f_mapping;
@@ -609,15 +647,21 @@ struct file {
 struct super_block;
 
 typedef short unsigned int umode_t;
+typedef u32 __kernel_dev_t;
+typedef __kernel_dev_t dev_t;
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 typedef __s64 time64_t;
-typedef struct {
-	int counter;
-} atomic_t;
 
 struct inode {
 	u64 i_ino;
 	struct super_block *i_sb;
 	umode_t i_mode;
+	dev_t i_rdev;
+	struct hlist_head i_dentry;
 	struct address_space *i_mapping;
 	u32 i_generation;
 	const unsigned int i_nlink;
@@ -625,9 +669,6 @@ struct inode {
 	u32 i_ctime_nsec;
 	atomic_t i_writecount;
 };
-
-typedef u32 __kernel_dev_t;
-typedef __kernel_dev_t dev_t;
 
 struct super_block {
 	dev_t s_dev;
@@ -695,6 +736,7 @@ struct dentry {
 	struct dentry *d_parent;
 	const struct qstr d_name;
 	struct super_block *d_sb;
+	struct hlist_node d_alias;
 };
 
 struct iattr {
@@ -735,13 +777,13 @@ struct vfsmount {
 	struct dentry *mnt_root;
 };
 
-struct mnt_namespace;
-
 struct mount {
 	struct vfsmount mnt;
 	int mnt_id;
 	int mnt_group_id;
 	struct mnt_namespace *mnt_ns;
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
 };
 
 struct ns_common {
@@ -816,10 +858,6 @@ struct proc_inode {
 	struct pid *pid;
 	struct ctl_table_header *sysctl;
 	struct inode vfs_inode;
-};
-
-struct hlist_head {
-	struct hlist_node *first;
 };
 
 struct pid {

@@ -130,7 +130,7 @@ impl Allowlist {
     }
 
     /// What Sentinel's programs need: to tell who asks and of what, to keep what they found out, and to
-    /// report. One of them sees that a directory has moved, one looks through open files.
+    /// report. One of them sees that a directory has moved, one looks through open files, one sees who is forked.
     pub fn sentinel() -> Self {
         let guard = [
             Helper::MAP_LOOKUP_ELEM,
@@ -145,11 +145,12 @@ impl Allowlist {
         let mut list = Self::of_type(ProgramType::LSM, &[&guard, &ASK], &[AttachType::LSM_MAC]);
         let look = [
             Helper::MAP_LOOKUP_ELEM,
+            Helper::MAP_UPDATE_ELEM,
             Helper::PROBE_READ_KERNEL,
             Helper::PROBE_READ_KERNEL_STR,
             Helper::SEQ_WRITE,
         ];
-        let places = [AttachType::TRACE_FEXIT, AttachType::TRACE_ITER];
+        let places = [AttachType::TRACE_FEXIT, AttachType::TRACE_ITER, AttachType::TRACE_RAW_TP];
         list.types.extend(Self::of_type(ProgramType::TRACING, &[&look], &places).types);
         let name = [Helper::SYSCTL_GET_NAME];
         let sysctl =

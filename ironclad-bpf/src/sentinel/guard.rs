@@ -1,7 +1,6 @@
 use std::collections::BTreeSet;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -235,11 +234,9 @@ impl Guard {
         state.u64_at(offset_of!(Sentinel, gate)).store(options.gate, Ordering::Release);
         state.u64_at(offset_of!(Sentinel, gate_log)).store(options.gate_log, Ordering::Release);
         state.u32_at(offset_of!(Sentinel, refuse)).store(options.refuse, Ordering::Release);
-        let namespace = std::fs::metadata("/proc/self/ns/mnt").map_err(|source| {
-            BpfError::System { step: "looking at the mount namespace", source }
-        })?;
-        let word = state.u32_at(offset_of!(Sentinel, mount_namespace));
-        word.store(namespace.ino() as u32, Ordering::Release);
+        // Of an agent that was cut off.
+        state.u32_at(offset_of!(Sentinel, adopting)).store(0, Ordering::Release);
+        state.u32_at(offset_of!(Sentinel, canary)).store(0, Ordering::Release);
 
         // From here on, what this process makes is guarded as it is made.
         let lent = [
@@ -400,8 +397,24 @@ impl Guard {
             programs().flat_map(|program| program.info().map_ids.iter().copied()).collect();
         this.guard_map_ids(maps)?;
         this.guard_links(this.links.iter().chain(processes.links()))?;
-        pins.map_or(Ok(()), GuardPins::supersede)?;
+        if let Some(pins) = pins {
+            // What is asked of descriptors of before is asked by ours, too, before theirs end.
+            this.open_before()?;
+            pins.supersede()?;
+            this.forget_links(processes)?;
+        }
         Ok(this)
+    }
+
+    /// Takes out the links that have ended.
+    fn forget_links(&self, processes: &Processes) -> Result<(), BpfError> {
+        let before = self.before.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = self.links.iter().chain(processes.links()).chain(before.iter());
+        let ids = links.map(|link| link_id(link.as_fd())).collect::<Result<BTreeSet<_>, _>>()?;
+        for id in self.guarded_links.keys()?.iter().filter(|id| !ids.contains(id)) {
+            self.guarded_links.delete(id)?;
+        }
+        Ok(())
     }
 
     /// Files that rules in force deny to write, and that others have open for writing since before. Where
@@ -442,7 +455,8 @@ impl Guard {
         directory: &PinDirectory,
     ) -> Result<(), BpfError> {
         let dir = links_name();
-        let links = self.links.iter().chain(processes.links());
+        let mut before = self.before.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = self.links.iter().chain(processes.links()).chain(before.iter());
         let links = links.map(|link| (format!("{dir}/{}", link.pin_name()), link.as_fd()));
         let maps = self.kept.iter().flat_map(Kept::maps).chain(processes.maps());
         let maps = maps.map(|(name, fd)| (name.to_owned(), fd));
@@ -451,7 +465,8 @@ impl Guard {
         directory.persist(&pins)?;
         let dir = directory.path().join(dir);
         self.links_at = Some(dir.clone());
-        for link in self.links.iter_mut().chain(processes.links_mut()) {
+        let links = self.links.iter_mut().chain(processes.links_mut()).chain(before.iter_mut());
+        for link in links {
             link.pinned_at(&dir.join(link.pin_name()));
         }
         Ok(())
@@ -475,6 +490,14 @@ impl Guard {
         let flags = abi::SECRET_RESTART;
         let val = SecretVal { exe: FileId::NONE, mark: abi::MARK_ENTITLED, flags };
         self.secrets.update(secret.key(), &val)
+    }
+
+    /// It is good no more.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn remove_secret(&self, secret: &Secret) -> Result<(), BpfError> {
+        self.secrets.delete(secret.key()).map(drop)
     }
 
     /// No other is good for them any more.
@@ -543,9 +566,7 @@ impl Guard {
     /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses.
     pub fn guard_links(&self, links: impl IntoIterator<Item = impl AsFd>) -> Result<(), BpfError> {
         for link in links {
-            let info = sys::info(link.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
-                .map_err(|source| BpfError::System { step: "guarding a link", source })?;
-            self.guarded_links.update(&info.id, &1)?;
+            self.guarded_links.update(&link_id(link.as_fd())?, &1)?;
         }
         Ok(())
     }
@@ -583,11 +604,18 @@ impl Guard {
         self.state.u64_at(offset_of!(Sentinel, word))
     }
 
-    /// The other half comes into force, with all that its tables say by now.
-    pub fn flip(&self) {
+    /// The other half comes into force, with all that its tables say by now. When this returns, nobody
+    /// reads the former one any more.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel cannot say when that is.
+    pub fn flip(&self) -> Result<(), BpfError> {
         let word = self.word_at();
         // The kernel adds to it when a directory moves.
-        let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| Some((word + 2) ^ 1));
+        let flipped = |word| Some((word + 2) ^ 1);
+        let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flipped);
+        sys::grace_period()
+            .map_err(|source| BpfError::System { step: "waiting for programs that run", source })
     }
 
     pub(super) fn set_canary(&self, thread: u32, hook: u32) {
@@ -635,4 +663,10 @@ impl Guard {
     pub fn missing(&self) -> &[MissingHook] {
         &self.missing
     }
+}
+
+fn link_id(link: BorrowedFd<'_>) -> Result<u32, BpfError> {
+    let info = sys::info(link, sys::zeroed::<libbpf_sys::bpf_link_info>());
+    let info = info.map_err(|source| BpfError::System { step: "guarding a link", source })?;
+    Ok(info.id)
 }

@@ -48,7 +48,8 @@ pub(super) fn choose(
             continue;
         }
         let Some((hook, function)) = place(&section) else { continue };
-        let is_there = btf.function(&function).is_some();
+        // Tracepoints are types there, and those that we have are everywhere.
+        let is_there = function.is_empty() || btf.function(&function).is_some();
         program.set_autoload(is_there);
         if !is_there {
             missing.push(MissingHook { hook: hook.to_owned(), is_optional });
@@ -57,10 +58,12 @@ pub(super) fn choose(
     missing
 }
 
-/// The hook of a section, and the kernel's function that it is entered by.
+/// The hook of a section, and the kernel's function that it is entered by, if it is by one.
 fn place(section: &str) -> Option<(&str, String)> {
     match section.split_once('/')? {
         ("lsm", hook) => Some((hook, format!("bpf_lsm_{hook}"))),
+        // Not to be taken for one of those that keep the table of processes.
+        ("tp_btf", _) => Some(("fork_marks", String::new())),
         ("fexit", function) => Some((function, function.to_owned())),
         _ => None,
     }

@@ -1,4 +1,4 @@
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,9 @@ const MAPS: [&str; 19] = [
 /// The words that all programs read first: bpffs reserves the dots of the map's own name.
 pub(super) const STATE: &str = "state";
 
+/// What the hooks begin with that keep the table of processes.
+const TRACEPOINT: &str = "sched_process";
+
 /// What directories of links begin with; a number follows that no two agents have.
 const LINKS: &str = "links_";
 
@@ -55,7 +58,20 @@ impl GuardPins {
     /// # Errors
     /// [`BpfError::PinDirectory`] where some are missing, or others are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
-        let Some(former) = directory.with_links(&MAPS, LINKS)? else { return Ok(None) };
+        let Some(mut former) = directory.with_links(&MAPS, LINKS)? else { return Ok(None) };
+        // Of several, all but the oldest are of agents that were cut off while they took over. What they
+        // attached is too much, but for the table of processes, which the last of them may keep.
+        former.sort_by_key(|dir| (dir.as_os_str().len(), dir.clone()));
+        for dir in former.iter().skip(1) {
+            for name in names_in(dir)?.into_iter().filter(|name| !name.contains(TRACEPOINT)) {
+                let path = dir.join(name);
+                fs::remove_file(&path).map_err(|source| BpfError::Pin {
+                    path,
+                    step: "removing",
+                    source,
+                })?;
+            }
+        }
         let links = directory.path().join(links_name());
         DirBuilder::new().mode(0o700).create(&links).map_err(|source| BpfError::Pin {
             path: links.clone(),
@@ -82,7 +98,7 @@ impl GuardPins {
         for dir in &self.former {
             for name in names_in(dir)? {
                 let link = HookLink::open(&dir.join(name))?;
-                if link.hook().starts_with("sched_process") {
+                if link.hook().starts_with(TRACEPOINT) {
                     former.push(link);
                 }
             }

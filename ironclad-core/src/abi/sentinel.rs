@@ -156,6 +156,8 @@ numbered! {
         FileSendSigiotask = 42, "file_send_sigiotask";
         /// perf_event_open(2).
         PerfEventAlloc = 43, "perf_event_alloc";
+        /// A file system gets other options.
+        SbRemount = 44, "sb_remount";
     }
 }
 
@@ -201,6 +203,8 @@ numbered! {
 pub const MARK_ENTITLED: u32 = 1;
 /// [`Mark::flags`]: the agent's program, started as agents are: it may read the secret, and present it.
 pub const MARK_CANDIDATE: u32 = 2;
+/// [`Mark::flags`]: a child of an entitled process, until it executes something.
+pub const MARK_CHILD: u32 = 4;
 /// [`Sentinel::launch`]: the first process starts agents.
 pub const LAUNCH_INIT: u32 = 1;
 /// [`Sentinel::launch`]: entitled processes start agents.
@@ -298,10 +302,14 @@ pub struct Sentinel {
     pub candidates: u32,
     /// [`LAUNCH_INIT`] and its like.
     pub launch: u32,
+    /// Number of the mount that is the first agent's root.
+    pub root_mount: u32,
+    /// seccomp(2) filters that it had.
+    pub filters: u32,
     /// Types of perf events that are kprobes and uprobes; 0: not known.
     pub probes: [u32; 2],
 }
-const _: () = assert!(size_of::<Sentinel>() == 80);
+const _: () = assert!(size_of::<Sentinel>() == 88);
 
 /// `struct ic_secret_key`: a secret, as the words that prctl(2) takes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -368,15 +376,47 @@ pub struct Label {
 const _: () = assert!(size_of::<Label>() == 48);
 
 /// `struct ic_name_key`: a name in a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct NameKey {
     /// The directory.
     pub dir: FileId,
-    /// The name, zero behind its end.
-    pub name: [u8; SENTINEL_NAME],
+    /// Over the name; another name with the same hash is covered, too.
+    pub hash: u64,
+    /// Bytes of the name.
+    pub len: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<NameKey>() == 272);
+const _: () = assert!(size_of::<NameKey>() == 32);
+
+impl NameKey {
+    /// `ic_name_hash()`.
+    pub fn new(dir: FileId, name: &[u8]) -> Self {
+        let mut hash = name.len() as u64;
+        for chunk in name.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash ^ u64::from_ne_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 32;
+        }
+        Self { dir, hash, len: name.len() as u32, _pad: 0 }
+    }
+}
 
 /// `struct ic_name_val`: what rules cover a name, or speak of directories of a device.
 #[derive(

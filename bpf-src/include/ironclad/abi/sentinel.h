@@ -12,7 +12,7 @@ enum ic_sentinel_limit {
 	IC_SENTINEL_LINKS = 1024,
 	IC_SENTINEL_RULES = 64, /* file rules of a policy: a bit each */
 	IC_SENTINEL_MOUNTS = 4096,
-	IC_SENTINEL_VOLUMES = 1024, /* devices with directories that rules cover */
+	IC_SENTINEL_VOLUMES = 1024, /* devices with files that rules cover, and what those lie on */
 	IC_SENTINEL_EXCEPTED = 1024, /* executables that policies except from rules */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
 	IC_SENTINEL_DIRS = 8192, /* directories that are kept in mind, a power of two */
@@ -68,7 +68,8 @@ enum ic_sentinel_hook {
 	IC_HOOK_KERNEL_READ_FILE = 41,
 	IC_HOOK_FILE_SEND_SIGIOTASK = 42,
 	IC_HOOK_PERF_EVENT_ALLOC = 43,
-	IC_SENTINEL_HOOKS = 44,
+	IC_HOOK_SB_REMOUNT = 44,
+	IC_SENTINEL_HOOKS = 45,
 };
 
 /* What a file rule speaks of. */
@@ -101,9 +102,12 @@ struct ic_sentinel {
 	__u64 group; /* the control group that the agent is started in, by id; 0: any */
 	__u32 candidates; /* marks of that kind so far: none, and nobody looks for them */
 	__u32 launch; /* enum ic_launch */
+	/* Where the first agent ran: its successors run there, too. */
+	__u32 root_mount; /* number of the mount that is its root */
+	__u32 filters; /* seccomp(2) filters that it had */
 	__u32 probes[2]; /* types of perf events that are kprobes and uprobes; 0: not known */
 };
-_Static_assert(sizeof(struct ic_sentinel) == 80, "ABI");
+_Static_assert(sizeof(struct ic_sentinel) == 88, "ABI");
 
 enum ic_refuse_what {
 	IC_REFUSE_MEMORY =
@@ -140,6 +144,8 @@ enum ic_mark_flag {
 	IC_MARK_ENTITLED = 1,
 	/* The agent's program, started as agents are: it may read the secret, and present it. */
 	IC_MARK_CANDIDATE = 2,
+	/* A child of an entitled process, until it executes something: it has its memory and descriptors. */
+	IC_MARK_CHILD = 4,
 };
 
 /* Who starts agents. */
@@ -185,12 +191,14 @@ struct ic_label {
 };
 _Static_assert(sizeof(struct ic_label) == 48, "ABI");
 
-/* A name in a directory. */
+/* A name in a directory. Another name of the same hash is covered, too: nobody wins by that. */
 struct ic_name_key {
 	struct ic_file_id dir;
-	__u8 name[IC_SENTINEL_NAME]; /* zero behind its end */
+	__u64 hash; /* ic_name_hash() */
+	__u32 len; /* bytes */
+	__u32 _pad;
 };
-_Static_assert(sizeof(struct ic_name_key) == 272, "ABI");
+_Static_assert(sizeof(struct ic_name_key) == 32, "ABI");
 
 /* Rules, of a name or a device. */
 struct ic_name_val {
