@@ -222,3 +222,58 @@ fn what_was_opened_before_is_written_no_more() {
     assert_eq!(attacker.ask("map-kept").unwrap(), 0);
     assert_eq!(attacker.ask("write-kept 4").unwrap(), 0);
 }
+
+/// Neither the way that a rule was told, nor a mount of what lies on its end, leads elsewhere.
+#[test]
+fn ways_and_overlays_lead_to_what_is_guarded() {
+    if is_without_lsm("ways_and_overlays_lead_to_what_is_guarded") {
+        return;
+    }
+    let host = Host::new();
+    lay_out(&host);
+    let mut attacker = host.talker();
+    let at = |name: &str| host.path(name).display().to_string();
+    for dir in ["guarded/way", "lower", "work", "merged"] {
+        std::fs::create_dir_all(host.path(dir)).unwrap();
+    }
+    std::os::unix::fs::symlink(host.path("guarded"), host.path("link")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", host.path("other")).unwrap();
+    let mut ask = |order: &str| attacker.ask(order).unwrap();
+    let (lower, upper, work) = (at("lower"), at("guarded"), at("work"));
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let overlay = format!("tool mount -t overlay -o {options} none {}", at("merged"));
+    let (append, read) =
+        (format!("append {}", at("merged/file")), format!("read {}", at("merged/file")));
+    let has_overlay = ask(&overlay) == 0;
+    if has_overlay {
+        assert_eq!((ask(&append), ask(&read)), (0, 0));
+        assert_eq!(ask(&format!("tool umount {}", at("merged"))), 0);
+    } else {
+        println!("not tried: overlayfs, which cannot be mounted here");
+    }
+    let policy =
+        Policy::builder().file_rule(deny(1).file(host.path("guarded/way/absent"))).file_rule(
+            deny(2).file(host.path("link/file")).operations(FileOps::CHANGE | FileOps::READ),
+        );
+    let sentinel = host.start(&policy.compile().unwrap());
+    for order in [
+        format!("rmdir {}", at("guarded/way")),
+        format!("rename {} {}", at("guarded/way"), at("guarded/gone")),
+        format!("create {}", at("guarded/way/absent")),
+        format!("unlink {}", at("link")),
+        format!("rename {} {}", at("link"), at("gone")),
+        format!("rename {} {}", at("other"), at("link")),
+        format!("exchange {} {}", at("other"), at("link")),
+        format!("read {}", at("link/file")),
+    ] {
+        assert_eq!(ask(&order), EPERM, "{order}");
+    }
+    assert_eq!(ask(&format!("create {}", at("guarded/way/another"))), 0);
+    if has_overlay {
+        assert_eq!(ask(&overlay), 0);
+        assert_eq!((ask(&append), ask(&read)), (EPERM, EPERM));
+        assert_eq!(ask(&format!("append {}", at("merged/sub/deep"))), 0);
+        assert_eq!(ask(&format!("tool umount {}", at("merged"))), 0);
+    }
+    drop(sentinel);
+}
