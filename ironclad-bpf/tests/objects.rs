@@ -43,6 +43,7 @@ fn every_program_compiles_for_arm64_and_passes_the_audit() {
         let allowlist = match program {
             "progs/process" => Allowlist::processes(),
             "progs/lsm_socket" => Allowlist::packets(),
+            sentinel if sentinel.contains("sentinel") => Allowlist::sentinel(),
             cgroup if cgroup.contains("cgroup") => Allowlist::sockets(),
             _ => Allowlist::shield(),
         };

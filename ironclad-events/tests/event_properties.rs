@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ironclad_core::abi;
 use proptest::prelude::*;
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 fn event() -> abi::ShieldEvent {
     let mut event = abi::ShieldEvent::default();
@@ -39,7 +39,12 @@ fn every_value_of_every_byte() {
     let mut socket = abi::SockEvent::default();
     socket.hdr.kind = abi::EV_SOCKET;
     socket.hdr.len = size_of::<abi::SockEvent>() as u16;
-    for bytes in [event().as_bytes(), socket.as_bytes()] {
+    let mut sentinel = abi::SentinelEvent::new_zeroed();
+    sentinel.hdr.kind = abi::EV_SENTINEL;
+    sentinel.hdr.len = size_of::<abi::SentinelEvent>() as u16;
+    (sentinel.hook, sentinel.verdict, sentinel.path_len) = (14, 1, 12);
+    sentinel.path[..12].copy_from_slice(b"passwd\0etc\0\0");
+    for bytes in [event().as_bytes(), socket.as_bytes(), sentinel.as_bytes()] {
         every_value(bytes.to_vec());
     }
 }

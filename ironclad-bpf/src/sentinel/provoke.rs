@@ -294,9 +294,9 @@ fn count_nothing() -> Option<io::Result<()>> {
     match check(fd as i32) {
         // A kernel without performance events.
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => None,
-        // SAFETY: a new descriptor.
-        opened => {
-            Some(opened.map(|()| drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })))
-        }
+        opened => Some(opened.map(|()| {
+            // SAFETY: a new descriptor.
+            drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) });
+        })),
     }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use ironclad_core::abi::Reason;
 use ironclad_events::{
-    DecodeError, Event, Overflow, Record, ShieldRecord, SocketRecord, Stats, channel, decode,
+    DecodeError, Event, Overflow, Record, SentinelRecord, ShieldRecord, SocketRecord, Stats,
+    channel, decode,
 };
 
 const SIZE: usize = 88;
 const SOCKET_SIZE: usize = 144;
+const SENTINEL_SIZE: usize = 664;
 
 /// Decodes `bytes` where a ring buffer would have put them and panics where the answer is not the
 /// one that the offsets of `struct ic_shield_ev` give.
@@ -40,6 +42,13 @@ pub(crate) fn check(bytes: &[u8]) {
             assert_eq!(Some(Record::Socket(owned)), received);
             assert!(std::ptr::eq(event.raw(), record.as_ptr().cast()), "borrowed, not copied");
             assert_eq!(decode(&record[..SOCKET_SIZE]), decoded, "what follows is ignored");
+        }
+        Ok(Event::Sentinel(event)) => {
+            let owned = SentinelRecord::from(&event);
+            sentinel_fields(&owned, bytes);
+            assert_eq!(Some(Record::Sentinel(owned)), received);
+            assert!(std::ptr::eq(event.raw(), record.as_ptr().cast()), "borrowed, not copied");
+            assert_eq!(decode(&record[..SENTINEL_SIZE]), decoded, "what follows is ignored");
         }
         Ok(_) => panic!("an event of a kind that this does not know"),
         Err(_) => assert_eq!(received, None),
@@ -91,6 +100,7 @@ fn fault(bytes: &[u8]) -> Option<DecodeError> {
     let needed = match kind {
         1 => SIZE,
         2 => SOCKET_SIZE,
+        3 => SENTINEL_SIZE,
         _ => return Some(DecodeError::Kind(kind)),
     };
     let field = |field, value| Some(DecodeError::Field { field, value });
@@ -107,6 +117,16 @@ fn fault(bytes: &[u8]) -> Option<DecodeError> {
             (_, op @ 4.., _, _) => field("op", op.into()),
             (0 | 4 | 6, _, _, _) => None,
             (family, _, _, _) => field("family", family.into()),
+        };
+    }
+    if kind == 3 {
+        return match (bytes[124], bytes[125], bytes[126], u16_at(bytes, 144)) {
+            // One number is nobody's.
+            (hook @ (0 | 33 | 45..), _, _, _) => field("hook", hook.into()),
+            (_, op @ 9.., _, _) => field("op", op.into()),
+            (_, _, verdict @ (0 | 5..), _) => field("verdict", verdict.into()),
+            (_, _, _, length @ 513..) => field("path_len", length.into()),
+            _ => None,
         };
     }
     match (bytes[80], bytes[82], bytes[83]) {
@@ -147,6 +167,30 @@ fn socket_fields(record: &SocketRecord, bytes: &[u8]) {
         (record.dry_run, record.log, record.stranger),
         (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0)
     );
+    let line = record.to_string();
+    assert!(!line.contains(char::is_control), "{line:?}");
+}
+
+/// The same of `struct ic_sentinel_ev`.
+fn sentinel_fields(record: &SentinelRecord, bytes: &[u8]) {
+    let words = [record.time_ns, record.lost, record.cgroup, record.exec_ns];
+    assert_eq!(words, [8, 16, 24, 32].map(|at| u64_at(bytes, at)));
+    let rules = record.rules.iter().fold(0u64, |rules, rule| rules | 1 << rule);
+    assert_eq!(rules, u64_at(bytes, 40));
+    for (file, at) in [(record.exe, 48), (record.parent, 64), (record.file, 80)] {
+        let words = (u64_at(bytes, at), u32_at(bytes, at + 8), u32_at(bytes, at + 12));
+        assert_eq!((file.ino, file.dev, file.generation), words);
+    }
+    let numbers = [record.pid, record.tid, record.ppid, record.uid, record.gid];
+    assert_eq!(numbers, [96, 100, 104, 108, 112].map(|at| u32_at(bytes, at)));
+    assert_eq!([record.target, record.detail], [116, 120].map(|at| u32_at(bytes, at)));
+    assert_eq!((record.hook as u8, record.verdict as u8), (bytes[124], bytes[126]));
+    let path = &bytes[152..152 + usize::from(u16_at(bytes, 144))];
+    let is_file = !path.is_empty() || bytes[80..96] != [0; 16];
+    assert_eq!(record.op.map(|op| op as u8), is_file.then_some(bytes[125]));
+    assert_eq!(record.path.is_some(), is_file);
+    let comm = bytes[128..144].split(|&byte| byte == 0).next().unwrap();
+    assert_eq!(record.comm, String::from_utf8_lossy(comm));
     let line = record.to_string();
     assert!(!line.contains(char::is_control), "{line:?}");
 }
