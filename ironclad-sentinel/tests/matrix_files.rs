@@ -277,3 +277,27 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
     }
     drop(sentinel);
 }
+
+/// Names are known by a hash that kernel and agent take in steps of eight bytes.
+#[test]
+fn names_of_every_length_are_covered() {
+    if is_without_lsm("names_of_every_length_are_covered") {
+        return;
+    }
+    let host = Host::new();
+    lay_out(&host);
+    let mut attacker = host.talker();
+    let lengths = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 128, 247, 248, 254, 255];
+    let name = |length: usize, last: char| {
+        let all = "abcdefghijklmnopqrstuvwxyz".chars().cycle().take(length - 1);
+        host.path(&format!("guarded/{}{last}", all.collect::<String>()))
+    };
+    let rule = lengths.iter().fold(deny(1), |rule, &length| rule.file(name(length, 'A')));
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    for length in lengths {
+        let mut create = |last| attacker.ask(&format!("create {}", name(length, last).display()));
+        assert_eq!(create('A').unwrap(), EPERM, "{length} bytes");
+        assert_eq!(create('B').unwrap(), 0, "{length} bytes, another name");
+    }
+    drop(sentinel);
+}

@@ -6,7 +6,7 @@ use host::{EPERM, Host, is_without_lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_policy::Policy;
-use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_sentinel::Overflow;
 
 /// Only for the other tests: a process that does what they say.
@@ -145,4 +145,66 @@ fn the_kernel_stays_closed() {
     }
     drop(sentinel);
     assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);
+}
+
+/// On a disk there are attributes and generations, files are forgotten and come back without names, and
+/// there is something below them.
+#[test]
+fn what_a_file_system_lies_on_is_guarded_too() {
+    if is_without_lsm("what_a_file_system_lies_on_is_guarded_too") {
+        return;
+    }
+    let host = Host::new();
+    let (image, volume) = (host.path("image"), host.path("volume"));
+    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    let (image, volume) = (image.display().to_string(), volume.display().to_string());
+    let device = "/dev/loop0";
+    let mut attacker = host.talker();
+    let mut ask = |order: &str| attacker.ask(order).unwrap();
+    for order in [
+        format!("tool mke2fs -F {image}"),
+        format!("tool losetup {device} {image}"),
+        format!("tool mount -t ext4 {device} {volume}"),
+    ] {
+        assert_eq!(ask(&order), 0, "{order}");
+    }
+    let guarded = format!("{volume}/guarded");
+    let deep = format!("{guarded}/sub/file");
+    std::fs::create_dir_all(format!("{guarded}/sub")).unwrap();
+    std::fs::write(&deep, "1").unwrap();
+    let forget = "write /proc/sys/vm/drop_caches 3";
+    let orders = [
+        format!("setxattr {deep}"),
+        format!("removexattr {deep}"),
+        format!("chattr {deep}"),
+        format!("chattr {guarded}"),
+        "open-handle".to_owned(),
+        format!("open-to-write {device}"),
+    ];
+    assert_eq!(ask(&format!("keep-handle {deep}")), 0);
+    assert_eq!(ask(forget), 0);
+    for order in &orders {
+        assert_eq!(ask(order), 0, "{order}");
+    }
+    assert_eq!(ask(&format!("setxattr {deep}")), 0);
+    let policy = |ops| {
+        let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded).operations(ops);
+        Policy::builder().file_rule(rule).compile().unwrap()
+    };
+    let sentinel = host.start(&policy(FileOps::CHANGE));
+    for order in &orders {
+        assert_eq!(ask(forget), 0);
+        assert_eq!(ask(order), EPERM, "{order}");
+    }
+    let read = format!("open-to-read {device}");
+    assert_eq!(ask(&read), 0);
+    sentinel.apply(&policy(FileOps::ALL)).unwrap();
+    assert_eq!((ask(&read), ask(&format!("read {deep}"))), (EPERM, EPERM));
+    assert_eq!(ask("open-to-write /dev/loop1"), 0);
+    drop(sentinel);
+    assert_eq!(ask(&read), 0);
+    // The handle has its root open.
+    assert_eq!(ask(&format!("tool umount -l {volume}")), 0);
+    assert_eq!(ask(&format!("tool losetup -d {device}")), 0);
 }

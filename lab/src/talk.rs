@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
-use ironclad_syscalls::{Impostor, end_first_thread, in_child, lease, map_to_write};
+use ironclad_syscalls::{Handle, Impostor, end_first_thread, in_child, lease, map_to_write};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
@@ -103,7 +103,7 @@ impl Talker {
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
-    /// open-to-write PATH`; `keep-open PATH` for `write-kept TEXT`, `truncate-kept`, `map-kept`, `rename|exchange|link|symlink FROM TO`.
+    /// open-to-write|open-to-read PATH`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for `write-kept TEXT`, `truncate-kept`, `map-kept`, `rename|exchange|link|symlink FROM TO`.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|open-memory|limit|prefer-others-to|
     /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
@@ -196,6 +196,7 @@ struct Hands {
     impostor: Option<Impostor>,
     leased: Vec<File>,
     kept: Option<File>,
+    handle: Option<Handle>,
 }
 
 fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
@@ -328,6 +329,11 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["write-kept", text] => {
             hands.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
         }
+        ["keep-handle", path] => {
+            hands.handle = Some(Handle::of(Path::new(path))?);
+            Ok(0)
+        }
+        ["open-handle"] => hands.handle.as_mut().expect("a handle").open().map(|_| 0),
         ["truncate-kept"] => hands.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
         ["map-kept"] => map_to_write(hands.kept.as_ref().expect("an open file")).map(|()| 0),
         ["lease", path] => {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn check(ret: c_int) -> io::Result<()> {
@@ -70,42 +71,64 @@ pub fn trace(pid: i32) -> io::Result<()> {
     }
 }
 
-/// Opens a file to read by its handle, past all names.
-///
-/// # Errors
-/// Where the kernel refuses, or the file system has no handles.
-pub fn open_by_handle(path: &Path) -> io::Result<File> {
-    #[repr(C)]
-    struct Handle {
-        bytes: libc::c_uint,
-        kind: c_int,
-        handle: [u8; 128],
+/// A file's handle, by which it is opened past all names.
+pub struct Handle {
+    /// A directory of the file's mount.
+    around: File,
+    handle: RawHandle,
+}
+
+#[repr(C)]
+struct RawHandle {
+    bytes: libc::c_uint,
+    kind: c_int,
+    handle: [u8; 128],
+}
+
+impl Handle {
+    /// Of a file.
+    ///
+    /// # Errors
+    /// Where the file system has no handles.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        // Its mount's root, so that nothing keeps the directories between in memory.
+        let around = path.ancestors().skip(1).take_while(|it| same_mount(it, path)).last();
+        let around = File::open(around.unwrap_or(path))?;
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut handle = RawHandle { bytes: 128, kind: 0, handle: [0; 128] };
+        let mut mount = 0;
+        // SAFETY: the path ends with a zero; the handle has the room that it says, and its layout.
+        check(unsafe {
+            libc::name_to_handle_at(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                (&raw mut handle).cast(),
+                &raw mut mount,
+                0,
+            )
+        })?;
+        Ok(Self { around, handle })
     }
-    let around = CString::new(path.parent().unwrap_or(path).as_os_str().as_bytes())?;
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut handle = Handle { bytes: 128, kind: 0, handle: [0; 128] };
-    let mut mount = 0;
-    // SAFETY: the paths end with zeros; the handle has the room that it says, and its layout; a new
-    // descriptor is nobody else's.
-    unsafe {
-        check(libc::name_to_handle_at(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            (&raw mut handle).cast(),
-            &raw mut mount,
-            0,
-        ))?;
-        let dir = libc::open(around.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        check(dir)?;
-        let dir = OwnedFd::from_raw_fd(dir);
-        let fd = libc::open_by_handle_at(
-            dir.as_raw_fd(),
-            (&raw mut handle).cast(),
-            libc::O_RDWR | libc::O_CLOEXEC,
-        );
-        check(fd)?;
-        Ok(File::from_raw_fd(fd))
+
+    /// Opens it, to read and to write.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn open(&mut self) -> io::Result<File> {
+        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+        let handle = (&raw mut self.handle).cast();
+        // SAFETY: a handle that the kernel has made; a new descriptor is nobody else's.
+        unsafe {
+            let fd = libc::open_by_handle_at(self.around.as_raw_fd(), handle, flags);
+            check(fd)?;
+            Ok(File::from_raw_fd(fd))
+        }
     }
+}
+
+fn same_mount(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|it| it.dev()).ok();
+    device(one).is_some() && device(one) == device(other)
 }
 
 /// Presents a secret to Sentinel. The kernel answers that it knows no such option, whatever came of it.

@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    chattr, count, hello, load_program, open_by_handle, prlimit, read_memory, signal_by_file, trace,
+    Handle, chattr, count, hello, load_program, prlimit, read_memory, signal_by_file, trace,
 };
 
 /// Follows an order; none where it is not one of these.
@@ -78,7 +78,10 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["open-memory", pid] => {
             OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).map(drop)
         }
-        ["open-by-handle", path] => open_by_handle(Path::new(path)).map(drop),
+        ["open-by-handle", path] => {
+            Handle::of(Path::new(path)).and_then(|mut it| it.open()).map(drop)
+        }
+        ["open-to-read", path] => File::open(path).map(drop),
         ["read-link", path] => fs::read_link(path).map(drop),
         ["limit", pid] => prlimit(number(pid)),
         ["prefer-others-to", pid] => {

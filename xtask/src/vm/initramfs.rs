@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
 /// Loaded before any command, with what they depend on. Those built in are passed over.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "veth",
     "dummy",
     "tun",
@@ -18,6 +18,7 @@ const MODULES: [&str; 11] = [
     "act_bpf",
     "act_mirred",
     "overlay",
+    "loop",
     "sctp",
     "dccp_ipv4",
     "l2tp_ip",
