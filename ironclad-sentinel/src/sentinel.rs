@@ -108,6 +108,8 @@ impl Kept {
 
 struct State {
     tables: Tables,
+    /// What they say, once a policy of this agent's is in force.
+    in_force: Option<(Coverage, FilePolicy)>,
     policy: PolicyId,
     rules: Vec<FileRuleInfo>,
     canaries: Vec<Canary>,
@@ -164,6 +166,7 @@ impl Sentinel {
             group_managers: builder.group_managers,
             state: Mutex::new(State {
                 tables,
+                in_force: None,
                 policy: policy.id(),
                 rules: Vec::new(),
                 canaries: Vec::new(),
@@ -246,6 +249,7 @@ impl Sentinel {
     /// [`SentinelError::Bpf`] where the kernel refuses; then the former ones stay.
     pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
         let mut state = self.lock();
+        let state = &mut *state;
         let files = policy.files();
         let in_kernel = own::with_own(files.map(|files| files.policy()));
         let resolve = || {
@@ -261,24 +265,38 @@ impl Sentinel {
             }
             Ok::<_, SentinelError>(coverage)
         };
-        let mut coverage = resolve()?;
-        for _ in 0..LOOKS {
-            self.put(&mut state, &coverage, in_kernel)?;
-            // What was moved while it was being looked up is seen now, when it stays.
-            let again = resolve()?;
-            if again == coverage {
-                state.opened_before = self.guard.open_before()?;
-                state.policy = policy.id();
-                state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
-                return self.record(&AuditAction::Swap {
-                    generation: self.guard.word() >> 1,
-                    policy: policy.id().to_string(),
-                    provisional_ms: None,
-                });
+        let mut settle = || {
+            let mut coverage = resolve()?;
+            for _ in 0..LOOKS {
+                state.tables.put(&self.guard, &coverage, in_kernel)?;
+                // What was moved while it was being looked up is seen now, when it stays.
+                let again = resolve()?;
+                if again == coverage {
+                    state.opened_before = self.guard.open_before()?;
+                    return Ok(coverage);
+                }
+                coverage = again;
             }
-            coverage = again;
-        }
-        Err(SentinelError::Restless)
+            Err(SentinelError::Restless)
+        };
+        let coverage = settle().inspect_err(|_| {
+            // What was in force comes back; of a first policy, nothing was.
+            if let Some((coverage, in_kernel)) = state.in_force.take() {
+                let put = state.tables.put(&self.guard, &coverage, in_kernel);
+                if let Err(error) = put {
+                    tracing::error!(%error, "the former file rules did not come back");
+                }
+                state.in_force = Some((coverage, in_kernel));
+            }
+        })?;
+        state.in_force = Some((coverage, in_kernel));
+        state.policy = policy.id();
+        state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
+        self.record(&AuditAction::Swap {
+            generation: self.guard.word() >> 1,
+            policy: policy.id().to_string(),
+            provisional_ms: None,
+        })
     }
 
     /// Executables that Sentinel's own rules do not bind, from which, and what they may.
@@ -289,15 +307,6 @@ impl Sentinel {
         let managers = self.group_managers.iter();
         let managers = managers.map(|path| (path.as_path(), own::MANAGED, abi::MAY_GROUP));
         updaters.chain(stoppers).chain(managers)
-    }
-
-    fn put(
-        &self,
-        state: &mut State,
-        coverage: &Coverage,
-        policy: FilePolicy,
-    ) -> Result<(), SentinelError> {
-        Ok(state.tables.put(&self.guard, coverage, policy)?)
     }
 
     /// Sees whether each hook refuses a call that it is told to refuse, and says what is wrong.

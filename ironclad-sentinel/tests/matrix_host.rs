@@ -119,6 +119,8 @@ fn the_kernel_stays_closed() {
         assert_eq!(attacker.ask(&format!("tool insmod {module}")).unwrap(), 0);
         assert_eq!(attacker.ask(&order).unwrap(), 0);
     } else {
+        // The machines of the matrix have one.
+        assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
         println!("not tried: modules, of which there is no {module}");
     }
     let sentinel = host.start(&Policy::builder().compile().unwrap());

@@ -237,6 +237,7 @@ impl Guard {
         // Of an agent that was cut off.
         state.u32_at(offset_of!(Sentinel, adopting)).store(0, Ordering::Release);
         state.u32_at(offset_of!(Sentinel, canary)).store(0, Ordering::Release);
+        state.u32_at(offset_of!(Sentinel, canary_hook)).store(0, Ordering::Release);
 
         // From here on, what this process makes is guarded as it is made.
         let lent = [
