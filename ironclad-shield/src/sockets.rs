@@ -739,12 +739,13 @@ fn packets(
     cgroups: &[Protected],
     directory: Option<&PinDirectory>,
 ) -> Result<PacketSockets, BpfError> {
-    let mut new = PacketSockets::load(shared, processes, sockets)?;
+    let mut alive = Vec::new();
     for known in cgroups {
         if known.links.is_alive()? {
-            new.protect(&known.path)?;
+            alive.push(known.path.as_path());
         }
     }
+    let mut new = PacketSockets::load(shared, processes, sockets, alive)?;
     directory.map_or(Ok(()), |directory| new.persist(directory))?;
     Ok(new)
 }

@@ -80,7 +80,8 @@ impl Talker {
     /// count.
     ///
     /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`; `create FAMILY TYPE PROTOCOL`,
-    /// where 4 and 6 stand for IP's families and other numbers for themselves;
+    /// where 4 and 6 stand for IP's families and other numbers for themselves, and `tries COUNT` and
+    /// the same answers how many of so many were made;
     /// `burst COUNT THREADS ADDRESS:PORT` answers how many of so many connections in each thread were
     /// not refused with EPERM.
     ///
@@ -248,6 +249,10 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             };
             let protocol = Protocol::from(number(protocol));
             Socket::new(domain, Type::from(number(kind)), Some(protocol)).map(|_| 0)
+        }
+        ["tries", count, family, kind, protocol] => {
+            let one = format!("create {family} {kind} {protocol}");
+            Ok((0..number(count)).filter(|_| obey(&one, test, hands).is_ok()).count() as u64)
         }
         ["burst", count, threads, addr] => {
             let count = number(count) as u64;

@@ -29,6 +29,47 @@ pub(super) const HOOK: &str = "socket_create";
 /// What the pins of the maps of control groups begin with; the number of the link follows.
 pub(super) const GROUPS: &str = "ic_cgroups_";
 
+/// The control groups whose processes are asked.
+#[derive(Debug)]
+struct Groups {
+    map: Map<u32, u32>,
+    /// The id of the control group that each index of the map holds.
+    places: Vec<Option<u64>>,
+}
+
+impl Groups {
+    fn protect(&mut self, cgroup: &Path) -> Result<(), BpfError> {
+        let (dir, id) = open_cgroup(cgroup)?;
+        let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        if free as u32 >= abi::SOCK_CGROUPS_MAX {
+            return Err(BpfError::Limit {
+                what: "control groups whose packet sockets are asked for",
+                value: free as u64 + 1,
+                limit: u64::from(abi::SOCK_CGROUPS_MAX),
+            });
+        }
+        self.map.update(&(free as u32), &(dir.as_raw_fd() as u32))?;
+        match self.places.get_mut(free) {
+            Some(place) => *place = Some(id),
+            None => self.places.push(Some(id)),
+        }
+        Ok(())
+    }
+
+    /// Whether it was among them.
+    fn unprotect(&mut self, id: u64) -> Result<bool, BpfError> {
+        let mut was_protected = false;
+        for (index, place) in (0u32..).zip(&mut self.places) {
+            if *place == Some(id) {
+                self.map.delete(&index)?;
+                *place = None;
+                was_protected = true;
+            }
+        }
+        Ok(was_protected)
+    }
+}
+
 /// BPF LSM's program for packet sockets and others that reach others without IP, at the hook of
 /// socket(2). It decides by the tables of [`SocketShared`], for processes in the control groups that
 /// it was told of, where the policy in force asks for it. Dropping it detaches, unless it is
@@ -39,26 +80,27 @@ pub struct PacketSockets {
     link: HookLink,
     /// No two that a machine runs have the same.
     number: u64,
-    groups: Map<u32, u32>,
-    /// The id of the control group that each index of `groups` holds.
-    places: Vec<Option<u64>>,
+    groups: Groups,
     /// Those of an earlier agent's program, which may run a little longer than its pin is there.
     former: Vec<Map<u32, u32>>,
     may_limit: bool,
 }
 
 impl PacketSockets {
-    /// Loads the program, attaches it and sees whether it runs. No process is asked yet.
+    /// Loads the program, attaches it and sees whether it runs. From its first call on it asks for the
+    /// processes in `cgroups`, by their directories: one that took a former program's place and
+    /// learned of them later would let calls go that the former one would have denied.
     ///
     /// Needs a kernel with BPF LSM among its active security modules.
     ///
     /// # Errors
     /// [`BpfError::NoLsm`] where it is not or could not be, [`BpfError::Load`] with the verifier's
-    /// log, [`BpfError::AttachHook`], [`BpfError::Map`].
-    pub fn load(
+    /// log, [`BpfError::AttachHook`], those of [`Self::protect`].
+    pub fn load<'a>(
         shared: &Shared,
         processes: &Processes,
         sockets: &SocketShared,
+        cgroups: impl IntoIterator<Item = &'a Path>,
     ) -> Result<Self, BpfError> {
         let lsm = probe_lsm();
         let why = lsm.reason.unwrap_or_default();
@@ -85,7 +127,9 @@ impl PacketSockets {
         load(OBJECT, open.open_object_mut(), &Allowlist::packets())?;
         let program = Program::new(crate::program::clone_fd(&open.progs.ic_packet)?)?;
         let seen = Map::<u32, u64>::new(clone_fd(&open.maps.ic_canary)?, "ic_canary")?;
-        let groups = Map::new(clone_fd(&open.maps.ic_cgroups)?, "ic_cgroups")?;
+        let map = Map::new(clone_fd(&open.maps.ic_cgroups)?, "ic_cgroups")?;
+        let mut groups = Groups { map, places: Vec::new() };
+        cgroups.into_iter().try_for_each(|cgroup| groups.protect(cgroup))?;
         let number = boottime_ns();
         let link = HookLink::tracepoint(&program, &format!("{number}_{HOOK}"))?;
         // A link is listed, too, where the kernel never calls its program.
@@ -95,8 +139,7 @@ impl PacketSockets {
             let why = if why.is_empty() { hint.to_owned() } else { format!("{hint} ({why})") };
             return Err(BpfError::NoLsm { why });
         }
-        let (places, former) = (Vec::new(), Vec::new());
-        Ok(Self { program, link, number, groups, places, former, may_limit })
+        Ok(Self { program, link, number, groups, former: Vec::new(), may_limit })
     }
 
     /// Whether rules that limit may decide: before Linux 5.11 LSM programs may not take a lock.
@@ -110,21 +153,7 @@ impl PacketSockets {
     /// # Errors
     /// [`BpfError::NoCgroup`], [`BpfError::Limit`] beyond 256, [`BpfError::Map`].
     pub fn protect(&mut self, cgroup: &Path) -> Result<(), BpfError> {
-        let (dir, id) = open_cgroup(cgroup)?;
-        let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
-        if free as u32 >= abi::SOCK_CGROUPS_MAX {
-            return Err(BpfError::Limit {
-                what: "control groups whose packet sockets are asked for",
-                value: free as u64 + 1,
-                limit: u64::from(abi::SOCK_CGROUPS_MAX),
-            });
-        }
-        self.groups.update(&(free as u32), &(dir.as_raw_fd() as u32))?;
-        match self.places.get_mut(free) {
-            Some(place) => *place = Some(id),
-            None => self.places.push(Some(id)),
-        }
-        Ok(())
+        self.groups.protect(cgroup)
     }
 
     /// Asks for those of the group of that id no more; nothing happens where they are not asked.
@@ -132,14 +161,7 @@ impl PacketSockets {
     /// # Errors
     /// [`BpfError::Map`].
     pub fn unprotect(&mut self, id: u64) -> Result<(), BpfError> {
-        let mut was_protected = false;
-        for (index, place) in (0u32..).zip(&mut self.places) {
-            if *place == Some(id) {
-                self.groups.delete(&index)?;
-                *place = None;
-                was_protected = true;
-            }
-        }
+        let was_protected = self.groups.unprotect(id)?;
         // Which of theirs that is, the kernel does not tell.
         let former = if was_protected { std::mem::take(&mut self.former) } else { Vec::new() };
         former.iter().try_for_each(empty)
@@ -151,7 +173,7 @@ impl PacketSockets {
     /// [`BpfError::Pin`] where bpffs refuses.
     pub fn persist(&mut self, directory: &PinDirectory) -> Result<(), BpfError> {
         let path = directory.socket_path(&self.groups_pin());
-        pin::pin(self.groups.as_fd(), &path)?;
+        pin::pin(self.groups.map.as_fd(), &path)?;
         self.link.pin(&directory.socket_path(&self.link.pin_name()))
     }
 
@@ -159,7 +181,8 @@ impl PacketSockets {
     /// must protect what it protected: for a moment both ask, and deny alike.
     ///
     /// A call that was on its way before the successor was attached meets the former program alone,
-    /// however late: so this keeps its control groups, until one of them is to be unprotected.
+    /// however late: so this keeps its control groups, until one of them is to be unprotected. Linux
+    /// 7.3 does not even call it any more for such a call: see `docs/kernels.md`.
     ///
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
@@ -191,7 +214,7 @@ impl PacketSockets {
     /// What is to be pinned.
     pub(super) fn pins(&self) -> [(String, BorrowedFd<'_>); 2] {
         [
-            (format!("{SOCKETS}/{}", self.groups_pin()), self.groups.as_fd()),
+            (format!("{SOCKETS}/{}", self.groups_pin()), self.groups.map.as_fd()),
             (format!("{SOCKETS}/{}", self.link.pin_name()), self.link.as_fd()),
         ]
     }
@@ -208,7 +231,7 @@ impl PacketSockets {
     pub fn detach(self, directory: Option<&PinDirectory>) -> Result<(), BpfError> {
         let path = directory.map(|directory| directory.socket_path(&self.groups_pin()));
         // The kernel drops a pin's reference to a program some time later: until then it asks nobody.
-        self.former.iter().chain([&self.groups]).try_for_each(empty)?;
+        self.former.iter().chain([&self.groups.map]).try_for_each(empty)?;
         let is_pinned = self.link.is_pinned();
         self.link.detach()?;
         match path.filter(|_| is_pinned) {
