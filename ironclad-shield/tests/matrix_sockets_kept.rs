@@ -189,7 +189,7 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
 /// AF_PACKET.
 const PACKET: &str = "create 17 3 768";
 /// In a row, so that hardly a moment is without a call.
-const PACKETS: &str = "tries 100 17 3 768";
+const PACKETS: &str = "repeat 100 create 17 3 768";
 
 #[test]
 fn packet_sockets_are_denied_without_an_agent() {

@@ -80,10 +80,9 @@ impl Talker {
     /// count.
     ///
     /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`; `create FAMILY TYPE PROTOCOL`,
-    /// where 4 and 6 stand for IP's families and other numbers for themselves, and `tries COUNT` and
-    /// the same answers how many of so many were made;
+    /// where 4 and 6 stand for IP's families and other numbers for themselves;
     /// `burst COUNT THREADS ADDRESS:PORT` answers how many of so many connections in each thread were
-    /// not refused with EPERM.
+    /// not refused with EPERM. `repeat COUNT ORDER…` answers how often an order succeeded.
     ///
     /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it, of which
     /// `option LEVEL NAME HEX` sets an option, `send-with LEVEL NAME HEX ADDRESS:PORT` sends a datagram
@@ -250,9 +249,9 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             let protocol = Protocol::from(number(protocol));
             Socket::new(domain, Type::from(number(kind)), Some(protocol)).map(|_| 0)
         }
-        ["tries", count, family, kind, protocol] => {
-            let one = format!("create {family} {kind} {protocol}");
-            Ok((0..number(count)).filter(|_| obey(&one, test, hands).is_ok()).count() as u64)
+        ["repeat", count, order @ ..] => {
+            let order = order.join(" ");
+            Ok((0..number(count)).filter(|_| obey(&order, test, hands).is_ok()).count() as u64)
         }
         ["burst", count, threads, addr] => {
             let count = number(count) as u64;
