@@ -23,6 +23,7 @@ mod abi_tests;
 pub mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod cgroup;
 mod error;
 mod hook;
 mod link;
@@ -42,6 +43,7 @@ pub mod socket;
 mod sys;
 pub mod uapi;
 
+pub use cgroup::cgroup_id;
 pub use error::BpfError;
 pub use hook::HookLink;
 pub use link::{Interface, XdpLink, XdpMode, network_namespace};

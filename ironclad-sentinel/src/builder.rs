@@ -40,6 +40,7 @@ pub struct SentinelBuilder {
     pub(crate) bpffs: PathBuf,
     pub(crate) state: Option<PathBuf>,
     pub(crate) launch: Launch,
+    pub(crate) launch_group: Option<PathBuf>,
     pub(crate) updaters: Vec<PathBuf>,
     pub(crate) may_stop: Vec<PathBuf>,
     pub(crate) group_managers: Vec<PathBuf>,
@@ -71,6 +72,7 @@ impl SentinelBuilder {
             bpffs: BPFFS.into(),
             state: None,
             launch: Launch::Init,
+            launch_group: None,
             updaters: Vec::new(),
             may_stop: Vec::new(),
             group_managers: EXECUTORS.iter().map(PathBuf::from).collect(),
@@ -196,6 +198,18 @@ impl SentinelBuilder {
     #[must_use]
     pub fn launched_by(mut self, launch: Launch) -> Self {
         self.launch = launch;
+        self
+    }
+
+    /// The control group, by its directory, that persistent agents are started in: one that is started
+    /// elsewhere does not read the secret. A further condition to [`launched_by`](Self::launched_by).
+    /// Default: any.
+    ///
+    /// It must be the group itself, not one below it, and be there still when the agent is started
+    /// again: a service manager that makes a new one for each start locks the agent out.
+    #[must_use]
+    pub fn launched_in(mut self, cgroup: impl Into<PathBuf>) -> Self {
+        self.launch_group = Some(cgroup.into());
         self
     }
 

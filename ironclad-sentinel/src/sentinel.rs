@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret, canaries};
 use ironclad_bpf::socket::Processes;
-use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program};
+use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program, cgroup_id};
 use ironclad_core::PolicyId;
 use ironclad_core::abi::{self, FileId, FilePolicy, OpenBefore};
 use ironclad_core::audit::{AuditAction, AuditSink};
@@ -75,6 +75,8 @@ struct Kept {
     pins: PathBuf,
     state: PathBuf,
     seal: Seal,
+    /// The control group that agents are started in, by id; 0: any.
+    group: u64,
     /// That of the agent before, which is good until the next is there.
     presented: Option<Secret>,
 }
@@ -85,6 +87,7 @@ impl Kept {
         if !builder.persistent {
             return Ok(None);
         }
+        let group = builder.launch_group.as_deref().map(cgroup_id).transpose()?.unwrap_or(0);
         let usual = || Path::new("/var/lib/ironclad").join(&builder.instance);
         let state = builder.state.clone().unwrap_or_else(usual);
         let pins = builder.bpffs.join("ironclad");
@@ -102,7 +105,7 @@ impl Kept {
             step: "looking at the agent's directory",
             source,
         })?;
-        Ok(Some(Self { directory, pins, state, seal, presented }))
+        Ok(Some(Self { directory, pins, state, seal, group, presented }))
     }
 }
 
@@ -202,7 +205,7 @@ impl Sentinel {
                 Launch::Init => abi::LAUNCH_INIT,
                 Launch::Entitled => abi::LAUNCH_ENTITLED,
             };
-            this.guard.launch(launch, 0);
+            this.guard.launch(launch, kept.group);
             // The former one is good until the next is there.
             if let Some(presented) = &kept.presented {
                 this.guard.only_restart_secret(presented)?;

@@ -8,12 +8,15 @@ use std::process::{Child, Command, Stdio};
 
 use host::{EPERM, Host, is_without_lsm};
 use ironclad_core::RuleId;
+use ironclad_lab::Cgroup;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
 
 /// Where a successor finds what it is to do.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
+/// The control group that its successors are to be in.
+const GROUP: &str = "IRONCLAD_TEST_GROUP";
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -26,7 +29,11 @@ fn talker() {
 fn agent() {
     let Some(dir) = std::env::var_os(AGENT).map(PathBuf::from) else { return };
     let mut lines = std::io::stdin().lines();
-    match builder(&dir).start(&policy(&dir)) {
+    let builder = match std::env::var_os(GROUP) {
+        Some(group) => builder(&dir).launched_in(group),
+        None => builder(&dir),
+    };
+    match builder.start(&policy(&dir)) {
         Ok(sentinel) => {
             println!("@@ ready");
             std::io::stdout().flush().unwrap();
@@ -61,7 +68,10 @@ struct Successor {
 
 impl Successor {
     fn command(dir: &Path) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Self::command_by(Command::new(std::env::current_exe().unwrap()), dir)
+    }
+
+    fn command_by(mut command: Command, dir: &Path) -> Command {
         command.args(["--exact", "--nocapture", "--test-threads=1", "agent"]).env(AGENT, dir);
         command
     }
@@ -169,6 +179,44 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), 0);
     assert!(!Path::new(pins).join(own_pins).join("v2").exists());
+}
+
+#[test]
+fn a_successor_may_have_to_be_in_a_control_group() {
+    if is_without_lsm("a_successor_may_have_to_be_in_a_control_group") {
+        return;
+    }
+    let host = Host::new();
+    let dir = host.dir();
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    let nowhere = builder(dir).launched_in(dir).start(&policy(dir)).unwrap_err().to_string();
+    assert!(nowhere.contains("no control group of version 2"), "{nowhere}");
+    drop(builder(dir).start(&policy(dir)).unwrap());
+    let group = Cgroup::new("agents").unwrap();
+    let start = || {
+        let mut command = Successor::command(dir);
+        command.env(GROUP, group.dir());
+        let mut successor = Successor::start(command);
+        (successor.says(), successor)
+    };
+    // It is not asked yet, of the first that asks for it.
+    let (said, first) = start();
+    assert_eq!(said, "ready");
+    drop(first);
+    let (said, outside) = start();
+    assert!(said.contains("not entitled to take over"), "{said}");
+    drop(outside);
+    // Others move nobody: who is entitled moves a process that waits for it.
+    let mut waiting = Command::new("/bin/sh");
+    waiting.args(["-c", r#"read -r _ && exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
+    let mut waiting = Successor::command_by(waiting, dir);
+    waiting.env(GROUP, group.dir());
+    let mut inside = Successor::start(waiting);
+    std::fs::write(group.dir().join("cgroup.procs"), inside.child.id().to_string()).unwrap();
+    inside.told("go on");
+    assert_eq!(inside.says(), "ready");
+    inside.told("stop");
+    assert_eq!(inside.says(), "stopped");
 }
 
 /// Any library: one of those that this program has.

@@ -6,9 +6,9 @@ use ironclad_core::abi;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use super::pins::SocketPins;
-use super::shared::open_cgroup;
 use super::{Processes, SocketShared};
 use crate::audit::Allowlist;
+use crate::cgroup::open_cgroup;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};

@@ -1,8 +1,6 @@
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
@@ -12,6 +10,7 @@ use super::pins::{Kept, SocketPins, take};
 use super::slot::CELL;
 use super::{PacketSockets, Processes};
 use crate::audit::Allowlist;
+use crate::cgroup::open_cgroup;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, clone_fd};
@@ -339,21 +338,5 @@ impl CgroupLinks {
     /// [`BpfError::Pin`] where bpffs refuses.
     pub fn detach(self) -> Result<(), BpfError> {
         self.links.into_iter().try_for_each(HookLink::detach)
-    }
-}
-
-/// The directory of a control group, version 2, and the group's id.
-pub(super) fn open_cgroup(cgroup: &Path) -> Result<(File, u64), BpfError> {
-    /// Magic number of the file system (include/uapi/linux/magic.h).
-    const CGROUP2: i64 = 0x6367_7270;
-    let none = |why: String| BpfError::NoCgroup { path: cgroup.to_owned(), why };
-    let hint = "`mount -t cgroup2` shows where the hierarchy is";
-    let dir = File::open(cgroup).map_err(|e| none(format!("{e}; {hint}")))?;
-    match rustix::fs::fstatfs(&dir) {
-        Ok(stat) if stat.f_type == CGROUP2 => {
-            let id = dir.metadata().map_err(|e| none(e.to_string()))?.ino();
-            Ok((dir, id))
-        }
-        _ => Err(none(hint.to_owned())),
     }
 }
