@@ -80,6 +80,22 @@ pub(crate) struct Resolved {
 #[derive(Clone, Debug)]
 pub struct CompiledPolicy(Arc<Inner>);
 
+/// Who answers for a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Provenance {
+    /// Whoever calls: nobody signed it.
+    Unsigned,
+    /// Who signed the bundle that it is from.
+    Bundle {
+        /// Counts up with each bundle.
+        serial: u64,
+        /// Seconds since 1970 UTC.
+        expires: u64,
+    },
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) id: PolicyId,
@@ -262,6 +278,15 @@ impl CompiledPolicy {
     /// The flat table; empty with [`Backend::LpmTrie`].
     pub fn flat(&self) -> &FlatTable {
         &self.0.flat
+    }
+
+    /// Whether it is from a signed bundle.
+    pub fn provenance(&self) -> Provenance {
+        #[cfg(feature = "signed")]
+        if let Some(&crate::bundle::Signed { serial, expires, .. }) = self.signed() {
+            return Provenance::Bundle { serial, expires };
+        }
+        Provenance::Unsigned
     }
 
     /// The signed bundle that it is from; none where it is from none.

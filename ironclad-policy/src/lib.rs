@@ -45,7 +45,7 @@ pub mod socket;
 mod time;
 mod tuple;
 
-pub use compile::{CompiledPolicy, Rule, Settings};
+pub use compile::{CompiledPolicy, Provenance, Rule, Settings};
 pub use diff::{Meaning, PolicyDiff, PrefixChange};
 pub use error::PolicyError;
 pub use explain::{Cover, Explanation, PacketExplanation};

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blake2::{Blake2b512, Digest as _};
 use ed25519_dalek::{Signer as _, SigningKey};
-use ironclad_policy::bundle::{BundleError, Header, PublicKey, TrustStore};
+use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore};
 use ironclad_policy::document::Sources;
 
 const NOW: u64 = 1_800_000_000;
@@ -250,6 +250,8 @@ fn keys_follow_each_other() {
     rotation.next_keys = vec![next.public(), third.public()];
     rotation.threshold = Some(2);
     lab.accept(&bundle(&rotation, POLICY), NOW).unwrap();
+    // It may come again itself, for it may not have been applied.
+    lab.accept(&bundle(&rotation, POLICY), NOW).unwrap();
     let mut store = lab.store();
     assert_eq!(store.keys().count(), 2);
     // The former one is trusted no more.
@@ -270,6 +272,66 @@ fn keys_follow_each_other() {
     assert!(matches!(opened, Err(BundleError::State { .. })));
     let none = TrustStore::open(Path::new("/nowhere/x"), "h", [lab.pair.public()], 2);
     assert!(matches!(none, Err(BundleError::Key(_))));
+}
+
+#[test]
+fn a_token_is_good_once() {
+    let lab = Lab::new();
+    let stop = Permit::Stop { seconds: 60 };
+    let token =
+        |serial, permits| Token::new(serial, NOW - DAY, NOW + DAY, lab.pair.public().id(), permits);
+    let take = |bytes: &[u8], signature: &str, now| {
+        lab.store().take_token(bytes, &[signature], now).map(|token| token.permits)
+    };
+    let signed = |token: &Token| {
+        let text = token.to_string();
+        take(text.as_bytes(), &lab.pair.sign(text.as_bytes()), NOW)
+    };
+    assert_eq!(signed(&token(3, stop)).unwrap(), stop);
+    for serial in [3, 2] {
+        let error = signed(&token(serial, Permit::Uninstall)).unwrap_err();
+        assert!(matches!(error, BundleError::Replayed { last: 3, .. }), "{error}");
+    }
+    assert_eq!(signed(&token(4, Permit::Uninstall)).unwrap(), Permit::Uninstall);
+    // Bundles count by themselves, and forget nothing of tokens.
+    lab.accept(&bundle(&lab.pair.header(1), POLICY), NOW).unwrap();
+    let mut elsewhere = token(5, stop);
+    elsewhere.hosts = vec!["db-*".parse().unwrap()];
+    assert!(matches!(signed(&elsewhere), Err(BundleError::Host { .. })));
+    let text = token(5, stop).to_string();
+    let (bytes, signature) = (text.as_bytes(), lab.pair.sign(text.as_bytes()));
+    assert!(matches!(take(bytes, &signature, NOW + DAY), Err(BundleError::Expired { .. })));
+    assert!(matches!(
+        take(bytes, &Pair::new(2).sign(bytes), NOW),
+        Err(BundleError::UnknownKey { .. })
+    ));
+    for at in 0..bytes.len() {
+        let mut changed = bytes.to_vec();
+        changed[at] ^= 1;
+        assert!(take(&changed, &signature, NOW).is_err(), "byte {at}");
+    }
+    for (from, to, line) in [
+        ("seconds: 60\n", "seconds: 060\n", 8),
+        ("seconds: 60\n", "seconds: 0\n", 8),
+        ("seconds: 60\n", "seconds: 86401\n", 8),
+        ("seconds: 60\n", "", 8),
+        ("seconds: 60\n", "seconds: 60\nmore: 1\n", 9),
+        ("permits: stop\n", "permits: all\n", 7),
+        ("permits: stop\n", "permits: uninstall\n", 8),
+    ] {
+        let text = text.replacen(from, to, 1);
+        let taken = take(text.as_bytes(), &lab.pair.sign(text.as_bytes()), NOW);
+        assert!(
+            matches!(taken, Err(BundleError::Form { line: found, .. }) if found == line),
+            "{from:?} {to:?}: {taken:?}"
+        );
+    }
+    // Neither passes for the other.
+    let policy = bundle(&lab.pair.header(9), POLICY);
+    assert!(matches!(take(&policy, &lab.pair.sign(&policy), NOW), Err(BundleError::Form { .. })));
+    let with_policy = format!("{text}\n{POLICY}").into_bytes();
+    assert!(matches!(lab.accept(&with_policy, NOW), Err(BundleError::Form { .. })));
+    assert_eq!(signed(&token(5, stop)).unwrap(), stop);
 }
 
 #[test]

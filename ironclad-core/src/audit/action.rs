@@ -140,6 +140,39 @@ pub enum AuditAction {
         /// The feed's name.
         feed: String,
     },
+    /// A policy that nobody signed is taken.
+    PolicyUnsigned {
+        /// The policy, in hexadecimal.
+        policy: String,
+    },
+    /// A signed bundle was verified, and its serial is kept; its policy is about to come into force.
+    BundleAccept {
+        /// Counts up with each bundle.
+        serial: u64,
+        /// Seconds since 1970 UTC.
+        expires: u64,
+        /// The keys that signed it, as minisign shows them.
+        signers: Vec<String>,
+    },
+    /// A bundle was not taken.
+    BundleRefuse {
+        /// Why.
+        reason: String,
+    },
+    /// A break-glass token was verified, and is good no more; what it permits is about to be so.
+    TokenAccept {
+        /// Counts up with each token.
+        serial: u64,
+        /// What it permits.
+        permits: String,
+        /// The key that it names, as minisign shows it.
+        key: String,
+    },
+    /// A break-glass token was not taken.
+    TokenRefuse {
+        /// Why.
+        reason: String,
+    },
     /// The audit file ended in a torn line; the line was set aside and the chain goes on.
     Recover {
         /// Where the torn line is kept.
@@ -190,6 +223,16 @@ impl fmt::Display for AuditAction {
             Self::FeedDamage { feed, reason } => write!(f, "feed {feed} is damaged: {reason}"),
             Self::FeedMissing { feed, reason } => write!(f, "feed {feed} stands empty: {reason}"),
             Self::FeedForget { feed } => write!(f, "forget feed {feed}"),
+            Self::PolicyUnsigned { policy } => write!(f, "policy {policy} is unsigned"),
+            Self::BundleAccept { serial, expires, signers } => {
+                let signers = signers.join(", ");
+                write!(f, "accept bundle {serial} of {signers} (expires {expires})")
+            }
+            Self::BundleRefuse { reason } => write!(f, "refuse a bundle: {reason}"),
+            Self::TokenAccept { serial, permits, key } => {
+                write!(f, "accept break-glass token {serial} of {key}: {permits}")
+            }
+            Self::TokenRefuse { reason } => write!(f, "refuse a break-glass token: {reason}"),
             Self::Recover { kept, bytes, sha256 } => {
                 write!(f, "set aside a torn line of {bytes} bytes at {kept} (SHA-256 {sha256})")
             }

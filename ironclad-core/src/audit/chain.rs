@@ -238,6 +238,11 @@ mod tests {
             AuditAction::FeedDamage { feed: text(), reason: text() },
             AuditAction::FeedMissing { feed: text(), reason: text() },
             AuditAction::FeedForget { feed: text() },
+            AuditAction::PolicyUnsigned { policy: text() },
+            AuditAction::BundleAccept { serial: 1, expires: 2, signers: vec![text()] },
+            AuditAction::BundleRefuse { reason: text() },
+            AuditAction::TokenAccept { serial: 1, permits: text(), key: text() },
+            AuditAction::TokenRefuse { reason: text() },
             AuditAction::Recover { kept: text(), bytes: 3, sha256: text() },
         ]
     }

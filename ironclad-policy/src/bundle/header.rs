@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use super::{BundleError, KeyId, PublicKey};
 
+/// The first line tells what is signed: nothing of one kind passes for another.
+const KIND: &str = "ironclad-bundle";
 const FORMAT: &str = "1";
 
 /// What a bundle says of itself.
@@ -30,6 +32,10 @@ pub struct Header {
 pub struct HostPattern(String);
 
 impl HostPattern {
+    pub(super) fn all() -> Self {
+        Self("*".to_owned())
+    }
+
     /// Whether a host is meant.
     pub fn is(&self, host: &str) -> bool {
         match self.0.strip_suffix('*') {
@@ -61,70 +67,30 @@ impl fmt::Display for HostPattern {
 impl Header {
     /// Of a bundle that stands for all hosts.
     pub fn new(serial: u64, made: u64, expires: u64, key: KeyId) -> Self {
-        let (hosts, next_keys, threshold) = (vec![HostPattern("*".into())], Vec::new(), None);
+        let (hosts, next_keys, threshold) = (vec![HostPattern::all()], Vec::new(), None);
         Self { serial, made, expires, hosts, key, next_keys, threshold }
     }
 
     /// Reads the header of a bundle; the rest is the policy.
     pub(super) fn split(bundle: &str) -> Result<(Self, &str), BundleError> {
-        let (head, policy) = bundle.split_once("\n\n").ok_or_else(|| BundleError::Form {
-            line: 1,
-            what: "no empty line ends the header".to_owned(),
-        })?;
+        let (head, policy) =
+            bundle.split_once("\n\n").ok_or_else(|| wrong(1, "no empty line ends the header"))?;
         let header = Self::parse(head)?;
-        // One way to write it: what is read is written the same.
-        let written = header.to_string();
-        if written != format!("{head}\n") {
-            let lines = written.lines().zip(head.lines());
-            let line = 1 + lines.take_while(|(one, other)| one == other).count();
-            let what = "it is not written as it should be: blanks, zeros or order".to_owned();
-            return Err(BundleError::Form { line, what });
-        }
+        written_so(&format!("{head}\n"), &header.to_string())?;
         Ok((header, policy))
     }
 
     fn parse(head: &str) -> Result<Self, BundleError> {
-        let mut lines =
-            head.lines().enumerate().map(|(number, line)| (number + 1, line)).peekable();
-        let mut next = |key: &str| -> Result<Option<(usize, &str)>, BundleError> {
-            let Some((number, line)) = lines.peek().copied() else { return Ok(None) };
-            let Some(value) = line.strip_prefix(key).and_then(|rest| rest.strip_prefix(": "))
-            else {
-                return Ok(None);
-            };
-            lines.next();
-            Ok(Some((number, value)))
-        };
-        let wrong = |line, what: &str| BundleError::Form { line, what: what.to_owned() };
-        let mut line = 0;
-        let mut wanted = |key: &str| {
-            line += 1;
-            let missing = || wrong(line, &format!("expected `{key}: …`"));
-            next(key)?.ok_or_else(missing)
-        };
-        let number = |(line, text): (usize, &str)| {
-            text.parse::<u64>().map_err(|_| wrong(line, "expected a number"))
-        };
-        let (at, format) = wanted("ironclad-bundle")?;
-        if format != FORMAT {
-            return Err(wrong(at, &format!("format {format} is not known to this version")));
-        }
-        let serial = number(wanted("serial")?)?;
-        let made = number(wanted("made")?)?;
-        let expires = number(wanted("expires")?)?;
-        let (at, hosts) = wanted("hosts")?;
-        let hosts = hosts.split(", ").map(str::parse).collect::<Result<_, _>>();
-        let hosts = hosts.map_err(|what| wrong(at, what))?;
-        let (at, key) = wanted("key")?;
-        let key = u64::from_str_radix(key, 16).map_err(|_| wrong(at, "expected 16 digits"))?;
-        let next_keys = match next("next-keys")? {
+        let mut lines = Lines::new(head);
+        let Begin { serial, made, expires, hosts, key } = lines.begin(KIND)?;
+        let next_keys = match lines.next("next-keys") {
             Some((at, keys)) => {
                 let keys: Result<Vec<PublicKey>, _> = keys.split(", ").map(str::parse).collect();
                 keys.map_err(|e| wrong(at, &e.to_string()))?
             }
             None => Vec::new(),
         };
-        let threshold = match next("threshold")? {
+        let threshold = match lines.next("threshold") {
             Some(found) => {
                 let of = next_keys.len() as u64;
                 let threshold = number(found)?;
@@ -135,30 +101,110 @@ impl Header {
             }
             None => None,
         };
-        if let Some((at, _)) = lines.next() {
-            return Err(wrong(at, "expected the empty line that ends the header"));
-        }
-        if serial == 0 || made >= expires {
-            return Err(wrong(2, "a serial is at least 1, and a bundle is made before it expires"));
-        }
-        let key = KeyId(key.to_le_bytes());
+        lines.end("expected the empty line that ends the header")?;
         Ok(Self { serial, made, expires, hosts, key, next_keys, threshold })
     }
+}
+
+/// What everything that is signed begins with.
+pub(super) struct Begin {
+    pub(super) serial: u64,
+    pub(super) made: u64,
+    pub(super) expires: u64,
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) key: KeyId,
+}
+
+impl Begin {
+    pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
+        let hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
+        writeln!(f, "{kind}: {FORMAT}")?;
+        writeln!(f, "serial: {}", self.serial)?;
+        writeln!(f, "made: {}", self.made)?;
+        writeln!(f, "expires: {}", self.expires)?;
+        writeln!(f, "hosts: {}", hosts.join(", "))?;
+        writeln!(f, "key: {}", self.key)
+    }
+}
+
+/// Lines of a key and a value, in the order in which they have to come.
+pub(super) struct Lines<'a> {
+    left: std::iter::Peekable<std::iter::Enumerate<std::str::Lines<'a>>>,
+    line: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { left: text.lines().enumerate().peekable(), line: 0 }
+    }
+
+    /// The value of the next line, with its number, where it is of this key.
+    fn next(&mut self, key: &str) -> Option<(usize, &'a str)> {
+        let (before, line) = self.left.peek().copied()?;
+        let value = line.strip_prefix(key)?.strip_prefix(": ")?;
+        self.left.next();
+        Some((before + 1, value))
+    }
+
+    pub(super) fn wanted(&mut self, key: &str) -> Result<(usize, &'a str), BundleError> {
+        self.line += 1;
+        let missing = wrong(self.line, &format!("expected `{key}: …`"));
+        self.next(key).ok_or(missing)
+    }
+
+    pub(super) fn begin(&mut self, kind: &str) -> Result<Begin, BundleError> {
+        let (at, format) = self.wanted(kind)?;
+        if format != FORMAT {
+            return Err(wrong(at, &format!("format {format} is not known to this version")));
+        }
+        let serial = number(self.wanted("serial")?)?;
+        let made = number(self.wanted("made")?)?;
+        let expires = number(self.wanted("expires")?)?;
+        let (at, hosts) = self.wanted("hosts")?;
+        let hosts = hosts.split(", ").map(str::parse).collect::<Result<_, _>>();
+        let hosts = hosts.map_err(|what| wrong(at, what))?;
+        let (at, key) = self.wanted("key")?;
+        let key = KeyId::parse(key).ok_or_else(|| wrong(at, "expected 16 digits"))?;
+        if serial == 0 || made >= expires {
+            return Err(wrong(2, "a serial is at least 1, and it is made before it expires"));
+        }
+        Ok(Begin { serial, made, expires, hosts, key })
+    }
+
+    pub(super) fn end(&mut self, expected: &str) -> Result<(), BundleError> {
+        match self.left.next() {
+            Some((before, _)) => Err(wrong(before + 1, expected)),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn wrong(line: usize, what: &str) -> BundleError {
+    BundleError::Form { line, what: what.to_owned() }
+}
+
+pub(super) fn number((line, text): (usize, &str)) -> Result<u64, BundleError> {
+    text.parse().map_err(|_| wrong(line, "expected a number"))
+}
+
+/// One way to write it: what is read is written the same.
+pub(super) fn written_so(found: &str, written: &str) -> Result<(), BundleError> {
+    if written == found {
+        return Ok(());
+    }
+    let lines = written.lines().zip(found.lines());
+    let line = 1 + lines.take_while(|(one, other)| one == other).count();
+    Err(wrong(line, "it is not written as it should be: blanks, zeros or order"))
 }
 
 impl fmt::Display for Header {
     /// As it stands in a bundle, without the empty line behind it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let joined = |items: Vec<String>| items.join(", ");
-        writeln!(f, "ironclad-bundle: {FORMAT}")?;
-        writeln!(f, "serial: {}", self.serial)?;
-        writeln!(f, "made: {}", self.made)?;
-        writeln!(f, "expires: {}", self.expires)?;
-        writeln!(f, "hosts: {}", joined(self.hosts.iter().map(ToString::to_string).collect()))?;
-        writeln!(f, "key: {}", self.key)?;
+        let Self { serial, made, expires, key, .. } = *self;
+        Begin { serial, made, expires, hosts: self.hosts.clone(), key }.write(f, KIND)?;
         if !self.next_keys.is_empty() {
-            let keys = self.next_keys.iter().map(ToString::to_string).collect();
-            writeln!(f, "next-keys: {}", joined(keys))?;
+            let keys: Vec<_> = self.next_keys.iter().map(ToString::to_string).collect();
+            writeln!(f, "next-keys: {}", keys.join(", "))?;
         }
         match self.threshold {
             Some(threshold) => writeln!(f, "threshold: {threshold}"),

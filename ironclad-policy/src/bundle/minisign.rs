@@ -20,6 +20,13 @@ const TRUSTED: &str = "trusted comment: ";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub(super) [u8; 8]);
 
+impl KeyId {
+    /// Of what [`Display`](fmt::Display) writes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        u64::from_str_radix(text, 16).ok().map(|number| Self(number.to_le_bytes()))
+    }
+}
+
 impl fmt::Display for KeyId {
     /// As minisign does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

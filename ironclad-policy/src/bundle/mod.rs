@@ -18,10 +18,14 @@
 mod header;
 mod minisign;
 mod store;
+mod token;
 
 pub use header::{Header, HostPattern};
 pub use minisign::{KeyId, PublicKey};
-pub use store::{Accepted, TrustStore};
+pub use store::{Accepted, TrustStore, now};
+pub use token::{Permit, Token};
+
+use ironclad_core::audit::AuditError;
 
 use crate::document::DocumentError;
 
@@ -40,7 +44,7 @@ pub struct Signed {
     pub signers: Vec<KeyId>,
 }
 
-/// Why a bundle is not taken. What was in force before stays so, and so does what is trusted.
+/// Why a bundle or a token is not taken. What was in force before stays so, and so does what is trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
@@ -59,7 +63,9 @@ pub enum BundleError {
         trusted: Vec<KeyId>,
     },
     /// A signature is of other bytes, or was changed.
-    #[error("the signature by key {0} does not fit: the bundle or the signature was changed")]
+    #[error(
+        "the signature by key {0} does not fit: what it signs was changed, or the signature was"
+    )]
     Forged(KeyId),
     /// There are fewer good signatures than are asked for.
     #[error("{found} of {needed} signatures: sign it with another key as well")]
@@ -69,8 +75,8 @@ pub enum BundleError {
         /// As many as there have to be.
         needed: usize,
     },
-    /// The bundle's text is not in its form.
-    #[error("line {line} of the bundle: {what}")]
+    /// The text is not in its form.
+    #[error("line {line}: {what}")]
     Form {
         /// From 1.
         line: usize,
@@ -78,7 +84,7 @@ pub enum BundleError {
         what: String,
     },
     /// It is for others.
-    #[error("the bundle is for {}, and this host is `{host}`", hosts.join(", "))]
+    #[error("it is for {}, and this host is `{host}`", hosts.join(", "))]
     Host {
         /// This host.
         host: String,
@@ -86,7 +92,7 @@ pub enum BundleError {
         hosts: Vec<String>,
     },
     /// It is older than what was taken before, or another of the same number.
-    #[error("the bundle has serial {found}, and {last} was taken before: a later one is needed")]
+    #[error("it has serial {found}, and {last} was taken before: a later one is needed")]
     Replayed {
         /// Its own.
         found: u64,
@@ -94,7 +100,7 @@ pub enum BundleError {
         last: u64,
     },
     /// Its time is over.
-    #[error("the bundle expired at {expired}, and it is {now} by now (seconds since 1970 UTC)")]
+    #[error("it expired at {expired}, and it is {now} by now (seconds since 1970 UTC)")]
     Expired {
         /// When.
         expired: u64,
@@ -104,6 +110,9 @@ pub enum BundleError {
     /// Its policy cannot be read.
     #[error(transparent)]
     Policy(#[from] DocumentError),
+    /// It was taken, but its audit record was refused.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// What is trusted could not be read or kept.
     #[error("{}: {step} failed: {source}", path.display())]
     State {

@@ -2,11 +2,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use ironclad_core::audit::{AuditAction, AuditSink};
 use serde::{Deserialize, Serialize};
 
 use super::minisign::Signature;
-use super::{BundleError, Header, KeyId, MAX_BUNDLE, PublicKey, Signed};
+use super::{BundleError, Header, HostPattern, KeyId, MAX_BUNDLE, PublicKey, Signed, Token};
 use crate::compile::CompiledPolicy;
 use crate::document::{Document, DocumentError, Sources};
 use crate::sha256::Sha256Sum;
@@ -32,6 +34,12 @@ struct State {
     digest: String,
     /// The latest time that was seen, seconds since 1970 UTC: a clock that is set back does not count.
     seen: u64,
+    /// Of the last bundle: it may come again when it has named other keys itself.
+    #[serde(default)]
+    signers: Vec<String>,
+    /// The serial of the last token.
+    #[serde(default)]
+    token: u64,
 }
 
 /// A bundle that was verified, and whose serial is kept.
@@ -64,7 +72,8 @@ impl TrustStore {
                 .map_err(|e| failed("reading what is trusted")(io::Error::other(e)))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let keys = keys.into_iter().map(|key| key.to_string()).collect();
-                State { keys, threshold, serial: 0, digest: String::new(), seen: 0 }
+                let (digest, signers) = (String::new(), Vec::new());
+                State { keys, threshold, serial: 0, digest, seen: 0, signers, token: 0 }
             }
             Err(e) => return Err(failed("reading what is trusted")(e)),
         };
@@ -75,6 +84,11 @@ impl TrustStore {
     /// The keys that are trusted now.
     pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
         self.keys.values()
+    }
+
+    /// The files that it writes: whoever else may write them decides what is trusted.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [self.path.clone(), self.next()]
     }
 
     /// The serial of the last bundle; 0: none.
@@ -96,7 +110,102 @@ impl TrustStore {
         signatures: &[&str],
         now: u64,
     ) -> Result<Accepted, BundleError> {
-        if bundle.len() > MAX_BUNDLE {
+        let digest = Sha256Sum::of(bundle).to_string();
+        // It was verified then, and may have named other keys since.
+        let is_again = self.state.serial != 0 && digest == self.state.digest;
+        let signers = match is_again {
+            true => self.state.signers.iter().filter_map(|id| KeyId::parse(id)).collect(),
+            false => self.signers(bundle, signatures)?,
+        };
+        let (header, policy) = Header::split(utf8(bundle)?)?;
+        self.check(&signers, header.key, &header.hosts)?;
+        if header.serial <= self.state.serial && !is_again {
+            let (found, last) = (header.serial, self.state.serial);
+            return Err(BundleError::Replayed { found, last });
+        }
+        let seen = self.seen(now, header.made, header.expires)?;
+        Document::parse("bundle", policy)?;
+        let ids = signers.iter().map(ToString::to_string).collect();
+        let mut state =
+            State { serial: header.serial, digest, seen, signers: ids, ..self.state.clone() };
+        if !header.next_keys.is_empty() {
+            state.keys = header.next_keys.iter().map(ToString::to_string).collect();
+            state.threshold = header.threshold.unwrap_or(1);
+        }
+        self.keep(state)?;
+        let signed = Signed { serial: header.serial, expires: header.expires, signers };
+        Ok(Accepted { header, signed, policy: policy.to_owned() })
+    }
+
+    /// Verifies a token, and keeps its serial: it is good no more, nor is one before it.
+    ///
+    /// # Errors
+    /// As of [`accept`](Self::accept).
+    pub fn take_token(
+        &mut self,
+        token: &[u8],
+        signatures: &[&str],
+        now: u64,
+    ) -> Result<Token, BundleError> {
+        let signers = self.signers(token, signatures)?;
+        let token = Token::parse(utf8(token)?)?;
+        self.check(&signers, token.key, &token.hosts)?;
+        if token.serial <= self.state.token {
+            let (found, last) = (token.serial, self.state.token);
+            return Err(BundleError::Replayed { found, last });
+        }
+        let seen = self.seen(now, token.made, token.expires)?;
+        self.keep(State { token: token.serial, seen, ..self.state.clone() })?;
+        Ok(token)
+    }
+
+    /// Like [`accept`](Self::accept), by this host's clock, with an audit record of what came of it: what
+    /// products do.
+    ///
+    /// # Errors
+    /// As of [`accept`](Self::accept), and [`BundleError::Audit`]: then its serial is kept all the same.
+    pub fn accept_audited(
+        &mut self,
+        bundle: &[u8],
+        signatures: &[&str],
+        (instance, audit): (&str, &dyn AuditSink),
+    ) -> Result<Accepted, BundleError> {
+        let accepted = self.accept(bundle, signatures, now()).inspect_err(|error| {
+            // The first error is the one to tell.
+            let _ =
+                audit.record(instance, &AuditAction::BundleRefuse { reason: error.to_string() });
+        })?;
+        let Signed { serial, expires, signers } = accepted.signed();
+        let signers = signers.iter().map(ToString::to_string).collect();
+        let (serial, expires) = (*serial, *expires);
+        audit.record(instance, &AuditAction::BundleAccept { serial, expires, signers })?;
+        Ok(accepted)
+    }
+
+    /// Like [`take_token`](Self::take_token), by this host's clock, with an audit record of what came of
+    /// it.
+    ///
+    /// # Errors
+    /// As of [`take_token`](Self::take_token), and [`BundleError::Audit`]: then it is good no more all
+    /// the same.
+    pub fn take_token_audited(
+        &mut self,
+        token: &[u8],
+        signatures: &[&str],
+        (instance, audit): (&str, &dyn AuditSink),
+    ) -> Result<Token, BundleError> {
+        let token = self.take_token(token, signatures, now()).inspect_err(|error| {
+            let _ = audit.record(instance, &AuditAction::TokenRefuse { reason: error.to_string() });
+        })?;
+        let Token { serial, key, permits, .. } = &token;
+        let (permits, key) = (permits.to_string(), key.to_string());
+        audit.record(instance, &AuditAction::TokenAccept { serial: *serial, permits, key })?;
+        Ok(token)
+    }
+
+    /// The different keys whose signatures fit.
+    fn signers(&self, bytes: &[u8], signatures: &[&str]) -> Result<Vec<KeyId>, BundleError> {
+        if bytes.len() > MAX_BUNDLE {
             let what = format!("it has more than {MAX_BUNDLE} bytes");
             return Err(BundleError::Form { line: 1, what });
         }
@@ -107,7 +216,7 @@ impl TrustStore {
                 let trusted = self.keys.keys().copied().collect();
                 return Err(BundleError::UnknownKey { key: signature.key, trusted });
             };
-            if !signature.verify(key, bundle) {
+            if !signature.verify(key, bytes) {
                 return Err(BundleError::Forged(signature.key));
             }
             if !signers.contains(&signature.key) {
@@ -118,47 +227,44 @@ impl TrustStore {
             let (found, needed) = (signers.len(), self.state.threshold);
             return Err(BundleError::TooFew { found, needed });
         }
-        let text = std::str::from_utf8(bundle).map_err(|e| BundleError::Form {
-            line: 1 + bundle[..e.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count(),
-            what: "it is no UTF-8".to_owned(),
-        })?;
-        let (header, policy) = Header::split(text)?;
-        if !signers.contains(&header.key) {
-            let what = format!("key {} has not signed it", header.key);
-            return Err(BundleError::Form { line: 6, what });
+        Ok(signers)
+    }
+
+    /// Whether the key that it names has signed it, and it is for this host.
+    fn check(
+        &self,
+        signers: &[KeyId],
+        key: KeyId,
+        hosts: &[HostPattern],
+    ) -> Result<(), BundleError> {
+        if !signers.contains(&key) {
+            return Err(BundleError::Form {
+                line: 6,
+                what: format!("key {key} has not signed it"),
+            });
         }
-        if !header.hosts.iter().any(|pattern| pattern.is(&self.host)) {
-            let hosts = header.hosts.iter().map(ToString::to_string).collect();
+        if !hosts.iter().any(|pattern| pattern.is(&self.host)) {
+            let hosts = hosts.iter().map(ToString::to_string).collect();
             return Err(BundleError::Host { host: self.host.clone(), hosts });
         }
-        let digest = Sha256Sum::of(bundle).to_string();
-        let is_again = header.serial == self.state.serial && digest == self.state.digest;
-        if header.serial <= self.state.serial && !is_again {
-            let (found, last) = (header.serial, self.state.serial);
-            return Err(BundleError::Replayed { found, last });
+        Ok(())
+    }
+
+    /// The latest time that is known by then, unless its own is over.
+    fn seen(&self, now: u64, made: u64, expires: u64) -> Result<u64, BundleError> {
+        let seen = now.max(self.state.seen).max(made);
+        match seen < expires {
+            true => Ok(seen),
+            false => Err(BundleError::Expired { expired: expires, now: seen }),
         }
-        let seen = now.max(self.state.seen).max(header.made);
-        if seen >= header.expires {
-            return Err(BundleError::Expired { expired: header.expires, now: seen });
-        }
-        Document::parse("bundle", policy)?;
-        let mut state = State { serial: header.serial, digest, seen, ..self.state.clone() };
-        if !header.next_keys.is_empty() {
-            state.keys = header.next_keys.iter().map(ToString::to_string).collect();
-            state.threshold = header.threshold.unwrap_or(1);
-        }
-        let keys = keys_of(&state)?;
-        self.keep(&state)?;
-        (self.state, self.keys) = (state, keys);
-        let signed = Signed { serial: header.serial, expires: header.expires, signers };
-        Ok(Accepted { header, signed, policy: policy.to_owned() })
     }
 
     /// Whole, and on the disk, before anybody acts by it.
-    fn keep(&self, state: &State) -> Result<(), BundleError> {
-        let next = self.path.with_extension("next");
+    fn keep(&mut self, state: State) -> Result<(), BundleError> {
+        let keys = keys_of(&state)?;
+        let next = self.next();
         let write = || {
-            let bytes = serde_json::to_vec_pretty(state)?;
+            let bytes = serde_json::to_vec_pretty(&state)?;
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).open(&next)?;
             file.write_all(&bytes)?;
@@ -171,8 +277,28 @@ impl TrustStore {
             path: self.path.clone(),
             step: "keeping what is trusted",
             source,
-        })
+        })?;
+        (self.state, self.keys) = (state, keys);
+        Ok(())
     }
+
+    /// What is written first, and then takes the file's place.
+    fn next(&self) -> PathBuf {
+        self.path.with_extension("next")
+    }
+}
+
+/// Seconds since 1970 UTC, by this host's clock.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, BundleError> {
+    std::str::from_utf8(bytes).map_err(|e| BundleError::Form {
+        line: 1 + bytes[..e.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count(),
+        what: "it is no UTF-8".to_owned(),
+    })
 }
 
 fn keys_of(state: &State) -> Result<BTreeMap<KeyId, PublicKey>, BundleError> {
@@ -191,6 +317,11 @@ impl Accepted {
     /// What it says of itself.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// What a policy that it becomes says of its signatures.
+    pub fn signed(&self) -> &Signed {
+        &self.signed
     }
 
     /// The policy file that it carries.

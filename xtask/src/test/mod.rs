@@ -22,7 +22,7 @@ use targets::Binary;
 
 /// What is off by default and needs neither root nor a special kernel.
 pub(crate) const FEATURES: &str =
-    "ironclad-policy/fetch,ironclad-policy/maxmind,ironclad-policy/schema";
+    "ironclad-policy/fetch,ironclad-policy/maxmind,ironclad-policy/schema,ironclad-policy/signed";
 
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
