@@ -17,11 +17,29 @@ IC_INLINE int ic_hands_off(__u8 hook, struct task_struct *task, __u32 detail, __
 	return ic_refuse(hook, BPF_CORE_READ(task, tgid), detail);
 }
 
+/* A break-glass token lets others end the agent for a while: it is told of, and let through. */
+IC_INLINE bool ic_is_open(struct task_struct *task, int sig)
+{
+	__u64 until = IC_READ_ONCE(ic_sentinel.open_until_ns);
+	const struct ic_attempt attempt = {
+		.hook = IC_HOOK_TASK_KILL,
+		.target = BPF_CORE_READ(task, tgid),
+		.detail = sig,
+		.verdict = IC_SENTINEL_LOGGED,
+	};
+
+	if (!until || bpf_ktime_get_boot_ns() >= until)
+		return false;
+	if (ic_is_attacked(task))
+		ic_alarm(&attempt);
+	return true;
+}
+
 /* Signal 0 asks whether it is there. */
 SEC("lsm/task_kill")
 int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
 {
-	if (!sig && !ic_is_canary(IC_HOOK_TASK_KILL))
+	if (!ic_is_canary(IC_HOOK_TASK_KILL) && (!sig || ic_is_open(task, sig)))
 		return 0;
 	return ic_hands_off(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
 }

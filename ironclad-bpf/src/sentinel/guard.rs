@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use ironclad_core::abi::{
     self, Excepted, FileId, Mark, OpenBefore, SecretKey, SecretVal, Sentinel,
@@ -589,6 +590,20 @@ impl Guard {
     /// Whether others are refused.
     pub fn is_armed(&self) -> bool {
         self.state.u32_at(offset_of!(Sentinel, is_armed)).load(Ordering::SeqCst) != 0
+    }
+
+    /// Signals to entitled processes are let through for so long from now on, whatever was said before.
+    pub fn open_for(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let until = boottime_ns().saturating_add(time);
+        self.state.u64_at(offset_of!(Sentinel, open_until_ns)).store(until, Ordering::SeqCst);
+    }
+
+    /// For how long they are let through still.
+    pub fn is_open_for(&self) -> Option<Duration> {
+        let until = self.state.u64_at(offset_of!(Sentinel, open_until_ns)).load(Ordering::SeqCst);
+        let left = until.saturating_sub(boottime_ns());
+        (left != 0).then(|| Duration::from_nanos(left))
     }
 
     /// Alarms that found no room.

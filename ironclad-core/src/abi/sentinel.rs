@@ -308,8 +308,10 @@ pub struct Sentinel {
     pub filters: u32,
     /// Types of perf events that are kprobes and uprobes; 0: not known.
     pub probes: [u32; 2],
+    /// Until then signals to entitled processes are let through, CLOCK_BOOTTIME.
+    pub open_until_ns: u64,
 }
-const _: () = assert!(size_of::<Sentinel>() == 88);
+const _: () = assert!(size_of::<Sentinel>() == 96);
 
 /// `struct ic_secret_key`: a secret, as the words that prctl(2) takes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -106,8 +106,10 @@ struct ic_sentinel {
 	__u32 root_mount; /* number of the mount that is its root */
 	__u32 filters; /* seccomp(2) filters that it had */
 	__u32 probes[2]; /* types of perf events that are kprobes and uprobes; 0: not known */
+	/* Until then signals to entitled processes are let through, CLOCK_BOOTTIME: a token said so. */
+	__u64 open_until_ns;
 };
-_Static_assert(sizeof(struct ic_sentinel) == 88, "ABI");
+_Static_assert(sizeof(struct ic_sentinel) == 96, "ABI");
 
 enum ic_refuse_what {
 	IC_REFUSE_MEMORY =
