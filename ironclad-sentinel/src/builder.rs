@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+#[cfg(feature = "signed")]
+use std::sync::Mutex;
 
 use ironclad_bpf::BPFFS;
 use ironclad_bpf::sentinel::GuardOptions;
@@ -7,9 +9,14 @@ use ironclad_bpf::uapi::ProgramType;
 use ironclad_core::abi;
 use ironclad_core::audit::{AuditSink, NoAudit};
 use ironclad_policy::CompiledPolicy;
+#[cfg(feature = "signed")]
+use ironclad_policy::bundle::TrustStore;
+#[cfg(feature = "signed")]
+use ironclad_policy::document::Sources;
 
 use crate::error::SentinelError;
 use crate::sentinel::Sentinel;
+use crate::trust::Trust;
 
 /// Types of programs that can undo what Sentinel does, or read what it keeps.
 const GATE: [ProgramType; 10] = [
@@ -44,6 +51,7 @@ pub struct SentinelBuilder {
     pub(crate) updaters: Vec<PathBuf>,
     pub(crate) may_stop: Vec<PathBuf>,
     pub(crate) group_managers: Vec<PathBuf>,
+    pub(crate) trust: Trust,
 }
 
 /// Who starts agents, and so may start one that takes over from one that has ended.
@@ -76,6 +84,7 @@ impl SentinelBuilder {
             updaters: Vec::new(),
             may_stop: Vec::new(),
             group_managers: EXECUTORS.iter().map(PathBuf::from).collect(),
+            trust: Trust::default(),
         }
     }
 
@@ -240,6 +249,19 @@ impl SentinelBuilder {
         self
     }
 
+    /// Takes policies in signed bundles alone, by [`start_signed`](Self::start_signed) and
+    /// [`Sentinel::apply_signed`], and has the files of the trust store guarded as the agent's own.
+    /// Default: whoever calls decides what is in force, which is told aloud.
+    ///
+    /// One store may be shared, also with a Shield: then each takes the same bundle. A file has one
+    /// store.
+    #[cfg(feature = "signed")]
+    #[must_use]
+    pub fn signed(mut self, trust: Arc<Mutex<TrustStore>>) -> Self {
+        self.trust = Trust::new(trust);
+        self
+    }
+
     /// Loads and attaches the programs, the gate first, entitles this process, puts `policy`'s file
     /// rules into force, sees that each hook answers, and arms.
     ///
@@ -247,9 +269,25 @@ impl SentinelBuilder {
     ///
     /// # Errors
     /// [`SentinelError::Bpf`] with what the kernel said and the next step, [`SentinelError::Degraded`],
-    /// [`SentinelError::Path`] with the rule.
+    /// [`SentinelError::Path`] with the rule, [`SentinelError::Unsigned`].
     pub fn start(self, policy: &CompiledPolicy) -> Result<Sentinel, SentinelError> {
         Sentinel::start(self, policy)
+    }
+
+    /// Like [`start`](Self::start), with the policy of a bundle that is verified, and whose serial is
+    /// kept, before. The last one that was taken may be handed over again.
+    ///
+    /// # Errors
+    /// [`SentinelError::NoTrust`], [`SentinelError::Bundle`] where it is not taken,
+    /// [`SentinelError::NotApplied`] with what [`start`](Self::start) would say.
+    #[cfg(feature = "signed")]
+    pub fn start_signed(
+        self,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<Sentinel, SentinelError> {
+        Sentinel::start_signed(self, bundle, signatures, sources)
     }
 }
 

@@ -66,6 +66,43 @@ pub enum SentinelError {
         /// The builder's method.
         setting: &'static str,
     },
+    /// An unsigned policy, where signed bundles alone are taken.
+    #[error(
+        "an unsigned policy is not taken, for `.signed(…)` names who signs them: hand a bundle and its signatures to `{instead}`"
+    )]
+    Unsigned {
+        /// The method.
+        instead: &'static str,
+    },
+    /// Something signed, where nobody is trusted to sign.
+    #[cfg(feature = "signed")]
+    #[error("nobody is trusted to sign: name a trust store with `.signed(…)` when it is built")]
+    NoTrust,
+    /// A bundle is not taken.
+    #[cfg(feature = "signed")]
+    #[error("the bundle is not taken: {0}")]
+    Bundle(#[source] ironclad_policy::bundle::BundleError),
+    /// A bundle was verified and its serial is kept, but its policy did not come into force.
+    #[cfg(feature = "signed")]
+    #[error(
+        "bundle {serial} was verified, and none before it is taken any more, but its policy did not come into force: {source}. What was in force is so still: mend that and hand over the same bundle again, or a later one"
+    )]
+    NotApplied {
+        /// Its serial.
+        serial: u64,
+        /// Why not.
+        source: Box<SentinelError>,
+    },
+    /// A break-glass token is not taken.
+    #[cfg(feature = "signed")]
+    #[error("the break-glass token is not taken: {0}")]
+    Token(#[source] ironclad_policy::bundle::BundleError),
+    /// Who names who signs policies lets nobody else decide to uninstall.
+    #[cfg(feature = "signed")]
+    #[error(
+        "`.signed(…)` names who may have it uninstalled, and nobody has: hand `break_glass` a token that permits `uninstall` first. It is in force still"
+    )]
+    NotPermitted,
     /// A thread could not be started.
     #[error("a thread did not start: {0}")]
     Thread(std::io::Error),

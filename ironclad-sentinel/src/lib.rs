@@ -29,12 +29,13 @@ mod seal;
 mod sentinel;
 mod status;
 mod tables;
+mod trust;
 mod volumes;
 
 pub use builder::{Launch, SentinelBuilder};
 pub use error::SentinelError;
 pub use ironclad_bpf::sentinel::Secret;
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRecord};
-pub use ironclad_policy::CompiledPolicy;
+pub use ironclad_policy::{CompiledPolicy, Provenance};
 pub use sentinel::Sentinel;
 pub use status::{HookState, HookStatus, Status};

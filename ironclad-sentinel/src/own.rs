@@ -32,8 +32,12 @@ pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
 pub(crate) const MANAGED: u64 = GROUP;
 
 /// The agent's executable, what it has mapped to be executed, and its control group; of one that is
-/// persistent, its secret and its pins.
-pub(crate) fn paths(scratch: &Path, kept: Option<(&Path, &Path)>) -> io::Result<Vec<OwnPath>> {
+/// persistent, its secret and its pins; and `files` of what it trusts.
+pub(crate) fn paths(
+    scratch: &Path,
+    kept: Option<(&Path, &Path)>,
+    files: Vec<PathBuf>,
+) -> io::Result<Vec<OwnPath>> {
     let exe = std::fs::canonicalize("/proc/self/exe")?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
@@ -48,6 +52,7 @@ pub(crate) fn paths(scratch: &Path, kept: Option<(&Path, &Path)>) -> io::Result<
         found.push(OwnPath { path: state.to_owned(), is_tree: true, bit: STATE });
         found.push(OwnPath { path: pins.to_owned(), is_tree: true, bit: PINS });
     }
+    found.extend(files.into_iter().map(|path| file(path, STATE)));
     Ok(found)
 }
 

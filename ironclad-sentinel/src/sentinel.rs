@@ -13,8 +13,12 @@ use ironclad_core::PolicyId;
 use ironclad_core::abi::{self, FileId, FilePolicy, OpenBefore};
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
-use ironclad_policy::CompiledPolicy;
+#[cfg(feature = "signed")]
+use ironclad_policy::bundle::{Permit, Token};
+#[cfg(feature = "signed")]
+use ironclad_policy::document::Sources;
 use ironclad_policy::file::FileRuleInfo;
+use ironclad_policy::{CompiledPolicy, Provenance};
 
 use crate::builder::{Launch, SentinelBuilder};
 use crate::error::SentinelError;
@@ -23,6 +27,8 @@ use crate::resolve::{Coverage, resolve};
 use crate::seal::Seal;
 use crate::status::{HookState, HookStatus, Status};
 use crate::tables::Tables;
+use crate::trust::{Trust, tell_unsigned};
+use crate::volumes;
 
 /// How often paths are looked up until they lead twice to the same files.
 const LOOKS: usize = 5;
@@ -42,6 +48,7 @@ pub struct Sentinel {
     guard: Guard,
     processes: Processes,
     kept: Option<Kept>,
+    trust: Trust,
 }
 
 /// A directory in which hooks are tried, which nobody else may change.
@@ -114,6 +121,11 @@ struct State {
     /// What they say, once a policy of this agent's is in force.
     in_force: Option<(Coverage, FilePolicy)>,
     policy: PolicyId,
+    /// None before the first.
+    provenance: Option<Provenance>,
+    /// Whether a token has permitted to uninstall.
+    #[cfg(feature = "signed")]
+    may_uninstall: bool,
     rules: Vec<FileRuleInfo>,
     canaries: Vec<Canary>,
     opened_before: Vec<OpenBefore>,
@@ -129,14 +141,31 @@ impl Sentinel {
         builder: SentinelBuilder,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
-        let refuse = |error: &SentinelError| {
-            let program = "sentinel".to_owned();
-            let refuse = AuditAction::Refuse { program, reason: error.to_string() };
-            if let Err(error) = builder.audit.record(&builder.instance, &refuse) {
-                tracing::error!(%error, "no audit record of a refusal");
-            }
-        };
-        let kept = Kept::open(&builder).inspect_err(refuse)?;
+        builder.trust.only_signed("start_signed")?;
+        let kept = Kept::open(&builder).inspect_err(|error| refuse(&builder, error))?;
+        Self::start_with(builder, kept, policy)
+    }
+
+    #[cfg(feature = "signed")]
+    pub(crate) fn start_signed(
+        builder: SentinelBuilder,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<Self, SentinelError> {
+        // Before the trust store is written to, which nobody else may.
+        let kept = Kept::open(&builder).inspect_err(|error| refuse(&builder, error))?;
+        let trust = builder.trust.clone();
+        let taken = trust.take(bundle, signatures, (&builder.instance, &*builder.audit))?;
+        taken.put(sources, |policy| Self::start_with(builder, kept, policy))
+    }
+
+    fn start_with(
+        builder: SentinelBuilder,
+        kept: Option<Kept>,
+        policy: &CompiledPolicy,
+    ) -> Result<Self, SentinelError> {
+        let refuse = |error: &SentinelError| refuse(&builder, error);
         let load = || {
             let pins = match &kept {
                 Some(kept) => GuardPins::find(&kept.directory)?,
@@ -153,9 +182,11 @@ impl Sentinel {
         };
         let (processes, guard, is_adopted) = load().inspect_err(refuse)?;
         let scratch = Scratch::new(&builder.scratch)?;
+        let trust_files = trust_files(&builder.trust)?;
         let own = own::paths(
             &scratch.0,
             kept.as_ref().map(|kept| (kept.state.as_path(), kept.pins.as_path())),
+            trust_files,
         )
         .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
@@ -171,6 +202,9 @@ impl Sentinel {
                 tables,
                 in_force: None,
                 policy: policy.id(),
+                provenance: None,
+                #[cfg(feature = "signed")]
+                may_uninstall: false,
                 rules: Vec::new(),
                 canaries: Vec::new(),
                 opened_before: Vec::new(),
@@ -178,6 +212,7 @@ impl Sentinel {
             guard,
             processes,
             kept,
+            trust: builder.trust,
         };
         for program in this.processes.programs().chain(this.guard.programs()) {
             let info = program.info();
@@ -195,7 +230,7 @@ impl Sentinel {
                 mode: String::new(),
             })?;
         }
-        this.apply(policy)?;
+        this.put(policy)?;
         let wrong = this.look()?;
         if !wrong.is_empty() && !builder.degraded {
             return Err(SentinelError::Degraded { what: wrong });
@@ -250,9 +285,62 @@ impl Sentinel {
     /// # Errors
     /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::Restless`],
     /// [`SentinelError::Bpf`] where the kernel refuses; then the former ones stay.
+    /// [`SentinelError::Unsigned`] where signed bundles alone are taken.
     pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
+        self.trust.only_signed("apply_signed")?;
+        self.put(policy)
+    }
+
+    /// Like [`apply`](Self::apply), with the policy of a bundle that is verified, and whose serial is
+    /// kept, before.
+    ///
+    /// # Errors
+    /// [`SentinelError::NoTrust`], [`SentinelError::Bundle`] where it is not taken,
+    /// [`SentinelError::NotApplied`] with what [`apply`](Self::apply) would say.
+    #[cfg(feature = "signed")]
+    pub fn apply_signed(
+        &self,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<(), SentinelError> {
+        let taken = self.trust.take(bundle, signatures, (&self.instance, &*self.audit))?;
+        taken.put(sources, |policy| self.put(policy))
+    }
+
+    /// Takes a signed token, once, and permits what it says: signals to the agent are let through for
+    /// a while, or a persistent instance may be [`stop`](Self::stop)ped for good. It is audited first.
+    ///
+    /// # Errors
+    /// [`SentinelError::NoTrust`], [`SentinelError::Token`] where it is not taken; then nothing is
+    /// permitted.
+    #[cfg(feature = "signed")]
+    pub fn break_glass(&self, token: &[u8], signatures: &[&str]) -> Result<Token, SentinelError> {
+        let audit = (self.instance.as_str(), &*self.audit);
+        let taken = self.trust.lock()?.take_token_audited(token, signatures, audit);
+        let token = taken.map_err(SentinelError::Token)?;
+        tracing::warn!(
+            instance = self.instance,
+            "break-glass token {}: {}",
+            token.serial,
+            token.permits
+        );
+        match token.permits {
+            Permit::Stop { seconds } => self.guard.open_for(Duration::from_secs(seconds)),
+            Permit::Uninstall => self.lock().may_uninstall = true,
+            // What this version does not know, it does not permit.
+            _ => {}
+        }
+        Ok(token)
+    }
+
+    fn put(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
         let mut state = self.lock();
         let state = &mut *state;
+        let provenance = Some(policy.provenance());
+        if state.provenance != provenance {
+            tell_unsigned(&self.instance, &*self.audit, policy)?;
+        }
         let files = policy.files();
         let in_kernel = own::with_own(files.map(|files| files.policy()));
         let resolve = || {
@@ -294,6 +382,7 @@ impl Sentinel {
         })?;
         state.in_force = Some((coverage, in_kernel));
         state.policy = policy.id();
+        state.provenance = provenance;
         state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
         self.record(&AuditAction::Swap {
             generation: self.guard.word() >> 1,
@@ -351,6 +440,8 @@ impl Sentinel {
             is_armed: self.guard.is_armed(),
             hooks: attached.chain(missing).collect(),
             policy: state.policy.to_string(),
+            provenance: state.provenance.unwrap_or(Provenance::Unsigned),
+            open_for: self.guard.is_open_for(),
             labels: state.tables.labels(),
             opened_before: state.opened_before.clone(),
             alarms_lost: self.guard.alarms_lost(),
@@ -426,8 +517,14 @@ impl Sentinel {
     ///
     /// # Errors
     /// [`SentinelError::Audit`] where the record was refused; then it is armed still.
-    /// [`SentinelError::Bpf`] where bpffs refuses.
+    /// [`SentinelError::Bpf`] where bpffs refuses. `NotPermitted` of a persistent instance that takes
+    /// signed bundles alone, unless a break-glass token permits it: then it is as if dropped, and all
+    /// is refused to others still.
     pub fn stop(self) -> Result<(), SentinelError> {
+        #[cfg(feature = "signed")]
+        if self.kept.is_some() && self.trust.is_given() && !self.lock().may_uninstall {
+            return Err(SentinelError::NotPermitted);
+        }
         for link in self.guard.links() {
             let hook = "lsm".to_owned();
             self.record(&AuditAction::Detach { hook, interface: link.hook().to_owned() })?;
@@ -441,6 +538,35 @@ impl Sentinel {
         }
         Ok(())
     }
+}
+
+/// Leaves a record of a start that was refused.
+fn refuse(builder: &SentinelBuilder, error: &SentinelError) {
+    let program = "sentinel".to_owned();
+    let refuse = AuditAction::Refuse { program, reason: error.to_string() };
+    if let Err(error) = builder.audit.record(&builder.instance, &refuse) {
+        tracing::error!(%error, "no audit record of a refusal");
+    }
+}
+
+/// The files of the trust store, without symbolic links on the way.
+fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
+    let real = |path: &PathBuf| {
+        let wrong = |what| SentinelError::Path {
+            rule: "the trust store".to_owned(),
+            path: path.clone(),
+            what,
+        };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = std::fs::canonicalize(dir.unwrap_or(Path::new(".")));
+        let dir = dir.map_err(|e| wrong(format!("lies in a directory that is not there: {e}")))?;
+        match (volumes::unfit(&dir), path.file_name()) {
+            (Some(why), _) => Err(wrong(why)),
+            (None, Some(name)) => Ok(dir.join(name)),
+            (None, None) => Err(wrong("is no path of a file".to_owned())),
+        }
+    };
+    trust.files.iter().map(real).collect()
 }
 
 impl std::fmt::Debug for Sentinel {

@@ -1,6 +1,8 @@
 use std::fmt;
+use std::time::Duration;
 
 use ironclad_core::abi::OpenBefore;
+use ironclad_policy::Provenance;
 use serde::Serialize;
 
 /// What Sentinel is and does.
@@ -15,6 +17,10 @@ pub struct Status {
     pub hooks: Vec<HookStatus>,
     /// The policy in force, in hexadecimal.
     pub policy: String,
+    /// Whether somebody signed it.
+    pub provenance: Provenance,
+    /// For how long signals to the agent are let through, since a break-glass token said so.
+    pub open_for: Option<Duration>,
     /// Files and directories that are known by what they are.
     pub labels: usize,
     /// Who had files open for writing when rules came into force that deny that.

@@ -1,6 +1,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+#[cfg(feature = "signed")]
+use std::sync::Mutex;
 
 use ironclad_bpf::shield::SharedOptions;
 use ironclad_bpf::socket::SocketOptions;
@@ -8,10 +10,15 @@ use ironclad_bpf::{BPFFS, XdpMode};
 use ironclad_core::abi::SOCK_ROWS_MAX;
 use ironclad_core::audit::{AuditSink, NoAudit};
 use ironclad_policy::CompiledPolicy;
+#[cfg(feature = "signed")]
+use ironclad_policy::bundle::TrustStore;
+#[cfg(feature = "signed")]
+use ironclad_policy::document::Sources;
 use ironclad_policy::socket::CompiledSockets;
 
 use crate::error::ShieldError;
 use crate::shield::Shield;
+use crate::trust::Trust;
 
 /// What a [`Shield`] is to be: [`Shield::builder`].
 #[derive(Clone)]
@@ -29,6 +36,7 @@ pub struct ShieldBuilder {
     pub(crate) bpffs: PathBuf,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) shared: SharedOptions,
+    pub(crate) trust: Trust,
 }
 
 impl ShieldBuilder {
@@ -47,6 +55,7 @@ impl ShieldBuilder {
             bpffs: BPFFS.into(),
             audit: Arc::new(NoAudit),
             shared: SharedOptions::default(),
+            trust: Trust::default(),
         }
     }
 
@@ -158,6 +167,18 @@ impl ShieldBuilder {
         self
     }
 
+    /// Takes policies in signed bundles alone, by [`start_signed`](Self::start_signed) and
+    /// [`Shield::apply_signed`]. Default: whoever calls decides what is in force, which is told aloud.
+    ///
+    /// One store may be shared, also with a Sentinel, which guards its files: then each takes the same
+    /// bundle. A file has one store.
+    #[cfg(feature = "signed")]
+    #[must_use]
+    pub fn signed(mut self, trust: Arc<Mutex<TrustStore>>) -> Self {
+        self.trust = Trust::new(trust);
+        self
+    }
+
     /// Loads, attaches and puts `policy` into force.
     ///
     /// If anything fails, what was there before is there still: no interface is half protected, an
@@ -169,12 +190,35 @@ impl ShieldBuilder {
     ///
     /// # Errors
     /// [`ShieldError::Bpf`] with what the kernel said and the next step; [`ShieldError::Unasked`] where
-    /// it would not ask a control group.
+    /// it would not ask a control group; [`ShieldError::Unsigned`].
     pub fn start(self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
-        if self.interfaces.is_empty() && self.cgroups.is_empty() {
-            return Err(ShieldError::NoInterface);
-        }
+        self.trust.only_signed("start_signed")?;
+        self.named()?;
         Shield::start(self, policy)
+    }
+
+    /// Like [`start`](Self::start), with the policy of a bundle that is verified, and whose serial is
+    /// kept, before. The last one that was taken may be handed over again.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoTrust`], [`ShieldError::Bundle`] where it is not taken,
+    /// [`ShieldError::NotApplied`] with what [`start`](Self::start) would say.
+    #[cfg(feature = "signed")]
+    pub fn start_signed(
+        self,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<Shield, ShieldError> {
+        self.named()?;
+        Shield::start_signed(self, bundle, signatures, sources)
+    }
+
+    fn named(&self) -> Result<(), ShieldError> {
+        match self.interfaces.is_empty() && self.cgroups.is_empty() {
+            true => Err(ShieldError::NoInterface),
+            false => Ok(()),
+        }
     }
 
     /// Like [`start`](Self::start), but without an interface: for [`Shield::test_run`], and for
@@ -183,7 +227,23 @@ impl ShieldBuilder {
     /// # Errors
     /// As of [`start`](Self::start).
     pub fn start_unattached(mut self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
+        self.trust.only_signed("start_unattached_signed")?;
         self.interfaces.clear();
         Shield::start(self, policy)
+    }
+
+    /// Like [`start_unattached`](Self::start_unattached), with the policy of a signed bundle.
+    ///
+    /// # Errors
+    /// As of [`start_signed`](Self::start_signed).
+    #[cfg(feature = "signed")]
+    pub fn start_unattached_signed(
+        mut self,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<Shield, ShieldError> {
+        self.interfaces.clear();
+        Shield::start_signed(self, bundle, signatures, sources)
     }
 }

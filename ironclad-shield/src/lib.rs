@@ -33,7 +33,7 @@ mod pump;
 mod shield;
 mod slots;
 mod sockets;
-
+mod trust;
 mod watch;
 
 pub use asker::DescribedProcess;
@@ -42,7 +42,7 @@ pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCou
 pub use error::ShieldError;
 pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
-pub use ironclad_policy::CompiledPolicy;
+pub use ironclad_policy::{CompiledPolicy, Provenance};
 
 pub use shield::{
     ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Learning, Shield, Status,

@@ -4,7 +4,7 @@ mod learn;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +17,10 @@ use ironclad_bpf::{
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_core::{Cidr, PolicyId, RuleId};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
-use ironclad_policy::CompiledPolicy;
+#[cfg(feature = "signed")]
+use ironclad_policy::document::Sources;
 use ironclad_policy::socket::CompiledSockets;
+use ironclad_policy::{CompiledPolicy, Provenance};
 use serde::Serialize;
 
 use crate::builder::ShieldBuilder;
@@ -31,6 +33,7 @@ use crate::image;
 use crate::pump;
 use crate::slots::Slots;
 use crate::sockets::{PathChange, SocketCount, SocketPolicy, Sockets};
+use crate::trust::{Trust, tell_unsigned};
 
 pub use explain::{ExplainedEvent, ExplainedSocket};
 pub use learn::Learning;
@@ -47,6 +50,9 @@ pub struct Shield {
     control: Arc<Mutex<Control>>,
     /// None where no paths are to be followed.
     follower: Option<Follower>,
+    trust: Trust,
+    /// Whether the last policy was said to be unsigned.
+    is_told_unsigned: AtomicBool,
 }
 
 /// What the thread that follows paths has of a Shield.
@@ -146,6 +152,9 @@ pub struct Status {
     pub generation: u64,
     /// The policy.
     pub policy: PolicyId,
+    /// Whether somebody signed it; unsigned also where an earlier agent put it into force, and this one
+    /// was given another.
+    pub provenance: Provenance,
     /// How long a provisional policy has left; none where the policy in force is final.
     pub provisional: Option<Duration>,
     /// Protected interfaces.
@@ -224,6 +233,18 @@ impl Shield {
         ShieldBuilder::new(instance)
     }
 
+    #[cfg(feature = "signed")]
+    pub(crate) fn start_signed(
+        config: ShieldBuilder,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<Self, ShieldError> {
+        let trust = config.trust.clone();
+        let taken = trust.take(bundle, signatures, (&config.instance, &*config.audit))?;
+        taken.put(sources, |policy| Self::start(config, policy))
+    }
+
     pub(crate) fn start(
         config: ShieldBuilder,
         policy: &CompiledPolicy,
@@ -272,7 +293,10 @@ impl Shield {
             })),
             shared,
             directory,
+            trust: config.trust,
+            is_told_unsigned: AtomicBool::new(false),
         };
+        this.tell_unsigned(policy)?;
         if upgraded {
             this.record_upgrade()?;
         }
@@ -414,9 +438,28 @@ impl Shield {
     ///
     /// # Errors
     /// [`ShieldError::ProvisionalPending`] while a provisional policy waits; otherwise what the
-    /// kernel said. The old policy is in force then.
+    /// kernel said. The old policy is in force then. [`ShieldError::Unsigned`] where signed bundles
+    /// alone are taken.
     pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
+        self.trust.only_signed("apply_signed")?;
         self.swap(policy, None)
+    }
+
+    /// Like [`apply`](Self::apply), with the policy of a bundle that is verified, and whose serial is
+    /// kept, before.
+    ///
+    /// # Errors
+    /// [`ShieldError::NoTrust`], [`ShieldError::Bundle`] where it is not taken,
+    /// [`ShieldError::NotApplied`] with what [`apply`](Self::apply) would say.
+    #[cfg(feature = "signed")]
+    pub fn apply_signed(
+        &self,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+    ) -> Result<(), ShieldError> {
+        let taken = self.trust.take(bundle, signatures, (&self.instance, &*self.audit))?;
+        taken.put(sources, |policy| self.swap(policy, None))
     }
 
     /// Replaces the whole policy until `deadline` has passed. Unless [`confirm`](Self::confirm) is
@@ -430,11 +473,36 @@ impl Shield {
         policy: &CompiledPolicy,
         deadline: Duration,
     ) -> Result<(), ShieldError> {
-        const MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-        if deadline < Duration::from_millis(1) || deadline > MOST {
-            return Err(ShieldError::Deadline(deadline));
+        self.trust.only_signed("apply_provisional_signed")?;
+        self.swap(policy, Some(checked(deadline)?))
+    }
+
+    /// Like [`apply_provisional`](Self::apply_provisional), with the policy of a bundle as
+    /// [`apply_signed`](Self::apply_signed) takes it. Its serial is kept, also where the kernel returns
+    /// to the previous policy.
+    ///
+    /// # Errors
+    /// As of [`apply_signed`](Self::apply_signed), and [`ShieldError::Deadline`].
+    #[cfg(feature = "signed")]
+    pub fn apply_provisional_signed(
+        &self,
+        bundle: &[u8],
+        signatures: &[&str],
+        sources: &mut Sources<'_>,
+        deadline: Duration,
+    ) -> Result<(), ShieldError> {
+        let deadline = checked(deadline)?;
+        let taken = self.trust.take(bundle, signatures, (&self.instance, &*self.audit))?;
+        taken.put(sources, |policy| self.swap(policy, Some(deadline)))
+    }
+
+    /// Once, and again where a signed one was there meanwhile.
+    fn tell_unsigned(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
+        let is_unsigned = policy.provenance() == Provenance::Unsigned;
+        if self.is_told_unsigned.swap(is_unsigned, Ordering::Relaxed) {
+            return Ok(());
         }
-        self.swap(policy, Some(deadline))
+        tell_unsigned(&self.instance, &*self.audit, policy)
     }
 
     fn swap(
@@ -442,6 +510,7 @@ impl Shield {
         policy: &CompiledPolicy,
         provisional: Option<Duration>,
     ) -> Result<(), ShieldError> {
+        self.tell_unsigned(policy)?;
         // Before files are read, and again: they are read without the lock.
         self.may_swap(&mut self.lock(), policy)?;
         let silent = CompiledSockets::silent();
@@ -665,7 +734,7 @@ impl Shield {
             .as_ref()
             .map_or(Ok(()), |gateways| self.set_gateways(gateways))
             .and_then(|()| match generation {
-                0 => self.apply(policy),
+                0 => self.swap(policy, None),
                 _ if replaces => self.swap(policy, Some(TO_ATTACH)),
                 _ => Ok(()),
             })
@@ -941,9 +1010,12 @@ impl Shield {
             Some(sockets) => sockets.unasked()?,
             None => None,
         };
+        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let provenance = policy.map_or(Provenance::Unsigned, CompiledPolicy::provenance);
         let sockets = control.sockets.as_ref();
         Ok(Status {
             unasked,
+            provenance,
             missing: sockets.map(|known| known.missing(selector.in_force())).unwrap_or_default(),
             mismatched: sockets
                 .map(|known| known.mismatched(selector.in_force()))
@@ -1128,6 +1200,15 @@ impl Drop for Shield {
                 tracing::error!(instance = self.instance, %failed, "detaching from a control group");
             }
         }
+    }
+}
+
+/// A time that a policy may have to be confirmed.
+fn checked(deadline: Duration) -> Result<Duration, ShieldError> {
+    const MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    match (Duration::from_millis(1)..=MOST).contains(&deadline) {
+        true => Ok(deadline),
+        false => Err(ShieldError::Deadline(deadline)),
     }
 }
 

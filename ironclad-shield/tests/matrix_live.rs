@@ -709,14 +709,15 @@ fn every_action_leaves_an_audit_record() {
             AuditAction::Attach { .. } => "attach",
             AuditAction::Confirm { .. } => "confirm",
             AuditAction::Detach { .. } => "detach",
+            AuditAction::PolicyUnsigned { .. } => "unsigned",
             _ => "other",
         })
         .collect();
     assert_eq!(
         kinds,
         [
-            "load", "load", "write", "swap", "attach", "load", "write", "swap", "confirm", "write",
-            "detach", "attach", "detach"
+            "unsigned", "load", "load", "write", "swap", "attach", "load", "write", "swap",
+            "confirm", "write", "detach", "attach", "detach"
         ]
     );
 }

@@ -1,0 +1,107 @@
+//! Who is trusted to sign what comes into force.
+
+#[cfg(feature = "signed")]
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ironclad_core::audit::{AuditAction, AuditSink};
+#[cfg(feature = "signed")]
+use ironclad_policy::bundle::{Accepted, TrustStore};
+#[cfg(feature = "signed")]
+use ironclad_policy::document::Sources;
+use ironclad_policy::{CompiledPolicy, Provenance};
+
+use crate::error::ShieldError;
+
+/// Whom the builder names; nobody: whoever calls is trusted.
+#[derive(Clone, Default)]
+pub(crate) struct Trust {
+    #[cfg(feature = "signed")]
+    store: Option<Arc<Mutex<TrustStore>>>,
+}
+
+impl Trust {
+    pub(crate) fn is_given(&self) -> bool {
+        #[cfg(feature = "signed")]
+        return self.store.is_some();
+        #[cfg(not(feature = "signed"))]
+        false
+    }
+
+    /// Refuses a policy that was not handed over in a bundle.
+    pub(crate) fn only_signed(&self, instead: &'static str) -> Result<(), ShieldError> {
+        match self.is_given() {
+            true => Err(ShieldError::Unsigned { instead }),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "signed")]
+impl Trust {
+    pub(crate) fn new(store: Arc<Mutex<TrustStore>>) -> Self {
+        Self { store: Some(store) }
+    }
+
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, TrustStore>, ShieldError> {
+        let store = self.store.as_ref().ok_or(ShieldError::NoTrust)?;
+        Ok(lock(store))
+    }
+
+    /// Verifies a bundle and keeps its serial. Until it is [`put`](Taken::put), no other is taken.
+    pub(crate) fn take(
+        &self,
+        bundle: &[u8],
+        signatures: &[&str],
+        audit: (&str, &dyn AuditSink),
+    ) -> Result<Taken<'_>, ShieldError> {
+        let mut store = self.lock()?;
+        let accepted =
+            store.accept_audited(bundle, signatures, audit).map_err(ShieldError::Bundle)?;
+        Ok(Taken { _store: store, accepted })
+    }
+}
+
+#[cfg(feature = "signed")]
+fn lock(store: &Mutex<TrustStore>) -> MutexGuard<'_, TrustStore> {
+    // What it holds is what it has kept.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(feature = "signed")]
+pub(crate) struct Taken<'a> {
+    _store: MutexGuard<'a, TrustStore>,
+    accepted: Accepted,
+}
+
+#[cfg(feature = "signed")]
+impl Taken<'_> {
+    /// Lets its policy come into force.
+    pub(crate) fn put<T>(
+        self,
+        sources: &mut Sources<'_>,
+        put: impl FnOnce(&CompiledPolicy) -> Result<T, ShieldError>,
+    ) -> Result<T, ShieldError> {
+        let policy = self.accepted.compile(sources).map_err(|e| ShieldError::Bundle(e.into()));
+        policy.and_then(|policy| put(&policy)).map_err(|source| ShieldError::NotApplied {
+            serial: self.accepted.header().serial,
+            source: Box::new(source),
+        })
+    }
+}
+
+/// Says aloud that nobody signed a policy.
+pub(crate) fn tell_unsigned(
+    instance: &str,
+    audit: &dyn AuditSink,
+    policy: &CompiledPolicy,
+) -> Result<(), ShieldError> {
+    if policy.provenance() != Provenance::Unsigned {
+        return Ok(());
+    }
+    tracing::warn!(
+        instance,
+        "the policy is unsigned: whoever can change it decides what it refuses"
+    );
+    let action = AuditAction::PolicyUnsigned { policy: policy.id().to_string() };
+    Ok(audit.record(instance, &action)?)
+}
