@@ -88,6 +88,11 @@ impl SentinelBuilder {
         }
     }
 
+    /// The instance, and where its audit records go.
+    pub(crate) fn audited(&self) -> (&str, &dyn AuditSink) {
+        (&self.instance, &*self.audit)
+    }
+
     /// Types of programs that others may not load while Sentinel is armed; of all others it tells.
     /// Default: LSM, tracing (fentry, fexit, fmod_ret, iterators), freplace, struct_ops, kprobes,
     /// tracepoints, perf events, syscall programs.

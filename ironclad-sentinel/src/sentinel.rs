@@ -142,7 +142,7 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         builder.trust.only_signed("start_signed")?;
-        let kept = Kept::open(&builder).inspect_err(|error| refuse(&builder, error))?;
+        let kept = Kept::open(&builder).inspect_err(|error| refuse(builder.audited(), error))?;
         Self::start_with(builder, kept, policy)
     }
 
@@ -154,9 +154,9 @@ impl Sentinel {
         sources: &mut Sources<'_>,
     ) -> Result<Self, SentinelError> {
         // Before the trust store is written to, which nobody else may.
-        let kept = Kept::open(&builder).inspect_err(|error| refuse(&builder, error))?;
+        let kept = Kept::open(&builder).inspect_err(|error| refuse(builder.audited(), error))?;
         let trust = builder.trust.clone();
-        let taken = trust.take(bundle, signatures, (&builder.instance, &*builder.audit))?;
+        let taken = trust.take(bundle, signatures, builder.audited())?;
         taken.put(sources, |policy| Self::start_with(builder, kept, policy))
     }
 
@@ -165,7 +165,7 @@ impl Sentinel {
         kept: Option<Kept>,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
-        let refuse = |error: &SentinelError| refuse(&builder, error);
+        let refuse = |error: &SentinelError| refuse(builder.audited(), error);
         let load = || {
             let pins = match &kept {
                 Some(kept) => GuardPins::find(&kept.directory)?,
@@ -523,7 +523,9 @@ impl Sentinel {
     pub fn stop(self) -> Result<(), SentinelError> {
         #[cfg(feature = "signed")]
         if self.kept.is_some() && self.trust.is_given() && !self.lock().may_uninstall {
-            return Err(SentinelError::NotPermitted);
+            let error = SentinelError::NotPermitted;
+            refuse((&self.instance, &*self.audit), &error);
+            return Err(error);
         }
         for link in self.guard.links() {
             let hook = "lsm".to_owned();
@@ -540,11 +542,11 @@ impl Sentinel {
     }
 }
 
-/// Leaves a record of a start that was refused.
-fn refuse(builder: &SentinelBuilder, error: &SentinelError) {
+/// Leaves a record of a start, or an end, that was refused.
+fn refuse((instance, audit): (&str, &dyn AuditSink), error: &SentinelError) {
     let program = "sentinel".to_owned();
     let refuse = AuditAction::Refuse { program, reason: error.to_string() };
-    if let Err(error) = builder.audit.record(&builder.instance, &refuse) {
+    if let Err(error) = audit.record(instance, &refuse) {
         tracing::error!(%error, "no audit record of a refusal");
     }
 }

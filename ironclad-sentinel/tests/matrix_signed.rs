@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use host::{EPERM, Host, PATIENCE, is_without_lsm};
+use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
 use ironclad_lab::KeyPair;
 use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore, now};
@@ -271,7 +272,23 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     // It ran before Sentinel: what it says that it executes is not known to be so.
     assert_eq!(supervisor_runs.ask(&signal).unwrap(), EPERM);
 
+    // A token lets the others, too, and each of their signals is told of.
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let text = stop_for(1, 600).to_string();
+    sentinel.break_glass(text.as_bytes(), &[&pair().sign(text.as_bytes())]).unwrap();
+    assert!(sentinel.status().unwrap().open_for.is_some());
+    assert_eq!(attacker.ask(&signal).unwrap(), 0);
+    let event = loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.pid == attacker.pid() && event.verdict == SentinelVerdict::Logged {
+            break event;
+        }
+    };
+    assert_eq!((event.hook, event.detail), (SentinelHook::TaskKill, URGENT), "{event}");
+
     let actions = recorder.0.lock().unwrap().clone();
+    let glass = |it: &AuditAction| matches!(it, AuditAction::TokenAccept { serial: 1, permits, .. } if permits == "stop for 600 s");
+    assert!(actions.iter().any(glass));
     let accepted = |it: &&AuditAction| matches!(it, AuditAction::BundleAccept { .. });
     let refused = |it: &&AuditAction| matches!(it, AuditAction::BundleRefuse { .. });
     assert_eq!(actions.iter().filter(accepted).count(), 4);

@@ -91,10 +91,10 @@ fn bundles_alone_are_taken() {
     let mut talker = host.talker(&host.program("one"));
     let (near, far) = ("connect tcp 10.9.0.1:80", "connect tcp 10.9.0.2:80");
     assert_eq!((talker.ask(near).unwrap(), talker.ask(far).unwrap()), (0, 0));
-    let recorder = Arc::new(Recorder::default());
+    let (recorder, trust) = (Arc::new(Recorder::default()), office.trust());
     let builder = || -> ShieldBuilder {
         let builder = Shield::builder("signed").cgroup(host.cgroup.dir());
-        builder.audit(recorder.clone()).signed(office.trust())
+        builder.audit(recorder.clone()).signed(trust.clone())
     };
     let (first, other) = (policy("10.9.0.7", "10.9.0.2"), policy("10.9.0.8", "10.9.0.1"));
 
@@ -113,6 +113,13 @@ fn bundles_alone_are_taken() {
     };
     is_first(&shield, &mut talker);
     assert_eq!(serial(&shield), 5);
+
+    // Who shares the store takes the same.
+    let inner = host.cgroup.child("inner").unwrap();
+    let second = Shield::builder("second").cgroup(inner.dir()).signed(trust.clone());
+    let second = second.start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
+    assert_eq!(serial(&second), 5);
+    drop(second);
 
     // One that was changed, an older one, a stranger's, and one that nobody signed.
     let (mut changed, signature) = office.bundle(6, &other);
@@ -179,7 +186,8 @@ fn bundles_alone_are_taken() {
 
     // After a restart, too.
     let (bundle, signature) = office.bundle(6, &first);
-    let started = builder().start_signed(&bundle, &[&signature], &mut Sources::new("."));
+    let again = builder().signed(office.trust());
+    let started = again.start_signed(&bundle, &[&signature], &mut Sources::new("."));
     assert!(matches!(started, Err(ShieldError::Bundle(BundleError::Replayed { last: 7, .. }))));
     assert_eq!(talker.ask(far).unwrap(), 0);
 }

@@ -1,0 +1,64 @@
+//! An agent whose policy, and whose end, are decided by who holds a key. Needs root and BPF LSM.
+//!
+//! ```sh
+//! cargo run --release --features signed --example embed_signed -- FOLDER HOST [INTERFACE]
+//! ```
+//!
+//! `FOLDER` has `ironclad.pub`, `policy.bundle` and `policy.bundle.minisig`, and is where the trust store
+//! is. On its standard input it takes `apply`, which reads the bundle anew, `break-glass`, which reads
+//! `token` and `token.minisig`, and `stop`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use ironclad::policy::bundle::TrustStore;
+use ironclad::policy::document::Sources;
+use ironclad::sentinel::Sentinel;
+use ironclad::shield::Shield;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let mut args = std::env::args().skip(1);
+    let usage = "usage: embed_signed FOLDER HOST [INTERFACE]";
+    let folder = PathBuf::from(args.next().ok_or(usage)?);
+    let (host, interface) = (args.next().ok_or(usage)?, args.next());
+    let key = std::fs::read_to_string(folder.join("ironclad.pub"))?.parse()?;
+    let trust = TrustStore::open(&folder.join("trust.json"), &host, [key], 1)?;
+    let trust = Arc::new(Mutex::new(trust));
+    let signed = |name: &str| -> Result<(Vec<u8>, String), Failure> {
+        let signature = std::fs::read_to_string(folder.join(format!("{name}.minisig")))?;
+        Ok((std::fs::read(folder.join(name))?, signature))
+    };
+    let sources = || Sources::new(&folder);
+
+    let (bundle, signature) = signed("policy.bundle")?;
+    let builder = Sentinel::builder("embed-signed").signed(Arc::clone(&trust));
+    let sentinel = builder.start_signed(&bundle, &[&signature], &mut sources())?;
+    let shield = match interface {
+        Some(name) => {
+            let builder = Shield::builder("embed-signed").interface(name).signed(trust);
+            Some(builder.start_signed(&bundle, &[&signature], &mut sources())?)
+        }
+        None => None,
+    };
+    println!("{:?}", sentinel.status()?.provenance);
+    for line in std::io::stdin().lines() {
+        let done = match line?.as_str() {
+            "apply" => signed("policy.bundle").and_then(|(bundle, signature)| {
+                sentinel.apply_signed(&bundle, &[&signature], &mut sources())?;
+                if let Some(shield) = &shield {
+                    shield.apply_signed(&bundle, &[&signature], &mut sources())?;
+                }
+                Ok("applied".to_owned())
+            }),
+            "break-glass" => signed("token").and_then(|(token, signature)| {
+                Ok(sentinel.break_glass(&token, &[&signature])?.permits.to_string())
+            }),
+            "stop" => break,
+            other => Err(format!("{other}: say `apply`, `break-glass` or `stop`").into()),
+        };
+        println!("{}", done.unwrap_or_else(|error| error.to_string()));
+    }
+    Ok(sentinel.stop()?)
+}
