@@ -1,5 +1,7 @@
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +19,37 @@ impl Sha256Sum {
     /// The checksum of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The checksum of what is read, none where that is more than `most` bytes, and how many were read:
+    /// at most one more than that.
+    ///
+    /// # Errors
+    /// Those of reading, and one where `stop` was set.
+    pub fn of_reader(
+        reader: impl Read,
+        most: u64,
+        stop: &AtomicBool,
+    ) -> io::Result<(Option<Self>, u64)> {
+        let (mut hash, mut buffer, mut read) = (Sha256::new(), vec![0; 1 << 17], 0);
+        let mut reader = reader.take(most.saturating_add(1));
+        loop {
+            if stop.load(Ordering::Acquire) {
+                return Err(io::Error::other("nobody waits for it any more"));
+            }
+            match reader.read(&mut buffer) {
+                Ok(0) => {
+                    let sum = Self(hash.finalize().into());
+                    return Ok(((read <= most).then_some(sum), read));
+                }
+                Ok(some) => {
+                    hash.update(&buffer[..some]);
+                    read += some as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 }
 
@@ -73,5 +106,24 @@ mod tests {
         for text in ["", &NOTHING[1..], &format!("{NOTHING}0"), &NOTHING.replace('e', "g")] {
             assert_eq!(text.parse::<Sha256Sum>(), Err(ChecksumError), "{text}");
         }
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_most_that_is_admitted() {
+        let (go_on, stop) = (AtomicBool::new(false), AtomicBool::new(true));
+        let content = [7; 300_000];
+        for most in [300_000, 300_001, u64::MAX - 1] {
+            let sum = Some(Sha256Sum::of(&content));
+            assert_eq!(Sha256Sum::of_reader(&content[..], most, &go_on).unwrap(), (sum, 300_000));
+        }
+        for most in [0, 1, 299_999] {
+            assert_eq!(Sha256Sum::of_reader(&content[..], most, &go_on).unwrap(), (None, most + 1));
+            // What grows for ever ends all the same.
+            assert_eq!(
+                Sha256Sum::of_reader(io::repeat(7), most, &go_on).unwrap(),
+                (None, most + 1)
+            );
+        }
+        Sha256Sum::of_reader(io::repeat(7), 1 << 30, &stop).unwrap_err();
     }
 }

@@ -4,10 +4,10 @@
 //! the lock only looks at files: what was read of them before holds where they are as they were.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ironclad_bpf::BpfError;
@@ -18,7 +18,6 @@ use ironclad_policy::socket::BoundFile;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
-use sha2::{Digest, Sha256};
 
 use crate::error::ShieldError;
 
@@ -129,7 +128,7 @@ impl<'a> Candidate<'a> {
         self.open()?;
         let Some(file) = &mut self.file else { return Ok(None) };
         file.rewind()?;
-        let (sum, read) = checksum(file, LARGEST, stop)?;
+        let (sum, read) = Sha256Sum::of_reader(file, LARGEST, stop)?;
         self.read += read;
         if sum.is_none() {
             self.refused = Some(TOO_LARGE);
@@ -282,48 +281,4 @@ fn states(
         Ok(found.ok_or_else(|| failed(candidate.path, unlisted()))?)
     };
     candidates.iter().map(state).collect()
-}
-
-/// The checksum, unless there is more than `most`, and how much was read.
-fn checksum(file: impl Read, most: u64, stop: &AtomicBool) -> io::Result<(Option<Sha256Sum>, u64)> {
-    let (mut hash, mut buffer, mut read) = (Sha256::new(), vec![0; 1 << 17], 0);
-    let mut file = file.take(most + 1);
-    loop {
-        if stop.load(Ordering::Acquire) {
-            return Err(io::Error::other("nobody waits for it any more"));
-        }
-        match file.read(&mut buffer) {
-            Ok(0) => {
-                let sum = Sha256Sum(hash.finalize().into());
-                return Ok(((read <= most).then_some(sum), read));
-            }
-            Ok(some) => {
-                hash.update(&buffer[..some]);
-                read += some as u64;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_is_read_than_the_most_that_is_admitted() {
-        let (go_on, stop) = (AtomicBool::new(false), AtomicBool::new(true));
-        let content = [7; 300_000];
-        for most in [300_000, 300_001, u64::MAX - 1] {
-            let sum = Some(Sha256Sum::of(&content));
-            assert_eq!(checksum(&content[..], most, &go_on).unwrap(), (sum, 300_000));
-        }
-        for most in [0, 1, 299_999] {
-            assert_eq!(checksum(&content[..], most, &go_on).unwrap(), (None, most + 1));
-            // What grows for ever ends all the same.
-            assert_eq!(checksum(io::repeat(7), most, &go_on).unwrap(), (None, most + 1));
-        }
-        checksum(io::repeat(7), LARGEST, &stop).unwrap_err();
-    }
 }
