@@ -92,6 +92,13 @@ impl HookLink {
         Ok((info.type_ == libbpf_sys::BPF_LINK_TYPE_CGROUP).then(|| id(info)))
     }
 
+    /// The id of the program.
+    pub(crate) fn program_id(&self) -> Result<u32, BpfError> {
+        sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
+            .map(|info| info.prog_id)
+            .map_err(|source| BpfError::System { step: "reading a link's info", source })
+    }
+
     /// Detaches at once, and removes the pin.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ pub mod bench;
 mod cgroup;
 mod error;
 mod hook;
+pub mod inventory;
 mod link;
 mod log;
 mod map;

@@ -326,6 +326,11 @@ pub(crate) fn clear(bytes: &mut [u8]) {
     }
 }
 
+pub(crate) fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a number and returns a new descriptor.
+    unsafe { owned(libbpf_sys::bpf_link_get_fd_by_id(id)) }
+}
+
 /// Presents a secret to Sentinel: the kernel itself knows no such option.
 pub(crate) fn hello(secret: &ironclad_core::abi::SecretKey) -> io::Result<()> {
     let [one, two, three, four] = secret.word;
@@ -339,6 +344,22 @@ pub(crate) fn next_program(id: u32) -> io::Result<u32> {
     let mut next = 0;
     // SAFETY: the call writes one number.
     check(unsafe { libbpf_sys::bpf_prog_get_next_id(id, &mut next) })?;
+    Ok(next)
+}
+
+/// The id of the next link.
+pub(crate) fn next_link(id: u32) -> io::Result<u32> {
+    let mut next = 0;
+    // SAFETY: the call writes one number.
+    check(unsafe { libbpf_sys::bpf_link_get_next_id(id, &mut next) })?;
+    Ok(next)
+}
+
+/// The id of the next map.
+pub(crate) fn next_map(id: u32) -> io::Result<u32> {
+    let mut next = 0;
+    // SAFETY: the call writes one number.
+    check(unsafe { libbpf_sys::bpf_map_get_next_id(id, &mut next) })?;
     Ok(next)
 }
 

@@ -114,6 +114,11 @@ pub fn probe_helper(program_type: ProgramType, helper: Helper) -> Feature {
     helpers::one(program_type, helper, KernelBtf::load().as_ref(), &Process::current())
 }
 
+/// Switches, mounts and this process's rights: [`Probe::system`].
+pub fn probe_system() -> Vec<Feature> {
+    system::features(KernelBtf::load().as_ref(), &Process::current())
+}
+
 /// Whether LSM programs load and would run: the hook `lsm` of a whole [`probe`].
 pub fn probe_lsm() -> Feature {
     let process = Process::current();

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -104,6 +105,20 @@ impl GuardPins {
             }
         }
         Ok(Inherited { maps: self.maps.clone(), links: self.links.clone(), former })
+    }
+
+    /// Programs that it has attached.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`] where a pin cannot be opened, [`BpfError::System`].
+    pub fn programs(&self) -> Result<BTreeSet<u32>, BpfError> {
+        let mut found = BTreeSet::new();
+        for dir in &self.former {
+            for name in names_in(dir)? {
+                found.insert(HookLink::open(&dir.join(name))?.program_id()?);
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn maps(&self) -> &Path {

@@ -1,0 +1,243 @@
+//! What programs others have loaded.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::BpfError;
+use crate::map::name_of;
+use crate::sys;
+use crate::uapi::{AttachType, ProgramType};
+
+/// Programs and links on this host that are not this process's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Inventory {
+    /// Programs, by id.
+    pub programs: Vec<LoadedProgram>,
+    /// Links, by id; also those that have no program, as struct_ops has.
+    pub links: Vec<LoadedLink>,
+    /// Ids of programs that somebody refuses to show: another Sentinel, or who does as it does.
+    pub closed: Vec<u32>,
+    /// How many maps there are, this process's among them.
+    pub maps: usize,
+}
+
+/// A program that somebody else has loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LoadedProgram {
+    /// The kernel's id.
+    pub id: u32,
+    /// The name, at most 15 characters: whatever its owner says.
+    pub name: String,
+    /// The type.
+    pub program_type: ProgramType,
+    /// Where its links attach it. Empty for what is attached without a link, or not at all; of
+    /// freplace, perf events and raw tracepoints the kernel does not tell.
+    pub attached: BTreeSet<AttachType>,
+    /// The kernel's digest over the instructions, in hexadecimal.
+    pub tag: String,
+    /// When it was loaded: `CLOCK_BOOTTIME`, nanoseconds.
+    pub loaded_ns: u64,
+    /// The user that loaded it.
+    pub uid: u32,
+    /// Who keeps it loaded, as far as descriptors and pins tell.
+    pub holders: BTreeSet<Holder>,
+}
+
+/// A link of somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LoadedLink {
+    /// The kernel's id.
+    pub id: u32,
+    /// `enum bpf_link_type`.
+    pub link_type: u32,
+    /// The program's id; 0 where it has none.
+    pub program: u32,
+    /// Where it attaches it, where the kernel tells.
+    pub attached: Option<AttachType>,
+}
+
+/// Who keeps a program loaded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Holder {
+    /// A process that has a descriptor of it, or of a link of it.
+    Process {
+        /// The thread group.
+        pid: u32,
+        /// The name that it gives itself.
+        comm: String,
+    },
+    /// A pin of it, or of a link of it.
+    Pin(PathBuf),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Process { pid, comm } => write!(f, "process {pid} (`{comm}`)"),
+            Self::Pin(path) => write!(f, "pin {}", path.display()),
+        }
+    }
+}
+
+impl Inventory {
+    /// Lists what there is but for what this process has descriptors of, and the programs `own`. Pins
+    /// are looked for in `bpffs`. What comes or goes meanwhile is listed or not.
+    ///
+    /// # Errors
+    /// [`BpfError::System`] where the kernel does not tell ids.
+    pub fn take(own: &BTreeSet<u32>, bpffs: &Path) -> Result<Self, BpfError> {
+        let failed = |source| BpfError::System { step: "listing programs", source };
+        let mut own = own.clone();
+        own.extend(held("self"));
+        let mut this = Self::default();
+        for id in ids(sys::next_link).map_err(failed)? {
+            this.links.extend(link(id).filter(|link| !own.contains(&link.program)));
+        }
+        for id in ids(sys::next_program).map_err(failed)? {
+            match sys::prog_by_id(id).and_then(|fd| program(fd.as_fd())) {
+                _ if own.contains(&id) => {}
+                Ok(program) => this.programs.push(program),
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => this.closed.push(id),
+                // It has gone.
+                Err(_) => {}
+            }
+        }
+        this.maps = ids(sys::next_map).map_err(failed)?.len();
+        for program in &mut this.programs {
+            let links = this.links.iter().filter(|link| link.program == program.id);
+            program.attached = links.filter_map(|link| link.attached).collect();
+        }
+        if !this.programs.is_empty() {
+            this.find_holders(bpffs);
+        }
+        Ok(this)
+    }
+
+    fn find_holders(&mut self, bpffs: &Path) {
+        let mut programs: BTreeMap<_, _> =
+            self.programs.iter_mut().map(|it| (it.id, &mut it.holders)).collect();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for name in processes.filter_map(|it| it.file_name().into_string().ok()) {
+            let Ok(pid) = name.parse() else { continue };
+            for program in held(&name) {
+                let Some(holders) = programs.get_mut(&program) else { continue };
+                let comm = fs::read_to_string(format!("/proc/{name}/comm")).unwrap_or_default();
+                holders.insert(Holder::Process { pid, comm: comm.trim_end().to_owned() });
+            }
+        }
+        let mut left = vec![bpffs.to_owned()];
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|it| it.is_dir()) {
+                    left.push(path);
+                    continue;
+                }
+                let fd = sys::obj_get(&path).ok();
+                let program = fd.and_then(|fd| program_of("self", &fd.as_raw_fd().to_string()));
+                if let Some(holders) = program.and_then(|id| programs.get_mut(&id)) {
+                    holders.insert(Holder::Pin(path));
+                }
+            }
+        }
+    }
+}
+
+/// All of them, in ascending order.
+fn ids(next: impl Fn(u32) -> io::Result<u32>) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    loop {
+        match next(found.last().copied().unwrap_or(0)) {
+            Ok(id) => found.push(id),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn program(fd: BorrowedFd<'_>) -> io::Result<LoadedProgram> {
+    let info = sys::info(fd, sys::zeroed::<libbpf_sys::bpf_prog_info>())?;
+    Ok(LoadedProgram {
+        id: info.id,
+        name: name_of(&info.name),
+        program_type: ProgramType(info.type_),
+        attached: BTreeSet::new(),
+        tag: info.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
+        loaded_ns: info.load_time,
+        uid: info.created_by_uid,
+        holders: BTreeSet::new(),
+    })
+}
+
+fn link(id: u32) -> Option<LoadedLink> {
+    let fd = sys::link_by_id(id).ok()?;
+    let info = sys::info(fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>()).ok()?;
+    let of = info.__bindgen_anon_1;
+    // SAFETY: plain numbers, of which the kernel fills those of the link's type, and the rest is zero.
+    let attached = unsafe {
+        match info.type_ {
+            // freplace has none, which is 0.
+            libbpf_sys::BPF_LINK_TYPE_TRACING => Some(of.tracing.attach_type).filter(|it| *it != 0),
+            libbpf_sys::BPF_LINK_TYPE_CGROUP => Some(of.cgroup.attach_type),
+            libbpf_sys::BPF_LINK_TYPE_NETNS => Some(of.netns.attach_type),
+            libbpf_sys::BPF_LINK_TYPE_TCX => Some(of.tcx.attach_type),
+            libbpf_sys::BPF_LINK_TYPE_NETKIT => Some(of.netkit.attach_type),
+            libbpf_sys::BPF_LINK_TYPE_ITER => Some(AttachType::TRACE_ITER.0),
+            libbpf_sys::BPF_LINK_TYPE_XDP => Some(AttachType::XDP.0),
+            libbpf_sys::BPF_LINK_TYPE_STRUCT_OPS => Some(AttachType::STRUCT_OPS.0),
+            libbpf_sys::BPF_LINK_TYPE_NETFILTER => Some(AttachType::NETFILTER.0),
+            libbpf_sys::BPF_LINK_TYPE_KPROBE_MULTI => Some(AttachType::TRACE_KPROBE_MULTI.0),
+            libbpf_sys::BPF_LINK_TYPE_UPROBE_MULTI => Some(AttachType::TRACE_UPROBE_MULTI.0),
+            libbpf_sys::BPF_LINK_TYPE_PERF_EVENT => Some(AttachType::PERF_EVENT.0),
+            _ => None,
+        }
+    };
+    Some(LoadedLink {
+        id: info.id,
+        link_type: info.type_,
+        program: info.prog_id,
+        attached: attached.map(AttachType),
+    })
+}
+
+/// Programs of which a process has descriptors, or of links of them.
+fn held(process: &str) -> BTreeSet<u32> {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let is_bpf = target.as_os_str().as_encoded_bytes().starts_with(b"anon_inode:bpf");
+        program_of(process, entry.file_name().to_str().filter(|_| is_bpf)?)
+    })
+    .collect()
+}
+
+fn program_of(process: &str, fd: &str) -> Option<u32> {
+    program_in(&fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).ok()?)
+}
+
+/// Of lines such as `prog_id: 42`, with a tab.
+fn program_in(fdinfo: &str) -> Option<u32> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("prog_id:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_tell_their_program() {
+        let text = "pos:\t0\nflags:\t02000000\nprog_type:\t26\nprog_jited:\t1\nprog_id:\t42\n";
+        assert_eq!(program_in(text), Some(42));
+        assert_eq!(program_in("pos:\t0\nmap_id:\t7\n"), None);
+        assert!(held("none").is_empty());
+    }
+}
