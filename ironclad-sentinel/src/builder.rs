@@ -1,7 +1,8 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 #[cfg(feature = "signed")]
 use std::sync::Mutex;
+use std::time::Duration;
 
 use ironclad_bpf::BPFFS;
 use ironclad_bpf::sentinel::GuardOptions;
@@ -14,9 +15,12 @@ use ironclad_policy::bundle::TrustStore;
 #[cfg(feature = "signed")]
 use ironclad_policy::document::Sources;
 
+use crate::baseline::BaselineOptions;
 use crate::error::SentinelError;
+use crate::inventory::OnSuspect;
 use crate::sentinel::Sentinel;
 use crate::trust::Trust;
+use crate::watch::{Alarm, OnAlarm};
 
 /// Types of programs that can undo what Sentinel does, or read what it keeps.
 const GATE: [ProgramType; 10] = [
@@ -52,6 +56,10 @@ pub struct SentinelBuilder {
     pub(crate) may_stop: Vec<PathBuf>,
     pub(crate) group_managers: Vec<PathBuf>,
     pub(crate) trust: Trust,
+    pub(crate) on_suspect: OnSuspect,
+    pub(crate) baseline: Option<BaselineOptions>,
+    pub(crate) watch_every: Duration,
+    pub(crate) on_alarm: Option<OnAlarm>,
 }
 
 /// Who starts agents, and so may start one that takes over from one that has ended.
@@ -85,6 +93,10 @@ impl SentinelBuilder {
             may_stop: Vec::new(),
             group_managers: EXECUTORS.iter().map(PathBuf::from).collect(),
             trust: Trust::default(),
+            on_suspect: OnSuspect::default(),
+            baseline: None,
+            watch_every: Duration::from_secs(60),
+            on_alarm: None,
         }
     }
 
@@ -104,6 +116,17 @@ impl SentinelBuilder {
         let types: Vec<_> = types.into_iter().collect();
         self.options.gate = bits(&types);
         self.options.gate_log = !self.options.gate;
+        self
+    }
+
+    /// What becomes of a start where others have programs of [these types](Self::refuse_programs) loaded
+    /// already. Default: [`OnSuspect::Report`].
+    ///
+    /// Programs of which this process has descriptors are its own, as are those that a former agent of
+    /// this instance attached.
+    #[must_use]
+    pub fn foreign_programs(mut self, on_suspect: OnSuspect) -> Self {
+        self.on_suspect = on_suspect;
         self
     }
 
@@ -198,7 +221,7 @@ impl SentinelBuilder {
         self
     }
 
-    /// The directory of what a persistent agent keeps, which nobody else may read or change. Default:
+    /// The directory of what a persistent agent keeps, and of the [baseline](Self::baseline), which nobody else may read or change. Default:
     /// `/var/lib/ironclad/<instance>`.
     #[must_use]
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
@@ -224,6 +247,32 @@ impl SentinelBuilder {
     #[must_use]
     pub fn launched_in(mut self, cgroup: impl Into<PathBuf>) -> Self {
         self.launch_group = Some(cgroup.into());
+        self
+    }
+
+    /// Keeps in mind what the files that rules name contain, in the [state directory](Self::state_dir), and
+    /// says at the next start what changed while Sentinel was away: [`Sentinel::baseline`]. Default: off,
+    /// because all these files are read at each start.
+    #[must_use]
+    pub fn baseline(mut self, options: BaselineOptions) -> Self {
+        self.baseline = Some(options);
+        self
+    }
+
+    /// How often a thread sees whether hooks answer, and looks at the files of the
+    /// [baseline](Self::baseline). Default: 60 s; zero: never.
+    #[must_use]
+    pub fn watch_every(mut self, period: Duration) -> Self {
+        self.watch_every = period;
+        self
+    }
+
+    /// Who is told when a hook stops to answer, or begins again, and when files of the baseline have
+    /// changed: by the thread that found it, which looks no further until this returns. Default: nobody;
+    /// audit records are left in any case.
+    #[must_use]
+    pub fn on_alarm(mut self, tell: impl Fn(&Alarm) + Send + Sync + 'static) -> Self {
+        self.on_alarm = Some(Arc::new(tell));
         self
     }
 
@@ -265,6 +314,11 @@ impl SentinelBuilder {
     pub fn signed(mut self, trust: Arc<Mutex<TrustStore>>) -> Self {
         self.trust = Trust::new(trust);
         self
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        let usual = || Path::new("/var/lib/ironclad").join(&self.instance);
+        self.state.clone().unwrap_or_else(usual)
     }
 
     /// Loads and attaches the programs, the gate first, entitles this process, puts `policy`'s file

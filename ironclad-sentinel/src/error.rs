@@ -29,6 +29,20 @@ pub enum SentinelError {
         /// Where the agent's secret is.
         state: PathBuf,
     },
+    /// Somebody else has loaded a program that could undo Sentinel.
+    #[error(
+        "program `{program}` (id {id}), {what}, was loaded before Sentinel and could undo it: {next}; `.foreign_programs(OnSuspect::Report)` starts all the same"
+    )]
+    Suspect {
+        /// Its name.
+        program: String,
+        /// The kernel's id.
+        id: u32,
+        /// Its type, and where it is attached.
+        what: String,
+        /// What to do.
+        next: String,
+    },
     /// A path of a rule leads to nothing that can be guarded.
     #[error("{rule}: `{}` {what}", path.display())]
     Path {
@@ -54,6 +68,9 @@ pub enum SentinelError {
         "the files that rules name are being moved about faster than they can be guarded: end what does that, and try again"
     )]
     Restless,
+    /// The baseline of guarded files could not be taken or kept.
+    #[error("the baseline of guarded files: {0}")]
+    Baseline(std::io::Error),
     /// There are more files to guard than tables have room for.
     #[error("{what}: {needed} are needed, there is room for {room}: `.{setting}(…)` gives more")]
     Room {

@@ -21,8 +21,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod builder;
 mod error;
+mod inventory;
 mod own;
 mod resolve;
 mod seal;
@@ -31,11 +33,19 @@ mod status;
 mod tables;
 mod trust;
 mod volumes;
+mod watch;
 
+pub use baseline::{
+    BaselineOptions, BaselineReport, Change, Compared, FileChange, FileState, Progress, Unread,
+};
 pub use builder::{Launch, SentinelBuilder};
 pub use error::SentinelError;
+pub use inventory::{Foreign, ForeignProgram, OnSuspect};
+pub use ironclad_bpf::inventory::{Holder, LoadedProgram};
 pub use ironclad_bpf::sentinel::Secret;
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRecord};
 pub use ironclad_policy::{CompiledPolicy, Provenance};
-pub use sentinel::Sentinel;
-pub use status::{HookState, HookStatus, Status};
+pub use sentinel::{Refreshed, Sentinel};
+pub use status::{Degraded, HookState, HookStatus, KernelStatus, Status};
+pub use volumes::VolumeStatus;
+pub use watch::Alarm;

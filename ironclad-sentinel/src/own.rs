@@ -32,10 +32,11 @@ pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
 pub(crate) const MANAGED: u64 = GROUP;
 
 /// The agent's executable, what it has mapped to be executed, and its control group; of one that is
-/// persistent, its secret and its pins; and `files` of what it trusts.
+/// persistent, its secret and its pins; the baseline; and `files` of what it trusts.
 pub(crate) fn paths(
     scratch: &Path,
-    kept: Option<(&Path, &Path)>,
+    state: Option<&Path>,
+    pins: Option<&Path>,
     files: Vec<PathBuf>,
 ) -> io::Result<Vec<OwnPath>> {
     let exe = std::fs::canonicalize("/proc/self/exe")?;
@@ -48,10 +49,9 @@ pub(crate) fn paths(
         found.push(OwnPath { path: group, is_tree: true, bit: GROUP });
     }
     found.push(OwnPath { path: scratch.to_owned(), is_tree: true, bit: STATE });
-    if let Some((state, pins)) = kept {
-        found.push(OwnPath { path: state.to_owned(), is_tree: true, bit: STATE });
-        found.push(OwnPath { path: pins.to_owned(), is_tree: true, bit: PINS });
-    }
+    let tree = |path: &Path, bit| OwnPath { path: path.to_owned(), is_tree: true, bit };
+    found.extend(state.map(|path| tree(path, STATE)));
+    found.extend(pins.map(|path| tree(path, PINS)));
     found.extend(files.into_iter().map(|path| file(path, STATE)));
     Ok(found)
 }

@@ -12,6 +12,7 @@ use ironclad_bpf::socket::Processes;
 use ironclad_core::abi::{self, FileId, MountKey, NameKey};
 use ironclad_policy::file::{CompiledFiles, FileRuleInfo, FileScope};
 
+use crate::baseline::{Kind, Scope, Scopes};
 use crate::error::SentinelError;
 use crate::own::OwnPath;
 use crate::volumes::{self, Mount};
@@ -170,6 +171,23 @@ pub(crate) fn resolve(
         }
     }
     Ok(coverage)
+}
+
+/// What rules name, and where that leads.
+pub(crate) fn scopes(files: Option<&CompiledFiles>) -> Result<Scopes, SentinelError> {
+    let mut found = BTreeSet::new();
+    for rule in files.iter().flat_map(|files| files.rules()) {
+        for scope in &rule.scopes {
+            let (kind, named, real) = match scope {
+                FileScope::File(path) => (Kind::File, path.clone(), real(rule, path, false)?),
+                FileScope::Tree(path) => (Kind::Tree, path.clone(), real(rule, path, true)?),
+                FileScope::Glob(pattern) => (Kind::Glob, pattern.into(), pattern.into()),
+                _ => continue,
+            };
+            found.insert(Scope { kind, named, real });
+        }
+    }
+    Ok(Scopes(found.into_iter().collect()))
 }
 
 pub(crate) fn described(rule: &FileRuleInfo) -> String {

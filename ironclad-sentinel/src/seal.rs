@@ -12,7 +12,6 @@ use ironclad_core::abi::SENTINEL_SECRET;
 use crate::error::SentinelError;
 
 const NAME: &str = "secret";
-const NEXT: &str = "secret.next";
 
 /// Where an agent's secret is kept.
 #[derive(Debug)]
@@ -58,20 +57,8 @@ impl Seal {
 
     /// Keeps another in its stead: the one or the other is there, whenever this is cut off.
     pub(crate) fn write(&self, secret: &Secret) -> Result<(), SentinelError> {
-        let (name, next) = (self.dir.join(NAME), self.dir.join(NEXT));
-        let write = || {
-            match fs::remove_file(&next) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-            file.write_all(secret.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&next, &name)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        write().map_err(|source| self.failed("keeping the agent's secret", source))
+        replace(&self.dir.join(NAME), secret.as_bytes())
+            .map_err(|source| self.failed("keeping the agent's secret", source))
     }
 
     /// Forgets it.
@@ -85,4 +72,18 @@ impl Seal {
         let source = io::Error::new(source.kind(), why);
         BpfError::System { step, source }.into()
     }
+}
+
+/// Writes a file that nobody else may read: the one or the other is there, whenever this is cut off.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("next");
+    match fs::remove_file(&next) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&next, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

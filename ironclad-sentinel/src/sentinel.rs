@@ -1,16 +1,15 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret, canaries};
+use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program, cgroup_id};
-use ironclad_core::PolicyId;
-use ironclad_core::abi::{self, FileId, FilePolicy, OpenBefore};
+use ironclad_core::abi::{self, FileId, FilePolicy, OpenBefore, SentinelHook};
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 #[cfg(feature = "signed")]
@@ -19,16 +18,20 @@ use ironclad_policy::bundle::{Permit, Token};
 use ironclad_policy::document::Sources;
 use ironclad_policy::file::FileRuleInfo;
 use ironclad_policy::{CompiledPolicy, Provenance};
+use serde::Serialize;
 
+use crate::baseline::{Baseline, BaselineReport, FileChange, Scopes};
 use crate::builder::{Launch, SentinelBuilder};
 use crate::error::SentinelError;
+use crate::inventory::{Foreign, OnSuspect};
 use crate::own::{self, OwnPath};
-use crate::resolve::{Coverage, resolve};
+use crate::resolve::{Coverage, resolve, scopes};
 use crate::seal::Seal;
-use crate::status::{HookState, HookStatus, Status};
+use crate::status::{Degraded, HookState, HookStatus, KernelStatus, Status};
 use crate::tables::Tables;
 use crate::trust::{Trust, tell_unsigned};
 use crate::volumes;
+use crate::watch::{Watch, Watched};
 
 /// How often paths are looked up until they lead twice to the same files.
 const LOOKS: usize = 5;
@@ -37,22 +40,32 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A running Sentinel. Dropping it disarms and detaches it, unless it is persistent: then all is
 /// refused to others until an agent takes over, and [`stop`](Self::stop)s.
 pub struct Sentinel {
-    instance: String,
-    audit: Arc<dyn AuditSink>,
-    scratch: Scratch,
+    /// Ends first.
+    watch: Option<Watch>,
+    watched: Arc<Watched>,
     own: Vec<OwnPath>,
     updaters: Vec<PathBuf>,
     may_stop: Vec<PathBuf>,
     group_managers: Vec<PathBuf>,
-    state: Mutex<State>,
-    guard: Guard,
     processes: Processes,
     kept: Option<Kept>,
     trust: Trust,
 }
 
+/// What [`Sentinel::refresh`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Refreshed {
+    /// Files and directories that are covered by what they are, or lie on the way, and were not before.
+    pub files: usize,
+    /// Executables that are excepted now, and were not before.
+    pub executables: usize,
+    /// What changed since the last look, where a [baseline](SentinelBuilder::baseline) is kept.
+    pub changes: Vec<FileChange>,
+}
+
 /// A directory in which hooks are tried, which nobody else may change.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
     fn new(within: &Path) -> Result<Self, SentinelError> {
@@ -95,8 +108,7 @@ impl Kept {
             return Ok(None);
         }
         let group = builder.launch_group.as_deref().map(cgroup_id).transpose()?.unwrap_or(0);
-        let usual = || Path::new("/var/lib/ironclad").join(&builder.instance);
-        let state = builder.state.clone().unwrap_or_else(usual);
+        let state = builder.state();
         let pins = builder.bpffs.join("ironclad");
         let name = format!("{}-sentinel", builder.instance);
         let seal = Seal::new(&state);
@@ -108,27 +120,35 @@ impl Kept {
             presented.iter().try_for_each(Secret::present)?;
         }
         let directory = PinDirectory::open(&builder.bpffs, &name)?;
-        let state = std::fs::canonicalize(&state).map_err(|source| BpfError::System {
-            step: "looking at the agent's directory",
-            source,
-        })?;
-        Ok(Some(Self { directory, pins, state, seal, group, presented }))
+        Ok(Some(Self { directory, pins, state: real(&state)?, seal, group, presented }))
     }
 }
 
-struct State {
+fn real(state: &Path) -> Result<PathBuf, BpfError> {
+    let step = "looking at the agent's directory";
+    std::fs::canonicalize(state).map_err(|source| BpfError::System { step, source })
+}
+
+pub(crate) struct State {
     tables: Tables,
     /// What they say, once a policy of this agent's is in force.
     in_force: Option<(Coverage, FilePolicy)>,
-    policy: PolicyId,
+    policy: CompiledPolicy,
     /// None before the first.
     provenance: Option<Provenance>,
     /// Whether a token has permitted to uninstall.
     #[cfg(feature = "signed")]
     may_uninstall: bool,
     rules: Vec<FileRuleInfo>,
-    canaries: Vec<Canary>,
+    scopes: Scopes,
+    pub(crate) canaries: Vec<Canary>,
+    /// When hooks refused what they were told to: `CLOCK_BOOTTIME`, nanoseconds.
+    pub(crate) answered: BTreeMap<SentinelHook, u64>,
+    /// Why the thread that looks could not.
+    pub(crate) unwatched: Option<String>,
+    baseline: Option<BaselineReport>,
     opened_before: Vec<OpenBefore>,
+    foreign: Foreign,
 }
 
 impl Sentinel {
@@ -176,45 +196,69 @@ impl Sentinel {
                 None => (None, None),
             };
             let is_adopted = pins.is_some();
+            let former = pins.as_ref().map(GuardPins::programs).transpose()?.unwrap_or_default();
+            // Before anything is changed; what comes until Sentinel is armed is found then.
+            if builder.on_suspect == OnSuspect::Refuse {
+                Foreign::take(&former, &builder.bpffs, builder.options.gate)?.refuse()?;
+            }
             let processes = Processes::load(losses.as_ref(), inherited)?;
             let guard = Guard::load(&processes, builder.options, pins)?;
-            Ok::<_, SentinelError>((processes, guard, is_adopted))
+            Ok::<_, SentinelError>((processes, guard, is_adopted, former))
         };
-        let (processes, guard, is_adopted) = load().inspect_err(refuse)?;
+        let (processes, guard, is_adopted, former) = load().inspect_err(refuse)?;
         let scratch = Scratch::new(&builder.scratch)?;
+        let state = match &kept {
+            Some(kept) => Some(kept.state.clone()),
+            None if builder.baseline.is_some() => {
+                Seal::new(&builder.state()).prepare()?;
+                Some(real(&builder.state())?)
+            }
+            None => None,
+        };
+        let pins = kept.as_ref().map(|kept| kept.pins.as_path());
         let trust_files = trust_files(&builder.trust)?;
-        let own = own::paths(
-            &scratch.0,
-            kept.as_ref().map(|kept| (kept.state.as_path(), kept.pins.as_path())),
-            trust_files,
-        )
-        .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
+        let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files)
+            .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
+        let baseline = state.zip(builder.baseline);
+        let baseline =
+            baseline.map(|(state, options)| Baseline::new(&state, &builder.instance, options));
         let mut this = Self {
-            instance: builder.instance,
-            audit: builder.audit,
-            scratch,
+            watch: None,
+            watched: Arc::new(Watched {
+                instance: builder.instance,
+                audit: builder.audit,
+                on_alarm: builder.on_alarm,
+                scratch,
+                state: Mutex::new(State {
+                    tables,
+                    in_force: None,
+                    policy: policy.clone(),
+                    provenance: None,
+                    #[cfg(feature = "signed")]
+                    may_uninstall: false,
+                    rules: Vec::new(),
+                    scopes: Scopes::default(),
+                    canaries: Vec::new(),
+                    answered: BTreeMap::new(),
+                    unwatched: None,
+                    baseline: None,
+                    opened_before: Vec::new(),
+                    foreign: Foreign::default(),
+                }),
+                baseline,
+                guard,
+                trying: Mutex::new(()),
+            }),
             own,
             updaters: builder.updaters,
             may_stop: builder.may_stop,
             group_managers: builder.group_managers,
-            state: Mutex::new(State {
-                tables,
-                in_force: None,
-                policy: policy.id(),
-                provenance: None,
-                #[cfg(feature = "signed")]
-                may_uninstall: false,
-                rules: Vec::new(),
-                canaries: Vec::new(),
-                opened_before: Vec::new(),
-            }),
-            guard,
             processes,
             kept,
             trust: builder.trust,
         };
-        for program in this.processes.programs().chain(this.guard.programs()) {
+        for program in this.processes.programs().chain(this.watched.guard.programs()) {
             let info = program.info();
             this.record(&AuditAction::Load {
                 program: info.name.clone(),
@@ -222,7 +266,8 @@ impl Sentinel {
                 instructions: info.xlated_len / 8,
             })?;
         }
-        for (program, link) in this.guard.programs().iter().zip(this.guard.links()) {
+        for (program, link) in this.watched.guard.programs().iter().zip(this.watched.guard.links())
+        {
             this.record(&AuditAction::Attach {
                 program: program.info().name.clone(),
                 hook: "lsm".to_owned(),
@@ -230,28 +275,36 @@ impl Sentinel {
                 mode: String::new(),
             })?;
         }
-        this.put(policy)?;
-        let wrong = this.look()?;
+        this.enforce(Some(policy))?;
+        let wrong = this.watched.look()?;
         if !wrong.is_empty() && !builder.degraded {
             return Err(SentinelError::Degraded { what: wrong });
         }
+        // From here on, nobody loads another.
+        this.watched.guard.arm(true);
+        let foreign = Foreign::take(&former, &builder.bpffs, builder.options.gate)?;
+        foreign.records().try_for_each(|record| this.record(&record))?;
+        if builder.on_suspect == OnSuspect::Refuse {
+            foreign.refuse()?;
+        }
+        this.lock().foreign = foreign;
         if let Some(kept) = &this.kept {
             let launch = match builder.launch {
                 Launch::Init => abi::LAUNCH_INIT,
                 Launch::Entitled => abi::LAUNCH_ENTITLED,
             };
-            this.guard.launch(launch, kept.group);
+            this.watched.guard.launch(launch, kept.group);
             // The former one is good until the next is there.
             if let Some(presented) = &kept.presented {
-                this.guard.only_restart_secret(presented)?;
+                this.watched.guard.only_restart_secret(presented)?;
             }
             let secret = Secret::new()?;
-            this.guard.add_restart_secret(&secret)?;
+            this.watched.guard.add_restart_secret(&secret)?;
             if let Err(error) = kept.seal.write(&secret) {
-                this.guard.remove_secret(&secret)?;
+                this.watched.guard.remove_secret(&secret)?;
                 return Err(error);
             }
-            this.guard.only_restart_secret(&secret)?;
+            this.watched.guard.only_restart_secret(&secret)?;
             let path = kept.directory.path();
             if is_adopted {
                 let (path, policy) = (path.display().to_string(), policy.id().to_string());
@@ -259,23 +312,30 @@ impl Sentinel {
             } else {
                 let (object, path) = ("sentinel".to_owned(), path.display().to_string());
                 this.record(&AuditAction::Pin { object, path })?;
-                this.guard.persist(&mut this.processes, &kept.directory)?;
+                // The thread that shares it is not there yet.
+                if let Some(watched) = Arc::get_mut(&mut this.watched) {
+                    watched.guard.persist(&mut this.processes, &kept.directory)?;
+                }
             }
         }
-        this.guard.arm(true);
         // Who opened something until now.
-        let before = this.guard.open_before()?;
+        let before = this.watched.guard.open_before()?;
         this.lock().opened_before = before;
+        // Nobody but who may changes guarded files any more.
+        this.compare()?;
+        if !builder.watch_every.is_zero() {
+            let watch = Watch::start(&this.watched, builder.watch_every);
+            this.watch = Some(watch.map_err(SentinelError::Thread)?);
+        }
         Ok(this)
     }
 
     fn record(&self, action: &AuditAction) -> Result<(), SentinelError> {
-        Ok(self.audit.record(&self.instance, action)?)
+        self.watched.record(action)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked had changed nothing that the kernel does not know of.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 
     /// Puts the file rules of a policy into force, all at once: whoever asks meets the former ones or
@@ -285,7 +345,8 @@ impl Sentinel {
     /// # Errors
     /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::Restless`],
     /// [`SentinelError::Bpf`] where the kernel refuses; then the former ones stay.
-    /// [`SentinelError::Unsigned`] where signed bundles alone are taken.
+    /// [`SentinelError::Unsigned`] where signed bundles alone are taken, [`SentinelError::Baseline`] where they are in
+    /// force, and the baseline is not of them.
     pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
         self.trust.only_signed("apply_signed")?;
         self.put(policy)
@@ -304,7 +365,7 @@ impl Sentinel {
         signatures: &[&str],
         sources: &mut Sources<'_>,
     ) -> Result<(), SentinelError> {
-        let taken = self.trust.take(bundle, signatures, (&self.instance, &*self.audit))?;
+        let taken = self.trust.take(bundle, signatures, self.watched.audited())?;
         taken.put(sources, |policy| self.put(policy))
     }
 
@@ -316,17 +377,17 @@ impl Sentinel {
     /// permitted.
     #[cfg(feature = "signed")]
     pub fn break_glass(&self, token: &[u8], signatures: &[&str]) -> Result<Token, SentinelError> {
-        let audit = (self.instance.as_str(), &*self.audit);
+        let audit = self.watched.audited();
         let taken = self.trust.lock()?.take_token_audited(token, signatures, audit);
         let token = taken.map_err(SentinelError::Token)?;
         tracing::warn!(
-            instance = self.instance,
+            instance = self.watched.instance,
             "break-glass token {}: {}",
             token.serial,
             token.permits
         );
         match token.permits {
-            Permit::Stop { seconds } => self.guard.open_for(Duration::from_secs(seconds)),
+            Permit::Stop { seconds } => self.watched.guard.open_for(Duration::from_secs(seconds)),
             Permit::Uninstall => self.lock().may_uninstall = true,
             // What this version does not know, it does not permit.
             _ => {}
@@ -335,11 +396,62 @@ impl Sentinel {
     }
 
     fn put(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
+        self.enforce(Some(policy))?;
+        self.take_over().map(drop)
+    }
+
+    /// Looks the paths of the rules in force up anew, and those of the executables that they except:
+    /// after an upgrade, whose files are others under the same names. What comes to match a pattern is
+    /// covered from here on. Whoever asks meanwhile meets what was covered before, or what is now.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply); a path of a rule that leads nowhere by now is one.
+    pub fn refresh(&self) -> Result<Refreshed, SentinelError> {
+        let (files, executables) = self.enforce(None)?;
+        let changes = self.take_over()?;
+        Ok(Refreshed { files, executables, changes })
+    }
+
+    /// Lets the baseline be of the rules in force.
+    fn take_over(&self) -> Result<Vec<FileChange>, SentinelError> {
+        let (scopes, policy) = {
+            let state = self.lock();
+            (state.scopes.clone(), state.policy.id().to_string())
+        };
+        self.watched.look_at_files(Some((scopes, &policy)))
+    }
+
+    /// Says what changed while nobody guarded it, and begins another baseline.
+    fn compare(&self) -> Result<(), SentinelError> {
+        let Some(baseline) = &self.watched.baseline else { return Ok(()) };
+        let (scopes, policy) = {
+            let state = self.lock();
+            (state.scopes.clone(), state.policy.id().to_string())
+        };
+        let (report, records) = baseline.begin(scopes, &policy).map_err(SentinelError::Baseline)?;
+        records.iter().try_for_each(|record| self.record(record))?;
+        let written = baseline.write(report.changes.len()).map_err(SentinelError::Baseline)?;
+        written.iter().try_for_each(|record| self.record(record))?;
+        self.lock().baseline = Some(report);
+        Ok(())
+    }
+
+    /// What changed of the files that rules name while Sentinel was away; none without a
+    /// [baseline](SentinelBuilder::baseline).
+    pub fn baseline(&self) -> Option<BaselineReport> {
+        self.lock().baseline.clone()
+    }
+
+    /// The policy, or the one in force anew; then nothing is written where its paths lead where they led.
+    /// Returns how many files and executables are known that were not before.
+    fn enforce(&self, policy: Option<&CompiledPolicy>) -> Result<(usize, usize), SentinelError> {
         let mut state = self.lock();
         let state = &mut *state;
+        let is_same = policy.is_none();
+        let policy = policy.unwrap_or(&state.policy).clone();
         let provenance = Some(policy.provenance());
-        if state.provenance != provenance {
-            tell_unsigned(&self.instance, &*self.audit, policy)?;
+        if !is_same && state.provenance != provenance {
+            tell_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
         }
         let files = policy.files();
         let in_kernel = own::with_own(files.map(|files| files.policy()));
@@ -356,14 +468,19 @@ impl Sentinel {
             }
             Ok::<_, SentinelError>(coverage)
         };
+        let former = state.in_force.as_ref().map(|(coverage, _)| coverage.clone());
+        let former = former.unwrap_or_default();
+        if is_same && resolve()? == former {
+            return Ok((0, 0));
+        }
         let mut settle = || {
             let mut coverage = resolve()?;
             for _ in 0..LOOKS {
-                state.tables.put(&self.guard, &coverage, in_kernel)?;
+                state.tables.put(&self.watched.guard, &coverage, in_kernel)?;
                 // What was moved while it was being looked up is seen now, when it stays.
                 let again = resolve()?;
                 if again == coverage {
-                    state.opened_before = self.guard.open_before()?;
+                    state.opened_before = self.watched.guard.open_before()?;
                     return Ok(coverage);
                 }
                 coverage = again;
@@ -373,22 +490,29 @@ impl Sentinel {
         let coverage = settle().inspect_err(|_| {
             // What was in force comes back; of a first policy, nothing was.
             if let Some((coverage, in_kernel)) = state.in_force.take() {
-                let put = state.tables.put(&self.guard, &coverage, in_kernel);
+                let put = state.tables.put(&self.watched.guard, &coverage, in_kernel);
                 if let Err(error) = put {
                     tracing::error!(%error, "the former file rules did not come back");
                 }
                 state.in_force = Some((coverage, in_kernel));
             }
         })?;
+        let files_new = coverage.files.keys().filter(|id| !former.files.contains_key(id)).count();
+        let is_known = |id: &&FileId| !former.excepted.contains_key(id);
+        let executables_new = coverage.excepted.keys().filter(is_known).count();
         state.in_force = Some((coverage, in_kernel));
-        state.policy = policy.id();
-        state.provenance = provenance;
+        if !is_same {
+            state.provenance = provenance;
+        }
+        state.policy = policy.clone();
+        state.scopes = scopes(files)?;
         state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
         self.record(&AuditAction::Swap {
-            generation: self.guard.word() >> 1,
+            generation: self.watched.guard.word() >> 1,
             policy: policy.id().to_string(),
             provisional_ms: None,
-        })
+        })?;
+        Ok((files_new, executables_new))
     }
 
     /// Executables that Sentinel's own rules do not bind, from which, and what they may.
@@ -401,51 +525,53 @@ impl Sentinel {
         updaters.chain(stoppers).chain(managers)
     }
 
-    /// Sees whether each hook refuses a call that it is told to refuse, and says what is wrong.
-    fn look(&self) -> Result<Vec<String>, SentinelError> {
-        let found = canaries(&self.guard, &self.scratch.0);
-        let silent = found.iter().filter_map(|canary| {
-            canary.silent.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
-        });
-        let missing = self.guard.missing().iter().filter(|it| !it.is_optional);
-        let missing = missing.map(|it| format!("hook {}: this kernel has none", it.hook));
-        let wrong = silent.chain(missing).collect();
-        self.lock().canaries = found;
-        Ok(wrong)
-    }
-
     /// What it is and does; each hook is tried anew.
     ///
     /// # Errors
     /// [`SentinelError::Bpf`] where the kernel refuses.
     pub fn status(&self) -> Result<Status, SentinelError> {
-        self.look()?;
-        let state = self.lock();
-        let attached = self.guard.links().iter().map(|link| {
+        self.watched.look()?;
+        let volumes = volumes::of(&self.lock().scopes).map_err(|source| {
+            let step = "reading /proc/self/mountinfo";
+            BpfError::System { step, source }
+        })?;
+        let kernel = KernelStatus::look();
+        let now = self.lock();
+        let attached = self.watched.guard.links().iter().map(|link| {
             let name = link.hook().to_owned();
-            let canary = state.canaries.iter().find(|it| it.hook.name() == name);
+            let canary = now.canaries.iter().find(|it| it.hook.name() == name);
             let state = match canary.map(|it| it.silent.clone()) {
                 None => HookState::Attached,
                 Some(None) => HookState::InForce,
                 Some(Some(why)) => HookState::Silent(why),
             };
-            HookStatus { name, state }
+            let answered = canary.and_then(|it| now.answered.get(&it.hook)).copied();
+            HookStatus { name, state, answered_ns: answered }
         });
-        let missing = self.guard.missing().iter().map(|it| HookStatus {
+        let missing = self.watched.guard.missing().iter().map(|it| HookStatus {
             name: it.hook.clone(),
             state: HookState::Missing { is_optional: it.is_optional },
+            answered_ns: None,
         });
-        Ok(Status {
-            instance: self.instance.clone(),
-            is_armed: self.guard.is_armed(),
+        let unwatched = now.unwatched.iter().map(|why| Degraded::Watch { why: why.clone() });
+        let mut status = Status {
+            instance: self.watched.instance.clone(),
+            degraded: unwatched.collect(),
+            kernel,
+            is_armed: self.watched.guard.is_armed(),
             hooks: attached.chain(missing).collect(),
-            policy: state.policy.to_string(),
-            provenance: state.provenance.unwrap_or(Provenance::Unsigned),
-            open_for: self.guard.is_open_for(),
-            labels: state.tables.labels(),
-            opened_before: state.opened_before.clone(),
-            alarms_lost: self.guard.alarms_lost(),
-        })
+            policy: now.policy.id().to_string(),
+            provenance: now.provenance.unwrap_or(Provenance::Unsigned),
+            open_for: self.watched.guard.is_open_for(),
+            labels: now.tables.labels(),
+            volumes,
+            baseline: now.baseline.clone(),
+            opened_before: now.opened_before.clone(),
+            foreign: now.foreign.clone(),
+            alarms_lost: self.watched.guard.alarms_lost(),
+        };
+        status.find_degraded();
+        Ok(status)
     }
 
     /// Alarms, through a channel: who was refused what, what rules that log have seen, and who
@@ -458,7 +584,7 @@ impl Sentinel {
         capacity: usize,
         overflow: Overflow,
     ) -> Result<(EventPump, EventReceiver), SentinelError> {
-        let mut ring = EventRing::new(self.guard.alarms())?;
+        let mut ring = EventRing::new(self.watched.guard.alarms())?;
         EventPump::start(capacity, overflow, move |deliver| {
             ring.poll(PATIENCE, |bytes| deliver.deliver(bytes))
                 .inspect_err(|error| tracing::error!(%error, "no more alarms"))
@@ -484,7 +610,7 @@ impl Sentinel {
             let source = std::io::Error::other(format!("{}: no such file", exe.display()));
             BpfError::System { step: "admitting a process", source }
         })?;
-        Ok(self.guard.admit(id)?)
+        Ok(self.watched.guard.admit(id)?)
     }
 
     /// Guards maps and programs that this process made before Sentinel was started; what it makes
@@ -497,19 +623,22 @@ impl Sentinel {
         maps: impl IntoIterator<Item = BorrowedFd<'a>>,
         programs: impl IntoIterator<Item = &'a Program>,
     ) -> Result<(), SentinelError> {
-        self.guard.guard_maps(maps)?;
-        Ok(self.guard.guard_programs(programs)?)
+        self.watched.guard.guard_maps(maps)?;
+        Ok(self.watched.guard.guard_programs(programs)?)
     }
 
     /// The kernel's ids of Sentinel's own maps.
     pub fn map_ids(&self) -> BTreeSet<u32> {
-        let programs = self.processes.programs().chain(self.guard.programs());
+        let programs = self.processes.programs().chain(self.watched.guard.programs());
         programs.flat_map(|program| program.info().map_ids.iter().copied()).collect()
     }
 
     /// The kernel's ids of Sentinel's own programs.
     pub fn program_ids(&self) -> impl Iterator<Item = u32> {
-        self.processes.programs().chain(self.guard.programs()).map(|program| program.info().id)
+        self.processes
+            .programs()
+            .chain(self.watched.guard.programs())
+            .map(|program| program.info().id)
     }
 
     /// Disarms for good: others are refused nothing any more, and what was pinned is removed. This is
@@ -520,20 +649,29 @@ impl Sentinel {
     /// [`SentinelError::Bpf`] where bpffs refuses. `NotPermitted` of a persistent instance that takes
     /// signed bundles alone, unless a break-glass token permits it: then it is as if dropped, and all
     /// is refused to others still.
-    pub fn stop(self) -> Result<(), SentinelError> {
+    pub fn stop(mut self) -> Result<(), SentinelError> {
         #[cfg(feature = "signed")]
         if self.kept.is_some() && self.trust.is_given() && !self.lock().may_uninstall {
             let error = SentinelError::NotPermitted;
-            refuse((&self.instance, &*self.audit), &error);
+            refuse(self.watched.audited(), &error);
             return Err(error);
         }
-        for link in self.guard.links() {
+        self.watch.iter_mut().for_each(Watch::end);
+        if let Err(error) = self.watched.look_at_files(None) {
+            tracing::error!(%error, "the baseline of guarded files is of before");
+        }
+        for link in self.watched.guard.links() {
             let hook = "lsm".to_owned();
             self.record(&AuditAction::Detach { hook, interface: link.hook().to_owned() })?;
         }
         let Some(kept) = &self.kept else { return Ok(()) };
         self.record(&AuditAction::Unpin { path: kept.directory.path().display().to_string() })?;
-        let Self { guard, processes, kept, .. } = self;
+        let Self { watch, watched, processes, kept, .. } = self;
+        drop(watch);
+        let Watched { guard, .. } = Arc::into_inner(watched).ok_or_else(|| {
+            let why = "who is told of an alarm may not stop Sentinel: do it from another thread";
+            SentinelError::Thread(std::io::Error::other(why))
+        })?;
         if let Some(kept) = kept {
             guard.unpin(processes, &kept.directory)?;
             kept.seal.forget();
@@ -573,6 +711,6 @@ fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
 
 impl std::fmt::Debug for Sentinel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sentinel").field("instance", &self.instance).finish_non_exhaustive()
+        f.debug_struct("Sentinel").field("instance", &self.watched.instance).finish_non_exhaustive()
     }
 }

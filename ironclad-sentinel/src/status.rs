@@ -1,9 +1,15 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ironclad_bpf::probe::{Feature, State, probe_system};
 use ironclad_core::abi::OpenBefore;
 use ironclad_policy::Provenance;
 use serde::Serialize;
+
+use crate::baseline::{BaselineReport, Compared};
+use crate::inventory::Foreign;
+use crate::volumes::VolumeStatus;
 
 /// What Sentinel is and does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -11,6 +17,10 @@ use serde::Serialize;
 pub struct Status {
     /// The instance.
     pub instance: String,
+    /// Why it guards less than it says. Empty: it does not.
+    pub degraded: Vec<Degraded>,
+    /// What this kernel is and can do.
+    pub kernel: KernelStatus,
     /// Whether others are refused anything.
     pub is_armed: bool,
     /// Each hook of the kernel's that Sentinel knows.
@@ -23,18 +33,142 @@ pub struct Status {
     pub open_for: Option<Duration>,
     /// Files and directories that are known by what they are.
     pub labels: usize,
+    /// File systems that files of rules lie on.
+    pub volumes: Vec<VolumeStatus>,
+    /// What changed of these files while Sentinel was away, where a baseline is kept.
+    pub baseline: Option<BaselineReport>,
     /// Who had files open for writing when rules came into force that deny that.
     pub opened_before: Vec<OpenBefore>,
+    /// What others had loaded when it was armed.
+    pub foreign: Foreign,
     /// Alarms that found no room in the ring buffer.
     pub alarms_lost: u64,
 }
 
+/// Why Sentinel guards less than it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Degraded {
+    /// A hook is missing, or silent.
+    Hook {
+        /// Its name.
+        hook: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Files below a guarded directory lie on a file system whose files cannot be guarded.
+    Volume {
+        /// Where it is mounted.
+        at: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Something of the kernel is missing or switched off without which hooks are not called.
+    Kernel {
+        /// What, by its name in the probe.
+        feature: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Others have loaded a program that could undo it: see [`Foreign`].
+    Suspect {
+        /// The program's id.
+        program: u32,
+        /// Its name; empty where somebody refuses to show it.
+        name: String,
+    },
+    /// The baseline is damaged, or says nothing of some files.
+    Baseline {
+        /// What is wrong.
+        why: String,
+    },
+    /// The thread that looks could not, the last time.
+    Watch {
+        /// What it met.
+        why: String,
+    },
+}
+
+impl fmt::Display for Degraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hook { hook, why } => write!(f, "hook {hook}: {why}"),
+            Self::Volume { at, why } => write!(f, "what is mounted at {} {why}", at.display()),
+            Self::Kernel { feature, why } => write!(f, "{feature}: {why}"),
+            Self::Suspect { program, name } => {
+                write!(f, "program `{name}` (id {program}) was loaded before, and could undo it")
+            }
+            Self::Baseline { why } => write!(f, "baseline: {why}"),
+            Self::Watch { why } => write!(f, "looking at hooks and files: {why}"),
+        }
+    }
+}
+
 impl Status {
-    /// Hooks that are not in force.
-    pub fn degraded(&self) -> impl Iterator<Item = &HookStatus> {
-        self.hooks.iter().filter(|hook| {
+    /// All that is known, looked through.
+    pub(crate) fn find_degraded(&mut self) {
+        let hooks = self.hooks.iter().filter(|hook| {
             matches!(hook.state, HookState::Silent(_) | HookState::Missing { is_optional: false })
-        })
+        });
+        let hooks = hooks
+            .map(|it| Degraded::Hook { hook: it.name.clone(), why: it.state.to_string() })
+            .collect::<Vec<_>>();
+        let volumes = self.volumes.iter().filter_map(|it| {
+            it.refused.clone().map(|why| Degraded::Volume { at: it.at.clone(), why })
+        });
+        let needed = ["lsm_list", "ftrace_enabled"];
+        let features = self.kernel.features.iter();
+        let features = features.filter(|it| needed.contains(&it.name.as_str()));
+        let features = features.filter(|it| it.state == State::Unavailable).map(|it| {
+            let (feature, why) = (it.name.clone(), it.reason.clone().unwrap_or_default());
+            Degraded::Kernel { feature, why }
+        });
+        let suspects = self.foreign.suspects().map(|it| (it.program.id, it.program.name.clone()));
+        let closed = self.foreign.closed.iter().map(|id| (*id, String::new()));
+        let suspects = suspects.chain(closed);
+        let suspects = suspects.map(|(program, name)| Degraded::Suspect { program, name });
+        let baseline = self.baseline.iter().filter_map(|it| match &it.compared {
+            Compared::Damaged(why) => Some(format!("it was not as it was written: {why}")),
+            _ if it.is_cut => Some("there are more files than it may have".to_owned()),
+            _ => None,
+        });
+        let baseline = baseline.map(|why| Degraded::Baseline { why });
+        let found = hooks.into_iter().chain(volumes).chain(features).chain(suspects);
+        let found: Vec<_> = found.chain(baseline).collect();
+        self.degraded.extend(found);
+    }
+}
+
+/// What a kernel is and can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KernelStatus {
+    /// Its release, as `uname -r` tells it.
+    pub release: String,
+    /// The architecture, as `uname -m` tells it.
+    pub machine: String,
+    /// The active security modules, in their order; empty where the kernel does not tell.
+    pub security_modules: Vec<String>,
+    /// Switches, mounts and rights, each with the reason where it is not available.
+    pub features: Vec<Feature>,
+}
+
+impl KernelStatus {
+    pub(crate) fn look() -> Self {
+        let uname = rustix::system::uname();
+        let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+        Self {
+            release: uname.release().to_string_lossy().into_owned(),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            security_modules: modules
+                .trim()
+                .split(',')
+                .filter(|it| !it.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            features: probe_system(),
+        }
     }
 }
 
@@ -46,6 +180,9 @@ pub struct HookStatus {
     pub name: String,
     /// What is known of it.
     pub state: HookState,
+    /// When it refused last what it was told to refuse: `CLOCK_BOOTTIME`, nanoseconds. None where there
+    /// is no harmless call to see it by, or it never did.
+    pub answered_ns: Option<u64>,
 }
 
 /// What is known of a hook.

@@ -1,10 +1,15 @@
 //! Which file systems keep the promises that identities rest on, and what is mounted where.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statfs;
+use rustix::fs::{major, minor, statfs};
+use serde::Serialize;
+
+use crate::baseline::{Kind, Scopes};
 
 /// Magic numbers of include/uapi/linux/magic.h and of fs/, where inodes have a number and a generation
 /// that no other file of the same device gets, and stat(2) and hooks see one device.
@@ -53,6 +58,61 @@ pub(crate) fn unfit(path: &Path) -> Option<String> {
         |(_, why)| (*why).to_owned(),
     );
     Some(format!("lies on {why}"))
+}
+
+/// Why what lies there is no content that lasts: the kernel makes it up; none where it is stored.
+pub(crate) fn unstored(path: &Path) -> Option<String> {
+    const MADE_UP: [&str; 6] = ["bpffs", "cgroup2", "sysfs", "debugfs", "tracefs", "securityfs"];
+    let magic = statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
+    let (_, name) = KNOWN.iter().find(|(known, name)| *known == magic && MADE_UP.contains(name))?;
+    Some(format!("lies on {name}, which stores nothing"))
+}
+
+/// A file system that files of rules lie on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VolumeStatus {
+    /// Where it is mounted.
+    pub at: PathBuf,
+    /// The file system's name.
+    pub kind: String,
+    /// Its device, as `major:minor`.
+    pub device: String,
+    /// Why its files cannot be guarded: it is mounted below a guarded directory. None where they are.
+    pub refused: Option<String>,
+}
+
+/// Those that what is named lies on, and those that are mounted below.
+pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
+    let mounts = mounts()?;
+    let mut found = BTreeMap::new();
+    for scope in &scopes.0 {
+        let paths = match (scope.kind, scope.real.to_str()) {
+            (Kind::Glob, Some(pattern)) => {
+                glob::glob(pattern).into_iter().flatten().flatten().collect()
+            }
+            _ => vec![scope.real.clone()],
+        };
+        for path in paths {
+            // The last of those that are mounted at one place hides the others.
+            let on = mounts.iter().filter(|mount| path.starts_with(&mount.at));
+            let on = on.max_by_key(|mount| mount.at.components().count());
+            let is_below = |mount: &&Mount| scope.kind == Kind::Tree && mount.at.starts_with(&path);
+            for mount in on.into_iter().chain(mounts.iter().filter(is_below)) {
+                found.insert(mount.at.clone(), mount);
+            }
+        }
+    }
+    let volume = |(at, mount): (PathBuf, &Mount)| {
+        let device = std::fs::symlink_metadata(&at).map_or(0, |it| it.dev());
+        VolumeStatus {
+            kind: mount.kind.clone(),
+            device: format!("{}:{}", major(device), minor(device)),
+            refused: unfit(&at),
+            at,
+        }
+    };
+    Ok(found.into_iter().map(volume).collect())
 }
 
 /// A mount of this process's namespace.

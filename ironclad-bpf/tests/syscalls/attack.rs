@@ -219,3 +219,12 @@ pub fn map_to_write(file: &File) -> io::Result<()> {
         check(libc::munmap(at, 4096))
     }
 }
+
+/// Lets the descriptor of this number be that of `file`: whoever has the number loses what it was.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn put_over(file: &File, number: c_int) -> io::Result<()> {
+    // SAFETY: takes numbers; whoever owns the descriptor closes a descriptor still.
+    check(unsafe { libc::dup2(file.as_raw_fd(), number) })
+}

@@ -11,8 +11,8 @@ mod unspec;
 mod uring;
 
 pub use attack::{
-    Handle, chattr, count, hello, load_program, map_to_write, prlimit, read_memory, signal_by_file,
-    trace,
+    Handle, chattr, count, hello, load_program, map_to_write, prlimit, put_over, read_memory,
+    signal_by_file, trace,
 };
 pub use first_thread::end_first_thread;
 pub use fork::in_child;

@@ -173,6 +173,64 @@ pub enum AuditAction {
         /// Why.
         reason: String,
     },
+    /// A program that somebody else has loaded is there beside Sentinel's.
+    ForeignProgram {
+        /// Its name: whatever its owner says.
+        program: String,
+        /// The kernel's id.
+        id: u32,
+        /// Its type.
+        kind: String,
+        /// Where it is attached, as far as that is known.
+        attached: String,
+        /// The kernel's tag over its instructions, in hexadecimal.
+        tag: String,
+        /// Who loaded it.
+        uid: u32,
+        /// Whether it is of a type that could undo Sentinel.
+        is_suspect: bool,
+    },
+    /// A hook of Sentinel's no longer refuses what it is told to refuse.
+    HookSilent {
+        /// The hook.
+        hook: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A hook that was silent refuses again.
+    HookAnswers {
+        /// The hook.
+        hook: String,
+    },
+    /// A guarded file is not as the baseline has it.
+    FileChange {
+        /// The file: bytes that are not printable ASCII, and `%`, as `%` and two hexadecimal digits.
+        path: String,
+        /// What became of it.
+        change: String,
+        /// Whether nobody guarded it then, or the agent was not there to see who did it.
+        away: bool,
+    },
+    /// A baseline of the guarded files was read at a start, or written.
+    Baseline {
+        /// Where it is.
+        path: String,
+        /// Whether it was written.
+        written: bool,
+        /// Files in it.
+        files: u64,
+        /// SHA-256 of the file, in hexadecimal.
+        sha256: String,
+        /// Files that are not as the one before has them.
+        changes: u64,
+    },
+    /// There is no baseline to compare guarded files with.
+    BaselineMissing {
+        /// Where it was looked for.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// The audit file ended in a torn line; the line was set aside and the chain goes on.
     Recover {
         /// Where the torn line is kept.
@@ -233,6 +291,22 @@ impl fmt::Display for AuditAction {
                 write!(f, "accept break-glass token {serial} of {key}: {permits}")
             }
             Self::TokenRefuse { reason } => write!(f, "refuse a break-glass token: {reason}"),
+            Self::ForeignProgram { program, id, kind, attached, tag, uid, is_suspect } => write!(
+                f,
+                "found program {program} of user {uid} (id {id}, {kind}, attached: {attached}, tag {tag}){}",
+                if *is_suspect { ", which could undo Sentinel" } else { "" }
+            ),
+            Self::HookSilent { hook, reason } => write!(f, "hook {hook} is silent: {reason}"),
+            Self::HookAnswers { hook } => write!(f, "hook {hook} answers again"),
+            Self::FileChange { path, change, away } => {
+                write!(f, "{path} was {change}{}", if *away { " while away" } else { "" })
+            }
+            Self::Baseline { path, written, files, sha256, changes } => write!(
+                f,
+                "{} baseline {path} of {files} files, {changes} changes (SHA-256 {sha256})",
+                if *written { "write" } else { "read" }
+            ),
+            Self::BaselineMissing { path, reason } => write!(f, "no baseline {path}: {reason}"),
             Self::Recover { kept, bytes, sha256 } => {
                 write!(f, "set aside a torn line of {bytes} bytes at {kept} (SHA-256 {sha256})")
             }

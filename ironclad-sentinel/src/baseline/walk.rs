@@ -1,0 +1,270 @@
+//! Looking at files.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use ironclad_policy::Sha256Sum;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::scope::Kind;
+use super::{BaselineOptions, Change, FileChange, FileState, Progress, Scopes, Unread};
+use crate::volumes;
+
+/// How often a file is read that changes meanwhile.
+const READS: usize = 3;
+
+/// What was there at a look.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) files: BTreeMap<PathBuf, Seen>,
+    pub(super) unread: Vec<Unread>,
+    pub(super) bytes: u64,
+    pub(super) is_cut: bool,
+}
+
+/// A file, and by what it is known to be as it was.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) state: FileState,
+    /// Device, inode, ctime, and whether that is past, so that no change is hidden by the clock's tick.
+    is: (u64, u64, i64, i64, bool),
+}
+
+impl Seen {
+    fn is_still(&self, other: &(u64, u64, i64, i64, bool), size: u64) -> bool {
+        self.is.4 && self.is == *other && self.state.size == size
+    }
+}
+
+struct Walk<'a> {
+    found: Snapshot,
+    known: Option<&'a Snapshot>,
+    /// Devices whose files are not read, and why.
+    devices: BTreeMap<u64, Option<String>>,
+    options: &'a BaselineOptions,
+    stop: &'a AtomicBool,
+}
+
+/// Looks at all that `scopes` name; what is as it was in `known` is not read again.
+pub(super) fn take(
+    scopes: &Scopes,
+    known: Option<&Snapshot>,
+    options: &BaselineOptions,
+    stop: &AtomicBool,
+) -> io::Result<Snapshot> {
+    let mut walk =
+        Walk { found: Snapshot::default(), known, devices: BTreeMap::new(), options, stop };
+    let mut paths = BTreeSet::new();
+    for scope in &scopes.0 {
+        match scope.kind {
+            Kind::File => drop(paths.insert(scope.real.clone())),
+            Kind::Tree => walk.below(&scope.real, &mut paths),
+            // Each that it matches by now; those that cannot be looked at are not there.
+            Kind::Glob => {
+                let found = scope.named.to_str().and_then(|it| glob::glob(it).ok());
+                let found = found.into_iter().flatten().flatten();
+                paths.extend(found.filter_map(|path| fs::canonicalize(path).ok()));
+            }
+        }
+    }
+    walk.found.is_cut |= paths.len() > options.files;
+    for path in paths.iter().take(options.files) {
+        walk.file(path)?;
+    }
+    Ok(walk.found)
+}
+
+impl Walk<'_> {
+    /// Regular files below a directory. Each directory is gone through once, however often it is mounted.
+    fn below(&mut self, root: &Path, paths: &mut BTreeSet<PathBuf>) {
+        let (mut left, mut known) = (vec![root.to_owned()], HashSet::new());
+        while let Some(dir) = left.pop() {
+            let is = fs::symlink_metadata(&dir).ok().filter(|it| it.is_dir());
+            let Some(is) = is else { continue };
+            if !known.insert((is.dev(), is.ino())) {
+                continue;
+            }
+            if let Some(why) = self.refused(is.dev(), &dir) {
+                self.found.unread.push(Unread { path: dir, why });
+                continue;
+            }
+            let mut unread = |e: io::Error| {
+                self.found.unread.push(Unread { path: dir.clone(), why: e.to_string() });
+            };
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(e) => {
+                    unread(e);
+                    continue;
+                }
+            };
+            for entry in entries {
+                let entry = match entry.and_then(|it| Ok((it.file_type()?, it.path()))) {
+                    Ok(entry) => entry,
+                    Err(e) => {
+                        unread(e);
+                        continue;
+                    }
+                };
+                match entry {
+                    (kind, path) if kind.is_dir() => left.push(path),
+                    // One more than may be there shows that there are more.
+                    (kind, path) if kind.is_file() && paths.len() <= self.options.files => {
+                        paths.insert(path);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Why files of a device are not read: what lies there is not on a disk, or up to somebody else.
+    fn refused(&mut self, device: u64, at: &Path) -> Option<String> {
+        let why = || volumes::unfit(at).or_else(|| volumes::unstored(at));
+        self.devices.entry(device).or_insert_with(why).clone()
+    }
+
+    fn file(&mut self, path: &Path) -> io::Result<()> {
+        let seen = match self.look(path) {
+            Ok(Some(seen)) => seen,
+            // It has gone meanwhile, or is no regular file.
+            Ok(None) => return Ok(()),
+            Err(e) => {
+                if self.stop.load(std::sync::atomic::Ordering::Acquire) {
+                    return Err(e);
+                }
+                self.found.unread.push(Unread { path: path.to_owned(), why: e.to_string() });
+                let Ok(is) = fs::symlink_metadata(path) else { return Ok(()) };
+                let state = FileState { unread: Some(e.to_string()), ..state_of(&is) };
+                Seen { state, is: identity(&is, false) }
+            }
+        };
+        self.found.files.insert(path.to_owned(), seen);
+        let files = self.found.files.len();
+        if files % Progress::FILES == 0 {
+            let progress = Progress { files, bytes: self.found.bytes };
+            tracing::info!(files, bytes = progress.bytes, "looking at guarded files");
+            self.options.progress.iter().for_each(|tell| tell(progress));
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, path: &Path) -> io::Result<Option<Seen>> {
+        match fs::symlink_metadata(path) {
+            Ok(is) if is.is_file() => {
+                if let Some(why) = self.refused(is.dev(), path) {
+                    return Err(io::Error::other(why));
+                }
+            }
+            Ok(_) => return Ok(None),
+            Err(e) if is_gone(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        // A lease is not waited for, and no symbolic link followed that came meanwhile.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("somebody has a lease on it")),
+            Err(e) => return Err(e.into()),
+        };
+        for _ in 0..READS {
+            let now = clock_gettime(ClockId::RealtimeCoarse);
+            let is = file.metadata()?;
+            if !is.is_file() {
+                return Ok(None);
+            }
+            let is_past = (is.ctime(), is.ctime_nsec()) < (now.tv_sec, now.tv_nsec);
+            let (state, id) = (state_of(&is), identity(&is, is_past));
+            let known = self.known.and_then(|known| known.files.get(path));
+            if let Some(seen) = known.filter(|seen| seen.is_still(&id, is.len())) {
+                let mut seen = seen.clone();
+                seen.state =
+                    FileState { sha256: seen.state.sha256, unread: seen.state.unread, ..state };
+                return Ok(Some(seen));
+            }
+            let left = self.options.total_bytes.saturating_sub(self.found.bytes);
+            let most = self.options.file_bytes.min(left);
+            if is.len() > most {
+                let why = match is.len() > self.options.file_bytes {
+                    true => "it is larger than is read of a file",
+                    false => "enough was read of the files before it",
+                };
+                return Ok(Some(Seen { state: unread(state, why), is: id }));
+            }
+            use std::io::Seek;
+            (&file).rewind()?;
+            let (sum, read) = Sha256Sum::of_reader(&file, most, self.stop)?;
+            self.found.bytes += read;
+            let after = file.metadata()?;
+            if identity(&after, is_past) == id && after.len() == is.len() {
+                let state = match sum {
+                    Some(_) => FileState { sha256: sum, ..state },
+                    None => unread(state, "it grew while it was read"),
+                };
+                return Ok(Some(Seen { state, is: id }));
+            }
+        }
+        Err(io::Error::other("it changes while it is read"))
+    }
+}
+
+fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn unread(state: FileState, why: &str) -> FileState {
+    FileState { unread: Some(why.to_owned()), ..state }
+}
+
+fn state_of(is: &fs::Metadata) -> FileState {
+    let mode = is.mode() & 0o7777;
+    FileState { mode, uid: is.uid(), gid: is.gid(), size: is.len(), sha256: None, unread: None }
+}
+
+fn identity(is: &fs::Metadata, is_past: bool) -> (u64, u64, i64, i64, bool) {
+    (is.dev(), is.ino(), is.ctime(), is.ctime_nsec(), is_past)
+}
+
+/// What changed of the files that both have `named`, and how many of the others are new. Where either
+/// was cut, what is missing may lie behind.
+pub(super) fn compare(
+    before: &BTreeMap<PathBuf, FileState>,
+    after: &Snapshot,
+    is_cut: bool,
+    named: impl Fn(&Path) -> bool,
+) -> (Vec<FileChange>, usize) {
+    let (mut changes, mut newly_named) = (Vec::new(), 0);
+    let paths: BTreeSet<_> = before.keys().chain(after.files.keys()).collect();
+    for path in paths {
+        let change = match (before.get(path), after.files.get(path)) {
+            (Some(before), Some(after)) => changed(before, &after.state),
+            (None, Some(after)) if named(path) => {
+                (!is_cut).then(|| Change::Added(after.state.clone()))
+            }
+            (None, Some(_)) => {
+                newly_named += 1;
+                None
+            }
+            (Some(before), None) if named(path) && !is_cut => Some(Change::Removed(before.clone())),
+            _ => None,
+        };
+        changes.extend(change.map(|change| FileChange { path: path.clone(), change }));
+    }
+    (changes, newly_named)
+}
+
+fn changed(before: &FileState, after: &FileState) -> Option<Change> {
+    let (was, is) = (before.clone(), after.clone());
+    if before.sha256.is_some() && before.sha256 != after.sha256 {
+        return Some(Change::Content { before: was, after: is });
+    }
+    let metadata = |it: &FileState| (it.mode, it.uid, it.gid, it.size);
+    (metadata(before) != metadata(after)).then_some(Change::Metadata { before: was, after: is })
+}

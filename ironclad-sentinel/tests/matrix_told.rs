@@ -1,0 +1,401 @@
+//! What Sentinel tells: what was there before it, what changed while it was away, what stopped to answer.
+
+mod host;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use host::{EPERM, Host, PATIENCE, is_without_lsm};
+use ironclad_bpf::BPFFS;
+use ironclad_bpf::audit::open_object;
+use ironclad_bpf::inventory::Inventory;
+use ironclad_bpf::uapi::{AttachType, ProgramType};
+use ironclad_core::RuleId;
+use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
+use ironclad_hostile::object;
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{
+    Alarm, BaselineOptions, Change, Compared, Degraded, FileChange, Holder, HookState, Launch,
+    OnSuspect, Sentinel, SentinelBuilder, SentinelError,
+};
+use ironclad_syscalls::put_over;
+
+/// What a foreigner is to load.
+const FOREIGN: &str = "IRONCLAD_TEST_FOREIGN";
+const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    host::serve();
+}
+
+/// Only for the other tests: somebody else's program, until there is nobody to keep it for.
+#[test]
+fn foreigner() {
+    let Ok(name) = std::env::var(FOREIGN) else { return };
+    let object = open_object("foreign", object(&name)).unwrap().load().unwrap();
+    let _link = object.progs_mut().next().unwrap().attach().unwrap();
+    println!("@@ ready");
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+struct Foreigner(Child);
+
+impl Foreigner {
+    fn start(name: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "--test-threads=1", "foreigner"])
+            .env(FOREIGN, name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("@@ ready")), "it has ended");
+        Self(child)
+    }
+
+    /// Ends, and its program with it.
+    fn end(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        let until = Instant::now() + PATIENCE;
+        while !Inventory::take(&BTreeSet::new(), Path::new(BPFFS)).unwrap().programs.is_empty() {
+            assert!(Instant::now() < until, "its program stays");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Records(Mutex<Vec<AuditAction>>);
+
+impl Records {
+    fn take(&self) -> Vec<AuditAction> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl AuditSink for Records {
+    fn record(&self, _: &str, action: &AuditAction) -> Result<(), AuditError> {
+        self.0.lock().unwrap().push(action.clone());
+        Ok(())
+    }
+}
+
+fn policy(host: &Host) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(host.path("guarded"));
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+fn builder(host: &Host) -> SentinelBuilder {
+    let instance = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
+    let quiet = Sentinel::builder(&instance).watch_every(Duration::ZERO);
+    quiet.scratch(host.dir()).state_dir(host.path("state")).launched_by(Launch::Entitled)
+}
+
+#[test]
+fn programs_that_were_there_before_are_found() {
+    if is_without_lsm("programs_that_were_there_before_are_found") {
+        return;
+    }
+    let host = Host::new();
+    let records = Arc::new(Records::default());
+    let builder = || builder(&host).audit(records.clone());
+    let file = host.path("guarded/file");
+    fs::create_dir(host.path("guarded")).unwrap();
+    fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    for (name, program, kind, at) in [
+        ("lsm", "opened", ProgramType::LSM, AttachType::LSM_MAC),
+        ("fentry", "entered", ProgramType::TRACING, AttachType::TRACE_FENTRY),
+    ] {
+        let foreigner = Foreigner::start(name);
+        let refusing = builder().foreign_programs(OnSuspect::Refuse);
+        let error = refusing.start(&policy(&host)).unwrap_err();
+        let SentinelError::Suspect { program: found, id, next, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(found, program);
+        assert!(next.contains(&format!("process {}", foreigner.0.id())), "{error}");
+        let refused = records.take();
+        let is_told = |it: &AuditAction| matches!(it, AuditAction::Refuse { reason, .. } if reason.contains(program));
+        assert!(refused.iter().any(is_told), "{refused:?}");
+        assert_eq!(host.talker().ask(&append).unwrap(), 0, "nothing is refused");
+
+        let sentinel = builder().start(&policy(&host)).unwrap();
+        let status = sentinel.status().unwrap();
+        let [one] = &status.foreign.programs[..] else { panic!("{:?}", status.foreign) };
+        assert!(one.is_suspect);
+        assert_eq!((one.program.id, one.program.name.as_str()), (*id, program));
+        assert_eq!((one.program.program_type, one.program.uid), (kind, 0));
+        assert_eq!(one.program.attached, BTreeSet::from([at]));
+        assert!(one.program.loaded_ns > 0 && one.program.tag.len() == 16, "{one:?}");
+        let [Holder::Process { pid, .. }] = one.program.holders.iter().collect::<Vec<_>>()[..]
+        else {
+            panic!("{one:?}")
+        };
+        assert_eq!(*pid, foreigner.0.id());
+        assert_eq!((status.foreign.links, status.foreign.closed.len()), (1, 0));
+        let is_it =
+            |it: &Degraded| matches!(it, Degraded::Suspect { program, .. } if program == id);
+        assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
+        let found = records.take();
+        let is_it = |it: &AuditAction| matches!(it, AuditAction::ForeignProgram { id: it, is_suspect: true, .. } if it == id);
+        assert!(found.iter().any(is_it), "{found:?}");
+        drop(sentinel);
+        foreigner.end();
+    }
+}
+
+#[test]
+fn what_a_former_agent_left_is_not_foreign() {
+    if is_without_lsm("what_a_former_agent_left_is_not_foreign") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let start = || {
+        let builder = builder(&host).persistent(true).foreign_programs(OnSuspect::Refuse);
+        builder.start(&policy(&host)).unwrap()
+    };
+    let first = start();
+    let others = |sentinel: &Sentinel| sentinel.status().unwrap().foreign.programs;
+    assert_eq!(others(&first), []);
+    let own: BTreeSet<_> = first.program_ids().collect();
+    drop(first);
+    // They are there still.
+    let found = Inventory::take(&BTreeSet::new(), Path::new(BPFFS)).unwrap();
+    let found: BTreeSet<_> = found.programs.iter().map(|it| it.id).collect();
+    assert!(found.len() > 20 && found.is_subset(&own), "{found:?} of {own:?}");
+    let second = start();
+    assert_eq!(others(&second), []);
+    second.stop().unwrap();
+}
+
+/// The number of this process's link of a program for sysctls.
+fn sysctl_link() -> i32 {
+    let open = fs::read_dir("/proc/self/fdinfo").unwrap().map(|it| it.unwrap());
+    let text = |entry: &fs::DirEntry| fs::read_to_string(entry.path()).unwrap_or_default();
+    let is_it = |entry: &fs::DirEntry| {
+        let text = text(entry);
+        text.contains("link_type:\tcgroup")
+            && text.contains(&format!("attach_type:\t{}", AttachType::CGROUP_SYSCTL.0))
+    };
+    let found = open.filter(is_it).map(|it| it.file_name().to_str().unwrap().parse().unwrap());
+    let found: Vec<_> = found.collect();
+    let [one] = found[..] else { panic!("{found:?}") };
+    one
+}
+
+#[test]
+fn a_hook_that_goes_silent_is_told_of() {
+    if is_without_lsm("a_hook_that_goes_silent_is_told_of") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let (told, alarms) = mpsc::channel();
+    let records = Arc::new(Records::default());
+    let sentinel = builder(&host)
+        .audit(records.clone())
+        .watch_every(Duration::from_millis(100))
+        .on_alarm(move |alarm| told.send(alarm.clone()).unwrap())
+        .start(&policy(&host))
+        .unwrap();
+    let mut attacker = host.talker();
+    let state = |hook: &str| {
+        let hooks = sentinel.status().unwrap().hooks;
+        hooks.into_iter().find(|it| it.name == hook).unwrap()
+    };
+    let until = |is_it: &dyn Fn(&Alarm) -> bool| loop {
+        let alarm = alarms.recv_timeout(PATIENCE).unwrap();
+        println!("{alarm}");
+        if is_it(&alarm) {
+            break;
+        }
+    };
+    let first = state("sysctl");
+    assert_eq!(first.state, HookState::InForce);
+    assert!(first.answered_ns.is_some(), "{first:?}");
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    assert!(alarms.try_recv().is_err());
+    assert_eq!(attacker.ask(&format!("write {FTRACE} 1")).unwrap(), EPERM);
+
+    // The agent itself lets go of a link: no event tells of that.
+    put_over(&fs::File::open("/dev/null").unwrap(), sysctl_link()).unwrap();
+    until(&|it| matches!(it, Alarm::Silent { hook, .. } if hook == "sysctl"));
+    let now = state("sysctl");
+    assert!(matches!(now.state, HookState::Silent(_)), "{now:?}");
+    let degraded = sentinel.status().unwrap().degraded;
+    let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
+    assert_eq!(hook, "sysctl");
+    let is_it =
+        |it: &AuditAction| matches!(it, AuditAction::HookSilent { hook, .. } if hook == "sysctl");
+    assert!(records.take().iter().any(is_it));
+
+    // Then others can switch all hooks of BPF LSM off, where the kernel lets them.
+    const EBUSY: u64 = 16;
+    match attacker.ask(&format!("write {FTRACE} 0")).unwrap() {
+        EBUSY => println!("this kernel keeps ftrace on while programs need it"),
+        0 => {
+            until(&|it| matches!(it, Alarm::Silent { hook, .. } if hook == "file_open"));
+            let status = sentinel.status().unwrap();
+            let is_it = |it: &Degraded| matches!(it, Degraded::Kernel { feature, .. } if feature == "ftrace_enabled");
+            assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
+            assert_eq!(attacker.ask(&format!("write {FTRACE} 1")).unwrap(), 0);
+            until(&|it| matches!(it, Alarm::Answers { hook } if hook == "file_open"));
+            let is_it = |it: &AuditAction| matches!(it, AuditAction::HookAnswers { hook } if hook == "file_open");
+            assert!(records.take().iter().any(is_it));
+            assert_eq!(state("file_open").state, HookState::InForce);
+        }
+        other => panic!("{other}"),
+    }
+    // The thread that looks ends with the handle, and lets go of who is told.
+    drop(sentinel);
+    while alarms.try_recv().is_ok() {}
+    assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+fn told(changes: &[FileChange]) -> Vec<(String, &'static str)> {
+    let name = |it: &FileChange| it.path.file_name().unwrap().to_string_lossy().into_owned();
+    let what = |change: &Change| match change {
+        Change::Added(_) => "added",
+        Change::Removed(_) => "removed",
+        Change::Content { .. } => "content",
+        Change::Metadata { .. } => "metadata",
+        _ => "other",
+    };
+    let mut told: Vec<_> = changes.iter().map(|it| (name(it), what(&it.change))).collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn what_changed_while_sentinel_was_away_is_told() {
+    if is_without_lsm("what_changed_while_sentinel_was_away_is_told") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let guarded = |name: &str| host.path("guarded").join(name);
+    for name in ["agents", "late", "changed", "gone", "moded", "same"] {
+        fs::write(guarded(name), name).unwrap();
+    }
+    let (told_of, alarms) = mpsc::channel();
+    let records = Arc::new(Records::default());
+    let watching = |every: Duration| {
+        let told_of = told_of.clone();
+        builder(&host)
+            .persistent(true)
+            .audit(records.clone())
+            .watch_every(every)
+            .on_alarm(move |alarm| told_of.send(alarm.clone()).unwrap())
+            .baseline(BaselineOptions::default())
+            .start(&policy(&host))
+            .unwrap()
+    };
+    let mut attacker = host.talker();
+
+    let first = watching(Duration::from_millis(100));
+    let report = first.baseline().unwrap();
+    assert_eq!((report.compared, report.files, report.changes), (Compared::Missing, 6, vec![]));
+    let kept: PathBuf = host.path("state/baseline");
+    for order in ["read", "append", "unlink"] {
+        assert_eq!(attacker.ask(&format!("{order} {}", kept.display())).unwrap(), EPERM, "{order}");
+    }
+    assert_eq!(attacker.ask(&format!("append {}", guarded("changed").display())).unwrap(), EPERM);
+    // What the agent changes is told of at once, and not after a restart.
+    fs::write(guarded("agents"), "other").unwrap();
+    let Alarm::Files(changes) = alarms.recv_timeout(PATIENCE).unwrap() else { panic!("no change") };
+    assert_eq!(told(&changes), [("agents".to_owned(), "content")]);
+    // As if it were killed: nobody looks any more, and all is guarded still.
+    drop(first);
+    let second = watching(Duration::ZERO);
+    assert_eq!(told(&second.baseline().unwrap().changes), []);
+    fs::write(guarded("late"), "other").unwrap();
+    second.stop().unwrap();
+
+    for order in [
+        format!("append {}", guarded("changed").display()),
+        format!("create {}", guarded("new").display()),
+        format!("unlink {}", guarded("gone").display()),
+        format!("chmod {}", guarded("moded").display()),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    records.take();
+    let third = watching(Duration::ZERO);
+    let report = third.baseline().unwrap();
+    assert!(matches!(report.compared, Compared::With { .. }), "{report:?}");
+    let expected =
+        [("changed", "content"), ("gone", "removed"), ("moded", "metadata"), ("new", "added")];
+    let expected = expected.map(|(name, what)| (name.to_owned(), what));
+    assert_eq!(told(&report.changes), expected);
+    let found = records.take();
+    let away = found.iter().filter(|it| matches!(it, AuditAction::FileChange { away: true, .. }));
+    assert_eq!(away.count(), 4, "{found:?}");
+    let status = third.status().unwrap();
+    assert_eq!(status.degraded, []);
+    assert!(status.volumes.iter().all(|it| it.refused.is_none()) && !status.volumes.is_empty());
+    third.stop().unwrap();
+
+    assert_eq!(attacker.ask(&format!("append {}", kept.display())).unwrap(), 0);
+    let fourth = watching(Duration::ZERO);
+    let report = fourth.baseline().unwrap();
+    assert!(matches!(report.compared, Compared::Damaged(_)), "{report:?}");
+    let degraded = fourth.status().unwrap().degraded;
+    assert!(matches!(&degraded[..], [Degraded::Baseline { .. }]), "{degraded:?}");
+    fourth.stop().unwrap();
+}
+
+#[test]
+fn files_that_an_upgrade_has_replaced_are_known_after_a_refresh() {
+    if is_without_lsm("files_that_an_upgrade_has_replaced_are_known_after_a_refresh") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let file = host.path("guarded/file");
+    fs::write(&file, "1").unwrap();
+    let updater = host.program("updater");
+    let pattern = host.path("*.conf").display().to_string();
+    let deny = |id, name| FileRule::new(RuleId(id), name, FileAction::Deny);
+    let policy = Policy::builder()
+        .file_rule(deny(1, "one").tree(host.path("guarded")).except(&updater))
+        .file_rule(deny(2, "two").glob(pattern))
+        .compile()
+        .unwrap();
+    let builder = builder(&host).persistent(true).baseline(BaselineOptions::default());
+    let sentinel = builder.start(&policy).unwrap();
+    let append = |path: &Path| format!("append {}", path.display());
+    assert_eq!(host.talker().ask(&append(&file)).unwrap(), EPERM);
+    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), 0);
+    let refreshed = sentinel.refresh().unwrap();
+    assert_eq!((refreshed.files, refreshed.executables), (0, 0));
+    assert_eq!(told(&refreshed.changes), [("file".to_owned(), "content")]);
+
+    // The updater is another file now, and one has come that the pattern matches.
+    let next = host.program("next");
+    fs::rename(next, &updater).unwrap();
+    let new = host.path("new.conf");
+    fs::write(&new, "").unwrap();
+    let mut attacker = host.talker();
+    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&append(&new)).unwrap(), 0);
+    let refreshed = sentinel.refresh().unwrap();
+    assert_eq!((refreshed.files, refreshed.executables), (1, 1));
+    assert_eq!(told(&refreshed.changes), [("new.conf".to_owned(), "added")]);
+    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), 0);
+    assert_eq!(attacker.ask(&append(&new)).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&append(&file)).unwrap(), EPERM);
+    sentinel.stop().unwrap();
+}
