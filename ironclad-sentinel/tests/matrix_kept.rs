@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use host::{EPERM, Host, is_without_lsm};
+use host::{Attacks, EPERM, Host, is_without_lsm};
 use ironclad_core::RuleId;
 use ironclad_lab::Cgroup;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
+use ironclad_sentinel::{Launch, Overflow, Sentinel, SentinelBuilder};
 
 /// Where a successor finds what it is to do.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
@@ -106,6 +106,44 @@ impl Drop for Successor {
     }
 }
 
+/// Where an agent keeps what outlives it.
+struct Targets {
+    state: PathBuf,
+    bpffs: PathBuf,
+    instance: String,
+}
+
+impl Targets {
+    fn new(state: &Path, bpffs: &Path, instance: &str) -> Self {
+        Self { state: state.into(), bpffs: bpffs.into(), instance: instance.into() }
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.bpffs.join("ironclad").join(&self.instance)
+    }
+}
+
+fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, String); 12] {
+    let (state, bpffs) = (targets.state.display(), targets.bpffs.display());
+    let (pins, read) = (format!("{bpffs}/ironclad"), format!("read {state}/secret"));
+    let own = std::env::current_exe().unwrap();
+    [
+        ("read the sealed secret", read.clone()),
+        // Who runs the agent's program is not the agent.
+        ("read the sealed secret by the agent's program", format!("fork {} {read}", own.display())),
+        ("read the sealed secret by a copy of it", format!("fork {} {read}", copy.display())),
+        ("list the agent's state", format!("list {state}")),
+        ("unlink the sealed secret", format!("unlink {state}/secret")),
+        ("rename the agent's state", format!("rename {state} {state}-gone")),
+        ("remove the pins", format!("remove-all {pins}")),
+        ("remove the pins by rm(1)", format!("tool rm -rf {pins}")),
+        ("list the pins", format!("list {}/v2", targets.pins().display())),
+        ("rename the pins", format!("rename {pins} {bpffs}/gone")),
+        ("unmount bpffs", format!("tool umount -l {bpffs}")),
+        ("mount over bpffs", format!("tool mount -t tmpfs none {bpffs}")),
+    ]
+}
+
 #[test]
 fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     if is_without_lsm("what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over") {
@@ -115,44 +153,44 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     let (dir, file) = (host.dir(), host.path("guarded/file"));
     std::fs::create_dir(host.path("guarded")).unwrap();
     std::fs::write(&file, "1").unwrap();
-    let mut attacker = host.talker();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
     let append = format!("append {}", file.display());
-    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    // The same of nobody's: a file, and a bpffs with a pin.
+    let twin = Targets::new(&host.path("twin"), &host.path("bpffs"), "twin");
+    std::fs::create_dir(&twin.state).unwrap();
+    std::fs::create_dir(&twin.bpffs).unwrap();
+    let mount_twin = format!("tool mount -t bpf none {}", twin.bpffs.display());
+    let copy = host.program("copy");
+    let tried = |targets| attacks_without_an_agent(targets, &copy);
+    let guarded_file = "append to a guarded file, without an agent";
+    attacks.without(guarded_file, &mut attacker, &append);
+    for (name, order) in tried(&twin) {
+        std::fs::create_dir_all(&twin.state).unwrap();
+        std::fs::write(twin.state.join("secret"), "1").unwrap();
+        assert_eq!(attacker.ask(&mount_twin).unwrap(), 0);
+        std::fs::create_dir_all(twin.pins().join("v2")).unwrap();
+        let pin = twin.pins().join("v2/map");
+        let create = "type array key 4 value 4 entries 1 name twin";
+        let create = format!("tool bpftool map create {} {create}", pin.display());
+        assert_eq!(attacker.ask(&create).unwrap(), 0);
+        attacks.without(name, &mut attacker, &order);
+        // It may be there yet, or under another mount.
+        while attacker.ask(&format!("tool umount -l {}", twin.bpffs.display())).unwrap() == 0 {}
+    }
 
     let sentinel = builder(dir).start(&policy(dir)).unwrap();
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     drop(sentinel);
-    // Nobody runs it, and nobody can undo it.
-    let secret = host.path("state/secret").display().to_string();
-    let pins = "/sys/fs/bpf/ironclad";
-    let own_pins =
-        format!("{}-sentinel", dir.file_name().unwrap().to_string_lossy().replace('.', "_"));
-    for order in [
-        append.clone(),
-        format!("read {secret}"),
-        format!("list {}", host.path("state").display()),
-        format!("unlink {secret}"),
-        format!("rename {} {}", host.path("state").display(), host.path("other").display()),
-        format!("remove-all {pins}"),
-        format!("list {pins}/{own_pins}/v2"),
-        format!("rename {pins} /sys/fs/bpf/gone"),
-    ] {
-        assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+    // Nobody runs it, and nobody can undo it. Alarms are read from the memory that was mapped before.
+    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
+    let own_pins = format!("{instance}-sentinel");
+    let own = Targets::new(&host.path("state"), Path::new("/sys/fs/bpf"), &own_pins);
+    attacks.with(guarded_file, &mut attacker, &append, &events);
+    for (name, order) in tried(&own) {
+        attacks.with(name, &mut attacker, &order, &events);
     }
-    for order in [
-        "tool umount -l /sys/fs/bpf".to_owned(),
-        "tool umount -l /sys".to_owned(),
-        "tool mount -t tmpfs none /sys/fs/bpf".to_owned(),
-        format!("tool rm -rf {pins}"),
-    ] {
-        assert_ne!(attacker.ask(&order).unwrap(), 0, "{order}");
-    }
-    // Who runs the agent's program is not the agent.
-    let own = std::env::current_exe().unwrap();
-    let fork = format!("fork {} read {secret}", own.display());
-    assert_eq!(attacker.ask(&fork).unwrap(), EPERM);
-    let copy = host.program("copy");
-    assert_eq!(attacker.ask(&format!("fork {} read {secret}", copy.display())).unwrap(), EPERM);
+    assert_ne!(attacker.ask("tool umount -l /sys").unwrap(), 0);
 
     // Whom an entitled process starts is.
     let mut successor = Successor::start(Successor::command(dir));
@@ -178,7 +216,7 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     assert_eq!(successor.says(), "stopped");
     drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), 0);
-    assert!(!Path::new(pins).join(own_pins).join("v2").exists());
+    assert!(!own.pins().join("v2").exists());
 }
 
 #[test]

@@ -4,7 +4,9 @@ mod host;
 
 use std::os::fd::AsFd;
 
-use host::{EPERM, Host, is_without_lsm, next_denied};
+use host::attacks::NO_EFFECT;
+use host::{Attacks, EPERM, Host, is_without_lsm, next_denied};
+use ironclad_bpf::probe::probe_lsm;
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::Cgroup;
@@ -17,49 +19,62 @@ fn talker() {
     host::serve();
 }
 
+/// Makes a process load a program of BPF LSM's.
+const PROBER: &str = "IRONCLAD_TEST_PROBER";
+
+/// Only for the other tests: fails where it cannot load one.
+#[test]
+fn prober() {
+    if std::env::var_os(PROBER).is_some() {
+        let lsm = probe_lsm();
+        assert!(lsm.is_available(), "{lsm:?}");
+    }
+}
+
 /// SIGURG, which nobody minds.
 const URGENT: i32 = 23;
+/// SIGTERM.
+const TERMINATE: i32 = 15;
 
 #[test]
 fn nobody_lays_hands_on_the_agent() {
+    use SentinelHook::{
+        FileOpen, PtraceAccessCheck, TaskKill, TaskSetnice, TaskSetrlimit, TaskSetscheduler,
+    };
     if is_without_lsm("nobody_lays_hands_on_the_agent") {
         return;
     }
     let host = Host::new();
-    let mut attacker = host.talker();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
     let other = host.talker();
-    let attacks = [
-        ("write /proc/PID/oom_score_adj 1000", SentinelHook::FileOpen),
-        ("read-some /proc/PID/auxv", SentinelHook::FileOpen),
-        ("read-some /proc/PID/task/PID/maps", SentinelHook::FileOpen),
-        ("kill PID 23", SentinelHook::TaskKill),
-        ("trace PID", SentinelHook::PtraceAccessCheck),
-        ("read-memory PID", SentinelHook::PtraceAccessCheck),
-        ("open-memory PID", SentinelHook::FileOpen),
-        ("read-link /proc/PID/exe", SentinelHook::PtraceAccessCheck),
-        ("read-some /proc/PID/maps", SentinelHook::FileOpen),
-        ("read-some /proc/PID/environ", SentinelHook::FileOpen),
-        ("limit PID", SentinelHook::TaskSetrlimit),
-        ("bind-to-first PID", SentinelHook::TaskSetscheduler),
-        ("prefer-others-to PID", SentinelHook::TaskSetnice),
+    let tried = [
+        ("make the agent the first to be killed", "write /proc/PID/oom_score_adj 1000", FileOpen),
+        ("read the agent's auxv", "read-some /proc/PID/auxv", FileOpen),
+        ("read the maps of the agent's threads", "read-some /proc/PID/task/PID/maps", FileOpen),
+        ("signal the agent", "kill PID 23", TaskKill),
+        ("trace the agent", "trace PID", PtraceAccessCheck),
+        ("read the agent by process_vm_readv(2)", "read-memory PID", PtraceAccessCheck),
+        ("open the agent's memory to write", "open-memory PID", FileOpen),
+        ("take a descriptor of the agent's", "take it PID 1", PtraceAccessCheck),
+        ("read the agent's exe", "read-link /proc/PID/exe", PtraceAccessCheck),
+        ("read the agent's maps", "read-some /proc/PID/maps", FileOpen),
+        ("read the agent's environ", "read-some /proc/PID/environ", FileOpen),
+        ("limit the agent", "limit PID", TaskSetrlimit),
+        ("bind the agent to a processor", "bind-to-first PID", TaskSetscheduler),
+        ("prefer others to the agent", "prefer-others-to PID", TaskSetnice),
     ];
     let agent = std::process::id();
     // Of another process: the agent would bear the marks of it.
-    for (attack, _) in attacks {
-        let order = attack.replace("PID", &other.pid().to_string());
-        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    for (name, order, _) in tried {
+        attacks.without(name, &mut attacker, &order.replace("PID", &other.pid().to_string()));
     }
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    for (attack, hook) in attacks {
-        let order = attack.replace("PID", &agent.to_string());
-        // Some callers of the hook have a number of their own.
-        let answer = attacker.ask(&order).unwrap();
-        assert!(answer == EPERM || answer == 13, "{order}: {answer}");
-        let event = next_denied(&events);
-        assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{order}: {event}");
-        while events.try_recv().is_some() {}
+    for (name, order, hook) in tried {
+        let order = order.replace("PID", &agent.to_string());
+        let event = attacks.with(name, &mut attacker, &order, &events);
+        assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
     }
     for name in ["stat", "status", "cmdline", "cgroup", "mountinfo", "oom_score_adj"] {
         assert_eq!(attacker.ask(&format!("read /proc/{agent}/{name}")).unwrap(), 0, "{name}");
@@ -82,39 +97,59 @@ fn control_groups_do_not_reach_the_agent() {
     let own = around.child("agent").unwrap();
     let trap = Cgroup::new("trap").unwrap();
     let agent = std::process::id();
-    let mut attacker = host.talker();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
     let mut other = host.talker();
     let write = |path: &std::path::Path, name: &str, text: &str| {
         format!("write {} {text}", path.join(name).display())
     };
-    // Another process can be moved and frozen.
-    let moved = write(trap.dir(), "cgroup.procs", &other.pid().to_string());
-    for order in
-        [&moved, &write(trap.dir(), "cgroup.freeze", "1"), &write(trap.dir(), "cgroup.freeze", "0")]
-    {
-        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
+    // Of a process that is in `own`: first another one, then the agent.
+    let tried = |pid: u32| {
+        let pid = pid.to_string();
+        [
+            ("move the agent to another control group", write(trap.dir(), "cgroup.procs", &pid)),
+            ("move the agent to the root's control group", write(home, "cgroup.procs", &pid)),
+            ("freeze the agent's control group", write(own.dir(), "cgroup.freeze", "1")),
+            ("freeze a group above the agent's", write(around.dir(), "cgroup.freeze", "1")),
+            ("make a group below the agent's", format!("mkdir {}/below", own.dir().display())),
+            ("limit a group above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
+            ("chmod the agent's group", format!("chmod {}/cgroup.procs", own.dir().display())),
+        ]
+    };
+    // Of the frozen, too, the numbers can be written.
+    for (name, order) in tried(other.pid()) {
+        attacks.without(name, &mut attacker, &order);
     }
+    // As it was.
+    std::fs::remove_dir(own.dir().join("below")).unwrap();
+    for order in [
+        write(own.dir(), "cgroup.freeze", "0"),
+        write(around.dir(), "cgroup.freeze", "0"),
+        write(around.dir(), "cgroup.max.depth", "max"),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    let moved = write(trap.dir(), "cgroup.procs", &other.pid().to_string());
+    assert_eq!(attacker.ask(&moved).unwrap(), 0);
     assert_eq!(other.ask("kill 1 0").unwrap(), 0);
     std::fs::write(own.dir().join("cgroup.procs"), "0").unwrap();
     let runtime = host.program("runtime");
     let builder = Sentinel::builder("test").scratch(host.dir()).group_manager(&runtime);
     let sentinel = builder.start(&Policy::builder().compile().unwrap()).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
+    for (name, order) in tried(agent) {
+        assert_eq!(
+            attacks.with(name, &mut attacker, &order, &events).pid,
+            attacker.pid(),
+            "{name}"
+        );
+    }
     for order in [
-        write(trap.dir(), "cgroup.procs", &agent.to_string()),
         write(trap.dir(), "cgroup.procs", &other.pid().to_string()),
-        write(home, "cgroup.procs", &agent.to_string()),
-        write(own.dir(), "cgroup.freeze", "1"),
-        write(around.dir(), "cgroup.freeze", "1"),
-        write(around.dir(), "cgroup.max.depth", "1"),
         write(around.dir(), "cgroup.threads", "1"),
-        format!("mkdir {}/below", own.dir().display()),
-        format!("chmod {}/cgroup.procs", own.dir().display()),
         format!("rename {} {}", around.dir().display(), home.join("gone").display()),
     ] {
         assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
-        assert_eq!(next_denied(&events).pid, attacker.pid(), "{order}");
     }
     // What belongs to others is theirs.
     assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "1")).unwrap(), 0);
@@ -131,26 +166,34 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
         return;
     }
     let host = Host::new();
-    let (mut attacker, other) = (host.talker(), host.talker());
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (other, mut victim) = (host.talker(), host.talker());
     let agent = std::process::id();
-    let signal = |pid: u32| format!("signal-by-file {pid} {URGENT}");
+    let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
     let count = |pid: u32| format!("count {pid}");
-    assert_eq!(attacker.ask(&signal(other.pid())).unwrap(), 0);
-    assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
+    let (by_file, by_counter) = ("signal the agent by way of a file", "count the agent by perf");
+    let (sysrq, trigger) = ("open sysrq to write", "open-to-write /proc/sysrq-trigger");
+    // The kernel tells the sender nothing; whom it reaches has ended.
+    assert_eq!(attacker.ask(&signal(victim.pid())).unwrap(), 0);
+    attacks.went_without(by_file, if victim.is_ended_soon() { "succeeded" } else { NO_EFFECT });
+    attacks.without(by_counter, &mut attacker, &count(other.pid()));
+    attacks.without(sysrq, &mut attacker, trigger);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    // The kernel tells the sender nothing.
-    assert_eq!(attacker.ask(&signal(agent)).unwrap(), 0);
-    let event = next_denied(&events);
+    // The agent is this process, which would end.
+    let pid = attacker.pid();
+    let event = attacks.with_outcome(by_file, pid, &events, || {
+        assert_eq!(attacker.ask(&signal(agent)).unwrap(), 0);
+        NO_EFFECT.to_owned()
+    });
     assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, agent), "{event}");
-    assert_eq!(event.detail, URGENT as u32);
-    assert_ne!(attacker.ask(&count(agent)).unwrap(), 0);
-    // The ends of the pipe send some more when they close.
-    while next_denied(&events).hook != SentinelHook::PerfEventAlloc {}
+    assert_eq!(event.detail, TERMINATE as u32);
+    let event = attacks.with(by_counter, &mut attacker, &count(agent), &events);
+    assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{event}");
     assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
-    assert_eq!(attacker.ask("open-to-write /proc/sysrq-trigger").unwrap(), EPERM);
+    attacks.with(sysrq, &mut attacker, trigger, &events);
     drop(sentinel);
-    assert_eq!(attacker.ask("open-to-write /proc/sysrq-trigger").unwrap(), 0);
+    assert_eq!(attacker.ask(trigger).unwrap(), 0);
 }
 
 #[test]
@@ -170,21 +213,23 @@ fn maps_and_programs_are_out_of_reach() {
     let update = format!("{update}{}", " 00".repeat(32));
     let dump = format!("map dump id {map}");
     let program = format!("prog dump xlated id {}", before.dispatcher().info().id);
-    for words in [&update, &dump, &program] {
-        assert_eq!(tool(&mut attacker, words), 0, "{words}");
+    let tried = [
+        ("write a guarded map by its id", &update, SentinelHook::BpfMap),
+        ("read a guarded map by its id", &dump, SentinelHook::BpfMap),
+        ("read a guarded program by its id", &program, SentinelHook::BpfProg),
+    ];
+    let mut attacks = Attacks::default();
+    for (name, words, _) in tried {
+        attacks.without(name, &mut attacker, &format!("tool bpftool {words}"));
     }
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     // Made before: not guarded until that is said.
     assert_eq!(tool(&mut attacker, &dump), 0);
     sentinel.guard([before.reasons.as_fd()], [before.dispatcher()]).unwrap();
-    for (words, hook) in [
-        (&update, SentinelHook::BpfMap),
-        (&dump, SentinelHook::BpfMap),
-        (&program, SentinelHook::BpfProg),
-    ] {
-        assert_ne!(tool(&mut attacker, words), 0, "{words}");
-        assert_eq!(next_denied(&events).hook, hook, "{words}");
+    for (name, words, hook) in tried {
+        let event = attacks.with(name, &mut attacker, &format!("tool bpftool {words}"), &events);
+        assert_eq!(event.hook, hook, "{name}: {event}");
     }
     // Made since: guarded from the first moment.
     let after = Shared::load(SharedOptions::default()).unwrap();
@@ -220,11 +265,26 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
     }
     let host = Host::new();
     let own = std::env::current_exe().unwrap();
-    let mut agent = host.talker();
+    let (mut agent, mut attacks) = (host.talker(), Attacks::default());
     let mut copy = host.talker_by(&host.program("copy"));
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
+    let child = format!("child {append}");
+    let fork = format!("fork {} {append}", own.display());
+    let by_program = "change a guarded file by the agent's program";
+    let by_guess = "change a guarded file after a guessed secret";
+    let by_copy = "change a guarded file after a secret for another program";
+    let by_second = "change a guarded file after a secret that was used";
+    let by_child = "change a guarded file as a child of an entitled process";
+    let by_fork = "change a guarded file by what an entitled process starts";
+    let by_exec = "change a guarded file by what an entitled process becomes";
+    for name in [by_program, by_guess, by_second, by_exec] {
+        attacks.without(name, &mut agent, &append);
+    }
+    attacks.without(by_copy, &mut copy, &append);
+    attacks.without(by_child, &mut agent, &child);
+    attacks.without(by_fork, &mut agent, &fork);
     let rule = ironclad_policy::file::FileRule::new(
         ironclad_core::RuleId(1),
         "one",
@@ -248,16 +308,16 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
         }
     };
     // The agent's program is not the agent, nor is a guess.
-    assert_eq!(agent.ask(&append).unwrap(), EPERM);
+    attacks.with(by_program, &mut agent, &append, &events);
     let guess = ironclad_sentinel::Secret::new().unwrap();
     agent.ask(&hello(&guess)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
-    assert_eq!(agent.ask(&append).unwrap(), EPERM);
+    attacks.with(by_guess, &mut agent, &append, &events);
     // A copy of it is another program, which does not use the secret up.
     let secret = sentinel.admit(&own).unwrap();
     copy.ask(&hello(&secret)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
-    assert_eq!(copy.ask(&append).unwrap(), EPERM);
+    attacks.with(by_copy, &mut copy, &append, &events);
     agent.ask(&hello(&secret)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Granted);
     assert_eq!(agent.ask(&append).unwrap(), 0);
@@ -265,13 +325,13 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
     let mut second = host.talker();
     second.ask(&hello(&secret)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
-    assert_eq!(second.ask(&append).unwrap(), EPERM);
+    attacks.with(by_second, &mut second, &append, &events);
     // Neither children nor what it becomes are entitled; it itself is.
-    assert_eq!(agent.ask(&format!("child {append}")).unwrap(), EPERM);
-    assert_eq!(agent.ask(&format!("fork {} {append}", own.display())).unwrap(), EPERM);
+    attacks.with(by_child, &mut agent, &child, &events);
+    attacks.with(by_fork, &mut agent, &fork, &events);
     assert_eq!(agent.ask(&append).unwrap(), 0);
     assert_eq!(agent.ask(&format!("exec {}", own.display())).unwrap(), 0);
-    assert_eq!(agent.ask(&append).unwrap(), EPERM);
+    attacks.with(by_exec, &mut agent, &append, &events);
 }
 
 #[test]
@@ -294,19 +354,36 @@ fn programs_that_could_undo_it_are_not_loaded() {
     const STRUCT_OPS: u32 = 27;
     const EXT: u32 = 28;
     const LSM: u32 = 29;
-    for kind in [SOCKET_FILTER, KPROBE, TRACEPOINT, RAW_TRACEPOINT] {
-        assert_eq!(load(&mut attacker, kind), 0, "{kind}");
+    let probes = [
+        ("load a kprobe's program", KPROBE),
+        ("load a tracepoint's program", TRACEPOINT),
+        ("load a raw tracepoint's program", RAW_TRACEPOINT),
+    ];
+    let mut attacks = Attacks::default();
+    for (name, kind) in probes {
+        attacks.without(name, &mut attacker, &format!("load {kind}"));
     }
+    let own = std::env::current_exe().unwrap();
+    let own = format!("{} --exact --test-threads=1 prober", own.display());
+    let (by_lsm, prober) = ("load a program of BPF LSM", format!("tool env {PROBER}=1 {own}"));
+    attacks.without(by_lsm, &mut attacker, &prober);
+    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
     for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
         assert_ne!(load(&mut attacker, kind), EPERM, "{kind}");
     }
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    for kind in [KPROBE, TRACEPOINT, RAW_TRACEPOINT, TRACING, STRUCT_OPS, EXT, LSM] {
+    for (name, kind) in probes {
+        let event = attacks.with(name, &mut attacker, &format!("load {kind}"), &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
+    }
+    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
         assert_eq!(load(&mut attacker, kind), EPERM, "{kind}");
         let event = next_denied(&events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
     }
+    let event = attacks.with(by_lsm, &mut attacker, &prober, &events);
+    assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
     // The rest is told of.
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
     let event = loop {

@@ -11,12 +11,17 @@ mod turn;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
-use ironclad_syscalls::{Handle, Impostor, end_first_thread, in_child, lease, map_to_write};
+use ironclad_syscalls::{
+    Handle, Impostor, end_first_thread, in_child, lease, map_to_write, uring_write,
+};
+use nix::errno::Errno;
+use rustix::fs::{FallocateFlags, fallocate};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
@@ -76,6 +81,12 @@ impl Talker {
         self.child.id()
     }
 
+    /// Waits for its end, as long as somebody who is sent a signal may take to end by it.
+    pub fn is_ended_soon(&mut self) -> bool {
+        let mut line = String::new();
+        matches!(self.answers.read_line(&mut line), Ok(0))
+    }
+
     /// Gives an order; the answer is the number that the kernel refused with, 0 for success, or a
     /// count.
     ///
@@ -103,7 +114,10 @@ impl Talker {
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
-    /// open-to-write|open-to-read PATH`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for `write-kept TEXT`, `truncate-kept`, `map-kept`, `rename|exchange|link|symlink FROM TO`.
+    /// chattr-32|open-to-write|open-to-read|open-by-path|set-acl PATH`, `uring-open caller|worker PATH`,
+    /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
+    /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
+    /// of a byte, `uring-write-kept caller|worker TEXT`.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|open-memory|limit|prefer-others-to|
     /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
@@ -169,6 +183,15 @@ impl Drop for Talker {
 
 fn arguments(test: &str) -> [&str; 4] {
     ["--exact", "--nocapture", "--test-threads=1", test]
+}
+
+/// The answer to an order in words: `succeeded`, the error's name, or a tool's exit status.
+pub fn outcome(order: &str, answer: u64) -> String {
+    match answer {
+        0 => "succeeded".to_owned(),
+        status if order.starts_with("tool ") => format!("exit {status}"),
+        number => format!("{:?}", Errno::from_raw(number as i32)),
+    }
 }
 
 /// Follows orders until they end, where this process is a talker; returns at once where not.
@@ -338,6 +361,17 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             Ok(0)
         }
         ["open-handle"] => hands.handle.as_mut().expect("a handle").open().map(|_| 0),
+        [verb, source] if verb.ends_with("-to-kept") => {
+            attack::fill(verb, source, hands.kept.as_ref().expect("an open file")).map(|()| 0)
+        }
+        ["allocate-kept"] => {
+            let file = hands.kept.as_ref().expect("an open file");
+            Ok(fallocate(file, FallocateFlags::empty(), 0, 8192).map(|()| 0)?)
+        }
+        ["uring-write-kept", by, text] => {
+            let file = hands.kept.as_ref().expect("an open file");
+            uring_write(file.as_fd(), text.as_bytes(), held::how(by)).map(|_| 0)
+        }
         ["truncate-kept"] => hands.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
         ["map-kept"] => map_to_write(hands.kept.as_ref().expect("an open file")).map(|()| 0),
         ["lease", path] => {

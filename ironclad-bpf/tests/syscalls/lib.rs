@@ -10,6 +10,8 @@ mod option;
 mod unspec;
 mod uring;
 
+#[cfg(target_arch = "x86_64")]
+pub use attack::chattr_32;
 pub use attack::{
     Handle, chattr, count, hello, load_program, map_to_write, prlimit, put_over, read_memory,
     signal_by_file, trace,
@@ -20,4 +22,4 @@ pub use impostor::Impostor;
 pub use lease::lease;
 pub use option::set_option;
 pub use unspec::send_to_unspec;
-pub use uring::{Uring, uring_connect, uring_send};
+pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};

@@ -1,6 +1,7 @@
+use std::ffi::CStr;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
@@ -28,7 +29,30 @@ pub fn uring_connect(socket: BorrowedFd<'_>, to: SocketAddr, how: Uring) -> io::
     let addr = SockAddr::from(to);
     let entry = opcode::Connect::new(types::Fixed(0), addr.as_ptr().cast(), addr.len());
     // SAFETY: the address outlives the call.
-    unsafe { submit(socket, entry.build(), how) }
+    unsafe { submit(Some(socket), entry.build(), how) }
+}
+
+/// write(2), where the file stands.
+///
+/// # Errors
+/// As of [`uring_connect`].
+pub fn uring_write(file: BorrowedFd<'_>, data: &[u8], how: Uring) -> io::Result<i32> {
+    let entry = opcode::Write::new(types::Fixed(0), data.as_ptr(), data.len() as u32);
+    // SAFETY: the data outlive the call.
+    unsafe { submit(Some(file), entry.offset(u64::MAX).build(), how) }
+}
+
+/// open(2), to write.
+///
+/// # Errors
+/// As of [`uring_connect`].
+pub fn uring_open(path: &CStr, how: Uring) -> io::Result<OwnedFd> {
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr());
+    // SAFETY: the path outlives the call; a new descriptor is nobody else's.
+    unsafe {
+        let fd = submit(None, entry.flags(libc::O_WRONLY | libc::O_CLOEXEC).build(), how)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
 }
 
 /// sendmsg(2).
@@ -51,19 +75,21 @@ pub fn uring_send(
     header.msg_iovlen = 1;
     let entry = opcode::SendMsg::new(types::Fixed(0), &raw const header);
     // SAFETY: address, data and header outlive the call.
-    unsafe { submit(socket, entry.build(), how) }
+    unsafe { submit(Some(socket), entry.build(), how) }
 }
 
 /// # Safety
 /// What the entry points to has to outlive the call.
-unsafe fn submit(socket: BorrowedFd<'_>, entry: Entry, how: Uring) -> io::Result<i32> {
+unsafe fn submit(file: Option<BorrowedFd<'_>>, entry: Entry, how: Uring) -> io::Result<i32> {
     let mut builder = IoUring::builder();
     if how == Uring::Poller {
         builder.setup_sqpoll(IDLE);
     }
     let mut ring: IoUring = builder.build(2)?;
     // Before Linux 5.11 a poller takes no others.
-    ring.submitter().register_files(&[socket.as_raw_fd()])?;
+    if let Some(file) = file {
+        ring.submitter().register_files(&[file.as_raw_fd()])?;
+    }
     let flags = if how == Uring::Worker { Flags::ASYNC } else { Flags::empty() };
     // SAFETY: as promised to us; and we wait until it is done.
     unsafe { ring.submission().push(&entry.flags(flags)) }.map_err(io::Error::other)?;

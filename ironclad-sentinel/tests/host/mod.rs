@@ -1,6 +1,8 @@
 //! A host for Sentinel's tests: the agent is the test's process, attackers are others.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod attacks;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use ironclad_core::abi::SentinelVerdict;
 use ironclad_lab::talk::Talker;
 use ironclad_policy::CompiledPolicy;
 use ironclad_sentinel::{EventReceiver, Sentinel, SentinelRecord};
+
+pub(crate) use attacks::Attacks;
 
 pub(crate) const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.

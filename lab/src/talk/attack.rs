@@ -1,21 +1,27 @@
 //! What somebody may try with files and processes.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::io::Write as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags, chmodat, chownat,
-    mknodat, removexattr, renameat_with, setxattr, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, chmodat,
+    chownat, copy_file_range, mknodat, removexattr, renameat_with, sendfile, setxattr, utimensat,
 };
+use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
     Handle, chattr, count, hello, load_program, prlimit, read_memory, signal_by_file, trace,
+    uring_open,
 };
+
+use super::held::how;
 
 /// Follows an order; none where it is not one of these.
 pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
@@ -63,6 +69,10 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         }
         ["removexattr", path] => removexattr(path, "security.mischief").map_err(Into::into),
         ["chattr", path] => File::open(path).and_then(|file| chattr(&file)),
+        #[cfg(target_arch = "x86_64")]
+        ["chattr-32", path] => {
+            File::open(path).and_then(|file| ironclad_syscalls::chattr_32(&file))
+        }
         ["execute", path] => Command::new(path)
             .arg("--list")
             .stdin(Stdio::null())
@@ -82,6 +92,21 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             Handle::of(Path::new(path)).and_then(|mut it| it.open()).map(drop)
         }
         ["open-to-read", path] => File::open(path).map(drop),
+        // A descriptor that is good for nothing but to be opened once more.
+        ["open-by-path", path] => {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(Into::into)
+                .and_then(|fd| {
+                    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                    OpenOptions::new().write(true).open(name).map(drop)
+                })
+        }
+        ["set-acl", path] => setxattr(path, "system.posix_acl_access", &acl(), XattrFlags::empty())
+            .map_err(Into::into),
+        ["uring-open", by, path] => {
+            let path = CString::new(path).expect("no zeros");
+            uring_open(&path, how(by)).map(drop)
+        }
         ["read-link", path] => fs::read_link(path).map(drop),
         ["limit", pid] => prlimit(number(pid)),
         ["prefer-others-to", pid] => {
@@ -105,6 +130,39 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         _ => return None,
     };
     Some(done.map(|()| 0))
+}
+
+/// An access control list by which user 1000 may all, as the owner may; it cannot be said by a mode.
+fn acl() -> Vec<u8> {
+    const VERSION: u32 = 2;
+    const NOBODY: u32 = u32::MAX;
+    // Owner, a user, the group, the mask, others.
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 7, NOBODY), (2, 7, 1000), (4, 0, NOBODY), (0x10, 7, NOBODY), (0x20, 0, NOBODY)];
+    let mut acl = VERSION.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        acl.extend(
+            tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()),
+        );
+    }
+    acl
+}
+
+/// Writes a byte of a file into another, past write(2).
+pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
+    let source = File::open(source)?;
+    let moved = match verb {
+        "copy-to-kept" => copy_file_range(&source, None, to, None, 1)?,
+        "send-to-kept" => sendfile(to, &source, None, 1)?,
+        "splice-to-kept" => {
+            let (reader, writer) = pipe()?;
+            splice(&source, None, &writer, None, 1, SpliceFlags::empty())?;
+            splice(&reader, None, to, None, 1, SpliceFlags::empty())?
+        }
+        other => panic!("no order: {other}"),
+    };
+    assert_eq!(moved, 1, "{verb}");
+    Ok(())
 }
 
 fn number(word: &str) -> i32 {

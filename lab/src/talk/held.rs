@@ -99,12 +99,6 @@ impl Held {
     pub(super) fn with(&self, name: &str, order: &[&str]) -> io::Result<u64> {
         let socket = self.socket(name);
         let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let how = |text: &str| match text {
-            "caller" => Uring::Caller,
-            "worker" => Uring::Worker,
-            "poller" => Uring::Poller,
-            other => panic!("no thread: {other}"),
-        };
         match *order {
             ["connect", to] => {
                 socket.set_nonblocking(true)?;
@@ -165,6 +159,16 @@ impl Held {
             ["listen"] => socket.listen(1).map(|()| 0),
             _ => panic!("no order: {order:?}"),
         }
+    }
+}
+
+/// Which thread does what is asked of io_uring, as orders call it.
+pub(super) fn how(text: &str) -> Uring {
+    match text {
+        "caller" => Uring::Caller,
+        "worker" => Uring::Worker,
+        "poller" => Uring::Poller,
+        other => panic!("no thread: {other}"),
     }
 }
 
