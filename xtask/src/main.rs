@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod attacks;
 mod btf;
 mod cache;
 mod check;
@@ -89,6 +90,9 @@ enum Task {
     Ci(test::Options),
     /// Run every test and say what ran; the last line is the sum.
     Test(test::Options),
+    /// Try every attack of Sentinel's tests in virtual machines, without it and with it, and print what came
+    /// of them; fails where one was not stopped, or did not succeed without.
+    Attacks(attacks::Options),
     /// Run a command in a virtual machine with one of the matrix kernels.
     Vm {
         /// Which kernel: 5.10, 6.1, 6.12 or newest.
@@ -156,6 +160,10 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
         Task::Ci(options) => return run_tests(&options, true),
         Task::Test(options) => return run_tests(&options, false),
+        Task::Attacks(options) => {
+            setup::ensure(Purpose::Test)?;
+            return attacks::run(&options);
+        }
         Task::Vm { kernel, file, timeout, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;

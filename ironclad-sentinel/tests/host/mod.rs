@@ -1,5 +1,5 @@
 //! A host for Sentinel's tests: the agent is the test's process, attackers are others.
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, unused_imports, reason = "each test uses some of it")]
 
 pub(crate) mod attacks;
 

@@ -1,7 +1,7 @@
 //! What holds for the tree as a whole, beside its tests.
 
 mod msrv;
-mod tree;
+pub(crate) mod tree;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::attacks;
 use crate::command::{cargo, cargo_home, command, line, output, tail};
 use crate::failure::{Context, Failure, Result};
 use crate::test::{Outcome, Report, Row};
@@ -18,10 +19,11 @@ use crate::vmlinux::{self, Comparison};
 type Check = fn() -> Result<Outcome>;
 
 /// In the order of how soon they fail.
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("rustfmt", rustfmt),
     ("clang-format", clang_format),
     ("tree", tree::check),
+    ("threat model", attacks::check),
     ("vmlinux.h", generated),
     ("clippy", clippy),
     ("rustdoc", rustdoc),

@@ -8,7 +8,7 @@ use crate::failure::{Context, Result};
 use crate::test::Outcome;
 
 /// All files that git has or would take.
-pub(super) fn files() -> Result<Vec<PathBuf>> {
+pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let names = output(&mut command("git", list))?;
     let paths = names.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from);

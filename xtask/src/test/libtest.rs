@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 /// One test binary's tests.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Tests {
@@ -12,8 +14,31 @@ pub(crate) struct Tests {
     pub(crate) skipped: Vec<(String, String)>,
     /// `RECORD <name> <number>` lines.
     pub(crate) records: BTreeMap<String, f64>,
+    /// `ATTACK <name> | <outcome without> | <outcome with> | <alarm>` lines, in their order.
+    pub(crate) attacks: Vec<Attack>,
+    /// Names of those that passed and were not skipped, without the modules that they are in.
+    pub(crate) good: BTreeSet<String>,
     /// As the harness measured.
     pub(crate) seconds: f64,
+}
+
+/// What a test saw of one attack: without Sentinel, and with it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Attack {
+    pub(crate) attack: String,
+    /// `succeeded`, an error's name, or what else came of it.
+    pub(crate) without: String,
+    pub(crate) with: String,
+    /// Whether Sentinel told of it.
+    pub(crate) alarm: bool,
+}
+
+impl Attack {
+    fn parse(text: &str) -> Option<Self> {
+        let [attack, without, with, alarm] = text.split('|').collect::<Vec<_>>().try_into().ok()?;
+        let [attack, without, with] = [attack, without, with].map(|word| word.trim().to_owned());
+        Some(Self { attack, without, with, alarm: alarm.trim() == "alarm" })
+    }
 }
 
 /// Reads the output of one binary. What did not finish, was ignored or was skipped without a reason
@@ -70,6 +95,7 @@ struct Reading {
     passed: BTreeSet<String>,
     skipped: BTreeMap<String, String>,
     records: BTreeMap<String, f64>,
+    attacks: Vec<Attack>,
     /// Passed, failed and ignored, of the last line.
     summary: Option<[usize; 3]>,
     seconds: f64,
@@ -94,6 +120,8 @@ impl Reading {
             if let Some((name, value)) = rest.trim().rsplit_once(' ') {
                 self.records.extend(value.parse().ok().map(|value| (name.trim().into(), value)));
             }
+        } else if let Some(rest) = line.strip_prefix("ATTACK ") {
+            self.attacks.extend(Attack::parse(rest));
         } else if let Some((name, verdict)) =
             line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
         {
@@ -152,8 +180,11 @@ impl Reading {
                 }
             }
         }
+        let last = |name: &str| name.rsplit("::").next().unwrap_or(name).to_owned();
+        let mut good: BTreeSet<_> = self.passed.iter().map(|name| last(name)).collect();
         let mut skipped = Vec::new();
         for (test, reason) in self.skipped {
+            good.remove(&last(&test));
             if reason.is_empty() {
                 failed.push(format!("{test}: skipped without a reason"));
             } else {
@@ -161,7 +192,8 @@ impl Reading {
             }
             passed = passed.saturating_sub(1);
         }
-        Tests { passed, failed, skipped, records: self.records, seconds: self.seconds }
+        let Self { records, attacks, seconds, .. } = self;
+        Tests { passed, failed, skipped, records, attacks, good, seconds }
     }
 }
 
@@ -188,6 +220,8 @@ successes:
 
 ---- c stdout ----
 SKIP m::c: no lists here: set IRONCLAD_DATA
+ATTACK write to it | succeeded | EPERM | alarm
+ATTACK cut in the
 RECORD insns.ic_policy 1234
 
 successes:
@@ -204,6 +238,14 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(tests.skipped, [("m::c".into(), "no lists here: set IRONCLAD_DATA".into())]);
         assert_eq!(tests.records["insns.ic_policy"], 1234.0);
         assert_eq!(tests.seconds, 1.5);
+        assert!(tests.good.contains("b") && !tests.good.contains("c"), "{:?}", tests.good);
+        let attack = Attack {
+            attack: "write to it".into(),
+            without: "succeeded".into(),
+            with: "EPERM".into(),
+            alarm: true,
+        };
+        assert_eq!(tests.attacks, [attack]);
     }
 
     #[test]

@@ -15,8 +15,12 @@ use clap::{Args, ValueEnum};
 
 use crate::command::{cargo, command, create_dir, line, tail, write};
 use crate::failure::{Context, Result};
-use crate::{kernels, setup};
+use crate::kernels::Kernel;
+use crate::{attacks, kernels, setup};
+pub(crate) use libtest::Attack;
 use libtest::Tests;
+#[cfg(test)]
+pub(crate) use libtest::parse;
 pub(crate) use report::{Outcome, Report, Row};
 use targets::Binary;
 
@@ -71,15 +75,24 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     }
     if wants(Part::Matrix) {
         timed(report, "matrix", "build", |report| {
-            let binaries = targets::build("matrix_")?;
             let kernels = kernels::fetch(&options.kernels, false)?;
-            matrix::run(&kernels, &binaries, report)
+            run_matrix(&kernels, None, report)?;
+            attacks::compare(&kernels, report)
         });
     }
     if wants(Part::Fuzz) {
         timed(report, "fuzz", "build", |report| fuzz::run(options.fuzz_seconds, report));
     }
     Ok(())
+}
+
+/// Runs targets called `matrix_*`, only those of a package where one is named, on each of the kernels.
+pub(crate) fn run_matrix(
+    kernels: &[Kernel],
+    package: Option<&str>,
+    report: &mut Report,
+) -> Result<()> {
+    matrix::run(kernels, &targets::build("matrix_", package)?, report)
 }
 
 /// What goes wrong before a test can run is a failure of its own; the other parts go on.
@@ -158,7 +171,7 @@ fn pure(report: &mut Report) -> Result<()> {
 }
 
 fn host(report: &mut Report) -> Result<()> {
-    for binary in targets::build("kernel_")? {
+    for binary in targets::build("kernel_", None)? {
         if setup::is_root() {
             let row = on_host(&binary)?;
             report.add(row);

@@ -1,11 +1,11 @@
 //! What ran, in a table, as JSON and in one last line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::libtest::Tests;
+use super::libtest::{Attack, Tests};
 use crate::command::write;
 use crate::failure::{Context, Result};
 
@@ -21,13 +21,18 @@ pub(crate) struct Row {
     pub(crate) seconds: f64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) records: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attacks: Vec<Attack>,
+    /// Names of tests that passed and were not skipped.
+    #[serde(skip)]
+    pub(crate) good: BTreeSet<String>,
 }
 
 impl Row {
     pub(crate) fn of_tests(suite: &str, target: &str, tests: Tests, seconds: f64) -> Self {
-        let Tests { passed, failed, skipped, records, .. } = tests;
+        let Tests { passed, failed, skipped, records, attacks, good, .. } = tests;
         let (suite, target) = (suite.to_owned(), target.to_owned());
-        Self { suite, target, passed, failed, skipped, seconds, records }
+        Self { suite, target, passed, failed, skipped, seconds, records, attacks, good }
     }
 
     /// Something that either holds or does not.
@@ -43,6 +48,7 @@ impl Row {
 }
 
 /// What became of one thing.
+#[derive(Debug, PartialEq)]
 pub(crate) enum Outcome {
     Passed,
     Failed(String),

@@ -20,9 +20,11 @@ pub(crate) struct Binary {
     pub(crate) dir: PathBuf,
 }
 
-/// Builds the workspace's test targets whose name begins with `prefix`.
-pub(crate) fn build(prefix: &str) -> Result<Vec<Binary>> {
-    let wanted = declared(prefix)?;
+/// Builds the workspace's test targets whose name begins with `prefix`; those of one package, where
+/// one is named.
+pub(crate) fn build(prefix: &str, package: Option<&str>) -> Result<Vec<Binary>> {
+    let mut wanted = declared(prefix)?;
+    wanted.retain(|name, _| package.is_none_or(|package| name == package));
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
