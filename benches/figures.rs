@@ -17,6 +17,8 @@ mod program;
 mod race;
 #[path = "figures/replaced.rs"]
 mod replaced;
+#[path = "figures/sentinel.rs"]
+mod sentinel;
 #[path = "figures/stall.rs"]
 mod stall;
 #[path = "figures/stats.rs"]
@@ -35,9 +37,10 @@ struct Args {
     #[arg(long, global = true)]
     json: bool,
     /// Only figures whose names begin with this.
-    #[arg(long, default_value = "")]
+    #[arg(long, global = true, default_value = "")]
     only: String,
-    /// Runs of each measurement, of which the median counts: 7 unless told, 5 rounds of a race.
+    /// Runs of each measurement, of which the median counts: 7 unless told, 5 rounds of a race, 3 of
+    /// Sentinel.
     #[arg(long, global = true)]
     runs: Option<usize>,
     /// `cargo bench` passes it.
@@ -49,9 +52,15 @@ struct Args {
 enum Task {
     /// Race nftables, ipset, xdp-filter and Shield on one veth pair.
     Race(race::Race),
+    /// Measure `sentinel_*` on this host, which it guards meanwhile: `cargo xtask figures` does it in a
+    /// virtual machine.
+    Sentinel,
     /// What `connect_*` are measured on: connects as it is told.
     #[command(hide = true)]
     Connector,
+    /// What `sentinel_*` are measured on: uses files as it is told.
+    #[command(hide = true)]
+    Clerk,
 }
 
 /// What has been measured so far.
@@ -91,15 +100,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return race::run(race, figures.args.runs.unwrap_or(5), figures.args.json);
         }
         Some(Task::Connector) => return connect::connector(),
-        None => {}
+        Some(Task::Clerk) => return sentinel::clerk(),
+        Some(Task::Sentinel) => sentinel::measure(&mut figures)?,
+        None => {
+            lookup::measure(&mut figures)?;
+            program::measure(&mut figures)?;
+            lists::measure(&mut figures)?;
+            stall::measure(&mut figures)?;
+            connect::measure(&mut figures)?;
+            replaced::measure(&mut figures)?;
+            race::measure(&mut figures)?;
+        }
     }
-    lookup::measure(&mut figures)?;
-    program::measure(&mut figures)?;
-    lists::measure(&mut figures)?;
-    stall::measure(&mut figures)?;
-    connect::measure(&mut figures)?;
-    replaced::measure(&mut figures)?;
-    race::measure(&mut figures)?;
     if figures.args.json {
         println!("{}", serde_json::to_string_pretty(&figures.values)?);
     }

@@ -26,8 +26,13 @@ pub(crate) const PROGRAMS: [&str; 11] = [
     "progs/xdp_policy",
 ];
 /// Only with the feature `bench`.
-pub(crate) const BENCHES: [&str; 4] =
-    ["bench/bench_cgroup", "bench/bench_lookup", "bench/bench_send", "bench/bench_xdp"];
+pub(crate) const BENCHES: [&str; 5] = [
+    "bench/bench_cgroup",
+    "bench/bench_lookup",
+    "bench/bench_lsm",
+    "bench/bench_send",
+    "bench/bench_xdp",
+];
 
 /// Where `bpf-src/` and libbpf's headers lie.
 pub(crate) struct Sources<'a> {

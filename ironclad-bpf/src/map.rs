@@ -1,7 +1,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libbpf_rs::{AsRawLibbpf, OpenMapMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -36,6 +36,14 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
         value_size: info.value_size,
         max_entries: info.max_entries,
     })
+}
+
+/// Kernel memory of a map in bytes, as the kernel accounts it (`memlock` in `/proc/self/fdinfo`; exact
+/// since Linux 6.4, an estimate of the kernel's before).
+pub(crate) fn map_memory(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(line.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
 }
 
 /// A name as the kernel keeps it: ended by a NUL within its 16 bytes.

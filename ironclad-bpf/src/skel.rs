@@ -64,6 +64,11 @@ pub(crate) mod bench_lookup {
 }
 
 #[cfg(feature = "bench")]
+pub(crate) mod bench_lsm {
+    include!(concat!(env!("OUT_DIR"), "/bench_lsm.skel.rs"));
+}
+
+#[cfg(feature = "bench")]
 pub(crate) mod bench_send {
     include!(concat!(env!("OUT_DIR"), "/bench_send.skel.rs"));
 }

@@ -363,6 +363,13 @@ pub(crate) fn next_map(id: u32) -> io::Result<u32> {
     Ok(next)
 }
 
+/// The kernel counts the runs of programs while the descriptor is open.
+#[cfg(feature = "bench")]
+pub(crate) fn count_runs() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a number and returns a new descriptor.
+    unsafe { owned(libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME)) }
+}
+
 /// The root of the control groups of version 2, as this process's namespace has it, by a mount that
 /// nobody else sees.
 pub(crate) fn cgroup_root() -> io::Result<OwnedFd> {

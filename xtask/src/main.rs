@@ -73,11 +73,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure and print the figures: `--json`, `--only PREFIX`, `--runs N`.
-    Figures {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    /// Measure and print the figures; those of Sentinel in a virtual machine.
+    Figures(figures::Options),
     /// Race nftables, ipset, xdp-filter and Shield on one veth pair: `--help` for its options.
     #[command(disable_help_flag = true)]
     Race {
@@ -104,6 +101,9 @@ enum Task {
         /// Seconds after which the command is cut.
         #[arg(long, default_value_t = 300)]
         timeout: u64,
+        /// One processor, and a clock that counts its instructions as nanoseconds.
+        #[arg(long)]
+        count_instructions: bool,
         /// A program of this machine, or a command of the guest's busybox, and its arguments.
         #[arg(required = true, last = true)]
         command: Vec<String>,
@@ -152,7 +152,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             return Ok(code(!report.has_failures()));
         }
         Task::Demo { arguments } => return demo::run(&arguments),
-        Task::Figures { arguments } => return figures::run(&arguments),
+        Task::Figures(options) => return figures::run(&options),
         Task::Race { arguments } => return figures::race(&arguments),
         Task::Fmt => {
             setup::ensure(Purpose::Build)?;
@@ -164,10 +164,11 @@ fn perform(task: Task) -> Result<ExitCode> {
             setup::ensure(Purpose::Test)?;
             return attacks::run(&options);
         }
-        Task::Vm { kernel, file, timeout, command } => {
+        Task::Vm { kernel, file, timeout, count_instructions, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;
-            let status = vm::command_line(&kernels[0], &command, &file, timeout)?;
+            let status =
+                vm::command_line(&kernels[0], &command, &file, timeout, count_instructions)?;
             let code = status.and_then(|status| u8::try_from(status).ok());
             return Ok(ExitCode::from(code.unwrap_or(1)));
         }

@@ -3,9 +3,11 @@
 
 mod connect;
 mod generator;
+mod sentinel;
 
 pub use connect::attach_empty_connect;
 pub use generator::Generator;
+pub use sentinel::{ProgramRuns, attach_empty_open, count_runs, memory_of_maps, runs_of_programs};
 
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd};

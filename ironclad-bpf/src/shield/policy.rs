@@ -1,5 +1,5 @@
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use ironclad_core::Verdict;
@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use crate::audit::Allowlist;
 use crate::error::BpfError;
-use crate::map::{Map, Plain, clone_fd, map_info};
+use crate::map::{Map, Plain, clone_fd, map_info, map_memory};
 use crate::mapping::Mapping;
 use crate::object::{constants, failed, load, share};
 use crate::program::Program;
@@ -285,10 +285,7 @@ impl PolicyProgram {
             if !own.contains(&map_info(fd.as_fd()).map_err(failed)?.name.as_str()) {
                 continue;
             }
-            let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-            let text = std::fs::read_to_string(path).map_err(failed)?;
-            let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-            total += line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0);
+            total += map_memory(fd.as_fd()).map_err(failed)?;
         }
         Ok(total)
     }

@@ -50,6 +50,10 @@ pub(crate) struct Job {
     pub(crate) environment: Vec<(String, String)>,
     /// For each command.
     pub(crate) timeout_seconds: u64,
+    /// Whether the machine has one processor, and a clock that counts its instructions, one for each
+    /// nanosecond: what is measured there does not depend on what emulation costs. It says so to its
+    /// programs by `IRONCLAD_CLOCK=instructions`.
+    pub(crate) counts_instructions: bool,
 }
 
 /// How it went.
@@ -88,9 +92,14 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
     write(&initramfs, image(kernel, job)?.finish(&script(job, &mark)))?;
 
     let seconds = BOOT_SECONDS + job.timeout_seconds * job.commands.len() as u64;
+    let clock: &[&str] = match job.counts_instructions {
+        true => &["-smp", "1", "-icount", "shift=0,sleep=off"],
+        false => &["-smp", "2"],
+    };
     let mut machine = command("timeout", ["--kill-after=5".into(), seconds.to_string()])
         .arg(qemu)
-        .args(["-nodefaults", "-display", "none", "-no-reboot", "-m", "2G", "-smp", "2"])
+        .args(["-nodefaults", "-display", "none", "-no-reboot", "-m", "2G"])
+        .args(clock)
         .args(["-accel", ACCELERATOR, "-cpu", PROCESSOR])
         .args(["-kernel".as_ref(), kernel.image().as_os_str()])
         .args(["-initrd".as_ref(), initramfs.as_os_str()])
@@ -158,6 +167,9 @@ fn image(kernel: &Kernel, job: &Job) -> Result<Image> {
 fn script(job: &Job, mark: &str) -> String {
     // What would harm a host asks for it.
     let mut script = String::from("export IRONCLAD_MACHINE=1\n");
+    if job.counts_instructions {
+        script += "export IRONCLAD_CLOCK=instructions\n";
+    }
     for (name, value) in &job.environment {
         script += &format!("export {name}={}\n", quoted(value));
     }
@@ -186,8 +198,9 @@ pub(crate) fn command_line(
     words: &[String],
     files: &[PathBuf],
     timeout_seconds: u64,
+    counts_instructions: bool,
 ) -> Result<Option<i32>> {
-    let mut job = Job { timeout_seconds, ..Job::default() };
+    let mut job = Job { timeout_seconds, counts_instructions, ..Job::default() };
     let mut words = words.to_vec();
     // A program of this machine goes along; any other word is the guest's.
     let program = Path::new(&words[0]);
