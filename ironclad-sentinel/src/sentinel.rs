@@ -627,6 +627,13 @@ impl Sentinel {
         Ok(self.watched.guard.guard_programs(programs)?)
     }
 
+    /// Guards maps and programs that this thread opens while `work` runs, whoever made them: what an
+    /// agent adopts that had pinned it before it had Sentinel. `work` may neither call this nor
+    /// [`guard`](Self::guard).
+    pub fn guard_opened<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.guard.adopting(work)
+    }
+
     /// The kernel's ids of Sentinel's own maps.
     pub fn map_ids(&self) -> BTreeSet<u32> {
         let programs = self.processes.programs().chain(self.watched.guard.programs());

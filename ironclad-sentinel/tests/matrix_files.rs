@@ -2,7 +2,9 @@
 
 mod host;
 
-use host::{Attacks, EPERM, Host, is_without_lsm};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use host::{Attacks, EPERM, Host, is_without_lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::{FileOp, SentinelHook};
 use ironclad_policy::Policy;
@@ -426,4 +428,47 @@ fn directories_that_move_and_other_names_are_followed() {
     attacks.with(from_chroot, &mut attacker, inside, &events);
     assert_eq!(attacker.ask("append /elsewhere/other").unwrap(), 0);
     drop(sentinel);
+}
+
+/// Whom a file belongs to may change its mode, but for a rule.
+#[test]
+fn a_web_server_writes_its_page_and_changes_no_modes() {
+    if is_without_lsm("a_web_server_writes_its_page_and_changes_no_modes") {
+        return;
+    }
+    const WEB: u32 = 33;
+    let host = Host::new();
+    let (site, page) = (host.path("site"), host.path("site/page"));
+    std::fs::create_dir(&site).unwrap();
+    std::fs::write(&page, "1").unwrap();
+    // Whoever is not root finds the way to it.
+    std::fs::set_permissions(host.dir(), PermissionsExt::from_mode(0o755)).unwrap();
+    chown(&page, Some(WEB), Some(WEB)).unwrap();
+    let (server, tool) = (host.program("web-server"), host.program("deploy"));
+    let mut web = host.talker_by(&server);
+    assert_eq!(web.ask(&format!("uid {WEB}")).unwrap(), 0);
+    let chmod = format!("chmod {}", page.display());
+    let append = format!("append {}", page.display());
+    let touch = chmod.replace("chmod", "touch");
+    assert_eq!((web.ask(&chmod).unwrap(), web.ask(&touch).unwrap()), (0, 0));
+
+    let rule = deny(1).tree(&site).operations(FileOps::METADATA).except(&tool);
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let mode = || std::fs::metadata(&page).unwrap().mode();
+    let before = mode();
+    assert_eq!(web.ask(&touch).unwrap(), EPERM);
+    next_denied(&events);
+    assert_eq!(web.ask(&chmod).unwrap(), EPERM);
+    let event = next_denied(&events);
+    let what = (event.hook, event.op, event.uid, event.pid);
+    let expected = (SentinelHook::InodeSetattr, Some(FileOp::Metadata), WEB, web.pid());
+    assert_eq!((what, event.rules.as_slice()), (expected, &[0][..]), "{event}");
+    assert_eq!(mode(), before);
+    assert_eq!(web.ask(&append).unwrap(), 0);
+    // Not even by a shell of root's that it was made to start, but by what deploys.
+    assert_eq!(host.talker().ask(&chmod).unwrap(), EPERM);
+    let owner = chmod.replace("chmod", "chown");
+    assert_eq!(host.talker().ask(&owner).unwrap(), EPERM);
+    assert_eq!(host.talker_by(&tool).ask(&chmod).unwrap(), 0);
 }

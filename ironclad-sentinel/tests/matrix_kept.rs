@@ -300,3 +300,44 @@ fn kills_at_any_moment_leave_it_guarded_and_usable() {
     assert_eq!(successor.says(), "stopped");
     assert_eq!(attacker.ask(&append).unwrap(), 0);
 }
+
+/// What an updater puts in the agent's place is the agent, once that has looked.
+#[test]
+fn an_upgrade_by_an_updater_is_taken_over() {
+    if is_without_lsm("an_upgrade_by_an_updater_is_taken_over") {
+        return;
+    }
+    if std::env::var_os("IRONCLAD_MACHINE").is_none() {
+        println!("SKIP an_upgrade_by_an_updater_is_taken_over: it replaces the test's own program");
+        return;
+    }
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let own = std::env::current_exe().unwrap();
+    let next = own.with_extension("next");
+    std::fs::copy(&own, &next).unwrap();
+    let tool = host.program("updater");
+    let mut attacker = host.talker();
+    let sentinel = builder(dir).updater(&tool).start(&policy(dir)).unwrap();
+    let mut updater = host.talker_by(&tool);
+    let replace = format!("rename {} {}", next.display(), own.display());
+    let append = format!("append {}", file.display());
+    assert_eq!(attacker.ask(&replace).unwrap(), EPERM);
+    assert_eq!(updater.ask(&append).unwrap(), EPERM);
+    assert_eq!(updater.ask(&replace).unwrap(), 0);
+    sentinel.apply(&policy(dir)).unwrap();
+    drop(sentinel);
+
+    let mut command = Command::new(&own);
+    command.args(["--exact", "--nocapture", "--test-threads=1", "agent"]).env(AGENT, dir);
+    let mut successor = Successor::start(command);
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("unlink {}", own.display())).unwrap(), EPERM);
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+}

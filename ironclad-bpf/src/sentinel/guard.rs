@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ pub struct Guard {
     alarms: OwnedFd,
     files: FileTables,
     before: Before,
+    /// One thread at a time.
+    adopting: Mutex<()>,
     /// Where links are pinned.
     links_at: Option<PathBuf>,
     programs: Vec<Program>,
@@ -385,6 +387,7 @@ impl Guard {
             alarms,
             files,
             before,
+            adopting: Mutex::new(()),
             links_at,
             programs,
             links,
@@ -398,6 +401,8 @@ impl Guard {
         let maps: BTreeSet<u32> =
             programs().flat_map(|program| program.info().map_ids.iter().copied()).collect();
         this.guard_map_ids(maps)?;
+        // One of them no program reads.
+        this.guard_maps(processes.maps().map(|(_, map)| map))?;
         this.guard_links(this.links.iter().chain(processes.links()))?;
         if let Some(pins) = pins {
             // What is asked of descriptors of before is asked by ours, too, before theirs end.
@@ -573,12 +578,20 @@ impl Guard {
         Ok(())
     }
 
-    fn adopting(&self, act: impl FnOnce() -> Result<(), BpfError>) -> Result<(), BpfError> {
+    /// Guards maps and programs of which this thread gets descriptors while `act` runs.
+    pub fn adopting<T>(&self, act: impl FnOnce() -> T) -> T {
+        /// Also where `act` panics.
+        struct Adopting<'a>(&'a AtomicU32);
+        impl Drop for Adopting<'_> {
+            fn drop(&mut self) {
+                self.0.store(0, Ordering::SeqCst);
+            }
+        }
         let word = self.state.u32_at(offset_of!(Sentinel, adopting));
+        let _alone = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _adopting = Adopting(word);
         word.store(sys::thread_id(), Ordering::SeqCst);
-        let done = act();
-        word.store(0, Ordering::SeqCst);
-        done
+        act()
     }
 
     /// From now on, others are refused what is guarded; `false`: no more.

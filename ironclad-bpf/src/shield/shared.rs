@@ -219,6 +219,10 @@ impl Shared {
                 next: "remove the directory to drop its protection and start afresh (`purge`)",
             });
         }
+        // Those without pins, too: who guards what is opened here, guards all that it refers to.
+        for &id in &this.dispatcher.info().map_ids {
+            sys::map_by_id(id).map_err(|e| BpfError::map("", "opening a dispatcher's", e))?;
+        }
         let mut links = Vec::new();
         for (pin, name) in directory.links()? {
             links.push(XdpLink::open(&pin, name)?);
