@@ -1,9 +1,6 @@
 //! An agent that nobody else on this host may touch, root included, and a directory that only it may
-//! change. Needs root and BPF LSM; ends with the first line on its standard input.
-//!
-//! ```sh
-//! cargo run --release --example embed_sentinel -- /etc/my-agent
-//! ```
+//! change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM; ends with the first line on its
+//! standard input. `examples/fortress` attacks one.
 
 use ironclad::core::RuleId;
 use ironclad::policy::Policy;

@@ -120,7 +120,8 @@ impl Talker {
     /// of a byte, `uring-write-kept caller|worker TEXT`.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|open-memory|limit|prefer-others-to|
-    /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program.
+    /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
+    /// `load-lsm HOOK` one of BPF LSM.
     /// `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors

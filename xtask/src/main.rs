@@ -70,6 +70,12 @@ enum Task {
     },
     /// Run the whole firewall in a lab of network namespaces; arguments go to the example.
     Demo {
+        /// Instead, the tour of attacks on an agent that Sentinel guards, in a virtual machine.
+        #[arg(long)]
+        sentinel: bool,
+        /// Of that machine: 5.10, 6.1, 6.12 or newest.
+        #[arg(long, requires = "sentinel", default_value = "newest")]
+        kernel: String,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -151,7 +157,10 @@ fn perform(task: Task) -> Result<ExitCode> {
             print!("{}", report.text());
             return Ok(code(!report.has_failures()));
         }
-        Task::Demo { arguments } => return demo::run(&arguments),
+        Task::Demo { sentinel: true, kernel, arguments } => {
+            return demo::sentinel(&kernel, &arguments);
+        }
+        Task::Demo { arguments, .. } => return demo::run(&arguments),
         Task::Figures(options) => return figures::run(&options),
         Task::Race { arguments } => return figures::race(&arguments),
         Task::Fmt => {

@@ -187,6 +187,19 @@ pub fn hello(words: [u64; 4]) -> io::Result<()> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn load_program(kind: u32) -> io::Result<()> {
+    load(kind, 0, 0)
+}
+
+/// Loads a program of BPF LSM that refuses nothing, for the hook with this number in the kernel's BTF.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn load_lsm_program(hook: u32) -> io::Result<()> {
+    // BPF_PROG_TYPE_LSM and BPF_LSM_MAC.
+    load(29, 27, hook)
+}
+
+fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<()> {
     const BPF_PROG_LOAD: c_int = 5;
     // r0 = 0; exit
     let code: [u64; 2] = [0xb7, 0x95];
@@ -196,6 +209,9 @@ pub fn load_program(kind: u32) -> io::Result<()> {
     attr[0] = u64::from(kind) | 2 << 32;
     attr[1] = code.as_ptr() as u64;
     attr[2] = license.as_ptr() as u64;
+    // The second half of these words: expected_attach_type and attach_btf_id.
+    attr[8] = u64::from(attach_type) << 32;
+    attr[13] = u64::from(function) << 32;
     // SAFETY: the attributes, and what they point to, outlive the call; the descriptor is nobody else's.
     unsafe {
         let fd = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, attr.as_ptr(), size_of_val(&attr));

@@ -13,8 +13,8 @@ mod uring;
 #[cfg(target_arch = "x86_64")]
 pub use attack::chattr_32;
 pub use attack::{
-    Handle, chattr, count, hello, load_program, map_to_write, prlimit, put_over, read_memory,
-    signal_by_file, trace,
+    Handle, chattr, count, hello, load_lsm_program, load_program, map_to_write, prlimit, put_over,
+    read_memory, signal_by_file, trace,
 };
 pub use first_thread::end_first_thread;
 pub use fork::in_child;

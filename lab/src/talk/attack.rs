@@ -17,8 +17,8 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, chattr, count, hello, load_program, prlimit, read_memory, signal_by_file, trace,
-    uring_open,
+    Handle, chattr, count, hello, load_lsm_program, load_program, prlimit, read_memory,
+    signal_by_file, trace, uring_open,
 };
 
 use super::held::how;
@@ -121,6 +121,7 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             hello([one, two, three, four].map(|word| word.parse().expect("a number")))
         }
         ["load", kind] => load_program(number(kind) as u32),
+        ["load-lsm", hook] => load_lsm_program(number(hook) as u32),
         // Answers its exit status.
         ["tool", program, ref arguments @ ..] => {
             let mut tool = Command::new(program);

@@ -23,6 +23,7 @@ use libtest::Tests;
 pub(crate) use libtest::parse;
 pub(crate) use report::{Outcome, Report, Row};
 use targets::Binary;
+pub(crate) use targets::executable;
 
 /// What is off by default and needs neither root nor a special kernel.
 pub(crate) const FEATURES: &str =

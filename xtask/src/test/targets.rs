@@ -64,6 +64,15 @@ fn declared(prefix: &str) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(declared)
 }
 
+/// The file of a target that Cargo has built, by what it says.
+pub(crate) fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
+    let mut lines = messages.split(|&byte| byte == b'\n');
+    lines.find_map(|line| {
+        let binary = binary(&serde_json::from_slice(line).ok()?)?;
+        (binary.name == name).then_some(binary.file)
+    })
+}
+
 fn binary(message: &Value) -> Option<Binary> {
     let file = message["executable"].as_str()?.into();
     let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();

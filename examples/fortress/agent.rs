@@ -1,0 +1,99 @@
+//! The toy agent: Sentinel first, then Shield, so that all that Shield makes is guarded as it is made.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use ironclad::core::audit::JsonLinesSink;
+use ironclad::core::{Action, RuleId};
+use ironclad::policy::file::{FileAction, FileOps, FileRule};
+use ironclad::policy::{AddressSet, CompiledPolicy, Policy};
+use ironclad::sentinel::{HookState, HookStatus, Overflow, Sentinel};
+use ironclad::shield::Shield;
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::ground::{BAD, CONFIG, INTERFACE, Paths};
+
+fn say(value: &Value) {
+    let mut out = std::io::stdout().lock();
+    // Whoever listened has ended: so will this.
+    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
+}
+
+fn policy(paths: &Paths) -> Result<CompiledPolicy> {
+    let deny = |id, name| FileRule::new(RuleId(id), name, FileAction::Deny);
+    let policy = Policy::builder()
+        .set(AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs([BAD.parse()?]))
+        .file_rule(deny(2, "configuration").tree(paths.config()))
+        .file_rule(deny(3, "modes of the site").tree(paths.site()).operations(FileOps::METADATA))
+        .file_rule(deny(4, "pins").tree(paths.bpffs()));
+    Ok(policy.compile()?)
+}
+
+/// Runs until its standard input ends, or it is told to stop.
+pub(crate) fn run(dir: &Path, unguarded: bool) -> Result<bool> {
+    let paths = Paths::new(dir);
+    let policy = policy(&paths)?;
+    let audit = Arc::new(JsonLinesSink::open(paths.audit())?);
+    let sentinel = match unguarded {
+        true => None,
+        false => {
+            let builder = Sentinel::builder("fortress").scratch(dir).audit(audit.clone());
+            Some(builder.start(&policy)?)
+        }
+    };
+    let alarms =
+        sentinel.as_ref().map(|it| it.events(1 << 14, Overflow::DropNewest)).transpose()?;
+    let _pump = alarms.map(|(pump, alarms)| {
+        let tell = move || {
+            for alarm in alarms.as_crossbeam().iter().filter_map(|it| it.into_sentinel()) {
+                say(&json!({ "alarm": alarm, "text": alarm.to_string() }));
+            }
+        };
+        (pump, std::thread::spawn(tell))
+    });
+    let shield = Shield::builder("fortress")
+        .interface(INTERFACE)
+        .bpffs(paths.bpffs())
+        .persistent(true)
+        .audit(audit)
+        .start(&policy)?;
+    let hooks = sentinel.as_ref().map(Sentinel::status).transpose()?;
+    let runs = |hook: &&HookStatus| matches!(hook.state, HookState::InForce | HookState::Attached);
+    let hooks = hooks.map(|status| status.hooks.iter().filter(runs).count());
+    say(&json!({ "ready": { "hooks": hooks, "ids": ids(&paths)? } }));
+    for line in std::io::stdin().lines() {
+        match line?.as_str() {
+            "work" => {
+                std::fs::write(paths.config().join(CONFIG), "by the agent\n")?;
+                // The same again: a new generation.
+                shield.apply(&policy)?;
+                say(&json!({ "worked": shield.status()?.generation }));
+            }
+            "stop" => break,
+            other => return Err(format!("no order: {other}").into()),
+        }
+    }
+    // The network's guard goes before what guards it.
+    shield.stop()?;
+    sentinel.map_or(Ok(()), Sentinel::stop)?;
+    say(&json!({ "stopped": true }));
+    Ok(true)
+}
+
+/// The kernel's ids of what an attacker would look for. Nobody else may open the pins.
+fn ids(paths: &Paths) -> Result<Value> {
+    let map = |name: &str| -> Result<u32> {
+        let map = libbpf_rs::MapHandle::from_pinned_path(paths.pin(name))?;
+        Ok(libbpf_rs::MapCore::info(&map)?.info.id)
+    };
+    let mut link = None;
+    for pin in std::fs::read_dir(paths.pin(""))? {
+        let pin = pin?;
+        if pin.file_name().to_string_lossy().starts_with("link_") {
+            link = Some(libbpf_rs::Link::open(pin.path())?.info()?.id);
+        }
+    }
+    Ok(json!({ "slots": map("ic_slots")?, "reasons": map("ic_reasons")?, "link": link }))
+}

@@ -1,0 +1,119 @@
+//! What root tries, and a web server that somebody has got hold of.
+
+use std::path::Path;
+use std::process::Command;
+
+use ironclad_lab::talk::{self, Talker};
+use libbpf_rs::btf::{Btf, types::Func};
+
+use crate::Result;
+use crate::ground::{CONFIG, Ground, PAGE};
+
+/// What an attacker is told to be.
+const ATTACKER: &str = "attacker";
+
+/// Follows orders where this process is an attacker; false where it is not.
+pub(crate) fn serve() -> bool {
+    let is_it = std::env::args().next_back().is_some_and(|last| last == ATTACKER);
+    if is_it {
+        talk::serve(ATTACKER);
+    }
+    is_it
+}
+
+/// A process of root's that is not the agent, whatever it executes.
+pub(crate) fn attacker(program: &Path) -> Result<Talker> {
+    Ok(Talker::start_as(Command::new(program), ATTACKER)?)
+}
+
+/// One attempt; its order is that of [`Talker::ask`].
+pub(crate) struct Attack {
+    pub(crate) on: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) order: fn(&Ground) -> String,
+    pub(crate) by_web_server: bool,
+}
+
+const fn root(on: &'static str, what: &'static str, order: fn(&Ground) -> String) -> Attack {
+    Attack { on, what, order, by_web_server: false }
+}
+
+const WEB_SERVER: Attack = Attack {
+    on: "files",
+    what: "a web server runs chmod on its own page",
+    order: |it| format!("chmod {}", it.paths.site().join(PAGE).display()),
+    by_web_server: true,
+};
+
+/// Those that take most come last.
+pub(crate) const ALL: [Attack; 28] = [
+    root("process", "kill -STOP", |it| format!("kill {} 19", it.pid())),
+    root("process", "ptrace", |it| format!("trace {}", it.pid())),
+    root("process", "write /proc/PID/mem", |it| format!("open-memory {}", it.pid())),
+    root("process", "process_vm_readv", |it| format!("read-memory {}", it.pid())),
+    root("process", "read /proc/PID/environ", |it| format!("read-some /proc/{}/environ", it.pid())),
+    root("process", "be the first to go without memory", |it| {
+        format!("write /proc/{}/oom_score_adj 1000", it.pid())
+    }),
+    root("process", "freeze its control group", |it| {
+        format!("write {}/cgroup.freeze 1", it.cgroup.dir().display())
+    }),
+    root("process", "kill -9", |it| format!("kill {} 9", it.pid())),
+    root("files", "write to the configuration", |it| {
+        format!("append {}", it.paths.config().join(CONFIG).display())
+    }),
+    root("files", "chmod of the configuration", |it| {
+        format!("chmod {}", it.paths.config().join(CONFIG).display())
+    }),
+    WEB_SERVER,
+    root("files", "mount over the configuration", |it| {
+        format!("tool mount -t tmpfs none {}", it.paths.config().display())
+    }),
+    root("files", "rm -rf of the configuration", |it| {
+        format!("remove-all {}", it.paths.config().display())
+    }),
+    root("files", "another program in the agent's place", |it| {
+        format!("rename {} {}", it.paths.other().display(), it.paths.program().display())
+    }),
+    root("shield", "bpftool map dump", |it| {
+        format!("tool bpftool map dump id {}", it.ready("/ids/slots"))
+    }),
+    root("shield", "bpftool map update", |it| {
+        let value = " 00".repeat(32);
+        let map = it.ready("/ids/reasons");
+        format!("tool bpftool map update id {map} key 0 0 0 0 value hex{value}")
+    }),
+    root("shield", "bpftool map delete, by its pin", |it| {
+        let map = it.paths.pin("ic_slots");
+        format!("tool bpftool map delete pinned {} key 0 0 0 0", map.display())
+    }),
+    root("shield", "bpftool link detach", |it| {
+        format!("tool bpftool link detach id {}", it.ready("/ids/link"))
+    }),
+    root("shield", "unlink the program's pin", |it| {
+        format!("unlink {}", it.paths.pin("ic_xdp").display())
+    }),
+    root("shield", "rm -rf of the pins", |it| format!("remove-all {}", it.paths.pins().display())),
+    root("shield", "mount over the pins", |it| {
+        format!("tool mount -t tmpfs none {}", it.paths.pins().display())
+    }),
+    root("shield", "umount the bpffs", |it| {
+        format!("tool umount -l {}", it.paths.bpffs().display())
+    }),
+    root("kernel", "load a program of BPF LSM", |_| format!("load-lsm {}", hook())),
+    root("kernel", "load a kprobe", |_| "load 2".to_owned()),
+    root("kernel", "load a raw tracepoint", |_| "load 17".to_owned()),
+    root("kernel", "write kernel.ftrace_enabled", |_| {
+        // What it is already: harmless where it is not refused.
+        "write /proc/sys/kernel/ftrace_enabled 1".to_owned()
+    }),
+    root("kernel", "open sysrq-trigger", |_| "open-to-write /proc/sysrq-trigger".to_owned()),
+    root("kernel", "load a module", |_| "tool insmod /lib/modules/dummy.ko".to_owned()),
+];
+
+/// The kernel's number of a hook.
+fn hook() -> u32 {
+    let btf = Btf::from_vmlinux().ok();
+    let hook = btf.as_ref().and_then(|btf| btf.type_by_name::<Func<'_>>("bpf_lsm_file_open"));
+    hook.map_or(0, |hook| u32::from(hook.type_id()))
+}
