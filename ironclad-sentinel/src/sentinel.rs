@@ -631,7 +631,7 @@ impl Sentinel {
     /// agent adopts that had pinned it before it had Sentinel. `work` may neither call this nor
     /// [`guard`](Self::guard).
     pub fn guard_opened<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.guard.adopting(work)
+        self.watched.guard.adopting(work)
     }
 
     /// The kernel's ids of Sentinel's own maps.
