@@ -119,7 +119,7 @@ fn in_machine(
     arguments: Vec<String>,
     found: &mut Map<String, Value>,
 ) -> Result<bool> {
-    let kernel = &kernels::fetch(&[options.kernel.clone()], false)?[0];
+    let kernel = &kernels::fetch(std::slice::from_ref(&options.kernel), false)?[0];
     let mut build = cargo(["bench", "--no-run", "--bench", "figures"]);
     build.arg("--message-format=json-render-diagnostics");
     let messages = output_bytes(&mut build)?;
