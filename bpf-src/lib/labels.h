@@ -64,20 +64,26 @@ struct {
 	__type(value, struct ic_file_policy);
 } ic_file_policy SEC(".maps");
 
-IC_INLINE __u32 ic_label_hash(const struct ic_file_id *id)
+IC_INLINE __u32 ic_label_hash(__u64 ino, __u32 dev)
 {
 	/* Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4. */
-	__u64 hash = (id->ino ^ ((__u64)id->dev << 32)) * 0x9e3779b97f4a7c15ULL;
+	__u64 hash = (ino ^ ((__u64)dev << 32)) * 0x9e3779b97f4a7c15ULL;
 
 	return hash >> 32;
 }
 
-IC_INLINE const struct ic_label *ic_label_of(const struct ic_file_id *id)
+/* Whether a file may have a label, by the hash of what it is. */
+IC_INLINE bool ic_may_have_label(__u32 hash)
 {
-	__u32 hash = ic_label_hash(id), index = (hash >> 6) & ic_cfg_label_mask;
+	__u32 index = (hash >> 6) & ic_cfg_label_mask;
 	const __u64 *bits = bpf_map_lookup_elem(&ic_label_bits, &index);
 
-	if (!bits || !(*bits >> (hash & 63) & 1))
+	return bits && *bits >> (hash & 63) & 1;
+}
+
+IC_INLINE const struct ic_label *ic_label_of(const struct ic_file_id *id)
+{
+	if (!ic_may_have_label(ic_label_hash(id->ino, id->dev)))
 		return NULL;
 	return bpf_map_lookup_elem(&ic_labels, id);
 }
@@ -92,11 +98,20 @@ IC_INLINE struct ic_file_id ic_inode_id(struct inode *inode)
 	};
 }
 
+/* Most have none: what the filter does not ask for is not read before. */
+IC_INLINE const struct ic_label *ic_label_on(struct inode *inode, __u32 dev)
+{
+	struct ic_file_id id;
+
+	if (!ic_may_have_label(ic_label_hash(inode->i_ino, dev)))
+		return NULL;
+	id = ic_inode_id(inode);
+	return bpf_map_lookup_elem(&ic_labels, &id);
+}
+
 IC_INLINE const struct ic_label *ic_label_of_inode(struct inode *inode)
 {
-	const struct ic_file_id id = ic_inode_id(inode);
-
-	return ic_label_of(&id);
+	return ic_label_on(inode, inode->i_sb->s_dev);
 }
 
 IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
@@ -146,6 +161,19 @@ __noinline __u64 ic_below(__u64 address, __u32 half)
 	return volume->rules[half] & (policy ? policy->below : 0);
 }
 
+/* What is kept of a directory, read once: another CPU may write it meanwhile. */
+IC_INLINE void ic_dir_read(struct ic_dir_cache *found, const struct ic_dir_cache *cache)
+{
+	found->word = IC_READ_ONCE(cache->word);
+	found->dir.ino = IC_READ_ONCE(cache->dir.ino);
+	found->dir.dev = IC_READ_ONCE(cache->dir.dev);
+	found->dir.generation = IC_READ_ONCE(cache->dir.generation);
+	found->below = IC_READ_ONCE(cache->below);
+	found->names = IC_READ_ONCE(cache->names);
+	found->flags = IC_READ_ONCE(cache->flags);
+	found->sum = IC_READ_ONCE(cache->sum);
+}
+
 /* Ties what is kept together: two CPUs may write it at once. */
 IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
 {
@@ -154,29 +182,43 @@ IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
 	       cache->dir.generation ^ (__u64)cache->names << 17 ^ (__u64)cache->flags << 49;
 }
 
-/* What rules cover what is in a child's directory, and which names in it they speak of. */
-IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, struct inode *dir)
+/* Where nothing is kept of a directory: what its label and those on the way to the root say. */
+IC_INLINE void ic_dir_look(struct ic_dir_cache *found, struct dentry *child)
 {
-	const struct ic_file_id id = ic_inode_id(dir);
-	__u64 word = IC_READ_ONCE(ic_sentinel.word);
-	__u32 half = word & 1, index = ic_label_hash(&id) & (IC_SENTINEL_DIRS - 1);
-	struct ic_dir_cache *cache = bpf_map_lookup_elem(&ic_dir_cache, &index);
+	const struct ic_file_id id = found->dir;
+	__u32 half = found->word & 1;
 	const struct ic_label *label;
 
-	if (cache) {
-		*found = *cache;
-		if (found->word == word && found->dir.ino == id.ino && found->dir.dev == id.dev &&
-		    found->dir.generation == id.generation && found->sum == ic_dir_sum(found))
-			return;
-	}
-	found->word = word;
-	found->dir = id;
 	/* A number, as the verifier wants it of arguments, and not a pointer. */
 	found->below = ic_below((__u64)BPF_CORE_READ(child, d_parent), half);
 	label = ic_label_of(&id);
 	found->names = label ? label->names[half] : 0;
 	found->flags = label ? label->flags[half] : 0;
 	found->sum = ic_dir_sum(found);
+}
+
+/* What rules cover what is in a child's directory, and which names in it they speak of. */
+IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, struct inode *dir,
+			   __u32 dev)
+{
+	const struct ic_file_id id = {
+		.ino = dir->i_ino,
+		.dev = dev,
+		.generation = dir->i_generation,
+	};
+	__u64 word = IC_READ_ONCE(ic_sentinel.word);
+	__u32 index = ic_label_hash(id.ino, id.dev) & (IC_SENTINEL_DIRS - 1);
+	struct ic_dir_cache *cache = bpf_map_lookup_elem(&ic_dir_cache, &index);
+
+	if (cache) {
+		ic_dir_read(found, cache);
+		if (found->word == word && found->dir.ino == id.ino && found->dir.dev == id.dev &&
+		    found->dir.generation == id.generation && found->sum == ic_dir_sum(found))
+			return;
+	}
+	found->word = word;
+	found->dir = id;
+	ic_dir_look(found, child);
 	if (cache)
 		*cache = *found;
 }
@@ -249,31 +291,56 @@ IC_INLINE bool ic_is_same(const union ic_short_name *one, const union ic_short_n
 	})
 
 /* What rules cover what is, or will be, in a directory under a name. */
-IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry)
+IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry, __u32 dev)
 {
 	struct ic_dir_cache found = {};
+	struct ic_file_id id;
 	__u32 len;
 
-	ic_dir_find(&found, dentry, dir);
+	ic_dir_find(&found, dentry, dir, dev);
+	if (!found.names)
+		return found.below;
+	/* A copy: what has its address taken leaves the registers. */
+	id = found.dir;
 	len = dentry->d_name.len;
 	if (found.names >> (len & 31) & 1)
-		found.below |= ic_rules_of_name(&found.dir, dentry, found.word & 1);
+		found.below |= ic_rules_of_name(&id, dentry, found.word & 1);
 	return found.below;
+}
+
+/* The rules of a file's or directory's own label, and its flags (enum ic_label_flag). */
+IC_INLINE __u64 ic_rules_own(struct inode *inode, __u32 dev, __u32 *flags)
+{
+	const struct ic_label *label = ic_label_on(inode, dev);
+	__u32 half = ic_half();
+
+	if (!label)
+		return 0;
+	*flags = label->flags[half];
+	return label->own[half];
+}
+
+/*
+ * What rules cover an inode, if there is one, and its name in a directory. Both lie on one device, as
+ * do all dentries on the way to a root.
+ */
+IC_INLINE __u64 ic_rules_at(struct inode *dir, struct dentry *dentry, struct inode *inode,
+			    __u32 dev, __u32 *flags)
+{
+	__u64 rules = inode ? ic_rules_own(inode, dev, flags) : 0;
+
+	return dir ? rules | ic_rules_in(dir, dentry, dev) : rules;
 }
 
 /* What rules cover a file or directory. */
 IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
 {
 	struct inode *dir = dentry->d_parent->d_inode, *inode = dentry->d_inode;
-	const struct ic_label *label;
-	__u64 rules = 0;
+	__u32 flags = 0;
 
-	if (inode) {
-		label = ic_label_of_inode(inode);
-		if (label)
-			rules = label->own[ic_half()];
-	}
-	return dir ? rules | ic_rules_in(dir, dentry) : rules;
+	if (dir)
+		return ic_rules_at(dir, dentry, inode, dir->i_sb->s_dev, &flags);
+	return inode ? ic_rules_own(inode, inode->i_sb->s_dev, &flags) : 0;
 }
 
 /* Where a dentry is in the list of its inode's names: with a name of its own in 6.12, without in 7.3. */
@@ -343,13 +410,14 @@ IC_INLINE bool ic_is_manager(void)
 IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
 		       __u32 detail)
 {
-	struct ic_attempt attempt = { .hook = hook, .op = op, .dentry = dentry, .detail = detail };
 	const struct ic_file_policy *policy;
 	const struct ic_excepted *excepted;
-	__u32 half = ic_half(), mark;
+	struct ic_attempt attempt;
+	__u32 half, mark;
 
 	if (!rules || op >= IC_FILE_OPS || other >= IC_FILE_OPS)
 		return 0;
+	half = ic_half();
 	policy = ic_file_policy_at(half);
 	if (!policy)
 		return 0;
@@ -370,8 +438,14 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 		rules &= ~excepted->rules[half];
 	if (!rules)
 		return 0;
-	attempt.rules = rules;
-	attempt.verdict = rules & policy->deny ? IC_SENTINEL_DENIED : IC_SENTINEL_LOGGED;
+	attempt = (struct ic_attempt){
+		.hook = hook,
+		.op = op,
+		.dentry = dentry,
+		.detail = detail,
+		.rules = rules,
+		.verdict = rules & policy->deny ? IC_SENTINEL_DENIED : IC_SENTINEL_LOGGED,
+	};
 	ic_alarm(&attempt);
 	return rules & policy->deny ? -IC_EPERM : 0;
 }

@@ -62,14 +62,18 @@ IC_INLINE bool ic_is_canary(__u8 hook)
 }
 
 /* The mark of a process, if it has one: a number is used again, the moment when it began is not. */
-IC_INLINE __u32 ic_mark_of(struct task_struct *task)
+IC_INLINE __u32 ic_mark_at(__u32 tgid, struct task_struct *task)
 {
-	__u32 tgid = BPF_CORE_READ(task, tgid);
 	const struct ic_mark *mark = bpf_map_lookup_elem(&ic_marks, &tgid);
 
 	if (!mark || mark->start_ns != BPF_CORE_READ(task, group_leader, start_boottime))
 		return 0;
 	return mark->flags;
+}
+
+IC_INLINE __u32 ic_mark_of(struct task_struct *task)
+{
+	return ic_mark_at(BPF_CORE_READ(task, tgid), task);
 }
 
 /* Whether a task is a thread of the caller's process. */
@@ -80,7 +84,8 @@ IC_INLINE bool ic_is_own(struct task_struct *task)
 
 IC_INLINE __u32 ic_mark(void)
 {
-	return ic_mark_of((struct task_struct *)bpf_get_current_task());
+	return ic_mark_at(bpf_get_current_pid_tgid() >> 32,
+			  (struct task_struct *)bpf_get_current_task());
 }
 
 IC_INLINE bool ic_is_entitled(void)

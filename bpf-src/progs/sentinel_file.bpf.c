@@ -40,7 +40,7 @@ IC_INLINE int ic_into(__u8 hook, struct inode *dir, struct dentry *dentry)
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
-	rules = ic_rules_in(dir, dentry);
+	rules = ic_rules_in(dir, dentry, dir->i_sb->s_dev);
 	return ic_judge(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
 }
 
@@ -61,7 +61,7 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	dir = dentry->d_parent->d_inode;
 	if (!dir)
 		return false;
-	ic_dir_find(&found, dentry, dir);
+	ic_dir_find(&found, dentry, dir, dir->i_sb->s_dev);
 	return ic_cgroup_is_guarded(dentry, found.flags & IC_LABEL_WAY);
 }
 
@@ -82,33 +82,41 @@ IC_INLINE int ic_on_device(struct file *file, __u32 mode)
 
 /*
  * Before Linux 6.7 overlayfs opens the file below under the overlay's own path: then what is opened is
- * another than what the path leads to.
+ * another than what the path leads to, and both are asked.
  */
-IC_INLINE int ic_on_real(struct file *file, __u32 first, __u32 second, __u32 mode)
+static __noinline int ic_open_real(struct file *file, __u32 first, __u32 second)
 {
-	if (!ic_is_armed())
-		return 0;
-	return ic_judge(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first, second,
-			file->f_path.dentry, mode);
+	struct dentry *dentry = file->f_path.dentry;
+	__u32 mode = file->f_mode;
+	int answer = 0;
+
+	if (ic_is_armed())
+		answer = ic_judge(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first,
+				  second, dentry, mode);
+	return answer ?: ic_on(IC_HOOK_FILE_OPEN, dentry, first, second, mode);
 }
 
 SEC("lsm/file_open")
 int BPF_PROG(ic_file_open, struct file *file)
 {
-	__u32 mode = file->f_mode, first, second;
+	struct inode *inode = file->f_inode, *dir;
+	struct dentry *dentry = file->f_path.dentry;
+	__u32 mode = file->f_mode, first, second, flags = 0;
+	__u64 rules;
 	int answer;
-	struct ic_attempt attempt = {
-		.hook = IC_HOOK_FILE_OPEN,
-		.op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ,
-		.verdict = IC_SENTINEL_DENIED,
-		.dentry = file->f_path.dentry,
-	};
 
 	if (ic_is_kernel_file_refused(file, mode)) {
+		struct ic_attempt attempt = {
+			.hook = IC_HOOK_FILE_OPEN,
+			.op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ,
+			.verdict = IC_SENTINEL_DENIED,
+			.dentry = dentry,
+		};
+
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}
-	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK) {
+	if ((inode->i_mode & IC_S_IFMT) == IC_S_IFBLK) {
 		answer = ic_on_device(file, mode);
 		if (answer)
 			return answer;
@@ -120,12 +128,16 @@ int BPF_PROG(ic_file_open, struct file *file)
 	else
 		first = IC_FILE_WRITE;
 	second = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : first;
-	if (file->f_inode != file->f_path.dentry->d_inode) {
-		answer = ic_on_real(file, first, second, mode);
-		if (answer)
-			return answer;
-	}
-	return ic_on(IC_HOOK_FILE_OPEN, file->f_path.dentry, first, second, mode);
+	dir = dentry->d_parent->d_inode;
+	if (inode != dentry->d_inode)
+		return ic_open_real(file, first, second);
+	if (ic_is_canary(IC_HOOK_FILE_OPEN))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	/* The inode that is open is one that the verifier trusts: reading it costs less. */
+	rules = ic_rules_at(dir, dentry, inode, inode->i_sb->s_dev, &flags);
+	return ic_judge(IC_HOOK_FILE_OPEN, rules, first, second, dentry, mode);
 }
 
 /* Who starts the agent: fork(2) was seen, so nobody passes for a child of the first process's. */
@@ -202,40 +214,47 @@ int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long
 /* Refuses what would let something that is guarded be found elsewhere, or not at all. */
 IC_INLINE int ic_on_way(__u8 hook, struct dentry *dentry, __u32 op)
 {
-	struct inode *inode = dentry->d_inode;
-	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
-	struct ic_attempt attempt = {
+	const struct ic_attempt attempt = {
 		.hook = hook,
 		.op = op,
 		.verdict = IC_SENTINEL_DENIED,
 		.dentry = dentry,
 	};
 
-	if (!label || !(label->flags[ic_half()] & IC_LABEL_WAY) || !ic_is_armed() ||
-	    ic_is_entitled() || ic_may(IC_MAY_MOUNT))
+	if (ic_is_entitled() || ic_may(IC_MAY_MOUNT))
 		return 0;
 	ic_alarm(&attempt);
 	return -IC_EPERM;
 }
 
-/* A name goes. */
-IC_INLINE int ic_from(__u8 hook, struct dentry *dentry, __u32 op)
+/* A name goes from a directory. */
+IC_INLINE int ic_from(__u8 hook, struct inode *dir, struct dentry *dentry, __u32 op)
 {
-	int answer = ic_on(hook, dentry, op, op, 0);
+	__u32 flags = 0;
+	__u64 rules;
+	int answer;
 
-	return answer ?: ic_on_way(hook, dentry, op);
+	if (ic_is_canary(hook))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	rules = ic_rules_at(dir, dentry, dentry->d_inode, dir->i_sb->s_dev, &flags);
+	answer = ic_judge(hook, rules, op, op, dentry, 0);
+	if (answer || !(flags & IC_LABEL_WAY))
+		return answer;
+	return ic_on_way(hook, dentry, op);
 }
 
 SEC("lsm/inode_unlink")
 int BPF_PROG(ic_inode_unlink, struct inode *dir, struct dentry *dentry)
 {
-	return ic_from(IC_HOOK_INODE_UNLINK, dentry, IC_FILE_DELETE);
+	return ic_from(IC_HOOK_INODE_UNLINK, dir, dentry, IC_FILE_DELETE);
 }
 
 SEC("lsm/inode_rmdir")
 int BPF_PROG(ic_inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
-	return ic_from(IC_HOOK_INODE_RMDIR, dentry, IC_FILE_DELETE);
+	return ic_from(IC_HOOK_INODE_RMDIR, dir, dentry, IC_FILE_DELETE);
 }
 
 /* Where both are exchanged, the kernel asks again the other way round. */
@@ -243,20 +262,24 @@ SEC("lsm/inode_rename")
 int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 	     struct dentry *new)
 {
-	int answer = ic_from(IC_HOOK_INODE_RENAME, old, IC_FILE_RENAME);
+	int answer = ic_from(IC_HOOK_INODE_RENAME, old_dir, old, IC_FILE_RENAME);
 
 	if (!answer && new->d_inode)
-		answer = ic_from(IC_HOOK_INODE_RENAME, new, IC_FILE_DELETE);
+		answer = ic_from(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
 	return answer ?: ic_into(IC_HOOK_INODE_RENAME, new_dir, new);
 }
 
-/* The kernel's two ways to call vfs_rename(), before Linux 5.12 and since. */
 IC_INLINE bool ic_is_dir(struct dentry *dentry)
 {
-	return (BPF_CORE_READ(dentry, d_inode, i_mode) & IC_S_IFMT) == IC_S_IFDIR;
+	struct inode *inode = dentry->d_inode;
+
+	return inode && (inode->i_mode & IC_S_IFMT) == IC_S_IFDIR;
 }
 
-/* A directory has moved: before the caller is told so, everybody looks anew. */
+/*
+ * A directory has moved: before the caller is told so, everybody looks anew. The kernel's two ways to
+ * call vfs_rename() are those before Linux 5.12 and since.
+ */
 SEC("fexit/vfs_rename")
 int ic_renamed(__u64 *ctx)
 {
@@ -265,8 +288,8 @@ int ic_renamed(__u64 *ctx)
 	if (bpf_core_type_exists(struct renamedata)) {
 		struct renamedata *names = (void *)ctx[0];
 
-		old = BPF_CORE_READ(names, old_dentry);
-		new = BPF_CORE_READ(names, new_dentry);
+		old = names->old_dentry;
+		new = names->new_dentry;
 	} else {
 		old = (void *)ctx[1];
 		new = (void *)ctx[3];

@@ -321,10 +321,10 @@ SEC("tp_btf/sched_process_fork")
 int ic_forked(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
-	__u32 from = BPF_CORE_READ(parent, tgid), tgid = BPF_CORE_READ(child, tgid);
+	__u32 from = parent->tgid, tgid = child->tgid;
 	struct ic_mark mark = { .flags = IC_MARK_CHILD };
 
-	if (from == tgid || !ic_mark_of(parent))
+	if (from == tgid || !ic_mark_at(from, parent))
 		return 0;
 	mark.start_ns = BPF_CORE_READ(child, start_boottime);
 	if (bpf_map_update_elem(&ic_marks, &tgid, &mark, BPF_ANY))
@@ -336,10 +336,10 @@ int ic_forked(__u64 *ctx)
 SEC("lsm/task_free")
 int BPF_PROG(ic_task_free, struct task_struct *task)
 {
-	__u32 tgid = BPF_CORE_READ(task, tgid);
+	__u32 tgid = task->tgid;
 	const struct ic_mark *mark;
 
-	if (tgid != (__u32)BPF_CORE_READ(task, pid))
+	if (tgid != (__u32)task->pid)
 		return 0;
 	mark = bpf_map_lookup_elem(&ic_marks, &tgid);
 	if (mark && mark->start_ns == BPF_CORE_READ(task, start_boottime))
