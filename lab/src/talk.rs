@@ -16,12 +16,15 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use ironclad_syscalls::{
     Handle, Impostor, end_first_thread, in_child, lease, map_to_write, uring_write,
 };
 use nix::errno::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
@@ -81,10 +84,17 @@ impl Talker {
         self.child.id()
     }
 
-    /// Waits for its end, as long as somebody who is sent a signal may take to end by it.
-    pub fn is_ended_soon(&mut self) -> bool {
-        let mut line = String::new();
-        matches!(self.answers.read_line(&mut line), Ok(0))
+    /// Whether it ends before so long has passed.
+    ///
+    /// # Errors
+    /// [`LabError`] where it cannot be waited for.
+    pub fn ends_within(&self, patience: Duration) -> Result<bool, LabError> {
+        let failed = |source: io::Error| LabError::System { step: "waiting for a talker", source };
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+        let process = process.map_err(|e| failed(e.into()))?;
+        let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
+        Ok(ended.map_err(|e| failed(e.into()))? > 0)
     }
 
     /// Gives an order; the answer is the number that the kernel refused with, 0 for success, or a

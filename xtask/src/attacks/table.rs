@@ -15,9 +15,10 @@ pub(super) const FILE: &str = "docs/attacks.md";
 const HEADING: &str = "# Attacks
 
 Each attack that Sentinel's tests carry out as root, on each kernel of the matrix: what comes of it without
-Sentinel, and with it. `exit N` is what a tool ended with, `no effect` a call that tells its caller nothing. Where
-nothing else is said, an alarm told of it. Made by `cargo xtask attacks --write`; `cargo xtask ci` compares it with
-what it sees. [threat-model.md](threat-model.md) says what is not tried.
+Sentinel, and with it. What would harm the agent, or what it alone has, is attacked without Sentinel in another
+process, or in files of the same kind that nobody guards. `exit N` is what a tool ended with, `no effect` a call
+that tells its caller nothing. Where nothing else is said, an alarm told of it. Made by `cargo xtask attacks
+--write`; `cargo xtask ci` compares it with what it sees. [threat-model.md](threat-model.md) says what is not tried.
 
 ";
 const UNTRIED: &str = "–";
@@ -225,6 +226,15 @@ mod tests {
             "{page}"
         );
         assert_eq!(Table::parse(&page).unwrap(), table);
+    }
+
+    #[test]
+    fn as_json_it_is_a_list() {
+        let table = Table(vec![found("write", "5.10", "succeeded", "EPERM", true)]);
+        let list = serde_json::json!([{
+            "attack": "write", "kernel": "5.10", "without": "succeeded", "with": "EPERM", "alarm": true,
+        }]);
+        assert_eq!(serde_json::to_value(table).unwrap(), list);
     }
 
     #[test]
