@@ -181,13 +181,24 @@ pub(crate) fn scopes(files: Option<&CompiledFiles>) -> Result<Scopes, SentinelEr
             let (kind, named, real) = match scope {
                 FileScope::File(path) => (Kind::File, path.clone(), real(rule, path, false)?),
                 FileScope::Tree(path) => (Kind::Tree, path.clone(), real(rule, path, true)?),
-                FileScope::Glob(pattern) => (Kind::Glob, pattern.into(), pattern.into()),
+                FileScope::Glob(pattern) => (Kind::Glob, pattern.into(), real_pattern(pattern)),
                 _ => continue,
             };
             found.insert(Scope { kind, named, real });
         }
     }
     Ok(Scopes(found.into_iter().collect()))
+}
+
+/// A pattern of paths without symbolic links, as far as it names directories.
+fn real_pattern(pattern: &str) -> PathBuf {
+    let wild = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
+    let end = pattern[..wild].rfind('/').unwrap_or(0);
+    let dir = fs::canonicalize(&pattern[..end]).ok();
+    match dir.as_deref().and_then(Path::to_str) {
+        Some(dir) => format!("{}{}", glob::Pattern::escape(dir), &pattern[end..]).into(),
+        None => pattern.into(),
+    }
 }
 
 pub(crate) fn described(rule: &FileRuleInfo) -> String {

@@ -120,19 +120,13 @@ impl Watched {
             alarms
         };
         drop(alone);
-        for alarm in &alarms {
-            self.tell(alarm);
-            match alarm {
-                Alarm::Silent { hook, why } => {
-                    let (hook, reason) = (hook.clone(), why.clone());
-                    self.record(&AuditAction::HookSilent { hook, reason })?;
-                }
-                Alarm::Answers { hook } => {
-                    self.record(&AuditAction::HookAnswers { hook: hook.clone() })?;
-                }
-                Alarm::Files(_) => {}
-            }
-        }
+        alarms.iter().for_each(|alarm| self.tell(alarm));
+        let mut records = alarms.iter().filter_map(|alarm| match alarm.clone() {
+            Alarm::Silent { hook, why } => Some(AuditAction::HookSilent { hook, reason: why }),
+            Alarm::Answers { hook } => Some(AuditAction::HookAnswers { hook }),
+            Alarm::Files(_) => None,
+        });
+        records.try_for_each(|record| self.record(&record))?;
         Ok(wrong)
     }
 

@@ -264,6 +264,10 @@ impl Baseline {
         self.stop.store(true, Ordering::Release);
     }
 
+    fn own(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
         // It is replaced as a whole.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -277,7 +281,7 @@ impl Baseline {
     ) -> io::Result<(BaselineReport, Vec<AuditAction>)> {
         let path = escaped(&self.path);
         let missing = |reason: String| AuditAction::BaselineMissing { path: path.clone(), reason };
-        let mut snapshot = walk::take(&scopes, None, &self.options, &self.stop)?;
+        let mut snapshot = walk::take(&scopes, None, self.own(), &self.options, &self.stop)?;
         let (mut changes, mut newly_named, mut is_cut) = (Vec::new(), 0, snapshot.is_cut);
         let mut records = Vec::new();
         let compared = match file::load(&self.path)? {
@@ -324,7 +328,7 @@ impl Baseline {
         let is_other = scopes.is_some();
         let (scopes, policy) = scopes.unwrap_or_else(|| (former.scopes.clone(), &former.policy));
         let known = Some(&former.snapshot);
-        let snapshot = walk::take(&scopes, known, &self.options, &self.stop)?;
+        let snapshot = walk::take(&scopes, known, self.own(), &self.options, &self.stop)?;
         let mut changes = scopes.led_elsewhere(&former.scopes);
         let named = |path: &Path| former.scopes.cover(path) && scopes.cover(path);
         let files = former.snapshot.files.iter();

@@ -14,7 +14,7 @@ pub(crate) struct Scope {
     /// As the rule names it.
     #[serde(with = "as_escaped")]
     pub(crate) named: PathBuf,
-    /// Where that leads; of patterns, the same.
+    /// Where that leads; of patterns, the directories before the first wildcard do.
     #[serde(with = "as_escaped")]
     pub(crate) real: PathBuf,
 }
@@ -38,7 +38,7 @@ impl Scopes {
             Kind::File => path == scope.real,
             Kind::Tree => path.starts_with(&scope.real),
             Kind::Glob => {
-                let pattern = scope.named.to_str().and_then(|it| glob::Pattern::new(it).ok());
+                let pattern = scope.real.to_str().and_then(|it| glob::Pattern::new(it).ok());
                 pattern.is_some_and(|it| it.matches_path_with(path, GLOB))
             }
         })

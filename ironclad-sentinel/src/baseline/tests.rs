@@ -172,6 +172,17 @@ fn a_path_that_leads_elsewhere_is_told() {
 }
 
 #[test]
+fn the_baseline_is_no_part_of_itself() {
+    let lab = Lab::new();
+    let named = lab.path("");
+    let scopes =
+        || Scopes(vec![Scope { kind: Kind::Tree, named: named.clone(), real: named.clone() }]);
+    lab.start_with(scopes());
+    let report = lab.start_with(scopes());
+    assert_eq!((report.changes, report.files), (vec![], 3));
+}
+
+#[test]
 fn limits_are_told() {
     let mut lab = Lab::new();
     lab.options.file_bytes = 5;

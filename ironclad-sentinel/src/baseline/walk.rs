@@ -47,6 +47,8 @@ struct Walk<'a> {
     known: Option<&'a Snapshot>,
     /// Devices whose files are not read, and why.
     devices: BTreeMap<u64, Option<String>>,
+    /// Not looked at: the baseline itself is there.
+    own: &'a Path,
     options: &'a BaselineOptions,
     stop: &'a AtomicBool,
 }
@@ -55,11 +57,12 @@ struct Walk<'a> {
 pub(super) fn take(
     scopes: &Scopes,
     known: Option<&Snapshot>,
+    own: &Path,
     options: &BaselineOptions,
     stop: &AtomicBool,
 ) -> io::Result<Snapshot> {
-    let mut walk =
-        Walk { found: Snapshot::default(), known, devices: BTreeMap::new(), options, stop };
+    let (found, devices) = (Snapshot::default(), BTreeMap::new());
+    let mut walk = Walk { found, known, devices, own, options, stop };
     let mut paths = BTreeSet::new();
     for scope in &scopes.0 {
         match scope.kind {
@@ -67,7 +70,7 @@ pub(super) fn take(
             Kind::Tree => walk.below(&scope.real, &mut paths),
             // Each that it matches by now; those that cannot be looked at are not there.
             Kind::Glob => {
-                let found = scope.named.to_str().and_then(|it| glob::glob(it).ok());
+                let found = scope.real.to_str().and_then(|it| glob::glob(it).ok());
                 let found = found.into_iter().flatten().flatten();
                 paths.extend(found.filter_map(|path| fs::canonicalize(path).ok()));
             }
@@ -87,7 +90,7 @@ impl Walk<'_> {
         while let Some(dir) = left.pop() {
             let is = fs::symlink_metadata(&dir).ok().filter(|it| it.is_dir());
             let Some(is) = is else { continue };
-            if !known.insert((is.dev(), is.ino())) {
+            if dir == self.own || !known.insert((is.dev(), is.ino())) {
                 continue;
             }
             if let Some(why) = self.refused(is.dev(), &dir) {
