@@ -2,21 +2,13 @@
 
 mod host;
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use host::successor::{self, GROUP, Successor, builder, policy};
 use host::{Attacks, EPERM, Host, is_without_lsm};
-use ironclad_core::RuleId;
 use ironclad_lab::Cgroup;
-use ironclad_policy::file::{FileAction, FileRule};
-use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Launch, Overflow, Sentinel, SentinelBuilder};
-
-/// Where a successor finds what it is to do.
-const AGENT: &str = "IRONCLAD_TEST_AGENT";
-/// The control group that its successors are to be in.
-const GROUP: &str = "IRONCLAD_TEST_GROUP";
+use ironclad_sentinel::Overflow;
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -27,83 +19,7 @@ fn talker() {
 /// Only for the other tests: an agent that takes over, and stops at a word.
 #[test]
 fn agent() {
-    let Some(dir) = std::env::var_os(AGENT).map(PathBuf::from) else { return };
-    let mut lines = std::io::stdin().lines();
-    let builder = match std::env::var_os(GROUP) {
-        Some(group) => builder(&dir).launched_in(group),
-        None => builder(&dir),
-    };
-    match builder.start(&policy(&dir)) {
-        Ok(sentinel) => {
-            println!("@@ ready");
-            std::io::stdout().flush().unwrap();
-            if lines.next().is_some_and(|line| line.unwrap() == "stop") {
-                sentinel.stop().unwrap();
-                println!("@@ stopped");
-            }
-        }
-        Err(error) => println!("@@ {error}"),
-    }
-}
-
-fn builder(dir: &Path) -> SentinelBuilder {
-    // One for each test.
-    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
-    Sentinel::builder(&instance)
-        .persistent(true)
-        .launched_by(Launch::Entitled)
-        .state_dir(dir.join("state"))
-        .scratch(dir)
-}
-
-fn policy(dir: &Path) -> CompiledPolicy {
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(dir.join("guarded"));
-    Policy::builder().file_rule(rule).compile().unwrap()
-}
-
-struct Successor {
-    child: Child,
-    said: BufReader<std::process::ChildStdout>,
-}
-
-impl Successor {
-    fn command(dir: &Path) -> Command {
-        Self::command_by(Command::new(std::env::current_exe().unwrap()), dir)
-    }
-
-    fn command_by(mut command: Command, dir: &Path) -> Command {
-        command.args(["--exact", "--nocapture", "--test-threads=1", "agent"]).env(AGENT, dir);
-        command
-    }
-
-    fn start(mut command: Command) -> Self {
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said }
-    }
-
-    fn says(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it has ended");
-            if let Some((_, words)) = line.split_once("@@ ") {
-                return words.trim().to_owned();
-            }
-        }
-    }
-
-    fn told(&mut self, words: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{words}").unwrap();
-    }
-}
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    successor::run();
 }
 
 /// Where an agent keeps what outlives it.
@@ -298,46 +214,5 @@ fn kills_at_any_moment_leave_it_guarded_and_usable() {
     assert_eq!(successor.says(), "ready");
     successor.told("stop");
     assert_eq!(successor.says(), "stopped");
-    assert_eq!(attacker.ask(&append).unwrap(), 0);
-}
-
-/// What an updater puts in the agent's place is the agent, once that has looked.
-#[test]
-fn an_upgrade_by_an_updater_is_taken_over() {
-    if is_without_lsm("an_upgrade_by_an_updater_is_taken_over") {
-        return;
-    }
-    if std::env::var_os("IRONCLAD_MACHINE").is_none() {
-        println!("SKIP an_upgrade_by_an_updater_is_taken_over: it replaces the test's own program");
-        return;
-    }
-    let host = Host::new();
-    let (dir, file) = (host.dir(), host.path("guarded/file"));
-    std::fs::create_dir(host.path("guarded")).unwrap();
-    std::fs::write(&file, "1").unwrap();
-    let own = std::env::current_exe().unwrap();
-    let next = own.with_extension("next");
-    std::fs::copy(&own, &next).unwrap();
-    let tool = host.program("updater");
-    let mut attacker = host.talker();
-    let sentinel = builder(dir).updater(&tool).start(&policy(dir)).unwrap();
-    let mut updater = host.talker_by(&tool);
-    let replace = format!("rename {} {}", next.display(), own.display());
-    let append = format!("append {}", file.display());
-    assert_eq!(attacker.ask(&replace).unwrap(), EPERM);
-    assert_eq!(updater.ask(&append).unwrap(), EPERM);
-    assert_eq!(updater.ask(&replace).unwrap(), 0);
-    sentinel.apply(&policy(dir)).unwrap();
-    drop(sentinel);
-
-    let mut command = Command::new(&own);
-    command.args(["--exact", "--nocapture", "--test-threads=1", "agent"]).env(AGENT, dir);
-    let mut successor = Successor::start(command);
-    assert_eq!(successor.says(), "ready");
-    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
-    assert_eq!(attacker.ask(&format!("unlink {}", own.display())).unwrap(), EPERM);
-    successor.told("stop");
-    assert_eq!(successor.says(), "stopped");
-    drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), 0);
 }

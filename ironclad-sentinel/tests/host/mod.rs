@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses some of it")]
 
 pub(crate) mod attacks;
+pub(crate) mod successor;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,59 @@
+//! An agent whose program is replaced. By itself, because nobody can start that program by its name after.
+
+mod host;
+
+use std::process::Command;
+
+use host::successor::{self, Successor, builder, policy};
+use host::{EPERM, Host, is_without_lsm};
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    host::serve();
+}
+
+/// Only for the other tests: an agent that takes over, and stops at a word.
+#[test]
+fn agent() {
+    successor::run();
+}
+
+/// What an updater puts in the agent's place is the agent, once that has looked.
+#[test]
+fn an_upgrade_by_an_updater_is_taken_over() {
+    if is_without_lsm("an_upgrade_by_an_updater_is_taken_over") {
+        return;
+    }
+    if std::env::var_os("IRONCLAD_MACHINE").is_none() {
+        println!("SKIP an_upgrade_by_an_updater_is_taken_over: it replaces the test's own program");
+        return;
+    }
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let own = std::env::current_exe().unwrap();
+    let next = own.with_extension("next");
+    std::fs::copy(&own, &next).unwrap();
+    let tool = host.program("updater");
+    let mut attacker = host.talker();
+    let sentinel = builder(dir).updater(&tool).start(&policy(dir)).unwrap();
+    let mut updater = host.talker_by(&tool);
+    let replace = format!("rename {} {}", next.display(), own.display());
+    let append = format!("append {}", file.display());
+    assert_eq!(attacker.ask(&replace).unwrap(), EPERM);
+    assert_eq!(updater.ask(&append).unwrap(), EPERM);
+    assert_eq!(updater.ask(&replace).unwrap(), 0);
+    sentinel.apply(&policy(dir)).unwrap();
+    drop(sentinel);
+
+    let mut successor = Successor::start(Successor::command_by(Command::new(&own), dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("unlink {}", own.display())).unwrap(), EPERM);
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+}
