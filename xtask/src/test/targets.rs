@@ -42,7 +42,13 @@ pub(crate) fn build(prefix: &str, package: Option<&str>) -> Result<Vec<Binary>> 
         .filter(|binary| binary.name.starts_with(prefix))
         .collect();
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(binaries)
+    // In a virtual machine they lie in one directory: of two, one would run twice.
+    match binaries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        Some(pair) => {
+            Err(format!("two test targets are called {}: rename one", pair[0].name).into())
+        }
+        None => Ok(binaries),
+    }
 }
 
 /// Packages with the feature, and their targets with the prefix.
