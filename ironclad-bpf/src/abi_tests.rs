@@ -101,7 +101,8 @@ fn rust_and_c_agree_on_sentinel() {
         structs! { btf;
             ic_sentinel = Sentinel {
                 word, gate, gate_log, is_armed, canary, canary_hook, adopting, refuse, mount_namespace,
-                lost, group, candidates, launch, root_mount, filters, probes
+                lost, group, candidates, launch, root_mount, filters, probes,
+                open_until_ns
             }
             ic_secret_key = SecretKey { word }
             ic_secret_val = SecretVal { exe, mark, flags }
