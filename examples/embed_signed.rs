@@ -23,12 +23,16 @@ fn main() -> Result<(), Failure> {
     let usage = "usage: embed_signed FOLDER HOST [INTERFACE]";
     let folder = PathBuf::from(args.next().ok_or(usage)?);
     let (host, interface) = (args.next().ok_or(usage)?, args.next());
-    let key = std::fs::read_to_string(folder.join("ironclad.pub"))?.parse()?;
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|e| format!("reading {}: {e}", path.display()))
+    };
+    let key = String::from_utf8(read("ironclad.pub")?)?.parse()?;
     let trust = TrustStore::open(&folder.join("trust.json"), &host, [key], 1)?;
     let trust = Arc::new(Mutex::new(trust));
     let signed = |name: &str| -> Result<(Vec<u8>, String), Failure> {
-        let signature = std::fs::read_to_string(folder.join(format!("{name}.minisig")))?;
-        Ok((std::fs::read(folder.join(name))?, signature))
+        let signature = String::from_utf8(read(&format!("{name}.minisig"))?)?;
+        Ok((read(name)?, signature))
     };
     let sources = || Sources::new(&folder);
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::command::{cargo, line, output_bytes};
 use crate::failure::{Context, Failure, Result};
+use crate::kernels::Kernel;
 use crate::setup::{self, Purpose};
 use crate::vm::{Job, Program};
 use crate::{kernels, opensnitch, vm};
@@ -67,6 +68,11 @@ impl Options {
 /// Measures the figures.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     prepare("figures")?;
+    // A kernel that is not there is told of before minutes of measuring.
+    let machine = match options.wants_sentinel() && !options.here {
+        true => kernels::fetch(std::slice::from_ref(&options.kernel), false)?,
+        false => Vec::new(),
+    };
     let mut found = Map::new();
     let mut is_good = true;
     if options.wants_others() {
@@ -80,9 +86,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.wants_sentinel() {
         let arguments = [options.arguments(), vec!["sentinel".to_owned()]].concat();
-        is_good &= match options.here {
-            true => measured(&mut bench(&arguments), options.json, &mut found)?,
-            false => in_machine(options, arguments, &mut found)?,
+        is_good &= match machine.first() {
+            None => measured(&mut bench(&arguments), options.json, &mut found)?,
+            Some(kernel) => in_machine(kernel, options, arguments, &mut found)?,
         };
     }
     if options.json {
@@ -127,11 +133,11 @@ fn measured(bench: &mut Command, json: bool, found: &mut Map<String, Value>) -> 
 
 /// Sentinel's, where it harms nobody, by a clock that counts instructions.
 fn in_machine(
+    kernel: &Kernel,
     options: &Options,
     arguments: Vec<String>,
     found: &mut Map<String, Value>,
 ) -> Result<bool> {
-    let kernel = &kernels::fetch(std::slice::from_ref(&options.kernel), false)?[0];
     let mut build = cargo(["bench", "--no-run", "--bench", "figures"]);
     build.arg("--message-format=json-render-diagnostics");
     let messages = output_bytes(&mut build)?;
