@@ -216,20 +216,21 @@ IC_INLINE void ic_path(struct ic_sentinel_ev *ev, struct dentry *dentry)
 	ev->path_cut = 1;
 }
 
-/* Tells of an attempt. What finds no room is lost, and the next one says how many were. */
-static __noinline void ic_alarm(const struct ic_attempt *attempt)
+/*
+ * Begins to tell of an attempt. What finds no room is lost, and the next one says how many were. Who it is
+ * is read from the task: programs at control groups have no other way before Linux 6.2.
+ */
+IC_INLINE struct ic_sentinel_ev *ic_alarm_begin(const struct ic_attempt *attempt)
 {
-	__u64 id = bpf_get_current_pid_tgid();
 	struct ic_sentinel_ev *ev = bpf_ringbuf_reserve(&ic_alarms, sizeof(*ev), 0);
-	struct dentry *dentry = attempt->dentry;
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 user = bpf_get_current_uid_gid();
 	const struct ic_process *process;
-	__u32 tgid = id >> 32;
-	struct inode *inode;
+	__u32 tgid;
 
 	if (!ev) {
 		__sync_fetch_and_add(&ic_sentinel.lost, 1);
-		return;
+		return NULL;
 	}
 	__builtin_memset(ev, 0, sizeof(*ev));
 	ev->hdr.kind = IC_EV_SENTINEL;
@@ -239,6 +240,7 @@ static __noinline void ic_alarm(const struct ic_attempt *attempt)
 	ev->lost = IC_READ_ONCE(ic_sentinel.lost);
 	ev->cgroup = bpf_get_current_cgroup_id();
 	ev->rules = attempt->rules;
+	tgid = BPF_CORE_READ(task, tgid);
 	process = bpf_map_lookup_elem(&ic_processes, &tgid);
 	if (process) {
 		ev->exec_ns = process->exec_ns;
@@ -247,7 +249,7 @@ static __noinline void ic_alarm(const struct ic_attempt *attempt)
 		ev->ppid = process->ppid;
 	}
 	ev->pid = tgid;
-	ev->tid = id;
+	ev->tid = BPF_CORE_READ(task, pid);
 	ev->uid = user;
 	ev->gid = user >> 32;
 	ev->target = attempt->target;
@@ -255,7 +257,19 @@ static __noinline void ic_alarm(const struct ic_attempt *attempt)
 	ev->hook = attempt->hook;
 	ev->op = attempt->op;
 	ev->verdict = attempt->verdict;
-	bpf_get_current_comm(ev->comm, sizeof(ev->comm));
+	BPF_CORE_READ_STR_INTO(&ev->comm, task, comm);
+	return ev;
+}
+
+/* Tells of an attempt. */
+static __noinline void ic_alarm(const struct ic_attempt *attempt)
+{
+	struct ic_sentinel_ev *ev = ic_alarm_begin(attempt);
+	struct dentry *dentry = attempt->dentry;
+	struct inode *inode;
+
+	if (!ev)
+		return;
 	if (dentry) {
 		inode = BPF_CORE_READ(dentry, d_inode);
 		if (inode)

@@ -3,24 +3,57 @@
  * Keeps sysctls that switch hooks off, also from whoever has opened them before. At the root of the
  * control groups, so that it sees every process, on every mount of procfs.
  */
-#include "../lib/sentinel_state.h"
+#include "../lib/sentinel.h"
 #include "../lib/sysctls.h"
 
-/* Programs here may not ask who it is: while Sentinel is armed, nobody writes these. */
+/* The agent's own thread, which sees whether this is in force, makes no alarm. */
+IC_INLINE bool ic_is_sysctl_canary(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return IC_READ_ONCE(ic_sentinel.canary_hook) == IC_HOOK_SYSCTL &&
+	       (__u32)BPF_CORE_READ(task, pid) == IC_READ_ONCE(ic_sentinel.canary);
+}
+
+IC_INLINE void ic_sysctl_alarm(const union ic_sysctl_name *name)
+{
+	const struct ic_attempt attempt = {
+		.hook = IC_HOOK_SYSCTL,
+		.op = IC_FILE_WRITE,
+		.verdict = IC_SENTINEL_DENIED,
+	};
+	struct ic_sentinel_ev *ev = ic_alarm_begin(&attempt);
+
+	if (!ev)
+		return;
+	/* One name, slashes and all, below where they are mounted. */
+	__builtin_memcpy(ev->path, name->text, sizeof(name->text));
+	ev->path_len = sizeof(name->text);
+	ev->path_cut = 1;
+	bpf_ringbuf_submit(ev, 0);
+}
+
+/* While Sentinel is armed, nobody writes these. */
 SEC("cgroup/sysctl")
 int ic_sysctl(struct bpf_sysctl *ctx)
 {
 	union ic_sysctl_name name = {};
+	bool is_canary;
 	__u32 i;
 
-	if (!ctx->write ||
-	    (!ic_is_armed() && IC_READ_ONCE(ic_sentinel.canary_hook) != IC_HOOK_SYSCTL))
+	if (!ctx->write)
+		return 1;
+	is_canary = ic_is_sysctl_canary();
+	if (!is_canary && !ic_is_armed())
 		return 1;
 	if (bpf_sysctl_get_name(ctx, name.text, sizeof(name), 0) < 0)
 		return 1;
 	for (i = 0; i < IC_SYSCTLS; i++) {
-		if (ic_is_sysctl(&name, &ic_sysctls[i].whole))
-			return 0;
+		if (!ic_is_sysctl(&name, &ic_sysctls[i].whole))
+			continue;
+		if (!is_canary)
+			ic_sysctl_alarm(&name);
+		return 0;
 	}
 	return 1;
 }

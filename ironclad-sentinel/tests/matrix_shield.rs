@@ -191,13 +191,9 @@ fn slot_is_emptied(attacker: &mut Talker, objects: &Objects) -> bool {
     emptied.count() > 0
 }
 
-/// It is, once the kernel has let go of the programs of a Sentinel that has stopped before; what was made to
-/// probe the kernel goes some time later, too.
+/// It is; what was made to probe the kernel goes some time later.
 fn is_reached(attacker: &mut Talker, words: &str, is_there: impl Fn(&Objects) -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while bpftool(attacker, words) != 0 && is_there(&Objects::all()) {
-        assert!(Instant::now() < until, "{words}");
-    }
+    assert!(bpftool(attacker, words) == 0 || !is_there(&Objects::all()), "{words}");
 }
 
 /// None of them, by whatever way.

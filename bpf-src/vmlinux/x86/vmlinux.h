@@ -578,6 +578,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	char comm[16];
 };
 
 typedef unsigned int __kernel_uid32_t;

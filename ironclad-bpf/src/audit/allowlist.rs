@@ -152,9 +152,21 @@ impl Allowlist {
         ];
         let places = [AttachType::TRACE_FEXIT, AttachType::TRACE_ITER, AttachType::TRACE_RAW_TP];
         list.types.extend(Self::of_type(ProgramType::TRACING, &[&look], &places).types);
-        let name = [Helper::SYSCTL_GET_NAME];
+        let tell = [
+            Helper::MAP_LOOKUP_ELEM,
+            Helper::GET_SMP_PROCESSOR_ID,
+            Helper::KTIME_GET_BOOT_NS,
+            Helper::RINGBUF_RESERVE,
+            Helper::RINGBUF_SUBMIT,
+            Helper::GET_CURRENT_TASK,
+            Helper::GET_CURRENT_UID_GID,
+            Helper::GET_CURRENT_CGROUP_ID,
+            Helper::PROBE_READ_KERNEL,
+            Helper::PROBE_READ_KERNEL_STR,
+            Helper::SYSCTL_GET_NAME,
+        ];
         let sysctl =
-            Self::of_type(ProgramType::CGROUP_SYSCTL, &[&name], &[AttachType::CGROUP_SYSCTL]);
+            Self::of_type(ProgramType::CGROUP_SYSCTL, &[&tell], &[AttachType::CGROUP_SYSCTL]);
         list.types.extend(sysctl.types);
         list
     }

@@ -75,12 +75,15 @@ impl Default for GuardOptions {
     }
 }
 
-/// The programs, attached, and what they read. Dropping it detaches them.
+/// The programs, attached, and what they read. Dropping it detaches them, and nothing is guarded any more, but
+/// where they are pinned.
 #[derive(Debug)]
 pub struct Guard {
     state: Mapping,
     state_map: OwnedFd,
     kept: Vec<Kept>,
+    marks: Map<u32, Mark>,
+    objects: Map<u64, u32>,
     secrets: Map<SecretKey, SecretVal>,
     excepted: Map<FileId, Excepted>,
     guarded_links: Map<u32, u32>,
@@ -104,6 +107,17 @@ struct Before {
     programs: Vec<(Program, String)>,
     /// Once there was anything to ask for.
     links: Mutex<Vec<HookLink>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.links_at.is_some() {
+            return;
+        }
+        if let Err(error) = self.retire() {
+            tracing::warn!(%error, "what Sentinel guarded stays so until the kernel lets go of its programs");
+        }
+    }
 }
 
 /// What goes first: nobody is entitled for long who becomes another program, and nothing is made that
@@ -200,6 +214,7 @@ impl Guard {
         let state = Mapping::new(state_map.as_fd(), size_of::<Sentinel>(), true)
             .map_err(|e| BpfError::map("ic_sentinel", "mapping it", e))?;
         let marks = Map::<u32, Mark>::new(clone_fd(&maps.ic_marks)?, "ic_marks")?;
+        let objects = Map::new(clone_fd(&maps.ic_objects)?, "ic_objects")?;
         let secrets = Map::<SecretKey, SecretVal>::new(clone_fd(&maps.ic_secrets)?, "ic_secrets")?;
         let guarded_links = Map::new(clone_fd(&maps.ic_links)?, "ic_links")?;
         let excepted_map = clone_fd(&maps.ic_excepted)?;
@@ -381,6 +396,8 @@ impl Guard {
             state,
             state_map,
             kept,
+            marks,
+            objects,
             secrets,
             excepted,
             guarded_links,
@@ -483,10 +500,23 @@ impl Guard {
     ///
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses.
-    pub fn unpin(self, processes: Processes, directory: &PinDirectory) -> Result<(), BpfError> {
-        self.arm(false);
+    pub fn unpin(mut self, processes: Processes, directory: &PinDirectory) -> Result<(), BpfError> {
+        self.links_at = None;
         drop((self, processes));
         directory.unpin()
+    }
+
+    /// The kernel lets go of programs some time after their links. Until then they refuse nothing, and
+    /// guard nothing that is new.
+    fn retire(&self) -> Result<(), BpfError> {
+        self.arm(false);
+        for pid in self.marks.keys()? {
+            self.marks.delete(&pid)?;
+        }
+        for address in self.objects.keys()? {
+            self.objects.delete(&address)?;
+        }
+        Ok(())
     }
 
     /// Another secret is good for agents that are restarted from now on, beside those that were.

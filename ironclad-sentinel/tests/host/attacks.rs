@@ -67,26 +67,6 @@ impl Attacks {
         alarm.unwrap_or_else(|| panic!("{name}: {outcome}, without an alarm"))
     }
 
-    /// Tries one of which Sentinel does not tell: its alarm would be there before that of `fence`, another order
-    /// that is refused.
-    pub(crate) fn with_untold(
-        &self,
-        name: &str,
-        attacker: &mut Talker,
-        [order, fence]: [&str; 2],
-        events: &EventReceiver,
-    ) {
-        let since = now();
-        let outcome = outcome(order, attacker.ask(order).unwrap());
-        let done = now();
-        assert_ne!(attacker.ask(fence).unwrap(), 0, "{fence}");
-        let first =
-            alarm(attacker.pid(), since, events, PATIENCE).expect("an alarm of the fence's");
-        let is_told = first.time_ns < done;
-        self.went_with(name, &outcome, is_told);
-        assert!(!is_told, "{name} is told of by now: {first}");
-    }
-
     fn went_with(&self, name: &str, outcome: &str, is_told: bool) {
         let without = self.without.get(name);
         let without = without.unwrap_or_else(|| panic!("{name}: never tried without"));

@@ -75,13 +75,21 @@ pub(crate) fn check() -> Result<Outcome> {
 
 /// Adds, for each kernel that the whole matrix ran on, whether what was seen there is what documents say.
 pub(crate) fn compare(kernels: &[Kernel], report: &mut Report) -> Result<()> {
-    let (threats, kept, seen) = (Threats::read()?, Table::kept()?, Table::of_report(report));
+    let (threats, kept, mut seen) = (Threats::read()?, Table::kept()?, Table::of_report(report));
+    let mut is_as_kept = true;
     for Kernel { label, .. } in kernels {
         let suite = format!("linux {label}");
         let unproven = threats.unproven(report, &suite);
         report.add(Row::single(&suite, "threat model", outcome(unproven), 0.0));
         let differences = seen.differences(&kept, label);
+        is_as_kept &= differences.is_empty();
         report.add(Row::single(&suite, "attacks", outcome(differences), 0.0));
+    }
+    if !is_as_kept {
+        let file = test::log_dir()?.join("attacks.md");
+        seen.fill_from(kept);
+        write(&file, seen.page())?;
+        eprintln!("{} is what {} would be after this run", file.display(), table::FILE);
     }
     Ok(())
 }

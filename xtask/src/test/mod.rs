@@ -123,14 +123,22 @@ pub(crate) fn conclude(options: &Options, report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// Where what a run has left to be read is kept.
+pub(crate) fn log_dir() -> Result<PathBuf> {
+    let dir = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let dir = dir.join("test-logs");
+    create_dir(&dir).map(|()| dir)
+}
+
 /// Shows the end of a failed binary's output and keeps all of it in a file.
 fn show_failure(suite: &str, name: &str, output: &str) {
     const LINES: usize = 80;
     const COLUMNS: usize = 400;
-    let dir = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    let file = dir.join("test-logs").join(format!("{suite} {name}.log").replace(' ', "-"));
-    let kept = create_dir(&dir.join("test-logs")).and_then(|()| write(&file, output));
-    let place = kept.map_or_else(|error| error.to_string(), |()| file.display().to_string());
+    let kept = log_dir().and_then(|dir| {
+        let file = dir.join(format!("{suite} {name}.log").replace(' ', "-"));
+        write(&file, output).map(|()| file.display().to_string())
+    });
+    let place = kept.unwrap_or_else(|error| error.to_string());
     eprintln!("---- {suite} {name}: the last lines of {place}");
     for line in tail(output, LINES).lines() {
         eprintln!("{}", line.chars().take(COLUMNS).collect::<String>());
