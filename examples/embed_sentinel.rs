@@ -2,21 +2,46 @@
 //! change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM; ends with the first line on its
 //! standard input. `examples/fortress` attacks one.
 
+use std::process::ExitCode;
+
 use ironclad::core::RuleId;
+use ironclad::events::Record;
 use ironclad::policy::Policy;
 use ironclad::policy::file::{FileAction, FileRule};
 use ironclad::sentinel::{Overflow, Sentinel};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = std::env::args().nth(1).ok_or("usage: embed_sentinel DIRECTORY")?;
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
+    let dir = dir.ok_or("usage: embed_sentinel DIRECTORY")?;
     let rule = FileRule::new(RuleId(1), "my agent's", FileAction::Deny).tree(dir);
     let policy = Policy::builder().file_rule(rule).compile()?;
     let sentinel = Sentinel::builder("embed-sentinel").start(&policy)?;
-    let (_pump, alarms) = sentinel.events(1024, Overflow::DropNewest)?;
     for hook in sentinel.status()?.hooks {
         println!("{}: {}", hook.name, hook.state);
     }
-    std::thread::spawn(move || alarms.as_crossbeam().iter().for_each(|alarm| println!("{alarm}")));
-    std::io::stdin().read_line(&mut String::new())?;
+    let (pump, events) = sentinel.events(1024, Overflow::DropNewest)?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for alarm in events.as_crossbeam().iter().filter_map(Record::into_sentinel) {
+                match sentinel.explain_event(&alarm) {
+                    Ok(explained) => println!("{explained}"),
+                    Err(error) => println!("{alarm} ({error})"),
+                }
+            }
+        });
+        let ended = std::io::stdin().read_line(&mut String::new());
+        drop(pump);
+        ended
+    })?;
     Ok(sentinel.stop()?)
 }

@@ -9,6 +9,7 @@
 //! `token` and `token.minisig`, and `stop`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use ironclad::policy::bundle::TrustStore;
@@ -18,8 +19,18 @@ use ironclad::shield::Shield;
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1);
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Failure> {
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
     let usage = "usage: embed_signed FOLDER HOST [INTERFACE]";
     let folder = PathBuf::from(args.next().ok_or(usage)?);
     let (host, interface) = (args.next().ok_or(usage)?, args.next());
@@ -63,6 +74,9 @@ fn main() -> Result<(), Failure> {
             other => Err(format!("{other}: say `apply`, `break-glass` or `stop`").into()),
         };
         println!("{}", done.unwrap_or_else(|error| error.to_string()));
+    }
+    if let Some(shield) = shield {
+        shield.stop()?;
     }
     Ok(sentinel.stop()?)
 }

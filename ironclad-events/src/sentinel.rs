@@ -184,6 +184,27 @@ impl From<&SentinelEvent<'_>> for SentinelRecord {
     }
 }
 
+impl SentinelRecord {
+    fn target_kind(&self) -> &'static str {
+        match self.hook {
+            SentinelHook::BpfMap => "map ",
+            SentinelHook::BpfProg => "program ",
+            SentinelHook::TaskPrctl
+            | SentinelHook::TaskKill
+            | SentinelHook::PtraceAccessCheck
+            | SentinelHook::TaskSetrlimit
+            | SentinelHook::TaskSetscheduler
+            | SentinelHook::TaskSetnice
+            | SentinelHook::TaskSetioprio
+            | SentinelHook::TaskMovememory
+            | SentinelHook::TaskSetpgid
+            | SentinelHook::FileSendSigiotask
+            | SentinelHook::PerfEventAlloc => "process ",
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for SentinelRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.verdict, self.hook)?;
@@ -195,7 +216,11 @@ impl fmt::Display for SentinelRecord {
             write!(f, " {}", path.display().to_string().escape_debug())?;
         }
         if self.target != 0 {
-            write!(f, " of {}", self.target)?;
+            write!(f, " of {}{}", self.target_kind(), self.target)?;
+        }
+        if self.hook == SentinelHook::Bpf {
+            // enum bpf_cmd (include/uapi/linux/bpf.h).
+            write!(f, " (command {})", self.detail)?;
         }
         write!(f, " by {} ({})", self.pid, self.comm.escape_debug())?;
         write!(f, ", user {}", self.uid)

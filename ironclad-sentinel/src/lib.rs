@@ -24,6 +24,7 @@
 mod baseline;
 mod builder;
 mod error;
+mod explain;
 mod inventory;
 mod own;
 mod resolve;
@@ -40,6 +41,7 @@ pub use baseline::{
 };
 pub use builder::{Launch, SentinelBuilder};
 pub use error::SentinelError;
+pub use explain::ExplainedAlarm;
 pub use inventory::{Foreign, ForeignProgram, OnSuspect};
 pub use ironclad_bpf::inventory::{Holder, LoadedProgram};
 pub use ironclad_bpf::sentinel::Secret;

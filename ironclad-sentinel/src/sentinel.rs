@@ -593,6 +593,10 @@ impl Sentinel {
         .map_err(SentinelError::Thread)
     }
 
+    pub(crate) fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
     /// The rule at a place of the policy in force, as events name it.
     pub fn rule(&self, place: usize) -> Option<FileRuleInfo> {
         self.lock().rules.get(place).cloned()

@@ -308,6 +308,25 @@ impl Processes {
         Ok(whole.map(|end| std::ffi::OsString::from_vec(name.path[..end].to_vec()).into()))
     }
 
+    /// The same, but of a process that executes it now where that is no absolute path.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] where the kernel refuses.
+    pub fn exe_path(&self, file: &FileId) -> Result<Option<PathBuf>, BpfError> {
+        let name = self.exe_name(file)?;
+        if name.as_ref().is_some_and(|name| name.is_absolute()) {
+            return Ok(name);
+        }
+        for pid in self.table.keys()? {
+            if self.table.lookup(&pid)?.is_some_and(|process| process.exe == *file) {
+                if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+                    return Ok(Some(path));
+                }
+            }
+        }
+        Ok(name)
+    }
+
     /// Every file that this process has open.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ impl Shield {
     /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
     /// [`ShieldError::Bpf`].
     pub fn exe_path(&self, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
-        exe_path(processes(&self.lock())?, exe)
+        Ok(processes(&self.lock())?.exe_path(exe)?)
     }
 
     /// Events that the kernel could not or would not write. Those of packets are among them.
@@ -84,21 +84,6 @@ impl Shield {
 
 fn processes(control: &Control) -> Result<&Processes, ShieldError> {
     Ok(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
-}
-
-fn exe_path(processes: &Processes, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
-    let name = processes.exe_name(exe)?;
-    if name.as_ref().is_some_and(|name| name.is_absolute()) {
-        return Ok(name);
-    }
-    for pid in processes.table.keys()? {
-        if processes.table.lookup(&pid)?.is_some_and(|process| process.exe == *exe) {
-            if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
-                return Ok(Some(path));
-            }
-        }
-    }
-    Ok(name)
 }
 
 impl Learning<'_> {
@@ -127,7 +112,7 @@ impl Learning<'_> {
         if let Some(exe) = exe.filter(|_| is_new) {
             let control = self.shield.lock();
             let processes = processes(&control)?;
-            let label = exe_path(processes, &exe)?;
+            let label = processes.exe_path(&exe)?;
             // The path itself and not a link to it, which anybody may have made.
             let path = label.as_ref().and_then(|label| std::fs::canonicalize(label).ok());
             match path {
