@@ -19,7 +19,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ironclad_syscalls::{
-    Handle, Impostor, end_first_thread, in_child, lease, map_to_write, uring_write,
+    Deed, Handle, Impostor, Lie, end_first_thread, idle_child, in_child, lease, map_to_write,
+    uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -89,12 +90,7 @@ impl Talker {
     /// # Errors
     /// [`LabError`] where it cannot be waited for.
     pub fn ends_within(&self, patience: Duration) -> Result<bool, LabError> {
-        let failed = |source: io::Error| LabError::System { step: "waiting for a talker", source };
-        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
-        let process = process.map_err(|e| failed(e.into()))?;
-        let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
-        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
-        Ok(ended.map_err(|e| failed(e.into()))? > 0)
+        ends_within(self.pid(), patience)
     }
 
     /// Gives an order; the answer is the number that the kernel refused with, 0 for success, or a
@@ -117,20 +113,24 @@ impl Talker {
     /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group
     /// goes. `nice` lets others go first, `uid USER` is another user from now on. `comm NAME`;
     /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
-    /// and `go` lets it connect the socket.
+    /// and `go` lets it connect the socket; with `impostor-with PATH PROGRAM file|map` it says so by
+    /// `PR_SET_MM_EXE_FILE` or `PR_SET_MM_MAP`, and opens a file to write. `idle-child` answers the process id
+    /// of a child that executes nothing.
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
     /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends.
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
-    /// chattr-32|open-to-write|open-to-read|open-by-path|set-acl PATH`, `uring-open caller|worker PATH`,
+    /// chattr-32|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`.
     ///
-    /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|open-memory|limit|prefer-others-to|
-    /// bind-to-first PID`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
+    /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
+    /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for whoever executes it,
+    /// `probe-kernel FUNCTION`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
+    /// number of a descriptor. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
     /// `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
@@ -190,6 +190,19 @@ impl Drop for Talker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a process ends before so long has passed.
+///
+/// # Errors
+/// [`LabError`] where it cannot be waited for.
+pub fn ends_within(pid: u32, patience: Duration) -> Result<bool, LabError> {
+    let failed = |source: io::Error| LabError::System { step: "waiting for a process", source };
+    let pid = Pid::from_raw(pid as i32).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
+    let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
+    Ok(ended.map_err(|e| failed(e.into()))? > 0)
 }
 
 fn arguments(test: &str) -> [&str; 4] {
@@ -333,11 +346,23 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             answer.unwrap_or_else(|_| panic!("{order}"))
         }
         ["impostor", program, name, to] => {
-            let to = to.parse().expect("an address");
-            hands.impostor = Some(turn::impostor(program, hands.held.socket(name), to)?);
+            let (socket, to) = (hands.held.socket(name), to.parse().expect("an address"));
+            socket.set_nonblocking(true)?;
+            let deed = Deed::Connect(socket.as_fd(), to);
+            hands.impostor = Some(turn::impostor(program, Lie::Map, deed)?);
+            Ok(0)
+        }
+        ["impostor-with", path, program, by] => {
+            let by = match *by {
+                "file" => Lie::File,
+                "map" => Lie::Map,
+                other => panic!("no lie: {other}"),
+            };
+            hands.impostor = Some(turn::impostor(program, by, Deed::Write(Path::new(path)))?);
             Ok(0)
         }
         ["go"] => turn::go_on(hands.impostor.take()),
+        ["idle-child"] => idle_child().map(u64::from),
         ["threads", count] => {
             (0..number(count)).for_each(|_| {
                 drop(std::thread::spawn(|| {

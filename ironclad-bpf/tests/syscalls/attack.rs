@@ -1,6 +1,6 @@
 //! Calls by which one process lays hands on another, or on a file by a way around its name.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-fn check(ret: c_int) -> io::Result<()> {
+pub(crate) fn check(ret: c_int) -> io::Result<()> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -29,7 +29,30 @@ pub fn chattr(file: &File) -> io::Result<()> {
     }
 }
 
-/// The same by the way of 32-bit programs, which this one is not. Where the kernel has none, the process ends.
+/// The generation of a file's inode, as lsattr(1) shows it with `-v`.
+///
+/// # Errors
+/// Where the file system shows none.
+pub fn version(file: &File) -> io::Result<u32> {
+    const FS_IOC_GETVERSION: libc::Ioctl = 0x8008_7601;
+    let mut version: libc::c_long = 0;
+    // SAFETY: takes a pointer to a long, of which it writes the first four bytes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION, &raw mut version) })?;
+    Ok(version as u32)
+}
+
+/// Gives a file's inode another, as chattr(1) does with `-v`.
+///
+/// # Errors
+/// Where the kernel refuses, or the file system keeps what it has.
+pub fn set_version(file: &File, version: u32) -> io::Result<()> {
+    const FS_IOC_SETVERSION: libc::Ioctl = 0x4008_7602;
+    let version = libc::c_long::from(version as i32);
+    // SAFETY: takes a pointer to a long, of which it reads the first four bytes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETVERSION, &raw const version) })
+}
+
+/// The same as [`chattr`] by the way of 32-bit programs, which this one is not. Where the kernel has none, the process ends.
 ///
 /// # Errors
 /// As of [`chattr`].
@@ -81,14 +104,35 @@ pub fn prlimit(pid: i32) -> io::Result<()> {
 /// # Errors
 /// Where the kernel refuses; that there is nothing is no refusal.
 pub fn read_memory(pid: i32) -> io::Result<()> {
+    on_memory(pid, libc::process_vm_readv)
+}
+
+/// Writes a byte where a process's memory has nothing.
+///
+/// # Errors
+/// As of [`read_memory`].
+pub fn write_memory(pid: i32) -> io::Result<()> {
+    on_memory(pid, libc::process_vm_writev)
+}
+
+type OnMemory = unsafe extern "C" fn(
+    libc::pid_t,
+    *const libc::iovec,
+    libc::c_ulong,
+    *const libc::iovec,
+    libc::c_ulong,
+    libc::c_ulong,
+) -> isize;
+
+fn on_memory(pid: i32, call: OnMemory) -> io::Result<()> {
     let mut byte = 0u8;
     let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let remote = libc::iovec { iov_base: 4096 as *mut _, iov_len: 1 };
     // SAFETY: the local part is writable; of the remote one the kernel sees whether it is there.
-    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
-    match check(read as c_int) {
+    let done = unsafe { call(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    match check(done as c_int) {
         Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Ok(()),
-        read => read,
+        done => done,
     }
 }
 
@@ -187,7 +231,7 @@ pub fn hello(words: [u64; 4]) -> io::Result<()> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn load_program(kind: u32) -> io::Result<()> {
-    load(kind, 0, 0)
+    load(kind, 0, 0).map(drop)
 }
 
 /// Loads a program of BPF LSM that refuses nothing, for the hook with this number in the kernel's BTF.
@@ -196,10 +240,10 @@ pub fn load_program(kind: u32) -> io::Result<()> {
 /// Where the kernel refuses.
 pub fn load_lsm_program(hook: u32) -> io::Result<()> {
     // BPF_PROG_TYPE_LSM and BPF_LSM_MAC.
-    load(29, 27, hook)
+    load(29, 27, hook).map(drop)
 }
 
-fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<()> {
+pub(crate) fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: c_int = 5;
     // r0 = 0; exit
     let code: [u64; 2] = [0xb7, 0x95];
@@ -216,9 +260,8 @@ fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<()> {
     unsafe {
         let fd = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, attr.as_ptr(), size_of_val(&attr));
         check(fd as c_int)?;
-        drop(OwnedFd::from_raw_fd(fd as c_int));
+        Ok(OwnedFd::from_raw_fd(fd as c_int))
     }
-    Ok(())
 }
 
 /// Has the kernel send a signal to a process when a pipe can be read.
@@ -244,12 +287,30 @@ pub fn signal_by_file(pid: i32, signal: c_int) -> io::Result<()> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn count(pid: i32) -> io::Result<()> {
-    // struct perf_event_attr, version 0: type software, its size, and PERF_COUNT_SW_PAGE_FAULTS.
-    let mut attr = [0u32; 16];
-    (attr[0], attr[1], attr[2]) = (1, size_of_val(&attr) as u32, 2);
+    const PERF_TYPE_SOFTWARE: u32 = 1;
+    const PERF_COUNT_SW_PAGE_FAULTS: u64 = 2;
+    perf_event(pid, PERF_TYPE_SOFTWARE, [PERF_COUNT_SW_PAGE_FAULTS, 0, 0])
+}
+
+/// Puts a probe by perf, of a kind that has this number, into a function of the kernel or a file, and takes it
+/// out again. Without a process it is for whoever comes by.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn probe(pid: Option<i32>, kind: u32, place: &CStr, offset: u64) -> io::Result<()> {
+    perf_event(pid.unwrap_or(-1), kind, [0, place.as_ptr() as u64, offset])
+}
+
+/// An event with its config, config1 and config2.
+fn perf_event(pid: i32, kind: u32, config: [u64; 3]) -> io::Result<()> {
+    // struct perf_event_attr, version 1.
+    let mut attr = [0u64; 9];
+    attr[0] = u64::from(kind) | (size_of_val(&attr) as u64) << 32;
+    (attr[1], attr[7], attr[8]) = (config[0], config[1], config[2]);
+    let processor = if pid < 0 { 0 } else { -1 };
     // SAFETY: a struct of the size that it says; the descriptor is nobody else's.
     unsafe {
-        let fd = libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, -1, -1, 0);
+        let fd = libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, processor, -1, 0);
         check(fd as c_int)?;
         drop(OwnedFd::from_raw_fd(fd as c_int));
     }

@@ -20,6 +20,31 @@ pub fn in_child(work: impl FnOnce() -> u8) -> io::Result<u8> {
     }
 }
 
+/// A child of fork(2) that executes nothing, and waits for the end of this process. Gives its process id.
+///
+/// # Errors
+/// Where the kernel makes no child.
+pub fn idle_child() -> io::Result<u32> {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors, of which nobody closes the writing one before this process ends. The
+    // child makes system calls only.
+    unsafe {
+        if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match libc::fork() {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                let mut byte = 0u8;
+                libc::close(ends[1]);
+                while libc::read(ends[0], (&raw mut byte).cast(), 1) < 0 {}
+                libc::_exit(0)
+            }
+            child => Ok(child as u32),
+        }
+    }
+}
+
 pub(crate) fn wait(child: i32) -> io::Result<u8> {
     let mut status = 0;
     // SAFETY: a number that we own.

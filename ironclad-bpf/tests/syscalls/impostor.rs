@@ -3,6 +3,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -75,8 +76,26 @@ unsafe extern "C" {
     static ic_calls_end: [u8; 0];
 }
 
+/// What an impostor does when it is told to.
+#[derive(Clone, Copy, Debug)]
+pub enum Deed<'a> {
+    /// Connects a socket.
+    Connect(BorrowedFd<'a>, SocketAddr),
+    /// Opens a file to write.
+    Write(&'a Path),
+}
+
+/// By what it says that it executes another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// `PR_SET_MM_EXE_FILE`.
+    File,
+    /// `PR_SET_MM_MAP`, which takes a capability less.
+    Map,
+}
+
 /// A child of fork(2) that has nothing of its executable in memory any more: the kernel lets it say
-/// that it executes another file. Then it waits, and then it connects a socket.
+/// that it executes another file. Then it waits, and then it does something.
 #[derive(Debug)]
 pub struct Impostor {
     pid: i32,
@@ -88,34 +107,51 @@ impl Impostor {
     ///
     /// # Errors
     /// What the kernel says to any of it.
-    pub fn start(exe: &Path, socket: BorrowedFd<'_>, to: SocketAddr) -> io::Result<Self> {
+    pub fn start(exe: &Path, by: Lie, deed: Deed<'_>) -> io::Result<Self> {
+        const PR_SET_MM_EXE_FILE: u64 = 13;
         const PR_SET_MM_MAP: u64 = 14;
         let exe = File::open(exe)?;
         let (talk, theirs) = UnixStream::pair()?;
-        let (to, fd) = (SockAddr::from(to), theirs.as_raw_fd() as u64);
+        let fd = theirs.as_raw_fd() as u64;
         // On the heap, all of it: constants are in the executable.
-        let addr: Box<[u8]> = bytes_of(&to).into();
+        let about: Box<[u8]> = match deed {
+            Deed::Connect(_, to) => bytes_of(&SockAddr::from(to)).into(),
+            Deed::Write(path) => [path.as_os_str().as_bytes(), &[0]].concat().into(),
+        };
+        let deed = match deed {
+            Deed::Connect(socket, _) => call(
+                libc::SYS_connect,
+                &[socket.as_raw_fd() as u64, about.as_ptr() as u64, about.len() as u64],
+            ),
+            Deed::Write(_) => {
+                let (here, flags) = (libc::AT_FDCWD as u64, libc::O_WRONLY as u64);
+                call(libc::SYS_openat, &[here, about.as_ptr() as u64, flags])
+            }
+        };
         let unmap = |(start, end)| call(libc::SYS_munmap, &[start, end - start]);
         let mut calls: Vec<Call> =
             mapped(&std::env::current_exe()?)?.into_iter().map(unmap).collect();
         let first = calls.len();
         let map = Box::new(map(exe.as_raw_fd())?);
         let (place, size) = (map.as_ptr() as u64, size_of_val(&*map) as u64);
-        let prctl = [libc::PR_SET_MM as u64, PR_SET_MM_MAP, place, size];
-        let connect = [socket.as_raw_fd() as u64, addr.as_ptr() as u64, addr.len() as u64];
+        let lie = match by {
+            Lie::File => [PR_SET_MM_EXE_FILE, exe.as_raw_fd() as u64, 0],
+            Lie::Map => [PR_SET_MM_MAP, place, size],
+        };
+        let prctl = [libc::PR_SET_MM as u64, lie[0], lie[1], lie[2]];
         calls.extend([
             call(libc::SYS_prctl, &prctl),
             call(libc::SYS_write, &[fd, 0, 8]),
             call(libc::SYS_read, &[fd, 0, 8]),
-            call(libc::SYS_connect, &connect),
+            deed,
             call(libc::SYS_write, &[fd, 0, 8]),
             call(libc::SYS_exit_group, &[0]),
         ]);
         let result = |of: usize| (&raw const calls[first + of].result) as u64;
-        let (said, unused, connected) = (result(0), result(2), result(3));
+        let (said, unused, done) = (result(0), result(2), result(3));
         calls[first + 1].args[1] = said;
         calls[first + 2].args[1] = unused;
-        calls[first + 4].args[1] = connected;
+        calls[first + 4].args[1] = done;
         let code = code()?;
         // SAFETY: the child uses its copy of the calls, of what they point to, and of the code, none
         // of which is in the executable.
@@ -134,11 +170,11 @@ impl Impostor {
         self.pid as u32
     }
 
-    /// Lets it connect.
+    /// Lets it do what it is to do.
     ///
     /// # Errors
     /// What the kernel says to that.
-    pub fn connect(&mut self) -> io::Result<()> {
+    pub fn go(&mut self) -> io::Result<()> {
         self.talk.write_all(&[0; 8])?;
         self.answer()
     }
@@ -147,14 +183,13 @@ impl Impostor {
         let mut result = [0; 8];
         self.talk.read_exact(&mut result)?;
         match i64::from_ne_bytes(result) {
-            0 => Ok(()),
+            0.. => Ok(()),
             errno => Err(io::Error::from_raw_os_error(-errno as i32)),
         }
     }
 }
 
-/// `struct prctl_mm_map` of this process, but for the file. `PR_SET_MM_EXE_FILE` alone does the same
-/// and takes a capability more.
+/// `struct prctl_mm_map` of this process, but for the file.
 fn map(exe: i32) -> io::Result<[u64; 13]> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // What is before the parenthesis may have spaces. Numbers as in proc(5).

@@ -6,20 +6,24 @@ mod first_thread;
 mod fork;
 mod impostor;
 mod lease;
+mod link;
 mod option;
+mod surroundings;
 mod unspec;
 mod uring;
 
 #[cfg(target_arch = "x86_64")]
 pub use attack::chattr_32;
 pub use attack::{
-    Handle, chattr, count, hello, load_lsm_program, load_program, map_to_write, prlimit, put_over,
-    read_memory, signal_by_file, trace,
+    Handle, chattr, count, hello, load_lsm_program, load_program, map_to_write, prlimit, probe,
+    put_over, read_memory, set_version, signal_by_file, trace, version, write_memory,
 };
 pub use first_thread::end_first_thread;
-pub use fork::in_child;
-pub use impostor::Impostor;
+pub use fork::{idle_child, in_child};
+pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
+pub use link::{attach_to_group, detach_link, link_by_id, open_pin, update_link};
 pub use option::set_option;
+pub use surroundings::{Surroundings, surround};
 pub use unspec::send_to_unspec;
 pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};

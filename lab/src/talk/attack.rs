@@ -17,8 +17,9 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, chattr, count, hello, load_lsm_program, load_program, prlimit, read_memory,
-    signal_by_file, trace, uring_open,
+    Handle, chattr, count, detach_link, hello, link_by_id, load_lsm_program, load_program,
+    open_pin, prlimit, probe, read_memory, set_version, signal_by_file, trace, update_link,
+    uring_open, write_memory,
 };
 
 use super::held::how;
@@ -73,6 +74,9 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["chattr-32", path] => {
             File::open(path).and_then(|file| ironclad_syscalls::chattr_32(&file))
         }
+        ["set-version", path, version] => {
+            File::open(path).and_then(|file| set_version(&file, version.parse().expect("a number")))
+        }
         ["execute", path] => Command::new(path)
             .arg("--list")
             .stdin(Stdio::null())
@@ -85,6 +89,15 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["count", pid] => count(number(pid)),
         ["trace", pid] => trace(number(pid)),
         ["read-memory", pid] => read_memory(number(pid)),
+        ["write-memory", pid] => write_memory(number(pid)),
+        ["probe-program", pid, path] => probe_program(process(pid), path),
+        ["probe-kernel", function] => {
+            kind_of_probe("kprobe").and_then(|kind| probe(None, kind, &text(function), 0))
+        }
+        ["link-by-id", id] => link_by_id(number(id) as u32).map(drop),
+        ["open-pin", path] => open_pin(&text(path)).map(drop),
+        ["update-link", fd] => update_link(number(fd) as u32),
+        ["detach-link", fd] => detach_link(number(fd) as u32),
         ["open-memory", pid] => {
             OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).map(drop)
         }
@@ -103,10 +116,7 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         }
         ["set-acl", path] => setxattr(path, "system.posix_acl_access", &acl(), XattrFlags::empty())
             .map_err(Into::into),
-        ["uring-open", by, path] => {
-            let path = CString::new(path).expect("no zeros");
-            uring_open(&path, how(by)).map(drop)
-        }
+        ["uring-open", by, path] => uring_open(&text(path), how(by)).map(drop),
         ["read-link", path] => fs::read_link(path).map(drop),
         ["limit", pid] => prlimit(number(pid)),
         ["prefer-others-to", pid] => {
@@ -164,6 +174,40 @@ pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
     };
     assert_eq!(moved, 1, "{verb}");
     Ok(())
+}
+
+/// Probes where a program is entered, which nobody comes by once it runs.
+fn probe_program(of: Option<Pid>, path: &str) -> io::Result<()> {
+    let (kind, offset) = (kind_of_probe("uprobe")?, entry(&fs::read(path)?));
+    probe(of.map(|pid| pid.as_raw_nonzero().get()), kind, &text(path), offset)
+}
+
+/// The number by which perf_event_open(2) knows it.
+fn kind_of_probe(name: &str) -> io::Result<u32> {
+    let kind = fs::read_to_string(format!("/sys/bus/event_source/devices/{name}/type"))?;
+    kind.trim().parse().map_err(io::Error::other)
+}
+
+/// Where the first instruction of an ELF program lies in its file.
+fn entry(elf: &[u8]) -> u64 {
+    const PT_LOAD: u64 = 1;
+    let word = |at: usize, len: usize| {
+        elf[at..at + len].iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+    };
+    let (entry, headers) = (word(24, 8), word(32, 8) as usize);
+    let (size, count) = (word(54, 2) as usize, word(56, 2) as usize);
+    let segments = (0..count).map(|index| headers + index * size);
+    let mut loaded = segments.filter(|&at| word(at, 4) == PT_LOAD).map(|at| {
+        let (offset, address, len) = (word(at + 8, 8), word(at + 16, 8), word(at + 32, 8));
+        (address..address + len, offset)
+    });
+    let (addresses, offset) =
+        loaded.find(|(addresses, _)| addresses.contains(&entry)).expect("it is in the file");
+    entry - addresses.start + offset
+}
+
+fn text(word: &str) -> CString {
+    CString::new(word).expect("no zeros")
 }
 
 fn number(word: &str) -> i32 {

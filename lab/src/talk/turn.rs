@@ -3,15 +3,13 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use ironclad_syscalls::Impostor;
+use ironclad_syscalls::{Deed, Impostor, Lie};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{MemfdFlags, memfd_create};
-use socket2::Socket;
 
 use super::{arguments, let_go};
 
@@ -65,15 +63,13 @@ pub(super) fn chroot(to: &str) -> io::Result<u64> {
 }
 
 /// A child that says that it executes `program`, and waits.
-pub(super) fn impostor(program: &str, socket: &Socket, to: SocketAddr) -> io::Result<Impostor> {
-    use std::os::fd::AsFd;
-    socket.set_nonblocking(true)?;
-    let child = Impostor::start(Path::new(program), socket.as_fd(), to)?;
+pub(super) fn impostor(program: &str, by: Lie, deed: Deed<'_>) -> io::Result<Impostor> {
+    let child = Impostor::start(Path::new(program), by, deed)?;
     let shown = std::fs::read_link(format!("/proc/{}/exe", child.pid()))?;
     assert_eq!(shown, Path::new(program), "what the kernel shows of it");
     Ok(child)
 }
 
 pub(super) fn go_on(impostor: Option<Impostor>) -> io::Result<u64> {
-    let_go(impostor.expect("an impostor").connect())
+    let_go(impostor.expect("an impostor").go())
 }

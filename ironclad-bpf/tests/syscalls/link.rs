@@ -1,0 +1,75 @@
+//! Links of BPF, by the calls that libraries make for those whose they are.
+
+use std::ffi::{CStr, c_int};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::attack::{check, load};
+
+const BPF_OBJ_GET: c_int = 7;
+const BPF_LINK_CREATE: c_int = 28;
+const BPF_LINK_UPDATE: c_int = 29;
+const BPF_LINK_GET_FD_BY_ID: c_int = 30;
+const BPF_LINK_DETACH: c_int = 34;
+
+const BPF_PROG_TYPE_CGROUP_SYSCTL: u32 = 23;
+const BPF_CGROUP_SYSCTL: u32 = 18;
+
+fn bpf(cmd: c_int, attr: [u32; 4]) -> io::Result<c_int> {
+    // SAFETY: the attributes outlive the call, and so does what they point to, as callers see to.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, cmd, attr.as_ptr(), size_of_val(&attr)) };
+    check(answer as c_int)?;
+    Ok(answer as c_int)
+}
+
+fn descriptor(cmd: c_int, attr: [u32; 4]) -> io::Result<OwnedFd> {
+    let fd = bpf(cmd, attr)?;
+    // SAFETY: a new descriptor is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches to a control group a program that refuses every write to sysctls; Sentinel has one of that kind.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn attach_to_group(group: &File) -> io::Result<OwnedFd> {
+    let program = load(BPF_PROG_TYPE_CGROUP_SYSCTL, 0, 0)?;
+    let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
+    descriptor(BPF_LINK_CREATE, [program, group, BPF_CGROUP_SYSCTL, 0])
+}
+
+/// Opens what is pinned there.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
+    let [a, b, c, d, e, f, g, h] = (path.as_ptr() as u64).to_ne_bytes();
+    let [first, second] = [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes);
+    descriptor(BPF_OBJ_GET, [first, second, 0, 0])
+}
+
+/// Opens the link with this id.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    descriptor(BPF_LINK_GET_FD_BY_ID, [id, 0, 0, 0])
+}
+
+/// Has the link of this descriptor run a program that refuses every write to sysctls.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn update_link(number: u32) -> io::Result<()> {
+    let program = load(BPF_PROG_TYPE_CGROUP_SYSCTL, 0, 0)?;
+    bpf(BPF_LINK_UPDATE, [number, program.as_raw_fd() as u32, 0, 0]).map(drop)
+}
+
+/// Detaches the link of this descriptor.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn detach_link(number: u32) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, [number, 0, 0, 0]).map(drop)
+}
