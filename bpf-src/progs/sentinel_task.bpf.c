@@ -92,7 +92,7 @@ int BPF_PROG(ic_setpgid, struct task_struct *task, int group)
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(ic_sigio, struct task_struct *task, void *owner, int sig)
 {
-	if (!ic_is_armed() || !(ic_mark_of(task) & IC_MARK_ENTITLED))
+	if (!ic_is_armed() || !ic_mark_of(task))
 		return 0;
 	return ic_refuse(IC_HOOK_FILE_SEND_SIGIOTASK, BPF_CORE_READ(task, tgid), sig);
 }

@@ -10,8 +10,9 @@ use ironclad_bpf::probe::probe_lsm;
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::Cgroup;
+use ironclad_lab::talk::ends_within;
 use ironclad_policy::Policy;
-use ironclad_sentinel::{Overflow, Sentinel};
+use ironclad_sentinel::{Overflow, Secret, Sentinel};
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -36,25 +37,30 @@ const URGENT: i32 = 23;
 /// SIGTERM.
 const TERMINATE: i32 = 15;
 
-#[test]
-fn nobody_lays_hands_on_the_agent() {
+/// Ways to lay hands on a process: an attack's name, the order, and who refuses it.
+const HANDS: [(&str, &str, SentinelHook); 17] = {
     use SentinelHook::{
         FileOpen, PtraceAccessCheck, TaskKill, TaskSetnice, TaskSetrlimit, TaskSetscheduler,
     };
-    if is_without_lsm("nobody_lays_hands_on_the_agent") {
-        return;
-    }
-    let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let other = host.talker();
-    let tried = [
+    [
         ("make the agent the first to be killed", "write /proc/PID/oom_score_adj 1000", FileOpen),
         ("read the agent's auxv", "read-some /proc/PID/auxv", FileOpen),
         ("read the maps of the agent's threads", "read-some /proc/PID/task/PID/maps", FileOpen),
         ("signal the agent", "kill PID 23", TaskKill),
         ("trace the agent", "trace PID", PtraceAccessCheck),
         ("read the agent by process_vm_readv(2)", "read-memory PID", PtraceAccessCheck),
+        ("write the agent by process_vm_writev(2)", "write-memory PID", PtraceAccessCheck),
         ("open the agent's memory to write", "open-memory PID", FileOpen),
+        (
+            "open the agent's memory to write by io_uring",
+            "uring-open caller /proc/PID/mem",
+            FileOpen,
+        ),
+        (
+            "open the agent's memory to write by a worker of io_uring",
+            "uring-open worker /proc/PID/mem",
+            FileOpen,
+        ),
         ("take a descriptor of the agent's", "take it PID 1", PtraceAccessCheck),
         ("read the agent's exe", "read-link /proc/PID/exe", PtraceAccessCheck),
         ("read the agent's maps", "read-some /proc/PID/maps", FileOpen),
@@ -62,16 +68,26 @@ fn nobody_lays_hands_on_the_agent() {
         ("limit the agent", "limit PID", TaskSetrlimit),
         ("bind the agent to a processor", "bind-to-first PID", TaskSetscheduler),
         ("prefer others to the agent", "prefer-others-to PID", TaskSetnice),
-    ];
+    ]
+};
+
+#[test]
+fn nobody_lays_hands_on_the_agent() {
+    if is_without_lsm("nobody_lays_hands_on_the_agent") {
+        return;
+    }
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let other = host.talker();
     let agent = std::process::id();
     // Of another process: the agent would bear the marks of it.
-    for (name, order, _) in tried {
+    for (name, order, _) in HANDS {
         attacks.without(name, &mut attacker, &order.replace("PID", &other.pid().to_string()));
     }
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    for (name, order, hook) in tried {
+    for (name, order, hook) in HANDS {
         let order = order.replace("PID", &agent.to_string());
         let event = attacks.with(name, &mut attacker, &order, &events);
         assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
@@ -84,6 +100,50 @@ fn nobody_lays_hands_on_the_agent() {
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
     drop(sentinel);
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
+}
+
+/// It has the agent's memory and descriptors until it executes something.
+#[test]
+fn a_child_of_the_agents_is_guarded_until_it_executes() {
+    if is_without_lsm("a_child_of_the_agents_is_guarded_until_it_executes") {
+        return;
+    }
+    let host = Host::new();
+    let (mut attacker, mut agent) = (host.talker(), host.talker());
+    let mut attacks = Attacks::default();
+    let by_file = "signal the agent's child by way of a file";
+    let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
+    let tried = |pid: u32| {
+        HANDS.map(|(name, order, hook)| {
+            let name = name.replace("the agent", "the agent's child");
+            (name, order.replace("PID", &pid.to_string()), hook)
+        })
+    };
+    let child = agent.ask("idle-child").unwrap() as u32;
+    for (name, order, _) in tried(child) {
+        attacks.without(&name, &mut attacker, &order);
+    }
+    assert_eq!(attacker.ask(&signal(child)).unwrap(), 0);
+    let has_ended = ends_within(child, host::PATIENCE).unwrap();
+    attacks.went_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let secret = sentinel.admit(&std::env::current_exe().unwrap()).unwrap();
+    assert_eq!(agent.ask(&hello(&secret)).unwrap(), 0);
+    let child = agent.ask("idle-child").unwrap() as u32;
+    for (name, order, hook) in tried(child) {
+        let event = attacks.with(&name, &mut attacker, &order, &events);
+        assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
+    }
+    let event = attacks.with_outcome(by_file, attacker.pid(), &events, || {
+        assert_eq!(attacker.ask(&signal(child)).unwrap(), 0);
+        NO_EFFECT.to_owned()
+    });
+    assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, child), "{event}");
+    assert_eq!(attacker.ask(&format!("kill {child} 0")).unwrap(), 0);
+    // Once it has executed something it is that.
+    let started = host.talker();
+    assert_eq!(attacker.ask(&format!("read-memory {}", started.pid())).unwrap(), 0);
 }
 
 /// Nobody moves it to where it is frozen or killed, nor freezes where it is.
@@ -173,6 +233,17 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
     let count = |pid: u32| format!("count {pid}");
     let (by_file, by_counter) = ("signal the agent by way of a file", "count the agent by perf");
     let (sysrq, trigger) = ("open sysrq to write", "open-to-write /proc/sysrq-trigger");
+    let own = std::env::current_exe().unwrap();
+    let probe = |pid: u32| format!("probe-program {pid} {}", own.display());
+    let by_probe = "probe the agent by perf";
+    let everywhere = [
+        ("probe whoever executes the agent's program by perf", probe(0)),
+        ("probe a function of the kernel by perf", "probe-kernel security_bpf".to_owned()),
+    ];
+    attacks.without(by_probe, &mut attacker, &probe(other.pid()));
+    for (name, order) in &everywhere {
+        attacks.without(name, &mut attacker, order);
+    }
     // The kernel tells the sender nothing; whom it reaches has ended.
     assert_eq!(attacker.ask(&signal(victim.pid())).unwrap(), 0);
     let has_ended = victim.ends_within(host::PATIENCE).unwrap();
@@ -192,6 +263,13 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
     let event = attacks.with(by_counter, &mut attacker, &count(agent), &events);
     assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{event}");
     assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
+    let probes = [(by_probe, probe(agent))];
+    for (name, order) in probes.iter().chain(&everywhere) {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        // Probes of the kernel are lockdown's, too, which some kernels ask first.
+        let hooks = [SentinelHook::PerfEventAlloc, SentinelHook::LockedDown];
+        assert!(hooks.contains(&event.hook), "{name}: {event}");
+    }
     attacks.with(sysrq, &mut attacker, trigger, &events);
     drop(sentinel);
     assert_eq!(attacker.ask(trigger).unwrap(), 0);
@@ -264,6 +342,13 @@ fn maps_and_programs_are_out_of_reach() {
     }
 }
 
+/// The order to present it.
+fn hello(secret: &Secret) -> String {
+    let words = secret.as_bytes().chunks_exact(8);
+    let words = words.map(|word| u64::from_ne_bytes(word.try_into().unwrap()).to_string());
+    format!("hello {}", words.collect::<Vec<_>>().join(" "))
+}
+
 #[test]
 fn a_secret_entitles_once_and_whom_it_is_for() {
     if is_without_lsm("a_secret_entitles_once_and_whom_it_is_for") {
@@ -299,14 +384,6 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
     let policy = Policy::builder().file_rule(rule.file(&file)).compile().unwrap();
     let sentinel = host.start(&policy);
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    let hello = |secret: &ironclad_sentinel::Secret| {
-        let words: Vec<String> = secret
-            .as_bytes()
-            .chunks_exact(8)
-            .map(|word| u64::from_ne_bytes(word.try_into().unwrap()).to_string())
-            .collect();
-        format!("hello {}", words.join(" "))
-    };
     let presented = || loop {
         let event = events.recv_timeout(host::PATIENCE).unwrap().into_sentinel().unwrap();
         if event.hook == SentinelHook::TaskPrctl && event.pid != std::process::id() {
@@ -315,7 +392,7 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
     };
     // The agent's program is not the agent, nor is a guess.
     attacks.with(by_program, &mut agent, &append, &events);
-    let guess = ironclad_sentinel::Secret::new().unwrap();
+    let guess = Secret::new().unwrap();
     agent.ask(&hello(&guess)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
     attacks.with(by_guess, &mut agent, &append, &events);
