@@ -401,14 +401,34 @@ int BPF_PROG(ic_file_setattr, struct dentry *dentry)
 	return ic_on(IC_HOOK_INODE_FILE_SETATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
 }
 
+IC_INLINE bool ic_is_generation(__u32 cmd)
+{
+	return cmd == IC_FS_IOC_SETVERSION || cmd == IC_FS_IOC32_SETVERSION ||
+	       cmd == IC_EXT4_IOC_SETVERSION || cmd == IC_EXT4_IOC32_SETVERSION;
+}
+
+/*
+ * Executables are excepted by number and generation: a file that has the number of one that is gone gets
+ * no other generation, guarded or not.
+ */
 IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 {
-	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS &&
-	    cmd != IC_FS_IOC_SETVERSION && cmd != IC_FS_IOC32_SETVERSION &&
-	    cmd != IC_EXT4_IOC_SETVERSION && cmd != IC_EXT4_IOC32_SETVERSION &&
-	    cmd != IC_FS_IOC_FSSETXATTR)
+	struct dentry *dentry = file->f_path.dentry;
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.op = IC_FILE_METADATA,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = dentry,
+		.detail = cmd,
+	};
+
+	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_entitled()) {
+		ic_alarm(&attempt);
+		return -IC_EPERM;
+	}
+	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS && cmd != IC_FS_IOC_FSSETXATTR)
 		return 0;
-	return ic_on(hook, file->f_path.dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
+	return ic_on(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
 }
 
 SEC("lsm/file_ioctl")

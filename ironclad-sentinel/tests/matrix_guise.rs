@@ -1,0 +1,233 @@
+//! Who looks like the agent, or like a program that is excepted, and is neither.
+
+mod host;
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use host::successor::{builder, policy};
+use host::{Attacks, EPERM, Host, LOADER, is_without_lsm};
+use ironclad_core::RuleId;
+use ironclad_core::abi::SentinelHook;
+use ironclad_lab::talk::Talker;
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{Launch, Overflow};
+use ironclad_syscalls::{Surroundings, surround, version};
+
+/// Only for the other tests: a process that does what they say.
+#[test]
+fn talker() {
+    host::serve();
+}
+
+fn done(talker: &mut Talker, order: &str) {
+    assert_eq!(talker.ask(order).unwrap(), 0, "{order}");
+}
+
+/// Only a program that is excepted may change the file.
+fn only(excepted: &Path, file: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(file).except(excepted);
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+#[test]
+fn what_a_process_says_of_itself_does_not_help() {
+    if is_without_lsm("what_a_process_says_of_itself_does_not_help") {
+        return;
+    }
+    let host = Host::new();
+    let (own, excepted) = (std::env::current_exe().unwrap(), host.program("excepted"));
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    let lie =
+        |exe: &Path, by: &str| format!("impostor-with {} {} {by}", file.display(), exe.display());
+    let lies = [
+        ("an excepted program by PR_SET_MM_EXE_FILE", lie(&excepted, "file")),
+        ("an excepted program by PR_SET_MM_MAP", lie(&excepted, "map")),
+        ("the agent's program by PR_SET_MM_EXE_FILE", lie(&own, "file")),
+        ("the agent's program by PR_SET_MM_MAP", lie(&own, "map")),
+    ];
+    let name = |what: &str| format!("open a guarded file to write as {what}");
+    let name_before = |what: &str| format!("{}, said before Sentinel", name(what));
+    let by_comm = "append to a guarded file with the comm of an excepted program";
+    let program = host.program("other");
+    let (mut attacker, mut attacks) = (host.talker_by(&program), Attacks::default());
+    let mut before = lies.each_ref().map(|_| host.talker_by(&program));
+    for ((what, lie), early) in lies.iter().zip(&mut before) {
+        done(&mut attacker, lie);
+        attacks.without(&name(what), &mut attacker, "go");
+        done(early, lie);
+        attacks.without(&name_before(what), early, "go");
+        done(early, lie);
+    }
+    done(&mut attacker, "comm excepted");
+    attacks.without(by_comm, &mut attacker, &append);
+    let sentinel = host.start(&only(&excepted, &file));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert_eq!(host.talker_by(&excepted).ask(&append).unwrap(), 0);
+    for ((what, lie), early) in lies.iter().zip(&mut before) {
+        attacks.with(&name_before(what), early, "go", &events);
+        done(&mut attacker, lie);
+        attacks.with(&name(what), &mut attacker, "go", &events);
+    }
+    attacks.with(by_comm, &mut attacker, &append, &events);
+}
+
+/// File systems on disks give a number that is free to the next file.
+#[test]
+fn the_number_of_an_excepted_program_is_not_the_program() {
+    if is_without_lsm("the_number_of_an_excepted_program_is_not_the_program") {
+        return;
+    }
+    let host = Host::new();
+    let (image, volume, file) = (host.path("image"), host.path("volume"), host.path("file"));
+    File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let device = "/dev/loop1";
+    for order in [
+        format!("tool mke2fs -F {}", image.display()),
+        format!("tool losetup {device} {}", image.display()),
+        format!("tool mount -t ext4 {device} {}", volume.display()),
+    ] {
+        done(&mut attacker, &order);
+    }
+    let own = std::env::current_exe().unwrap();
+    let (excepted, append) = (volume.join("excepted"), format!("append {}", file.display()));
+    std::fs::copy(&own, &excepted).unwrap();
+    let number = |path: &Path| path.metadata().unwrap().ino();
+    let (wanted, generation) = (number(&excepted), version(&File::open(&excepted).unwrap()));
+    let set_version = |path: &Path| {
+        let generation = generation.as_ref().unwrap();
+        format!("set-version {} {generation}", path.display())
+    };
+    let by_number = "append to a guarded file by a file with the number of an excepted program";
+    let by_version = "give a file the generation of an excepted program that is gone";
+    attacks.without(by_number, &mut attacker, &append);
+    let stranger = volume.join("stranger");
+    File::create(&stranger).unwrap();
+    attacks.without(by_version, &mut attacker, &set_version(&stranger));
+    let sentinel = host.start(&only(&excepted, &file));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert_eq!(host.talker_by(&excepted).ask(&append).unwrap(), 0);
+    done(&mut attacker, &format!("unlink {}", excepted.display()));
+    // Numbers of files that are gone since a moment ago come last.
+    let made = (0..100_000).map(|number| {
+        let path = volume.join(number.to_string());
+        File::create(&path).unwrap();
+        path
+    });
+    let thief = made.into_iter().find(|path| number(path) == wanted).unwrap();
+    std::fs::copy(&own, &thief).unwrap();
+    assert_eq!(number(&thief), wanted);
+    let event = attacks.with(by_number, &mut host.talker_by(&thief), &append, &events);
+    assert_eq!(event.exe.ino, wanted, "{event}");
+    let event = attacks.with(by_version, &mut attacker, &set_version(&thief), &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    assert_eq!(host.talker_by(&thief).ask(&append).unwrap(), EPERM);
+    drop(sentinel);
+    done(&mut attacker, &set_version(&thief));
+    done(&mut attacker, &format!("tool umount -l {}", volume.display()));
+    done(&mut attacker, &format!("tool losetup -d {device}"));
+}
+
+/// A directory with what the agent's program needs to run, and the agent's own.
+fn root(host: &Host, mounter: &mut Talker) -> PathBuf {
+    let root = host.path("root");
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut files: Vec<&str> =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    files.retain(|path| path.starts_with('/'));
+    files.push(LOADER);
+    files.sort_unstable();
+    files.dedup();
+    let place = |path: &Path| root.join(path.strip_prefix("/").unwrap());
+    for path in files.into_iter().map(Path::new) {
+        let place = place(path);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        File::create(&place).unwrap();
+        done(mounter, &format!("show {} {}", path.display(), place.display()));
+    }
+    let state = host.path("state");
+    std::fs::create_dir_all(place(&state)).unwrap();
+    done(mounter, &format!("show {} {}", state.display(), place(&state).display()));
+    root
+}
+
+/// The agent's program, by an entitled process.
+fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) -> Talker {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if let Some(by) = by {
+        surround(&mut command, by.clone());
+    }
+    Talker::start_as(command, "talker").unwrap()
+}
+
+#[test]
+fn the_agents_program_elsewhere_is_no_agent() {
+    if is_without_lsm("the_agents_program_elsewhere_is_no_agent") {
+        return;
+    }
+    let host = Host::new();
+    let (dir, own) = (host.dir(), std::env::current_exe().unwrap());
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    DirBuilder::new().mode(0o700).create(host.path("state")).unwrap();
+    let twin = host.path("state/twin");
+    std::fs::write(&twin, "1").unwrap();
+    let read = |name: &str| format!("read {}", host.path("state").join(name).display());
+    let root = root(&host, &mut host.talker());
+    let root = CString::new(root.as_os_str().as_bytes()).unwrap();
+    let loader = (Path::new(LOADER), Some(own.as_path()));
+    let itself = (own.as_path(), None);
+    let tried = [
+        ("in another mount namespace", itself, Some(Surroundings::Mounts)),
+        ("in another user namespace", itself, Some(Surroundings::Users)),
+        ("in another root directory", itself, Some(Surroundings::Root(root))),
+        ("sharing its directories", itself, Some(Surroundings::SharedNames)),
+        ("with another seccomp(2) filter", itself, Some(Surroundings::Filter)),
+        ("by its loader", loader, None),
+    ];
+    let name = |where_to: &str| format!("read the sealed secret by the agent's program {where_to}");
+    let mut attacks = Attacks::default();
+    for (where_to, (program, argument), by) in &tried {
+        let mut attacker = begin(program, *argument, by.as_ref());
+        attacks.without(&name(where_to), &mut attacker, &read("twin"));
+    }
+    let by_orphan = "read the sealed secret by the agent's program, adopted by the first process";
+    let orphan = || {
+        // Whom it tells its end has ended.
+        let mut command = Command::new(&own);
+        command.stderr(Stdio::null());
+        let mut orphan = Talker::start_as(command, "talker").unwrap();
+        for order in ["heir", "exec"] {
+            done(&mut orphan, &format!("{order} {}", own.display()));
+        }
+        orphan
+    };
+    attacks.without(by_orphan, &mut orphan(), &read("twin"));
+
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    let (pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // Where the agent is, it is about to be one.
+    assert_eq!(begin(&own, None, None).ask(&read("secret")).unwrap(), 0);
+    for (where_to, (program, argument), by) in &tried {
+        let mut attacker = begin(program, *argument, by.as_ref());
+        let event = attacks.with(&name(where_to), &mut attacker, &read("secret"), &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{where_to}: {event}");
+    }
+    drop((pump, events, sentinel));
+
+    let builder = builder(dir).launched_by(Launch::Init);
+    let sentinel = builder.start(&policy(dir)).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    attacks.with(by_orphan, &mut orphan(), &read("secret"), &events);
+    sentinel.stop().unwrap();
+}
