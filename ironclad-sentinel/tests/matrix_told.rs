@@ -272,6 +272,34 @@ fn a_hook_that_goes_silent_is_told_of() {
     assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
 }
 
+/// A switch that was thrown before keeps all hooks silent, while links are listed.
+#[test]
+fn a_start_is_refused_while_ftrace_is_off() {
+    if is_without_lsm("a_start_is_refused_while_ftrace_is_off") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let mut attacker = host.talker();
+    let append = format!("append {}", host.path("guarded/new").display());
+    const EOPNOTSUPP: u64 = 95;
+    match attacker.ask(&format!("write {FTRACE} 0")).unwrap() {
+        EOPNOTSUPP => println!("this kernel cannot switch ftrace off"),
+        0 => {
+            let start = || builder(&host).danger_degraded(true).start(&policy(&host));
+            let error = start().err().unwrap().to_string();
+            println!("{error}");
+            assert!(error.contains("sysctl kernel.ftrace_enabled=1"), "{error}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(attacker.ask(&append.replace("append", "create")).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("write {FTRACE} 1")).unwrap(), 0);
+    let sentinel = builder(&host).start(&policy(&host)).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop(sentinel);
+}
+
 fn told(changes: &[FileChange]) -> Vec<(String, &'static str)> {
     let name = |it: &FileChange| it.path.file_name().unwrap().to_string_lossy().into_owned();
     let what = |change: &Change| match change {

@@ -33,6 +33,7 @@ pub(crate) fn sentinel(kernel: &str, arguments: &[String]) -> Result<ExitCode> {
     let program = test::executable(&messages, "fortress").context("cargo built no fortress")?;
     let program = program.to_string_lossy().into_owned();
     let words = [&[program], arguments].concat();
-    let status = vm::command_line(&kernels[0], &words, &[], TOUR_SECONDS, false)?;
+    let job = vm::Job { timeout_seconds: TOUR_SECONDS, ..vm::Job::default() };
+    let status = vm::command_line(&kernels[0], &words, &[], job)?;
     Ok(status.and_then(|status| u8::try_from(status).ok()).unwrap_or(1).into())
 }

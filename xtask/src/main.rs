@@ -110,6 +110,9 @@ enum Task {
         /// One processor, and a clock that counts its instructions as nanoseconds.
         #[arg(long)]
         count_instructions: bool,
+        /// Boot without BPF LSM among the security modules.
+        #[arg(long)]
+        without_lsm: bool,
         /// A program of this machine, or a command of the guest's busybox, and its arguments.
         #[arg(required = true, last = true)]
         command: Vec<String>,
@@ -173,11 +176,16 @@ fn perform(task: Task) -> Result<ExitCode> {
             setup::ensure(Purpose::Test)?;
             return attacks::run(&options);
         }
-        Task::Vm { kernel, file, timeout, count_instructions, command } => {
+        Task::Vm { kernel, file, timeout, count_instructions, without_lsm, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;
-            let status =
-                vm::command_line(&kernels[0], &command, &file, timeout, count_instructions)?;
+            let job = vm::Job {
+                timeout_seconds: timeout,
+                counts_instructions: count_instructions,
+                is_without_lsm: without_lsm,
+                ..vm::Job::default()
+            };
+            let status = vm::command_line(&kernels[0], &command, &file, job)?;
             let code = status.and_then(|status| u8::try_from(status).ok());
             return Ok(ExitCode::from(code.unwrap_or(1)));
         }

@@ -15,6 +15,9 @@ const MACHINES_AT_ONCE: usize = 2;
 /// For one binary; emulation is ten to twenty times slower than the host.
 const TIMEOUT_SECONDS: u64 = 900;
 
+/// Of tests that want a kernel without BPF LSM: a machine of their own.
+const WITHOUT_LSM: &str = "matrix_without_lsm";
+
 pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) -> Result<()> {
     let queue = Mutex::new(kernels.iter());
     let done = Mutex::new(Vec::new());
@@ -25,7 +28,12 @@ pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) 
                     let Some(kernel) = queue.lock().ok().and_then(|mut queue| queue.next()) else {
                         return;
                     };
-                    let rows = on_kernel(kernel, binaries);
+                    let is_apart = |binary: &&Binary| binary.name == WITHOUT_LSM;
+                    let (apart, usual): (Vec<_>, Vec<_>) = binaries.iter().partition(is_apart);
+                    let mut rows = on_kernel(kernel, &usual, false);
+                    if !apart.is_empty() {
+                        rows.extend(on_kernel(kernel, &apart, true));
+                    }
                     if let Ok(mut done) = done.lock() {
                         done.push((kernel.label.clone(), rows));
                     }
@@ -39,16 +47,17 @@ pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) 
     Ok(())
 }
 
-fn on_kernel(kernel: &Kernel, binaries: &[Binary]) -> Vec<Row> {
+fn on_kernel(kernel: &Kernel, binaries: &[&Binary], is_without_lsm: bool) -> Vec<Row> {
     let suite = format!("linux {}", kernel.label);
     eprintln!("{suite}: booting {}", kernel.release);
     let started = Instant::now();
-    let machine = Row::single;
-    let report = match vm::run(kernel, &job(kernel, binaries), |_| {}) {
+    let name = if is_without_lsm { "machine without BPF LSM" } else { "machine" };
+    let machine = |outcome, seconds| Row::single(&suite, name, outcome, seconds);
+    let report = match vm::run(kernel, &job(kernel, binaries, is_without_lsm), |_| {}) {
         Ok(report) => report,
         Err(error) => {
             let seconds = started.elapsed().as_secs_f64();
-            return vec![machine(&suite, "machine", Outcome::Failed(error.to_string()), seconds)];
+            return vec![machine(Outcome::Failed(error.to_string()), seconds)];
         }
     };
     let mut rows = Vec::new();
@@ -74,18 +83,19 @@ fn on_kernel(kernel: &Kernel, binaries: &[Binary]) -> Vec<Row> {
         rows.push(Row::of_tests(&suite, &binary.name, tests, seconds));
     }
     let outcome = report.problem.map_or(Outcome::Passed, Outcome::Failed);
-    rows.push(machine(&suite, "machine", outcome, started.elapsed().as_secs_f64()));
+    rows.push(machine(outcome, started.elapsed().as_secs_f64()));
     rows
 }
 
-fn job(kernel: &Kernel, binaries: &[Binary]) -> Job {
+fn job(kernel: &Kernel, binaries: &[&Binary], is_without_lsm: bool) -> Job {
     let place = |binary: &Binary| format!("/tests/{}", binary.name);
     let program = |binary: &Binary| Program { from: binary.file.clone(), to: place(binary) };
     let command =
         |binary: &Binary| vec![place(binary), "--test-threads=1".into(), "--show-output".into()];
     Job {
-        programs: binaries.iter().map(program).collect(),
-        commands: binaries.iter().map(command).collect(),
+        is_without_lsm,
+        programs: binaries.iter().map(|binary| program(binary)).collect(),
+        commands: binaries.iter().map(|binary| command(binary)).collect(),
         environment: vec![
             ("RUST_BACKTRACE".into(), "1".into()),
             ("IRONCLAD_KERNEL".into(), kernel.label.clone()),

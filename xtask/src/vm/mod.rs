@@ -20,7 +20,7 @@ use transcript::{Transcript, kernel_complaint};
 
 /// No bpf LSM unless asked for, on older kernels; nothing that could end in an endless reboot.
 const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 loglevel=5 panic=-1 oops=panic lsm=lockdown,capability,bpf";
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic lsm=lockdown,capability";
 /// One thread for all processors: with one for each, a processor may execute the breakpoint that
 /// another has taken out of the kernel's text already, which ends as `Oops: int3`. Two machines at
 /// once keep two processors as busy.
@@ -54,6 +54,8 @@ pub(crate) struct Job {
     /// nanosecond: what is measured there does not depend on what emulation costs. It says so to its
     /// programs by `IRONCLAD_CLOCK=instructions`.
     pub(crate) counts_instructions: bool,
+    /// Whether BPF LSM is not among its security modules.
+    pub(crate) is_without_lsm: bool,
 }
 
 /// How it went.
@@ -96,6 +98,7 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
         true => &["-smp", "1", "-icount", "shift=0,sleep=off"],
         false => &["-smp", "2"],
     };
+    let lsm = if job.is_without_lsm { "" } else { ",bpf" };
     let mut machine = command("timeout", ["--kill-after=5".into(), seconds.to_string()])
         .arg(qemu)
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-m", "2G"])
@@ -103,7 +106,7 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
         .args(["-accel", ACCELERATOR, "-cpu", PROCESSOR])
         .args(["-kernel".as_ref(), kernel.image().as_os_str()])
         .args(["-initrd".as_ref(), initramfs.as_os_str()])
-        .args(["-append", KERNEL_ARGUMENTS])
+        .args(["-append", &format!("{KERNEL_ARGUMENTS}{lsm}")])
         .args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -192,15 +195,13 @@ fn mark() -> String {
     format!("@@{digits} ")
 }
 
-/// `cargo xtask vm`: one command on one kernel, its output on ours.
+/// `cargo xtask vm`: one more command on one kernel, its output on ours.
 pub(crate) fn command_line(
     kernel: &Kernel,
     words: &[String],
     files: &[PathBuf],
-    timeout_seconds: u64,
-    counts_instructions: bool,
+    mut job: Job,
 ) -> Result<Option<i32>> {
-    let mut job = Job { timeout_seconds, counts_instructions, ..Job::default() };
     let mut words = words.to_vec();
     // A program of this machine goes along; any other word is the guest's.
     let program = Path::new(&words[0]);
