@@ -19,6 +19,7 @@ enum {
 	IC_EXT4_IOC_SETVERSION = 0x40086604, /* fs/ext4/ext4.h */
 	IC_EXT4_IOC32_SETVERSION = 0x40046604,
 	IC_FS_IOC_FSSETXATTR = 0x401c5820,
+	IC_FS_IOC_ENABLE_VERITY = 0x40806685, /* include/uapi/linux/fsverity.h */
 };
 
 /* A file that is there. */
@@ -426,7 +427,8 @@ IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}
-	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS && cmd != IC_FS_IOC_FSSETXATTR)
+	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS &&
+	    cmd != IC_FS_IOC_FSSETXATTR && cmd != IC_FS_IOC_ENABLE_VERITY)
 		return 0;
 	return ic_on(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
 }

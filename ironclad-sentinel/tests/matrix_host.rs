@@ -210,6 +210,42 @@ fn the_kernel_stays_closed() {
     assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);
 }
 
+/// Whoever boots another kernel, or this one with a memory of their own, is past all hooks.
+#[test]
+fn another_kernel_is_not_booted() {
+    if is_without_lsm("another_kernel_is_not_booted") {
+        return;
+    }
+    let host = Host::new();
+    let kernel = host.path("kernel");
+    std::fs::write(&kernel, [1; 4096]).unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let from_file = format!("kexec-file-load {}", kernel.display());
+    // Nobody sleeps: with no swap there is no place for an image.
+    let tried = [
+        ("kexec_load(2)", "kexec-load", SentinelHook::KernelLoadData),
+        ("kexec_file_load(2)", &from_file, SentinelHook::KernelReadFile),
+        (
+            "choose how the host hibernates",
+            "write /sys/power/disk test_resume",
+            SentinelHook::LockedDown,
+        ),
+        ("open the image of a hibernation", "open-to-read /dev/snapshot", SentinelHook::LockedDown),
+    ];
+    for (name, order, _) in tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order, hook) in tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, hook, "{name}: {event}");
+    }
+    assert_eq!(attacker.ask("write /sys/power/state disk").unwrap(), EPERM);
+    drop(sentinel);
+    assert_eq!(attacker.ask("kexec-load").unwrap(), 0);
+}
+
 /// On a disk there are attributes and generations, files are forgotten and come back without names, and
 /// there is something below them.
 #[test]
@@ -219,14 +255,15 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     }
     let host = Host::new();
     let (image, volume) = (host.path("image"), host.path("volume"));
-    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
     std::fs::create_dir(&volume).unwrap();
     let (image, volume) = (image.display().to_string(), volume.display().to_string());
     let device = "/dev/loop0";
     let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
     let ask = |attacker: &mut Talker, order: &str| attacker.ask(order).unwrap();
     for order in [
-        format!("tool mke2fs -F {image}"),
+        // Older kernels seal files of such blocks alone.
+        format!("tool mke2fs -F -t ext4 -O verity -b 4096 {image}"),
         format!("tool losetup {device} {image}"),
         format!("tool mount -t ext4 {device} {volume}"),
     ] {
@@ -270,12 +307,39 @@ fn what_a_file_system_lies_on_is_guarded_too() {
         let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded).operations(ops);
         Policy::builder().file_rule(rule).compile().unwrap()
     };
+    let (by_call, setattr) =
+        ("set attributes of a guarded file by file_setattr(2)", format!("file-setattr {deep}"));
+    const ENOSYS: u64 = 38;
+    let has_call = ask(&mut attacker, &setattr) != ENOSYS;
+    if has_call {
+        attacks.without(by_call, &mut attacker, &setattr);
+    } else {
+        println!("not tried: file_setattr(2), which this kernel has not");
+    }
+    let sealed = format!("{guarded}/sealed");
+    let (by_seal, seal) = ("seal a guarded file by fs-verity", format!("enable-verity {sealed}"));
+    std::fs::write(&sealed, "1").unwrap();
+    attacks.without(by_seal, &mut attacker, &seal);
+    std::fs::remove_file(&sealed).unwrap();
+    std::fs::write(&sealed, "1").unwrap();
+    let swap = format!("{guarded}/swap");
+    let (by_swap, swap_on) = ("swap to a guarded file", format!("tool swapon {swap}"));
+    std::fs::write(&swap, vec![0; 1 << 20]).unwrap();
+    assert_eq!(ask(&mut attacker, &format!("tool mkswap {swap}")), 0);
+    attacks.without(by_swap, &mut attacker, &swap_on);
+    assert_eq!(ask(&mut attacker, &format!("tool swapoff {swap}")), 0);
     let sentinel = host.start(&policy(FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in &tried {
         assert_eq!(ask(&mut attacker, forget), 0);
         attacks.with(name, &mut attacker, order, &events);
     }
+    if has_call {
+        attacks.with(by_call, &mut attacker, &setattr, &events);
+    }
+    let event = attacks.with(by_seal, &mut attacker, &seal, &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    attacks.with(by_swap, &mut attacker, &swap_on, &events);
     if has_32 {
         attacks.with(as_32, &mut other, &chattr_32, &events);
     }
@@ -289,4 +353,95 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     // The handle has its root open.
     assert_eq!(ask(&mut attacker, &format!("tool umount -l {volume}")), 0);
     assert_eq!(ask(&mut attacker, &format!("tool losetup -d {device}")), 0);
+}
+
+/// A partition lies on a disk, and what is mapped on other devices.
+#[test]
+fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
+    if is_without_lsm("disks_below_partitions_and_mapped_devices_are_guarded_too") {
+        return;
+    }
+    let host = Host::new();
+    let at = |name: &str| host.path(name).display().to_string();
+    const SECTORS: u32 = 16 << 11;
+    std::fs::write(host.path("disk"), partitioned(SECTORS)).unwrap();
+    std::fs::File::create(host.path("part")).unwrap().set_len(u64::from(SECTORS) << 9).unwrap();
+    let table = |device: &str| format!("0 {SECTORS} linear {device} 0\n");
+    std::fs::write(host.path("table"), table("/dev/loop1")).unwrap();
+    std::fs::write(host.path("other-table"), table("/dev/loop2")).unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let ask = |attacker: &mut Talker, order: &str| attacker.ask(order).unwrap();
+    for (device, file) in [("/dev/loop0", "disk"), ("/dev/loop1", "part"), ("/dev/loop2", "part")] {
+        let order = format!("tool losetup -P {device} {}", at(file));
+        assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+    }
+    let map = format!("tool dmsetup create --noudevsync mapped {}", at("table"));
+    assert_eq!(ask(&mut attacker, &map), 0, "{map}");
+    let volumes = [("/dev/loop0p1", "partition"), ("/dev/dm-0", "mapped")];
+    let mut rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    for (device, name) in volumes {
+        std::fs::create_dir(host.path(name)).unwrap();
+        for order in [
+            format!("tool mke2fs -F {device}"),
+            format!("tool mount -t ext4 {device} {}", at(name)),
+        ] {
+            assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+        }
+        std::fs::write(host.path(name).join("file"), "1").unwrap();
+        rule = rule.file(host.path(name).join("file"));
+    }
+    let tried = [
+        ("write to the partition below a guarded file", "open-to-write /dev/loop0p1"),
+        ("write to the disk of a partition with a guarded file", "open-to-write /dev/loop0"),
+        ("write to a mapped device below a guarded file", "open-to-write /dev/dm-0"),
+        ("write to the device that it is mapped on", "open-to-write /dev/loop1"),
+    ];
+    for (name, order) in tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let (elsewhere, load) = (
+        "map a device with a guarded file elsewhere",
+        format!("tool dmsetup load mapped {}", at("other-table")),
+    );
+    attacks.without(elsewhere, &mut attacker, &load);
+    assert_eq!(ask(&mut attacker, "tool dmsetup clear mapped"), 0);
+    // Who could write past the disk by another mapping finds it taken, with Sentinel or without.
+    std::fs::write(host.path("thief"), table("/dev/loop0")).unwrap();
+    let steal = format!("tool dmsetup create --noudevsync thief {}", at("thief"));
+    assert_ne!(ask(&mut attacker, &steal), 0);
+
+    let policy = |rule| Policy::builder().file_rule(rule).compile().unwrap();
+    let sentinel = host.start(&policy(rule.clone()));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
+    // What maps devices is a file as others.
+    sentinel.apply(&policy(rule.file("/dev/mapper/control"))).unwrap();
+    attacks.with(elsewhere, &mut attacker, &load, &events);
+    assert_eq!(ask(&mut attacker, "open-to-write /dev/loop2"), 0);
+    drop(sentinel);
+    for order in [
+        format!("tool umount {}", at("partition")),
+        format!("tool umount {}", at("mapped")),
+        "tool dmsetup remove --noudevsync mapped".to_owned(),
+        "tool losetup -d /dev/loop0".to_owned(),
+        "tool losetup -d /dev/loop1".to_owned(),
+        "tool losetup -d /dev/loop2".to_owned(),
+    ] {
+        assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+    }
+}
+
+/// A disk whose first sector names one partition, which is all but the first MiB.
+fn partitioned(sectors: u32) -> Vec<u8> {
+    const FIRST: u32 = 2048;
+    const LINUX: u8 = 0x83;
+    let mut disk = vec![0; sectors as usize * 512];
+    disk[446 + 4] = LINUX;
+    disk[446 + 8..446 + 12].copy_from_slice(&FIRST.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&(sectors - FIRST).to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
 }

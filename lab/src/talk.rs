@@ -122,7 +122,7 @@ impl Talker {
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
-    /// chattr-32|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
+    /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`.
@@ -132,7 +132,7 @@ impl Talker {
     /// `probe-kernel FUNCTION`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
-    /// `tool PROGRAM ARGUMENT…` answers its exit status.
+    /// `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.

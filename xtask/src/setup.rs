@@ -43,6 +43,8 @@ const PACKAGES: [(Purpose, &[&str]); 3] = [
             "busybox-static",
             "cpio",
             "debian-archive-keyring",
+            "dmsetup",
+            "e2fsprogs",
             "ethtool",
             "git",
             "iproute2",

@@ -89,6 +89,63 @@ pub fn chattr_32(file: &File) -> io::Result<()> {
     if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(()) }
 }
 
+/// The same by file_setattr(2), of Linux 6.17 and later: never to note when it was read.
+///
+/// # Errors
+/// Where the kernel refuses, or has no such call.
+pub fn file_setattr(path: &Path) -> io::Result<()> {
+    const FILE_SETATTR: libc::c_long = 469;
+    const FS_XFLAG_NOATIME: u64 = 0x40;
+    // struct file_attr of include/uapi/linux/fs.h: flags, then numbers that stay 0.
+    let attr = [FS_XFLAG_NOATIME, 0, 0];
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let size = size_of_val(&attr);
+    // SAFETY: path and attributes outlive the call, which reads so many bytes of them.
+    let done = unsafe {
+        libc::syscall(FILE_SETATTR, libc::AT_FDCWD, path.as_ptr(), attr.as_ptr(), size, 0)
+    };
+    check(done as c_int)
+}
+
+/// Seals a file by fs-verity: nobody can write it any more.
+///
+/// # Errors
+/// Where the kernel refuses, or the file system has none.
+pub fn enable_verity(file: &File) -> io::Result<()> {
+    const FS_IOC_ENABLE_VERITY: libc::Ioctl = 0x4080_6685;
+    // struct fsverity_enable_arg: version 1, SHA-256, blocks of 4 KiB, neither salt nor signature.
+    let mut how = [0u32; 32];
+    how[..3].copy_from_slice(&[1, 1, 4096]);
+    // SAFETY: the kernel reads the 128 bytes that the number tells.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_ENABLE_VERITY, how.as_ptr()) })
+}
+
+/// Lets kexec(8) forget the kernel that it would boot: what kexec_load(2) does without one.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn kexec_load() -> io::Result<()> {
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: no segment is read.
+    check(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, nothing, 0) } as c_int)
+}
+
+/// Hands a file to kexec_file_load(2).
+///
+/// # Errors
+/// Where the kernel refuses; that it has looked into the file and found no kernel is no refusal.
+pub fn kexec_file_load(file: &File) -> io::Result<()> {
+    const KEXEC_FILE_NO_INITRAMFS: libc::c_long = 4;
+    let (file, flags) = (file.as_raw_fd(), KEXEC_FILE_NO_INITRAMFS);
+    // SAFETY: the command line is one zero, and has that length.
+    let done =
+        unsafe { libc::syscall(libc::SYS_kexec_file_load, file, -1, 1, c"".as_ptr(), flags) };
+    match check(done as c_int) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => Ok(()),
+        done => done,
+    }
+}
+
 /// Takes a process's right to make core dumps.
 ///
 /// # Errors

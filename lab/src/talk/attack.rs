@@ -17,9 +17,9 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, chattr, count, detach_link, hello, link_by_id, load_lsm_program, load_program,
-    open_pin, prlimit, probe, read_memory, set_version, signal_by_file, trace, update_link,
-    uring_open, write_memory,
+    Handle, chattr, count, detach_link, enable_verity, file_setattr, hello, kexec_file_load,
+    kexec_load, link_by_id, load_lsm_program, load_program, open_pin, prlimit, probe, read_memory,
+    set_version, signal_by_file, trace, update_link, uring_open, write_memory,
 };
 
 use super::held::how;
@@ -70,6 +70,10 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         }
         ["removexattr", path] => removexattr(path, "security.mischief").map_err(Into::into),
         ["chattr", path] => File::open(path).and_then(|file| chattr(&file)),
+        ["file-setattr", path] => file_setattr(Path::new(path)),
+        ["enable-verity", path] => File::open(path).and_then(|file| enable_verity(&file)),
+        ["kexec-load"] => kexec_load(),
+        ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
         #[cfg(target_arch = "x86_64")]
         ["chattr-32", path] => {
             File::open(path).and_then(|file| ironclad_syscalls::chattr_32(&file))

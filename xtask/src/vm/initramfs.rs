@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
 /// Loaded before any command, with what they depend on. Those built in are passed over.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
     "veth",
     "dummy",
     "tun",
@@ -19,13 +19,14 @@ const MODULES: [&str; 12] = [
     "act_mirred",
     "overlay",
     "loop",
+    "dm_mod",
     "sctp",
     "dccp_ipv4",
     "l2tp_ip",
 ];
 
 /// For the tests' use, beside busybox.
-const TOOLS: [&str; 4] = ["ip", "tc", "bpftool", "ethtool"];
+const TOOLS: [&str; 6] = ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs"];
 
 const PRELUDE: &str = include_str!("prelude.sh");
 
