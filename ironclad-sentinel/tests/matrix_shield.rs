@@ -12,6 +12,7 @@ use std::time::Instant;
 use host::{EPERM, Host, PATIENCE, is_without_lsm, next_denied};
 use ironclad_core::abi::SentinelHook;
 use ironclad_core::{Action, RuleId};
+use ironclad_hostile::object;
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::talk::Talker;
 use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket};
@@ -474,4 +475,47 @@ fn an_interface_that_moves_stays_protected_and_one_that_goes_is_gone() {
     assert!(!is_alive(&shield));
     shield.stop().unwrap();
     sentinel.stop().unwrap();
+}
+
+/// Filters of tc(8) see what XDP lets through, and an interface has one program of XDP.
+#[test]
+fn nothing_comes_before_shield() {
+    if is_without_lsm("nothing_comes_before_shield") {
+        return;
+    }
+    let mut scene = Scene::new();
+    let (dir, group) = (scene.host.dir().to_owned(), scene.cgroup.dir().to_owned());
+    let (program, filter) = (dir.join("pass.o"), dir.join("pass.filter"));
+    std::fs::write(&program, object("unused_function")).unwrap();
+    // One instruction of classic BPF: all of the packet matches.
+    std::fs::write(&filter, "1,6 0 0 4294967295").unwrap();
+    let tc = |words: &str| format!("tool tc {words}");
+    let xdp = |mode: &str| {
+        format!("tool ip -force link set dev eth0 {mode} obj {} sec xdp", program.display())
+    };
+    for mode in ["xdpgeneric", "xdpdrv"] {
+        assert_eq!(scene.attacker.ask(&xdp(mode)).unwrap(), 0, "{mode}");
+        let off = format!("tool ip link set dev eth0 {mode} off");
+        assert_eq!(scene.attacker.ask(&off).unwrap(), 0, "{off}");
+    }
+    let policy = policy(&[BAD]);
+    let sentinel = sentinel(&dir).start(&policy).unwrap();
+    let start = || shield(&dir, &group).start(&policy).unwrap();
+    let shield = scene.net.host.run(start).unwrap();
+    assert!(scene.is_bound());
+    let add = format!(
+        "filter add dev eth0 ingress prio 1 bpf bytecode-file {} flowid 1:1",
+        filter.display()
+    );
+    for order in [tc("qdisc add dev eth0 clsact"), tc(&add)] {
+        assert_eq!(scene.attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    assert!(scene.is_bound() && scene.net.passes(WORSE));
+    for mode in ["xdpgeneric", "xdpdrv", "xdp"] {
+        assert_ne!(scene.attacker.ask(&xdp(mode)).unwrap(), 0, "{mode}");
+    }
+    assert!(scene.is_bound());
+    shield.stop().unwrap();
+    sentinel.stop().unwrap();
+    assert!(scene.net.passes(BAD));
 }
