@@ -7,9 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use host::{Attacks, EPERM, Host, is_without_lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::{FileOp, SentinelHook};
+use ironclad_lab::talk::Talker;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_sentinel::Overflow;
+use ironclad_sentinel::{Overflow, Sentinel, SentinelError};
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -349,6 +350,78 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
         assert_eq!(attacker.ask(&unmount).unwrap(), 0);
     }
     drop(sentinel);
+}
+
+/// What a file system does not keep apart cannot be guarded: that is said, and nothing changes.
+#[test]
+fn places_that_cannot_be_guarded_are_refused() {
+    if is_without_lsm("places_that_cannot_be_guarded_are_refused") {
+        return;
+    }
+    let host = Host::new();
+    lay_out_ways(&host);
+    let mut attacker = host.talker();
+    let at = |name: &str| host.path(name).display().to_string();
+    std::fs::create_dir(host.path("untried")).unwrap();
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("elsewhere"), at("work"));
+    let overlay = format!("tool mount -t overlay -o {options} none {}", at("merged"));
+    if attacker.ask(&overlay).unwrap() != 0 {
+        // The machines of the matrix have it.
+        assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
+        println!("not tried: overlayfs, which cannot be mounted here");
+        return;
+    }
+    let untried = format!("tool mount -t mqueue none {}", at("untried"));
+    assert_eq!(attacker.ask(&untried).unwrap(), 0);
+    let places = [("merged", "overlayfs"), ("untried", "not tried")];
+    let policies = places.map(|(place, why)| {
+        let rules = [
+            deny(2).tree(host.path(place)),
+            deny(2).file(host.path(place).join("other")),
+            deny(2).file(host.path(place).join("absent")),
+        ];
+        let policies = rules.map(|rule| {
+            // One that could be guarded stands before.
+            let policy = Policy::builder().file_rule(deny(1).tree(host.path("lower")));
+            policy.file_rule(rule).compile().unwrap()
+        });
+        (place, why, policies)
+    });
+    let is_refused = |error: SentinelError, place: &str, why: &str| {
+        let told = error.to_string();
+        assert!(matches!(error, SentinelError::Path { .. }), "{told}");
+        assert!(
+            told.contains("rule 2") && told.contains(&at(place)) && told.contains(why),
+            "{told}"
+        );
+        println!("{told}");
+    };
+    let change = |attacker: &mut Talker, place: &str| {
+        [
+            attacker.ask(&order(&host, "append", &["D/file"])).unwrap(),
+            attacker.ask(&format!("append {}", host.path(place).join("file").display())).unwrap(),
+        ]
+    };
+    std::fs::write(host.path("lower/file"), "1").unwrap();
+    for (place, why, policies) in &policies {
+        let builder = Sentinel::builder("test").scratch(host.dir());
+        is_refused(builder.start(&policies[0]).err().unwrap(), place, why);
+        assert_eq!(change(&mut attacker, "lower"), [0, 0]);
+    }
+    let first = Policy::builder().file_rule(deny(1).tree(host.path("guarded"))).compile().unwrap();
+    let sentinel = host.start(&first);
+    for (place, why, policies) in &policies {
+        for policy in policies {
+            is_refused(sentinel.apply(policy).unwrap_err(), place, why);
+            assert_eq!(change(&mut attacker, "lower"), [EPERM, 0]);
+        }
+    }
+    assert_eq!(sentinel.status().unwrap().policy, first.id().to_string());
+    drop(sentinel);
+    for place in ["merged", "untried"] {
+        assert_eq!(attacker.ask(&format!("tool umount {}", at(place))).unwrap(), 0);
+    }
 }
 
 /// As [`lay_out`], with ways that lead to the guarded directory.
