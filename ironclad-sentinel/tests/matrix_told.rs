@@ -392,6 +392,57 @@ fn what_changed_while_sentinel_was_away_is_told() {
     fourth.stop().unwrap();
 }
 
+/// One who has kept an older baseline puts it back, and the files that it speaks of.
+#[test]
+fn an_older_baseline_that_is_put_back_is_told_by_its_checksum() {
+    if is_without_lsm("an_older_baseline_that_is_put_back_is_told_by_its_checksum") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let (file, kept) = (host.path("guarded/file"), host.path("state/baseline"));
+    let (records, mut attacker) = (Arc::new(Records::default()), host.talker());
+    let start = || {
+        let builder = builder(&host).persistent(true).audit(records.clone());
+        builder.baseline(BaselineOptions::default()).start(&policy(&host)).unwrap()
+    };
+    // Of what was read, and of what was written last.
+    let checksums = || {
+        let (mut read, mut left) = (None, None);
+        for record in records.take() {
+            if let AuditAction::Baseline { written, sha256, .. } = record {
+                *(if written { &mut left } else { &mut read }) = Some(sha256);
+            }
+        }
+        (read, left)
+    };
+    let run = |content: &str| {
+        fs::write(&file, content).unwrap();
+        start().stop().unwrap();
+        (checksums().1, fs::read(&kept).unwrap())
+    };
+    let (_, older) = run("older");
+    let (left, _) = run("newer");
+    // While nothing is guarded.
+    fs::write(host.path("older"), older).unwrap();
+    let put_back = format!("rename {} {}", host.path("older").display(), kept.display());
+    assert_eq!(attacker.ask(&put_back).unwrap(), 0);
+    fs::write(&file, "older").unwrap();
+
+    let sentinel = start();
+    let report = sentinel.baseline().unwrap();
+    let Compared::With { sha256, .. } = report.compared else { panic!("{report:?}") };
+    assert_eq!(told(&report.changes), []);
+    let (read, left_now) = checksums();
+    assert_eq!(read, Some(sha256.to_string()));
+    assert!(left.is_some() && read != left, "nothing else tells");
+    sentinel.stop().unwrap();
+    // Nobody has touched it: what was left is what is read.
+    let left = checksums().1.or(left_now);
+    start().stop().unwrap();
+    assert_eq!(checksums().0, left);
+}
+
 #[test]
 fn files_that_an_upgrade_has_replaced_are_known_after_a_refresh() {
     if is_without_lsm("files_that_an_upgrade_has_replaced_are_known_after_a_refresh") {
