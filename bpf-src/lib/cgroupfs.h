@@ -13,9 +13,15 @@ enum {
 	IC_CGROUP2_SUPER_MAGIC = 0x63677270,
 };
 
-enum { IC_CAP_DAC_OVERRIDE = 1 };
+enum {
+	IC_CAP_DAC_OVERRIDE = 1,
+	IC_ATTR_RIGHTS = 7, /* ATTR_MODE, ATTR_UID, ATTR_GID of include/linux/fs.h */
+};
 
-/* Of those who neither own the files nor pass over rights, the kernel itself asks whether they may. */
+/*
+ * Of those who neither own the files nor pass over rights, the kernel itself asks whether they may: of
+ * files by the user that setfsuid(2) sets, in version 1 also by the effective one.
+ */
 IC_INLINE bool ic_is_mighty(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -25,7 +31,18 @@ IC_INLINE bool ic_is_mighty(void)
 
 	bpf_probe_read_kernel(&capabilities, sizeof(capabilities),
 			      (void *)cred + bpf_core_field_offset(struct cred, cap_effective));
-	return !BPF_CORE_READ(cred, euid.val) || capabilities >> IC_CAP_DAC_OVERRIDE & 1;
+	return !BPF_CORE_READ(cred, euid.val) || !BPF_CORE_READ(cred, fsuid.val) ||
+	       capabilities >> IC_CAP_DAC_OVERRIDE & 1;
+}
+
+IC_INLINE bool ic_is_cgroupfs(unsigned long magic)
+{
+	return magic == IC_CGROUP2_SUPER_MAGIC || magic == IC_CGROUP_SUPER_MAGIC;
+}
+
+IC_INLINE bool ic_is_group_manager(void)
+{
+	return ic_is_entitled() || ic_may(IC_MAY_GROUP) || ic_is_manager();
 }
 
 /* Whether a file of a control group is to be kept from the caller, who opens it to write. */
@@ -36,7 +53,22 @@ static __noinline bool ic_cgroup_is_guarded(struct dentry *dentry, __u32 way)
 
 	if (!way && !moves)
 		return false;
-	return ic_is_mighty() && !ic_is_entitled() && !ic_may(IC_MAY_GROUP) && !ic_is_manager();
+	return (way || ic_is_mighty()) && !ic_is_group_manager();
+}
+
+/*
+ * Whether the rights of a file on the way to the agent's control group are to be kept: who is given such
+ * a file opens it without passing over rights, and moves the agent from there.
+ */
+static __noinline bool ic_cgroup_rights_are_guarded(struct dentry *dentry, __u32 valid)
+{
+	struct inode *dir = dentry->d_parent->d_inode;
+	struct ic_dir_cache found = {};
+
+	if (!(valid & IC_ATTR_RIGHTS) || !dir || !ic_is_cgroupfs(dir->i_sb->s_magic))
+		return false;
+	ic_dir_find(&found, dentry, dir, dir->i_sb->s_dev);
+	return found.flags & IC_LABEL_WAY && !ic_is_group_manager();
 }
 
 #endif

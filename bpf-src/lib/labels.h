@@ -391,21 +391,6 @@ IC_INLINE void ic_labels_changed(void)
 	__sync_fetch_and_add(&ic_sentinel.word, 2);
 }
 
-/* The first process, and what it forks until that executes something. */
-IC_INLINE bool ic_is_manager(void)
-{
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32, init = IC_INIT;
-	const struct ic_process *process, *first;
-
-	if (tgid == IC_INIT)
-		return true;
-	process = bpf_map_lookup_elem(&ic_processes, &tgid);
-	first = bpf_map_lookup_elem(&ic_processes, &init);
-	return process && first && process->ppid == IC_INIT && process->flags & IC_PROCESS_FORKED &&
-	       process->exe.ino == first->exe.ino && process->exe.dev == first->exe.dev &&
-	       process->exe.generation == first->exe.generation;
-}
-
 /* What rules say of an attempt; two operations where it is both. */
 IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
 		       __u32 detail)

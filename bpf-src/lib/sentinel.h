@@ -189,6 +189,35 @@ IC_INLINE bool ic_may(__u32 what)
 	return excepted && excepted->may[ic_half()] & what;
 }
 
+/*
+ * The first process, and what it forks until that executes something, but what it executes services by.
+ * Who executes another program of the same file, as the service managers of users do, is not it.
+ */
+IC_INLINE bool ic_is_manager_at(__u32 tgid)
+{
+	const struct ic_process *process, *first;
+	const struct ic_excepted *excepted;
+	struct ic_file_id exe;
+	__u32 init = IC_INIT;
+
+	if (tgid == IC_INIT)
+		return true;
+	process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	if (!process || process->ppid != IC_INIT || !(process->flags & IC_PROCESS_FORKED))
+		return false;
+	first = bpf_map_lookup_elem(&ic_processes, &init);
+	if (first && process->exec_ns == first->exec_ns)
+		return true;
+	exe = process->exe;
+	excepted = bpf_map_lookup_elem(&ic_excepted, &exe);
+	return excepted && excepted->may[ic_half()] & IC_MAY_MANAGE;
+}
+
+IC_INLINE bool ic_is_manager(void)
+{
+	return ic_is_manager_at(bpf_get_current_pid_tgid() >> 32);
+}
+
 /* The names from a file up to the root of its file system. */
 IC_INLINE void ic_path(struct ic_sentinel_ev *ev, struct dentry *dentry)
 {

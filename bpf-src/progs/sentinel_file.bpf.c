@@ -56,8 +56,7 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	if (magic == IC_PROC_SUPER_MAGIC && ic_is_armed())
 		return ic_proc_is_guarded(inode, dentry, mode & IC_FMODE_WRITE) &&
 		       !ic_may(IC_MAY_TRACE);
-	if (!(mode & IC_FMODE_WRITE) ||
-	    (magic != IC_CGROUP2_SUPER_MAGIC && magic != IC_CGROUP_SUPER_MAGIC) || !ic_is_armed())
+	if (!(mode & IC_FMODE_WRITE) || !ic_is_cgroupfs(magic) || !ic_is_armed())
 		return false;
 	dir = dentry->d_parent->d_inode;
 	if (!dir)
@@ -339,6 +338,18 @@ IC_INLINE int ic_change(struct dentry *dentry, struct iattr *attr)
 	__u32 first = valid & IC_ATTR_SIZE ? IC_FILE_WRITE : IC_FILE_METADATA;
 	__u32 second = valid & ~(IC_ATTR_SIZE | IC_ATTR_WITH_SIZE) ? IC_FILE_METADATA : first;
 
+	if (ic_is_armed() && ic_cgroup_rights_are_guarded(dentry, valid)) {
+		struct ic_attempt attempt = {
+			.hook = IC_HOOK_INODE_SETATTR,
+			.op = IC_FILE_METADATA,
+			.verdict = IC_SENTINEL_DENIED,
+			.dentry = dentry,
+			.detail = valid,
+		};
+
+		ic_alarm(&attempt);
+		return -IC_EPERM;
+	}
 	return ic_on(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
 }
 

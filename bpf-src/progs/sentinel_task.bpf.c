@@ -44,10 +44,22 @@ int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
 	return ic_hands_off(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
 }
 
+enum { IC_PTRACE_MODE_ATTACH = 2 }; /* include/linux/ptrace.h */
+
+/* The first process may mount, and move the agent: who takes it over may, too. Reading is let through. */
+IC_INLINE bool ic_is_manager_traced(struct task_struct *task, __u32 mode)
+{
+	return mode & IC_PTRACE_MODE_ATTACH && ic_is_armed() &&
+	       ic_is_manager_at(BPF_CORE_READ(task, tgid)) && !ic_is_own(task) &&
+	       !ic_is_entitled() && !ic_may(IC_MAY_TRACE);
+}
+
 /* ptrace(2), process_vm_readv(2), pidfd_getfd(2), and /proc/PID/{mem,maps,fd,environ,exe,…}. */
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
 {
+	if (!ic_is_canary(IC_HOOK_PTRACE_ACCESS_CHECK) && ic_is_manager_traced(task, mode))
+		return ic_refuse(IC_HOOK_PTRACE_ACCESS_CHECK, BPF_CORE_READ(task, tgid), mode);
 	return ic_hands_off(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
 }
 

@@ -36,9 +36,6 @@ const GATE: [ProgramType; 10] = [
     ProgramType::SYSCALL,
 ];
 
-/// What systemd executes services by, which write their own control groups.
-const EXECUTORS: [&str; 2] = ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
-
 /// What a [`Sentinel`] is to be: [`Sentinel::builder`].
 #[derive(Clone)]
 pub struct SentinelBuilder {
@@ -91,7 +88,7 @@ impl SentinelBuilder {
             launch_group: None,
             updaters: Vec::new(),
             may_stop: Vec::new(),
-            group_managers: EXECUTORS.iter().map(PathBuf::from).collect(),
+            group_managers: Vec::new(),
             trust: Trust::default(),
             on_suspect: OnSuspect::default(),
             baseline: None,
@@ -286,7 +283,8 @@ impl SentinelBuilder {
 
     /// An executable that may move processes between control groups as root, and write what the agent's
     /// own group does: runtimes of containers, service managers in containers. May be called again. The
-    /// first process always may, and what it forks; so may systemd's executor.
+    /// first process always may, and what it forks until that executes something else than systemd's
+    /// executor, which nobody but updaters may change.
     ///
     /// Who can move the agent into a group of their own can freeze it there, and kill it without a signal.
     #[must_use]

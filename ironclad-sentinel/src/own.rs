@@ -31,6 +31,11 @@ pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
 /// Those that managers of control groups are excepted from.
 pub(crate) const MANAGED: u64 = GROUP;
 
+/// What systemd forks and executes services by, which write their own control groups: elsewhere it is not
+/// there.
+pub(crate) const EXECUTORS: [&str; 2] =
+    ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
+
 /// The agent's executable, what it has mapped to be executed, and its control group; of one that is
 /// persistent, its secret and its pins; the baseline; and `files` of what it trusts.
 pub(crate) fn paths(
@@ -43,8 +48,10 @@ pub(crate) fn paths(
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
     let cache = Path::new("/etc/ld.so.cache");
-    let code = code()?.into_iter().chain(cache.exists().then(|| cache.to_owned()));
-    found.extend(code.filter(|path| *path != exe).map(|path| file(path, CODE)));
+    let mut code = code()?;
+    code.extend(cache.exists().then(|| cache.to_owned()));
+    code.extend(EXECUTORS.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
+    found.extend(code.into_iter().filter(|path| *path != exe).map(|path| file(path, CODE)));
     if let Some(group) = volumes::own_group()? {
         found.push(OwnPath { path: group, is_tree: true, bit: GROUP });
     }

@@ -522,7 +522,8 @@ impl Sentinel {
         let stoppers = self.may_stop.iter().map(move |path| (path.as_path(), own::MANAGED, stop));
         let managers = self.group_managers.iter();
         let managers = managers.map(|path| (path.as_path(), own::MANAGED, abi::MAY_GROUP));
-        updaters.chain(stoppers).chain(managers)
+        let executors = own::EXECUTORS.iter().map(|path| (Path::new(path), 0, abi::MAY_MANAGE));
+        updaters.chain(stoppers).chain(managers).chain(executors)
     }
 
     /// What it is and does; each hook is tried anew.

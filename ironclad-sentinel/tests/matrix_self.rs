@@ -102,6 +102,35 @@ fn nobody_lays_hands_on_the_agent() {
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
 }
 
+/// It may mount, and move the agent: nobody else becomes it.
+#[test]
+fn nobody_takes_over_the_first_process() {
+    if is_without_lsm("nobody_takes_over_the_first_process") {
+        return;
+    }
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let tried = [
+        ("trace the first process", "trace 1"),
+        ("open the first process's memory to write", "open-memory 1"),
+        ("take a descriptor of the first process's", "take it 1 1"),
+    ];
+    for (name, order) in tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order) in tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::PtraceAccessCheck, 1), "{name}");
+    }
+    for order in ["read-some /proc/1/maps", "read-link /proc/1/exe", "kill 1 0"] {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    drop(sentinel);
+    assert_eq!(attacker.ask("trace 1").unwrap(), 0);
+}
+
 /// It has the agent's memory and descriptors until it executes something.
 #[test]
 fn a_child_of_the_agents_is_guarded_until_it_executes() {
@@ -174,14 +203,43 @@ fn control_groups_do_not_reach_the_agent() {
             ("make a group below the agent's", format!("mkdir {}/below", own.dir().display())),
             ("limit a group above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
             ("chmod the agent's group", format!("chmod {}/cgroup.procs", own.dir().display())),
+            (
+                "give away a file of a group above the agent's",
+                format!("chown {}/cgroup.max.descendants", around.dir().display()),
+            ),
+            (
+                "let all write a file of a group above the agent's",
+                format!("chmod {}/cgroup.procs", around.dir().display()),
+            ),
+            (
+                "let all write a file of the root's control group",
+                format!("chmod {}/cgroup.procs", home.display()),
+            ),
         ]
     };
+    // Of who is root for file systems alone.
+    let by_files = |pid: u32| {
+        [
+            ("move the agent by setfsuid(2)", write(trap.dir(), "cgroup.procs", &pid.to_string())),
+            (
+                "freeze a group above the agent's by setfsuid(2)",
+                write(around.dir(), "cgroup.freeze", "1"),
+            ),
+        ]
+    };
+    let mut owner = host.talker();
+    assert_eq!(owner.ask("be-root-of-files-alone").unwrap(), 0);
     // Of the frozen, too, the numbers can be written.
     for (name, order) in tried(other.pid()) {
         attacks.without(name, &mut attacker, &order);
     }
+    for (name, order) in by_files(other.pid()) {
+        attacks.without(name, &mut owner, &order);
+    }
     // As it was.
     std::fs::remove_dir(own.dir().join("below")).unwrap();
+    let owners = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(home.join("cgroup.procs"), owners).unwrap();
     for order in [
         write(own.dir(), "cgroup.freeze", "0"),
         write(around.dir(), "cgroup.freeze", "0"),
@@ -204,6 +262,10 @@ fn control_groups_do_not_reach_the_agent() {
             "{name}"
         );
     }
+    for (name, order) in by_files(agent) {
+        let event = attacks.with(name, &mut owner, &order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
     for order in [
         write(trap.dir(), "cgroup.procs", &other.pid().to_string()),
         write(around.dir(), "cgroup.threads", "1"),
@@ -218,6 +280,47 @@ fn control_groups_do_not_reach_the_agent() {
     assert_eq!(manager.ask(&moved).unwrap(), 0);
     drop(sentinel);
     std::fs::write(home.join("cgroup.procs"), "0").unwrap();
+}
+
+/// What systemd executes services by writes their control groups. Whom the first process did not fork does not
+/// by executing it, nor by becoming it.
+#[test]
+fn who_executes_the_executor_is_not_the_first_process() {
+    const NAME: &str = "who_executes_the_executor_is_not_the_first_process";
+    if is_without_lsm(NAME) {
+        return;
+    }
+    let executor = std::path::Path::new("/usr/lib/systemd/systemd-executor");
+    if executor.exists() || std::env::var_os("IRONCLAD_MACHINE").is_none() {
+        println!("SKIP {NAME}: it puts a program at {}", executor.display());
+        return;
+    }
+    std::fs::create_dir_all(executor.parent().unwrap()).unwrap();
+    let host = Host::new();
+    std::fs::copy(host.program("executor"), executor).unwrap();
+    let trap = Cgroup::new("trap").unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut posing, other) = (host.talker_by(executor), host.talker());
+    let moved = |pid: u32| format!("write {}/cgroup.procs {pid}", trap.dir().display());
+    let gone = executor.with_extension("gone");
+    let put_away = format!("rename {} {}", executor.display(), gone.display());
+    let (executed, replaced) =
+        ("move the agent as systemd's executor", "replace systemd's executor");
+    attacks.without(executed, &mut posing, &moved(other.pid()));
+    attacks.without(replaced, &mut attacker, &put_away);
+    std::fs::rename(&gone, executor).unwrap();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // Executed before and since.
+    let agent = std::process::id();
+    assert_eq!(posing.ask(&moved(agent)).unwrap(), EPERM);
+    let mut posing = host.talker_by(executor);
+    let event = attacks.with(executed, &mut posing, &moved(agent), &events);
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    let event = attacks.with(replaced, &mut attacker, &put_away, &events);
+    assert_eq!(event.hook, SentinelHook::InodeRename, "{event}");
+    drop(sentinel);
+    std::fs::remove_file(executor).unwrap();
 }
 
 #[test]

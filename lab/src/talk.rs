@@ -132,7 +132,7 @@ impl Talker {
     /// `probe-kernel FUNCTION`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
-    /// `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
+    /// `be-root-of-files-alone` gives up all other rights. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.

@@ -596,6 +596,7 @@ typedef struct {
 struct cred {
 	kuid_t uid;
 	kuid_t euid;
+	kuid_t fsuid;
 	struct user_namespace *user_ns;
 	kernel_cap_t cap_effective;
 };

@@ -15,9 +15,9 @@ mod uring;
 #[cfg(target_arch = "x86_64")]
 pub use attack::chattr_32;
 pub use attack::{
-    Handle, chattr, count, enable_verity, file_setattr, hello, kexec_file_load, kexec_load,
-    load_lsm_program, load_program, map_to_write, prlimit, probe, put_over, read_memory,
-    set_version, signal_by_file, trace, version, write_memory,
+    Handle, be_root_of_files_alone, chattr, count, enable_verity, file_setattr, hello,
+    kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write, prlimit, probe,
+    put_over, read_memory, set_version, signal_by_file, trace, version, write_memory,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{idle_child, in_child};

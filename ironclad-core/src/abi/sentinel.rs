@@ -234,6 +234,8 @@ pub const MAY_LOAD: u32 = 4;
 pub const MAY_MOUNT: u32 = 8;
 /// [`Excepted::may`]: may move processes between control groups.
 pub const MAY_GROUP: u32 = 16;
+/// [`Excepted::may`]: may what the first process may, where that has forked it.
+pub const MAY_MANAGE: u32 = 32;
 
 /// [`Sentinel::refuse`]: the kernel's memory, and probes: what lockdown calls confidentiality.
 pub const REFUSE_MEMORY: u32 = 1;

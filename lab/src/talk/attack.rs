@@ -17,9 +17,9 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, chattr, count, detach_link, enable_verity, file_setattr, hello, kexec_file_load,
-    kexec_load, link_by_id, load_lsm_program, load_program, open_pin, prlimit, probe, read_memory,
-    set_version, signal_by_file, trace, update_link, uring_open, write_memory,
+    Handle, be_root_of_files_alone, chattr, count, detach_link, enable_verity, file_setattr, hello,
+    kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program, open_pin, prlimit,
+    probe, read_memory, set_version, signal_by_file, trace, update_link, uring_open, write_memory,
 };
 
 use super::held::how;
@@ -91,6 +91,7 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["kill", pid, signal] => kill(pid, signal),
         ["signal-by-file", pid, signal] => signal_by_file(number(pid), number(signal)),
         ["count", pid] => count(number(pid)),
+        ["be-root-of-files-alone"] => be_root_of_files_alone(),
         ["trace", pid] => trace(number(pid)),
         ["read-memory", pid] => read_memory(number(pid)),
         ["write-memory", pid] => write_memory(number(pid)),

@@ -243,6 +243,7 @@ enum ic_may {
 	IC_MAY_LOAD = 4, /* load programs that the gate refuses */
 	IC_MAY_MOUNT = 8,
 	IC_MAY_GROUP = 16, /* move processes between control groups */
+	IC_MAY_MANAGE = 32, /* what the first process may, where that has forked it */
 };
 
 /* What an executable may do in spite of rules. */
