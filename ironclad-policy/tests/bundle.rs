@@ -133,6 +133,66 @@ fn its_time_ends_even_where_the_clock_is_set_back() {
 }
 
 #[test]
+fn errors_in_its_policy_have_the_lines_of_the_bundle() {
+    let lab = Lab::new();
+    let mut rotation = lab.pair.header(1);
+    (rotation.next_keys, rotation.threshold) = (vec![lab.pair.public()], Some(1));
+    for (header, line) in [(lab.pair.header(1), 7), (rotation, 9)] {
+        let said = |policy: &str| {
+            let bytes = bundle(&header, policy);
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            assert_eq!(text.lines().nth(line), policy.lines().next());
+            lab.accept(&bytes, NOW).unwrap_err().to_string()
+        };
+        let (second, third) = (line + 2, line + 3);
+        let unknown = said("files:\n  - { id: 1, nmae: a, action: deny, files: /x }\n");
+        let expected = format!("bundle:{second}:14: files[0]: unknown key `nmae`");
+        assert!(unknown.starts_with(&expected), "{unknown}");
+        let twice = said("default: pass\n\ndefault: drop\n");
+        let expected = format!("bundle:{third}:1: duplicate key `default`: line {}", line + 1);
+        assert!(twice.starts_with(&expected), "{twice}");
+        let open = said("default: pass\nfiles: [\n");
+        assert!(open.starts_with(&format!("bundle:{third}:1: ")), "{open}");
+        let control = said("default: pass\nfiles: \u{7}\n");
+        assert!(control.starts_with(&format!("bundle:{second}:8: ")), "{control}");
+        let clash = "rules:\n  - { id: 1, name: a, action: deny }\n  \
+                     - { id: 1, name: b, action: deny }\n";
+        let clash = said(clash);
+        let is = clash.starts_with(&format!("bundle:{third}:"));
+        assert!(is && clash.contains(&format!("line {second} has a rule 1")), "{clash}");
+    }
+    // What compiling finds has them, too.
+    let missing =
+        "default: pass\nsets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
+    let bytes = bundle(&lab.pair.header(1), missing);
+    let accepted = lab.store().accept(&bytes, &[&lab.pair.sign(&bytes)], NOW).unwrap();
+    let error = accepted.compile(&mut Sources::new("/nowhere")).unwrap_err();
+    assert_eq!(error.place().map(|place| place.line), Some(10), "{error}");
+}
+
+#[test]
+fn line_ends_of_others_are_named() {
+    let lab = Lab::new();
+    let text = String::from_utf8(bundle(&lab.pair.header(1), POLICY)).unwrap();
+    let id = lab.pair.public().id();
+    let token = Token::new(1, NOW - 1, NOW + 1, id, Permit::Uninstall).to_string();
+    let said = |text: &str| lab.accept(text.as_bytes(), NOW).unwrap_err().to_string();
+    let ends = "it ends in CR LF, and lines are to end in LF: sign it anew as it is then";
+    assert_eq!(said(&text.replace('\n', "\r\n")), format!("line 1: {ends}"));
+    assert_eq!(said(&text.replace("hosts: *\n", "hosts: *\r\n")), format!("line 5: {ends}"));
+    let token = token.replace('\n', "\r\n");
+    let signature = lab.pair.sign(token.as_bytes());
+    let error = lab.store().take_token(token.as_bytes(), &[&signature], NOW).unwrap_err();
+    assert_eq!(error.to_string(), format!("line 1: {ends}"));
+    let signature = lab.pair.sign(text.as_bytes()).replace('\n', "\r\n");
+    let error = lab.store().accept(text.as_bytes(), &[&signature], NOW).unwrap_err();
+    assert_eq!(error.to_string(), "signature: its lines end in CR LF, and are to end in LF");
+    // Of the policy it is no matter.
+    let policy = text.replace(POLICY, &POLICY.replace('\n', "\r\n"));
+    lab.accept(policy.as_bytes(), NOW).unwrap();
+}
+
+#[test]
 fn it_is_for_its_hosts_alone() {
     let lab = Lab::new();
     let of = |serial, hosts: &[&str]| {

@@ -71,13 +71,25 @@ impl Header {
         Self { serial, made, expires, hosts, key, next_keys, threshold }
     }
 
-    /// Reads the header of a bundle; the rest is the policy.
-    pub(super) fn split(bundle: &str) -> Result<(Self, &str), BundleError> {
-        let (head, policy) =
-            bundle.split_once("\n\n").ok_or_else(|| wrong(1, "no empty line ends the header"))?;
+    /// Reads the header of a bundle; the rest is the policy. Nothing is verified by that: only what
+    /// [`TrustStore::accept`](super::TrustStore::accept) takes is what somebody trusted says.
+    ///
+    /// # Errors
+    /// [`BundleError::Form`] with the line.
+    pub fn split(bundle: &str) -> Result<(Self, &str), BundleError> {
+        let whole = bundle.split_once("\n\n");
+        let head = whole.map_or(bundle, |(head, _)| head);
+        ends_in_lf(head)?;
+        let (head, policy) = whole.ok_or_else(|| wrong(1, "no empty line ends the header"))?;
         let header = Self::parse(head)?;
         written_so(&format!("{head}\n"), &header.to_string())?;
         Ok((header, policy))
+    }
+
+    /// Lines of a bundle that stand before its policy: there is one way to write them.
+    pub(super) fn lines(&self) -> u32 {
+        // The last is the empty one.
+        self.to_string().lines().count() as u32 + 1
     }
 
     fn parse(head: &str) -> Result<Self, BundleError> {
@@ -185,6 +197,17 @@ pub(super) fn wrong(line: usize, what: &str) -> BundleError {
 
 pub(super) fn number((line, text): (usize, &str)) -> Result<u64, BundleError> {
     text.parse().map_err(|_| wrong(line, "expected a number"))
+}
+
+/// No line ends in CR LF, which editors and checkouts of some systems write.
+pub(super) fn ends_in_lf(text: &str) -> Result<(), BundleError> {
+    match text.split('\n').position(|line| line.ends_with('\r')) {
+        Some(before) => {
+            let what = "it ends in CR LF, and lines are to end in LF: sign it anew as it is then";
+            Err(wrong(before + 1, what))
+        }
+        None => Ok(()),
+    }
 }
 
 /// One way to write it: what is read is written the same.

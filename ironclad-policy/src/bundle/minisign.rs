@@ -119,6 +119,9 @@ impl<'a> Signature<'a> {
         if !untrusted.starts_with(UNTRUSTED) {
             return Err(refused("it does not begin with `untrusted comment: `"));
         }
+        if signature.ends_with('\r') {
+            return Err(refused("its lines end in CR LF, and are to end in LF"));
+        }
         let comment = trusted.strip_prefix(TRUSTED);
         let comment = comment.ok_or(refused("its third line is no trusted comment"))?;
         let bytes = STANDARD.decode(signature).map_err(|_| refused("it is no base64"))?;

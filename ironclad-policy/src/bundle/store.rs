@@ -124,7 +124,7 @@ impl TrustStore {
             return Err(BundleError::Replayed { found, last });
         }
         let seen = self.seen(now, header.made, header.expires)?;
-        Document::parse("bundle", policy)?;
+        Document::parse_behind("bundle", policy, header.lines())?;
         let ids = signers.iter().map(ToString::to_string).collect();
         let mut state =
             State { serial: header.serial, digest, seen, signers: ids, ..self.state.clone() };
@@ -148,7 +148,7 @@ impl TrustStore {
         now: u64,
     ) -> Result<Token, BundleError> {
         let signers = self.signers(token, signatures)?;
-        let token = Token::parse(utf8(token)?)?;
+        let token: Token = utf8(token)?.parse()?;
         self.check(&signers, token.key, &token.hosts)?;
         if token.serial <= self.state.token {
             let (found, last) = (token.serial, self.state.token);
@@ -329,7 +329,7 @@ impl Accepted {
     /// # Errors
     /// Those of [`Document::parse`].
     pub fn document(&self) -> Result<Document, DocumentError> {
-        Document::parse("bundle", &self.policy)
+        Document::parse_behind("bundle", &self.policy, self.header.lines())
     }
 
     /// Compiles its policy, which says that it was signed.

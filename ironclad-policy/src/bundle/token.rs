@@ -1,6 +1,7 @@
 use std::fmt;
+use std::str::FromStr;
 
-use super::header::{Begin, HostPattern, Lines, number, written_so, wrong};
+use super::header::{Begin, HostPattern, Lines, ends_in_lf, number, written_so, wrong};
 use super::{BundleError, KeyId};
 
 const KIND: &str = "ironclad-break-glass";
@@ -43,8 +44,15 @@ impl Token {
     pub fn new(serial: u64, made: u64, expires: u64, key: KeyId, permits: Permit) -> Self {
         Self { serial, made, expires, hosts: vec![HostPattern::all()], key, permits }
     }
+}
 
-    pub(super) fn parse(text: &str) -> Result<Self, BundleError> {
+impl FromStr for Token {
+    type Err = BundleError;
+
+    /// Reads a token. Nothing is verified by that: only what
+    /// [`TrustStore::take_token`](super::TrustStore::take_token) takes is what somebody trusted permits.
+    fn from_str(text: &str) -> Result<Self, BundleError> {
+        ends_in_lf(text)?;
         let mut lines = Lines::new(text);
         let Begin { serial, made, expires, hosts, key } = lines.begin(KIND)?;
         let permits = match lines.wanted("permits")? {

@@ -216,11 +216,16 @@ impl Document {
     /// [`DocumentError`] with line and column, for text over 4 MiB, nested deeper than any policy,
     /// or without any key, too.
     pub fn parse(name: &str, text: &str) -> Result<Self, DocumentError> {
+        Self::parse_behind(name, text, 0)
+    }
+
+    /// Like [`parse`](Self::parse), of text behind so many lines of the file: places are the file's.
+    pub(crate) fn parse_behind(name: &str, text: &str, lines: u32) -> Result<Self, DocumentError> {
         let refused = |fault| DocumentError::new(name, fault);
         if text.len() > MAX_BYTES {
             return Err(refused(Fault::new(Problem::TooLarge { limit: MAX_BYTES })));
         }
-        let tree = Tree::parse(text).map_err(refused)?;
+        let tree = Tree::parse(text, lines).map_err(refused)?;
         let mut document = Self::deserialize(Reader::new(&tree).root()).map_err(refused)?;
         document.source = Source { file: name.into(), tree: Some(Arc::new(tree)) };
         document.check()?;

@@ -16,6 +16,13 @@ pub struct Place {
     pub column: u32,
 }
 
+impl Place {
+    /// As many lines further down.
+    pub(super) fn down(self, lines: u32) -> Self {
+        Self { line: self.line.saturating_add(lines), ..self }
+    }
+}
+
 /// A step from a mapping or a sequence to what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -125,6 +132,12 @@ impl Fault {
             self.0.place = Some(place);
             self.0.path = path();
         }
+        self
+    }
+
+    /// As many lines further down, where it has a place.
+    pub(super) fn down(mut self, lines: u32) -> Self {
+        self.0.place = self.0.place.map(|place| place.down(lines));
         self
     }
 

@@ -87,6 +87,8 @@ struct Open {
 }
 
 struct Builder {
+    /// Lines of the file that stand before the text.
+    before: u32,
     nodes: Vec<Node>,
     anchors: HashMap<usize, NodeId>,
     open: Vec<Open>,
@@ -94,20 +96,21 @@ struct Builder {
 }
 
 impl Tree {
-    pub(super) fn parse(text: &str) -> Result<Self, Fault> {
+    /// `before` is how many lines of the file stand before the text: places are those of the file.
+    pub(super) fn parse(text: &str, before: u32) -> Result<Self, Fault> {
         if let Some((at, character)) = text.char_indices().find(|(_, c)| !is_printable(*c)) {
             let what = format!(
                 "the character U+{:04X}, which YAML does not have: write it as `\\u{:04x}` in double quotes",
                 u32::from(character),
                 u32::from(character)
             );
-            return Err(syntax_at(what, &text[..at]));
+            return Err(syntax_at(what, &text[..at]).down(before));
         }
-        let mut builder =
-            Builder { nodes: Vec::new(), anchors: HashMap::new(), open: Vec::new(), root: None };
+        let (nodes, anchors, open) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut builder = Builder { before, nodes, anchors, open, root: None };
         for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|error| syntax(&error, text))?;
-            let place = place(&span.start);
+            let (event, span) = event.map_err(|error| syntax(&error, text).down(before))?;
+            let place = place(&span.start).down(before);
             builder.event(event, span).map_err(|fault| fault.at(place, KeyPath::default))?;
         }
         match builder.root {
@@ -182,7 +185,8 @@ impl Node {
 
 impl Builder {
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Fault> {
-        let node = |kind| Node { place: place(&span.start), depth: 0, kind };
+        let place = place(&span.start).down(self.before);
+        let node = |kind| Node { place, depth: 0, kind };
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
                 Err(unfit("a second document begins here: a policy is one"))

@@ -138,7 +138,7 @@ fn matches(text: &str, pattern: &str) -> bool {
 }
 
 fn errors_of(schema: &Value, text: &str) -> Vec<String> {
-    let tree = Tree::parse(text).unwrap();
+    let tree = Tree::parse(text, 0).unwrap();
     Validator { root: schema, words_are_texts: false }.errors(
         schema,
         &json_of(&tree, tree.root()),
@@ -267,7 +267,7 @@ fn schema_and_reader_agree_on_mutants_of_feeds() {
 
 fn agree_on_mutants_of(text: &str, least_taken: u32, least_refused: u32) {
     let schema = schema();
-    let tree = Tree::parse(text).unwrap();
+    let tree = Tree::parse(text, 0).unwrap();
     let whole = json_of(&tree, tree.root());
     let (mut taken, mut refused) = (0, 0);
     for mutant in mutants(&whole) {
