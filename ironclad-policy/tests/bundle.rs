@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blake2::{Blake2b512, Digest as _};
 use ed25519_dalek::{Signer as _, SigningKey};
+use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
 use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore};
 use ironclad_policy::document::Sources;
 
@@ -78,6 +80,17 @@ impl Lab {
     }
 }
 
+/// What was audited.
+#[derive(Default)]
+struct Records(Mutex<Vec<AuditAction>>);
+
+impl AuditSink for Records {
+    fn record(&self, _: &str, action: &AuditAction) -> Result<(), AuditError> {
+        self.0.lock().unwrap().push(action.clone());
+        Ok(())
+    }
+}
+
 #[test]
 fn a_bundle_becomes_a_policy_that_says_so() {
     let lab = Lab::new();
@@ -112,24 +125,141 @@ fn older_ones_do_not_come_again_after_a_restart_either() {
     assert_eq!(lab.accept(&with(6, POLICY), NOW).unwrap(), 6);
 }
 
+/// Of this serial, made and over at these times.
+fn timed(lab: &Lab, serial: u64, made: u64, expires: u64) -> Vec<u8> {
+    let mut header = lab.pair.header(serial);
+    (header.made, header.expires) = (made, expires);
+    bundle(&header, POLICY)
+}
+
 #[test]
 fn its_time_ends_even_where_the_clock_is_set_back() {
     let lab = Lab::new();
-    let mut long = lab.pair.header(1);
-    long.expires = NOW + 100 * DAY;
-    lab.accept(&bundle(&long, POLICY), NOW + 10 * DAY).unwrap();
-    // It ended a day after `NOW`, ten days after which this host has been.
-    let error = lab.accept(&bundle(&lab.pair.header(2), POLICY), NOW - 100 * DAY).unwrap_err();
-    assert!(matches!(error, BundleError::Expired { now, .. } if now == NOW + 10 * DAY), "{error}");
-    // A host whose clock is behind learns the time from whom it trusts.
-    let other = Lab::new();
-    other.accept(&bundle(&other.pair.header(1), POLICY), 0).unwrap();
-    let mut past = other.pair.header(2);
-    (past.made, past.expires) = (NOW - 9 * DAY, NOW - 2 * DAY);
-    let error = other.accept(&bundle(&past, POLICY), 0).unwrap_err();
+    let over = timed(&lab, 1, NOW - DAY, NOW);
+    let error = lab.accept(&over, NOW).unwrap_err();
+    let said = "it expired at 1800000000, and the clock says 1800000000 (seconds since 1970 UTC)";
+    assert_eq!(error.to_string(), said);
+    // One that was made after its end says what time it is.
+    lab.accept(&timed(&lab, 1, NOW + 5, NOW + 100 * DAY), NOW + 10).unwrap();
+    let over = timed(&lab, 2, NOW - DAY, NOW);
+    let error = lab.accept(&over, NOW - 100).unwrap_err();
+    assert!(
+        matches!(error, BundleError::Expired { expired: NOW, clock, signed }
+            if clock == NOW - 100 && signed == NOW + 5),
+        "{error}"
+    );
+    assert_eq!(
+        error.to_string(),
+        "it expired at 1800000000, and it is no earlier than 1800000005 by what was taken before: \
+         the clock, which says 1799999900, is behind (seconds since 1970 UTC)"
+    );
+    // A token says it of bundles, too, and the other way round.
+    let id = lab.pair.public().id();
+    let token = Token::new(1, NOW - DAY, NOW + 1, id, Permit::Uninstall).to_string();
+    let signature = lab.pair.sign(token.as_bytes());
+    let error = lab.store().take_token(token.as_bytes(), &[&signature], NOW - 100).unwrap_err();
     assert!(matches!(error, BundleError::Expired { .. }), "{error}");
-    let over = lab.pair.header(3);
-    assert!(lab.accept(&bundle(&over, POLICY), over.expires).is_err());
+}
+
+#[test]
+fn what_is_made_in_the_future_is_refused_before_it_is_kept() {
+    let lab = Lab::new();
+    let take = |serial, made, expires, now| {
+        let id = lab.pair.public().id();
+        let text = Token::new(serial, made, expires, id, Permit::Uninstall).to_string();
+        lab.store().take_token(text.as_bytes(), &[&lab.pair.sign(text.as_bytes())], now)
+    };
+    // A year ahead, and milliseconds.
+    for made in [NOW + DAY + 1, NOW + 365 * DAY, NOW * 1000, u64::MAX - 1] {
+        for error in [
+            lab.accept(&timed(&lab, 1, made, u64::MAX), NOW).unwrap_err(),
+            take(1, made, u64::MAX, NOW).unwrap_err(),
+        ] {
+            let is = matches!(error, BundleError::Ahead { made: found, clock: NOW, signed: 0 } if found == made);
+            assert!(is, "{error}");
+            let said = error.to_string();
+            assert!(said.contains(&made.to_string()) && said.contains("says 1800000000"), "{said}");
+        }
+        assert!(!lab.state().exists());
+    }
+    // Clocks differ; who is ahead by less than a day has nothing else pass for expired.
+    lab.accept(&timed(&lab, 1, NOW + DAY, NOW + 9 * DAY), NOW).unwrap();
+    take(1, NOW + DAY, NOW + 9 * DAY, NOW).unwrap();
+    lab.accept(&timed(&lab, 2, NOW - 60, NOW + 60), NOW).unwrap();
+    take(2, NOW - 60, NOW + 60, NOW).unwrap();
+}
+
+#[test]
+fn a_host_whose_clock_is_behind_takes_the_last_bundle() {
+    let lab = Lab::new();
+    let last = timed(&lab, 1, NOW - DAY, NOW + 100 * DAY);
+    // Not the first, which says why.
+    let error = lab.accept(&last, 0).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "it was made at 1799913600, and the clock says 0 (seconds since 1970 UTC): set the clock \
+         if it is behind; otherwise sign it anew with the right time"
+    );
+    lab.accept(&last, NOW).unwrap();
+    let accepted = lab.store().accept(&last, &[], 0).unwrap();
+    assert!(!accepted.is_expired());
+    // What was taken says what time it is at least.
+    lab.accept(&timed(&lab, 2, NOW, NOW + DAY), 0).unwrap();
+    let error = lab.accept(&timed(&lab, 3, NOW + DAY, NOW + 9 * DAY), 0).unwrap_err();
+    assert!(matches!(error, BundleError::Ahead { clock: 0, .. }), "{error}");
+    assert!(error.to_string().contains("the clock, which says 0, is behind"), "{error}");
+}
+
+#[test]
+fn the_last_bundle_comes_again_when_its_time_is_over() {
+    let lab = Lab::new();
+    let (last, later) = (lab.pair.header(1), lab.pair.header(2));
+    let over = last.expires;
+    let bytes = bundle(&last, POLICY);
+    let signature = lab.pair.sign(&bytes);
+    let first = lab.store().accept(&bytes, &[&signature], over - 1).unwrap();
+    assert!(!first.is_expired());
+    let again = lab.store().accept(&bytes, &[&signature], over).unwrap();
+    assert!(again.is_expired());
+    assert!(again.compile(&mut Sources::new(".")).unwrap().signed().is_some());
+    // One that was not taken before is refused as ever.
+    let error = lab.accept(&bundle(&later, POLICY), over).unwrap_err();
+    assert!(matches!(error, BundleError::Expired { .. }), "{error}");
+    assert_eq!(lab.store().serial(), 1);
+    // Products say so in their records, by the clock of here.
+    let records = Records::default();
+    let other = Lab::new();
+    let bytes = timed(&other, 2, 1000, 2000);
+    other.accept(&bytes, 1500).unwrap();
+    other.store().accept_audited(&bytes, &[], ("web", &records)).unwrap();
+    let said: Vec<_> = records.0.into_inner().unwrap();
+    let expired = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 2, .. });
+    assert_eq!((said.len(), said.iter().filter(expired).count()), (2, 1), "{said:?}");
+}
+
+#[test]
+fn who_sets_the_clock_ahead_and_back_shuts_out_no_token() {
+    let lab = Lab::new();
+    let last = bundle(&lab.pair.header(1), POLICY);
+    lab.accept(&last, NOW).unwrap();
+    let token = |serial| {
+        let id = lab.pair.public().id();
+        Token::new(serial, NOW - 60, NOW + 3600, id, Permit::Uninstall).to_string()
+    };
+    let take = |text: &str, now| {
+        lab.store().take_token(text.as_bytes(), &[&lab.pair.sign(text.as_bytes())], now)
+    };
+    // A year ahead the agent starts again, and a token is handed over in vain.
+    let year = NOW + 365 * DAY;
+    assert!(lab.store().accept(&last, &[], year).unwrap().is_expired());
+    let error = take(&token(1), year).unwrap_err();
+    assert!(matches!(error, BundleError::Expired { .. }), "{error}");
+    // A bundle that is good for long is taken then, too.
+    lab.accept(&timed(&lab, 2, NOW - 60, NOW + 1000 * DAY), year).unwrap();
+    take(&token(1), NOW).unwrap();
+    // Nor does setting it back before the start.
+    lab.accept(&timed(&lab, 2, NOW - 60, NOW + 1000 * DAY), 0).unwrap();
+    take(&token(2), NOW).unwrap();
 }
 
 #[test]

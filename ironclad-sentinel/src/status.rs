@@ -1,6 +1,6 @@
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ironclad_bpf::probe::{Feature, State, probe_system};
 use ironclad_core::abi::OpenBefore;
@@ -83,6 +83,13 @@ pub enum Degraded {
         /// What is wrong.
         why: String,
     },
+    /// The time of the bundle in force is over: its policy may be outdated, and stays until another comes.
+    Bundle {
+        /// Its number.
+        serial: u64,
+        /// When, seconds since 1970 UTC.
+        expired: u64,
+    },
     /// The thread that looks could not, the last time.
     Watch {
         /// What it met.
@@ -100,6 +107,9 @@ impl fmt::Display for Degraded {
                 write!(f, "program `{name}` (id {program}) was loaded before, and could undo it")
             }
             Self::Baseline { why } => write!(f, "baseline: {why}"),
+            Self::Bundle { serial, expired } => {
+                write!(f, "bundle {serial} expired at {expired}, and is in force: take a later one")
+            }
             Self::Watch { why } => write!(f, "looking at hooks and files: {why}"),
         }
     }
@@ -134,10 +144,22 @@ impl Status {
             _ => None,
         });
         let baseline = baseline.map(|why| Degraded::Baseline { why });
+        let bundle = match self.provenance {
+            Provenance::Bundle { serial, expires } if expires <= now() => {
+                Some(Degraded::Bundle { serial, expired: expires })
+            }
+            _ => None,
+        };
         let found = hooks.into_iter().chain(volumes).chain(features).chain(suspects);
-        let found: Vec<_> = found.chain(baseline).collect();
+        let found: Vec<_> = found.chain(baseline).chain(bundle).collect();
         self.degraded.extend(found);
     }
+}
+
+/// Seconds since 1970 UTC.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// What a kernel is and can do.

@@ -61,6 +61,16 @@ impl Trust {
         let mut store = self.lock()?;
         let accepted =
             store.accept_audited(bundle, signatures, audit).map_err(SentinelError::Bundle)?;
+        if accepted.is_expired() {
+            let (instance, header) = (audit.0, accepted.header());
+            let (serial, expired) = (header.serial, header.expires);
+            tracing::warn!(
+                instance,
+                serial,
+                expired,
+                "the last bundle has expired, and is in force all the same: a later one is needed"
+            );
+        }
         Ok(Taken { _store: store, accepted })
     }
 }

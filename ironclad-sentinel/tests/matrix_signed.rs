@@ -14,7 +14,7 @@ use ironclad_lab::KeyPair;
 use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore, now};
 use ironclad_policy::document::Sources;
 use ironclad_policy::{CompiledPolicy, Policy, Provenance};
-use ironclad_sentinel::{Launch, Overflow, Sentinel, SentinelBuilder, SentinelError};
+use ironclad_sentinel::{Degraded, Launch, Overflow, Sentinel, SentinelBuilder, SentinelError};
 
 /// Where an agent finds what it is to do.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
@@ -139,7 +139,11 @@ fn builder(dir: &Path) -> SentinelBuilder {
 
 /// Denies to write one file.
 fn bundle(serial: u64, file: &Path) -> (Vec<u8>, String) {
-    let header = Header::new(serial, now() - 60, now() + 86_400, key().id());
+    bundle_until(serial, file, now() + 86_400)
+}
+
+fn bundle_until(serial: u64, file: &Path, expires: u64) -> (Vec<u8>, String) {
+    let header = Header::new(serial, expires - 86_460, expires, key().id());
     let rule =
         format!("files:\n  - {{ id: 1, name: a, action: deny, files: {} }}\n", file.display());
     let bytes = format!("{header}\n{rule}").into_bytes();
@@ -296,6 +300,48 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     assert!(!actions.iter().any(|it| matches!(it, AuditAction::PolicyUnsigned { .. })));
     drop(sentinel);
     assert_eq!(attacker.ask(&back).unwrap(), 0);
+}
+
+#[test]
+fn the_last_bundle_starts_it_again_when_its_time_is_over() {
+    if is_without_lsm("the_last_bundle_starts_it_again_when_its_time_is_over") {
+        return;
+    }
+    let host = Host::new();
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    let mut attacker = host.talker();
+    let recorder = Arc::new(Recorder::default());
+    let start = |(bundle, signature): &(Vec<u8>, String)| {
+        let builder = builder(host.dir()).audit(recorder.clone());
+        builder.start_signed(bundle, &[signature], &mut Sources::new("."))
+    };
+    let over = |sentinel: &Sentinel| {
+        let degraded = sentinel.status().unwrap().degraded;
+        degraded.into_iter().find(|it| matches!(it, Degraded::Bundle { .. }))
+    };
+    let told = || {
+        let actions = recorder.0.lock().unwrap();
+        let told = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
+        actions.iter().filter(told).count()
+    };
+    let last = bundle_until(1, &file, now() - 60);
+    let never_taken = bundle_until(2, &file, now() - 60);
+    // It was taken in its time.
+    let accepted = store(host.dir()).accept(&last.0, &[&last.1], now() - 3600).unwrap();
+    assert!(!accepted.is_expired());
+    let error = start(&never_taken).err().unwrap();
+    assert!(matches!(error, SentinelError::Bundle(BundleError::Expired { .. })), "{error}");
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    let sentinel = start(&last).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let degraded = over(&sentinel).unwrap().to_string();
+    assert!(degraded.starts_with("bundle 1 expired at "), "{degraded}");
+    assert_eq!(told(), 1);
+    // A later one mends it.
+    apply(&sentinel, &bundle(2, &file)).unwrap();
+    assert_eq!((over(&sentinel), told()), (None, 1));
 }
 
 #[test]

@@ -61,7 +61,11 @@ impl Office {
     }
 
     fn bundle(&self, serial: u64, policy: &str) -> (Vec<u8>, String) {
-        let header = Header::new(serial, now() - 60, now() + 86_400, self.key().id());
+        self.bundle_until(serial, policy, now() + 86_400)
+    }
+
+    fn bundle_until(&self, serial: u64, policy: &str, expires: u64) -> (Vec<u8>, String) {
+        let header = Header::new(serial, expires - 86_460, expires, self.key().id());
         let bytes = format!("{header}\n{policy}").into_bytes();
         let signature = self.pair.sign(&bytes);
         (bytes, signature)
@@ -190,6 +194,29 @@ fn bundles_alone_are_taken() {
     let started = again.start_signed(&bundle, &[&signature], &mut Sources::new("."));
     assert!(matches!(started, Err(ShieldError::Bundle(BundleError::Replayed { last: 7, .. }))));
     assert_eq!(talker.ask(far).unwrap(), 0);
+}
+
+#[test]
+fn the_last_bundle_starts_it_again_when_its_time_is_over() {
+    let (host, office) = (Host::new(), Office::new());
+    let recorder = Arc::new(Recorder::default());
+    let start = |(bundle, signature): &(Vec<u8>, String)| {
+        let builder = Shield::builder("over").cgroup(host.cgroup.dir()).audit(recorder.clone());
+        let builder = builder.signed(office.trust());
+        builder.start_signed(bundle, &[signature], &mut Sources::new("."))
+    };
+    let text = policy("10.9.0.7", "10.9.0.2");
+    let (last, never_taken) =
+        (office.bundle_until(1, &text, now() - 60), office.bundle_until(2, &text, now() - 60));
+    // It was taken in its time.
+    let accepted = office.trust().lock().unwrap().accept(&last.0, &[&last.1], now() - 3600);
+    assert!(!accepted.unwrap().is_expired());
+    let error = start(&never_taken).err().unwrap();
+    assert!(matches!(error, ShieldError::Bundle(BundleError::Expired { .. })), "{error}");
+    let shield = start(&last).unwrap();
+    assert!(serial(&shield) == 1 && drops(&shield, "10.9.0.7"));
+    let told = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1);
 }
 
 #[test]

@@ -154,6 +154,13 @@ pub enum AuditAction {
         /// The keys that signed it, as minisign shows them.
         signers: Vec<String>,
     },
+    /// The bundle that was just taken is over: it is the last one, come again, and no later one is there.
+    BundleExpired {
+        /// Counts up with each bundle.
+        serial: u64,
+        /// When, seconds since 1970 UTC.
+        expires: u64,
+    },
     /// A bundle was not taken.
     BundleRefuse {
         /// Why.
@@ -285,6 +292,9 @@ impl fmt::Display for AuditAction {
             Self::BundleAccept { serial, expires, signers } => {
                 let signers = signers.join(", ");
                 write!(f, "accept bundle {serial} of {signers} (expires {expires})")
+            }
+            Self::BundleExpired { serial, expires } => {
+                write!(f, "bundle {serial} comes again, and expired at {expires}")
             }
             Self::BundleRefuse { reason } => write!(f, "refuse a bundle: {reason}"),
             Self::TokenAccept { serial, permits, key } => {

@@ -100,12 +100,27 @@ pub enum BundleError {
         last: u64,
     },
     /// Its time is over.
-    #[error("it expired at {expired}, and it is {now} by now (seconds since 1970 UTC)")]
+    #[error("it expired at {expired}, and {} (seconds since 1970 UTC)", by(*clock, *signed))]
     Expired {
         /// When.
         expired: u64,
-        /// The latest time that this host has seen.
-        now: u64,
+        /// What this host's clock says.
+        clock: u64,
+        /// When the latest of what was taken before was made: where the clock says less, it is behind.
+        signed: u64,
+    },
+    /// It was made in the future, or this host's clock is behind.
+    #[error(
+        "it was made at {made}, and {} (seconds since 1970 UTC): set the clock if it is behind; otherwise sign it anew with the right time",
+        by(*clock, *signed)
+    )]
+    Ahead {
+        /// When it says that it was made.
+        made: u64,
+        /// What this host's clock says.
+        clock: u64,
+        /// When the latest of what was taken before was made.
+        signed: u64,
     },
     /// Its policy cannot be read.
     #[error(transparent)]
@@ -123,6 +138,16 @@ pub enum BundleError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// What time it is, and who says so.
+fn by(clock: u64, signed: u64) -> String {
+    match clock < signed {
+        true => format!(
+            "it is no earlier than {signed} by what was taken before: the clock, which says {clock}, is behind"
+        ),
+        false => format!("the clock says {clock}"),
+    }
 }
 
 fn list(keys: &[KeyId]) -> String {

@@ -13,6 +13,9 @@ use crate::compile::CompiledPolicy;
 use crate::document::{Document, DocumentError, Sources};
 use crate::sha256::Sha256Sum;
 
+/// How far clocks of who signs and of who takes may differ, in seconds: a day.
+const SKEW: u64 = 86_400;
+
 /// Which keys are trusted, and what was taken already: in a file, so that a restart forgets nothing.
 ///
 /// Whoever may write that file decides what is trusted: keep it where nobody else may, for instance in
@@ -32,7 +35,8 @@ struct State {
     threshold: usize,
     serial: u64,
     digest: String,
-    /// The latest time that was seen, seconds since 1970 UTC: a clock that is set back does not count.
+    /// It was no earlier than this, seconds since 1970 UTC: when the latest of what was taken was made,
+    /// or the clock where that said less. Who sets the clock alone does not raise it.
     seen: u64,
     /// Of the last bundle: it may come again when it has named other keys itself.
     #[serde(default)]
@@ -48,6 +52,7 @@ pub struct Accepted {
     header: Header,
     signed: Signed,
     policy: String,
+    is_expired: bool,
 }
 
 impl TrustStore {
@@ -97,10 +102,12 @@ impl TrustStore {
     }
 
     /// Verifies a bundle, keeps its serial, and hands its policy out: in this order, so that no crash
-    /// lets an older one come again. The same bundle may come again, for it may not have been applied.
+    /// lets an older one come again. The last bundle may come again, for it may not have been applied, or
+    /// the agent starts anew: also when its time is over ([`Accepted::is_expired`]) or the clock is behind,
+    /// for a host without a policy is guarded less than one with an old one.
     ///
-    /// `now` is the time in seconds since 1970 UTC; a clock that was set back counts as the latest time
-    /// that was seen.
+    /// `now` is what this host's clock says, in seconds since 1970 UTC; where that is before the latest of
+    /// what was taken was made, then counts in its place.
     ///
     /// # Errors
     /// [`BundleError`] with what is wrong with it; then nothing has changed.
@@ -123,8 +130,14 @@ impl TrustStore {
             let (found, last) = (header.serial, self.state.serial);
             return Err(BundleError::Replayed { found, last });
         }
-        let seen = self.seen(now, header.made, header.expires)?;
+        let in_time = self.in_time(now, header.made, header.expires);
+        let is_expired = match in_time {
+            Err(BundleError::Expired { .. }) if is_again => true,
+            Err(BundleError::Ahead { .. }) if is_again => false,
+            other => other.map(|()| false)?,
+        };
         Document::parse_behind("bundle", policy, header.lines())?;
+        let seen = self.seen(now, header.made);
         let ids = signers.iter().map(ToString::to_string).collect();
         let mut state =
             State { serial: header.serial, digest, seen, signers: ids, ..self.state.clone() };
@@ -134,7 +147,7 @@ impl TrustStore {
         }
         self.keep(state)?;
         let signed = Signed { serial: header.serial, expires: header.expires, signers };
-        Ok(Accepted { header, signed, policy: policy.to_owned() })
+        Ok(Accepted { header, signed, policy: policy.to_owned(), is_expired })
     }
 
     /// Verifies a token, and keeps its serial: it is good no more, nor is one before it.
@@ -154,7 +167,8 @@ impl TrustStore {
             let (found, last) = (token.serial, self.state.token);
             return Err(BundleError::Replayed { found, last });
         }
-        let seen = self.seen(now, token.made, token.expires)?;
+        self.in_time(now, token.made, token.expires)?;
+        let seen = self.seen(now, token.made);
         self.keep(State { token: token.serial, seen, ..self.state.clone() })?;
         Ok(token)
     }
@@ -179,6 +193,9 @@ impl TrustStore {
         let signers = signers.iter().map(ToString::to_string).collect();
         let (serial, expires) = (*serial, *expires);
         audit.record(instance, &AuditAction::BundleAccept { serial, expires, signers })?;
+        if accepted.is_expired {
+            audit.record(instance, &AuditAction::BundleExpired { serial, expires })?;
+        }
         Ok(accepted)
     }
 
@@ -250,13 +267,25 @@ impl TrustStore {
         Ok(())
     }
 
-    /// The latest time that is known by then, unless its own is over.
-    fn seen(&self, now: u64, made: u64, expires: u64) -> Result<u64, BundleError> {
-        let seen = now.max(self.state.seen).max(made);
-        match seen < expires {
-            true => Ok(seen),
-            false => Err(BundleError::Expired { expired: expires, now: seen }),
+    /// Whether its time has come, and is not over.
+    fn in_time(&self, clock: u64, made: u64, expires: u64) -> Result<(), BundleError> {
+        let signed = self.state.seen;
+        let now = clock.max(signed);
+        // What is taken raises the least time that counts from then on: one that is made in the future,
+        // or in milliseconds, would have everything that comes after it pass for expired.
+        if made > now.saturating_add(SKEW) {
+            return Err(BundleError::Ahead { made, clock, signed });
         }
+        match now < expires {
+            true => Ok(()),
+            false => Err(BundleError::Expired { expired: expires, clock, signed }),
+        }
+    }
+
+    /// What it is no earlier than, once it was taken. Neither the clock alone raises it, which root sets,
+    /// nor what somebody signed whose clock is ahead.
+    fn seen(&self, clock: u64, made: u64) -> u64 {
+        self.state.seen.max(made.min(clock))
     }
 
     /// Whole, and on the disk, before anybody acts by it.
@@ -322,6 +351,11 @@ impl Accepted {
     /// What a policy that it becomes says of its signatures.
     pub fn signed(&self) -> &Signed {
         &self.signed
+    }
+
+    /// Whether its time is over: it is the last bundle, which may come again all the same.
+    pub fn is_expired(&self) -> bool {
+        self.is_expired
     }
 
     /// The policy file that it carries.
