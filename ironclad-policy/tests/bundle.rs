@@ -12,6 +12,8 @@ use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
 use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore};
 use ironclad_policy::document::Sources;
 
+mod bundle_invariants;
+
 const NOW: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
 
@@ -564,4 +566,21 @@ fn minisign_signs() {
     };
     assert!(matches!(signed(&["-l"]), Err(BundleError::Signature(_))));
     signed(&["-t", "for the web servers"]).unwrap();
+}
+
+#[test]
+fn the_fuzz_corpus_keeps_the_invariants() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/bundle");
+    let Ok(files) = std::fs::read_dir(&dir) else {
+        println!("SKIP the_fuzz_corpus_keeps_the_invariants: no {}", dir.display());
+        return;
+    };
+    let mut count = 0;
+    for file in files {
+        let path = file.unwrap().path();
+        println!("{}", path.display());
+        bundle_invariants::check(&std::fs::read(path).unwrap());
+        count += 1;
+    }
+    assert!(count > 10, "{count} files in the corpus");
 }

@@ -1,0 +1,7 @@
+//! Headers of bundles, tokens and keys: whatever the bytes, no panic, and there is one way to write them.
+#![no_main]
+
+#[path = "../../ironclad-policy/tests/bundle_invariants/mod.rs"]
+mod bundle_invariants;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bundle_invariants::check(bytes));
