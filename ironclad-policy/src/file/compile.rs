@@ -127,13 +127,13 @@ fn info(rule: &FileRule) -> Result<FileRuleInfo, PolicyError> {
     });
     for path in paths.chain(rule.except.iter().map(PathBuf::as_path)) {
         let what = if !path.is_absolute() {
-            "begin it with `/`"
+            "is no absolute path: begin it with `/`"
         } else if path.components().any(|part| part == Component::ParentDir) {
-            "write it without `..`"
+            "contains `..`: write where it leads without"
         } else {
             continue;
         };
-        return Err(wrong(format!("`{}` is no absolute path: {what}", path.display())));
+        return Err(wrong(format!("`{}` {what}", path.display())));
     }
     let mut ops = rule.ops;
     if rule.action == FileAction::Deny {
@@ -214,7 +214,7 @@ mod tests {
         let refused = |rule: FileRule| compiled(rule).unwrap_err().to_string();
         assert!(refused(deny()).contains("rule 7 (`seven`): it covers nothing"));
         assert!(refused(deny().file("etc/a")).contains("`etc/a` is no absolute path: begin"));
-        assert!(refused(deny().tree("/etc/../a")).contains("without `..`"));
+        assert!(refused(deny().tree("/etc/../a")).contains("`/etc/../a` contains `..`"));
         assert!(refused(deny().glob("*.conf")).contains("begin it with `/`"));
         assert!(refused(deny().file("/a").except("dpkg")).contains("`dpkg`"));
         let none = deny().file("/a").operations(FileOps::default());

@@ -48,12 +48,13 @@ pub enum FileAction {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum FileScope {
-    /// A file by its path: the one that is there, and whichever comes to be there.
+    /// A file by its path: the one that is there, and whichever comes to be there. A directory is none.
     File(PathBuf),
     /// A directory that is there, with everything below it, now and later.
     Tree(PathBuf),
     /// Whatever paths a pattern matches at the moment when the policy is applied: `*`, `?`, `[…]`
-    /// within a name and `**` for directories between. Each as [`File`](Self::File).
+    /// within a name and `**` for directories between. Each as [`File`](Self::File); of a directory
+    /// nothing that is in it.
     Glob(String),
 }
 
