@@ -200,7 +200,11 @@ impl fmt::Display for ObjectReport {
     }
 }
 
-/// The programs of an object that may not be loaded. Displays every violation on a line of its own.
+/// As many as a person reads. Where everything is wrong, it is for one reason.
+const SHOWN: usize = 3;
+
+/// The programs of an object that may not be loaded. Displays the first violations, each on a line of its
+/// own, and how many more there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -222,20 +226,41 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, violation) in self.violations.iter().enumerate() {
+        for (number, violation) in self.violations.iter().take(SHOWN).enumerate() {
             let separator = if number == 0 { "" } else { "\n" };
             write!(f, "{separator}{violation}")?;
         }
-        if self.more > 0 {
-            write!(f, "\nand {} more", self.more)?;
+        match self.violations.len().saturating_sub(SHOWN) + self.more {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_many_violations_are_shown() {
+        let violation = |number| Violation {
+            program: "one".to_owned(),
+            program_type: ProgramType::XDP,
+            function: None,
+            instruction: Some(number),
+            line: None,
+            offence: Offence::UnknownHelper(7),
+        };
+        let shown = |count, more| {
+            let violations = (0..count).map(violation).collect();
+            Refusal { violations, more }.to_string()
+        };
+        assert!(!shown(3, 0).contains("more"));
+        assert!(shown(3, 2).ends_with("\nand 2 more"));
+        let many = shown(100, 2);
+        assert!(many.ends_with("\nand 99 more"), "{many}");
+        assert_eq!(many.lines().count(), 4, "{many}");
+    }
 
     #[test]
     fn sleepable_sections() {
