@@ -1,10 +1,16 @@
-//! The ways that paths go, as the kernel walks them.
+//! The ways that paths go, as the kernel walks them, and what it executes at their ends.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::io::pread;
 
 /// As many symbolic links as the kernel follows on one way.
 const LINKS_MAX: usize = 40;
+/// As much of a file as the kernel looks at to tell what executes it.
+const BEGINNING: usize = 256;
 
 /// The directories on the ways of absolute paths, each with the names that are looked up in it. Symbolic
 /// links are followed; what is not there is taken for a directory.
@@ -46,4 +52,50 @@ fn names(path: &Path) -> VecDeque<OsString> {
             _ => None,
         })
         .collect()
+}
+
+/// The line that names the interpreter, where the file is a script. None of what cannot be read.
+///
+/// A process that runs a script executes the script's interpreter: whoever is known by the script is
+/// nobody.
+pub fn interpreter(path: &Path) -> Option<String> {
+    // Opening a device or a pipe has effects: first looked at, then opened.
+    let found = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    if FileType::from_raw_mode(fstat(&found).ok()?.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    // Nor does whoever holds a lease on it make us wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty()).ok()?;
+    let mut beginning = [0; BEGINNING];
+    let length = pread(&file, &mut beginning, 0).ok()?;
+    let line = beginning[..length].strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    Some(format!("#!{}", line.escape_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_told_by_how_they_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let long = [&b"#!/bin/"[..], &[b'x'; 1000]].concat();
+        for (text, interpreter) in [
+            (&b"\x7fELF"[..], None),
+            (b"", None),
+            (b"#", None),
+            (b" #!/bin/sh\n", None),
+            (b"#!", Some("#!")),
+            (b"#!/bin/sh -e\necho", Some("#!/bin/sh -e")),
+            (b"#!/bin/\x1b[2J\n", Some("#!/bin/\\x1b[2J")),
+            (&long, Some(&*format!("#!/bin/{}", "x".repeat(BEGINNING - 7)))),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(super::interpreter(&path).as_deref(), interpreter);
+        }
+        assert_eq!(interpreter(dir.path()), None);
+        assert_eq!(interpreter(&dir.path().join("none")), None);
+    }
 }
