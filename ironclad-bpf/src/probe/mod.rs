@@ -127,6 +127,25 @@ pub fn probe_lsm() -> Feature {
     lsm(std::slice::from_ref(&loads), &system).unwrap_or(loads)
 }
 
+/// A type of programs that somebody refuses this process, of those that Sentinel is made of and that
+/// libbpf tries a kernel by; none where it may load them all, or the kernel has none.
+///
+/// libbpf takes a refusal for an old kernel, rewrites programs for that, and remembers it as long as the
+/// process lives: this is asked first.
+pub fn probe_refused() -> Option<Feature> {
+    let process = Process::current();
+    let btf = KernelBtf::load();
+    let tracepoint = || {
+        let answer = programs::trial(ProgramType::TRACEPOINT).load();
+        Feature::answer("tracepoint", answer, &process)
+    };
+    let is_refused = |it: &Feature| it.state == State::Refused;
+    Some(programs::lsm_load(btf.as_ref(), &process))
+        .filter(is_refused)
+        .or_else(|| Some(tracepoint()).filter(is_refused))
+        .or_else(|| Some(programs::tracing_load(btf.as_ref(), &process)).filter(is_refused))
+}
+
 /// LSM programs need more than to be loaded: their module has to be active, and what enters them on.
 fn lsm(hooks: &[Feature], system: &[Feature]) -> Option<Feature> {
     let needed =

@@ -119,6 +119,11 @@ pub(super) fn lsm_load(btf: Option<&KernelBtf>, process: &Process) -> Feature {
     one("lsm_load", ProgramType::LSM, AttachType::LSM_MAC, btf, process)
 }
 
+/// Whether programs at tracepoints, by their types, load.
+pub(super) fn tracing_load(btf: Option<&KernelBtf>, process: &Process) -> Feature {
+    one("tp_btf", ProgramType::TRACING, AttachType::TRACE_RAW_TP, btf, process)
+}
+
 /// Loads a program, and one that could replace it.
 fn freplace() -> Result<(), Refused> {
     let plain = |source: io::Error| Refused { source, log: String::new() };
