@@ -326,7 +326,9 @@ impl SentinelBuilder {
     ///
     /// # Errors
     /// [`SentinelError::Bpf`] with what the kernel said and the next step, [`SentinelError::Degraded`],
-    /// [`SentinelError::Path`] with the rule, [`SentinelError::Unsigned`].
+    /// [`SentinelError::Path`] and [`SentinelError::Script`] with the rule, [`SentinelError::Unsigned`].
+    /// Before anything is loaded: [`SentinelError::NotPrivileged`], [`SentinelError::Already`], and
+    /// [`SentinelError::Refused`] where another Sentinel is armed.
     pub fn start(self, policy: &CompiledPolicy) -> Result<Sentinel, SentinelError> {
         Sentinel::start(self, policy)
     }

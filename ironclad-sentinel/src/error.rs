@@ -13,6 +13,39 @@ pub enum SentinelError {
     /// The action was done, or not begun, but its audit record was refused.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// This process has not got the rights that Sentinel takes.
+    #[error(
+        "Sentinel takes root of the host with CAP_SYS_ADMIN, and this process {why}: start it as root"
+    )]
+    NotPrivileged {
+        /// What it is, or lacks.
+        why: String,
+    },
+    /// This process has a Sentinel.
+    #[error(
+        "this process has a Sentinel already, and no more than one: `apply` changes its policy; another may be started once it is stopped or dropped"
+    )]
+    Already,
+    /// Something refuses this process the programs that Sentinel is made of.
+    #[error(
+        "this process has the rights, and may not load programs ({program}) all the same: another program of BPF LSM refuses it, most likely that of another armed Sentinel: stop that one first, or be started as its agent is"
+    )]
+    Refused {
+        /// Which, by their name in the probe.
+        program: String,
+    },
+    /// Somebody is to be known by a script.
+    #[error(
+        "{by}: `{}` is a script ({interpreter}): the kernel knows a process that runs it by the interpreter; name that, or make the script a program", path.display()
+    )]
+    Script {
+        /// The rule, with its place in the policy file, or the builder's method.
+        by: String,
+        /// The file.
+        path: PathBuf,
+        /// Its first line, as far as the kernel reads it.
+        interpreter: String,
+    },
     /// Hooks are missing or do not answer.
     #[error(
         "{}: what they guard would be open; `.danger_degraded(true)` starts all the same", what.join(", ")

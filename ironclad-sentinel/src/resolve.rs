@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use ironclad_bpf::paths::ways;
 use ironclad_bpf::socket::Processes;
 use ironclad_core::abi::{self, FileId, MountKey, NameKey};
-use ironclad_policy::file::{CompiledFiles, FileRuleInfo, FileScope};
+use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
 
 use crate::baseline::{Kind, Scope, Scopes};
 use crate::error::SentinelError;
 use crate::own::OwnPath;
+use crate::status::{Missing, MissingKind};
 use crate::volumes::{self, Mount};
 
 /// What one half of a label is to say.
@@ -52,6 +53,10 @@ pub(crate) fn resolve(
     own: &[OwnPath],
     processes: &Processes,
 ) -> Result<Coverage, SentinelError> {
+    let mounts = volumes::mounts().map_err(|source| ironclad_bpf::BpfError::System {
+        step: "reading /proc/self/mountinfo",
+        source,
+    })?;
     let mut wanted: BTreeMap<PathBuf, Wanted> = BTreeMap::new();
     let mut want = |path: PathBuf, bit: u64, is_tree: bool, is_guarded: bool| {
         let entry = wanted.entry(path).or_default();
@@ -64,11 +69,21 @@ pub(crate) fn resolve(
         let bit = 1 << number;
         for scope in &rule.scopes {
             match scope {
-                FileScope::File(path) => want(real(rule, path, false)?, bit, false, rule.denies()),
-                FileScope::Tree(path) => want(real(rule, path, true)?, bit, true, rule.denies()),
+                FileScope::File(path) => {
+                    want(real(rule, path, Kind::File)?, bit, false, rule.denies());
+                }
+                FileScope::Tree(path) => {
+                    let real = real(rule, path, Kind::Tree)?;
+                    if let Some(why) =
+                        unusable(&real, &mounts).filter(|_| rule.action == FileAction::Deny)
+                    {
+                        return Err(refused(&described(rule), path, why.to_owned()));
+                    }
+                    want(real, bit, true, rule.denies());
+                }
                 FileScope::Glob(pattern) => {
                     for path in matches(rule, pattern)? {
-                        want(real(rule, &path, false)?, bit, false, rule.denies());
+                        want(real(rule, &path, Kind::Glob)?, bit, false, rule.denies());
                     }
                 }
                 _ => {}
@@ -81,10 +96,6 @@ pub(crate) fn resolve(
 
     // Everything whose identity is asked for, at once.
     let mut asked: Vec<PathBuf> = Vec::new();
-    let mounts = volumes::mounts().map_err(|source| ironclad_bpf::BpfError::System {
-        step: "reading /proc/self/mountinfo",
-        source,
-    })?;
     let mut covers: Vec<(PathBuf, Covered)> = Vec::new();
     let mut names: Vec<(PathBuf, OsString, u64)> = Vec::new();
     for (path, wanted) in &wanted {
@@ -179,8 +190,8 @@ pub(crate) fn scopes(files: Option<&CompiledFiles>) -> Result<Scopes, SentinelEr
     for rule in files.iter().flat_map(|files| files.rules()) {
         for scope in &rule.scopes {
             let (kind, named, real) = match scope {
-                FileScope::File(path) => (Kind::File, path.clone(), real(rule, path, false)?),
-                FileScope::Tree(path) => (Kind::Tree, path.clone(), real(rule, path, true)?),
+                FileScope::File(path) => (Kind::File, path.clone(), real(rule, path, Kind::File)?),
+                FileScope::Tree(path) => (Kind::Tree, path.clone(), real(rule, path, Kind::Tree)?),
                 FileScope::Glob(pattern) => (Kind::Glob, pattern.into(), real_pattern(pattern)),
                 _ => continue,
             };
@@ -213,7 +224,8 @@ fn refused(rule: &str, path: &Path, what: String) -> SentinelError {
 }
 
 /// The path without symbolic links. Of a file that is not there, its directory has to be.
-fn real(rule: &FileRuleInfo, path: &Path, is_tree: bool) -> Result<PathBuf, SentinelError> {
+fn real(rule: &FileRuleInfo, path: &Path, kind: Kind) -> Result<PathBuf, SentinelError> {
+    let is_tree = kind == Kind::Tree;
     let refused = |what: String| refused(&described(rule), path, what);
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
@@ -230,10 +242,19 @@ fn real(rule: &FileRuleInfo, path: &Path, is_tree: bool) -> Result<PathBuf, Sent
                 .map_err(|e| refused(format!("would lie in a directory that is not there ({e}): create it, or name the file once it is")))?;
             dir.join(name)
         }
-        Err(e) => {
+        Err(e) if is_tree => {
             return Err(refused(format!("cannot be covered with all below it: {e}")));
         }
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(refused(format!(
+                "cannot be covered: {e}; a path that ends in `/` names a directory, and so does what has another below it"
+            )));
+        }
+        Err(e) => return Err(refused(format!("cannot be covered: {e}"))),
     };
+    if kind == Kind::File && real.is_dir() {
+        return Err(refused("is a directory: cover it as a tree".to_owned()));
+    }
     if is_tree && !real.is_dir() {
         return Err(refused("is no directory: cover it as a file".to_owned()));
     }
@@ -242,6 +263,51 @@ fn real(rule: &FileRuleInfo, path: &Path, is_tree: bool) -> Result<PathBuf, Sent
         Some(why) => Err(refused(why)),
         None => Ok(real),
     }
+}
+
+/// Why a host cannot be used where nobody may change what is below.
+fn unusable(real: &Path, mounts: &[Mount]) -> Option<&'static str> {
+    if real == Path::new("/") {
+        return Some(
+            "is all that the host has, with what everybody writes to: cover the directories that are not to change, such as /etc and /usr",
+        );
+    }
+    let is_devices = volumes::at(mounts, real).is_some_and(|mount| mount.kind == "devtmpfs");
+    (is_devices || real == Path::new("/dev")).then_some(
+        "holds devices that everybody writes to, such as /dev/null and terminals: cover single devices as files",
+    )
+}
+
+/// Files of rules that are not there.
+pub(crate) fn absent(files: Option<&CompiledFiles>) -> Vec<Missing> {
+    let mut found = Vec::new();
+    for rule in files.iter().flat_map(|files| files.rules()) {
+        let files = rule.scopes.iter().filter_map(|scope| match scope {
+            FileScope::File(path) if fs::metadata(path).is_err() => Some(path.clone()),
+            _ => None,
+        });
+        let kind = MissingKind::File;
+        found.extend(files.map(|path| Missing { path, by: described(rule), kind }));
+    }
+    found
+}
+
+/// Patterns that match nothing, and directories that they match.
+pub(crate) fn missing(files: Option<&CompiledFiles>) -> Vec<Missing> {
+    let mut found = Vec::new();
+    for rule in files.iter().flat_map(|files| files.rules()) {
+        let mut tell = |path, kind| found.push(Missing { path, by: described(rule), kind });
+        for scope in &rule.scopes {
+            let FileScope::Glob(pattern) = scope else { continue };
+            let matched = matches(rule, pattern).unwrap_or_default();
+            if matched.is_empty() {
+                tell(pattern.into(), MissingKind::Pattern);
+            }
+            let directories = matched.into_iter().filter(|path| path.is_dir());
+            directories.for_each(|path| tell(path, MissingKind::Directory));
+        }
+    }
+    found
 }
 
 fn matches(rule: &FileRuleInfo, pattern: &str) -> Result<Vec<PathBuf>, SentinelError> {
@@ -255,10 +321,11 @@ fn matches(rule: &FileRuleInfo, pattern: &str) -> Result<Vec<PathBuf>, SentinelE
 }
 
 /// What lies in a directory and is not found by the way to it: other file systems that are mounted
-/// there, and files that have other names elsewhere.
+/// there, and files that have other names elsewhere. What the kernel makes up is none of it.
 fn below(root: &Path, rules: u64, mounts: &[Mount], covers: &mut Vec<(PathBuf, Covered)>) {
     let mut roots = vec![root.to_owned()];
-    let points = mounts.iter().map(|mount| &mount.at);
+    let points = mounts.iter().filter(|mount| volumes::passed_over(&mount.kind).is_none());
+    let points = points.map(|mount| &mount.at);
     roots.extend(points.filter(|at| at.starts_with(root) && *at != root).cloned());
     for mounted in &roots[1..] {
         covers.push((mounted.clone(), Covered { own: rules, below: rules, ..Covered::default() }));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use ironclad_bpf::paths::interpreter;
 use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program, cgroup_id};
@@ -16,7 +17,7 @@ use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::bundle::{Permit, Token};
 #[cfg(feature = "signed")]
 use ironclad_policy::document::Sources;
-use ironclad_policy::file::FileRuleInfo;
+use ironclad_policy::file::{CompiledFiles, FileRuleInfo};
 use ironclad_policy::{CompiledPolicy, Provenance};
 use serde::Serialize;
 
@@ -25,9 +26,10 @@ use crate::builder::{Launch, SentinelBuilder};
 use crate::error::SentinelError;
 use crate::inventory::{Foreign, OnSuspect};
 use crate::own::{self, OwnPath};
-use crate::resolve::{Coverage, resolve, scopes};
+use crate::privilege::{self, Claim};
+use crate::resolve::{self, Coverage, resolve, scopes};
 use crate::seal::Seal;
-use crate::status::{Degraded, HookState, HookStatus, KernelStatus, Status};
+use crate::status::{Degraded, HookState, HookStatus, KernelStatus, Missing, MissingKind, Status};
 use crate::tables::Tables;
 use crate::trust::{Trust, tell_unsigned};
 use crate::volumes;
@@ -50,6 +52,8 @@ pub struct Sentinel {
     processes: Processes,
     kept: Option<Kept>,
     trust: Trust,
+    /// Ends last.
+    _claim: Claim,
 }
 
 /// What [`Sentinel::refresh`] found.
@@ -74,7 +78,11 @@ impl Scratch {
         let mut random = [0; 8];
         random.copy_from_slice(&Secret::new()?.as_bytes()[..8]);
         let name = format!(".ironclad-{:016x}", u64::from_ne_bytes(random));
-        let within = std::fs::canonicalize(within).map_err(failed)?;
+        let within = std::fs::canonicalize(within).map_err(|e| SentinelError::Path {
+            rule: "`.scratch(…)`".to_owned(),
+            path: within.to_owned(),
+            what: format!("is no directory to make one in that hooks are tried in: {e}"),
+        })?;
         let path = within.join(name);
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(Self(path))
@@ -105,6 +113,7 @@ impl Kept {
     /// Opens it; an earlier agent's secret entitles this process first, for nobody else may.
     fn open(builder: &SentinelBuilder) -> Result<Option<Self>, SentinelError> {
         if !builder.persistent {
+            privilege::may_load()?;
             return Ok(None);
         }
         let group = builder.launch_group.as_deref().map(cgroup_id).transpose()?.unwrap_or(0);
@@ -119,6 +128,7 @@ impl Kept {
             presented = seal.read()?;
             presented.iter().try_for_each(Secret::present)?;
         }
+        privilege::may_load()?;
         let directory = PinDirectory::open(&builder.bpffs, &name)?;
         Ok(Some(Self { directory, pins, state: real(&state)?, seal, group, presented }))
     }
@@ -140,6 +150,8 @@ pub(crate) struct State {
     #[cfg(feature = "signed")]
     may_uninstall: bool,
     rules: Vec<FileRuleInfo>,
+    /// What led nowhere when they were looked up, but for files.
+    missing: Vec<Missing>,
     scopes: Scopes,
     pub(crate) canaries: Vec<Canary>,
     /// When hooks refused what they were told to: `CLOCK_BOOTTIME`, nanoseconds.
@@ -162,8 +174,8 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         builder.trust.only_signed("start_signed")?;
-        let kept = Kept::open(&builder).inspect_err(|error| refuse(builder.audited(), error))?;
-        Self::start_with(builder, kept, policy)
+        let (claim, kept) = Self::open(&builder)?;
+        Self::start_with(builder, claim, kept, policy)
     }
 
     #[cfg(feature = "signed")]
@@ -174,14 +186,25 @@ impl Sentinel {
         sources: &mut Sources<'_>,
     ) -> Result<Self, SentinelError> {
         // Before the trust store is written to, which nobody else may.
-        let kept = Kept::open(&builder).inspect_err(|error| refuse(builder.audited(), error))?;
+        let (claim, kept) = Self::open(&builder)?;
         let trust = builder.trust.clone();
         let taken = trust.take(bundle, signatures, builder.audited())?;
-        taken.put(sources, |policy| Self::start_with(builder, kept, policy))
+        taken.put(sources, |policy| Self::start_with(builder, claim, kept, policy))
+    }
+
+    /// What has to be so before anything is loaded.
+    fn open(builder: &SentinelBuilder) -> Result<(Claim, Option<Kept>), SentinelError> {
+        let open = || {
+            privilege::check()?;
+            let claim = Claim::take()?;
+            Ok((claim, Kept::open(builder)?))
+        };
+        open().inspect_err(|error| refuse(builder.audited(), error))
     }
 
     fn start_with(
         builder: SentinelBuilder,
+        claim: Claim,
         kept: Option<Kept>,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
@@ -238,6 +261,7 @@ impl Sentinel {
                     #[cfg(feature = "signed")]
                     may_uninstall: false,
                     rules: Vec::new(),
+                    missing: Vec::new(),
                     scopes: Scopes::default(),
                     canaries: Vec::new(),
                     answered: BTreeMap::new(),
@@ -257,6 +281,7 @@ impl Sentinel {
             processes,
             kept,
             trust: builder.trust,
+            _claim: claim,
         };
         for program in this.processes.programs().chain(this.watched.guard.programs()) {
             let info = program.info();
@@ -454,12 +479,13 @@ impl Sentinel {
             tell_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
         }
         let files = policy.files();
+        self.refuse_scripts(files)?;
         let in_kernel = own::with_own(files.map(|files| files.policy()));
         let resolve = || {
             let mut coverage = resolve(files, &self.own, &self.processes)?;
             for (path, rules, may) in self.excepted() {
                 let found = self.processes.identify(&[path])?;
-                // One that is not there is nobody yet.
+                // One that is not there is nobody yet, and told of.
                 if let Some(id) = found.first().copied().flatten() {
                     let excepted = coverage.excepted.entry(id).or_default();
                     excepted.0 |= rules;
@@ -506,7 +532,22 @@ impl Sentinel {
         }
         state.policy = policy.clone();
         state.scopes = scopes(files)?;
-        state.rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
+        let rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
+        let instance = &self.watched.instance;
+        if !state.rules.is_empty() && rules.is_empty() {
+            tracing::warn!(
+                instance,
+                "a policy without file rules takes the place of one with {}: Sentinel guards the agent alone",
+                state.rules.len()
+            );
+        }
+        state.rules = rules;
+        state.missing = resolve::missing(files);
+        state.missing.extend(self.missing_executables());
+        if !is_same {
+            let absent = resolve::absent(files);
+            absent.iter().chain(&state.missing).for_each(|it| tracing::warn!(instance, "{it}"));
+        }
         self.record(&AuditAction::Swap {
             generation: self.watched.guard.word() >> 1,
             policy: policy.id().to_string(),
@@ -524,6 +565,34 @@ impl Sentinel {
         let managers = managers.map(|path| (path.as_path(), own::MANAGED, abi::MAY_GROUP));
         let executors = own::EXECUTORS.iter().map(|path| (Path::new(path), 0, abi::MAY_MANAGE));
         updaters.chain(stoppers).chain(managers).chain(executors)
+    }
+
+    /// Executables that the builder was given, and by which method.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let lists = [
+            ("`.updater(…)`", &self.updaters),
+            ("`.may_stop(…)`", &self.may_stop),
+            ("`.group_manager(…)`", &self.group_managers),
+        ];
+        lists.into_iter().flat_map(|(by, paths)| paths.iter().map(move |path| (by, path)))
+    }
+
+    fn missing_executables(&self) -> impl Iterator<Item = Missing> {
+        self.named().filter(|(_, path)| !path.is_file()).map(|(by, path)| Missing {
+            path: path.clone(),
+            by: by.to_owned(),
+            kind: MissingKind::Executable,
+        })
+    }
+
+    /// Whoever is named by a script is nobody.
+    fn refuse_scripts(&self, files: Option<&CompiledFiles>) -> Result<(), SentinelError> {
+        let rules = files.iter().flat_map(|files| files.rules());
+        let excepted = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
+        for (rule, path) in excepted {
+            refuse_script(|| resolve::described(rule), path)?;
+        }
+        self.named().try_for_each(|(by, path)| refuse_script(|| by.to_owned(), path))
     }
 
     /// What it is and does; each hook is tried anew.
@@ -555,6 +624,8 @@ impl Sentinel {
             answered_ns: None,
         });
         let unwatched = now.unwatched.iter().map(|why| Degraded::Watch { why: why.clone() });
+        let mut nowhere = resolve::absent(now.policy.files());
+        nowhere.extend_from_slice(&now.missing);
         let mut status = Status {
             instance: self.watched.instance.clone(),
             degraded: unwatched.collect(),
@@ -567,6 +638,7 @@ impl Sentinel {
             labels: now.tables.labels(),
             volumes,
             baseline: now.baseline.clone(),
+            missing: nowhere,
             opened_before: now.opened_before.clone(),
             foreign: now.foreign.clone(),
             alarms_lost: self.watched.guard.alarms_lost(),
@@ -609,6 +681,7 @@ impl Sentinel {
     /// # Errors
     /// [`SentinelError::Bpf`] where there is no such file, or no room.
     pub fn admit(&self, exe: &Path) -> Result<Secret, SentinelError> {
+        refuse_script(|| "`admit`".to_owned(), exe)?;
         let found = self.processes.identify(&[exe])?;
         let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
         let id = id.ok_or_else(|| {
@@ -689,6 +762,15 @@ impl Sentinel {
             kept.seal.forget();
         }
         Ok(())
+    }
+}
+
+fn refuse_script(by: impl FnOnce() -> String, path: &Path) -> Result<(), SentinelError> {
+    match interpreter(path) {
+        Some(interpreter) => {
+            Err(SentinelError::Script { by: by(), path: path.to_owned(), interpreter })
+        }
+        None => Ok(()),
     }
 }
 

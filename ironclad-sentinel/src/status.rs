@@ -37,12 +37,56 @@ pub struct Status {
     pub volumes: Vec<VolumeStatus>,
     /// What changed of these files while Sentinel was away, where a baseline is kept.
     pub baseline: Option<BaselineReport>,
+    /// What rules and the builder name and what leads nowhere now, or covers less than it may seem.
+    pub missing: Vec<Missing>,
     /// Who had files open for writing when rules came into force that deny that.
     pub opened_before: Vec<OpenBefore>,
     /// What others had loaded when it was armed.
     pub foreign: Foreign,
     /// Alarms that found no room in the ring buffer.
     pub alarms_lost: u64,
+}
+
+/// Something that is named and leads nowhere, or not to all that it seems to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Missing {
+    /// The path or the pattern; of a directory that a pattern matches, the directory.
+    pub path: PathBuf,
+    /// Who names it: a rule with its place in the policy file, or a method of the builder.
+    pub by: String,
+    /// What becomes of it.
+    pub kind: MissingKind,
+}
+
+/// What becomes of what is named and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MissingKind {
+    /// There is no such file: its name is covered, and so is what comes to be there.
+    File,
+    /// The pattern matches nothing: what comes to match it is covered by the next `apply` or `refresh`.
+    Pattern,
+    /// The pattern matches this directory: it is covered, and what is in it is not.
+    Directory,
+    /// There is no such executable: whoever comes to be there is excepted by the next `apply` or `refresh`.
+    Executable,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, by, kind } = self;
+        let what = match kind {
+            MissingKind::File => "is not there: its name is covered",
+            MissingKind::Pattern => "matches nothing: it covers nothing until the next refresh",
+            MissingKind::Directory => {
+                "is a directory that a pattern matches: what is in it is not covered"
+            }
+            MissingKind::Executable => "is not there: it is nobody until the next refresh",
+        };
+        write!(f, "{by}: `{}` {what}", path.display())
+    }
 }
 
 /// Why Sentinel guards less than it says.

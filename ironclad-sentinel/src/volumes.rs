@@ -13,25 +13,19 @@ use crate::baseline::{Kind, Scopes};
 
 /// Magic numbers of include/uapi/linux/magic.h and of fs/, where inodes have a number and a generation
 /// that no other file of the same device gets, and stat(2) and hooks see one device.
-const KNOWN: [(u64, &str); 14] = [
+const KNOWN: [(u64, &str); 8] = [
     (0xef53, "ext4"),
     (0x5846_5342, "xfs"),
     (0xf2f5_2010, "f2fs"),
     (0x0102_1994, "tmpfs"),
-    (0x8584_58f6, "ramfs"),
     (0xcafe_4a11, "bpffs"),
     (0x6367_7270, "cgroup2"),
-    (0x6265_6572, "sysfs"),
-    (0x6462_6720, "debugfs"),
-    (0x7472_6163, "tracefs"),
-    (0x7363_6673, "securityfs"),
     (0x7371_7368, "squashfs"),
     (0xe0f5_e1e2, "erofs"),
-    (0x9660, "iso9660"),
 ];
 
 /// File systems that are asked for often, and why they cannot be guarded.
-const REFUSED: [(u64, &str); 6] = [
+const REFUSED: [(u64, &str); 13] = [
     (
         0x794c_7630,
         "overlayfs: its files have numbers of the layers below; name the directory below it",
@@ -41,6 +35,13 @@ const REFUSED: [(u64, &str); 6] = [
     (0xff53_4d42, "SMB: others change its files without this kernel"),
     (0x6573_5546, "FUSE: a program decides what its files are"),
     (0x0102_1997, "9p: others change its files without this kernel"),
+    (0x9fa0, "procfs: the kernel makes it up, and everybody writes to it"),
+    (0x6265_6572, "sysfs: the kernel makes it up; rules on it were not tried"),
+    (0x6462_6720, "debugfs: the kernel makes it up; rules on it were not tried"),
+    (0x7472_6163, "tracefs: it is closed to others by `danger_kernel_memory(false)`, the default"),
+    (0x7363_6673, "securityfs: the kernel makes it up; rules on it were not tried"),
+    (0x8584_58f6, "ramfs, which was not tried: take tmpfs"),
+    (0x9660, "iso9660, which was not tried"),
 ];
 
 /// Why what lies there cannot be guarded; none where it can.
@@ -62,10 +63,26 @@ pub(crate) fn unfit(path: &Path) -> Option<String> {
 
 /// Why what lies there is no content that lasts: the kernel makes it up; none where it is stored.
 pub(crate) fn unstored(path: &Path) -> Option<String> {
-    const MADE_UP: [&str; 6] = ["bpffs", "cgroup2", "sysfs", "debugfs", "tracefs", "securityfs"];
+    const MADE_UP: [&str; 2] = ["bpffs", "cgroup2"];
     let magic = statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
     let (_, name) = KNOWN.iter().find(|(known, name)| *known == magic && MADE_UP.contains(name))?;
     Some(format!("lies on {name}, which stores nothing"))
+}
+
+/// Why rules on trees pass over what is mounted below them: nothing of it is stored, and hosts cannot be
+/// used where it may not be written to. None of what they cover.
+pub(crate) fn passed_over(kind: &str) -> Option<String> {
+    const MADE_UP: [&str; 8] =
+        ["proc", "sysfs", "devtmpfs", "devpts", "debugfs", "tracefs", "securityfs", "binfmt_misc"];
+    MADE_UP
+        .contains(&kind)
+        .then(|| format!("is {kind}, which rules on trees above it do not cover"))
+}
+
+/// The mount that a path lies on. The last of those at one place hides the others.
+pub(crate) fn at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let on = mounts.iter().filter(|mount| path.starts_with(&mount.at));
+    on.max_by_key(|mount| mount.at.components().count())
 }
 
 /// A file system that files of rules lie on.
@@ -94,21 +111,21 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
             _ => vec![scope.real.clone()],
         };
         for path in paths {
-            // The last of those that are mounted at one place hides the others.
-            let on = mounts.iter().filter(|mount| path.starts_with(&mount.at));
-            let on = on.max_by_key(|mount| mount.at.components().count());
+            let on = at(&mounts, &path);
             let is_below = |mount: &&Mount| scope.kind == Kind::Tree && mount.at.starts_with(&path);
-            for mount in on.into_iter().chain(mounts.iter().filter(is_below)) {
-                found.insert(mount.at.clone(), mount);
+            for mount in mounts.iter().filter(is_below) {
+                found.insert(mount.at.clone(), (mount, passed_over(&mount.kind)));
             }
+            // What a rule names itself is not passed over.
+            found.extend(on.map(|mount| (mount.at.clone(), (mount, None))));
         }
     }
-    let volume = |(at, mount): (PathBuf, &Mount)| {
+    let volume = |(at, (mount, passed)): (PathBuf, (&Mount, Option<String>))| {
         let device = std::fs::symlink_metadata(&at).map_or(0, |it| it.dev());
         VolumeStatus {
             kind: mount.kind.clone(),
             device: format!("{}:{}", major(device), minor(device)),
-            refused: unfit(&at),
+            refused: passed.or_else(|| unfit(&at)),
             at,
         }
     };
@@ -241,7 +258,8 @@ mod tests {
 
     #[test]
     fn what_was_not_tried_is_refused() {
-        assert!(unfit(Path::new("/proc")).unwrap().contains("was not tried"));
+        assert!(unfit(Path::new("/proc")).unwrap().contains("procfs: the kernel makes it up"));
+        assert!(unfit(Path::new("/sys")).unwrap().contains("was not tried"));
         assert!(below(0).is_empty());
         assert!(unfit(Path::new("/none")).unwrap().contains("cannot be looked at"));
     }
