@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn what_was_not_tried_is_refused() {
         assert!(unfit(Path::new("/proc")).unwrap().contains("procfs: the kernel makes it up"));
-        assert!(unfit(Path::new("/sys")).unwrap().contains("was not tried"));
+        assert!(unfit(Path::new("/sys")).unwrap().contains("sysfs: the kernel makes it up"));
         assert!(below(0).is_empty());
         assert!(unfit(Path::new("/none")).unwrap().contains("cannot be looked at"));
     }
