@@ -11,7 +11,7 @@ mod turn;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,8 +19,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ironclad_syscalls::{
-    Deed, Handle, Impostor, Lie, end_first_thread, idle_child, in_child, lease, map_to_write,
-    uring_write,
+    Deed, Handle, Impostor, Lie, attach_program, end_first_thread, idle_child, in_child, lease,
+    link_program, map_to_write, sysctl_program, uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -118,7 +118,8 @@ impl Talker {
     /// of a child that executes nothing.
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
-    /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends.
+    /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends, `share-mount PATH`,
+    /// `decide-on-opens WHAT MASK PATH` by numbers of fanotify(7).
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
@@ -129,7 +130,8 @@ impl Talker {
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for whoever executes it,
-    /// `probe-kernel FUNCTION`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
+    /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at control groups:
+    /// `keep-program`, `link-kept|attach-kept GROUP`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
     /// `be-root-of-files-alone` gives up all other rights. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
@@ -244,6 +246,7 @@ struct Hands {
     leased: Vec<File>,
     kept: Option<File>,
     handle: Option<Handle>,
+    program: Option<OwnedFd>,
 }
 
 fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
@@ -395,6 +398,17 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["keep-handle", path] => {
             hands.handle = Some(Handle::of(Path::new(path))?);
             Ok(0)
+        }
+        ["keep-program"] => {
+            hands.program = Some(sysctl_program()?);
+            Ok(0)
+        }
+        ["link-kept", group] => {
+            link_program(hands.program.as_ref().expect("a program"), &File::open(group)?).map(|_| 0)
+        }
+        ["attach-kept", group] => {
+            attach_program(hands.program.as_ref().expect("a program"), &File::open(group)?)
+                .map(|()| 0)
         }
         ["open-handle"] => hands.handle.as_mut().expect("a handle").open().map(|_| 0),
         [verb, source] if verb.ends_with("-to-kept") => {

@@ -339,6 +339,43 @@ pub(crate) fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<Own
     }
 }
 
+/// Lets others have a say in what is opened or read there: `what` is the mark's flags beside those to add it,
+/// `mask` the events, by the numbers of include/uapi/linux/fanotify.h. Then it has no say any more.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn decide_on_opens(path: &Path, what: u32, mask: u64) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let class = libc::FAN_CLASS_PRE_CONTENT | libc::FAN_CLOEXEC;
+    // SAFETY: a path that ends with a zero; a new descriptor is nobody else's.
+    unsafe {
+        let queue = libc::fanotify_init(class, libc::O_RDONLY as libc::c_uint);
+        check(queue)?;
+        let queue = OwnedFd::from_raw_fd(queue);
+        let flags = libc::FAN_MARK_ADD | what;
+        let fd = queue.as_raw_fd();
+        check(libc::fanotify_mark(fd, flags, mask, libc::AT_FDCWD, path.as_ptr()))
+    }
+}
+
+/// mount_setattr(2), of Linux 5.12 and later: what is mounted on a mount is mounted from now on wherever it
+/// is bound to.
+///
+/// # Errors
+/// Where the kernel refuses, or has no such call.
+pub fn share_mount(path: &Path) -> io::Result<()> {
+    const MOUNT_SETATTR: libc::c_long = 442;
+    // struct mount_attr: what to set, to clear, the propagation, a user namespace.
+    let attr = [0, 0, libc::MS_SHARED, 0];
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let size = size_of_val(&attr);
+    // SAFETY: path and attributes outlive the call, which reads so many bytes of them.
+    let done = unsafe {
+        libc::syscall(MOUNT_SETATTR, libc::AT_FDCWD, path.as_ptr(), 0, attr.as_ptr(), size)
+    };
+    check(done as c_int)
+}
+
 /// Has the kernel send a signal to a process when a pipe can be read.
 ///
 /// # Errors
@@ -376,12 +413,30 @@ pub fn probe(pid: Option<i32>, kind: u32, place: &CStr, offset: u64) -> io::Resu
     perf_event(pid.unwrap_or(-1), kind, [0, place.as_ptr() as u64, offset])
 }
 
+/// Watches a tracepoint of the kernel that has this number, as a process comes by it or whoever does: what it
+/// is called with, or, without samples, how often.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn watch_tracepoint(pid: Option<i32>, number: u64, samples: bool) -> io::Result<()> {
+    const PERF_TYPE_TRACEPOINT: u32 = 2;
+    const PERF_SAMPLE_RAW: u64 = 1 << 10;
+    let sample = if samples { PERF_SAMPLE_RAW } else { 0 };
+    sampled(pid.unwrap_or(-1), PERF_TYPE_TRACEPOINT, [number, 0, 0], sample)
+}
+
 /// An event with its config, config1 and config2.
 fn perf_event(pid: i32, kind: u32, config: [u64; 3]) -> io::Result<()> {
+    sampled(pid, kind, config, 0)
+}
+
+fn sampled(pid: i32, kind: u32, config: [u64; 3], sample: u64) -> io::Result<()> {
     // struct perf_event_attr, version 1.
     let mut attr = [0u64; 9];
     attr[0] = u64::from(kind) | (size_of_val(&attr) as u64) << 32;
     (attr[1], attr[7], attr[8]) = (config[0], config[1], config[2]);
+    // With a sample each time.
+    (attr[2], attr[3]) = (u64::from(sample != 0), sample);
     let processor = if pid < 0 { 0 } else { -1 };
     // SAFETY: a struct of the size that it says; the descriptor is nobody else's.
     unsafe {

@@ -15,15 +15,19 @@ mod uring;
 #[cfg(target_arch = "x86_64")]
 pub use attack::chattr_32;
 pub use attack::{
-    Handle, be_root_of_files_alone, chattr, count, enable_verity, file_setattr, hello,
-    kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write, prlimit, probe,
-    put_over, read_memory, set_version, signal_by_file, trace, version, write_memory,
+    Handle, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity, file_setattr,
+    hello, kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write, prlimit,
+    probe, put_over, read_memory, set_version, share_mount, signal_by_file, trace, version,
+    watch_tracepoint, write_memory,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{idle_child, in_child};
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
-pub use link::{attach_to_group, detach_link, link_by_id, open_pin, update_link};
+pub use link::{
+    attach_program, attach_to_group, detach_link, link_by_id, link_program, open_pin,
+    sysctl_program, update_link,
+};
 pub use option::set_option;
 pub use surroundings::{Surroundings, surround};
 pub use unspec::send_to_unspec;

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use crate::attack::{check, load};
 
 const BPF_OBJ_GET: c_int = 7;
+const BPF_PROG_ATTACH: c_int = 8;
+const BPF_PROG_DETACH: c_int = 9;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_LINK_UPDATE: c_int = 29;
 const BPF_LINK_GET_FD_BY_ID: c_int = 30;
@@ -29,14 +31,40 @@ fn descriptor(cmd: c_int, attr: [u32; 4]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Attaches to a control group a program that refuses every write to sysctls; Sentinel has one of that kind.
+/// A program that refuses every write to sysctls where it is attached; Sentinel has one of that kind.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn sysctl_program() -> io::Result<OwnedFd> {
+    load(BPF_PROG_TYPE_CGROUP_SYSCTL, 0, 0)
+}
+
+/// Attaches one to a control group.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn attach_to_group(group: &File) -> io::Result<OwnedFd> {
-    let program = load(BPF_PROG_TYPE_CGROUP_SYSCTL, 0, 0)?;
+    link_program(&sysctl_program()?, group)
+}
+
+/// Attaches this one, by a link.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn link_program(program: &OwnedFd, group: &File) -> io::Result<OwnedFd> {
     let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
     descriptor(BPF_LINK_CREATE, [program, group, BPF_CGROUP_SYSCTL, 0])
+}
+
+/// Attaches it without one, and detaches it again.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn attach_program(program: &OwnedFd, group: &File) -> io::Result<()> {
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
+    bpf(BPF_PROG_ATTACH, [group, program, BPF_CGROUP_SYSCTL, BPF_F_ALLOW_MULTI])?;
+    bpf(BPF_PROG_DETACH, [group, program, BPF_CGROUP_SYSCTL, 0]).map(drop)
 }
 
 /// Opens what is pinned there.
@@ -62,7 +90,7 @@ pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn update_link(number: u32) -> io::Result<()> {
-    let program = load(BPF_PROG_TYPE_CGROUP_SYSCTL, 0, 0)?;
+    let program = sysctl_program()?;
     bpf(BPF_LINK_UPDATE, [number, program.as_raw_fd() as u32, 0, 0]).map(drop)
 }
 

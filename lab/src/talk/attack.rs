@@ -17,9 +17,10 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, be_root_of_files_alone, chattr, count, detach_link, enable_verity, file_setattr, hello,
-    kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program, open_pin, prlimit,
-    probe, read_memory, set_version, signal_by_file, trace, update_link, uring_open, write_memory,
+    Handle, be_root_of_files_alone, chattr, count, decide_on_opens, detach_link, enable_verity,
+    file_setattr, hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
+    open_pin, prlimit, probe, read_memory, set_version, share_mount, signal_by_file, trace,
+    update_link, uring_open, watch_tracepoint, write_memory,
 };
 
 use super::held::how;
@@ -98,6 +99,14 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["probe-program", pid, path] => probe_program(process(pid), path),
         ["probe-kernel", function] => {
             kind_of_probe("kprobe").and_then(|kind| probe(None, kind, &text(function), 0))
+        }
+        [verb @ ("watch" | "count-calls"), pid, tracepoint] => {
+            let pid = process(pid).map(|pid| pid.as_raw_nonzero().get());
+            watch_tracepoint(pid, wide(tracepoint), verb == "watch")
+        }
+        ["share-mount", path] => share_mount(Path::new(path)),
+        ["decide-on-opens", what, mask, path] => {
+            decide_on_opens(Path::new(path), wide(what) as u32, wide(mask))
         }
         ["link-by-id", id] => link_by_id(number(id) as u32).map(drop),
         ["open-pin", path] => open_pin(&text(path)).map(drop),
@@ -216,6 +225,10 @@ fn text(word: &str) -> CString {
 }
 
 fn number(word: &str) -> i32 {
+    word.parse().expect("a number")
+}
+
+fn wide(word: &str) -> u64 {
     word.parse().expect("a number")
 }
 
