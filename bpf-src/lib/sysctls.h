@@ -40,6 +40,8 @@ static const struct ic_sysctl ic_sysctls[] = {
 	IC_SYSCTL("net/", "core/bpf_jit_harden"),
 	IC_SYSCTL("net/", "core/bpf_jit_kallsyms"),
 	IC_SYSCTL("", "debug/kprobes-optimization"),
+	/* How long who opens a file waits for another's lease. */
+	IC_SYSCTL("", "fs/lease-break-time"),
 };
 #undef IC_SYSCTL
 #define IC_SYSCTLS (sizeof(ic_sysctls) / sizeof(*ic_sysctls))

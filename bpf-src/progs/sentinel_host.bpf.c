@@ -23,6 +23,10 @@ enum {
 	IC_MS_SHARED = 1 << 20,
 	IC_MS_OF_ONE =
 		IC_MS_REMOUNT | IC_MS_UNBINDABLE | IC_MS_PRIVATE | IC_MS_SLAVE | IC_MS_SHARED,
+	IC_MNT_DETACH = 2, /* include/linux/fs.h */
+	/* How many are looked at; of more, the answer is the careful one. */
+	IC_MOUNTS_THERE = 128, /* at one place */
+	IC_MOUNTS_BELOW = 2048, /* one below the other, each on the way down and on that back */
 };
 
 /* Mounts by which guarded files are reached in the agent's namespace. */
@@ -33,15 +37,19 @@ IC_INLINE bool ic_is_mount_own(struct mount *mount)
 	return bpf_map_lookup_elem(&ic_mounts, &id);
 }
 
-/* And those of other namespaces on which what is mounted is mounted on these, too. */
+/*
+ * Mounts that share what is mounted on them and unmounted from them, with whom ever: mount_setattr(2) has
+ * no hook, so groups of mounts and who follows them are others by the time that somebody mounts.
+ */
+IC_INLINE bool ic_is_mount_shared(struct mount *mount)
+{
+	return BPF_CORE_READ(mount, mnt_group_id);
+}
+
+/* Those, and others on which what is mounted may be mounted on these, too. */
 IC_INLINE bool ic_is_mount_guarded(struct mount *mount)
 {
-	struct ic_mount_key group = {
-		.kind = IC_MOUNT_GROUP,
-		.number = BPF_CORE_READ(mount, mnt_group_id),
-	};
-
-	return ic_is_mount_own(mount) || (group.number && bpf_map_lookup_elem(&ic_mounts, &group));
+	return ic_is_mount_own(mount) || ic_is_mount_shared(mount);
 }
 
 /* Whether a directory is guarded, or the way to something that is. */
@@ -133,12 +141,89 @@ IC_INLINE bool ic_is_mountpoint_guarded(struct dentry *dentry)
 	return ic_rules_of_alias(inode) & policy->op[IC_FILE_MOUNT];
 }
 
+/*
+ * Whether one of these mounts lies where another does, in whatever namespace. Mounts come and go while
+ * it looks: who sees one that goes, or too many, answers yes.
+ */
+__noinline int ic_is_own_there(__u64 address)
+{
+	struct mountpoint *there = (struct mountpoint *)address;
+	struct hlist_node *node = BPF_CORE_READ(there, m_list.first), *next;
+	struct mount *mount;
+	__u32 i;
+
+	for (i = 0; i < IC_MOUNTS_THERE; i++) {
+		if (!node)
+			return 0;
+		mount = (void *)((__u64)node - bpf_core_field_offset(struct mount, mnt_mp_list));
+		if (ic_is_mount_own(mount))
+			return 1;
+		next = BPF_CORE_READ(node, next);
+		if (!next && !BPF_CORE_READ(node, pprev))
+			return 1;
+		node = next;
+	}
+	return 1;
+}
+
+/* Whether one of them goes when this one does: its parent shares that. */
+__noinline int ic_takes_own(__u64 address)
+{
+	struct mount *mount = (struct mount *)address;
+	struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
+
+	return parent != mount && ic_is_mount_shared(parent) &&
+	       ic_is_own_there((__u64)BPF_CORE_READ(mount, mnt_mp));
+}
+
+/*
+ * From one mount to the next below the same: down, aside, or back up, which its lowest bit says. A list
+ * ends where it begins, in the parent.
+ */
+__noinline __u64 ic_mount_next(__u64 address)
+{
+	struct mount *mount = (struct mount *)(address & ~1ULL), *parent = mount;
+	__u64 next, end;
+
+	if (address & 1) {
+		parent = BPF_CORE_READ(mount, mnt_parent);
+		next = (__u64)BPF_CORE_READ(mount, mnt_child.next);
+	} else {
+		next = (__u64)BPF_CORE_READ(mount, mnt_mounts.next);
+	}
+	end = (__u64)parent + bpf_core_field_offset(struct mount, mnt_mounts);
+	if (next == end)
+		return (__u64)parent | 1;
+	return next - bpf_core_field_offset(struct mount, mnt_child);
+}
+
+/*
+ * Whether one of them goes with what is mounted below, which goes along when a mount is lazily unmounted.
+ * An accepted race: what somebody moves there after this, and before the kernel has its lock.
+ */
+__noinline int ic_tree_takes_own(__u64 top)
+{
+	__u64 at = top;
+	__u32 i;
+
+	for (i = 0; i < IC_MOUNTS_BELOW; i++) {
+		if (!(at & 1) && ic_takes_own(at))
+			return 1;
+		at = ic_mount_next(at);
+		if (at == (top | 1))
+			return 0;
+	}
+	return 1;
+}
+
 /* What is mounted below goes with it, and nobody is asked of that: so all mounts on the way count. */
 SEC("lsm/sb_umount")
-int BPF_PROG(ic_sb_umount, struct vfsmount *mnt)
+int BPF_PROG(ic_sb_umount, struct vfsmount *mnt, int flags)
 {
 	struct mount *mount, *parent;
 	struct dentry *dentry;
+	__u64 address;
+	bool takes;
 
 	if (ic_is_canary(IC_HOOK_SB_UMOUNT))
 		return -IC_SENTINEL_ECANARY;
@@ -149,7 +234,14 @@ int BPF_PROG(ic_sb_umount, struct vfsmount *mnt)
 	if (!ic_is_mount_own(mount)) {
 		parent = BPF_CORE_READ(mount, mnt_parent);
 		dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		if (!ic_is_mount_guarded(parent) || !ic_is_mountpoint_guarded(dentry))
+		takes = ic_is_mount_shared(parent) && ic_is_mountpoint_guarded(dentry);
+		/* A number, as the verifier wants it of arguments, and not a pointer. */
+		bpf_probe_read_kernel(&address, sizeof(address), &mount);
+		if (!takes && flags & IC_MNT_DETACH)
+			takes = ic_tree_takes_own(address);
+		else if (!takes)
+			takes = ic_takes_own(address);
+		if (!takes)
 			return 0;
 	}
 	return ic_mount_refuse(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
@@ -176,6 +268,69 @@ int BPF_PROG(ic_remount, struct super_block *sb)
 	if (!ic_is_armed() || !volume || !volume->rules[ic_half()])
 		return 0;
 	return ic_mount_refuse(IC_HOOK_SB_REMOUNT, BPF_CORE_READ(sb, s_root));
+}
+
+enum {
+	IC_FAN_OPEN_PERM = 0x10000, /* include/uapi/linux/fanotify.h */
+	IC_FAN_ACCESS_PERM = 0x20000,
+	IC_FAN_OPEN_EXEC_PERM = 0x40000,
+	IC_FAN_PRE_ACCESS = 0x100000,
+	IC_FAN_PERM =
+		IC_FAN_OPEN_PERM | IC_FAN_ACCESS_PERM | IC_FAN_OPEN_EXEC_PERM | IC_FAN_PRE_ACCESS,
+	IC_SYSFS_MAGIC = 0x62656572, /* include/uapi/linux/magic.h */
+	IC_SECURITYFS_MAGIC = 0x73636673,
+	IC_F_WRLCK = 1, /* include/uapi/asm-generic/fcntl.h */
+};
+
+/*
+ * Who has a say in what others open keeps the agent waiting, or out: of a file system with guarded files
+ * or its own, and of those in which it reads what the kernel tells of itself. proc(5) lets nobody.
+ */
+SEC("lsm/path_notify")
+int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
+{
+	const struct ic_attempt attempt = {
+		.hook = IC_HOOK_PATH_NOTIFY,
+		.op = IC_FILE_READ,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = path->dentry,
+		.detail = mask,
+	};
+	const struct ic_name_val *volume;
+	unsigned long magic;
+	__u32 device;
+
+	if (ic_is_canary(IC_HOOK_PATH_NOTIFY))
+		return -IC_SENTINEL_ECANARY;
+	if (!(mask & IC_FAN_PERM) || !ic_is_armed())
+		return 0;
+	device = BPF_CORE_READ(path, dentry, d_sb, s_dev);
+	magic = BPF_CORE_READ(path, dentry, d_sb, s_magic);
+	volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	if (!(volume && volume->rules[ic_half()]) && magic != IC_SYSFS_MAGIC &&
+	    magic != IC_SECURITYFS_MAGIC)
+		return 0;
+	if (ic_is_entitled() || ic_may(IC_MAY_KILL))
+		return 0;
+	ic_alarm(&attempt);
+	return -IC_EPERM;
+}
+
+/*
+ * A lock to write is a lease, too, which lets whoever opens the file wait: nobody has one on a guarded
+ * file who may not write it. One to read looks like the lock of any reader.
+ */
+SEC("lsm/file_lock")
+int BPF_PROG(ic_file_lock, struct file *file, unsigned int kind)
+{
+	struct dentry *dentry = file->f_path.dentry;
+
+	if (ic_is_canary(IC_HOOK_FILE_LOCK))
+		return -IC_SENTINEL_ECANARY;
+	if (kind != IC_F_WRLCK || !ic_is_armed())
+		return 0;
+	return ic_judge(IC_HOOK_FILE_LOCK, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
+			dentry, kind);
 }
 
 IC_INLINE bool ic_is_refused(__u32 what)

@@ -1,4 +1,4 @@
-//! What lies below files and programs: mounts, modules, the kernel's memory, sysctls.
+//! What lies below files and programs: disks, modules, the kernel's memory, sysctls.
 
 mod host;
 
@@ -17,124 +17,6 @@ fn talker() {
 }
 
 #[test]
-fn nothing_is_mounted_over_what_is_guarded() {
-    if is_without_lsm("nothing_is_mounted_over_what_is_guarded") {
-        return;
-    }
-    let host = Host::new();
-    let [volume, elsewhere] = ["volume", "elsewhere"].map(|name| {
-        let path = host.path(name);
-        std::fs::create_dir(&path).unwrap();
-        path.display().to_string()
-    });
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let own = format!("tool mount -t tmpfs none {volume}");
-    let guarded = format!("{volume}/guarded");
-    std::fs::write(format!("{elsewhere}/file"), "2").unwrap();
-    let mount_own = |attacker: &mut Talker| {
-        assert_eq!(attacker.ask(&own).unwrap(), 0);
-        std::fs::create_dir_all(format!("{guarded}/sub")).unwrap();
-        std::fs::write(format!("{guarded}/sub/file"), "1").unwrap();
-    };
-    mount_own(&mut attacker);
-    // Newer tools mount by fsopen(2) and move_mount(2).
-    let mounts = &[SentinelHook::SbMount, SentinelHook::MoveMount][..];
-    let over = [
-        ("mount over a guarded tree", format!("tool mount -t tmpfs none {guarded}")),
-        (
-            "mount over a directory in a guarded tree",
-            format!("tool mount -t tmpfs none {guarded}/sub"),
-        ),
-        ("mount over what lies around a guarded tree", own.clone()),
-        (
-            "bind a directory over a guarded tree",
-            format!("tool mount --bind {elsewhere} {guarded}"),
-        ),
-        (
-            "bind a file over a guarded file",
-            format!("tool mount --bind {elsewhere}/file {guarded}/sub/file"),
-        ),
-    ];
-    for (name, order) in &over {
-        attacks.without(name, &mut attacker, order);
-        let at = order.rsplit(' ').next().unwrap();
-        assert_eq!(attacker.ask(&format!("tool umount {at}")).unwrap(), 0, "{order}");
-    }
-    let bind = format!("tool mount --bind {volume} {elsewhere}");
-    let by_bind = [
-        (
-            "append to a guarded file by another mount",
-            format!("append {elsewhere}/guarded/sub/file"),
-        ),
-        ("unlink a guarded file by another mount", format!("unlink {elsewhere}/guarded/sub/file")),
-    ];
-    assert_eq!(attacker.ask(&bind).unwrap(), 0);
-    for (name, order) in &by_bind {
-        attacks.without(name, &mut attacker, order);
-    }
-    assert_eq!(attacker.ask(&format!("tool umount {elsewhere}")).unwrap(), 0);
-    std::fs::write(format!("{guarded}/sub/file"), "1").unwrap();
-    // Each has to be undone by another order.
-    let remount = format!("tool mount -o remount,ro {volume}");
-    let away = [
-        (
-            "remount what a guarded tree lies on",
-            remount,
-            format!("tool mount -o remount,rw {volume}"),
-        ),
-        (
-            "move the mount that a guarded tree lies on",
-            format!("tool mount --move {volume} {elsewhere}"),
-            format!("tool mount --move {elsewhere} {volume}"),
-        ),
-        ("unmount what a guarded tree lies on", format!("tool umount {volume}"), String::new()),
-        (
-            "unmount lazily what a guarded tree lies on",
-            format!("tool umount -l {volume}"),
-            String::new(),
-        ),
-    ];
-    for (name, order, undo) in &away {
-        attacks.without(name, &mut attacker, order);
-        match undo.as_str() {
-            "" => mount_own(&mut attacker),
-            undo => assert_eq!(attacker.ask(undo).unwrap(), 0, "{undo}"),
-        }
-    }
-    let policy = Policy::builder()
-        .file_rule(FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded))
-        .compile()
-        .unwrap();
-    let sentinel = host.start(&policy);
-    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    for (name, order) in &over {
-        let event = attacks.with(name, &mut attacker, order, &events);
-        assert!(mounts.contains(&event.hook), "{name}: {event}");
-    }
-    for (name, order, _) in &away {
-        let event = attacks.with(name, &mut attacker, order, &events);
-        let is_there = mounts.contains(&event.hook) || event.hook == SentinelHook::SbUmount;
-        assert!(is_there, "{name}: {event}");
-    }
-    // With it, everything below would go.
-    assert_ne!(attacker.ask("tool umount -l /tmp").unwrap(), 0);
-    assert_eq!(std::fs::read_to_string(format!("{guarded}/sub/file")).unwrap(), "1");
-    // Elsewhere, and in another namespace, everybody may.
-    let mut ask = |order: &str| attacker.ask(order).unwrap();
-    assert_eq!(ask(&format!("tool mount -t tmpfs none {elsewhere}")), 0);
-    assert_eq!(ask(&format!("tool umount {elsewhere}")), 0);
-    // By another mount, it is covered all the same.
-    assert_eq!(ask(&bind), 0);
-    for (name, order) in &by_bind {
-        attacks.with(name, &mut attacker, order, &events);
-    }
-    let mut ask = |order: &str| attacker.ask(order).unwrap();
-    assert_eq!(ask(&format!("tool umount {elsewhere}")), 0);
-    drop(sentinel);
-    assert_eq!(ask(&format!("tool umount {volume}")), 0);
-}
-
-#[test]
 fn the_kernel_stays_closed() {
     if is_without_lsm("the_kernel_stays_closed") {
         return;
@@ -146,6 +28,7 @@ fn the_kernel_stays_closed() {
         ("open core_pattern to write", "open-to-write /proc/sys/kernel/core_pattern"),
         ("open bpf_jit_harden to write", "open-to-write /proc/sys/net/core/bpf_jit_harden"),
         ("open the sysctl sysrq to write", "open-to-write /proc/sys/kernel/sysrq"),
+        ("open lease-break-time to write", "open-to-write /proc/sys/fs/lease-break-time"),
     ];
     let lockdown = [
         ("open kcore", "open-to-read /proc/kcore"),

@@ -779,6 +779,13 @@ struct vfsmount {
 	struct dentry *mnt_root;
 };
 
+struct mountpoint;
+
+struct list_head {
+	struct list_head *next;
+	struct list_head *prev;
+};
+
 struct mount {
 	struct vfsmount mnt;
 	int mnt_id;
@@ -786,6 +793,14 @@ struct mount {
 	struct mnt_namespace *mnt_ns;
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
+	struct mountpoint *mnt_mp;
+	struct hlist_node mnt_mp_list;
+	struct list_head mnt_mounts;
+	struct list_head mnt_child;
+};
+
+struct mountpoint {
+	struct hlist_head m_list;
 };
 
 struct ns_common {

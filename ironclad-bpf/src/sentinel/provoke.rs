@@ -8,7 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::SentinelHook;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, chmodat, mknodat, removexattr, setxattr};
+use rustix::fs::{
+    CWD, FileType, FlockOperation, Mode, XattrFlags, chmodat, flock, inotify, mknodat, removexattr,
+    setxattr,
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::sys;
@@ -116,6 +119,10 @@ impl Provoked {
             Hook::KernelLoadData => no_module(true, &one),
             Hook::KernelReadFile => no_module(false, &one),
             Hook::Sysctl => write_sysctl()?,
+            Hook::PathNotify => watch_nothing(&self.dir)?,
+            Hook::FileLock => {
+                File::create(&one).and_then(|file| Ok(flock(&file, FlockOperation::LockShared)?))
+            }
             _ => {
                 clean();
                 return None;
@@ -250,6 +257,18 @@ fn move_root() -> io::Result<()> {
     let done =
         check(unsafe { libc::syscall(libc::SYS_move_mount, here, root, here, root, 0) } as i32);
     passing(done, libc::EINVAL)
+}
+
+/// That a directory goes, which nobody waits for.
+fn watch_nothing(dir: &Path) -> Option<io::Result<()>> {
+    match inotify::init(inotify::CreateFlags::CLOEXEC) {
+        // A kernel without inotify(7), or a user with too many.
+        Err(_) => None,
+        Ok(queue) => {
+            let added = inotify::add_watch(&queue, dir, inotify::WatchFlags::DELETE_SELF);
+            Some(added.map(drop).map_err(Into::into))
+        }
+    }
 }
 
 fn no_module(memory: bool, path: &Path) -> io::Result<()> {

@@ -158,6 +158,10 @@ numbered! {
         PerfEventAlloc = 43, "perf_event_alloc";
         /// A file system gets other options.
         SbRemount = 44, "sb_remount";
+        /// A mark of fanotify(7) or inotify(7).
+        PathNotify = 45, "path_notify";
+        /// A lock of flock(2) or fcntl(2), and a lease.
+        FileLock = 46, "file_lock";
     }
 }
 

@@ -69,7 +69,9 @@ enum ic_sentinel_hook {
 	IC_HOOK_FILE_SEND_SIGIOTASK = 42,
 	IC_HOOK_PERF_EVENT_ALLOC = 43,
 	IC_HOOK_SB_REMOUNT = 44,
-	IC_SENTINEL_HOOKS = 45,
+	IC_HOOK_PATH_NOTIFY = 45,
+	IC_HOOK_FILE_LOCK = 46,
+	IC_SENTINEL_HOOKS = 47,
 };
 
 /* What a file rule speaks of. */
