@@ -42,7 +42,7 @@ struct ic_attr_load {
 	__u32 expected_attach_type;
 };
 
-/* Of BPF_LINK_CREATE. */
+/* Of BPF_LINK_CREATE and BPF_PROG_ATTACH, which have program and target in another order. */
 struct ic_attr_link {
 	__u32 prog_fd, target;
 	__u32 attach_type;
@@ -50,6 +50,7 @@ struct ic_attr_link {
 
 enum {
 	IC_BPF_PROG_TYPE_RAW_TRACEPOINT = 17,
+	IC_BPF_PROG_TYPE_CGROUP_SYSCTL = 23,
 	IC_BPF_PROG_TYPE_LSM = 29,
 	IC_BPF_PROG_TYPE_TRACING = 26,
 	IC_BPF_PROG_TYPE_STRUCT_OPS = 27,
@@ -178,7 +179,7 @@ IC_INLINE int ic_gate(__u32 type, int cmd)
 	return 0;
 }
 
-/* Which programs BPF_LINK_CREATE attaches there by a trampoline or a probe. */
+/* Which programs are attached there: by a trampoline or a probe, or where Sentinel has one itself. */
 IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 {
 	if (attach_type == BPF_LSM_MAC || attach_type == BPF_LSM_CGROUP)
@@ -192,6 +193,9 @@ IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 	if (attach_type == BPF_TRACE_KPROBE_MULTI || attach_type == BPF_PERF_EVENT ||
 	    attach_type == BPF_TRACE_UPROBE_MULTI)
 		return IC_BPF_PROG_TYPE_KPROBE;
+	/* A control group has room for 64 of them: who takes it keeps a successor out. */
+	if (attach_type == BPF_CGROUP_SYSCTL)
+		return IC_BPF_PROG_TYPE_CGROUP_SYSCTL;
 	return 0;
 }
 
@@ -237,6 +241,7 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 	case BPF_RAW_TRACEPOINT_OPEN:
 		return ic_gate(IC_BPF_PROG_TYPE_RAW_TRACEPOINT, cmd);
 	case BPF_LINK_CREATE:
+	case BPF_PROG_ATTACH:
 		bpf_probe_read_kernel(&link, sizeof(link), attr);
 		type = ic_gate_type(link.attach_type);
 		return type ? ic_gate(type, cmd) : 0;

@@ -22,8 +22,8 @@ use crate::sentinel::Sentinel;
 use crate::trust::Trust;
 use crate::watch::{Alarm, OnAlarm};
 
-/// Types of programs that can undo what Sentinel does, or read what it keeps.
-const GATE: [ProgramType; 10] = [
+/// Types of programs that can undo what Sentinel does, read what it keeps, or keep its successor out.
+const GATE: [ProgramType; 11] = [
     ProgramType::LSM,
     ProgramType::TRACING,
     ProgramType::EXT,
@@ -34,6 +34,8 @@ const GATE: [ProgramType; 10] = [
     ProgramType::RAW_TRACEPOINT_WRITABLE,
     ProgramType::PERF_EVENT,
     ProgramType::SYSCALL,
+    // A control group has room for 64 of them, and a successor needs one at the root.
+    ProgramType::CGROUP_SYSCTL,
 ];
 
 /// What a [`Sentinel`] is to be: [`Sentinel::builder`].
@@ -104,7 +106,7 @@ impl SentinelBuilder {
 
     /// Types of programs that others may not load while Sentinel is armed; of all others it tells.
     /// Default: LSM, tracing (fentry, fexit, fmod_ret, iterators), freplace, struct_ops, kprobes,
-    /// tracepoints, perf events, syscall programs.
+    /// tracepoints, perf events, syscall programs, programs of control groups at sysctls.
     ///
     /// Whoever may load programs of these types can undo what Sentinel does, or read secrets in the
     /// kernel's memory.
@@ -294,7 +296,8 @@ impl SentinelBuilder {
     }
 
     /// An executable that may send signals to the agent, give it other limits and write what its control
-    /// group does: the service manager. May be called again.
+    /// group does: the service manager; and that may have a say in what is opened by fanotify(7), also by
+    /// the agent: a scanner. May be called again.
     #[must_use]
     pub fn may_stop(mut self, executable: impl Into<PathBuf>) -> Self {
         self.may_stop.push(executable.into());

@@ -57,7 +57,8 @@ fn links_are_out_of_reach() {
         attacks.without(name, &mut other, order);
     }
 
-    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    // Without these, others load no program that a link could be updated to.
+    let sentinel = builder(dir).refuse_programs([]).start(&policy(dir)).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     let programs: Vec<u32> = sentinel.program_ids().collect();
     let links: Vec<_> =
