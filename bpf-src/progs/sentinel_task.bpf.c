@@ -112,7 +112,18 @@ int BPF_PROG(ic_sigio, struct task_struct *task, void *owner, int sig)
 enum {
 	IC_SAMPLE_REGS_USER = 1 << 12, /* include/uapi/linux/perf_event.h */
 	IC_SAMPLE_STACK_USER = 1 << 13,
+	IC_PERF_TYPE_TRACEPOINT = 2,
 };
+
+/*
+ * A tracepoint tells what a system call is given, and so the secret that somebody is about to present:
+ * by samples, and by filters that ask for a bit each. Who presents one is not marked before, and events
+ * are inherited: nobody watches another.
+ */
+IC_INLINE bool ic_is_watched(struct task_struct *task, __u32 type)
+{
+	return type == IC_PERF_TYPE_TRACEPOINT && !(task && ic_is_own(task));
+}
 
 /*
  * Of an entitled process nothing is counted, and of all processes no registers and stacks are shown;
@@ -131,6 +142,7 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 		return 0;
 	if (!(task && ic_mark_of(task)) &&
 	    !(!task && sample & (IC_SAMPLE_REGS_USER | IC_SAMPLE_STACK_USER)) &&
+	    !ic_is_watched(task, type) &&
 	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
 	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))
 		return 0;

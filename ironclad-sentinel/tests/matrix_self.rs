@@ -378,6 +378,39 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
     assert_eq!(attacker.ask(trigger).unwrap(), 0);
 }
 
+/// A secret is presented by a system call, and a tracepoint tells what that is given.
+#[test]
+fn what_others_present_is_not_watched() {
+    if is_without_lsm("what_others_present_is_not_watched") {
+        return;
+    }
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let other = host.talker();
+    let number = "/sys/kernel/tracing/events/syscalls/sys_enter_prctl/id";
+    let number = std::fs::read_to_string(number).unwrap();
+    let number = number.trim();
+    let tried = [
+        ("watch what prctl(2) is given", format!("watch 0 {number}")),
+        ("watch what another process gives prctl(2)", format!("watch {} {number}", other.pid())),
+        // A filter asks for a bit of it.
+        ("count calls of prctl(2)", format!("count-calls 0 {number}")),
+    ];
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{name}: {event}");
+    }
+    // Of themselves processes may.
+    let own = format!("watch {} {number}", attacker.pid());
+    assert_eq!(attacker.ask(&own).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("count {}", other.pid())).unwrap(), 0);
+}
+
 #[test]
 fn maps_and_programs_are_out_of_reach() {
     if is_without_lsm("maps_and_programs_are_out_of_reach") {
@@ -536,6 +569,7 @@ fn programs_that_could_undo_it_are_not_loaded() {
     const KPROBE: u32 = 2;
     const TRACEPOINT: u32 = 5;
     const RAW_TRACEPOINT: u32 = 17;
+    const CGROUP_SYSCTL: u32 = 23;
     const TRACING: u32 = 26;
     const STRUCT_OPS: u32 = 27;
     const EXT: u32 = 28;
@@ -544,10 +578,20 @@ fn programs_that_could_undo_it_are_not_loaded() {
         ("load a kprobe's program", KPROBE),
         ("load a tracepoint's program", TRACEPOINT),
         ("load a raw tracepoint's program", RAW_TRACEPOINT),
+        ("load a program of sysctls, of which a group has 64", CGROUP_SYSCTL),
+    ];
+    let group = Cgroup::new("room").unwrap();
+    let kept = [
+        ("attach one that was loaded before", format!("attach-kept {}", group.dir().display())),
+        ("attach it by a link", format!("link-kept {}", group.dir().display())),
     ];
     let mut attacks = Attacks::default();
     for (name, kind) in probes {
         attacks.without(name, &mut attacker, &format!("load {kind}"));
+    }
+    assert_eq!(attacker.ask("keep-program").unwrap(), 0);
+    for (name, order) in &kept {
+        attacks.without(name, &mut attacker, order);
     }
     let own = std::env::current_exe().unwrap();
     let own = format!("{} --exact --test-threads=1 prober", own.display());
@@ -562,6 +606,10 @@ fn programs_that_could_undo_it_are_not_loaded() {
     for (name, kind) in probes {
         let event = attacks.with(name, &mut attacker, &format!("load {kind}"), &events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
+    }
+    for (name, order) in &kept {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, CGROUP_SYSCTL), "{event}");
     }
     for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
         assert_eq!(load(&mut attacker, kind), EPERM, "{kind}");
