@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
 /// Loaded before any command, with what they depend on. Those built in are passed over.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 17] = [
     "veth",
     "dummy",
     "tun",
@@ -20,6 +20,10 @@ const MODULES: [&str; 13] = [
     "overlay",
     "loop",
     "dm_mod",
+    "sd_mod",
+    "sg",
+    "scsi_debug",
+    "nvmet",
     "sctp",
     "dccp_ipv4",
     "l2tp_ip",
