@@ -134,6 +134,8 @@ impl Talker {
     /// `keep-program`, `link-kept|attach-kept GROUP`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
+    /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
+    /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`.
     /// `be-root-of-files-alone` gives up all other rights. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors

@@ -18,9 +18,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
     Handle, be_root_of_files_alone, chattr, count, decide_on_opens, detach_link, enable_verity,
-    file_setattr, hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
-    open_pin, prlimit, probe, read_memory, set_version, share_mount, signal_by_file, trace,
-    update_link, uring_open, watch_tracepoint, write_memory,
+    file_setattr, freeze, hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program,
+    load_program, open_pin, partition, prlimit, probe, read_memory, scsi_write, set_up_again,
+    set_version, set_writable, share_mount, shut_down, signal_by_file, thaw, trace, update_link,
+    uring_open, watch_tracepoint, write_memory,
 };
 
 use super::held::how;
@@ -73,6 +74,14 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["chattr", path] => File::open(path).and_then(|file| chattr(&file)),
         ["file-setattr", path] => file_setattr(Path::new(path)),
         ["enable-verity", path] => File::open(path).and_then(|file| enable_verity(&file)),
+        ["scsi-write", path] => File::open(path).and_then(|disk| scsi_write(&disk)),
+        ["set-writable", path] => File::open(path).and_then(|disk| set_writable(&disk)),
+        ["add-partition", path] => File::open(path).and_then(|disk| partition(&disk, true)),
+        ["remove-partition", path] => File::open(path).and_then(|disk| partition(&disk, false)),
+        ["set-up-again", path] => File::open(path).and_then(|device| set_up_again(&device)),
+        ["freeze", path] => File::open(path).and_then(|directory| freeze(&directory)),
+        ["thaw", path] => File::open(path).and_then(|directory| thaw(&directory)),
+        ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
         ["kexec-load"] => kexec_load(),
         ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
         #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,158 @@
+//! Commands to disks and file systems by descriptors that may only read.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use crate::attack::check;
+
+/// `struct sg_io_hdr` of include/scsi/sg.h.
+#[derive(Default)]
+#[repr(C)]
+struct SgIo {
+    interface: i32,
+    direction: i32,
+    command_len: u8,
+    sense_len: u8,
+    pieces: u16,
+    data_len: u32,
+    data: usize,
+    command: usize,
+    sense: usize,
+    timeout_ms: u32,
+    flags: u32,
+    pack: i32,
+    user: usize,
+    status: u8,
+    masked_status: u8,
+    message_status: u8,
+    sense_written: u8,
+    host_status: u16,
+    driver_status: u16,
+    residual: i32,
+    duration: u32,
+    info: u32,
+}
+
+/// Writes the first block of a SCSI disk by SG_IO: of a file system of ext4, nobody needs it.
+///
+/// # Errors
+/// Where the kernel or the disk refuses.
+pub fn scsi_write(disk: &File) -> io::Result<()> {
+    const SG_IO: libc::Ioctl = 0x2285;
+    const SG_DXFER_TO_DEV: i32 = -2;
+    // WRITE(10) of one block at the first.
+    let command: [u8; 10] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let (data, mut sense) = ([b'm'; 512], [0u8; 32]);
+    let mut asked = SgIo {
+        interface: i32::from(b'S'),
+        direction: SG_DXFER_TO_DEV,
+        command_len: command.len() as u8,
+        sense_len: sense.len() as u8,
+        data_len: data.len() as u32,
+        data: data.as_ptr() as usize,
+        command: command.as_ptr() as usize,
+        sense: sense.as_mut_ptr() as usize,
+        timeout_ms: 10_000,
+        ..SgIo::default()
+    };
+    // SAFETY: command, data and room for what the disk says outlive the call, in the lengths that are told.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), SG_IO, &raw mut asked) })?;
+    match (asked.status, asked.host_status) {
+        (0, 0) => Ok(()),
+        (status, host) => Err(io::Error::other(format!("status {status}, host {host}"))),
+    }
+}
+
+/// Says that a disk may be written, as it was.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn set_writable(disk: &File) -> io::Result<()> {
+    const BLKROSET: libc::Ioctl = 0x125d;
+    let read_only: libc::c_int = 0;
+    // SAFETY: takes a pointer to an int, which it reads.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKROSET, &raw const read_only) })
+}
+
+/// `struct blkpg_partition` of include/uapi/linux/blkpg.h.
+#[repr(C)]
+struct Partition {
+    start: i64,
+    length: i64,
+    number: i32,
+    names: [u8; 128],
+}
+
+/// `struct blkpg_ioctl_arg` of include/uapi/linux/blkpg.h.
+#[repr(C)]
+struct PartitionCommand {
+    what: i32,
+    flags: i32,
+    data_len: i32,
+    data: *const Partition,
+}
+
+/// Adds a first partition of 1 MiB, or removes it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn partition(disk: &File, add: bool) -> io::Result<()> {
+    const BLKPG: libc::Ioctl = 0x1269;
+    const BLKPG_ADD_PARTITION: i32 = 1;
+    const BLKPG_DEL_PARTITION: i32 = 2;
+    let partition = Partition { start: 1 << 20, length: 1 << 20, number: 1, names: [0; 128] };
+    let what = if add { BLKPG_ADD_PARTITION } else { BLKPG_DEL_PARTITION };
+    let data_len = size_of::<Partition>() as i32;
+    let asked = PartitionCommand { what, flags: 0, data_len, data: &raw const partition };
+    // SAFETY: the kernel reads both, which outlive the call.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw const asked) })
+}
+
+/// Sets up a loop device anew, as it is set up already.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn set_up_again(device: &File) -> io::Result<()> {
+    const LOOP_SET_STATUS64: libc::Ioctl = 0x4c04;
+    const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+    // struct loop_info64 of include/uapi/linux/loop.h has 232 bytes.
+    let mut status = [0u64; 32];
+    // SAFETY: the kernel writes, and reads, fewer bytes than there are.
+    unsafe {
+        check(libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, status.as_mut_ptr()))?;
+        check(libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, status.as_ptr()))
+    }
+}
+
+/// Lets nobody write to the file system of a directory, as fsfreeze(8) does.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn freeze(directory: &File) -> io::Result<()> {
+    const FIFREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
+    // SAFETY: takes no argument.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FIFREEZE, 0) })
+}
+
+/// Lets those go on whom [`freeze`] stopped.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn thaw(directory: &File) -> io::Result<()> {
+    const FITHAW: libc::Ioctl = 0xc004_5878_u32 as libc::Ioctl;
+    // SAFETY: takes no argument.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FITHAW, 0) })
+}
+
+/// Has the file system of a directory fail from now on.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn shut_down(directory: &File) -> io::Result<()> {
+    const FS_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+    const FLUSH_ALL: u32 = 0;
+    let how = FLUSH_ALL;
+    // SAFETY: takes a pointer to a number of 32 bits, which it reads.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_SHUTDOWN, &raw const how) })
+}
