@@ -6,6 +6,7 @@
 #include "../lib/labels.h"
 
 enum {
+	IC_PF_KTHREAD = 0x00200000, /* include/linux/sched.h */
 	IC_FMODE_WRITE = 2, /* include/linux/fs.h */
 	IC_MAY_WRITE = 2,
 	IC_MAP_TYPE = 0xf,
@@ -35,15 +36,29 @@ int ic_before(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
+/*
+ * Threads of loop devices write for whoever mounts these. On 5.10 workers of io_uring are threads of the
+ * kernel's, too, with the memory of whom they work for.
+ */
+IC_INLINE bool ic_is_kernel(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, flags) & IC_PF_KTHREAD && !BPF_CORE_READ(task, mm);
+}
+
 SEC("lsm/file_permission")
 int BPF_PROG(ic_file_permission, struct file *file, int mask)
 {
 	struct dentry *dentry = file->f_path.dentry;
+	__u64 rules;
 
 	if (!(mask & IC_MAY_WRITE) || !ic_is_armed())
 		return 0;
-	return ic_judge(IC_HOOK_FILE_PERMISSION, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
-			dentry, 0);
+	rules = ic_rules_of(dentry);
+	if (!rules || ic_is_kernel())
+		return 0;
+	return ic_judge(IC_HOOK_FILE_PERMISSION, rules, IC_FILE_WRITE, IC_FILE_WRITE, dentry, 0);
 }
 
 SEC("lsm/mmap_file")

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* File rules: who may read, change or execute what. */
 #include "../lib/cgroupfs.h"
+#include "../lib/disks.h"
 #include "../lib/procfs.h"
 
 enum {
@@ -10,6 +11,9 @@ enum {
 	IC_ATTR_SIZE = 1 << 3,
 	/* What a change of size brings with it: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN. */
 	IC_ATTR_WITH_SIZE = 1 << 5 | 1 << 6 | 1 << 13 | 1 << 15,
+	IC_S_IFCHR = 0020000,
+	/* Of both kinds of devices, and of nothing else, it leaves IC_S_IFCHR. */
+	IC_S_IFDEVICE = 0130000,
 	IC_S_IFDIR = 0040000,
 	IC_PROT_EXEC = 4,
 	IC_FS_IOC_SETFLAGS = 0x40086602, /* include/uapi/linux/fs.h */
@@ -80,6 +84,13 @@ IC_INLINE int ic_on_device(struct file *file, __u32 mode)
 	return ic_judge(IC_HOOK_FILE_OPEN, rules, op, op, file->f_path.dentry, device);
 }
 
+static __noinline int ic_open_device(struct file *file, __u32 mode)
+{
+	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
+		return ic_on_device(file, mode);
+	return ic_on_character(file);
+}
+
 /*
  * Before Linux 6.7 overlayfs opens the file below under the overlay's own path: then what is opened is
  * another than what the path leads to, and both are asked.
@@ -116,8 +127,8 @@ int BPF_PROG(ic_file_open, struct file *file)
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}
-	if ((inode->i_mode & IC_S_IFMT) == IC_S_IFBLK) {
-		answer = ic_on_device(file, mode);
+	if ((inode->i_mode & IC_S_IFDEVICE) == IC_S_IFCHR) {
+		answer = ic_open_device(file, mode);
 		if (answer)
 			return answer;
 	}
@@ -316,7 +327,11 @@ int BPF_PROG(ic_inode_create, struct inode *dir, struct dentry *dentry)
 SEC("lsm/inode_mkdir")
 int BPF_PROG(ic_inode_mkdir, struct inode *dir, struct dentry *dentry)
 {
-	return ic_into(IC_HOOK_INODE_MKDIR, dir, dentry);
+	int answer = ic_into(IC_HOOK_INODE_MKDIR, dir, dentry);
+
+	if (answer || !ic_is_export(dir, dentry))
+		return answer;
+	return ic_on_way(IC_HOOK_INODE_MKDIR, dentry, IC_FILE_CREATE);
 }
 
 SEC("lsm/inode_mknod")
@@ -433,11 +448,18 @@ IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 		.dentry = dentry,
 		.detail = cmd,
 	};
+	int answer = 0;
 
 	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_entitled()) {
 		ic_alarm(&attempt);
 		return -IC_EPERM;
 	}
+	if (ic_is_halt(file, cmd))
+		return ic_on_way(hook, dentry, IC_FILE_MOUNT);
+	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
+		answer = ic_on_command(hook, file, cmd);
+	if (answer)
+		return answer;
 	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS &&
 	    cmd != IC_FS_IOC_FSSETXATTR && cmd != IC_FS_IOC_ENABLE_VERITY)
 		return 0;

@@ -160,6 +160,33 @@ impl SentinelBuilder {
         self
     }
 
+    /// Whether others may send commands to the disks that guarded files lie on (SG_IO, NVMe, loop, partitions),
+    /// open what sends them to any disk (`/dev/sg*`, `/dev/bsg/*`, `/dev/nvme0`, `/dev/ng*`), and make disks
+    /// of NVMe targets. Default: false.
+    ///
+    /// Some of what smartctl(8), hdparm(8) and multipathd(8) do needs it.
+    #[must_use]
+    pub fn danger_disk_commands(mut self, allow: bool) -> Self {
+        self.options.refuse = match allow {
+            true => self.options.refuse & !abi::REFUSE_DISKS,
+            false => self.options.refuse | abi::REFUSE_DISKS,
+        };
+        self
+    }
+
+    /// Whether others may open `/dev/mapper/control` where guarded files lie on a device that is mapped:
+    /// LVM, LUKS. Default: false.
+    ///
+    /// Who may can map the device elsewhere, or map once more what it lies on and write to that.
+    #[must_use]
+    pub fn danger_device_mapper(mut self, allow: bool) -> Self {
+        self.options.refuse = match allow {
+            true => self.options.refuse & !abi::REFUSE_MAPPER,
+            false => self.options.refuse | abi::REFUSE_MAPPER,
+        };
+        self
+    }
+
     /// Starts although hooks are missing or do not answer: [`Sentinel::status`] names them. Default:
     /// false, and a start is refused.
     #[must_use]

@@ -23,6 +23,7 @@
 
 mod baseline;
 mod builder;
+mod disks;
 mod error;
 mod explain;
 mod inventory;

@@ -35,6 +35,8 @@ pub(crate) struct Coverage {
     /// Rules that do not bind an executable, and what else it may.
     pub(crate) excepted: BTreeMap<FileId, (u64, u32)>,
     pub(crate) mounts: BTreeSet<MountKey>,
+    /// Which rules speak of a device, of what it lies on, and of what commands that.
+    pub(crate) volumes: BTreeMap<u32, u64>,
 }
 
 /// A path that some rules cover.

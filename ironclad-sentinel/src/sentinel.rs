@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::baseline::{Baseline, BaselineReport, FileChange, Scopes};
 use crate::builder::{Launch, SentinelBuilder};
+use crate::disks;
 use crate::error::SentinelError;
 use crate::inventory::{Foreign, OnSuspect};
 use crate::own::{self, OwnPath};
@@ -492,6 +493,7 @@ impl Sentinel {
                     excepted.1 |= may;
                 }
             }
+            disks::cover(&mut coverage, &self.processes)?;
             Ok::<_, SentinelError>(coverage)
         };
         let former = state.in_force.as_ref().map(|(coverage, _)| coverage.clone());

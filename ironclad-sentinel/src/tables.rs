@@ -7,7 +7,6 @@ use ironclad_bpf::sentinel::Guard;
 use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, MountKey, NameKey, NameVal};
 
 use crate::resolve::Coverage;
-use crate::volumes;
 
 /// What is in the kernel, of both halves.
 #[derive(Debug, Default)]
@@ -91,19 +90,7 @@ impl Tables {
                 self.names.insert(name, val);
             }
         }
-        let mut volumes: BTreeMap<u32, u64> = BTreeMap::new();
-        for (id, covered) in &coverage.files {
-            *volumes.entry(id.dev).or_default() |= covered.own | covered.below;
-        }
-        for (name, rules) in &coverage.names {
-            *volumes.entry(name.dir.dev).or_default() |= rules;
-        }
-        // And what these lie on.
-        for (device, rules) in volumes.clone() {
-            for below in volumes::below(device) {
-                *volumes.entry(below).or_default() |= rules;
-            }
-        }
+        let volumes = &coverage.volumes;
         let devices: BTreeSet<_> = self.volumes.keys().chain(volumes.keys()).copied().collect();
         for device in devices {
             let mut val = self.volumes.get(&device).copied().unwrap_or_default();

@@ -145,35 +145,6 @@ pub(crate) struct Mount {
     pub(crate) kind: String,
 }
 
-/// Block devices that one lies on, by the kernel's numbers: the whole disk of a partition, the parts of
-/// what is mapped or striped.
-pub(crate) fn below(device: u32) -> Vec<u32> {
-    let (major, minor) = (device >> 20, device & 0xf_ffff);
-    let (mut found, mut left) =
-        (Vec::new(), vec![format!("/sys/dev/block/{major}:{minor}").into()]);
-    while let Some(path) = left.pop() {
-        let path: PathBuf = path;
-        let Ok(real) = std::fs::canonicalize(&path) else { continue };
-        let disk = real.join("partition").exists().then(|| real.parent().map(Path::to_owned));
-        let slaves = std::fs::read_dir(real.join("slaves"));
-        let slaves = slaves.into_iter().flatten().flatten().map(|entry| entry.path());
-        for next in slaves.chain(disk.flatten()) {
-            let number = std::fs::read_to_string(next.join("dev")).ok();
-            let number = number.as_deref().and_then(|text| text.trim().split_once(':'));
-            let number =
-                number.and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
-            if let Some((major, minor)) = number {
-                let number = major << 20 | minor;
-                if !found.contains(&number) {
-                    found.push(number);
-                    left.push(next);
-                }
-            }
-        }
-    }
-    found
-}
-
 /// All of them, in the order of mounting; those of the first process, too, where it has others.
 pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
     let mut found = mounts_of("self")?;
@@ -260,7 +231,6 @@ mod tests {
     fn what_was_not_tried_is_refused() {
         assert!(unfit(Path::new("/proc")).unwrap().contains("procfs: the kernel makes it up"));
         assert!(unfit(Path::new("/sys")).unwrap().contains("sysfs: the kernel makes it up"));
-        assert!(below(0).is_empty());
         assert!(unfit(Path::new("/none")).unwrap().contains("cannot be looked at"));
     }
 }

@@ -60,7 +60,11 @@ pub struct GuardOptions {
     pub refuse: u32,
 }
 
-const ALL: u32 = abi::REFUSE_MEMORY | abi::REFUSE_MODULES | abi::REFUSE_KEXEC;
+const ALL: u32 = abi::REFUSE_MEMORY
+    | abi::REFUSE_MODULES
+    | abi::REFUSE_KEXEC
+    | abi::REFUSE_DISKS
+    | abi::REFUSE_MAPPER;
 
 impl Default for GuardOptions {
     fn default() -> Self {

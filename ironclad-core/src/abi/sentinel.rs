@@ -247,6 +247,14 @@ pub const REFUSE_MEMORY: u32 = 1;
 pub const REFUSE_MODULES: u32 = 2;
 /// [`Sentinel::refuse`]: other kernels by kexec(8).
 pub const REFUSE_KEXEC: u32 = 4;
+/// [`Sentinel::refuse`]: commands to disks that guarded files lie on.
+pub const REFUSE_DISKS: u32 = 8;
+/// [`Sentinel::refuse`]: the device mapper, where guarded files lie on what it maps.
+pub const REFUSE_MAPPER: u32 = 16;
+/// Of keys of volumes, which are device numbers of the kernel's: it is a device of characters.
+pub const VOLUME_CHARACTER: u32 = 0x8000_0000;
+/// Of these, but misc devices: whatever minor it has.
+pub const VOLUME_ANY_MINOR: u32 = 0xf_ffff;
 /// [`MountKey::kind`]: a mount by its number.
 pub const MOUNT_ID: u32 = 1;
 /// [`MountKey::kind`]: mounts that share what is mounted on them.

@@ -118,6 +118,14 @@ enum ic_refuse_what {
 		1, /* what lockdown(7) calls confidentiality: the kernel's memory, and probes */
 	IC_REFUSE_MODULES = 2, /* modules, but from files that nobody else may change */
 	IC_REFUSE_KEXEC = 4,
+	IC_REFUSE_DISKS = 8, /* commands to disks that guarded files lie on */
+	IC_REFUSE_MAPPER = 16, /* the device mapper, where guarded files lie on what it maps */
+};
+
+/* Device numbers of the kernel's, and what is said of devices of characters beside those of blocks. */
+enum ic_volume_key {
+	IC_VOLUME_CHARACTER = 0x80000000, /* no number of a block device is as high */
+	IC_VOLUME_ANY_MINOR = 0xfffff, /* but of misc devices, whose minor tells what they are */
 };
 
 enum ic_mount_kind {

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Ways to what guarded files lie on past the blocks of its device: commands by descriptors that may only
+ * read, devices of characters, targets that export it once more.
+ */
+#ifndef IRONCLAD_LIB_DISKS_H
+#define IRONCLAD_LIB_DISKS_H
+
+#include "labels.h"
+
+enum {
+	IC_CONFIGFS_MAGIC = 0x62656570, /* include/uapi/linux/magic.h */
+	IC_FIFREEZE = 0xc0045877, /* include/uapi/linux/fs.h */
+	IC_FITHAW = 0xc0045878,
+	IC_FS_IOC_SHUTDOWN = 0x8004587d, /* of ext4, f2fs and XFS, each under a name of its own */
+	IC_MINOR_BITS = 20, /* include/linux/kdev_t.h */
+	IC_TTYAUX_MAJOR = 5, /* include/uapi/linux/major.h */
+	IC_MISC_MAJOR = 10,
+	IC_UNIX98_PTY_SLAVE_MAJOR = 136,
+};
+
+/*
+ * Whether a command to a disk only asks, or waits, by its type and number. Drivers have commands by the
+ * hundred that write: what is not known is taken for one of these.
+ */
+static __noinline bool ic_is_question(__u32 cmd)
+{
+	static const __u16 questions[] = {
+		/* BLKROGET, BLKGETSIZE to BLKFRAGET, BLKSECTGET, BLKSSZGET, BLKBSZGET, BLKGETSIZE64 */
+		0x125e, 0x1260, 0x1261, 0x1262, 0x1263, 0x1264, 0x1265, 0x1267, 0x1268, 0x1270,
+		0x1272,
+		/* BLKIOMIN to BLKDISCARDZEROES, BLKROTATIONAL, BLKGETDISKSEQ; zones */
+		0x1278, 0x1279, 0x127a, 0x127b, 0x127c, 0x127e, 0x1280, 0x1282, 0x1284, 0x1285,
+		/* HDIO_GETGEO, HDIO_GET_32BIT, HDIO_GET_IDENTITY */
+		0x0301, 0x0309, 0x030d,
+		/* LOOP_GET_STATUS, LOOP_GET_STATUS64 */
+		0x4c03, 0x4c05,
+		/* RAID_VERSION, GET_ARRAY_INFO, GET_DISK_INFO */
+		0x0910, 0x0911, 0x0912,
+		/* SG_GET_VERSION_NUM; SCSI_IOCTL_GET_IDLUN, _GET_BUS_NUMBER, _GET_PCI; NVME_IOCTL_ID */
+		0x2282, 0x5382, 0x5386, 0x5387, 0x4e40,
+		/* CDROMMULTISESSION, CDROM_DRIVE_STATUS, CDROM_GET_CAPABILITY */
+		0x5310, 0x5326, 0x5331
+	};
+	__u32 type = cmd >> 8 & 0xff, i;
+
+	/* Those that are not the disk's: of terminals, and of the file system that the device's name is in. */
+	if (!type || type == 'T' || type == 'f' || type == 'X' || type == 'v')
+		return true;
+	for (i = 0; i < sizeof(questions) / sizeof(*questions); i++) {
+		if ((cmd & 0xffff) == questions[i])
+			return true;
+	}
+	return false;
+}
+
+/* Who writes to what a file system lies on changes its files, and who commands it may. */
+IC_INLINE int ic_on_disk(__u8 hook, __u32 key, struct dentry *dentry, __u32 detail)
+{
+	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &key);
+
+	if (!volume || !ic_is_armed())
+		return 0;
+	return ic_judge(hook, volume->rules[ic_half()], IC_FILE_WRITE, IC_FILE_READ, dentry,
+			detail);
+}
+
+/* A command to a disk; some of these need no descriptor that may write. */
+IC_INLINE int ic_on_command(__u8 hook, struct file *file, __u32 cmd)
+{
+	__u32 device = file->f_inode->i_rdev;
+
+	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS) || ic_is_question(cmd))
+		return 0;
+	return ic_on_disk(hook, device, file->f_path.dentry, cmd);
+}
+
+/*
+ * By what is not a disk itself commands reach all of them, also by descriptors that may only read: so
+ * nobody else opens it.
+ */
+IC_INLINE int ic_on_character(struct file *file)
+{
+	__u32 device = file->f_inode->i_rdev, key = device | IC_VOLUME_CHARACTER;
+	__u32 major = device >> IC_MINOR_BITS, refuse = IC_REFUSE_MAPPER;
+
+	/* Memory and terminals, which are opened often. */
+	if (major <= IC_TTYAUX_MAJOR || major == IC_UNIX98_PTY_SLAVE_MAJOR)
+		return 0;
+	if (major != IC_MISC_MAJOR) {
+		key |= IC_VOLUME_ANY_MINOR;
+		refuse = IC_REFUSE_DISKS;
+	}
+	if (!(IC_READ_ONCE(ic_sentinel.refuse) & refuse))
+		return 0;
+	return ic_on_disk(IC_HOOK_FILE_OPEN, key, file->f_path.dentry, device);
+}
+
+/* Whether a command stops a file system with guarded files, or lets it go on. */
+IC_INLINE bool ic_is_halt(struct file *file, __u32 cmd)
+{
+	const struct ic_name_val *volume;
+	__u32 device;
+
+	if (cmd != IC_FIFREEZE && cmd != IC_FITHAW && cmd != IC_FS_IOC_SHUTDOWN)
+		return false;
+	device = file->f_inode->i_sb->s_dev;
+	volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	return volume && volume->rules[ic_half()] && ic_is_armed();
+}
+
+/*
+ * Whether a directory would be a disk of an NVMe target, which is written to without asking anybody and
+ * without being held by whom it exports; LIO holds what it exports, and gets none that is mounted.
+ */
+IC_INLINE bool ic_is_export(struct inode *dir, struct dentry *dentry)
+{
+	struct dentry *parent = dentry->d_parent;
+
+	return dir->i_sb->s_magic == IC_CONFIGFS_MAGIC && ic_is_armed() &&
+	       IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS &&
+	       ic_is_named(parent, "namespaces");
+}
+
+#endif

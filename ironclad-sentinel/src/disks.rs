@@ -1,0 +1,138 @@
+//! What guarded files lie on: partitions, disks, what is mapped and striped, files behind loop devices; and
+//! what sends commands to all of these.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::BpfError;
+use ironclad_bpf::socket::Processes;
+use ironclad_core::abi;
+
+use crate::resolve::Coverage;
+
+const MINOR_BITS: u32 = 20;
+/// `/dev/mapper/control`: `MISC_MAJOR` and `MAPPER_CTRL_MINOR` of include/linux/miscdevice.h.
+const MAPPER: u32 = 10 << MINOR_BITS | 236;
+/// `SCSI_GENERIC_MAJOR` of include/uapi/linux/major.h, whether or not its driver is loaded yet.
+const SG: u32 = 21;
+/// Devices of characters by which commands reach disks, and flash, as `/proc/devices` names them.
+const COMMANDERS: [&str; 7] =
+    ["bsg", "nvme", "nvme-generic", "raw", "mtd", "megaraid_sas_ioctl", "aac"];
+
+/// Adds to what rules cover what that lies on.
+pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<(), BpfError> {
+    let files = coverage.files.iter().map(|(id, covered)| (id.dev, covered.own | covered.below));
+    let names = coverage.names.iter().map(|(name, rules)| (name.dir.dev, *rules));
+    let mut left: Vec<(u32, u64)> = files.chain(names).collect();
+    let mut volumes: BTreeMap<u32, u64> = BTreeMap::new();
+    let (mut on_disks, mut mapped) = (0, 0);
+    while !left.is_empty() {
+        let mut behind: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        while let Some((device, rules)) = left.pop() {
+            let known = volumes.entry(device).or_default();
+            if *known | rules == *known {
+                continue;
+            }
+            *known |= rules;
+            let Some(disk) = Disk::find(device) else { continue };
+            on_disks |= rules;
+            mapped |= if disk.is_mapped { rules } else { 0 };
+            left.extend(disk.on.into_iter().map(|below| (below, rules)));
+            if let Some(file) = disk.file {
+                *behind.entry(file).or_default() |= rules;
+            }
+        }
+        let paths: Vec<&Path> = behind.keys().map(PathBuf::as_path).collect();
+        for (id, (path, rules)) in processes.identify_themselves(&paths)?.iter().zip(&behind) {
+            match id {
+                Some(id) => {
+                    coverage.files.entry(*id).or_default().own |= rules;
+                    left.push((id.dev, *rules));
+                }
+                None => tracing::warn!(
+                    path = %path.display(),
+                    "what a loop device below guarded files lies on is not there, and not guarded"
+                ),
+            }
+        }
+    }
+    let mut put = |key, rules| {
+        if rules != 0 {
+            volumes.insert(abi::VOLUME_CHARACTER | key, rules);
+        }
+    };
+    put(MAPPER, mapped);
+    let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
+    for major in commanders(&devices).chain([SG]) {
+        put(major << MINOR_BITS | abi::VOLUME_ANY_MINOR, on_disks);
+    }
+    coverage.volumes = volumes;
+    Ok(())
+}
+
+/// What the kernel says of a block device.
+#[derive(Debug, Default)]
+struct Disk {
+    /// Those that it lies on.
+    on: Vec<u32>,
+    /// What it lies on, of a loop device.
+    file: Option<PathBuf>,
+    is_mapped: bool,
+}
+
+impl Disk {
+    /// By the kernel's number; none of what is no block device.
+    fn find(device: u32) -> Option<Self> {
+        let (major, minor) = (device >> MINOR_BITS, device & 0xf_ffff);
+        let dir = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+        let whole = dir.join("partition").exists().then(|| dir.parent().map(Path::to_owned));
+        let parts = fs::read_dir(dir.join("slaves")).into_iter().flatten().flatten();
+        let below = parts.map(|entry| entry.path()).chain(whole.flatten());
+        let file = fs::read(dir.join("loop/backing_file")).ok();
+        Some(Self {
+            on: below.filter_map(|dir| number(&dir)).collect(),
+            file: file.map(|text| path(&text)),
+            is_mapped: dir.join("dm").exists(),
+        })
+    }
+}
+
+fn number(dir: &Path) -> Option<u32> {
+    let text = fs::read_to_string(dir.join("dev")).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
+}
+
+/// A path that is followed by the end of its line.
+fn path(text: &[u8]) -> PathBuf {
+    OsString::from_vec(text.strip_suffix(b"\n").unwrap_or(text).to_vec()).into()
+}
+
+/// Majors of what sends commands to disks, of proc_devices(5).
+fn commanders(devices: &str) -> impl Iterator<Item = u32> {
+    let characters = devices.lines().take_while(|line| !line.starts_with("Block"));
+    let named = characters.filter_map(|line| line.trim().split_once(' '));
+    named.filter(|(_, name)| COMMANDERS.contains(name)).filter_map(|(major, _)| major.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_disks_is_found_among_devices_of_characters() {
+        let text = "Character devices:\n  1 mem\n 21 sg\n241 nvme-generic\n242 nvme\n246 bsg\n\n\
+                    Block devices:\n  8 sd\n259 nvme\n";
+        assert_eq!(commanders(text).collect::<Vec<_>>(), [241, 242, 246]);
+    }
+
+    #[test]
+    fn what_a_loop_device_lies_on_is_a_line() {
+        assert_eq!(path(b"/a b\n\n"), Path::new("/a b\n"));
+        assert_eq!(path(b"/a"), Path::new("/a"));
+        assert!(Disk::find(0).is_none());
+    }
+}
