@@ -190,18 +190,13 @@ fn files_behind_loop_devices_are_guarded_too() {
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let tried = [
         ("write to the file behind a loop device", format!("open-to-write {}", link.display())),
-        ("truncate the file behind a loop device", format!("truncate {}", link.display())),
         ("write to the device that this file lies on", "open-to-write /dev/loop0".to_owned()),
         ("write to the file behind that", format!("open-to-write {}", image.display())),
         ("set up a loop device anew", "set-up-again /dev/loop1".to_owned()),
     ];
-    for (name, order) in tried.iter().filter(|(name, _)| !name.starts_with("truncate")) {
+    for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
     }
-    // Of another, which nobody needs.
-    let spare = host.path("spare");
-    std::fs::write(&spare, "1").unwrap();
-    attacks.without(tried[1].0, &mut attacker, &format!("truncate {}", spare.display()));
     let (read_below, read) =
         ("read the file behind a loop device", format!("open-to-read {}", link.display()));
     attacks.without(read_below, &mut attacker, &read);
@@ -215,6 +210,7 @@ fn files_behind_loop_devices_are_guarded_too() {
     for (name, order) in &tried {
         attacks.with(name, &mut attacker, order, &events);
     }
+    assert_eq!(attacker.ask(&format!("truncate {}", link.display())).unwrap(), EPERM);
     attacks.with(kept, &mut attacker, write, &events);
     assert_eq!(sentinel.status().unwrap().opened_before.len(), 1);
     let own = std::fs::File::create(guarded.join("own")).unwrap();
