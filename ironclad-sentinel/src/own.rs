@@ -20,6 +20,9 @@ pub(crate) struct OwnPath {
     pub(crate) bit: u64,
 }
 
+/// Of directories that something is mounted on: who removes or renames one where the mount is not, in
+/// another namespace, takes the mount from all.
+pub(crate) const MOUNTS: u64 = 1 << abi::OWN_MOUNTS;
 const GROUP: u64 = 1 << abi::OWN_GROUP;
 const EXECUTABLE: u64 = 1 << abi::OWN_EXECUTABLE;
 const CODE: u64 = 1 << abi::OWN_CODE;
@@ -86,8 +89,11 @@ pub(crate) fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
     for op in FileOps::CHANGE.iter().chain([FileOp::Mount]) {
         policy.op[op as usize] |= all;
     }
+    for op in [FileOp::Delete, FileOp::Rename] {
+        policy.op[op as usize] |= MOUNTS;
+    }
     policy.op[FileOp::Read as usize] |= STATE | PINS;
-    policy.deny |= all;
+    policy.deny |= all | MOUNTS;
     policy.below |= GROUP | STATE | PINS;
     policy
 }

@@ -14,7 +14,7 @@ use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
 
 use crate::baseline::{Kind, Scope, Scopes};
 use crate::error::SentinelError;
-use crate::own::OwnPath;
+use crate::own::{self, OwnPath};
 use crate::status::{Missing, MissingKind};
 use crate::volumes::{self, Mount};
 
@@ -132,6 +132,9 @@ pub(crate) fn resolve(
         let group = mount.group.map(|number| MountKey { kind: abi::MOUNT_GROUP, number });
         let id = MountKey { kind: abi::MOUNT_ID, number: mount.id };
         coverage.mounts.extend([id].into_iter().chain(group));
+        if let (Some(dir), Some(name)) = (mount.at.parent(), mount.at.file_name()) {
+            names.push((dir.to_owned(), name.to_owned(), own::MOUNTS));
+        }
     }
     for (dir, steps) in ways(asked_ways) {
         let way = Covered { flags: abi::LABEL_WAY, ..Covered::default() };

@@ -137,6 +137,54 @@ fn nothing_is_mounted_over_what_is_guarded() {
     assert_eq!(ask(&format!("tool umount {volume}")), 0);
 }
 
+/// Where nothing is mounted on it, in another namespace, a directory can be removed and renamed: then a mount
+/// goes from all namespaces, or along.
+#[test]
+fn a_mount_does_not_go_with_its_directory() {
+    if is_without_lsm("a_mount_does_not_go_with_its_directory") {
+        return;
+    }
+    let host = Host::new();
+    let (volume, gone) = (host.path("volume"), host.path("gone"));
+    let file = volume.join("guarded/file");
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (at, to) = (volume.display(), gone.display());
+    let tried = [
+        ("remove the directory below a mount elsewhere", format!("rmdir {at}"), "InodeRmdir"),
+        ("rename the directory below a mount elsewhere", format!("mv {at} {to}"), "InodeRename"),
+    ]
+    .map(|(name, command, hook)| {
+        let script = host.path(hook);
+        let text = format!("mount --make-rprivate /; umount {at} && exec {command}\n");
+        std::fs::write(&script, text).unwrap();
+        (name, format!("tool unshare -m sh {}", script.display()), hook)
+    });
+    let mount = |attacker: &mut Talker| {
+        std::fs::create_dir_all(&volume).unwrap();
+        does(attacker, &format!("tool mount -t tmpfs none {at}"));
+        std::fs::create_dir(volume.join("guarded")).unwrap();
+        std::fs::write(&file, "1").unwrap();
+    };
+    for (name, order, _) in &tried {
+        mount(&mut attacker);
+        attacks.without(name, &mut attacker, order);
+        assert!(!file.exists(), "{name}: it is there still");
+    }
+    does(&mut attacker, &format!("tool umount {to}"));
+    std::fs::remove_dir(&gone).unwrap();
+    mount(&mut attacker);
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(volume.join("guarded"));
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order, hook) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(format!("{:?}", event.hook), *hook, "{name}: {event}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "1", "{name}");
+    }
+    drop(sentinel);
+    does(&mut attacker, &format!("tool umount {at}"));
+}
+
 /// A call that this kernel does not have.
 const ENOSYS: u64 = 38;
 

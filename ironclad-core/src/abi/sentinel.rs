@@ -213,6 +213,8 @@ pub const MARK_CHILD: u32 = 4;
 pub const LAUNCH_INIT: u32 = 1;
 /// [`Sentinel::launch`]: entitled processes start agents.
 pub const LAUNCH_ENTITLED: u32 = 2;
+/// Bit of Sentinel's own rule on the directories that mounts with guarded files lie on.
+pub const OWN_MOUNTS: u32 = 58;
 /// Bit of Sentinel's own rule on the agent's control group.
 pub const OWN_GROUP: u32 = 59;
 /// Bit of that on the agent's executable.

@@ -168,6 +168,7 @@ enum ic_launch {
 
 /* Rules that Sentinel has for itself, behind those of policies. */
 enum ic_own_rule {
+	IC_OWN_MOUNTS = 58, /* what mounts with guarded files lie on */
 	IC_OWN_GROUP = 59, /* the agent's control group */
 	IC_OWN_EXECUTABLE = 60,
 	IC_OWN_CODE = 61, /* what the executable maps: libraries, and the loader's cache */
