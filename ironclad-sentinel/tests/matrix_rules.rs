@@ -2,22 +2,18 @@
 
 mod host;
 
-use std::fmt::{Debug, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use host::{EPERM, Host, is_without_lsm};
 use ironclad_core::RuleId;
+use ironclad_lab::warnings;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Degraded, Missing, MissingKind, Sentinel, SentinelError, Status};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// Where a second agent finds what it is to do.
 const SECOND: &str = "IRONCLAD_TEST_SECOND";
@@ -161,9 +157,7 @@ fn trees_pass_over_devices_and_what_the_kernel_makes_up() {
     assert_eq!(degraded.iter().filter(is_passed).count(), 3, "{degraded:?}");
 
     // A rule that only tells may be on all that the host has.
-    let begun = Instant::now();
     sentinel.apply(&policy([rule(1, FileAction::Log).tree("/")])).unwrap();
-    println!("a rule on `/` came into force within {:?}", begun.elapsed());
     assert_eq!(attacker.ask("open-to-write /dev/null").unwrap(), 0);
     // A device by itself may be guarded.
     sentinel.apply(&policy([deny(1).file("/dev/full")])).unwrap();
@@ -269,41 +263,4 @@ fn a_second_start_says_what_is_in_its_way() {
     assert!(sentinel.status().unwrap().degraded.is_empty());
     drop(sentinel);
     drop(host.start(&policy([])));
-}
-
-/// What is said in a thread while it is the thread's subscriber.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<String>>);
-
-impl Visit for Warnings {
-    fn record_debug(&mut self, _field: &Field, value: &dyn Debug) {
-        writeln!(self.0.lock().unwrap(), "{value:?}").unwrap();
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-
-    fn new_span(&self, _span: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _span: &span::Id, _values: &span::Record<'_>) {}
-    fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        event.record(&mut self.clone());
-    }
-
-    fn enter(&self, _span: &span::Id) {}
-    fn exit(&self, _span: &span::Id) {}
-}
-
-/// What is warned of while somebody works.
-fn warnings<T>(work: impl FnOnce() -> T) -> (T, String) {
-    let warnings = Warnings::default();
-    let done = tracing::subscriber::with_default(warnings.clone(), work);
-    (done, std::mem::take(&mut *warnings.0.lock().unwrap()))
 }

@@ -2,24 +2,21 @@
 
 mod host;
 
-use std::fmt::{Debug, Write as _};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ironclad_core::{RuleId, Verdict};
-use ironclad_lab::Mounts;
 use ironclad_lab::talk::serve;
+use ironclad_lab::{Mounts, warnings};
 use ironclad_policy::socket::{
     Direction, SHA256_MISMATCH, SocketAction, SocketQuery, SocketRule, Subject,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol, Sha256Sum};
 use ironclad_shield::{Overflow, Shield};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use host::{EPERM, Host, PATIENCE, TALKER, count};
 
@@ -261,43 +258,6 @@ fn dry_runs_and_logs_only_report() {
     assert_eq!(count(&shield, 2).allowed, 2);
 }
 
-/// What is said in a thread while it is the thread's subscriber.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<String>>);
-
-impl Visit for Warnings {
-    fn record_debug(&mut self, _field: &Field, value: &dyn Debug) {
-        writeln!(self.0.lock().unwrap(), "{value:?}").unwrap();
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-
-    fn new_span(&self, _span: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _span: &span::Id, _values: &span::Record<'_>) {}
-    fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        event.record(&mut self.clone());
-    }
-
-    fn enter(&self, _span: &span::Id) {}
-    fn exit(&self, _span: &span::Id) {}
-}
-
-/// What is warned of while somebody works.
-fn warnings(work: impl FnOnce()) -> String {
-    let warnings = Warnings::default();
-    tracing::subscriber::with_default(warnings.clone(), work);
-    std::mem::take(&mut *warnings.0.lock().unwrap())
-}
-
 fn set_length(path: &Path, length: u64) {
     OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
 }
@@ -331,7 +291,7 @@ fn a_file_that_is_too_large_is_denied_unread() {
             true => shield.apply(&content).unwrap(),
             false => drop(shield.refresh_paths().unwrap()),
         };
-        let said = in_time(|| warnings(look), || set_length(&one, length));
+        let said = in_time(|| warnings(look).1, || set_length(&one, length));
         assert!(said.contains(&large), "{said}");
         assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
         assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
@@ -450,7 +410,7 @@ fn nobody_waits_for_a_lease() {
     let shield = host.start_looking_never(&policy([]));
     let mut owner = host.talker(&two);
     assert_eq!(owner.ask(&format!("lease {}", one.display())).unwrap(), 0);
-    let said = warnings(|| shield.apply(&content).unwrap());
+    let ((), said) = warnings(|| shield.apply(&content).unwrap());
     assert!(said.contains("somebody has a lease on it"), "{said}");
     assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
     drop(owner);
@@ -489,7 +449,7 @@ fn a_pinned_file_may_be_on_an_overlay() {
         shield.refresh_paths().unwrap();
         assert_eq!(status().mismatched, std::slice::from_ref(&one));
         set_length(&one, (1 << 30) + 1);
-        let said = warnings(|| shield.apply(&content).unwrap());
+        let ((), said) = warnings(|| shield.apply(&content).unwrap());
         assert!(said.contains("it is larger than 1 GiB"), "{said}");
     })
     .unwrap();

@@ -14,6 +14,7 @@ mod sign;
 mod socket;
 pub mod talk;
 mod thread;
+mod warnings;
 
 pub use cgroup::Cgroup;
 pub use error::LabError;
@@ -22,3 +23,4 @@ pub use netns::{Lab, Namespace};
 pub use sign::KeyPair;
 pub use socket::PacketSocket;
 pub use thread::run_before_others;
+pub use warnings::warnings;
