@@ -322,4 +322,19 @@ IC_INLINE int ic_refuse(__u8 hook, __u32 target, __u32 detail)
 	return -IC_EPERM;
 }
 
+/* The same of a file, whatever rules say. */
+IC_INLINE int ic_refuse_file(__u8 hook, struct dentry *dentry, __u32 op, __u32 detail)
+{
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.op = op,
+		.verdict = IC_SENTINEL_DENIED,
+		.dentry = dentry,
+		.detail = detail,
+	};
+
+	ic_alarm(&attempt);
+	return -IC_EPERM;
+}
+
 #endif

@@ -116,17 +116,9 @@ int BPF_PROG(ic_file_open, struct file *file)
 	__u64 rules;
 	int answer;
 
-	if (ic_is_kernel_file_refused(file, mode)) {
-		struct ic_attempt attempt = {
-			.hook = IC_HOOK_FILE_OPEN,
-			.op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ,
-			.verdict = IC_SENTINEL_DENIED,
-			.dentry = dentry,
-		};
-
-		ic_alarm(&attempt);
-		return -IC_EPERM;
-	}
+	if (ic_is_kernel_file_refused(file, mode))
+		return ic_refuse_file(IC_HOOK_FILE_OPEN, dentry,
+				      mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ, 0);
 	if ((inode->i_mode & IC_S_IFDEVICE) == IC_S_IFCHR) {
 		answer = ic_open_device(file, mode);
 		if (answer)
@@ -225,17 +217,9 @@ int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long
 /* Refuses what would let something that is guarded be found elsewhere, or not at all. */
 IC_INLINE int ic_on_way(__u8 hook, struct dentry *dentry, __u32 op)
 {
-	const struct ic_attempt attempt = {
-		.hook = hook,
-		.op = op,
-		.verdict = IC_SENTINEL_DENIED,
-		.dentry = dentry,
-	};
-
 	if (ic_is_entitled() || ic_may(IC_MAY_MOUNT))
 		return 0;
-	ic_alarm(&attempt);
-	return -IC_EPERM;
+	return ic_refuse_file(hook, dentry, op, 0);
 }
 
 /* A name goes from a directory. */
@@ -353,18 +337,8 @@ IC_INLINE int ic_change(struct dentry *dentry, struct iattr *attr)
 	__u32 first = valid & IC_ATTR_SIZE ? IC_FILE_WRITE : IC_FILE_METADATA;
 	__u32 second = valid & ~(IC_ATTR_SIZE | IC_ATTR_WITH_SIZE) ? IC_FILE_METADATA : first;
 
-	if (ic_is_armed() && ic_cgroup_rights_are_guarded(dentry, valid)) {
-		struct ic_attempt attempt = {
-			.hook = IC_HOOK_INODE_SETATTR,
-			.op = IC_FILE_METADATA,
-			.verdict = IC_SENTINEL_DENIED,
-			.dentry = dentry,
-			.detail = valid,
-		};
-
-		ic_alarm(&attempt);
-		return -IC_EPERM;
-	}
+	if (ic_is_armed() && ic_cgroup_rights_are_guarded(dentry, valid))
+		return ic_refuse_file(IC_HOOK_INODE_SETATTR, dentry, IC_FILE_METADATA, valid);
 	return ic_on(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
 }
 
@@ -441,19 +415,10 @@ IC_INLINE bool ic_is_generation(__u32 cmd)
 IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 {
 	struct dentry *dentry = file->f_path.dentry;
-	const struct ic_attempt attempt = {
-		.hook = hook,
-		.op = IC_FILE_METADATA,
-		.verdict = IC_SENTINEL_DENIED,
-		.dentry = dentry,
-		.detail = cmd,
-	};
 	int answer = 0;
 
-	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_entitled()) {
-		ic_alarm(&attempt);
-		return -IC_EPERM;
-	}
+	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_entitled())
+		return ic_refuse_file(hook, dentry, IC_FILE_METADATA, cmd);
 	if (ic_is_halt(file, cmd))
 		return ic_on_way(hook, dentry, IC_FILE_MOUNT);
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)

@@ -289,13 +289,6 @@ enum {
 SEC("lsm/path_notify")
 int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
 {
-	const struct ic_attempt attempt = {
-		.hook = IC_HOOK_PATH_NOTIFY,
-		.op = IC_FILE_READ,
-		.verdict = IC_SENTINEL_DENIED,
-		.dentry = path->dentry,
-		.detail = mask,
-	};
 	const struct ic_name_val *volume;
 	unsigned long magic;
 	__u32 device;
@@ -312,8 +305,7 @@ int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
 		return 0;
 	if (ic_is_entitled() || ic_may(IC_MAY_KILL))
 		return 0;
-	ic_alarm(&attempt);
-	return -IC_EPERM;
+	return ic_refuse_file(IC_HOOK_PATH_NOTIFY, path->dentry, IC_FILE_READ, mask);
 }
 
 /*
