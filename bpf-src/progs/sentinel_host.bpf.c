@@ -66,17 +66,9 @@ IC_INLINE bool ic_is_place_guarded(struct dentry *dentry)
 
 IC_INLINE int ic_mount_refuse(__u8 hook, struct dentry *dentry)
 {
-	const struct ic_attempt attempt = {
-		.hook = hook,
-		.op = IC_FILE_MOUNT,
-		.verdict = IC_SENTINEL_DENIED,
-		.dentry = dentry,
-	};
-
 	if (ic_is_entitled() || ic_may(IC_MAY_MOUNT))
 		return 0;
-	ic_alarm(&attempt);
-	return -IC_EPERM;
+	return ic_refuse_file(hook, dentry, IC_FILE_MOUNT, 0);
 }
 
 /* Something is mounted over a place, or what is mounted there changes. */
