@@ -58,6 +58,11 @@ pub(crate) const NEWEST_ARM64: Wanted = Wanted {
     modules: None,
 };
 
+/// Whether it is the oldest or the newest of the matrix.
+pub(crate) fn is_end(label: &str) -> bool {
+    [&MATRIX[0], &MATRIX[MATRIX.len() - 1]].iter().any(|wanted| wanted.label == label)
+}
+
 /// An unpacked kernel.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Kernel {

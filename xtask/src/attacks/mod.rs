@@ -10,7 +10,7 @@ use clap::Args;
 use crate::command::write;
 use crate::failure::{Context, Result};
 use crate::kernels::{self, Kernel};
-use crate::test::{self, Outcome, Report, Row};
+use crate::test::{self, Depth, Outcome, Report, Row};
 use table::Table;
 use threats::Threats;
 
@@ -34,7 +34,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let kernels = kernels::fetch(&options.kernels, false)?;
     let mut report = Report::default();
-    test::run_matrix(&kernels, Some(PACKAGE), &mut report)?;
+    test::run_matrix(&kernels, Some(PACKAGE), Depth::Whole, &mut report)?;
     let mut table = Table::of_report(&report);
     let mut problems = table.problems();
     if table == Table::default() {

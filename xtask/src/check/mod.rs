@@ -161,5 +161,10 @@ fn package() -> Result<Outcome> {
     }
     output(&mut clean)?;
     // Nobody will run what comes out.
-    passes(package.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0"))
+    for (name, value) in
+        [("PROFILE_DEV_DEBUG", "0"), ("PROFILE_DEV_OPT_LEVEL", "0"), ("INCREMENTAL", "0")]
+    {
+        package.env(format!("CARGO_{name}"), value);
+    }
+    passes(&mut package)
 }

@@ -7,7 +7,7 @@ use super::libtest;
 use super::report::{Outcome, Report, Row};
 use super::targets::Binary;
 use crate::failure::{Context, Result};
-use crate::kernels::Kernel;
+use crate::kernels::{self, Kernel};
 use crate::vm::{self, Job, Program};
 
 /// Each has two processors, like the machine that CI runs on.
@@ -18,8 +18,46 @@ const TIMEOUT_SECONDS: u64 = 900;
 /// Of tests that want a kernel without BPF LSM: a machine of their own.
 const WITHOUT_LSM: &str = "matrix_without_lsm";
 
-pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) -> Result<()> {
-    let queue = Mutex::new(kernels.iter());
+/// What kernels between the oldest and the newest run where the whole is not asked for: that everything
+/// loads, and what asks most of the kernel's own code. The whole takes each of them half an hour.
+const BETWEEN: [&str; 10] = [
+    "matrix_audit",
+    "matrix_files",
+    "matrix_load",
+    "matrix_mounts",
+    "matrix_packets",
+    "matrix_probe",
+    "matrix_processes",
+    "matrix_self",
+    "matrix_sentinel",
+    "matrix_sockets",
+];
+
+/// How much is run on which kernels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Depth {
+    /// Everything on all of them.
+    Whole,
+    /// Everything on the oldest and the newest, and [`BETWEEN`] on others.
+    Ends,
+}
+
+impl Depth {
+    pub(crate) fn is_whole_on(self, kernel: &Kernel) -> bool {
+        self == Self::Whole || kernels::is_end(&kernel.label)
+    }
+}
+
+pub(crate) fn run(
+    kernels: &[Kernel],
+    binaries: &[Binary],
+    depth: Depth,
+    report: &mut Report,
+) -> Result<()> {
+    // What takes longest comes first: both processors have work to the end.
+    let (first, last): (Vec<_>, Vec<_>) =
+        kernels.iter().partition(|kernel| depth.is_whole_on(kernel));
+    let queue = Mutex::new(first.into_iter().chain(last));
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..MACHINES_AT_ONCE {
@@ -29,8 +67,13 @@ pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) 
                         return;
                     };
                     let is_apart = |binary: &&Binary| binary.name == WITHOUT_LSM;
-                    let (apart, usual): (Vec<_>, Vec<_>) = binaries.iter().partition(is_apart);
+                    let is_run = |binary: &&Binary| {
+                        depth.is_whole_on(kernel) || BETWEEN.contains(&binary.name.as_str())
+                    };
+                    let (run, left): (Vec<_>, Vec<_>) = binaries.iter().partition(is_run);
+                    let (apart, usual): (Vec<_>, Vec<_>) = run.into_iter().partition(is_apart);
                     let mut rows = on_kernel(kernel, &usual, false);
+                    rows.extend(left.into_iter().map(|binary| left_out(kernel, binary)));
                     if !apart.is_empty() {
                         rows.extend(on_kernel(kernel, &apart, true));
                     }
@@ -45,6 +88,12 @@ pub(crate) fn run(kernels: &[Kernel], binaries: &[Binary], report: &mut Report) 
     done.sort_by_key(|(label, _)| kernels.iter().position(|kernel| kernel.label == *label));
     done.into_iter().flat_map(|(_, rows)| rows).for_each(|row| report.add(row));
     Ok(())
+}
+
+fn left_out(kernel: &Kernel, binary: &Binary) -> Row {
+    let why = "run on the oldest and the newest kernel: --whole runs it here, too";
+    let suite = format!("linux {}", kernel.label);
+    Row::single(&suite, &binary.name, Outcome::Skipped(why.into()), 0.0)
 }
 
 fn on_kernel(kernel: &Kernel, binaries: &[&Binary], is_without_lsm: bool) -> Vec<Row> {

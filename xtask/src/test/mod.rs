@@ -21,6 +21,7 @@ pub(crate) use libtest::Attack;
 use libtest::Tests;
 #[cfg(test)]
 pub(crate) use libtest::parse;
+pub(crate) use matrix::Depth;
 pub(crate) use report::{Outcome, Report, Row};
 use targets::Binary;
 pub(crate) use targets::executable;
@@ -47,9 +48,12 @@ pub(crate) struct Options {
     /// Only these parts, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Only these kernels of the matrix, separated by commas.
+    /// Only these kernels of the matrix, separated by commas, and everything on each of them.
     #[arg(long, value_delimiter = ',')]
     kernels: Vec<String>,
+    /// Everything on every kernel of the matrix, and not on the oldest and the newest alone.
+    #[arg(long)]
+    whole: bool,
     /// Seconds for each fuzz target.
     #[arg(long, default_value_t = 20)]
     fuzz_seconds: u32,
@@ -76,8 +80,12 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     }
     if wants(Part::Matrix) {
         timed(report, "matrix", "build", |report| {
-            let kernels = kernels::fetch(&options.kernels, false)?;
-            run_matrix(&kernels, None, report)?;
+            let mut kernels = kernels::fetch(&options.kernels, false)?;
+            // Who names kernels wants them whole.
+            let is_whole = options.whole || !options.kernels.is_empty();
+            let depth = if is_whole { Depth::Whole } else { Depth::Ends };
+            run_matrix(&kernels, None, depth, report)?;
+            kernels.retain(|kernel| depth.is_whole_on(kernel));
             attacks::compare(&kernels, report)
         });
     }
@@ -91,9 +99,10 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
 pub(crate) fn run_matrix(
     kernels: &[Kernel],
     package: Option<&str>,
+    depth: Depth,
     report: &mut Report,
 ) -> Result<()> {
-    matrix::run(kernels, &targets::build("matrix_", package)?, report)
+    matrix::run(kernels, &targets::build("matrix_", package)?, depth, report)
 }
 
 /// What goes wrong before a test can run is a failure of its own; the other parts go on.
