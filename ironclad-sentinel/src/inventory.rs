@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::inventory::{Inventory, LoadedProgram};
@@ -48,7 +49,16 @@ pub struct ForeignProgram {
     pub is_suspect: bool,
 }
 
+/// How long the kernel may take to let go of programs that nobody uses any more, those of an agent that
+/// has just ended among them: grace periods of RCU.
+const LETTING_GO: Duration = Duration::from_millis(500);
+
 impl ForeignProgram {
+    /// Whether nobody is seen to keep it: it may be on its way out.
+    fn is_kept_by_nobody(&self) -> bool {
+        self.program.attached.is_empty() && self.program.holders.is_empty()
+    }
+
     fn attached(&self) -> String {
         let places: Vec<_> = self.program.attached.iter().map(ToString::to_string).collect();
         if places.is_empty() { "not known".to_owned() } else { places.join(", ") }
@@ -56,8 +66,21 @@ impl ForeignProgram {
 }
 
 impl Foreign {
-    /// Lists them; `gate` has bit n for programs of type n that are suspects.
+    /// Lists them; `gate` has bit n for programs of type n that are suspects. Of suspects that nobody
+    /// keeps, those are listed that are there still after a while.
     pub(crate) fn take(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
+        let until = Instant::now() + LETTING_GO;
+        loop {
+            let found = Self::look(own, bpffs, gate)?;
+            let goes = found.suspects().any(ForeignProgram::is_kept_by_nobody);
+            if !goes || Instant::now() >= until {
+                return Ok(found);
+            }
+            std::thread::sleep(LETTING_GO / 50);
+        }
+    }
+
+    fn look(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
         let Inventory { programs, links, closed, maps, .. } = Inventory::take(own, bpffs)?;
         let programs = programs.into_iter().map(|program| {
             let number = program.program_type.0;
