@@ -3,7 +3,6 @@
 mod host;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use host::{Attacks, EPERM, Host, PATIENCE, is_without_lsm};
 use ironclad_core::RuleId;
@@ -12,6 +11,8 @@ use ironclad_lab::talk::Talker;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Overflow, Sentinel};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -30,6 +31,19 @@ fn follow(attacker: &mut Talker, orders: &[String]) {
     }
 }
 
+/// They come up by and by.
+fn wait_for_devices(paths: &[&str]) {
+    let news = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&news, "/dev", inotify::WatchFlags::CREATE).unwrap();
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    while !paths.iter().all(|path| Path::new(path).exists()) {
+        let mut ready = [PollFd::new(&news, PollFlags::IN)];
+        let count = poll(&mut ready, Some(&patience)).unwrap();
+        assert_eq!(count, 1, "none of {paths:?}: has the machine scsi_debug?");
+        rustix::io::read(&news, &mut [0; 4096]).unwrap();
+    }
+}
+
 /// Root needs no descriptor that may write.
 #[test]
 fn commands_to_disks_write_nothing_below_guarded_files() {
@@ -40,12 +54,7 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
     let volume = host.path("volume");
     std::fs::create_dir(&volume).unwrap();
     let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    // Disks come up by and by.
-    let since = Instant::now();
-    while !["/dev/sda", "/dev/sg0"].iter().all(|path| Path::new(path).exists()) {
-        assert!(since.elapsed() < PATIENCE, "no disk: has the machine scsi_debug?");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_devices(&["/dev/sda", "/dev/sg0"]);
     follow(
         &mut attacker,
         &[
