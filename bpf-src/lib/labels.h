@@ -121,44 +121,70 @@ IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
 }
 
 /*
+ * The way from a directory to its root is of small functions that numbers lead to: the verifier walks
+ * each of them once, and not once for each directory on the way.
+ */
+__noinline __u64 ic_parent(__u64 address)
+{
+	struct dentry *dentry = (struct dentry *)address;
+
+	return (__u64)BPF_CORE_READ(dentry, d_parent);
+}
+
+/* What a directory's own label says of everything below. */
+__noinline __u64 ic_below_own(__u64 address, __u32 half)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	const struct ic_label *label;
+	struct ic_file_id id;
+
+	if (!inode)
+		return 0;
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	return label ? label->below[half & 1] : 0;
+}
+
+/* What rules of the device cover directories. */
+__noinline __u64 ic_below_any(__u64 address, __u32 half)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	__u32 device = BPF_CORE_READ(dentry, d_sb, s_dev);
+	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	const struct ic_file_policy *policy = ic_file_policy_at(half);
+
+	return volume && policy ? volume->rules[half & 1] & policy->below : 0;
+}
+
+/* What was found on the way to where it ends, if that is the root. */
+__noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
+{
+	struct dentry *dentry = (struct dentry *)address;
+
+	return BPF_CORE_READ(dentry, d_sb, s_root) == dentry ? rules : ic_below_any(address, half);
+}
+
+/*
  * What rules cover everything in a directory: those of it and of all those around it. Where the way to
  * the root is not known (a file opened by its handle) or too long, all rules that cover directories of
  * the device; pipes and the like have no root either, and devices of which no rule speaks.
  */
 __noinline __u64 ic_below(__u64 address, __u32 half)
 {
-	struct dentry *dentry = (struct dentry *)address, *parent;
-	const struct ic_file_policy *policy;
-	const struct ic_name_val *volume;
-	const struct ic_label *label;
-	struct inode *inode;
-	struct ic_file_id id;
-	__u64 rules = 0;
-	__u32 i, device;
+	__u64 rules = 0, parent;
+	__u32 i;
 
-	half &= 1;
-	device = BPF_CORE_READ(dentry, d_sb, s_dev);
-	volume = bpf_map_lookup_elem(&ic_volumes, &device);
-	if (!volume || !volume->rules[half])
+	if (!ic_below_any(address, half))
 		return 0;
 	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {
-		inode = BPF_CORE_READ(dentry, d_inode);
-		if (inode) {
-			ic_file_identify(&id, inode);
-			label = ic_label_of(&id);
-			if (label)
-				rules |= label->below[half];
-		}
-		parent = BPF_CORE_READ(dentry, d_parent);
-		if (parent == dentry) {
-			if (BPF_CORE_READ(dentry, d_sb, s_root) == dentry)
-				return rules;
-			break;
-		}
-		dentry = parent;
+		rules |= ic_below_own(address, half);
+		parent = ic_parent(address);
+		if (parent == address)
+			return ic_below_end(address, half, rules);
+		address = parent;
 	}
-	policy = ic_file_policy_at(half);
-	return volume->rules[half] & (policy ? policy->below : 0);
+	return ic_below_any(address, half);
 }
 
 /* What is kept of a directory, read once: another CPU may write it meanwhile. */
@@ -224,28 +250,32 @@ IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, str
 }
 
 /* Over eight bytes at a time: a name of 255 bytes would not find room on the stack. */
+IC_INLINE __u64 ic_name_mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+	return hash ^ hash >> 32;
+}
+
 __noinline __u64 ic_name_hash(__u64 address, __u32 len)
 {
 	const unsigned char *name = (const unsigned char *)address;
-	__u64 hash = len, word, rest;
-	__u32 at;
+	__u64 hash = len, word;
+	__u32 at, rest = len & 7;
 
-	for (at = 0; at < IC_SENTINEL_NAME; at += sizeof(word)) {
-		if (at >= len)
+	for (at = sizeof(word); at < IC_SENTINEL_NAME; at += sizeof(word)) {
+		if (at > len)
 			break;
-		rest = len - at;
-		word = 0;
-		if (rest >= sizeof(word)) {
-			bpf_probe_read_kernel(&word, sizeof(word), name + at);
-		} else {
-			/* clang knows that it is idle, and the verifier does not. */
-			asm volatile("%0 &= 7" : "+r"(rest));
-			bpf_probe_read_kernel(&word, rest, name + at);
-		}
-		hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-		hash ^= hash >> 32;
+		bpf_probe_read_kernel(&word, sizeof(word), name);
+		hash = ic_name_mix(hash, word);
+		name += sizeof(word);
 	}
-	return hash;
+	if (!rest)
+		return hash;
+	word = 0;
+	/* clang knows that it is idle, and the verifier does not. */
+	asm volatile("%0 &= 7" : "+r"(rest));
+	bpf_probe_read_kernel(&word, rest, name);
+	return ic_name_mix(hash, word);
 }
 
 /* What rules cover a name in a directory. */

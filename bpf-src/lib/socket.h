@@ -235,22 +235,32 @@ IC_INLINE const struct ic_sock_rule *ic_socket_log_rule(__u32 slot, __u64 logs)
 	return bpf_map_lookup_elem(&ic_sock_logs, &index);
 }
 
-/* Counts rules that report and decide nothing. A function of its own, as ic_match_logs() is. */
+/*
+ * Counts the first of the rules that report and decide nothing. A function of its own, as ic_match_logs()
+ * is.
+ */
+__noinline int ic_socket_count_log(__u32 slot, __u64 logs)
+{
+	const struct ic_sock_rule *rule = ic_socket_log_rule(slot, logs);
+	struct ic_sock_stats *stats;
+	__u32 index;
+
+	if (!rule)
+		return 0;
+	index = rule->slot;
+	stats = bpf_map_lookup_elem(&ic_sock_stats, &index);
+	if (stats)
+		stats->logged++;
+	return 0;
+}
+
+/* Counts all of them. */
 __noinline int ic_socket_count_logs(__u32 slot, __u64 logs)
 {
-	__u64 i;
+	__u32 i;
 
 	for (i = 0; i < IC_SOCK_LOGS_MAX && logs; i++) {
-		const struct ic_sock_rule *rule = ic_socket_log_rule(slot, logs);
-		struct ic_sock_stats *stats;
-		__u32 index;
-
-		if (!rule)
-			break;
-		index = rule->slot;
-		stats = bpf_map_lookup_elem(&ic_sock_stats, &index);
-		if (stats)
-			stats->logged++;
+		ic_socket_count_log(slot, logs);
 		logs &= logs - 1;
 	}
 	return 0;

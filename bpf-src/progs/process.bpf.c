@@ -166,10 +166,20 @@ int ic_exit(__u64 *ctx)
 	return 0;
 }
 
-/* Bits of the lineages that begin with forebears. Those that have ended are not known. */
+/*
+ * Bits of the lineages that begin with what a process executes. A function that a number leads to, which
+ * the verifier walks once and not for each forebear.
+ */
+__noinline __u64 ic_lineage_at(__u64 address)
+{
+	struct ic_process process = {};
+
+	return ic_process_read(&process, (void *)address) ? ic_lineage_of(&process.exe) : 0;
+}
+
+/* Those of its forebears. Those that have ended are not known. */
 IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
 {
-	struct ic_process forebear = {};
 	__u64 lineage = 0;
 	__u32 i;
 
@@ -177,8 +187,7 @@ IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
 		if (BPF_CORE_READ(task, tgid) <= 1)
 			break;
 		task = BPF_CORE_READ(task, real_parent);
-		if (ic_process_read(&forebear, task))
-			lineage |= ic_lineage_of(&forebear.exe);
+		lineage |= ic_lineage_at((__u64)task);
 	}
 	return lineage;
 }

@@ -5,12 +5,12 @@
  */
 #include "../lib/labels.h"
 
-/* Mounts by which guarded files are reached, by number, and groups of mounts that share what happens. */
+/* Mounts by which guarded files are reached, by number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, IC_SENTINEL_MOUNTS);
-	__type(key, struct ic_mount_key);
+	__type(key, __u32);
 	__type(value, __u32);
 } ic_mounts SEC(".maps");
 
@@ -27,12 +27,13 @@ enum {
 	/* How many are looked at; of more, the answer is the careful one. */
 	IC_MOUNTS_THERE = 128, /* at one place */
 	IC_MOUNTS_BELOW = 2048, /* one below the other, each on the way down and on that back */
+	IC_MOUNTS_WALKS = 32, /* in as many parts */
 };
 
 /* Mounts by which guarded files are reached in the agent's namespace. */
 IC_INLINE bool ic_is_mount_own(struct mount *mount)
 {
-	struct ic_mount_key id = { .kind = IC_MOUNT_ID, .number = BPF_CORE_READ(mount, mnt_id) };
+	__u32 id = BPF_CORE_READ(mount, mnt_id);
 
 	return bpf_map_lookup_elem(&ic_mounts, &id);
 }
@@ -133,27 +134,41 @@ IC_INLINE bool ic_is_mountpoint_guarded(struct dentry *dentry)
 	return ic_rules_of_alias(inode) & policy->op[IC_FILE_MOUNT];
 }
 
+/* One of those at a place, by its node in the list of them. */
+__noinline int ic_is_own_at(__u64 node)
+{
+	struct mount *mount =
+		(struct mount *)(node - bpf_core_field_offset(struct mount, mnt_mp_list));
+
+	return ic_is_mount_own(mount);
+}
+
+/* The next of them, 0 after the last and 1 where this one has gone. */
+__noinline __u64 ic_next_at(__u64 address)
+{
+	struct hlist_node *node = (struct hlist_node *)address;
+	__u64 next = (__u64)BPF_CORE_READ(node, next);
+
+	return next || BPF_CORE_READ(node, pprev) ? next : 1;
+}
+
 /*
  * Whether one of these mounts lies where another does, in whatever namespace. Mounts come and go while
- * it looks: who sees one that goes, or too many, answers yes.
+ * it looks: who sees one that goes, or too many, answers yes. What it does with each is a function that
+ * numbers lead to, which the verifier walks once.
  */
 __noinline int ic_is_own_there(__u64 address)
 {
 	struct mountpoint *there = (struct mountpoint *)address;
-	struct hlist_node *node = BPF_CORE_READ(there, m_list.first), *next;
-	struct mount *mount;
+	__u64 node = (__u64)BPF_CORE_READ(there, m_list.first);
 	__u32 i;
 
 	for (i = 0; i < IC_MOUNTS_THERE; i++) {
 		if (!node)
 			return 0;
-		mount = (void *)((__u64)node - bpf_core_field_offset(struct mount, mnt_mp_list));
-		if (ic_is_mount_own(mount))
+		if (node == 1 || ic_is_own_at(node))
 			return 1;
-		next = BPF_CORE_READ(node, next);
-		if (!next && !BPF_CORE_READ(node, pprev))
-			return 1;
-		node = next;
+		node = ic_next_at(node);
 	}
 	return 1;
 }
@@ -190,6 +205,24 @@ __noinline __u64 ic_mount_next(__u64 address)
 }
 
 /*
+ * Some steps on the way through what is mounted below: where it has come to, 0 at its end, and 1 where
+ * one of them goes.
+ */
+__noinline __u64 ic_tree_walk(__u64 top, __u64 at)
+{
+	__u32 i;
+
+	for (i = 0; i < IC_MOUNTS_BELOW / IC_MOUNTS_WALKS; i++) {
+		if (!(at & 1) && ic_takes_own(at))
+			return 1;
+		at = ic_mount_next(at);
+		if (at == (top | 1))
+			return 0;
+	}
+	return at;
+}
+
+/*
  * Whether one of them goes with what is mounted below, which goes along when a mount is lazily unmounted.
  * An accepted race: what somebody moves there after this, and before the kernel has its lock.
  */
@@ -198,12 +231,10 @@ __noinline int ic_tree_takes_own(__u64 top)
 	__u64 at = top;
 	__u32 i;
 
-	for (i = 0; i < IC_MOUNTS_BELOW; i++) {
-		if (!(at & 1) && ic_takes_own(at))
-			return 1;
-		at = ic_mount_next(at);
-		if (at == (top | 1))
-			return 0;
+	for (i = 0; i < IC_MOUNTS_WALKS; i++) {
+		at = ic_tree_walk(top, at);
+		if (at <= 1)
+			return at;
 	}
 	return 1;
 }

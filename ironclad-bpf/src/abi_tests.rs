@@ -122,7 +122,6 @@ fn rust_and_c_agree_on_sentinel() {
             ic_name_key = NameKey { dir, hash, len, _pad }
             ic_name_val = NameVal { rules }
             ic_file_policy = FilePolicy { op, deny, log, below }
-            ic_mount_key = MountKey { kind, number }
         }
     });
 }

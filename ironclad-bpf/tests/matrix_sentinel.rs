@@ -25,9 +25,17 @@ fn every_hook_is_in_force() {
         println!("missing: {missing:?}");
         assert!(missing.is_optional, "{missing:?}");
     }
+    let (mut walked, mut instructions) = (0, 0);
     for program in guard.programs() {
         let info = program.info();
         println!("{}: walked {} xlated {}", info.name, info.verified_instructions, info.xlated_len);
+        walked += info.verified_instructions;
+        instructions += info.xlated_len / 8;
+    }
+    println!("RECORD sentinel_instructions {instructions}");
+    // Before Linux 5.16 the kernel does not tell.
+    if walked > 0 {
+        println!("RECORD sentinel_verified {walked}");
     }
     let dir = tempfile::tempdir().unwrap();
     let canaries = canaries(&guard, dir.path());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ironclad_bpf::paths::ways;
 use ironclad_bpf::socket::Processes;
-use ironclad_core::abi::{self, FileId, MountKey, NameKey};
+use ironclad_core::abi::{self, FileId, NameKey};
 use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
 
 use crate::baseline::{Kind, Scope, Scopes};
@@ -34,7 +34,7 @@ pub(crate) struct Coverage {
     pub(crate) names: BTreeMap<NameKey, u64>,
     /// Rules that do not bind an executable, and what else it may.
     pub(crate) excepted: BTreeMap<FileId, (u64, u32)>,
-    pub(crate) mounts: BTreeSet<MountKey>,
+    pub(crate) mounts: BTreeSet<u32>,
     /// Which rules speak of a device, of what it lies on, and of what commands that.
     pub(crate) volumes: BTreeMap<u32, u64>,
 }
@@ -129,9 +129,7 @@ pub(crate) fn resolve(
         })
     };
     for mount in mounts.iter().filter(around) {
-        let group = mount.group.map(|number| MountKey { kind: abi::MOUNT_GROUP, number });
-        let id = MountKey { kind: abi::MOUNT_ID, number: mount.id };
-        coverage.mounts.extend([id].into_iter().chain(group));
+        coverage.mounts.insert(mount.id);
         if let (Some(dir), Some(name)) = (mount.at.parent(), mount.at.file_name()) {
             names.push((dir.to_owned(), name.to_owned(), own::MOUNTS));
         }

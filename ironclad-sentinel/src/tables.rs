@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Guard;
-use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, MountKey, NameKey, NameVal};
+use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, NameKey, NameVal};
 
 use crate::resolve::Coverage;
 
@@ -15,7 +15,7 @@ pub(crate) struct Tables {
     names: BTreeMap<NameKey, NameVal>,
     excepted: BTreeMap<FileId, Excepted>,
     volumes: BTreeMap<u32, NameVal>,
-    mounts: BTreeSet<MountKey>,
+    mounts: BTreeSet<u32>,
 }
 
 impl Tables {

@@ -136,8 +136,6 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) id: u32,
-    /// Those of one group share what is mounted on them.
-    pub(crate) group: Option<u32>,
     /// What of its file system is there.
     pub(crate) root: PathBuf,
     pub(crate) at: PathBuf,
@@ -162,16 +160,13 @@ fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {
 
 /// A line of it, see proc_pid_mountinfo(5).
 fn mount(line: &[u8]) -> Option<Mount> {
-    let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse().ok();
     let words: Vec<_> = line.split(|&byte| byte == b' ').collect();
-    let id = number(words.first()?)?;
+    let id = std::str::from_utf8(words.first()?).ok()?.parse().ok()?;
     let path = |word: &[u8]| OsString::from_vec(unescaped(word)).into();
     let (root, at) = (path(words.get(3)?), path(words.get(4)?));
-    // Optional fields, up to a hyphen.
-    let group = words.iter().skip(6).take_while(|word| **word != b"-");
-    let group = group.filter_map(|word| number(word.strip_prefix(b"shared:")?)).next();
+    // Behind optional fields and a hyphen.
     let kind = words.iter().skip_while(|word| **word != b"-").nth(1)?;
-    Some(Mount { id, group, root, at, kind: String::from_utf8_lossy(kind).into_owned() })
+    Some(Mount { id, root, at, kind: String::from_utf8_lossy(kind).into_owned() })
 }
 
 /// The directory of this process's control group of version 2; none where it is in the root, or where
@@ -221,9 +216,9 @@ mod tests {
         assert_eq!(unescaped(br"/a\9\04"), br"/a\9\04");
         let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:77 - ext3 /dev/root rw";
         let (root, kind) = ("/mnt1".into(), "ext3".to_owned());
-        let expected = Mount { id: 36, group: Some(77), root, at: "/mnt 2".into(), kind };
+        let expected = Mount { id: 36, root, at: "/mnt 2".into(), kind };
         assert_eq!(mount(line), Some(expected));
-        assert_eq!(mount(br"1 0 0:1 / / rw - rootfs shared:5 rw").unwrap().group, None);
+        assert_eq!(mount(br"1 0 0:1 / / rw - rootfs none rw").unwrap().kind, "rootfs");
         assert!(mounts().unwrap().iter().any(|mount| mount.at == Path::new("/proc")));
     }
 

@@ -1,7 +1,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use ironclad_core::abi::{FileId, FilePolicy, Label, MountKey, NameKey, NameVal};
+use ironclad_core::abi::{FileId, FilePolicy, Label, NameKey, NameVal};
 
 use crate::error::BpfError;
 use crate::map::Map;
@@ -18,8 +18,8 @@ pub struct FileTables {
     pub volumes: Map<u32, NameVal>,
     /// The rules of each half.
     pub policy: Map<u32, FilePolicy>,
-    /// Mounts by which what is guarded is reached.
-    pub mounts: Map<MountKey, u32>,
+    /// Mounts by which what is guarded is reached, by number.
+    pub mounts: Map<u32, u32>,
     bits: Mapping,
     words: u32,
 }
@@ -32,7 +32,7 @@ impl FileTables {
         names: Map<NameKey, NameVal>,
         volumes: Map<u32, NameVal>,
         policy: Map<u32, FilePolicy>,
-        mounts: Map<MountKey, u32>,
+        mounts: Map<u32, u32>,
     ) -> Result<Self, BpfError> {
         let bits = Mapping::new(bits.as_fd(), words as usize * 8, true)
             .map_err(|e| BpfError::map("ic_label_bits", "mapping it", e))?;

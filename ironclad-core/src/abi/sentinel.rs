@@ -257,34 +257,6 @@ pub const REFUSE_MAPPER: u32 = 16;
 pub const VOLUME_CHARACTER: u32 = 0x8000_0000;
 /// Of these, but misc devices: whatever minor it has.
 pub const VOLUME_ANY_MINOR: u32 = 0xf_ffff;
-/// [`MountKey::kind`]: a mount by its number.
-pub const MOUNT_ID: u32 = 1;
-/// [`MountKey::kind`]: mounts that share what is mounted on them.
-pub const MOUNT_GROUP: u32 = 2;
-
-/// `struct ic_mount_key`: a mount, or a group of them.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-)]
-#[repr(C)]
-pub struct MountKey {
-    /// [`MOUNT_ID`] or [`MOUNT_GROUP`].
-    pub kind: u32,
-    /// Its number.
-    pub number: u32,
-}
-const _: () = assert!(size_of::<MountKey>() == 8);
 
 /// `struct ic_sentinel`: what is said once, of the whole instance.
 #[derive(

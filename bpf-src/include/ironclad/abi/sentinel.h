@@ -128,17 +128,6 @@ enum ic_volume_key {
 	IC_VOLUME_ANY_MINOR = 0xfffff, /* but of misc devices, whose minor tells what they are */
 };
 
-enum ic_mount_kind {
-	IC_MOUNT_ID = 1,
-	IC_MOUNT_GROUP = 2, /* mounts of one group share what is mounted on them */
-};
-
-struct ic_mount_key {
-	__u32 kind; /* enum ic_mount_kind */
-	__u32 number;
-};
-_Static_assert(sizeof(struct ic_mount_key) == 8, "ABI");
-
 /* A secret that gives its bearer a mark, once. */
 struct ic_secret_key {
 	__u64 word[4];
