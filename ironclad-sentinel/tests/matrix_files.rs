@@ -3,10 +3,11 @@
 mod host;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
 
 use host::{Attacks, EPERM, Host, is_without_lsm, next_denied};
 use ironclad_core::RuleId;
-use ironclad_core::abi::{FileOp, SentinelHook};
+use ironclad_core::abi::{FileOp, SENTINEL_DEPTH, SentinelHook};
 use ironclad_lab::talk::Talker;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
@@ -458,6 +459,49 @@ fn names_of_every_length_are_covered() {
         let mut create = |last| attacker.ask(&format!("create {}", name(length, last).display()));
         assert_eq!(create('A').unwrap(), EPERM, "{length} bytes");
         assert_eq!(create('B').unwrap(), 0, "{length} bytes, another name");
+    }
+    drop(sentinel);
+}
+
+/// Where the way to a root is too long to be known, a file may be below whatever rules cover.
+#[test]
+fn files_are_covered_however_deep_they_lie() {
+    if is_without_lsm("files_are_covered_however_deep_they_lie") {
+        return;
+    }
+    let host = Host::new();
+    lay_out(&host);
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    let is_inside = |path: &&Path| device(path) == device(host.dir());
+    let around = host.dir().ancestors().take_while(is_inside).count();
+    // Directories below a name in the host's, of which the last has a file.
+    let lowest = SENTINEL_DEPTH - around - 1;
+    let depths = [1, lowest - 1, lowest, lowest + 1, lowest + 2, 2 * lowest];
+    let file = |top: &str, depth: usize| {
+        let below = ["d"].repeat(depth).join("/");
+        host.path(top).join(below).join("file")
+    };
+    for (top, depth) in depths.iter().flat_map(|&depth| [("guarded", depth), ("elsewhere", depth)])
+    {
+        let file = file(top, depth);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "1").unwrap();
+    }
+    let mut attacker = host.talker();
+    let mut append =
+        |top: &str, depth| attacker.ask(&format!("append {}", file(top, depth).display())).unwrap();
+    for depth in depths {
+        assert_eq!((append("guarded", depth), append("elsewhere", depth)), (0, 0), "{depth}");
+    }
+    let rule = deny(1).tree(host.path("guarded"));
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    for depth in depths {
+        let elsewhere = if depth <= lowest { 0 } else { EPERM };
+        assert_eq!(
+            (append("guarded", depth), append("elsewhere", depth)),
+            (EPERM, elsewhere),
+            "{depth}"
+        );
     }
     drop(sentinel);
 }
