@@ -10,7 +10,10 @@
 #include "labels.h"
 #include "sysctls.h"
 
-enum { IC_PROC_SUPER_MAGIC = 0x9fa0 };
+enum {
+	IC_PROC_SUPER_MAGIC = 0x9fa0, /* include/uapi/linux/magic.h */
+	IC_SYSFS_MAGIC = 0x62656572,
+};
 
 IC_INLINE bool ic_is_harmless(struct dentry *dentry)
 {
@@ -67,6 +70,15 @@ IC_INLINE bool ic_is_sysctl_guarded(struct dentry *dentry)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Whether a file of sysfs says of memory that it is broken: whoever has it is killed.
+ * hard_offline_page and soft_offline_page, as long as names are that are compared.
+ */
+IC_INLINE bool ic_is_poison(struct dentry *dentry)
+{
+	return ic_is_named(dentry, "hard_offline_pa") || ic_is_named(dentry, "soft_offline_pa");
 }
 
 /* Whether a file of procfs is to be kept from the caller. */

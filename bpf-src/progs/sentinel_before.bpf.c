@@ -17,6 +17,21 @@ enum {
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
 const struct ic_open_before *ic_open_before_shape;
 
+/* What rules cover what is written to; of a disk, files that lie on it. */
+IC_INLINE __u64 ic_rules_written(struct file *file)
+{
+	__u64 rules = ic_rules_of(file->f_path.dentry);
+	struct inode *inode = file->f_inode;
+	const struct ic_name_val *volume;
+	__u32 device;
+
+	if ((inode->i_mode & IC_S_IFMT) != IC_S_IFBLK)
+		return rules;
+	device = inode->i_rdev;
+	volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	return volume ? rules | volume->rules[ic_half()] : rules;
+}
+
 SEC("iter/task_file")
 int ic_before(struct bpf_iter__task_file *ctx)
 {
@@ -27,7 +42,7 @@ int ic_before(struct bpf_iter__task_file *ctx)
 
 	if (!task || !file || !policy || !(file->f_mode & IC_FMODE_WRITE))
 		return 0;
-	found.rules = ic_rules_of(file->f_path.dentry) & policy->deny & policy->op[IC_FILE_WRITE];
+	found.rules = ic_rules_written(file) & policy->deny & policy->op[IC_FILE_WRITE];
 	if (!found.rules || ic_mark_of(task))
 		return 0;
 	found.pid = task->tgid;
@@ -55,7 +70,7 @@ int BPF_PROG(ic_file_permission, struct file *file, int mask)
 
 	if (!(mask & IC_MAY_WRITE) || !ic_is_armed())
 		return 0;
-	rules = ic_rules_of(dentry);
+	rules = ic_rules_written(file);
 	if (!rules || ic_is_kernel())
 		return 0;
 	return ic_judge(IC_HOOK_FILE_PERMISSION, rules, IC_FILE_WRITE, IC_FILE_WRITE, dentry, 0);
@@ -73,7 +88,7 @@ int BPF_PROG(ic_mmap_before, struct file *file, unsigned long asked, unsigned lo
 	    (type != IC_MAP_SHARED && type != IC_MAP_SHARED_VALIDATE))
 		return 0;
 	dentry = file->f_path.dentry;
-	return ic_judge(IC_HOOK_MMAP_FILE, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
+	return ic_judge(IC_HOOK_MMAP_FILE, ic_rules_written(file), IC_FILE_WRITE, IC_FILE_WRITE,
 			dentry, prot);
 }
 

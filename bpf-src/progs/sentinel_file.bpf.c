@@ -24,6 +24,7 @@ enum {
 	IC_EXT4_IOC32_SETVERSION = 0x40046604,
 	IC_FS_IOC_FSSETXATTR = 0x401c5820,
 	IC_FS_IOC_ENABLE_VERITY = 0x40806685, /* include/uapi/linux/fsverity.h */
+	IC_F2FS_IOC = 0xf5, /* include/uapi/linux/f2fs.h */
 };
 
 /* A file that is there. */
@@ -60,7 +61,11 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	if (magic == IC_PROC_SUPER_MAGIC && ic_is_armed())
 		return ic_proc_is_guarded(inode, dentry, mode & IC_FMODE_WRITE) &&
 		       !ic_may(IC_MAY_TRACE);
-	if (!(mode & IC_FMODE_WRITE) || !ic_is_cgroupfs(magic) || !ic_is_armed())
+	if (!(mode & IC_FMODE_WRITE))
+		return false;
+	if (magic == IC_SYSFS_MAGIC)
+		return ic_is_poison(dentry) && ic_is_armed() && !ic_is_entitled();
+	if (!ic_is_cgroupfs(magic) || !ic_is_armed())
 		return false;
 	dir = dentry->d_parent->d_inode;
 	if (!dir)
@@ -409,6 +414,25 @@ IC_INLINE bool ic_is_generation(__u32 cmd)
 }
 
 /*
+ * Whether a command moves blocks from one file to another, of which no hook but this is told the other:
+ * EXT4_IOC_MOVE_EXT, XFS_IOC_SWAPEXT, XFS_IOC_EXCHANGE_RANGE, F2FS_IOC_MOVE_RANGE.
+ */
+IC_INLINE bool ic_is_exchange(__u32 cmd)
+{
+	__u32 which = cmd & 0xffff;
+
+	return which == 0x660f || which == 0x586d || which == 0x5881 || which == 0xf509;
+}
+
+/* Whether it is one of a file system's own, of which some change what is in a file. */
+IC_INLINE bool ic_is_of_files(__u32 cmd)
+{
+	__u32 type = cmd >> 8 & 0xff;
+
+	return type == 'f' || type == 'X' || type == IC_F2FS_IOC;
+}
+
+/*
  * Executables are excepted by number and generation: a file that has the number of one that is gone gets
  * no other generation, guarded or not.
  */
@@ -425,10 +449,15 @@ IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 		answer = ic_on_command(hook, file, cmd);
 	if (answer)
 		return answer;
-	if (cmd != IC_FS_IOC_SETFLAGS && cmd != IC_FS_IOC32_SETFLAGS &&
-	    cmd != IC_FS_IOC_FSSETXATTR && cmd != IC_FS_IOC_ENABLE_VERITY)
-		return 0;
-	return ic_on(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
+	if (ic_is_exchange(cmd))
+		return ic_on_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
+	if (cmd == IC_FS_IOC_SETFLAGS || cmd == IC_FS_IOC32_SETFLAGS ||
+	    cmd == IC_FS_IOC_FSSETXATTR || cmd == IC_FS_IOC_ENABLE_VERITY)
+		return ic_on(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
+	/* By a descriptor of before: to whom else rules deny to write, nobody has given one that may. */
+	if (file->f_mode & IC_FMODE_WRITE && ic_is_of_files(cmd))
+		return ic_on(hook, dentry, IC_FILE_WRITE, IC_FILE_WRITE, cmd);
+	return 0;
 }
 
 SEC("lsm/file_ioctl")

@@ -270,13 +270,21 @@ int BPF_PROG(ic_sb_umount, struct vfsmount *mnt, int flags)
 	return ic_mount_refuse(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
 }
 
+/*
+ * Whoever has the same root gets another, the agent too, and what it looks at by paths with it. The new
+ * one is nobody's mount: in the agent's namespace nobody else does so.
+ */
 SEC("lsm/sb_pivotroot")
 int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
 	if (ic_is_canary(IC_HOOK_SB_PIVOTROOT))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_armed() ||
-	    (!ic_is_mount_own(ic_mount_of(old->mnt)) && !ic_is_mount_own(ic_mount_of(new->mnt))))
+	if (!ic_is_armed())
+		return 0;
+	if (BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != ic_sentinel.mount_namespace &&
+	    !ic_is_mount_own(ic_mount_of(old->mnt)) && !ic_is_mount_own(ic_mount_of(new->mnt)))
 		return 0;
 	return ic_mount_refuse(IC_HOOK_SB_PIVOTROOT, old->dentry);
 }

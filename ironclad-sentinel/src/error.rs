@@ -21,6 +21,12 @@ pub enum SentinelError {
         /// What it is, or lacks.
         why: String,
     },
+    /// An instance cannot be called so.
+    #[error("`{name}` is no name for an instance: use 1 to 55 letters, digits, `-` and `_`")]
+    Instance {
+        /// What the builder was given.
+        name: String,
+    },
     /// This process has a Sentinel.
     #[error(
         "this process has a Sentinel already, and no more than one: `apply` changes its policy; another may be started once it is stopped or dropped"
@@ -33,6 +39,14 @@ pub enum SentinelError {
     Refused {
         /// Which, by their name in the probe.
         program: String,
+    },
+    /// Programs of BPF LSM, or those that enter functions, are refused, and others are not.
+    #[error(
+        "this kernel does not load what Sentinel is made of: {reason}; run it on a kernel, or in a machine, that lets programs of BPF LSM be loaded (`cargo run --example probe` shows what this one does)"
+    )]
+    NoTrampolines {
+        /// What the probe says.
+        reason: String,
     },
     /// Somebody is to be known by a script.
     #[error(
@@ -102,8 +116,15 @@ pub enum SentinelError {
     )]
     Restless,
     /// The baseline of guarded files could not be taken or kept.
-    #[error("the baseline of guarded files: {0}")]
-    Baseline(std::io::Error),
+    #[error(
+        "the baseline of guarded files, `{}`: {source}: it is a file that this process reads and replaces, and whose damaged predecessor is kept beside it", path.display()
+    )]
+    Baseline {
+        /// Where it is kept.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// There are more files to guard than tables have room for.
     #[error("{what}: {needed} are needed, there is room for {room}: `.{setting}(…)` gives more")]
     Room {

@@ -50,9 +50,12 @@ pub(crate) fn paths(
     let exe = std::fs::canonicalize("/proc/self/exe")?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
-    let cache = Path::new("/etc/ld.so.cache");
     let mut code = code()?;
-    code.extend(cache.exists().then(|| cache.to_owned()));
+    // What the loader looks for the agent's libraries by, and what it loads before them: into the first
+    // process, too.
+    let of_loader = ["/etc/ld.so.cache", "/etc/ld.so.preload"].map(Path::new);
+    let may_be = |path: &&Path| path.parent().is_some_and(Path::is_dir);
+    code.extend(of_loader.into_iter().filter(may_be).map(Path::to_owned));
     code.extend(EXECUTORS.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
     found.extend(code.into_iter().filter(|path| *path != exe).map(|path| file(path, CODE)));
     if let Some(group) = volumes::own_group()? {

@@ -56,7 +56,12 @@ fn lacking(has: CapabilitySet, user: u32, users: &str) -> Option<String> {
 /// earlier agent's secret has been presented.
 pub(crate) fn may_load() -> Result<(), SentinelError> {
     match probe_refused() {
-        Some(refused) => Err(SentinelError::Refused { program: refused.name }),
+        Some(refused) if refused.name == "tracepoint" => {
+            Err(SentinelError::Refused { program: refused.name })
+        }
+        Some(refused) => {
+            Err(SentinelError::NoTrampolines { reason: refused.reason.unwrap_or(refused.name) })
+        }
         None => Ok(()),
     }
 }

@@ -38,6 +38,9 @@ use crate::watch::{Watch, Watched};
 
 /// How often paths are looked up until they lead twice to the same files.
 const LOOKS: usize = 5;
+/// Bytes of an instance's name: with what is added to it, it is the name of a directory of pins.
+const INSTANCE_MAX: usize = 64 - SUFFIX.len();
+const SUFFIX: &str = "-sentinel";
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A running Sentinel. Dropping it disarms and detaches it, unless it is persistent: then all is
@@ -120,7 +123,7 @@ impl Kept {
         let group = builder.launch_group.as_deref().map(cgroup_id).transpose()?.unwrap_or(0);
         let state = builder.state();
         let pins = builder.bpffs.join("ironclad");
-        let name = format!("{}-sentinel", builder.instance);
+        let name = format!("{}{SUFFIX}", builder.instance);
         let seal = Seal::new(&state);
         seal.prepare()?;
         let mut presented = None;
@@ -196,6 +199,7 @@ impl Sentinel {
     /// What has to be so before anything is loaded.
     fn open(builder: &SentinelBuilder) -> Result<(Claim, Option<Kept>), SentinelError> {
         let open = || {
+            check_instance(&builder.instance)?;
             privilege::check()?;
             let claim = Claim::take()?;
             Ok((claim, Kept::open(builder)?))
@@ -314,46 +318,63 @@ impl Sentinel {
             foreign.refuse()?;
         }
         this.lock().foreign = foreign;
-        if let Some(kept) = &this.kept {
-            let launch = match builder.launch {
-                Launch::Init => abi::LAUNCH_INIT,
-                Launch::Entitled => abi::LAUNCH_ENTITLED,
-            };
-            this.watched.guard.launch(launch, kept.group);
-            // The former one is good until the next is there.
-            if let Some(presented) = &kept.presented {
-                this.watched.guard.only_restart_secret(presented)?;
-            }
-            let secret = Secret::new()?;
-            this.watched.guard.add_restart_secret(&secret)?;
-            if let Err(error) = kept.seal.write(&secret) {
-                this.watched.guard.remove_secret(&secret)?;
-                return Err(error);
-            }
-            this.watched.guard.only_restart_secret(&secret)?;
-            let path = kept.directory.path();
-            if is_adopted {
-                let (path, policy) = (path.display().to_string(), policy.id().to_string());
-                this.record(&AuditAction::Adopt { path, policy })?;
-            } else {
-                let (object, path) = ("sentinel".to_owned(), path.display().to_string());
-                this.record(&AuditAction::Pin { object, path })?;
-                // The thread that shares it is not there yet.
-                if let Some(watched) = Arc::get_mut(&mut this.watched) {
-                    watched.guard.persist(&mut this.processes, &kept.directory)?;
-                }
-            }
-        }
         // Who opened something until now.
         let before = this.watched.guard.open_before()?;
         this.lock().opened_before = before;
         // Nobody but who may changes guarded files any more.
         this.compare()?;
+        // Last: what is pinned is in force without this process, too.
+        this.keep(builder.launch, is_adopted, policy)?;
         if !builder.watch_every.is_zero() {
-            let watch = Watch::start(&this.watched, builder.watch_every);
-            this.watch = Some(watch.map_err(SentinelError::Thread)?);
+            match Watch::start(&this.watched, builder.watch_every) {
+                Ok(watch) => this.watch = Some(watch),
+                Err(error) => {
+                    if !is_adopted {
+                        this.remove()?;
+                    }
+                    return Err(SentinelError::Thread(error));
+                }
+            }
         }
         Ok(this)
+    }
+
+    /// Lets a persistent instance outlive this process, and a successor take over.
+    fn keep(
+        &mut self,
+        launch: Launch,
+        is_adopted: bool,
+        policy: &CompiledPolicy,
+    ) -> Result<(), SentinelError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let launch = match launch {
+            Launch::Init => abi::LAUNCH_INIT,
+            Launch::Entitled => abi::LAUNCH_ENTITLED,
+        };
+        self.watched.guard.launch(launch, kept.group);
+        // The former one is good until the next is there.
+        if let Some(presented) = &kept.presented {
+            self.watched.guard.only_restart_secret(presented)?;
+        }
+        let secret = Secret::new()?;
+        self.watched.guard.add_restart_secret(&secret)?;
+        if let Err(error) = kept.seal.write(&secret) {
+            self.watched.guard.remove_secret(&secret)?;
+            return Err(error);
+        }
+        self.watched.guard.only_restart_secret(&secret)?;
+        let path = kept.directory.path();
+        if is_adopted {
+            let (path, policy) = (path.display().to_string(), policy.id().to_string());
+            return self.record(&AuditAction::Adopt { path, policy });
+        }
+        let (object, path) = ("sentinel".to_owned(), path.display().to_string());
+        self.record(&AuditAction::Pin { object, path })?;
+        // The thread that shares it is not there yet.
+        if let Some(watched) = Arc::get_mut(&mut self.watched) {
+            watched.guard.persist(&mut self.processes, &kept.directory)?;
+        }
+        Ok(())
     }
 
     fn record(&self, action: &AuditAction) -> Result<(), SentinelError> {
@@ -454,9 +475,11 @@ impl Sentinel {
             let state = self.lock();
             (state.scopes.clone(), state.policy.id().to_string())
         };
-        let (report, records) = baseline.begin(scopes, &policy).map_err(SentinelError::Baseline)?;
+        let (report, records) =
+            baseline.begin(scopes, &policy).map_err(|source| baseline.failed(source))?;
         records.iter().try_for_each(|record| self.record(record))?;
-        let written = baseline.write(report.changes.len()).map_err(SentinelError::Baseline)?;
+        let written =
+            baseline.write(report.changes.len()).map_err(|source| baseline.failed(source))?;
         written.iter().try_for_each(|record| self.record(record))?;
         self.lock().baseline = Some(report);
         Ok(())
@@ -480,7 +503,8 @@ impl Sentinel {
             tell_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
         }
         let files = policy.files();
-        self.refuse_scripts(files)?;
+        self.refuse_no_programs(files)?;
+        let is_first = state.in_force.is_none();
         let in_kernel = own::with_own(files.map(|files| files.policy()));
         let resolve = || {
             let mut coverage = resolve(files, &self.own, &self.processes)?;
@@ -536,7 +560,12 @@ impl Sentinel {
         state.scopes = scopes(files)?;
         let rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
         let instance = &self.watched.instance;
-        if !state.rules.is_empty() && rules.is_empty() {
+        if rules.is_empty() && is_first {
+            tracing::warn!(
+                instance,
+                "the policy has no file rules: Sentinel guards the agent alone"
+            );
+        } else if rules.is_empty() && !state.rules.is_empty() {
             tracing::warn!(
                 instance,
                 "a policy without file rules takes the place of one with {}: Sentinel guards the agent alone",
@@ -587,14 +616,14 @@ impl Sentinel {
         })
     }
 
-    /// Whoever is named by a script is nobody.
-    fn refuse_scripts(&self, files: Option<&CompiledFiles>) -> Result<(), SentinelError> {
+    /// Whoever is named by a script or a directory is nobody.
+    fn refuse_no_programs(&self, files: Option<&CompiledFiles>) -> Result<(), SentinelError> {
         let rules = files.iter().flat_map(|files| files.rules());
         let excepted = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
         for (rule, path) in excepted {
-            refuse_script(|| resolve::described(rule), path)?;
+            refuse_no_program(|| resolve::described(rule), path)?;
         }
-        self.named().try_for_each(|(by, path)| refuse_script(|| by.to_owned(), path))
+        self.named().try_for_each(|(by, path)| refuse_no_program(|| by.to_owned(), path))
     }
 
     /// What it is and does; each hook is tried anew.
@@ -683,7 +712,7 @@ impl Sentinel {
     /// # Errors
     /// [`SentinelError::Bpf`] where there is no such file, or no room.
     pub fn admit(&self, exe: &Path) -> Result<Secret, SentinelError> {
-        refuse_script(|| "`admit`".to_owned(), exe)?;
+        refuse_no_program(|| "`admit`".to_owned(), exe)?;
         let found = self.processes.identify(&[exe])?;
         let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
         let id = id.ok_or_else(|| {
@@ -751,6 +780,11 @@ impl Sentinel {
             let hook = "lsm".to_owned();
             self.record(&AuditAction::Detach { hook, interface: link.hook().to_owned() })?;
         }
+        self.remove()
+    }
+
+    /// Lets go of everything, what is pinned too.
+    fn remove(self) -> Result<(), SentinelError> {
         let Some(kept) = &self.kept else { return Ok(()) };
         self.record(&AuditAction::Unpin { path: kept.directory.path().display().to_string() })?;
         let Self { watch, watched, processes, kept, .. } = self;
@@ -767,12 +801,25 @@ impl Sentinel {
     }
 }
 
-fn refuse_script(by: impl FnOnce() -> String, path: &Path) -> Result<(), SentinelError> {
+fn refuse_no_program(by: impl FnOnce() -> String, path: &Path) -> Result<(), SentinelError> {
+    if path.is_dir() {
+        let what = "is a directory, which nobody executes: name the executables in it".to_owned();
+        return Err(SentinelError::Path { rule: by(), path: path.to_owned(), what });
+    }
     match interpreter(path) {
         Some(interpreter) => {
             Err(SentinelError::Script { by: by(), path: path.to_owned(), interpreter })
         }
         None => Ok(()),
+    }
+}
+
+/// It is part of paths.
+fn check_instance(name: &str) -> Result<(), SentinelError> {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    match (1..=INSTANCE_MAX).contains(&name.len()) && name.bytes().all(fits) {
+        true => Ok(()),
+        false => Err(SentinelError::Instance { name: name.to_owned() }),
     }
 }
 

@@ -136,7 +136,7 @@ impl Watched {
         scopes: Option<(Scopes, &str)>,
     ) -> Result<Vec<FileChange>, SentinelError> {
         let Some(baseline) = &self.baseline else { return Ok(Vec::new()) };
-        let look = baseline.look(scopes).map_err(SentinelError::Baseline)?;
+        let look = baseline.look(scopes).map_err(|source| baseline.failed(source))?;
         let Some(look) = look else { return Ok(Vec::new()) };
         if !look.changes.is_empty() {
             self.tell(&Alarm::Files(look.changes.clone()));

@@ -122,6 +122,63 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
     follow(&mut attacker, &[format!("tool umount {}", volume.display())]);
 }
 
+/// They were given before there was a rule: of the disk below, and of the file itself.
+#[test]
+fn descriptors_of_before_change_nothing_on_a_guarded_disk() {
+    if is_without_lsm("descriptors_of_before_change_nothing_on_a_guarded_disk") {
+        return;
+    }
+    let host = Host::new();
+    let volume = host.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let (mut of_disk, mut of_file) = (host.talker(), host.talker());
+    let mut attacks = Attacks::default();
+    wait_for_devices(&["/dev/sda"]);
+    follow(
+        &mut of_disk,
+        &[
+            "tool mke2fs -F -t ext4 /dev/sda".to_owned(),
+            format!("tool mount -t ext4 /dev/sda {}", volume.display()),
+            // Before the first file system block, which is nobody's.
+            "keep-open /dev/sda".to_owned(),
+        ],
+    );
+    let guarded = volume.join("guarded");
+    let file = guarded.join("file");
+    std::fs::create_dir(&guarded).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    follow(&mut of_file, &[format!("keep-open {}", file.display())]);
+    let to_disk = [
+        ("write below a guarded file by a descriptor of before", "write-kept 1"),
+        ("map what lies below a guarded file by a descriptor of before", "map-kept"),
+    ];
+    let swap = "exchange a guarded file and the boot loader's by a descriptor of before";
+    for (name, order) in to_disk {
+        attacks.without(name, &mut of_disk, order);
+    }
+    attacks.without(swap, &mut of_file, "swap-boot-kept");
+    assert_eq!(std::fs::read(&file).unwrap(), b"");
+    std::fs::write(&file, "1").unwrap();
+    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let before = sentinel.status().unwrap().opened_before;
+    let mut pids: Vec<_> = before.iter().map(|it| it.pid).collect();
+    pids.sort_unstable();
+    let mut expected = [of_disk.pid(), of_file.pid()];
+    expected.sort_unstable();
+    assert_eq!(pids, expected, "{before:?}");
+    for (name, order) in to_disk {
+        attacks.with(name, &mut of_disk, order, &events);
+    }
+    let event = attacks.with(swap, &mut of_file, "swap-boot-kept", &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"1");
+    drop(sentinel);
+    follow(&mut of_disk, &["write-kept 1".to_owned()]);
+    drop((of_disk, of_file));
+    follow(&mut host.talker(), &[format!("tool umount {}", volume.display())]);
+}
+
 /// NVMe targets write to a disk that is mounted, and ask nobody.
 #[test]
 fn a_guarded_disk_is_not_exported() {

@@ -47,6 +47,20 @@ fn the_kernel_stays_closed() {
     for order in let_go {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
+    // Who has such a page is killed.
+    let offline = "open the file that takes pages of memory away";
+    let offline_order = "open-to-write /sys/devices/system/memory/hard_offline_page";
+    let has_offline = std::path::Path::new(offline_order.rsplit(' ').next().unwrap()).exists();
+    if has_offline {
+        attacks.without(offline, &mut attacker, offline_order);
+    } else {
+        println!("not tried: a kernel without memory failures takes no page away");
+    }
+    // What every program loads that is executed from then on, the first process above all.
+    let (preload, preloaded) = ("name what every program loads", "/etc/ld.so.preload");
+    let preload_order = format!("create {preloaded}");
+    attacks.without(preload, &mut attacker, &preload_order);
+    assert_eq!(attacker.ask(&format!("unlink {preloaded}")).unwrap(), 0);
     // Opened before: asked when it is written.
     let kept = "write ftrace_enabled by a descriptor of before";
     assert_eq!(attacker.ask("keep-open /proc/sys/kernel/ftrace_enabled").unwrap(), 0);
@@ -74,6 +88,12 @@ fn the_kernel_stays_closed() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::LockedDown, "{name}: {event}");
     }
+    if has_offline {
+        let event = attacks.with(offline, &mut attacker, offline_order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    }
+    let event = attacks.with(preload, &mut attacker, &preload_order, &events);
+    assert_eq!(event.hook, SentinelHook::InodeCreate, "{event}");
     for order in let_go {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }

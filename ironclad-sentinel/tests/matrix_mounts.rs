@@ -19,6 +19,57 @@ fn talker() {
     host::serve();
 }
 
+/// Of whoever has the same root, the agent with them, all paths lead elsewhere afterwards.
+#[test]
+fn nobody_exchanges_the_root_in_the_agents_namespace() {
+    if is_without_lsm("nobody_exchanges_the_root_in_the_agents_namespace") {
+        return;
+    }
+    let host = Host::new();
+    let mut attacks = Attacks::default();
+    let root = host.path("root");
+    std::fs::create_dir(&root).unwrap();
+    // The machine's own root has no mount around it, as pivot_root(2) wants it: a copy has.
+    let ready = || {
+        let mut attacker = host.talker();
+        for order in [
+            format!("tool mount --rbind / {}", root.display()),
+            format!("chroot {}", root.display()),
+            "chdir /".to_owned(),
+            "mkdir /new".to_owned(),
+            "tool mount -t tmpfs none /new".to_owned(),
+            "mkdir /new/root".to_owned(),
+            "tool mount -t tmpfs none /new/root".to_owned(),
+            "mkdir /new/root/old".to_owned(),
+        ] {
+            does(&mut attacker, &order);
+        }
+        attacker
+    };
+    let away = || {
+        let mut cleaner = host.talker();
+        does(&mut cleaner, &format!("tool umount -l {}", root.display()));
+        does(&mut cleaner, "rmdir /new");
+    };
+    let (name, order) =
+        ("exchange the root in the agent's namespace", "tool pivot_root /new/root /new/root/old");
+    let mut attacker = ready();
+    attacks.without(name, &mut attacker, order);
+    assert_eq!(attacker.ask("list /old/new").unwrap(), 0, "it has another root");
+    drop(attacker);
+    away();
+    let mut attacker = ready();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(name, &mut attacker, order, &events);
+    assert_eq!(event.hook, SentinelHook::SbPivotroot, "{event}");
+    // In a namespace of one's own it is nobody's business.
+    does(&mut attacker, "apart mounts");
+    does(&mut attacker, order);
+    drop((sentinel, attacker));
+    away();
+}
+
 #[test]
 fn nothing_is_mounted_over_what_is_guarded() {
     if is_without_lsm("nothing_is_mounted_over_what_is_guarded") {

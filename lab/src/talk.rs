@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ironclad_syscalls::{
     Deed, Handle, Impostor, Lie, attach_program, end_first_thread, idle_child, in_child, lease,
-    link_program, map_to_write, sysctl_program, uring_write,
+    link_program, map_to_write, swap_boot, sysctl_program, uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -125,7 +125,7 @@ impl Talker {
     /// removexattr|chattr|execute|read-link|open-by-handle|
     /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
-    /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
+    /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
@@ -397,6 +397,7 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["write-kept", text] => {
             hands.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
         }
+        ["swap-boot-kept"] => swap_boot(hands.kept.as_ref().expect("an open file")).map(|()| 0),
         ["keep-handle", path] => {
             hands.handle = Some(Handle::of(Path::new(path))?);
             Ok(0)

@@ -128,7 +128,9 @@ pub fn probe_lsm() -> Feature {
 }
 
 /// A type of programs that somebody refuses this process, of those that Sentinel is made of and that
-/// libbpf tries a kernel by; none where it may load them all, or the kernel has none.
+/// libbpf tries a kernel by; none where it may load them all, or the kernel has none. `tracepoint` comes
+/// first: it needs no trampolines, so a kernel or machine that forbids these lets it be loaded, and a
+/// guard that refuses programs does not.
 ///
 /// libbpf takes a refusal for an old kernel, rewrites programs for that, and remembers it as long as the
 /// process lives: this is asked first.
@@ -140,9 +142,9 @@ pub fn probe_refused() -> Option<Feature> {
         Feature::answer("tracepoint", answer, &process)
     };
     let is_refused = |it: &Feature| it.state == State::Refused;
-    Some(programs::lsm_load(btf.as_ref(), &process))
+    Some(tracepoint())
         .filter(is_refused)
-        .or_else(|| Some(tracepoint()).filter(is_refused))
+        .or_else(|| Some(programs::lsm_load(btf.as_ref(), &process)).filter(is_refused))
         .or_else(|| Some(programs::tracing_load(btf.as_ref(), &process)).filter(is_refused))
 }
 

@@ -125,6 +125,16 @@ pub fn set_up_again(device: &File) -> io::Result<()> {
     }
 }
 
+/// Gives a file what ext4 keeps for a boot loader, and the boot loader what is in the file.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn swap_boot(file: &File) -> io::Result<()> {
+    const EXT4_IOC_SWAP_BOOT: libc::Ioctl = 0x6611;
+    // SAFETY: takes no argument.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), EXT4_IOC_SWAP_BOOT, 0) })
+}
+
 /// Lets nobody write to the file system of a directory, as fsfreeze(8) does.
 ///
 /// # Errors

@@ -21,7 +21,9 @@ pub use attack::{
     probe, put_over, read_memory, set_version, share_mount, signal_by_file, trace, version,
     watch_tracepoint, write_memory,
 };
-pub use disk::{freeze, partition, scsi_write, set_up_again, set_writable, shut_down, thaw};
+pub use disk::{
+    freeze, partition, scsi_write, set_up_again, set_writable, shut_down, swap_boot, thaw,
+};
 pub use first_thread::end_first_thread;
 pub use fork::{idle_child, in_child};
 pub use impostor::{Deed, Impostor, Lie};

@@ -18,6 +18,8 @@ use ironclad_core::audit::AuditAction;
 use ironclad_policy::Sha256Sum;
 use serde::{Deserialize, Serialize};
 
+use crate::error::SentinelError;
+
 pub(crate) use file::escaped;
 use file::{Former, Loaded};
 pub(crate) use scope::{Kind, Scope, Scopes};
@@ -262,6 +264,11 @@ impl Baseline {
     /// Whoever looks, gives up; so does who looks later.
     pub(crate) fn end(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// Why it could not be taken or kept.
+    pub(crate) fn failed(&self, source: io::Error) -> SentinelError {
+        SentinelError::Baseline { path: self.path.clone(), source }
     }
 
     fn own(&self) -> &Path {
