@@ -76,6 +76,16 @@ pub enum SentinelError {
         /// Where the agent's secret is.
         state: PathBuf,
     },
+    /// An agent of this instance has been here, and the secret for its successor is not where it should be.
+    #[error(
+        "an agent of instance `{instance}` has left its pins, and `{}` has no secret to take over with: name the state directory that it had, `.state_dir(…)`; or stop the other Sentinel that is armed", state.display()
+    )]
+    NoSecret {
+        /// Its name.
+        instance: String,
+        /// Where the secret was looked for.
+        state: PathBuf,
+    },
     /// Somebody else has loaded a program that could undo Sentinel.
     #[error(
         "program `{program}` (id {id}), {what}, was loaded before Sentinel and could undo it: {next}; `.foreign_programs(OnSuspect::Report)` starts all the same"

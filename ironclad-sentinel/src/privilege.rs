@@ -49,7 +49,7 @@ fn lacking(has: CapabilitySet, user: u32, users: &str) -> Option<String> {
     if !has.contains(CapabilitySet::SYS_ADMIN) {
         return Some(format!("of user {user} lacks it"));
     }
-    (!is_host).then(|| "is in a user namespace of its own".to_owned())
+    (!is_host).then(|| "is in a user namespace of its own, where root is not the host's".to_owned())
 }
 
 /// Whether another program of BPF LSM lets this process load what Sentinel is made of. Asked once an

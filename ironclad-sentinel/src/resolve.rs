@@ -245,6 +245,11 @@ fn real(rule: &FileRuleInfo, path: &Path, kind: Kind) -> Result<PathBuf, Sentine
                 .map_err(|e| refused(format!("would lie in a directory that is not there ({e}): create it, or name the file once it is")))?;
             dir.join(name)
         }
+        Err(e) if is_tree && e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(refused(
+                "is not there, and a tree has to be: create the directory first".to_owned(),
+            ));
+        }
         Err(e) if is_tree => {
             return Err(refused(format!("cannot be covered with all below it: {e}")));
         }

@@ -128,11 +128,17 @@ impl Kept {
         seal.prepare()?;
         let mut presented = None;
         // Whatever version it is of.
-        if std::fs::symlink_metadata(pins.join(&name)).is_ok() {
+        let was_there = std::fs::symlink_metadata(pins.join(&name)).is_ok();
+        if was_there {
             presented = seal.read()?;
             presented.iter().try_for_each(Secret::present)?;
         }
-        privilege::may_load()?;
+        privilege::may_load().map_err(|error| match error {
+            SentinelError::Refused { .. } if was_there && presented.is_none() => {
+                SentinelError::NoSecret { instance: builder.instance.clone(), state: state.clone() }
+            }
+            error => error,
+        })?;
         let directory = PinDirectory::open(&builder.bpffs, &name)?;
         Ok(Some(Self { directory, pins, state: real(&state)?, seal, group, presented }))
     }
@@ -855,5 +861,28 @@ fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
 impl std::fmt::Debug for Sentinel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sentinel").field("instance", &self.watched.instance).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_has_a_name_that_is_no_path() {
+        let longest = "x".repeat(INSTANCE_MAX);
+        for good in ["a", "web-1", "_tmp", &longest] {
+            check_instance(good).unwrap();
+        }
+        let longer = "x".repeat(INSTANCE_MAX + 1);
+        for bad in ["", ".", "..", "a/b", "../../srv/evil", "a b", "ä", &longer] {
+            let said = check_instance(bad).unwrap_err().to_string();
+            assert!(said.contains(&format!("`{bad}` is no name")), "{said}");
+            assert!(said.contains(&format!("1 to {INSTANCE_MAX} letters")), "{said}");
+        }
+        // Before anything is looked at or made.
+        let policy = ironclad_policy::Policy::builder().compile().unwrap();
+        let error = Sentinel::builder("").start(&policy).unwrap_err();
+        assert!(matches!(error, SentinelError::Instance { .. }), "{error}");
     }
 }

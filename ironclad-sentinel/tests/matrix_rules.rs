@@ -91,6 +91,7 @@ fn rules_that_cannot_hold_are_refused_with_what_to_do() {
         (deny(2).tree("/sys"), "lies on sysfs"),
         (rule(2, FileAction::Log).tree("/sys"), "lies on sysfs"),
         (deny(2).file(&file).except(&script), "is a script (#!/bin/sh)"),
+        (deny(2).file(&file).except(host.dir()), "is a directory, which nobody executes"),
     ] {
         let error = sentinel.apply(&policy([rule])).unwrap_err().to_string();
         assert!(error.starts_with("rule 2 (`rule 2`): `/"), "{error}");

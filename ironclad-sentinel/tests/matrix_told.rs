@@ -5,6 +5,7 @@ mod host;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -400,6 +401,41 @@ fn what_changed_while_sentinel_was_away_is_told() {
     let degraded = fourth.status().unwrap().degraded;
     assert!(matches!(&degraded[..], [Degraded::Baseline { .. }]), "{degraded:?}");
     fourth.stop().unwrap();
+}
+
+/// Neither pins nor programs, whatever goes wrong: the next start finds nobody in its way.
+#[test]
+fn a_first_start_that_fails_leaves_nothing() {
+    if is_without_lsm("a_first_start_that_fails_leaves_nothing") {
+        return;
+    }
+    let host = Host::new();
+    let file = host.path("guarded/file");
+    fs::create_dir(host.path("guarded")).unwrap();
+    fs::write(&file, "1").unwrap();
+    let baseline = host.path("state/baseline");
+    // What cannot be read as a baseline, nor be kept as a damaged one.
+    let in_the_way = [baseline.clone(), host.path("state/baseline.damaged")];
+    for path in &in_the_way {
+        fs::create_dir_all(path.join("something")).unwrap();
+    }
+    fs::set_permissions(host.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let start = || {
+        let builder = builder(&host).persistent(true).baseline(BaselineOptions::default());
+        builder.start(&policy(&host))
+    };
+    let error = start().unwrap_err();
+    let SentinelError::Baseline { path, .. } = &error else { panic!("{error}") };
+    assert_eq!(path.file_name(), baseline.file_name(), "{error}");
+    wait_for_no_programs();
+    let mut attacker = host.talker();
+    assert_eq!(attacker.ask(&format!("append {}", file.display())).unwrap(), 0);
+    for path in &in_the_way {
+        fs::remove_dir_all(path).unwrap();
+    }
+    let sentinel = start().unwrap();
+    assert_eq!(attacker.ask(&format!("append {}", file.display())).unwrap(), EPERM);
+    sentinel.stop().unwrap();
 }
 
 /// One who has kept an older baseline puts it back, and the files that it speaks of.

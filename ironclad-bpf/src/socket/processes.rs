@@ -317,11 +317,17 @@ impl Processes {
         if name.as_ref().is_some_and(|name| name.is_absolute()) {
             return Ok(name);
         }
+        let executes = |pid: &u32| {
+            Ok::<_, BpfError>(self.table.lookup(pid)?.is_some_and(|process| process.exe == *file))
+        };
         for pid in self.table.keys()? {
-            if self.table.lookup(&pid)?.is_some_and(|process| process.exe == *file) {
-                if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
-                    return Ok(Some(path));
-                }
+            if !executes(&pid)? {
+                continue;
+            }
+            let path = std::fs::read_link(format!("/proc/{pid}/exe"));
+            // It may have executed something else meanwhile, and that is what was read.
+            if let (Ok(path), true) = (path, executes(&pid)?) {
+                return Ok(Some(path));
             }
         }
         Ok(name)
