@@ -552,7 +552,9 @@ fn minisign_signs() {
     assert!(made.status.success(), "{made:?}");
     let public = std::fs::read_to_string(lab.dir.path().join("key.pub")).unwrap();
     let key: PublicKey = public.parse().unwrap();
-    assert!(public.contains(&key.id().to_string()), "{public} {}", key.id());
+    // It writes them without leading zeros.
+    let id = key.id().to_string();
+    assert!(public.contains(id.trim_start_matches('0')), "{public} {id}");
     assert!(public.contains(&key.to_string()));
     let bytes = bundle(&Header::new(1, NOW - 1, NOW + 1, key.id()), POLICY);
     std::fs::write(lab.dir.path().join("bundle"), &bytes).unwrap();
