@@ -249,13 +249,13 @@ IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, str
 		*cache = *found;
 }
 
-/* Over eight bytes at a time: a name of 255 bytes would not find room on the stack. */
 IC_INLINE __u64 ic_name_mix(__u64 hash, __u64 word)
 {
 	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
 	return hash ^ hash >> 32;
 }
 
+/* Over eight bytes at a time: a name of 255 bytes would not find room on the stack. */
 __noinline __u64 ic_name_hash(__u64 address, __u32 len)
 {
 	const unsigned char *name = (const unsigned char *)address;

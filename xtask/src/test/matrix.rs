@@ -19,7 +19,7 @@ const TIMEOUT_SECONDS: u64 = 900;
 const WITHOUT_LSM: &str = "matrix_without_lsm";
 
 /// What kernels between the oldest and the newest run where the whole is not asked for: that everything
-/// loads, and what asks most of the kernel's own code. The whole takes each of them half an hour.
+/// loads, and what asks most of the kernel's own code. The whole takes each of them some twenty minutes.
 const BETWEEN: [&str; 10] = [
     "matrix_audit",
     "matrix_files",
