@@ -17,16 +17,21 @@ pub(crate) fn check(ret: c_int) -> io::Result<()> {
 /// # Errors
 /// Where the kernel refuses, or the file system has no attributes.
 pub fn chattr(file: &File) -> io::Result<()> {
-    const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601;
     const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
-    const FS_NODUMP_FL: libc::c_long = 0x40;
+    let flags = flags(file)? | FS_NODUMP_FL;
+    // SAFETY: takes a pointer to a long, of which it reads the first four bytes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags) })
+}
+
+const FS_NODUMP_FL: libc::c_long = 0x40;
+
+/// The attributes of a file, as lsattr(1) shows them.
+fn flags(file: &File) -> io::Result<libc::c_long> {
+    const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601;
     let mut flags: libc::c_long = 0;
-    // SAFETY: both calls take a pointer to a long, of which they use the first four bytes.
-    unsafe {
-        check(libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags))?;
-        flags |= FS_NODUMP_FL;
-        check(libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags))
-    }
+    // SAFETY: takes a pointer to a long, of which it writes the first four bytes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags) })?;
+    Ok(flags)
 }
 
 /// The generation of a file's inode, as lsattr(1) shows it with `-v`.
@@ -60,7 +65,8 @@ pub fn set_version(file: &File, version: u32) -> io::Result<()> {
 pub fn chattr_32(file: &File) -> io::Result<()> {
     const IOCTL: i64 = 54;
     const FS_IOC32_SETFLAGS: i32 = 0x4004_6602;
-    const FS_NODUMP_FL: u32 = 0x40;
+    // Whoever leaves the attribute of extents out asks ext4 to write the file anew, which it may not be able to.
+    let wanted = (flags(file)? | FS_NODUMP_FL) as u32;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // Where 32-bit pointers reach.
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
@@ -71,7 +77,7 @@ pub fn chattr_32(file: &File) -> io::Result<()> {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        at.cast::<u32>().write(FS_NODUMP_FL);
+        at.cast::<u32>().write(wanted);
         let mut answer = IOCTL;
         std::arch::asm!(
             "xchg rbx, {file}",
