@@ -59,6 +59,7 @@ pub struct SentinelBuilder {
     pub(crate) baseline: Option<BaselineOptions>,
     pub(crate) watch_every: Duration,
     pub(crate) on_alarm: Option<OnAlarm>,
+    pub(crate) may_be_chosen: bool,
 }
 
 /// Who starts agents, and so may start one that takes over from one that has ended.
@@ -96,6 +97,7 @@ impl SentinelBuilder {
             baseline: None,
             watch_every: Duration::from_secs(60),
             on_alarm: None,
+            may_be_chosen: false,
         }
     }
 
@@ -126,6 +128,16 @@ impl SentinelBuilder {
     #[must_use]
     pub fn foreign_programs(mut self, on_suspect: OnSuspect) -> Self {
         self.on_suspect = on_suspect;
+        self
+    }
+
+    /// Whether the kernel may end the agent when memory is used up, in its control group or on the host: anybody
+    /// who spares himself can use it up. Default: false, by an `oom_score_adj` of -1000 until the [`Sentinel`]
+    /// is dropped. Children that the agent starts meanwhile begin with the same: where they are not to be
+    /// spared, they write another to `/proc/self/oom_score_adj` before they execute anything.
+    #[must_use]
+    pub fn danger_out_of_memory(mut self, allow: bool) -> Self {
+        self.may_be_chosen = allow;
         self
     }
 

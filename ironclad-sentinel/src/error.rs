@@ -42,7 +42,7 @@ pub enum SentinelError {
     },
     /// Programs of BPF LSM, or those that enter functions, are refused, and others are not.
     #[error(
-        "this kernel does not load what Sentinel is made of: {reason}; run it on a kernel, or in a machine, that lets programs of BPF LSM be loaded (`cargo run --example probe` shows what this one does)"
+        "this kernel does not load what Sentinel is made of: {reason}; run it on a kernel, or in a machine, that lets programs of BPF LSM be loaded, and where no guard is armed that refuses these types alone (`cargo run --example probe` shows what this one does)"
     )]
     NoTrampolines {
         /// What the probe says.
@@ -184,6 +184,11 @@ pub enum SentinelError {
         "`.signed(…)` names who may have it uninstalled, and nobody has: hand `break_glass` a token that permits `uninstall` first. It is in force still"
     )]
     NotPermitted,
+    /// The kernel may end the agent when memory is used up.
+    #[error(
+        "/proc/self/oom_score_adj does not take -1000, so that the kernel may end the agent when somebody uses memory up: {0}; it takes CAP_SYS_RESOURCE, or `.danger_out_of_memory(true)` lets go on without"
+    )]
+    NotSpared(std::io::Error),
     /// A thread could not be started.
     #[error("a thread did not start: {0}")]
     Thread(std::io::Error),

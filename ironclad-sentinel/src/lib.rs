@@ -27,6 +27,7 @@ mod disks;
 mod error;
 mod explain;
 mod inventory;
+mod oom;
 mod own;
 mod privilege;
 mod resolve;

@@ -55,20 +55,32 @@ fn lacking(has: CapabilitySet, user: u32, users: &str) -> Option<String> {
 /// Whether another program of BPF LSM lets this process load what Sentinel is made of. Asked once an
 /// earlier agent's secret has been presented.
 pub(crate) fn may_load() -> Result<(), SentinelError> {
-    match probe_refused() {
-        Some(refused) if refused.name == "tracepoint" => {
-            Err(SentinelError::Refused { program: refused.name })
-        }
-        Some(refused) => {
-            Err(SentinelError::NoTrampolines { reason: refused.reason.unwrap_or(refused.name) })
-        }
-        None => Ok(()),
+    probe_refused().map_or(Ok(()), |refused| Err(judge(refused.name, refused.reason)))
+}
+
+/// By the first program that was refused.
+fn judge(program: String, reason: Option<String>) -> SentinelError {
+    match program.as_str() {
+        "tracepoint" => SentinelError::Refused { program },
+        _ => SentinelError::NoTrampolines { reason: reason.unwrap_or(program) },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_refuses_trampolines_alone_is_another() {
+        // A kernel that forbids trampolines loads it, and a guard that lets programs be loaded does not.
+        let all = judge("tracepoint".to_owned(), Some("EPERM".to_owned()));
+        assert!(matches!(&all, SentinelError::Refused { program } if program == "tracepoint"));
+        for reason in [Some("lsm_load".to_owned()), None] {
+            let lsm = judge("lsm_load".to_owned(), reason);
+            assert!(matches!(&lsm, SentinelError::NoTrampolines { .. }));
+            assert!(lsm.to_string().contains("lsm_load"), "{lsm}");
+        }
+    }
 
     #[test]
     fn rights_are_looked_at_first() {

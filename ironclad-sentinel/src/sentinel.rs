@@ -26,6 +26,7 @@ use crate::builder::{Launch, SentinelBuilder};
 use crate::disks;
 use crate::error::SentinelError;
 use crate::inventory::{Foreign, OnSuspect};
+use crate::oom::Spared;
 use crate::own::{self, OwnPath};
 use crate::privilege::{self, Claim};
 use crate::resolve::{self, Coverage, resolve, scopes};
@@ -57,6 +58,7 @@ pub struct Sentinel {
     kept: Option<Kept>,
     trust: Trust,
     /// Ends last.
+    _spared: Option<Spared>,
     _claim: Claim,
 }
 
@@ -240,6 +242,10 @@ impl Sentinel {
             Ok::<_, SentinelError>((processes, guard, is_adopted, former))
         };
         let (processes, guard, is_adopted, former) = load().inspect_err(refuse)?;
+        let spared = match builder.may_be_chosen {
+            true => None,
+            false => Some(Spared::new().map_err(SentinelError::NotSpared).inspect_err(refuse)?),
+        };
         let scratch = Scratch::new(&builder.scratch)?;
         let state = match &kept {
             Some(kept) => Some(kept.state.clone()),
@@ -292,6 +298,7 @@ impl Sentinel {
             processes,
             kept,
             trust: builder.trust,
+            _spared: spared,
             _claim: claim,
         };
         for program in this.processes.programs().chain(this.watched.guard.programs()) {

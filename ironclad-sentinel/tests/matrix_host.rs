@@ -48,11 +48,21 @@ fn the_kernel_stays_closed() {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
     // Who has such a page is killed.
-    let offline = "open the file that takes pages of memory away";
-    let offline_order = "open-to-write /sys/devices/system/memory/hard_offline_page";
-    let has_offline = std::path::Path::new(offline_order.rsplit(' ').next().unwrap()).exists();
+    let offline = [
+        (
+            "open the file that takes pages of memory away",
+            "open-to-write /sys/devices/system/memory/hard_offline_page",
+        ),
+        (
+            "open the file that takes them away once they are copied",
+            "open-to-write /sys/devices/system/memory/soft_offline_page",
+        ),
+    ];
+    let has_offline = std::path::Path::new("/sys/devices/system/memory/hard_offline_page").exists();
     if has_offline {
-        attacks.without(offline, &mut attacker, offline_order);
+        for (name, order) in offline {
+            attacks.without(name, &mut attacker, order);
+        }
     } else {
         println!("not tried: a kernel without memory failures takes no page away");
     }
@@ -88,8 +98,8 @@ fn the_kernel_stays_closed() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::LockedDown, "{name}: {event}");
     }
-    if has_offline {
-        let event = attacks.with(offline, &mut attacker, offline_order, &events);
+    for (name, order) in offline.into_iter().filter(|_| has_offline) {
+        let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
     }
     let event = attacks.with(preload, &mut attacker, &preload_order, &events);

@@ -5,7 +5,7 @@ mod host;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use host::successor::{self, GROUP, Successor, builder, policy};
+use host::successor::{self, GROUP, STATE, Successor, builder, policy};
 use host::{Attacks, EPERM, Host, is_without_lsm};
 use ironclad_lab::Cgroup;
 use ironclad_sentinel::Overflow;
@@ -125,6 +125,15 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     let said = preloaded.says();
     assert!(said.contains("not entitled to take over"), "{said}");
     drop(preloaded);
+
+    // Nor is one that looks for the secret elsewhere.
+    let mut command = Successor::command(dir);
+    command.env(STATE, host.path("elsewhere"));
+    let mut elsewhere = Successor::start(command);
+    let said = elsewhere.says();
+    let named = format!("`{}` has no secret", host.path("elsewhere").display());
+    assert!(said.contains(&named) && said.contains("`.state_dir(…)`"), "{said}");
+    drop(elsewhere);
 
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");

@@ -10,7 +10,7 @@ use ironclad_bpf::probe::probe_lsm;
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::Cgroup;
-use ironclad_lab::talk::ends_within;
+use ironclad_lab::talk::{Talker, ends_within};
 use ironclad_policy::Policy;
 use ironclad_sentinel::{Overflow, Secret, Sentinel};
 
@@ -100,6 +100,79 @@ fn nobody_lays_hands_on_the_agent() {
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
     drop(sentinel);
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
+}
+
+/// Back where it was at the end, as its group is to go.
+struct Moved {
+    former: String,
+}
+
+impl Moved {
+    fn to(group: &Cgroup) -> Self {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let former = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
+        std::fs::write(group.dir().join("cgroup.procs"), "0").unwrap();
+        Self { former: format!("{}{former}", group.dir().parent().unwrap().display()) }
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        std::fs::write(format!("{}/cgroup.procs", self.former), "0").unwrap();
+    }
+}
+
+/// Who joins its control group and uses up what that may have, sparing himself, has nobody else ended.
+#[test]
+fn who_uses_memory_up_does_not_end_the_agent() {
+    const HELD: usize = 96 << 20;
+    const LEFT: usize = 16 << 20;
+    const KILLED: u64 = 255;
+    if is_without_lsm("who_uses_memory_up_does_not_end_the_agent") {
+        return;
+    }
+    let host = Host::new();
+    let mut attacker = host.talker();
+    let limited = |name| {
+        let group = Cgroup::new(name).unwrap();
+        let all = group.dir().parent().unwrap().join("cgroup.subtree_control");
+        std::fs::write(all, "+memory").unwrap();
+        group
+    };
+    let limit = |group: &Cgroup| {
+        let current = std::fs::read_to_string(group.dir().join("memory.current")).unwrap();
+        let most = current.trim().parse::<usize>().unwrap() + LEFT;
+        std::fs::write(group.dir().join("memory.max"), most.to_string()).unwrap();
+    };
+    let eat = |group: &Cgroup| format!("eat-in {} {HELD}", group.dir().display());
+    assert_eq!(attacker.ask("write /proc/self/oom_score_adj -999").unwrap(), 0);
+
+    let group = limited("victim");
+    let mut victim =
+        Talker::start_as(group.command(&std::env::current_exe().unwrap()), "talker").unwrap();
+    assert_eq!(victim.ask(&format!("hold {HELD}")).unwrap(), 0);
+    limit(&group);
+    // Some kernels end the next before the first one's memory is free.
+    let answer = attacker.ask(&eat(&group)).unwrap();
+    assert!([0, KILLED].contains(&answer), "{answer}");
+    assert!(victim.ask("read /dev/null").is_err());
+
+    let score = || std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let (former, group) = (score(), limited("agent"));
+    let moved = Moved::to(&group);
+    let held = std::hint::black_box(vec![1u8; HELD]);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    limit(&group);
+    assert_eq!(attacker.ask(&eat(&group)).unwrap(), KILLED);
+    assert_eq!(score().trim(), "-1000");
+    assert_eq!(attacker.ask(&format!("kill {} {URGENT}", std::process::id())).unwrap(), EPERM);
+    drop(sentinel);
+    assert_eq!(score(), former);
+    std::fs::write(group.dir().join("memory.max"), "max").unwrap();
+    let unspared = Sentinel::builder("test").scratch(host.dir()).danger_out_of_memory(true);
+    let sentinel = unspared.start(&Policy::builder().compile().unwrap()).unwrap();
+    assert_eq!(score(), former);
+    drop((sentinel, held, moved));
 }
 
 /// It may mount, and move the agent: nobody else becomes it.

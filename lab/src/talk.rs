@@ -132,7 +132,7 @@ impl Talker {
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for whoever executes it,
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at control groups:
     /// `keep-program`, `link-kept|attach-kept GROUP`. Links of BPF: `link-by-id ID`, `open-pin PATH`, `update-link|detach-link` and the
-    /// number of a descriptor. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
+    /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`.
@@ -249,6 +249,7 @@ struct Hands {
     kept: Option<File>,
     handle: Option<Handle>,
     program: Option<OwnedFd>,
+    memory: Vec<u8>,
 }
 
 fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
@@ -381,6 +382,10 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["uid", user] => {
             let user = rustix::process::Uid::from_raw(number(user) as u32);
             Ok(rustix::thread::set_thread_uid(user).map(|()| 0)?)
+        }
+        ["hold", bytes] => {
+            hands.memory = vec![1; number(bytes) as usize];
+            Ok(0)
         }
         ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),
         ["leaderless"] => end_first_thread().map(|()| 0),

@@ -1,4 +1,6 @@
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs a closure in a child of fork(2) that executes nothing else, and gives the status that it
@@ -43,6 +45,59 @@ pub fn idle_child() -> io::Result<u32> {
             child => Ok(child as u32),
         }
     }
+}
+
+/// Has a child of clone3(2), which runs in another control group from its first instruction on, touch so many
+/// bytes of memory. Says whether it came to that, or was killed.
+///
+/// # Errors
+/// Where the kernel makes no child there.
+pub fn eat_in_group(group: &File, bytes: usize) -> io::Result<bool> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    const PAGE: usize = 4096;
+    /// struct clone_args of include/uapi/linux/sched.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags: u64,
+        others: [u64; 3],
+        exit_signal: u64,
+        stack_and_more: [u64; 5],
+        cgroup: u64,
+    }
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: group.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the arguments have the size that is told. The child makes system calls, and writes to a new
+    // mapping that nobody else uses.
+    let child = unsafe {
+        let child = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>());
+        if child == 0 {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let at = libc::mmap(std::ptr::null_mut(), bytes, rights, flags, -1, 0);
+            if at == libc::MAP_FAILED {
+                libc::_exit(1);
+            }
+            for page in (0..bytes).step_by(PAGE) {
+                at.cast::<u8>().add(page).write_volatile(1);
+            }
+            libc::_exit(0);
+        }
+        child
+    };
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut status = 0;
+    // SAFETY: a number that we own.
+    if unsafe { libc::waitpid(child as i32, &raw mut status, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0)
 }
 
 pub(crate) fn wait(child: i32) -> io::Result<u8> {

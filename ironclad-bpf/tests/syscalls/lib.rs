@@ -25,7 +25,7 @@ pub use disk::{
     freeze, partition, scsi_write, set_up_again, set_writable, shut_down, swap_boot, thaw,
 };
 pub use first_thread::end_first_thread;
-pub use fork::{idle_child, in_child};
+pub use fork::{eat_in_group, idle_child, in_child};
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{

@@ -13,6 +13,8 @@ use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
 /// The control group that its successors are to be in.
 pub(crate) const GROUP: &str = "IRONCLAD_TEST_GROUP";
+/// A state directory that is not the one of before.
+pub(crate) const STATE: &str = "IRONCLAD_TEST_STATE";
 
 /// What the test `agent` of each of these programs is.
 pub(crate) fn run() {
@@ -21,6 +23,10 @@ pub(crate) fn run() {
     let builder = match std::env::var_os(GROUP) {
         Some(group) => builder(&dir).launched_in(group),
         None => builder(&dir),
+    };
+    let builder = match std::env::var_os(STATE) {
+        Some(state) => builder.state_dir(state),
+        None => builder,
     };
     match builder.start(&policy(&dir)) {
         Ok(sentinel) => {

@@ -100,6 +100,12 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             .map(drop),
         ["kill", pid, signal] => kill(pid, signal),
         ["signal-by-file", pid, signal] => signal_by_file(number(pid), number(signal)),
+        // Answers 255 where it was killed over it.
+        ["eat-in", group, bytes] => {
+            let eaten = File::open(group)
+                .and_then(|group| ironclad_syscalls::eat_in_group(&group, wide(bytes) as usize));
+            return Some(eaten.map(|is_done| if is_done { 0 } else { 255 }));
+        }
         ["count", pid] => count(number(pid)),
         ["be-root-of-files-alone"] => be_root_of_files_alone(),
         ["trace", pid] => trace(number(pid)),

@@ -1,0 +1,29 @@
+//! Whom the kernel ends when memory is used up.
+
+use std::fs;
+use std::io;
+
+const FILE: &str = "/proc/self/oom_score_adj";
+/// `OOM_SCORE_ADJ_MIN` of include/uapi/linux/oom.h: never.
+const NEVER: &str = "-1000";
+
+/// As long as it is held, the kernel does not choose this process. Children begin with the same.
+pub(crate) struct Spared {
+    former: String,
+}
+
+impl Spared {
+    pub(crate) fn new() -> io::Result<Self> {
+        let former = fs::read_to_string(FILE)?.trim().to_owned();
+        fs::write(FILE, NEVER)?;
+        Ok(Self { former })
+    }
+}
+
+impl Drop for Spared {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(FILE, &self.former) {
+            tracing::warn!(%error, former = self.former, "{FILE} stays at {NEVER}");
+        }
+    }
+}
