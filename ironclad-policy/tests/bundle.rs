@@ -127,50 +127,6 @@ fn older_ones_do_not_come_again_after_a_restart_either() {
     assert_eq!(lab.accept(&with(6, POLICY), NOW).unwrap(), 6);
 }
 
-#[test]
-fn the_one_in_force_comes_again_to_whoever_applied_it() {
-    const SENTINEL: &str = "sentinel web";
-    let (lab, next) = (Lab::new(), Pair::new(2));
-    let (in_force, records) = (timed(&lab, 4, 1000, 2000), Records::default());
-    let again = |by: &str, bytes: &[u8]| {
-        lab.store().accept_audited(by, bytes, &[], ("web", &records)).map(|it| it.header().serial)
-    };
-    let is_refused = |by: &str, bytes: &[u8]| {
-        let error = again(by, bytes).unwrap_err();
-        assert!(matches!(error, BundleError::TooFew { found: 0, .. }), "{by}: {error}");
-    };
-    let mut store = lab.store();
-    let first = store.accept(&in_force, &[&lab.pair.sign(&in_force)], 1500).unwrap();
-    store.applied(SENTINEL, &first).unwrap();
-    // Taken, and not applied: the one in force is not the last any more.
-    let mut header = lab.pair.header(5);
-    (header.made, header.expires) = (1400, 3000);
-    header.next_keys = vec![next.public()];
-    let fails = bundle(&header, POLICY);
-    store.accept(&fails, &[&lab.pair.sign(&fails)], 1500).unwrap();
-    let kept = std::fs::read(lab.state()).unwrap();
-    assert_eq!(again(SENTINEL, &in_force).unwrap(), 4);
-    // To nobody else, and no other of that serial.
-    is_refused("shield web", &in_force);
-    is_refused("sentinel other", &in_force);
-    assert!(lab.store().accept(&in_force, &[], 1500).is_err());
-    is_refused(SENTINEL, &timed(&lab, 4, 1000, 2001));
-    // Neither the serial is lower by that, nor are the keys those of then.
-    assert_eq!(std::fs::read(lab.state()).unwrap(), kept);
-    assert_eq!((lab.store().serial(), lab.store().keys().count()), (5, 1));
-    assert_eq!(lab.store().keys().next().unwrap().id(), next.public().id());
-    // The one that failed comes into force: the former is replay from then on.
-    let failed = lab.store().accept(&fails, &[], 1500).unwrap();
-    lab.store().applied(SENTINEL, &failed).unwrap();
-    is_refused(SENTINEL, &in_force);
-    // What was kept before that was noted has no such part.
-    let state = std::fs::read_to_string(lab.state()).unwrap();
-    let mut state: serde_json::Value = serde_json::from_str(&state).unwrap();
-    state.as_object_mut().unwrap().remove("applied").unwrap();
-    std::fs::write(lab.state(), state.to_string()).unwrap();
-    assert_eq!(again(SENTINEL, &fails).unwrap(), 5);
-}
-
 /// Of this serial, made and over at these times.
 fn timed(lab: &Lab, serial: u64, made: u64, expires: u64) -> Vec<u8> {
     let mut header = lab.pair.header(serial);
@@ -277,7 +233,7 @@ fn the_last_bundle_comes_again_when_its_time_is_over() {
     let other = Lab::new();
     let bytes = timed(&other, 2, 1000, 2000);
     other.accept(&bytes, 1500).unwrap();
-    other.store().accept_audited("web", &bytes, &[], ("web", &records)).unwrap();
+    other.store().accept_audited(&bytes, &[], ("web", &records)).unwrap();
     let said: Vec<_> = records.0.into_inner().unwrap();
     let expired = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 2, .. });
     assert_eq!((said.len(), said.iter().filter(expired).count()), (2, 1), "{said:?}");

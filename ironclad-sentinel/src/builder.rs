@@ -131,10 +131,11 @@ impl SentinelBuilder {
         self
     }
 
-    /// Whether the kernel may end the agent when memory is used up, in its control group or on the host: anybody
-    /// who spares himself can use it up. Default: false, by an `oom_score_adj` of -1000 until the [`Sentinel`]
-    /// is dropped. Children that the agent starts meanwhile begin with the same: where they are not to be
-    /// spared, they write another to `/proc/self/oom_score_adj` before they execute anything.
+    /// Whether the kernel may choose the agent to be ended when memory is used up: whoever spares himself can use
+    /// it up. Default: false, by an `oom_score_adj` of -1000 (proc(5)) from the start until the [`Sentinel`] is
+    /// dropped, which takes `CAP_SYS_RESOURCE` where it is not so already. Children that the agent starts
+    /// meanwhile begin with the same: where they are not to be spared, they write another to
+    /// `/proc/self/oom_score_adj` before they execute anything.
     #[must_use]
     pub fn danger_out_of_memory(mut self, allow: bool) -> Self {
         self.may_be_chosen = allow;

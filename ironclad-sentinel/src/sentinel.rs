@@ -57,8 +57,8 @@ pub struct Sentinel {
     processes: Processes,
     kept: Option<Kept>,
     trust: Trust,
-    /// Ends last.
     _spared: Option<Spared>,
+    /// Ends last.
     _claim: Claim,
 }
 
@@ -222,6 +222,11 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         let refuse = |error: &SentinelError| refuse(builder.audited(), error);
+        // Before what takes much memory.
+        let spared = match builder.may_be_chosen {
+            true => None,
+            false => Some(Spared::new().map_err(SentinelError::NotSpared).inspect_err(refuse)?),
+        };
         let load = || {
             let pins = match &kept {
                 Some(kept) => GuardPins::find(&kept.directory)?,
@@ -242,10 +247,6 @@ impl Sentinel {
             Ok::<_, SentinelError>((processes, guard, is_adopted, former))
         };
         let (processes, guard, is_adopted, former) = load().inspect_err(refuse)?;
-        let spared = match builder.may_be_chosen {
-            true => None,
-            false => Some(Spared::new().map_err(SentinelError::NotSpared).inspect_err(refuse)?),
-        };
         let scratch = Scratch::new(&builder.scratch)?;
         let state = match &kept {
             Some(kept) => Some(kept.state.clone()),

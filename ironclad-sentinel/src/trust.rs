@@ -59,9 +59,8 @@ impl Trust {
         audit: (&str, &dyn AuditSink),
     ) -> Result<Taken<'_>, SentinelError> {
         let mut store = self.lock()?;
-        let by = format!("sentinel {}", audit.0);
         let accepted =
-            store.accept_audited(&by, bundle, signatures, audit).map_err(SentinelError::Bundle)?;
+            store.accept_audited(bundle, signatures, audit).map_err(SentinelError::Bundle)?;
         if accepted.is_expired() {
             let (instance, header) = (audit.0, accepted.header());
             let (serial, expired) = (header.serial, header.expires);
@@ -72,7 +71,7 @@ impl Trust {
                 "the last bundle has expired, and is in force all the same: a later one is needed"
             );
         }
-        Ok(Taken { store, by, accepted })
+        Ok(Taken { _store: store, accepted })
     }
 }
 
@@ -84,8 +83,7 @@ fn lock(store: &Mutex<TrustStore>) -> MutexGuard<'_, TrustStore> {
 
 #[cfg(feature = "signed")]
 pub(crate) struct Taken<'a> {
-    store: MutexGuard<'a, TrustStore>,
-    by: String,
+    _store: MutexGuard<'a, TrustStore>,
     accepted: Accepted,
 }
 
@@ -93,20 +91,15 @@ pub(crate) struct Taken<'a> {
 impl Taken<'_> {
     /// Lets its policy come into force.
     pub(crate) fn put<T>(
-        mut self,
+        self,
         sources: &mut Sources<'_>,
         put: impl FnOnce(&CompiledPolicy) -> Result<T, SentinelError>,
     ) -> Result<T, SentinelError> {
         let policy = self.accepted.compile(sources).map_err(|e| SentinelError::Bundle(e.into()));
-        let serial = self.accepted.header().serial;
-        let done = policy
-            .and_then(|policy| put(&policy))
-            .map_err(|source| SentinelError::NotApplied { serial, source: Box::new(source) })?;
-        if let Err(error) = self.store.applied(&self.by, &self.accepted) {
-            let by = self.by;
-            tracing::warn!(by, serial, %error, "that this bundle is in force is not noted");
-        }
-        Ok(done)
+        policy.and_then(|policy| put(&policy)).map_err(|source| SentinelError::NotApplied {
+            serial: self.accepted.header().serial,
+            source: Box::new(source),
+        })
     }
 }
 

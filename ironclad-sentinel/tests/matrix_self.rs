@@ -172,7 +172,8 @@ fn who_uses_memory_up_does_not_end_the_agent() {
     let unspared = Sentinel::builder("test").scratch(host.dir()).danger_out_of_memory(true);
     let sentinel = unspared.start(&Policy::builder().compile().unwrap()).unwrap();
     assert_eq!(score(), former);
-    drop((sentinel, held, moved));
+    sentinel.stop().unwrap();
+    drop((held, moved));
 }
 
 /// It may mount, and move the agent: nobody else becomes it.

@@ -21,6 +21,7 @@ use ironclad_policy::{AddressSet, CompiledPolicy, Policy, Protocol};
 use ironclad_sentinel::{EventReceiver, Launch, Sentinel, SentinelBuilder};
 use ironclad_shield::{Overflow, Shield, ShieldBuilder};
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Where an agent finds what it is to do.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
@@ -126,8 +127,18 @@ impl Net {
         Self { host, peer, lab, here, peers }
     }
 
-    /// Whether a datagram arrives from there: one that passes in any case is sent after it.
+    /// Whether a datagram arrives from there: one that passes in any case is sent after it, by the same
+    /// processor, as each has a queue of its own.
     fn passes(&self, src: &str) -> bool {
+        let (all, mut first) = (sched_getaffinity(None).unwrap(), CpuSet::new());
+        first.set(0);
+        sched_setaffinity(None, &first).unwrap();
+        let found = self.finds(src);
+        sched_setaffinity(None, &all).unwrap();
+        found
+    }
+
+    fn finds(&self, src: &str) -> bool {
         let send = |addr: &str| {
             let (_, socket) = self.peers.iter().find(|(known, _)| *known == addr).unwrap();
             socket.send(addr.as_bytes()).unwrap();

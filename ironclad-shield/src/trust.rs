@@ -55,9 +55,8 @@ impl Trust {
         audit: (&str, &dyn AuditSink),
     ) -> Result<Taken<'_>, ShieldError> {
         let mut store = self.lock()?;
-        let by = format!("shield {}", audit.0);
         let accepted =
-            store.accept_audited(&by, bundle, signatures, audit).map_err(ShieldError::Bundle)?;
+            store.accept_audited(bundle, signatures, audit).map_err(ShieldError::Bundle)?;
         if accepted.is_expired() {
             let (instance, header) = (audit.0, accepted.header());
             let (serial, expired) = (header.serial, header.expires);
@@ -68,7 +67,7 @@ impl Trust {
                 "the last bundle has expired, and is in force all the same: a later one is needed"
             );
         }
-        Ok(Taken { store, by, accepted })
+        Ok(Taken { _store: store, accepted })
     }
 }
 
@@ -80,8 +79,7 @@ fn lock(store: &Mutex<TrustStore>) -> MutexGuard<'_, TrustStore> {
 
 #[cfg(feature = "signed")]
 pub(crate) struct Taken<'a> {
-    store: MutexGuard<'a, TrustStore>,
-    by: String,
+    _store: MutexGuard<'a, TrustStore>,
     accepted: Accepted,
 }
 
@@ -89,20 +87,15 @@ pub(crate) struct Taken<'a> {
 impl Taken<'_> {
     /// Lets its policy come into force.
     pub(crate) fn put<T>(
-        mut self,
+        self,
         sources: &mut Sources<'_>,
         put: impl FnOnce(&CompiledPolicy) -> Result<T, ShieldError>,
     ) -> Result<T, ShieldError> {
         let policy = self.accepted.compile(sources).map_err(|e| ShieldError::Bundle(e.into()));
-        let serial = self.accepted.header().serial;
-        let done = policy
-            .and_then(|policy| put(&policy))
-            .map_err(|source| ShieldError::NotApplied { serial, source: Box::new(source) })?;
-        if let Err(error) = self.store.applied(&self.by, &self.accepted) {
-            let by = self.by;
-            tracing::warn!(by, serial, %error, "that this bundle is in force is not noted");
-        }
-        Ok(done)
+        policy.and_then(|policy| put(&policy)).map_err(|source| ShieldError::NotApplied {
+            serial: self.accepted.header().serial,
+            source: Box::new(source),
+        })
     }
 }
 

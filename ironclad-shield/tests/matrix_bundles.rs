@@ -109,9 +109,8 @@ fn bundles_alone_are_taken() {
         let error = refused.unwrap_err();
         assert!(matches!(error, ShieldError::Unsigned { .. }), "{error}");
     }
-    let fifth = office.bundle(5, &first);
-    let (bundle, signature) = &fifth;
-    let shield = builder().start_signed(bundle, &[signature], &mut Sources::new(".")).unwrap();
+    let (bundle, signature) = office.bundle(5, &first);
+    let shield = builder().start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
     let is_first = |shield: &Shield, talker: &mut ironclad_lab::talk::Talker| {
         assert!(drops(shield, "10.9.0.7") && !drops(shield, "10.9.0.8"));
         assert_eq!((talker.ask(near).unwrap(), talker.ask(far).unwrap()), (0, EPERM));
@@ -122,7 +121,7 @@ fn bundles_alone_are_taken() {
     // Who shares the store takes the same.
     let inner = host.cgroup.child("inner").unwrap();
     let second = Shield::builder("second").cgroup(inner.dir()).signed(trust.clone());
-    let second = second.start_signed(bundle, &[signature], &mut Sources::new(".")).unwrap();
+    let second = second.start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
     assert_eq!(serial(&second), 5);
     drop(second);
 
@@ -154,12 +153,9 @@ fn bundles_alone_are_taken() {
     assert!(matches!(error, ShieldError::NotApplied { serial: 6, .. }), "{error}");
     assert_eq!(serial(&shield), 5);
     is_first(&shield, &mut talker);
-    // The one in force may come again, as for a restart; the one before it may not.
-    apply(&shield, &fifth).unwrap();
-    assert_eq!(serial(&shield), 5);
-    let error = apply(&shield, &office.bundle(4, &first)).unwrap_err();
+    let error = apply(&shield, &office.bundle(5, &first)).unwrap_err();
     assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { last: 6, .. })), "{error}");
-    // So may the other, once that is mended.
+    // It may come again, once that is mended.
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("none.txt"), "10.9.0.8\n").unwrap();
     let (bundle, signature) = &sealed;
@@ -186,7 +182,7 @@ fn bundles_alone_are_taken() {
             _ => None,
         })
         .collect();
-    assert_eq!(accepted, [5, 6, 5, 6, 7]);
+    assert_eq!(accepted, [5, 6, 6, 7]);
     let refused = |it: &&AuditAction| matches!(it, AuditAction::BundleRefuse { .. });
     assert_eq!(actions.iter().filter(refused).count(), 4);
     assert!(!actions.iter().any(|it| matches!(it, AuditAction::PolicyUnsigned { .. })));

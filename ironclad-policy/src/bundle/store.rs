@@ -44,17 +44,6 @@ struct State {
     /// The serial of the last token.
     #[serde(default)]
     token: u64,
-    /// By who applied it, the bundle that is in force.
-    #[serde(default)]
-    applied: BTreeMap<String, Verified>,
-}
-
-/// A bundle that was verified once, by keys that may be trusted no more.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Verified {
-    digest: String,
-    signers: Vec<String>,
 }
 
 /// A bundle that was verified, and whose serial is kept.
@@ -64,7 +53,6 @@ pub struct Accepted {
     signed: Signed,
     policy: String,
     is_expired: bool,
-    digest: String,
 }
 
 impl TrustStore {
@@ -90,8 +78,7 @@ impl TrustStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let keys = keys.into_iter().map(|key| key.to_string()).collect();
                 let (digest, signers) = (String::new(), Vec::new());
-                let applied = BTreeMap::new();
-                State { keys, threshold, serial: 0, digest, seen: 0, signers, token: 0, applied }
+                State { keys, threshold, serial: 0, digest, seen: 0, signers, token: 0 }
             }
             Err(e) => return Err(failed("reading what is trusted")(e)),
         };
@@ -130,29 +117,12 @@ impl TrustStore {
         signatures: &[&str],
         now: u64,
     ) -> Result<Accepted, BundleError> {
-        self.accept_by(None, bundle, signatures, now)
-    }
-
-    /// The same for one by whom the one that is [in force](Self::applied) may come again, too.
-    fn accept_by(
-        &mut self,
-        by: Option<&str>,
-        bundle: &[u8],
-        signatures: &[&str],
-        now: u64,
-    ) -> Result<Accepted, BundleError> {
         let digest = Sha256Sum::of(bundle).to_string();
         // It was verified then, and may have named other keys since.
-        let is_last = self.state.serial != 0 && digest == self.state.digest;
-        let in_force = by.and_then(|by| self.state.applied.get(by));
-        let again = match in_force.filter(|it| it.digest == digest) {
-            _ if is_last => Some(&self.state.signers),
-            in_force => in_force.map(|it| &it.signers),
-        };
-        let is_again = again.is_some();
-        let signers = match again {
-            Some(signers) => signers.iter().filter_map(|id| KeyId::parse(id)).collect(),
-            None => self.signers(bundle, signatures)?,
+        let is_again = self.state.serial != 0 && digest == self.state.digest;
+        let signers = match is_again {
+            true => self.state.signers.iter().filter_map(|id| KeyId::parse(id)).collect(),
+            false => self.signers(bundle, signatures)?,
         };
         let (header, policy) = Header::split(utf8(bundle)?)?;
         self.check(&signers, header.key, &header.hosts)?;
@@ -167,37 +137,17 @@ impl TrustStore {
             other => other.map(|()| false)?,
         };
         Document::parse_behind("bundle", policy, header.lines())?;
-        // The one in force raises nothing, and does not bring back the keys that it named.
-        if is_last || !is_again {
-            let seen = self.seen(now, header.made);
-            let (signers, digest) = (names(&signers), digest.clone());
-            let mut state =
-                State { serial: header.serial, digest, seen, signers, ..self.state.clone() };
-            if !header.next_keys.is_empty() {
-                state.keys = header.next_keys.iter().map(ToString::to_string).collect();
-                state.threshold = header.threshold.unwrap_or(1);
-            }
-            self.keep(state)?;
+        let seen = self.seen(now, header.made);
+        let ids = signers.iter().map(ToString::to_string).collect();
+        let mut state =
+            State { serial: header.serial, digest, seen, signers: ids, ..self.state.clone() };
+        if !header.next_keys.is_empty() {
+            state.keys = header.next_keys.iter().map(ToString::to_string).collect();
+            state.threshold = header.threshold.unwrap_or(1);
         }
+        self.keep(state)?;
         let signed = Signed { serial: header.serial, expires: header.expires, signers };
-        Ok(Accepted { header, signed, policy: policy.to_owned(), is_expired, digest })
-    }
-
-    /// Notes that a bundle came into force: whoever applied it, `by`, may have it again by
-    /// [`accept_audited`](Self::accept_audited), also after a later one was taken that did not come into
-    /// force. Otherwise a restart would have none to start with. `by` names a product and its instance.
-    ///
-    /// # Errors
-    /// [`BundleError::State`] where that cannot be kept; then nothing has changed.
-    pub fn applied(&mut self, by: &str, accepted: &Accepted) -> Result<(), BundleError> {
-        let (digest, signers) = (accepted.digest.clone(), names(&accepted.signed.signers));
-        let verified = Verified { digest, signers };
-        if self.state.applied.get(by) == Some(&verified) {
-            return Ok(());
-        }
-        let mut state = self.state.clone();
-        state.applied.insert(by.to_owned(), verified);
-        self.keep(state)
+        Ok(Accepted { header, signed, policy: policy.to_owned(), is_expired })
     }
 
     /// Verifies a token, and keeps its serial: it is good no more, nor is one before it.
@@ -224,25 +174,24 @@ impl TrustStore {
     }
 
     /// Like [`accept`](Self::accept), by this host's clock, with an audit record of what came of it: what
-    /// products do. The one that `by` has [in force](Self::applied) may come again, too.
+    /// products do.
     ///
     /// # Errors
     /// As of [`accept`](Self::accept), and [`BundleError::Audit`]: then its serial is kept all the same.
     pub fn accept_audited(
         &mut self,
-        by: &str,
         bundle: &[u8],
         signatures: &[&str],
         (instance, audit): (&str, &dyn AuditSink),
     ) -> Result<Accepted, BundleError> {
-        let accepted =
-            self.accept_by(Some(by), bundle, signatures, now()).inspect_err(|error| {
-                // The first error is the one to tell.
-                let _ = audit
-                    .record(instance, &AuditAction::BundleRefuse { reason: error.to_string() });
-            })?;
+        let accepted = self.accept(bundle, signatures, now()).inspect_err(|error| {
+            // The first error is the one to tell.
+            let _ =
+                audit.record(instance, &AuditAction::BundleRefuse { reason: error.to_string() });
+        })?;
         let Signed { serial, expires, signers } = accepted.signed();
-        let (serial, expires, signers) = (*serial, *expires, names(signers));
+        let signers = signers.iter().map(ToString::to_string).collect();
+        let (serial, expires) = (*serial, *expires);
         audit.record(instance, &AuditAction::BundleAccept { serial, expires, signers })?;
         if accepted.is_expired {
             audit.record(instance, &AuditAction::BundleExpired { serial, expires })?;
@@ -366,10 +315,6 @@ impl TrustStore {
     fn next(&self) -> PathBuf {
         self.path.with_extension("next")
     }
-}
-
-fn names(signers: &[KeyId]) -> Vec<String> {
-    signers.iter().map(ToString::to_string).collect()
 }
 
 /// Seconds since 1970 UTC, by this host's clock.
