@@ -267,9 +267,10 @@ fn control_groups_do_not_reach_the_agent() {
     };
     let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
     // Of a process that is in `own`: first another one, then the agent.
+    let kills = own.dir().join("cgroup.kill").exists();
     let tried = |pid: u32| {
         let pid = pid.to_string();
-        [
+        let mut tried = vec![
             ("move the agent to another control group", write(trap.dir(), "cgroup.procs", &pid)),
             ("move the agent to the root's control group", write(home, "cgroup.procs", &pid)),
             ("freeze the agent's control group", write(own.dir(), "cgroup.freeze", "1")),
@@ -289,7 +290,13 @@ fn control_groups_do_not_reach_the_agent() {
                 "let all write a file of the root's control group",
                 format!("chmod {}/cgroup.procs", home.display()),
             ),
-        ]
+        ];
+        if kills {
+            tried.push(("end the agent's control group", write(own.dir(), "cgroup.kill", "1")));
+        } else {
+            println!("not tried: cgroup.kill, which this kernel has not");
+        }
+        tried
     };
     // Of who is root for file systems alone.
     let by_files = |pid: u32| {

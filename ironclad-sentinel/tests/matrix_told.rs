@@ -25,7 +25,7 @@ use ironclad_sentinel::{
     Alarm, BaselineOptions, Change, Compared, Degraded, FileChange, Holder, HookState, Launch,
     OnSuspect, Sentinel, SentinelBuilder, SentinelError,
 };
-use ironclad_syscalls::put_over;
+use ironclad_syscalls::{feign_pivot_root, in_child, put_over};
 
 /// What a foreigner is to load.
 const FOREIGN: &str = "IRONCLAD_TEST_FOREIGN";
@@ -281,6 +281,30 @@ fn a_hook_that_goes_silent_is_told_of() {
     drop(sentinel);
     while alarms.try_recv().is_ok() {}
     assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+/// Of an agent whose system call was not made, and is told that it went through.
+#[test]
+fn a_start_is_refused_where_a_hook_is_silent() {
+    if is_without_lsm("a_start_is_refused_where_a_hook_is_silent") {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let status = in_child(|| {
+        feign_pivot_root().unwrap();
+        let error = builder(&host).start(&policy(&host)).err().unwrap();
+        println!("{error}");
+        let SentinelError::Degraded { what } = &error else { panic!("{error}") };
+        assert!(what.len() == 1 && what[0].contains("sb_pivotroot"), "{error}");
+        // Nothing is left of it, and whoever says so starts all the same.
+        let sentinel = builder(&host).danger_degraded(true).start(&policy(&host)).unwrap();
+        let degraded = sentinel.status().unwrap().degraded;
+        let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
+        assert_eq!(hook, "sb_pivotroot");
+        0
+    });
+    assert_eq!(status.unwrap(), 0);
 }
 
 /// A switch that was thrown before keeps all hooks silent, while links are listed.

@@ -33,6 +33,6 @@ pub use link::{
     sysctl_program, update_link,
 };
 pub use option::set_option;
-pub use surroundings::{Surroundings, surround};
+pub use surroundings::{Surroundings, feign_pivot_root, surround};
 pub use unspec::send_to_unspec;
 pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};

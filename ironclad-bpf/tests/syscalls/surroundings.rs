@@ -72,10 +72,33 @@ fn share_names() -> io::Result<()> {
     }
 }
 
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const ALLOW: libc::sock_filter =
+    libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+
 fn filter() -> io::Result<()> {
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let mut code = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
-    let program = libc::sock_fprog { len: 1, filter: code.as_mut_ptr() };
+    install(&mut [ALLOW])
+}
+
+/// From now on, this thread and those that it starts are told that pivot_root(2) succeeded, which is not called.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn feign_pivot_root() -> io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    install(&mut [
+        // The first of struct seccomp_data.
+        libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
+        libc::sock_filter { code: IS, jt: 0, jf: 1, k: libc::SYS_pivot_root as u32 },
+        // Error 0 is none.
+        libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO },
+        ALLOW,
+    ])
+}
+
+fn install(code: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
     // SAFETY: the program outlives the call, and so does its code.
     check(unsafe {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
