@@ -122,7 +122,7 @@ impl Drop for Moved {
     }
 }
 
-/// Who joins its control group and uses up what that may have, sparing himself, has nobody else ended.
+/// Who joins its control group and uses up what that may have, chosen after all others, is ended, and not the agent.
 #[test]
 fn who_uses_memory_up_does_not_end_the_agent() {
     const HELD: usize = 96 << 20;

@@ -51,7 +51,7 @@ pub fn idle_child() -> io::Result<u32> {
 /// bytes of memory. Says whether it came to that, or was killed.
 ///
 /// # Errors
-/// Where the kernel makes no child there.
+/// Where the kernel makes no child there, or the child ends otherwise.
 pub fn eat_in_group(group: &File, bytes: usize) -> io::Result<bool> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     const PAGE: usize = 4096;
@@ -97,7 +97,11 @@ pub fn eat_in_group(group: &File, bytes: usize) -> io::Result<bool> {
     if unsafe { libc::waitpid(child as i32, &raw mut status, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0)
+    match libc::WIFSIGNALED(status) {
+        true if libc::WTERMSIG(status) == libc::SIGKILL => Ok(false),
+        false if libc::WEXITSTATUS(status) == 0 => Ok(true),
+        _ => Err(io::Error::other(format!("the child ended with {status:#x}"))),
+    }
 }
 
 pub(crate) fn wait(child: i32) -> io::Result<u8> {

@@ -14,7 +14,7 @@ pub(super) const FILE: &str = "docs/attacks.md";
 
 const HEADING: &str = "# Attacks
 
-Each attack that Sentinel's tests carry out as root, on each kernel of the matrix: what comes of it without
+Attacks that tests of Sentinel carry out as root, on each kernel of the matrix: what comes of one without
 Sentinel, and with it. What would harm the agent, or what it alone has, is attacked without Sentinel in another
 process, or in files of the same kind that nobody guards. `exit N` is what a tool ended with, `no effect` a call
 that tells its caller nothing. Where nothing else is said, an alarm told of it. Made by `cargo xtask attacks

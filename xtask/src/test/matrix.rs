@@ -10,8 +10,8 @@ use crate::failure::{Context, Result};
 use crate::kernels::{self, Kernel};
 use crate::vm::{self, Job, Program};
 
-/// Each has two processors, like the machine that CI runs on. More than that has: on 6.1 and 6.12 most of the
-/// time goes by while the kernel takes programs out of functions (`synchronize_rcu_tasks`), and nobody computes.
+/// Each has two processors, like the machine that CI runs on. More than that has: on 6.1 half of the time goes by
+/// while the kernel takes programs out of functions (`synchronize_rcu_tasks`), and nobody computes; 6.12 is as slow.
 const MACHINES_AT_ONCE: usize = 4;
 /// For one binary; emulation is ten to twenty times slower than the host.
 const TIMEOUT_SECONDS: u64 = 900;
@@ -20,7 +20,7 @@ const TIMEOUT_SECONDS: u64 = 900;
 const WITHOUT_LSM: &str = "matrix_without_lsm";
 
 /// What kernels between the oldest and the newest run where the whole is not asked for: that everything
-/// loads, and what asks most of the kernel's own code. The whole takes each of them some twenty minutes.
+/// loads, and what asks most of the kernel's own code. The whole takes each of them twenty to thirty minutes.
 const BETWEEN: [&str; 10] = [
     "matrix_audit",
     "matrix_files",
