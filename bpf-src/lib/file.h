@@ -8,6 +8,7 @@
 enum {
 	IC_OVERLAYFS_MAGIC = 0x794c7630, /* include/uapi/linux/magic.h */
 	IC_STACKED_MAX = 2, /* FILESYSTEM_MAX_STACK_DEPTH of include/linux/fs.h */
+	IC_FMODE_EXEC = 0x20, /* include/linux/fs.h: by execve(2), and not by open(2) */
 	IC_S_IFMT = 0170000,
 	IC_S_IFREG = 0100000,
 	IC_S_IFBLK = 0060000,
@@ -67,6 +68,29 @@ IC_INLINE struct inode *ic_file_inode(struct file *file)
 			break;
 	}
 	return NULL;
+}
+
+/*
+ * What a process executes, as its memory map says. prctl(2) puts another file there, but none that open(2)
+ * has opened: who has done that is a stranger.
+ */
+IC_INLINE struct file *ic_exe_file(struct task_struct *task)
+{
+	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+
+	return file && BPF_CORE_READ(file, f_flags) & IC_FMODE_EXEC ? file : NULL;
+}
+
+/* Which file that is; false, and none, where that cannot be told. */
+IC_INLINE bool ic_exe_of(struct ic_file_id *exe, struct task_struct *task)
+{
+	struct file *file = ic_exe_file(task);
+	struct inode *inode = file ? ic_file_inode(file) : NULL;
+
+	__builtin_memset(exe, 0, sizeof(*exe));
+	if (inode)
+		ic_file_identify(exe, inode);
+	return inode;
 }
 
 /* The ctime under its names before 6.11 and before 6.6. */

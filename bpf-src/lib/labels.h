@@ -245,7 +245,7 @@ IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, str
 	found->word = word;
 	found->dir = id;
 	ic_dir_look(found, child);
-	if (cache)
+	if (cache && !(word >> IC_WORD_MOVES))
 		*cache = *found;
 }
 
@@ -415,12 +415,6 @@ static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 	return rules;
 }
 
-/* Everybody begins to look anew: coverage has changed. */
-IC_INLINE void ic_labels_changed(void)
-{
-	__sync_fetch_and_add(&ic_sentinel.word, 2);
-}
-
 /* What rules say of an attempt; two operations where it is both. */
 IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
 		       __u32 detail)
@@ -448,7 +442,7 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 	/* The service manager manages the agent's group as well. */
 	if (rules & 1ULL << IC_OWN_GROUP && ic_is_manager())
 		rules &= ~(1ULL << IC_OWN_GROUP);
-	excepted = ic_exception();
+	excepted = ic_exception(hook == IC_HOOK_MMAP_FILE);
 	if (excepted)
 		rules &= ~excepted->rules[half];
 	if (!rules)

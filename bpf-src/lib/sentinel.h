@@ -71,9 +71,28 @@ IC_INLINE __u32 ic_mark_at(__u32 tgid, struct task_struct *task)
 	return mark->flags;
 }
 
+/*
+ * The mark of another process. Where its fork(2) was passed over, it is known by its parent: until it
+ * executes something, it has executed as often as that. The verifier walks it once.
+ */
+__noinline __u32 ic_mark_by(__u64 address)
+{
+	struct task_struct *task = (struct task_struct *)address, *parent;
+	__u32 flags = ic_mark_at(BPF_CORE_READ(task, tgid), task);
+
+	if (flags)
+		return flags;
+	parent = BPF_CORE_READ(task, real_parent);
+	if (BPF_CORE_READ(task, self_exec_id) != BPF_CORE_READ(task, parent_exec_id) ||
+	    !ic_process_is_child(task, parent))
+		return 0;
+	return ic_mark_at(BPF_CORE_READ(parent, tgid), parent) ? IC_MARK_CHILD : 0;
+}
+
 IC_INLINE __u32 ic_mark_of(struct task_struct *task)
 {
-	return ic_mark_at(BPF_CORE_READ(task, tgid), task);
+	/* Read by a helper it is a number, as the verifier wants it of arguments. */
+	return ic_mark_by((__u64)BPF_CORE_READ(task, group_leader));
 }
 
 /* Whether a task is a thread of the caller's process. */
@@ -157,16 +176,44 @@ IC_INLINE void ic_mark_take(void)
 enum { IC_INIT = 1 }; /* the first process's number */
 
 /*
+ * Whether the table lacks no event of the caller. What execve(2) maps before it tells of the new program is
+ * asked of the former one, as its file was. The verifier walks it once, and not wherever it is asked.
+ */
+__noinline int ic_is_known(__u32 maps)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = BPF_CORE_READ(task, tgid);
+	const struct ic_process *process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	__u32 exec_id = BPF_CORE_READ(task, self_exec_id);
+
+	if (!process || !ic_process_is_same(process, task))
+		return 0;
+	if (maps && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) &&
+	    process->exec_id + 1 == exec_id)
+		return 1;
+	return process->exec_id == exec_id;
+}
+
+/* What is known of the caller; nothing where the table lacks an event of it. */
+IC_INLINE const struct ic_process *ic_caller(bool maps)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = BPF_CORE_READ(task, tgid);
+
+	return ic_is_known(maps) ? bpf_map_lookup_elem(&ic_processes, &tgid) : NULL;
+}
+
+/*
  * Of what the caller executes; kernel threads are nobody, and so is who ran before: what those say that
  * they execute is not known to be so, but for the first process.
  */
-IC_INLINE const struct ic_excepted *ic_exception(void)
+IC_INLINE const struct ic_excepted *ic_exception(bool maps)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	const struct ic_process *process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	const struct ic_process *process = ic_caller(maps);
 	struct ic_file_id exe;
 
-	if (!process || (process->flags & IC_PROCESS_SEEDED && tgid != IC_INIT))
+	if (!process ||
+	    (process->flags & IC_PROCESS_SEEDED && bpf_get_current_pid_tgid() >> 32 != IC_INIT))
 		return NULL;
 	exe = process->exe;
 	return bpf_map_lookup_elem(&ic_excepted, &exe);
@@ -185,25 +232,28 @@ IC_INLINE bool ic_may(__u32 what)
 	/* It ends the host, and unmounts what there is. */
 	if (what == IC_MAY_MOUNT && bpf_get_current_pid_tgid() >> 32 == IC_INIT)
 		return true;
-	excepted = ic_exception();
+	excepted = ic_exception(false);
 	return excepted && excepted->may[ic_half()] & what;
 }
 
 /*
  * The first process, and what it forks until that executes something, but what it executes services by.
- * Who executes another program of the same file, as the service managers of users do, is not it.
+ * Who executes another program of the same file, as the service managers of users do, is not it. Of a
+ * child of which the table lacks an event, `unknown` is the answer.
  */
-IC_INLINE bool ic_is_manager_at(__u32 tgid)
+IC_INLINE bool ic_is_manager_of(struct task_struct *task, bool unknown)
 {
 	const struct ic_process *process, *first;
 	const struct ic_excepted *excepted;
 	struct ic_file_id exe;
-	__u32 init = IC_INIT;
+	__u32 init = IC_INIT, tgid = BPF_CORE_READ(task, tgid);
 
 	if (tgid == IC_INIT)
 		return true;
 	process = bpf_map_lookup_elem(&ic_processes, &tgid);
-	if (!process || process->ppid != IC_INIT || !(process->flags & IC_PROCESS_FORKED))
+	if (!process || !ic_process_is_now(process, task))
+		return unknown && BPF_CORE_READ(task, real_parent, tgid) == IC_INIT;
+	if (process->ppid != IC_INIT || !(process->flags & IC_PROCESS_FORKED))
 		return false;
 	first = bpf_map_lookup_elem(&ic_processes, &init);
 	if (first && process->exec_ns == first->exec_ns)
@@ -215,7 +265,7 @@ IC_INLINE bool ic_is_manager_at(__u32 tgid)
 
 IC_INLINE bool ic_is_manager(void)
 {
-	return ic_is_manager_at(bpf_get_current_pid_tgid() >> 32);
+	return ic_is_manager_of((struct task_struct *)bpf_get_current_task(), false);
 }
 
 /* The names from a file up to the root of its file system. */
@@ -270,15 +320,18 @@ IC_INLINE struct ic_sentinel_ev *ic_alarm_begin(const struct ic_attempt *attempt
 	ev->cgroup = bpf_get_current_cgroup_id();
 	ev->rules = attempt->rules;
 	tgid = BPF_CORE_READ(task, tgid);
-	process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	ev->tid = BPF_CORE_READ(task, pid);
+	BPF_CORE_READ_STR_INTO(&ev->comm, task, comm);
+	process = ic_caller(attempt->hook == IC_HOOK_MMAP_FILE);
 	if (process) {
 		ev->exec_ns = process->exec_ns;
 		ev->exe = process->exe;
 		ev->parent = process->parent;
 		ev->ppid = process->ppid;
+	} else {
+		ev->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	}
 	ev->pid = tgid;
-	ev->tid = BPF_CORE_READ(task, pid);
 	ev->uid = user;
 	ev->gid = user >> 32;
 	ev->target = attempt->target;
@@ -286,7 +339,6 @@ IC_INLINE struct ic_sentinel_ev *ic_alarm_begin(const struct ic_attempt *attempt
 	ev->hook = attempt->hook;
 	ev->op = attempt->op;
 	ev->verdict = attempt->verdict;
-	BPF_CORE_READ_STR_INTO(&ev->comm, task, comm);
 	return ev;
 }
 

@@ -174,7 +174,7 @@ IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer
 		return;
 	ids = bpf_get_current_pid_tgid();
 	owner = bpf_get_current_uid_gid();
-	process = ic_subject_process();
+	process = ic_subject_learn(ids >> 32);
 	if (process) {
 		ev->exec_ns = process->exec_ns;
 		ev->lineage = process->lineage;

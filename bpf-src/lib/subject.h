@@ -4,9 +4,8 @@
 #define IRONCLAD_LIB_SUBJECT_H
 
 #include "ancestor.h"
+#include "learn.h"
 #include "sock_shared.h"
-
-enum { IC_PF_KTHREAD = 0x00200000 }; /* include/linux/sched.h */
 
 enum {
 	/* Dimensions whose answer is in the table of processes. */
@@ -23,16 +22,17 @@ const volatile __u8 ic_cfg_task_btf = 0;
 
 struct ic_subject {
 	struct ic_process *process; /* NULL: nothing is known of it, or nothing is asked */
+	__u64 start_ns; /* of the process, as in its record */
 	__u32 tgid;
 	__u32 uid;
+	__u32 exec_id;
 	bool kernel; /* a thread of the kernel's */
 };
 
-IC_INLINE struct ic_process *ic_subject_process(void)
+/* The caller's record, whose number this is. It is learned where the table does not have it. */
+IC_INLINE struct ic_process *ic_subject_learn(__u32 tgid)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	return bpf_map_lookup_elem(&ic_processes, &tgid);
+	return ic_process_learn() ? bpf_map_lookup_elem(&ic_processes, &tgid) : NULL;
 }
 
 /*
@@ -57,9 +57,23 @@ IC_INLINE void ic_subject_begin(struct ic_subject *subject)
 		struct task_struct *task = bpf_get_current_task_btf();
 		const struct cred *cred = IC_READ_ONCE(task->cred);
 
+		subject->start_ns = IC_READ_ONCE(task->group_leader->start_boottime);
+		subject->exec_id = IC_READ_ONCE(task->self_exec_id);
 		subject->tgid = IC_READ_ONCE(task->tgid);
 		subject->uid = IC_READ_ONCE(cred->uid.val);
 	}
+}
+
+/*
+ * Whether the record that was found is of what the caller executes now. Where programs at control groups
+ * may not look at the task, tracepoints are not preempted either, and the table lacks nothing.
+ */
+IC_INLINE bool ic_subject_is_known(const struct ic_subject *subject)
+{
+	const struct ic_process *process = subject->process;
+
+	return process && (!ic_cfg_task_btf || (process->start_ns == subject->start_ns &&
+						process->exec_id == subject->exec_id));
 }
 
 IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
@@ -72,6 +86,8 @@ IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
 			subject->uid = bpf_get_current_uid_gid();
 	}
 	subject->process = bpf_map_lookup_elem(&ic_processes, &subject->tgid);
+	if (!ic_subject_is_known(subject))
+		subject->process = ic_subject_learn(subject->tgid);
 	if (!subject->process && ic_subject_is_kernel()) {
 		subject->kernel = true;
 		subject->uid = IC_SOCK_KERNEL;

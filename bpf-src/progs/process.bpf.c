@@ -4,15 +4,7 @@
  * the last thread. What ran before is read from its memory map, once, after these are attached.
  */
 #include "../lib/exe_names.h"
-#include "../lib/file.h"
-
-/* Bits of the lineages that begin with an executable. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, struct ic_file_id);
-	__type(value, __u64);
-} ic_lineages SEC(".maps");
+#include "../lib/learn.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -56,51 +48,24 @@ IC_INLINE bool ic_process_owned(void)
 	return ctl && IC_READ_ONCE(ctl->owner) == ic_cfg_owner;
 }
 
-IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
+/*
+ * Enters a record. Where the kernel has no room for another, the one that is there is written over: what a
+ * process was before says nothing of what it is now. Of several copies, one counts who has none.
+ */
+IC_INLINE void ic_process_write(__u32 tgid, struct ic_process *process, bool counts)
 {
-	__u64 *bits = bpf_map_lookup_elem(&ic_lineages, exe);
+	struct ic_process *old;
 
-	return bits ? *bits : 0;
-}
-
-/* What a file is that is executed; nothing where that cannot be told, which no rule names. */
-IC_INLINE void ic_process_is(struct ic_process *process, struct file *file)
-{
-	struct inode *inode = ic_file_inode(file);
-
-	__builtin_memset(&process->exe, 0, sizeof(process->exe));
-	if (!inode)
-		return;
-	ic_file_identify(&process->exe, inode);
-	process->exe_changed_ns = ic_file_changed(inode);
-	/* Names are the overlay's: what is below keeps its own. */
-	if (!BPF_CORE_READ(file, f_inode, i_nlink))
-		process->flags |= IC_PROCESS_UNLINKED;
-}
-
-/* What a process executes, as its memory map says: that may be spoofed, so only of what ran before. */
-IC_INLINE bool ic_process_read(struct ic_process *process, struct task_struct *task)
-{
-	struct file *file = BPF_CORE_READ(task, mm, exe_file);
-
-	if (!file)
-		return false;
-	process->flags = IC_PROCESS_SEEDED;
-	ic_process_is(process, file);
-	return true;
-}
-
-IC_INLINE void ic_process_write(__u32 tgid, const struct ic_process *process)
-{
 	if (!bpf_map_update_elem(&ic_processes, &tgid, process, BPF_ANY))
 		return;
-	ic_count_loss(IC_LOSS_PROCESS);
-	/* What it was before says nothing of what it is now: better a stranger. */
-	bpf_map_delete_elem(&ic_processes, &tgid);
+	old = bpf_map_lookup_elem(&ic_processes, &tgid);
+	if (old)
+		ic_process_put(old, process);
+	else if (counts)
+		ic_count_loss(IC_LOSS_PROCESS);
 }
 
-SEC("tp_btf/sched_process_exec")
-int ic_exec(__u64 *ctx)
+IC_INLINE int ic_executes(__u64 *ctx, bool counts)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct linux_binprm *bprm = (void *)ctx[2];
@@ -108,24 +73,21 @@ int ic_exec(__u64 *ctx)
 	struct ic_process *before = bpf_map_lookup_elem(&ic_processes, &tgid);
 	struct ic_process process = {};
 
-	if (!ic_process_owned())
+	if (!ic_process_owned() || (before && ic_process_is_now(before, task)))
 		return 0;
-	if (before) {
-		process.parent = before->parent;
-		process.parent_exec_ns = before->parent_exec_ns;
-		process.ppid = before->ppid;
-		process.flags = before->flags & IC_PROCESS_FORKED;
-		process.lineage = before->lineage | ic_lineage_of(&before->exe);
-	}
+	ic_process_stamp(&process, task);
+	if (before && ic_process_is_same(before, task))
+		ic_process_goes_on(&process, before);
+	else
+		ic_process_descends(&process, task);
 	ic_process_is(&process, BPF_CORE_READ(bprm, file));
 	process.exec_ns = bpf_ktime_get_boot_ns();
-	ic_process_write(tgid, &process);
+	ic_process_write(tgid, &process, counts);
 	ic_exe_name(&process.exe, bprm);
 	return 0;
 }
 
-SEC("tp_btf/sched_process_fork")
-int ic_fork(__u64 *ctx)
+IC_INLINE int ic_forks(__u64 *ctx, bool counts)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
 	__u32 from = parent->tgid, tgid = child->tgid;
@@ -133,27 +95,52 @@ int ic_fork(__u64 *ctx)
 
 	if (from == tgid || !ic_process_owned())
 		return 0;
-	known = bpf_map_lookup_elem(&ic_processes, &from);
-	if (known) {
-		process.exe = known->exe;
-		process.exec_ns = known->exec_ns;
-		process.exe_changed_ns = known->exe_changed_ns;
-		process.lineage = known->lineage;
-		process.flags = known->flags;
-	} else if (!ic_process_read(&process, parent)) {
+	known = bpf_map_lookup_elem(&ic_processes, &tgid);
+	if (known && ic_process_is_now(known, child))
+		return 0;
+	/* Who forks is the caller. */
+	known = ic_process_learn() ? bpf_map_lookup_elem(&ic_processes, &from) : NULL;
+	if (!known) {
 		/* A kernel thread: what comes of it has an execve(2) to come. */
 		bpf_map_delete_elem(&ic_processes, &tgid);
 		return 0;
 	}
-	process.flags |= IC_PROCESS_FORKED;
+	ic_process_stamp(&process, child);
+	process.exe = known->exe;
+	process.exec_ns = known->exec_ns;
+	process.exe_changed_ns = known->exe_changed_ns;
+	process.lineage = known->lineage;
+	process.flags = known->flags | IC_PROCESS_FORKED;
 	process.parent = process.exe;
 	process.parent_exec_ns = process.exec_ns;
 	process.ppid = from;
 	process.lineage |= ic_lineage_of(&process.exe);
-	ic_process_write(tgid, &process);
+	ic_process_write(tgid, &process, counts);
 	return 0;
 }
 
+/*
+ * Each several times: the kernel passes over a program that another task on this processor is within, but
+ * not over a copy, which does then what the one before was kept from. To be kept from all of them, as
+ * many tasks have to be preempted each within another copy, of which all but the first are short.
+ */
+#define IC_COPY(tracepoint, name, does, counts) \
+	SEC("tp_btf/" #tracepoint)              \
+	int name(__u64 *ctx)                    \
+	{                                       \
+		return does(ctx, counts);       \
+	}
+
+IC_COPY(sched_process_exec, ic_exec, ic_executes, true)
+IC_COPY(sched_process_exec, ic_exec_2, ic_executes, false)
+IC_COPY(sched_process_exec, ic_exec_3, ic_executes, false)
+IC_COPY(sched_process_exec, ic_exec_4, ic_executes, false)
+IC_COPY(sched_process_fork, ic_fork, ic_forks, true)
+IC_COPY(sched_process_fork, ic_fork_2, ic_forks, false)
+IC_COPY(sched_process_fork, ic_fork_3, ic_forks, false)
+IC_COPY(sched_process_fork, ic_fork_4, ic_forks, false)
+
+/* Of the end once: what was not taken out is of nobody who has its number next. */
 SEC("tp_btf/sched_process_exit")
 int ic_exit(__u64 *ctx)
 {
@@ -167,52 +154,31 @@ int ic_exit(__u64 *ctx)
 }
 
 /*
- * Bits of the lineages that begin with what a process executes. A function that a number leads to, which
- * the verifier walks once and not for each forebear.
+ * What the tracepoints have not seen: they are attached before this runs, and know better. Tells which
+ * processes there are.
  */
-__noinline __u64 ic_lineage_at(__u64 address)
-{
-	struct ic_process process = {};
-
-	return ic_process_read(&process, (void *)address) ? ic_lineage_of(&process.exe) : 0;
-}
-
-/* Those of its forebears. Those that have ended are not known. */
-IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
-{
-	__u64 lineage = 0;
-	__u32 i;
-
-	for (i = 0; i < 32; i++) {
-		if (BPF_CORE_READ(task, tgid) <= 1)
-			break;
-		task = BPF_CORE_READ(task, real_parent);
-		lineage |= ic_lineage_at((__u64)task);
-	}
-	return lineage;
-}
-
-/* What the tracepoints have not seen: they are attached before this runs, and know better. */
 SEC("iter/task")
 int ic_seed(struct bpf_iter__task *ctx)
 {
-	struct ic_process process = {}, parent = {}, *known;
+	struct ic_process process = {}, *known;
 	const struct ic_process_ctl *ctl = ic_process_ctl_get();
-	struct task_struct *task = ctx->task, *forebear;
+	struct task_struct *task = ctx->task;
+	struct file *file;
 	__u32 tgid;
 
 	if (!task)
 		return 0;
 	tgid = task->tgid;
+	bpf_seq_write(ctx->meta->seq, &tgid, sizeof(tgid));
 	known = bpf_map_lookup_elem(&ic_processes, &tgid);
 	/*
 	 * Once for each process that is known. Of others any of their threads: the first may have ended
 	 * before the rest, and has no memory map then.
 	 */
-	if (known ? task->pid != task->tgid : !ic_process_read(&process, task))
-		return 0;
-	process.lineage = ic_lineage_read(task);
 	if (known) {
+		if (task->pid != task->tgid)
+			return 0;
+		process.lineage = ic_lineage_read(task);
 		/*
 		 * Anew: the record of a process that has ended may be another's by now. The next lines have
 		 * that gap, too, of a few instructions.
@@ -226,10 +192,13 @@ int ic_seed(struct bpf_iter__task *ctx)
 		known->lineage |= process.lineage;
 		return 0;
 	}
-	forebear = BPF_CORE_READ(task, real_parent);
-	process.ppid = BPF_CORE_READ(forebear, tgid);
-	if (ic_process_read(&parent, forebear))
-		process.parent = parent.exe;
+	ic_process_stamp(&process, task);
+	file = ic_exe_file(task);
+	if (!file)
+		return 0;
+	process.flags = IC_PROCESS_SEEDED;
+	ic_process_is(&process, file);
+	ic_process_descends(&process, task);
 	if (bpf_map_update_elem(&ic_processes, &tgid, &process, BPF_NOEXIST))
 		return 0;
 	/*

@@ -6,7 +6,6 @@
 #include "../lib/labels.h"
 
 enum {
-	IC_PF_KTHREAD = 0x00200000, /* include/linux/sched.h */
 	IC_FMODE_WRITE = 2, /* include/linux/fs.h */
 	IC_MAY_WRITE = 2,
 	IC_MAP_TYPE = 0xf,

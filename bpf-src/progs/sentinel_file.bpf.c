@@ -2,12 +2,12 @@
 /* File rules: who may read, change or execute what. */
 #include "../lib/cgroupfs.h"
 #include "../lib/disks.h"
+#include "../lib/moves.h"
 #include "../lib/procfs.h"
 
 enum {
 	IC_FMODE_READ = 1, /* include/linux/fs.h */
 	IC_FMODE_WRITE = 2,
-	IC_FMODE_EXEC = 0x20, /* among the flags */
 	IC_ATTR_SIZE = 1 << 3,
 	/* What a change of size brings with it: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN. */
 	IC_ATTR_WITH_SIZE = 1 << 5 | 1 << 6 | 1 << 13 | 1 << 15,
@@ -155,7 +155,7 @@ IC_INLINE bool ic_is_launched(struct task_struct *task)
 	const struct ic_process *process = bpf_map_lookup_elem(&ic_processes, &tgid);
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
 
-	if (!process || !(process->flags & IC_PROCESS_FORKED))
+	if (!process || !ic_process_is_same(process, task) || !(process->flags & IC_PROCESS_FORKED))
 		return false;
 	if (ic_sentinel.group && bpf_get_current_cgroup_id() != ic_sentinel.group)
 		return false;
@@ -257,23 +257,31 @@ int BPF_PROG(ic_inode_rmdir, struct inode *dir, struct dentry *dentry)
 	return ic_from(IC_HOOK_INODE_RMDIR, dir, dentry, IC_FILE_DELETE);
 }
 
+IC_INLINE bool ic_is_dir(struct dentry *dentry)
+{
+	struct inode *inode = dentry->d_inode;
+
+	return inode && (inode->i_mode & IC_S_IFMT) == IC_S_IFDIR;
+}
+
 /* Where both are exchanged, the kernel asks again the other way round. */
 SEC("lsm/inode_rename")
 int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 	     struct dentry *new)
 {
 	int answer = ic_from(IC_HOOK_INODE_RENAME, old_dir, old, IC_FILE_RENAME);
+	__u32 device;
 
 	if (!answer && new->d_inode)
 		answer = ic_from(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
-	return answer ?: ic_into(IC_HOOK_INODE_RENAME, new_dir, new);
-}
-
-IC_INLINE bool ic_is_dir(struct dentry *dentry)
-{
-	struct inode *inode = dentry->d_inode;
-
-	return inode && (inode->i_mode & IC_S_IFMT) == IC_S_IFDIR;
+	answer = answer ?: ic_into(IC_HOOK_INODE_RENAME, new_dir, new);
+	if (answer || !(ic_is_dir(old) || ic_is_dir(new)))
+		return answer;
+	/* Others are covered by nothing, wherever they go. */
+	device = old_dir->i_sb->s_dev;
+	if (bpf_map_lookup_elem(&ic_volumes, &device))
+		ic_move_begins();
+	return 0;
 }
 
 /*
@@ -296,6 +304,7 @@ int ic_renamed(__u64 *ctx)
 	}
 	if (ic_is_dir(old) || ic_is_dir(new))
 		ic_labels_changed();
+	ic_move_ends(bpf_get_current_task());
 	return 0;
 }
 

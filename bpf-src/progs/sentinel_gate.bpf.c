@@ -3,6 +3,7 @@
  * Who is entitled, and who may reach or load programs and maps. Attached before anything else: a
  * program of BPF LSM, or one that changes what functions return, could undo the rest.
  */
+#include "../lib/moves.h"
 #include "../lib/sentinel.h"
 
 /* Secrets that are good for a mark, each once. */
@@ -289,7 +290,7 @@ int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, un
 	if (!secret)
 		goto out;
 	found = *secret;
-	process = bpf_map_lookup_elem(&ic_processes, &tgid);
+	process = ic_caller(false);
 	is_it = !found.exe.ino || (process && process->exe.ino == found.exe.ino &&
 				   process->exe.dev == found.exe.dev &&
 				   process->exe.generation == found.exe.generation);
@@ -329,7 +330,7 @@ int ic_forked(__u64 *ctx)
 	__u32 from = parent->tgid, tgid = child->tgid;
 	struct ic_mark mark = { .flags = IC_MARK_CHILD };
 
-	if (from == tgid || !ic_mark_at(from, parent))
+	if (from == tgid || !ic_mark_of(parent))
 		return 0;
 	mark.start_ns = BPF_CORE_READ(child, start_boottime);
 	if (bpf_map_update_elem(&ic_marks, &tgid, &mark, BPF_ANY))
@@ -344,6 +345,7 @@ int BPF_PROG(ic_task_free, struct task_struct *task)
 	__u32 tgid = task->tgid;
 	const struct ic_mark *mark;
 
+	ic_move_ends((__u64)task);
 	if (tgid != (__u32)task->pid)
 		return 0;
 	mark = bpf_map_lookup_elem(&ic_marks, &tgid);

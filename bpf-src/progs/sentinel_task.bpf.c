@@ -49,9 +49,8 @@ enum { IC_PTRACE_MODE_ATTACH = 2 }; /* include/linux/ptrace.h */
 /* The first process may mount, and move the agent: who takes it over may, too. Reading is let through. */
 IC_INLINE bool ic_is_manager_traced(struct task_struct *task, __u32 mode)
 {
-	return mode & IC_PTRACE_MODE_ATTACH && ic_is_armed() &&
-	       ic_is_manager_at(BPF_CORE_READ(task, tgid)) && !ic_is_own(task) &&
-	       !ic_is_entitled() && !ic_may(IC_MAY_TRACE);
+	return mode & IC_PTRACE_MODE_ATTACH && ic_is_armed() && ic_is_manager_of(task, true) &&
+	       !ic_is_own(task) && !ic_is_entitled() && !ic_may(IC_MAY_TRACE);
 }
 
 /* ptrace(2), process_vm_readv(2), pidfd_getfd(2), and /proc/PID/{mem,maps,fd,environ,exe,…}. */

@@ -57,8 +57,8 @@ fn rust_and_c_agree_on_sockets() {
         structs! { btf;
             ic_file_id = FileId { ino, dev, generation }
             ic_process = Process {
-                exe, parent, exec_ns, parent_exec_ns, exe_changed_ns, lineage, exe_row, parent_row, user_row,
-                user_epoch, _pad, ppid, flags
+                exe, parent, exec_ns, parent_exec_ns, exe_changed_ns, start_ns, lineage, exe_row, parent_row,
+                user_row, user_epoch, exec_id, ppid, flags
             }
             ic_sock_row = SockRow { summary, logs, word }
             ic_sock_policy = SockPolicy {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +72,27 @@ fn a_process_is_in_the_table_until_it_ends() {
     drop(child.stdin.take());
     child.wait().unwrap();
     assert_eq!(exe(&processes, pid), None);
+}
+
+/// The kernel may pass over the program that sees the end of a process.
+#[test]
+fn who_has_ended_unseen_goes_with_the_next_look() {
+    const NAME: &str = "who_has_ended_unseen_goes_with_the_next_look";
+    if std::fs::metadata("/proc/self/ns/pid").unwrap().ino() != 0xefff_fffc {
+        println!(
+            "SKIP {NAME}: the kernel tells of all processes in the initial pid namespace alone"
+        );
+        return;
+    }
+    let (_shared, processes) = load();
+    // No process has it: numbers are lower than this.
+    let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+    let (ended, own) = (most.trim().parse::<u32>().unwrap(), std::process::id());
+    let record = processes.table.lookup(&own).unwrap().unwrap();
+    processes.table.update(&ended, &record).unwrap();
+    assert_eq!(exe(&processes, ended), Some(record.exe));
+    processes.seed().unwrap();
+    assert_eq!((exe(&processes, ended), exe(&processes, own)), (None, Some(record.exe)));
 }
 
 /// Processes that end while the table is filled leave nothing behind.

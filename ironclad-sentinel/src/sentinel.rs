@@ -594,7 +594,7 @@ impl Sentinel {
             absent.iter().chain(&state.missing).for_each(|it| tracing::warn!(instance, "{it}"));
         }
         self.record(&AuditAction::Swap {
-            generation: self.watched.guard.word() >> 1,
+            generation: self.watched.guard.epoch(),
             policy: policy.id().to_string(),
             provisional_ms: None,
         })?;

@@ -2,16 +2,23 @@
 
 mod host;
 
+use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Instant;
 
-use host::{Attacks, EPERM, Host, is_without_lsm, next_denied};
+use host::{Attacks, EPERM, Host, PATIENCE, is_without_lsm, next_denied};
 use ironclad_core::RuleId;
-use ironclad_core::abi::{FileOp, SENTINEL_DEPTH, SentinelHook};
+use ironclad_core::abi::{FileOp, SENTINEL_DEPTH, SentinelHook, WORD_MOVES};
 use ironclad_lab::talk::Talker;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_sentinel::{Overflow, Sentinel, SentinelError};
+use ironclad_syscalls::replace_descriptor;
+use libbpf_rs::query::{LinkInfoIter, ProgInfoIter};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -544,6 +551,86 @@ fn directories_that_move_and_other_names_are_followed() {
     assert_eq!(attacker.ask(&chroot).unwrap(), 0);
     attacks.with(from_chroot, &mut attacker, inside, &events);
     assert_eq!(attacker.ask("append /elsewhere/other").unwrap(), 0);
+    drop(sentinel);
+}
+
+/// How many directories are being moved, as the programs count.
+fn moves() -> u64 {
+    let maps = libbpf_rs::query::MapInfoIter::default();
+    // Of what earlier tests had, the kernel may not have taken all away yet.
+    let newest = maps.filter(|map| map.name.to_string_lossy().starts_with(".data.ic_sent")).last();
+    let state = MapHandle::from_map_id(newest.unwrap().id).unwrap();
+    let bytes = state.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
+    u64::from_ne_bytes(bytes[..8].try_into().unwrap()) >> WORD_MOVES
+}
+
+/// Ends a program of this process's, as if the kernel passed it over each time.
+fn pass_over(name: &str) {
+    let program = ProgInfoIter::default()
+        .filter(|program| program.name.to_string_lossy() == name)
+        .last()
+        .unwrap();
+    let line = format!("prog_id:\t{}", program.id);
+    let link = std::fs::read_dir("/proc/self/fdinfo").unwrap().map(|fd| fd.unwrap()).find(|fd| {
+        let info = std::fs::read_to_string(fd.path()).unwrap_or_default();
+        info.contains("link_id:") && info.lines().any(|is| is == line)
+    });
+    let fd = link.unwrap().file_name().into_string().unwrap().parse().unwrap();
+    replace_descriptor(fd, File::open("/dev/null").unwrap()).unwrap();
+    let has_ended = || !LinkInfoIter::default().any(|link| link.prog_id == program.id);
+    let since = Instant::now();
+    while !has_ended() {
+        assert!(since.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
+/// The kernel passes over a program at the return of a function that another task on the processor is within.
+#[test]
+fn a_directory_whose_move_was_passed_over_is_covered() {
+    if is_without_lsm("a_directory_whose_move_was_passed_over_is_covered") {
+        return;
+    }
+    let host = Host::new();
+    lay_out(&host);
+    let [outside, inside, other] =
+        ["elsewhere/moves", "guarded/moves", "guarded/sub"].map(|path| host.path(path));
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "1").unwrap();
+    let mut attacker = host.talker();
+    let mut ask = |path| attacker.ask(&order(&host, "append", &[path])).unwrap();
+    let rule = deny(1).tree(host.path("guarded"));
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    assert_eq!(ask("O/moves/file"), 0);
+    for (from, to) in [(&outside, &inside), (&inside, &outside)] {
+        std::fs::rename(from, to).unwrap();
+    }
+    // The kernel asks twice of an exchange, and does not come to the end of what fails.
+    let exchange = || renameat_with(CWD, &outside, CWD, &other, RenameFlags::EXCHANGE);
+    assert_eq!((exchange(), exchange()), (Ok(()), Ok(())));
+    assert!(std::fs::rename(&outside, host.path("guarded")).is_err());
+    assert_eq!((moves(), ask("O/moves/file")), (0, 0));
+
+    pass_over("ic_renamed");
+    let (go, may_end) = mpsc::channel::<()>();
+    let (moved, has_moved) = mpsc::channel();
+    let (from, to) = (outside, inside);
+    let mover = std::thread::spawn(move || {
+        std::fs::rename(from, to).unwrap();
+        moved.send(()).unwrap();
+        may_end.recv().unwrap();
+    });
+    has_moved.recv().unwrap();
+    assert_eq!((moves(), ask("D/moves/file")), (1, EPERM));
+    go.send(()).unwrap();
+    mover.join().unwrap();
+    // The kernel tells of its end once nobody refers to it.
+    let since = Instant::now();
+    while moves() > 0 {
+        assert!(since.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    assert_eq!(ask("D/moves/file"), EPERM);
     drop(sentinel);
 }
 

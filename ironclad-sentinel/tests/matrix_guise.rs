@@ -4,6 +4,7 @@ mod host;
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
+use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,12 +13,14 @@ use std::process::{Command, Stdio};
 use host::successor::{builder, policy};
 use host::{Attacks, EPERM, Host, LOADER, is_without_lsm};
 use ironclad_core::RuleId;
-use ironclad_core::abi::SentinelHook;
+use ironclad_core::abi::{Process, SentinelHook};
 use ironclad_lab::talk::Talker;
-use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Launch, Overflow};
 use ironclad_syscalls::{Surroundings, surround, version};
+use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -77,6 +80,80 @@ fn what_a_process_says_of_itself_does_not_help() {
         attacks.with(&name(what), &mut attacker, "go", &events);
     }
     attacks.with(by_comm, &mut attacker, &append, &events);
+}
+
+/// The newest map of a name: of what earlier tests had, the kernel may not have taken all away yet.
+fn map(name: &str) -> MapHandle {
+    let maps = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == name);
+    MapHandle::from_map_id(maps.last().unwrap().id).unwrap()
+}
+
+/// As if the kernel had passed over the program that sees an execve(2), or the end of who had the number.
+#[test]
+fn what_the_table_lacks_excepts_nobody() {
+    if is_without_lsm("what_the_table_lacks_excepts_nobody") {
+        return;
+    }
+    let host = Host::new();
+    let (excepted, other) = (host.program("excepted"), host.program("other"));
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let (append, execute) =
+        (format!("append {}", file.display()), format!("exec {}", other.display()));
+    let sentinel = host.start(&only(&excepted, &file));
+    let mut talker = host.talker_by(&excepted);
+    assert_eq!(talker.ask(&append).unwrap(), 0);
+    let (table, pid) = (map("ic_processes"), talker.pid().to_ne_bytes());
+    let read = || table.lookup(&pid, MapFlags::ANY).unwrap().unwrap();
+    let write = |record: &[u8]| table.update(&pid, record, MapFlags::ANY).unwrap();
+    let right = read();
+    for field in [offset_of!(Process, start_ns), offset_of!(Process, exec_id)] {
+        let mut wrong = right.clone();
+        wrong[field] ^= 1;
+        write(&wrong);
+        assert_eq!(talker.ask(&append).unwrap(), EPERM);
+        write(&right);
+        assert_eq!(talker.ask(&append).unwrap(), 0);
+    }
+    // A file that only the excepted one may execute: what is asked before execve(2) has begun anew.
+    let tool = host.program("tool");
+    let rule = FileRule::new(RuleId(2), "two", FileAction::Deny).operations(FileOps::EXECUTE);
+    let rule = rule.file(&tool).except(&excepted);
+    let first = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file).except(&excepted);
+    let both = Policy::builder().file_rule(first).file_rule(rule).compile().unwrap();
+    sentinel.apply(&both).unwrap();
+    done(&mut talker, &execute);
+    let (append_or_start, now) = ([&append, &format!("exec {}", tool.display())], read());
+    for record in [&now, &right] {
+        for order in append_or_start {
+            write(record);
+            assert_eq!(talker.ask(order).unwrap(), EPERM, "{order}");
+        }
+    }
+    write(&now);
+    done(&mut talker, &format!("exec {}", excepted.display()));
+    assert_eq!(talker.ask(&append).unwrap(), 0);
+    drop(sentinel);
+}
+
+/// What execve(2) maps before the table is told of it is asked of the former program, as its file was.
+#[test]
+fn who_is_excepted_starts_what_others_may_not() {
+    if is_without_lsm("who_is_excepted_starts_what_others_may_not") {
+        return;
+    }
+    let host = Host::new();
+    let (starter, other, tool) =
+        (host.program("starter"), host.program("other"), host.program("tool"));
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    let rule = rule.file(&tool).operations(FileOps::EXECUTE).except(&starter);
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    let execute = format!("exec {}", tool.display());
+    let mut talker = host.talker_by(&starter);
+    done(&mut talker, &execute);
+    assert_eq!(talker.ask("comm tool").unwrap(), 0);
+    assert_eq!(host.talker_by(&other).ask(&execute).unwrap(), EPERM);
+    drop(sentinel);
 }
 
 /// File systems on disks give a number that is free to the next file.

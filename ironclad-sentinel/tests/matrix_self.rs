@@ -13,6 +13,7 @@ use ironclad_lab::Cgroup;
 use ironclad_lab::talk::{Talker, ends_within};
 use ironclad_policy::Policy;
 use ironclad_sentinel::{Overflow, Secret, Sentinel};
+use libbpf_rs::{MapCore, MapHandle};
 
 /// Only for the other tests: a process that does what they say.
 #[test]
@@ -205,6 +206,9 @@ fn nobody_takes_over_the_first_process() {
     assert_eq!(attacker.ask("trace 1").unwrap(), 0);
 }
 
+/// What /proc answers.
+const EACCES: u64 = 13;
+
 /// It has the agent's memory and descriptors until it executes something.
 #[test]
 fn a_child_of_the_agents_is_guarded_until_it_executes() {
@@ -244,6 +248,14 @@ fn a_child_of_the_agents_is_guarded_until_it_executes() {
     });
     assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, child), "{event}");
     assert_eq!(attacker.ask(&format!("kill {child} 0")).unwrap(), 0);
+    // As if the kernel had passed over the program that sees it forked.
+    let maps = libbpf_rs::query::MapInfoIter::default();
+    let marks = maps.filter(|map| map.name.to_string_lossy() == "ic_marks").last().unwrap();
+    MapHandle::from_map_id(marks.id).unwrap().delete(&child.to_ne_bytes()).unwrap();
+    for (name, order, _) in tried(child) {
+        let answer = attacker.ask(&order).unwrap();
+        assert!([EPERM, EACCES].contains(&answer), "{name}: {answer}");
+    }
     // Once it has executed something it is that.
     let started = host.talker();
     assert_eq!(attacker.ask(&format!("read-memory {}", started.pid())).unwrap(), 0);

@@ -420,6 +420,8 @@ impl Sockets {
     pub(crate) fn refresh(&mut self, contents: &Contents) -> Result<Vec<PathChange>, ShieldError> {
         let mut changes = BTreeSet::new();
         self.unasked()?;
+        // Whose end the kernel has passed over takes room of those who run.
+        self.processes.seed()?;
         self.forget_former()?;
         for slot in 0..2u32 {
             let Some(mut known) = self.bound[slot as usize].take() else { continue };

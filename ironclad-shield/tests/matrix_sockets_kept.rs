@@ -178,7 +178,7 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
     let names: Vec<_> = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
     let tracepoints = names.iter().filter(|name| name.contains("sched_process")).count();
-    assert_eq!(tracepoints, 3, "{names:?}");
+    assert_eq!(tracepoints, 9, "{names:?}");
 
     // Stopping leaves nothing.
     shield.stop().unwrap();

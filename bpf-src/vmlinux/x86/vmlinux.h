@@ -572,6 +572,9 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
+	u64 self_exec_id;
+	u64 parent_exec_id;
+	unsigned int in_execve: 1;
 	unsigned int ptrace;
 	struct hlist_node pid_links[4];
 	struct pid *thread_pid;

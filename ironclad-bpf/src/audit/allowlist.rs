@@ -46,8 +46,9 @@ const DECIDE: [Helper; 11] = [
     Helper::RINGBUF_QUERY,
 ];
 
-/// What tells whose process asks.
-const ASK: [Helper; 9] = [
+/// What tells whose process asks, and enters it where the table of processes does not tell.
+const ASK: [Helper; 10] = [
+    Helper::MAP_UPDATE_ELEM,
     Helper::KTIME_GET_NS,
     Helper::GET_CURRENT_PID_TGID,
     Helper::GET_CURRENT_UID_GID,
@@ -121,6 +122,7 @@ impl Allowlist {
             Helper::MAP_UPDATE_ELEM,
             Helper::MAP_DELETE_ELEM,
             Helper::KTIME_GET_BOOT_NS,
+            Helper::GET_CURRENT_TASK,
             Helper::PROBE_READ_KERNEL,
             Helper::PROBE_READ_KERNEL_STR,
             Helper::SEQ_WRITE,
@@ -146,6 +148,8 @@ impl Allowlist {
         let look = [
             Helper::MAP_LOOKUP_ELEM,
             Helper::MAP_UPDATE_ELEM,
+            Helper::MAP_DELETE_ELEM,
+            Helper::GET_CURRENT_TASK,
             Helper::PROBE_READ_KERNEL,
             Helper::PROBE_READ_KERNEL_STR,
             Helper::SEQ_WRITE,

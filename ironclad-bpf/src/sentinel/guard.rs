@@ -203,6 +203,7 @@ impl Guard {
             vec![
                 (&mut maps.ic_alarms, Some(options.ring_bytes)),
                 (&mut maps.ic_marks, None),
+                (&mut maps.ic_moves, None),
                 (&mut maps.ic_secrets, None),
                 (&mut maps.ic_objects, None),
                 (&mut maps.ic_links, None),
@@ -222,9 +223,11 @@ impl Guard {
         let secrets = Map::<SecretKey, SecretVal>::new(clone_fd(&maps.ic_secrets)?, "ic_secrets")?;
         let guarded_links = Map::new(clone_fd(&maps.ic_links)?, "ic_links")?;
         let excepted_map = clone_fd(&maps.ic_excepted)?;
+        let moves = clone_fd(&maps.ic_moves)?;
         let alarms = clone_fd(&maps.ic_alarms)?;
         let mut kept = vec![Kept::of(&[
             &maps.ic_marks,
+            &maps.ic_moves,
             &maps.ic_secrets,
             &maps.ic_objects,
             &maps.ic_links,
@@ -265,6 +268,7 @@ impl Guard {
         let lent = [
             (".data.ic_sentinel", state_map.as_fd()),
             ("ic_marks", marks.as_fd()),
+            ("ic_moves", moves.as_fd()),
             ("ic_excepted", excepted_map.as_fd()),
             ("ic_alarms", alarms.as_fd()),
             ("ic_losses", processes.losses.as_fd()),
@@ -661,6 +665,11 @@ impl Guard {
     /// The word of [`Sentinel::word`].
     pub fn word(&self) -> u64 {
         self.word_at().load(Ordering::SeqCst)
+    }
+
+    /// The epoch of what the tables mean, which never goes back.
+    pub fn epoch(&self) -> u64 {
+        (self.word() & ((1 << abi::WORD_MOVES) - 1)) >> 1
     }
 
     pub(super) fn word_at(&self) -> &std::sync::atomic::AtomicU64 {

@@ -13,9 +13,10 @@ use crate::socket::Inherited;
 use crate::sys;
 
 /// Maps that outlive an agent, by the names of their pins.
-const MAPS: [&str; 19] = [
+const MAPS: [&str; 20] = [
     STATE,
     "ic_marks",
+    "ic_moves",
     "ic_secrets",
     "ic_objects",
     "ic_links",

@@ -117,6 +117,7 @@ impl PacketSockets {
             .map_err(failed(OBJECT, "opening"))?;
         let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
         rodata.ic_cfg_may_lock = u8::from(may_limit);
+        rodata.ic_cfg_task_btf = u8::from(has(Helper::GET_CURRENT_TASK_BTF));
         rodata.ic_cfg_may_ask_ancestor = u8::from(has(Helper::GET_CURRENT_ANCESTOR_CGROUP_ID));
         rodata.ic_cfg_canary = canary;
         rodata.ic_cfg_report_hz = kernel_hz();

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -128,7 +129,13 @@ impl Processes {
         for (program_of, name) in [
             (&progs.ic_exit, "sched_process_exit"),
             (&progs.ic_fork, "sched_process_fork"),
+            (&progs.ic_fork_2, "sched_process_fork_2"),
+            (&progs.ic_fork_3, "sched_process_fork_3"),
+            (&progs.ic_fork_4, "sched_process_fork_4"),
             (&progs.ic_exec, "sched_process_exec"),
+            (&progs.ic_exec_2, "sched_process_exec_2"),
+            (&progs.ic_exec_3, "sched_process_exec_3"),
+            (&progs.ic_exec_4, "sched_process_exec_4"),
         ] {
             let program = program(program_of)?;
             let mut link = HookLink::tracepoint(&program, &format!("{owner}_{name}"))?;
@@ -204,12 +211,29 @@ impl Processes {
         &mut self.links
     }
 
-    /// Enters the processes that are not in the table.
+    /// Enters the processes that are not in the table, and takes out those whose end was passed over:
+    /// all of them where this process is of the initial pid namespace, which alone tells of all.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses.
     pub fn seed(&self) -> Result<(), BpfError> {
-        self.seed.iterate().map(|_| ())
+        let begun = |pid| Ok(self.table.lookup(&pid)?.map(|process| (pid, process.start_ns)));
+        let before: Vec<_> = match sees_all_processes() {
+            true => self.table.keys()?.into_iter().map(begun).collect::<Result<_, BpfError>>()?,
+            false => Vec::new(),
+        };
+        let alive = self.seed.iterate()?;
+        let alive: BTreeSet<_> = alive
+            .chunks_exact(size_of::<u32>())
+            .filter_map(|chunk| u32::read_from_bytes(chunk).ok())
+            .collect();
+        for known in before.into_iter().flatten().filter(|(pid, _)| !alive.contains(pid)) {
+            // Its number may be another's since; one that is taken out here would be learned again.
+            if begun(known.0)? == Some(known) {
+                self.table.delete(&known.0)?;
+            }
+        }
+        Ok(())
     }
 
     /// All programs.
@@ -398,6 +422,13 @@ fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
         Err(Errno::AGAIN) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Whether iterators over tasks go through all of the host's.
+fn sees_all_processes() -> bool {
+    /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
+    const INITIAL: u64 = 0xefff_fffc;
+    rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|namespace| namespace.st_ino == INITIAL)
 }
 
 /// As many as the kernel lets run: of each limit, the lower.

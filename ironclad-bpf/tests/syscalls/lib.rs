@@ -30,7 +30,7 @@ pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{
     attach_program, attach_to_group, detach_link, link_by_id, link_program, open_pin,
-    sysctl_program, update_link,
+    replace_descriptor, sysctl_program, update_link,
 };
 pub use option::set_option;
 pub use surroundings::{Surroundings, feign_pivot_root, surround};

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::attack::{check, load};
 
@@ -100,4 +100,17 @@ pub fn update_link(number: u32) -> io::Result<()> {
 /// Where the kernel refuses.
 pub fn detach_link(number: u32) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, [number, 0, 0, 0]).map(drop)
+}
+
+/// dup2(2): what had this number is closed, and the number is another name of what `by` is, though whoever
+/// owns it does not know.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn replace_descriptor(number: RawFd, by: impl AsFd) -> io::Result<()> {
+    // SAFETY: both are numbers; no memory is behind them.
+    match unsafe { libc::dup2(by.as_fd().as_raw_fd(), number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }

@@ -26,6 +26,8 @@ pub const SENTINEL_NAME: usize = 256;
 pub const SENTINEL_DEPTH: usize = 64;
 /// Directories that are kept in mind.
 pub const SENTINEL_DIRS: u32 = 8192;
+/// The lowest bit of the number of moves in [`Sentinel::word`].
+pub const WORD_MOVES: u32 = 48;
 /// Bytes of a path in an event.
 pub const SENTINEL_PATH: usize = 512;
 /// The first argument of prctl(2) with which a process presents a secret.
@@ -264,7 +266,8 @@ pub const VOLUME_ANY_MINOR: u32 = 0xf_ffff;
 )]
 #[repr(C)]
 pub struct Sentinel {
-    /// Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning.
+    /// Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
+    /// [`WORD_MOVES`] on: how many directories are being moved, while which nothing is kept in mind.
     pub word: u64,
     /// Bit n: programs of type n are refused.
     pub gate: u64,

@@ -197,12 +197,15 @@ pub struct Process {
     pub exe: FileId,
     /// What the process executed that forked it, at that moment.
     pub parent: FileId,
-    /// `CLOCK_BOOTTIME` of the execve(2) that it runs since; 0 where that was not seen.
+    /// `CLOCK_BOOTTIME` of the execve(2) that it runs since. Where that was not seen, 0 of what ran before,
+    /// and else of the moment when it was looked at.
     pub exec_ns: u64,
     /// The same of the process that forked it, at that moment.
     pub parent_exec_ns: u64,
     /// [`OpenFile::changed_ns`] of its file at that moment.
     pub exe_changed_ns: u64,
+    /// `CLOCK_BOOTTIME` of its fork(2): its number may have been another's before.
+    pub start_ns: u64,
     /// Bit n: before what it is now, it or a forebear was an executable that begins lineage n.
     pub lineage: u64,
     /// A row of the policy in force; the upper half is its epoch.
@@ -213,14 +216,14 @@ pub struct Process {
     pub user_row: u64,
     /// The epoch in which `user_row` was last cleared.
     pub user_epoch: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// How the kernel numbers its execve(2), from the first process on: the lower half.
+    pub exec_id: u32,
     /// Thread group that forked it.
     pub ppid: u32,
     /// [`PROCESS_SEEDED`] and its like.
     pub flags: u32,
 }
-const _: () = assert!(size_of::<Process>() == 104);
+const _: () = assert!(size_of::<Process>() == 112);
 
 /// `struct ic_process_ctl`: what the programs that keep the table of processes are told.
 #[derive(

@@ -14,7 +14,7 @@ struct ic_file_id {
 _Static_assert(sizeof(struct ic_file_id) == 16, "ABI");
 
 enum ic_process_flag {
-	IC_PROCESS_SEEDED = 1, /* ran before us: read from its memory map, not seen at execve(2) */
+	IC_PROCESS_SEEDED = 1, /* its execve(2) was not seen: read from its memory map */
 	IC_PROCESS_UNLINKED = 2, /* its file had no name when it was executed: memfd, deleted */
 	IC_PROCESS_FORKED = 4, /* its fork(2) was seen: `ppid` is not who adopted it */
 };
@@ -23,9 +23,14 @@ enum ic_process_flag {
 struct ic_process {
 	struct ic_file_id exe; /* what it executes: of a script, the interpreter */
 	struct ic_file_id parent; /* what the process executed that forked it, at that moment */
-	__u64 exec_ns; /* CLOCK_BOOTTIME of the execve(2) that it runs since */
+	/*
+	 * CLOCK_BOOTTIME of the execve(2) that it runs since. Where that was not seen, 0 of what ran before, and
+	 * else of the moment when it was looked at.
+	 */
+	__u64 exec_ns;
 	__u64 parent_exec_ns; /* the same of the process that forked it, at that moment */
 	__u64 exe_changed_ns; /* ctime of its file at that moment, see ic_open_file; 0: none */
+	__u64 start_ns; /* CLOCK_BOOTTIME of its fork(2): its number may have been another's before */
 	/* Bit n: before what it is now, it or a forebear was an executable that begins lineage n. */
 	__u64 lineage;
 	/* Rows of the policy in force; the upper half is the epoch that they are of. */
@@ -34,11 +39,11 @@ struct ic_process {
 	/* The row of a user, who is in the lower half; above it the row, and the epoch's lowest 16 bits. */
 	__u64 user_row;
 	__u32 user_epoch; /* the whole of the epoch in which user_row was last cleared */
-	__u32 _pad;
+	__u32 exec_id; /* how the kernel numbers its execve(2), from the first process on: the lower half */
 	__u32 ppid; /* thread group that forked it */
 	__u32 flags; /* enum ic_process_flag */
 };
-_Static_assert(sizeof(struct ic_process) == 104, "ABI");
+_Static_assert(sizeof(struct ic_process) == 112, "ABI");
 
 /* What the programs that keep the table are told. */
 struct ic_process_ctl {

@@ -15,6 +15,8 @@ enum ic_sentinel_limit {
 	IC_SENTINEL_VOLUMES = 1024, /* devices with files that rules cover, and what those lie on */
 	IC_SENTINEL_EXCEPTED = 1024, /* executables that policies except from rules */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
+	IC_SENTINEL_MOVES = 1024, /* threads that move directories */
+	IC_WORD_MOVES = 48, /* lowest bit of the number of moves in ic_sentinel.word */
 	IC_SENTINEL_DIRS = 8192, /* directories that are kept in mind, a power of two */
 	IC_SENTINEL_DEPTH = 64, /* directories on the way from a file to its root */
 	IC_SENTINEL_PATH = 512, /* bytes of a path in an event */
@@ -90,7 +92,10 @@ enum ic_file_op {
 
 /* What is said once, of the whole instance. */
 struct ic_sentinel {
-	/* Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. */
+	/*
+	 * Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
+	 * IC_WORD_MOVES on: how many directories are being moved, while which nothing is kept in mind.
+	 */
 	__u64 word;
 	__u64 gate; /* bit n: programs of type n (enum bpf_prog_type) are refused */
 	__u64 gate_log; /* of those, and of others: they are told of and loaded */
