@@ -3,27 +3,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use ironclad_lab::talk::{self, Talker};
+use ironclad_lab::talk::Talker;
 use libbpf_rs::btf::{Btf, types::Func};
 
 use crate::Result;
 use crate::ground::{CONFIG, Ground, PAGE};
 
-/// What an attacker is told to be.
-const ATTACKER: &str = "attacker";
-
-/// Follows orders where this process is an attacker; false where it is not.
-pub(crate) fn serve() -> bool {
-    let is_it = std::env::args().next_back().is_some_and(|last| last == ATTACKER);
-    if is_it {
-        talk::serve(ATTACKER);
-    }
-    is_it
-}
-
 /// A process of root's that is not the agent, whatever it executes.
 pub(crate) fn attacker(program: &Path) -> Result<Talker> {
-    Ok(Talker::start_as(Command::new(program), ATTACKER)?)
+    Ok(Talker::start_as(Command::new(program))?)
 }
 
 /// One attempt; its order is that of [`Talker::ask`].

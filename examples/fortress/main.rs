@@ -52,7 +52,7 @@ struct Args {
 
 fn main() -> ExitCode {
     // Where this process is one of the tour's attackers, it does what it is told, and nothing else.
-    if attacks::serve() {
+    if ironclad_lab::talk::serve() {
         return ExitCode::SUCCESS;
     }
     let args = Args::parse();

@@ -71,6 +71,8 @@ pub(crate) fn compilation(
         // The same bytes wherever the sources lie.
         format!("-ffile-prefix-map={}=bpf-src", dir.display()),
         format!("-ffile-prefix-map={}=libbpf", headers.display()),
+        // Nor where the compiler runs.
+        "-ffile-compilation-dir=bpf-src".to_owned(),
         // Since Linux 5.1, so older than our floor of 5.10.
         "-mcpu=v3".to_owned(),
         "-Wall".to_owned(),

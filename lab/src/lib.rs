@@ -1,12 +1,13 @@
 //! Network namespaces, veth pairs and packets for tests, examples and benchmarks.
 //!
 //! Everything is made inside namespaces of its own and removed again, also after a panic; what a
-//! killed process has left is removed by the next [`Lab`]. Needs root and iproute2.
+//! killed process has left is removed by the next [`Lab`]. Needs root and iproute2. [`harness`] runs the tests.
 #![forbid(unsafe_code)]
 
 mod cgroup;
 mod command;
 mod error;
+pub mod harness;
 mod mounts;
 mod netns;
 pub mod packet;

@@ -1,7 +1,7 @@
 //! Processes that do with sockets what a test tells them.
 //!
-//! A talker is the test's own program, started once more with the arguments that run one of its
-//! tests only: that test calls [`serve`]. A copy of the program is another executable.
+//! A talker is the test's own program, or a copy of it, started once more: its `main` calls [`serve`] first. A
+//! copy of the program is another executable.
 
 mod attack;
 mod held;
@@ -49,23 +49,21 @@ pub struct Talker {
 }
 
 impl Talker {
-    /// Starts `program`, which is the test's own or a copy of it, in a control group. `test` is the
-    /// name of the test that calls [`serve`].
+    /// Starts `program`, which is the test's own or a copy of it, in a cgroup.
     ///
     /// # Errors
     /// [`LabError`] where it cannot be started.
-    pub fn start(cgroup: &Cgroup, program: &Path, test: &str) -> Result<Self, LabError> {
-        Self::start_as(cgroup.command(program), test)
+    pub fn start(cgroup: &Cgroup, program: &Path) -> Result<Self, LabError> {
+        Self::start_as(cgroup.command(program))
     }
 
-    /// Starts it by a command to which the arguments of a test program are added.
+    /// Starts it by a command.
     ///
     /// # Errors
     /// [`LabError`] where it cannot be started.
-    pub fn start_as(mut command: Command, test: &str) -> Result<Self, LabError> {
+    pub fn start_as(mut command: Command) -> Result<Self, LabError> {
         let failed = |source| LabError::System { step: "starting a talker", source };
         let mut child = command
-            .args(arguments(test))
             .env(VARIABLE, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -209,10 +207,6 @@ pub fn ends_within(pid: u32, patience: Duration) -> Result<bool, LabError> {
     Ok(ended.map_err(|e| failed(e.into()))? > 0)
 }
 
-fn arguments(test: &str) -> [&str; 4] {
-    ["--exact", "--nocapture", "--test-threads=1", test]
-}
-
 /// The answer to an order in words: `succeeded`, the error's name, or a tool's exit status.
 pub fn outcome(order: &str, answer: u64) -> String {
     match answer {
@@ -222,21 +216,28 @@ pub fn outcome(order: &str, answer: u64) -> String {
     }
 }
 
-/// Follows orders until they end, where this process is a talker; returns at once where not.
+/// Follows orders until they end, where this process is a talker; `false` where it is none.
 ///
 /// # Panics
 /// At an order that is none.
-pub fn serve(test: &str) {
-    if std::env::var_os(VARIABLE).is_none() {
-        return;
+pub fn serve() -> bool {
+    let is_talker = std::env::var_os(VARIABLE).is_some();
+    if is_talker {
+        // Orders are followed by another thread than the first, which may end before it.
+        let thread = std::thread::Builder::new().name("talker".into()).spawn(follow_orders);
+        thread.expect("a thread").join().expect("orders that can be followed");
     }
-    treadmill::run(test).expect("it goes on");
+    is_talker
+}
+
+fn follow_orders() {
+    treadmill::run().expect("it goes on");
     // Whoever has started it, or become it, waits for this.
     say(0);
     let mut hands = Hands::default();
     for line in io::stdin().lines() {
         let line = line.expect("orders are text");
-        say(number_of(&line, obey(&line, test, &mut hands)));
+        say(number_of(&line, obey(&line, &mut hands)));
     }
 }
 
@@ -272,7 +273,7 @@ fn say(answer: u64) {
     writeln!(out, "{ANSWER}{answer}").and_then(|()| out.flush()).expect("somebody listens");
 }
 
-fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
+fn obey(order: &str, hands: &mut Hands) -> io::Result<u64> {
     let words: Vec<&str> = order.split(' ').collect();
     let number = |word: &str| word.parse::<i32>().expect("a number");
     match words.as_slice() {
@@ -304,18 +305,18 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         }
         ["repeat", count, order @ ..] => {
             let order = order.join(" ");
-            Ok((0..number(count)).filter(|_| obey(&order, test, hands).is_ok()).count() as u64)
+            Ok((0..number(count)).filter(|_| obey(&order, hands).is_ok()).count() as u64)
         }
         ["burst", count, threads, addr] => {
             let count = number(count) as u64;
             Ok(burst(count, number(threads) as usize, addr.parse().expect("an address")))
         }
         ["exec", program] => {
-            let failed = Command::new(program).args(arguments(test)).exec();
+            let failed = Command::new(program).exec();
             Err(failed)
         }
         ["fork", program, rest @ ..] => {
-            let talker = Talker::start_as(Command::new(program), test);
+            let talker = Talker::start_as(Command::new(program));
             let answer = talker.and_then(|mut talker| talker.ask(&rest.join(" ")));
             answer.map_err(io::Error::other)
         }
@@ -328,7 +329,7 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
         ["receive", name] => hands.held.receive(name),
         ["heir", program] => {
             // It has our orders and answers, and says that it is there.
-            Command::new(program).args(arguments(test)).spawn()?;
+            Command::new(program).spawn()?;
             std::process::exit(0)
         }
         ["crowd", count] => {
@@ -338,17 +339,16 @@ fn obey(order: &str, test: &str, hands: &mut Hands) -> io::Result<u64> {
             }
             Ok(0)
         }
-        ["execopen", how, program] => turn::execute_open(how, program, test),
-        ["run", what @ ..] => treadmill::begin(&what.join(" "), test),
+        ["execopen", how, program] => turn::execute_open(how, program),
+        ["run", what @ ..] => treadmill::begin(&what.join(" ")),
         ["child", rest @ ..] => {
             let order = rest.join(" ");
             // Numbers of errors, and the counts that are asked for here, fit.
-            in_child(|| number_of(&order, obey(&order, test, hands)) as u8).map(u64::from)
+            in_child(|| number_of(&order, obey(&order, hands)) as u8).map(u64::from)
         }
         ["thread", rest @ ..] => {
             let order = rest.join(" ");
-            let answer =
-                std::thread::scope(|scope| scope.spawn(|| obey(&order, test, hands)).join());
+            let answer = std::thread::scope(|scope| scope.spawn(|| obey(&order, hands)).join());
             answer.unwrap_or_else(|_| panic!("{order}"))
         }
         ["impostor", program, name, to] => {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use ironclad_syscalls::in_child;
 use socket2::{Domain, Socket, Type};
 
-use super::{arguments, let_go, say};
+use super::{let_go, say};
 
 /// Makes a talker one of these: `PERIOD GOOD BAD ADDRESS`.
 const VARIABLE: &str = "IRONCLAD_LAB_TREADMILL";
@@ -61,13 +61,13 @@ fn look(file: &str, is_bad: bool, addr: SocketAddr) -> io::Result<()> {
 }
 
 /// Begins anew, as one of these.
-pub(super) fn begin(what: &str, test: &str) -> io::Result<u64> {
+pub(super) fn begin(what: &str) -> io::Result<u64> {
     let own = std::env::current_exe()?;
-    Err(Command::new(own).args(arguments(test)).env(VARIABLE, what).exec())
+    Err(Command::new(own).env(VARIABLE, what).exec())
 }
 
 /// Goes on, where this process is one of these.
-pub(super) fn run(test: &str) -> io::Result<()> {
+pub(super) fn run() -> io::Result<()> {
     let Ok(what) = std::env::var(VARIABLE) else { return Ok(()) };
     let [way, file, good, bad, addr] = what.split(' ').collect::<Vec<_>>()[..] else {
         panic!("no treadmill: {what}");
@@ -81,13 +81,13 @@ pub(super) fn run(test: &str) -> io::Result<()> {
             std::process::exit(0);
         }
         match way {
-            "exec" => return Err(Command::new(other).args(arguments(test)).exec()),
+            "exec" => return Err(Command::new(other).exec()),
             "fork" => {
                 in_child(|| u8::from(look(file, is_bad, addr).is_err()))?;
             }
             "spawn" => {
                 let mut child = Command::new(other);
-                child.args(arguments(test)).env(ONCE, "1").stdin(Stdio::null());
+                child.env(ONCE, "1").stdin(Stdio::null());
                 child.status()?;
             }
             other => panic!("no way: {other}"),

@@ -11,18 +11,17 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{arguments, let_go};
+use super::let_go;
 
 /// Becomes a program that has no name: what is in a file, or in a copy of it in memory.
-pub(super) fn execute_open(how: &str, program: &str, test: &str) -> io::Result<u64> {
+pub(super) fn execute_open(how: &str, program: &str) -> io::Result<u64> {
     let mut file = File::open(program)?;
     if how == "memory" {
         let mut copy = File::from(memfd_create("copy", MemfdFlags::CLOEXEC)?);
         io::copy(&mut file, &mut copy)?;
         file = copy;
     }
-    let text = |text: &str| CString::new(text).expect("no zeros");
-    let args: Vec<_> = [program].into_iter().chain(arguments(test)).map(text).collect();
+    let args = [CString::new(program).expect("no zeros")];
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         let both = [name.into_vec(), b"=".to_vec(), value.into_vec()].concat();
         CString::new(both).expect("no zeros")

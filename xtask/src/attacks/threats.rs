@@ -14,24 +14,32 @@ const SECTION: &str = "# Sentinel";
 const OUTCOMES: [&str; 6] =
     ["stopped", "detected", "refused at start", "documented limit", "not tried", "out of scope"];
 const SHOWN_BY_TESTS: usize = 3;
+/// Begins modules of kernel tests.
+const PREFIX: &str = "kernel/";
 /// Stands for the tests of the row above.
 const SAME: &str = "the same";
 /// Lets the tests of a row be skipped.
 const UNLESS_SKIPPED: &str = "unless skipped";
 
-/// Test functions by the binary that they are in.
+/// Test functions by their module: `kernel/files` of `tests/kernel/files.rs`.
 pub(super) type Sources = BTreeMap<String, BTreeSet<String>>;
 
 #[derive(Debug, PartialEq)]
 struct Test {
     /// Any, where none is named.
-    binary: Option<String>,
+    module: Option<String>,
     name: String,
 }
 
 impl Test {
-    fn is_in(&self, binary: &str) -> bool {
-        self.binary.as_deref().is_none_or(|own| own == binary)
+    fn is_in(&self, module: &str) -> bool {
+        self.module.as_deref().is_none_or(|own| own == module)
+    }
+
+    /// By its path: `module::name`.
+    fn is_called(&self, path: &str) -> bool {
+        let (module, name) = path.rsplit_once("::").unwrap_or_default();
+        name == self.name && self.is_in(&format!("{PREFIX}{module}"))
     }
 }
 
@@ -69,8 +77,8 @@ impl Threats {
             let mut tests = tests(shown_by);
             if let Some(above) = threats.last().filter(|_| shown_by.starts_with(SAME)) {
                 let above = above.tests.iter();
-                tests.extend(above.map(|Test { binary, name }| Test {
-                    binary: binary.clone(),
+                tests.extend(above.map(|Test { module, name }| Test {
+                    module: module.clone(),
                     name: name.clone(),
                 }));
             }
@@ -97,11 +105,11 @@ impl Threats {
                 Some(_) => {}
             }
             for test in &threat.tests {
-                let has = |(binary, tests): (&String, &BTreeSet<String>)| {
-                    test.is_in(binary) && tests.contains(&test.name)
+                let has = |(module, tests): (&String, &BTreeSet<String>)| {
+                    test.is_in(module) && tests.contains(&test.name)
                 };
                 if !sources.iter().any(has) {
-                    let place = test.binary.as_deref().unwrap_or("any matrix_*");
+                    let place = test.module.as_deref().unwrap_or("any module of kernel tests");
                     say(format!("there is no test {} in {place}", test.name));
                 }
             }
@@ -116,12 +124,11 @@ impl Threats {
             self.0.iter().filter(|threat| threat.outcome.is_some_and(|it| it < SHOWN_BY_TESTS))
         {
             for test in &threat.tests {
-                let mut rows =
-                    report.rows.iter().filter(|row| row.suite == suite && test.is_in(&row.target));
-                let is_this = |name: &str| name.rsplit("::").next() == Some(test.name.as_str());
+                let mut rows = report.rows.iter().filter(|row| row.suite == suite);
                 let is_shown = rows.any(|row| {
-                    let is_skipped = || row.skipped.iter().any(|(name, _)| is_this(name));
-                    row.good.contains(&test.name) || threat.may_be_skipped && is_skipped()
+                    let is_skipped = || row.skipped.iter().any(|(name, _)| test.is_called(name));
+                    row.good.iter().any(|name| test.is_called(name))
+                        || threat.may_be_skipped && is_skipped()
                 });
                 if !is_shown {
                     problems.push(format!("{FILE}:{}: {} did not pass", threat.line, test.name));
@@ -138,39 +145,37 @@ fn begins_with(answer: &str, word: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ',', ';', ' ']))
 }
 
-/// `` `package`: `binary`: `test`, `test` ``
+/// `` `package`: `kernel/module`: `test`, `test` ``
 fn tests(cell: &str) -> Vec<Test> {
-    let (mut tests, mut binary) = (Vec::new(), None);
+    let (mut tests, mut module) = (Vec::new(), None);
     for name in cell.split('`').skip(1).step_by(2) {
-        if name.starts_with("matrix_") {
-            binary = Some(name.to_owned());
+        if name.starts_with(PREFIX) {
+            module = Some(name.to_owned());
         } else if !name.starts_with("ironclad") {
-            tests.push(Test { binary: binary.clone(), name: name.to_owned() });
+            tests.push(Test { module: module.clone(), name: name.to_owned() });
         }
     }
     tests
 }
 
-/// Those of the matrix, in the files that git has.
+/// Those of kernel tests, in the files that git has.
 pub(super) fn sources() -> Result<Sources> {
     let mut sources = Sources::new();
     for path in tree::files()? {
-        let is_test = path.parent().is_some_and(|dir| dir.ends_with("tests"));
-        let binary = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if is_test && binary.starts_with("matrix_") {
-            sources.entry(binary.to_owned()).or_default().extend(functions(&read_text(&path)?));
+        let is_test = path.parent().is_some_and(|dir| dir.ends_with("tests/kernel"));
+        let module = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if is_test {
+            let tests = sources.entry(format!("{PREFIX}{module}")).or_default();
+            tests.extend(functions(&read_text(&path)?));
         }
     }
     Ok(sources)
 }
 
-/// Functions that follow `#[test]`, whatever other attributes stand between.
+/// Functions that `test!(function)` lists.
 fn functions(text: &str) -> BTreeSet<String> {
-    let name = |rest: &str| {
-        let declaration = rest.lines().find_map(|line| line.trim_start().strip_prefix("fn "))?;
-        Some(declaration.split('(').next()?.to_owned())
-    };
-    text.split("#[test]\n").skip(1).filter_map(name).collect()
+    let name = |rest: &str| Some(rest.split_once(')')?.0.to_owned());
+    text.split("test!(").skip(1).filter_map(name).collect()
 }
 
 #[cfg(test)]
@@ -186,19 +191,17 @@ mod tests {
     }
 
     fn sources() -> Sources {
-        let tests = functions(
-            "#[test]\nfn one() {\n}\n#[test]\n#[should_panic]\nfn two() {\n}\nfn three() {}\n",
-        );
-        [("matrix_a".to_owned(), tests), ("matrix_b".to_owned(), BTreeSet::new())].into()
+        let tests = functions("test!(one),\ntest!(two).shared()\nfn one() {\n}\nfn three() {}\n");
+        [("kernel/a".to_owned(), tests), ("kernel/b".to_owned(), BTreeSet::new())].into()
     }
 
     #[test]
     fn rows_have_an_outcome_and_tests_that_are_there() {
         let problems = |row: &str| threats(row).problems(&sources()).join("; ");
         for good in [
-            "| write | stopped | `matrix_a`: `one` |",
+            "| write | stopped | `kernel/a`: `one` |",
             "| write | stopped: not by all | `two` |\n| again | detected | the same |",
-            "| start | refused at start | `ironclad-x`: `matrix_a`: `one`, `two` |",
+            "| start | refused at start | `ironclad-x`: `kernel/a`: `one`, `two` |",
             "| write | documented limit: stays so | nothing |\n| x | not tried | nothing |\n| y | out of scope | |",
         ] {
             assert_eq!(problems(good), "", "{good}");
@@ -208,8 +211,8 @@ mod tests {
             ("| write | stoppedly | `one` |", "the answer begins with none"),
             ("| write | stopped | nothing |", "stopped, and no test is named"),
             ("| x | detected | the same |", "detected, and no test is named"),
-            ("| write | stopped | `three` |", "there is no test three in any matrix_*"),
-            ("| write | stopped | `matrix_b`: `one` |", "there is no test one in matrix_b"),
+            ("| write | stopped | `three` |", "there is no test three in any module"),
+            ("| write | stopped | `kernel/b`: `one` |", "there is no test one in kernel/b"),
         ] {
             assert!(problems(bad).contains(why), "{bad}: {}", problems(bad));
         }
@@ -219,17 +222,17 @@ mod tests {
 
     #[test]
     fn what_failed_was_skipped_or_did_not_run_is_not_proven() {
-        let output = "running 3 tests\ntest one ... ok\ntest two ... ok\ntest four ... FAILED\n\
-            SKIP two: no LSM here\n\
+        let output = "running 3 tests\ntest a::one ... ok\ntest a::two ... ok\ntest a::four ... FAILED\n\
+            SKIP a::two: no LSM here\n\
             test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
         let mut report = Report::default();
-        report.add(Row::of_tests("linux 6.1", "matrix_a", parse(output), 1.0));
+        report.add(Row::of_tests("linux 6.1", "ironclad-x", parse(output), 1.0));
         report.add(Row::single("linux 5.10", "machine", Outcome::Passed, 1.0));
         let unproven = |row: &str| threats(row).unproven(&report, "linux 6.1");
-        assert_eq!(unproven("| a | stopped | `matrix_a`: `one` |"), [""; 0]);
+        assert_eq!(unproven("| a | stopped | `kernel/a`: `one` |"), [""; 0]);
         assert_eq!(unproven("| a | stopped | `two`, unless skipped |"), [""; 0]);
         assert_eq!(unproven("| a | documented limit | `two` |"), [""; 0]);
-        for test in ["two", "four", "five", "matrix_b`: `one"] {
+        for test in ["two", "four", "five", "kernel/b`: `one"] {
             assert_eq!(unproven(&format!("| a | stopped | `{test}` |")).len(), 1, "{test}");
         }
         let stopped = threats("| a | stopped | `one` |\n| b | stopped | the same |");

@@ -16,8 +16,12 @@ pub(crate) struct Tests {
     pub(crate) records: BTreeMap<String, f64>,
     /// `ATTACK <name> | <outcome without> | <outcome with> | <alarm>` lines, in their order.
     pub(crate) attacks: Vec<Attack>,
-    /// Names of those that passed and were not skipped, without the modules that they are in.
+    /// Paths of those that passed and were not skipped.
     pub(crate) good: BTreeSet<String>,
+    /// `TIME <test> <seconds>` lines.
+    pub(crate) times: Vec<(String, f64)>,
+    /// `LEFT <number>: <reason>` lines: tests that were not to run.
+    pub(crate) left: Vec<(usize, String)>,
     /// As the harness measured.
     pub(crate) seconds: f64,
 }
@@ -96,6 +100,8 @@ struct Reading {
     skipped: BTreeMap<String, String>,
     records: BTreeMap<String, f64>,
     attacks: Vec<Attack>,
+    times: Vec<(String, f64)>,
+    left: Vec<(usize, String)>,
     /// Passed, failed and ignored, of the last line.
     summary: Option<[usize; 3]>,
     seconds: f64,
@@ -120,6 +126,16 @@ impl Reading {
             if let Some((name, value)) = rest.trim().rsplit_once(' ') {
                 self.records.extend(value.parse().ok().map(|value| (name.trim().into(), value)));
             }
+        } else if let Some(rest) = line.strip_prefix("TIME ") {
+            let time = rest
+                .rsplit_once(' ')
+                .and_then(|(test, time)| Some((test.to_owned(), time.trim().parse().ok()?)));
+            self.times.extend(time);
+        } else if let Some(rest) = line.strip_prefix("LEFT ") {
+            let left = rest.split_once(": ").and_then(|(number, reason)| {
+                Some((number.parse().ok()?, reason.trim().to_owned()))
+            });
+            self.left.extend(left);
         } else if let Some(rest) = line.strip_prefix("ATTACK ") {
             self.attacks.extend(Attack::parse(rest));
         } else if let Some((name, verdict)) =
@@ -181,10 +197,13 @@ impl Reading {
             }
         }
         let last = |name: &str| name.rsplit("::").next().unwrap_or(name).to_owned();
-        let mut good: BTreeSet<_> = self.passed.iter().map(|name| last(name)).collect();
+        let mut good = self.passed.clone();
         let mut skipped = Vec::new();
         for (test, reason) in self.skipped {
-            good.remove(&last(&test));
+            // A test may name itself without its module.
+            if !good.remove(&test) {
+                good.retain(|path| last(path) != last(&test));
+            }
             if reason.is_empty() {
                 failed.push(format!("{test}: skipped without a reason"));
             } else {
@@ -192,8 +211,8 @@ impl Reading {
             }
             passed = passed.saturating_sub(1);
         }
-        let Self { records, attacks, seconds, .. } = self;
-        Tests { passed, failed, skipped, records, attacks, good, seconds }
+        let Self { records, attacks, times, left, seconds, .. } = self;
+        Tests { passed, failed, skipped, records, attacks, good, times, left, seconds }
     }
 }
 
@@ -223,6 +242,8 @@ SKIP m::c: no lists here: set IRONCLAD_DATA
 ATTACK write to it | succeeded | EPERM | alarm
 ATTACK cut in the
 RECORD insns.ic_policy 1234
+TIME a::b 0.25
+LEFT 12: they run elsewhere
 
 successes:
     c
@@ -238,7 +259,9 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(tests.skipped, [("m::c".into(), "no lists here: set IRONCLAD_DATA".into())]);
         assert_eq!(tests.records["insns.ic_policy"], 1234.0);
         assert_eq!(tests.seconds, 1.5);
-        assert!(tests.good.contains("b") && !tests.good.contains("c"), "{:?}", tests.good);
+        assert!(tests.good.contains("a::b") && !tests.good.contains("c"), "{:?}", tests.good);
+        assert_eq!(tests.times, [("a::b".into(), 0.25)]);
+        assert_eq!(tests.left, [(12, "they run elsewhere".into())]);
         let attack = Attack {
             attack: "write to it".into(),
             without: "succeeded".into(),

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::libtest;
+use super::libtest::{self, Tests};
 use super::report::{Outcome, Report, Row};
 use super::targets::Binary;
 use crate::failure::{Context, Result};
@@ -13,25 +13,18 @@ use crate::vm::{self, Job, Program};
 /// Each has two processors, like the machine that CI runs on. More than that has: on 6.1 half of the time goes by
 /// while the kernel takes programs out of functions (`synchronize_rcu_tasks`), and nobody computes; 6.12 is as slow.
 const MACHINES_AT_ONCE: usize = 4;
-/// For one binary; emulation is ten to twenty times slower than the host.
-const TIMEOUT_SECONDS: u64 = 900;
+/// For one program; emulation is ten to twenty times slower than the host.
+const TIMEOUT_SECONDS: u64 = 3600;
 
-/// Of tests that want a kernel without BPF LSM: a machine of their own.
-const WITHOUT_LSM: &str = "matrix_without_lsm";
+/// The package with tests for a kernel without BPF LSM: a machine of their own.
+const WITHOUT_LSM: &str = "ironclad-sentinel";
 
-/// What kernels between the oldest and the newest run where the whole is not asked for: that everything
-/// loads, and what asks most of the kernel's own code. The whole takes each of them twenty to thirty minutes.
-const BETWEEN: [&str; 10] = [
-    "matrix_audit",
-    "matrix_files",
-    "matrix_load",
-    "matrix_mounts",
-    "matrix_packets",
-    "matrix_probe",
-    "matrix_processes",
-    "matrix_self",
-    "matrix_sentinel",
-    "matrix_sockets",
+/// What kernels between the oldest and the newest run where the whole is not asked for, by package: that everything
+/// loads, and what asks most of the kernel's own code.
+const BETWEEN: [(&str, &str); 3] = [
+    ("ironclad-bpf", "audit,load,probe,probe_hooks,processes,sentinel_hooks"),
+    ("ironclad-sentinel", "files,mounts,self_protection"),
+    ("ironclad-shield", "packets,sockets"),
 ];
 
 /// How much is run on which kernels.
@@ -67,16 +60,11 @@ pub(crate) fn run(
                     let Some(kernel) = queue.lock().ok().and_then(|mut queue| queue.next()) else {
                         return;
                     };
-                    let is_apart = |binary: &&Binary| binary.name == WITHOUT_LSM;
-                    let is_run = |binary: &&Binary| {
-                        depth.is_whole_on(kernel) || BETWEEN.contains(&binary.name.as_str())
-                    };
-                    let (run, left): (Vec<_>, Vec<_>) = binaries.iter().partition(is_run);
-                    let (apart, usual): (Vec<_>, Vec<_>) = run.into_iter().partition(is_apart);
-                    let mut rows = on_kernel(kernel, &usual, false);
-                    rows.extend(left.into_iter().map(|binary| left_out(kernel, binary)));
-                    if !apart.is_empty() {
-                        rows.extend(on_kernel(kernel, &apart, true));
+                    let is_whole = depth.is_whole_on(kernel);
+                    let mut rows = on_kernel(kernel, binaries, is_whole, false);
+                    let apart = binaries.iter().position(|binary| binary.package == WITHOUT_LSM);
+                    if let Some(apart) = apart.filter(|_| is_whole) {
+                        rows.extend(on_kernel(kernel, &binaries[apart..=apart], is_whole, true));
                     }
                     if let Ok(mut done) = done.lock() {
                         done.push((kernel.label.clone(), rows));
@@ -91,19 +79,27 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn left_out(kernel: &Kernel, binary: &Binary) -> Row {
-    let why = "run on the oldest and the newest kernel: --whole runs it here, too";
-    let suite = format!("linux {}", kernel.label);
-    Row::single(&suite, &binary.name, Outcome::Skipped(why.into()), 0.0)
+/// Tests that a kernel leaves out, as one row.
+fn left_out(suite: &str, package: &str, tests: &Tests) -> Option<Row> {
+    let (number, modules) = tests.left.iter().find(|(_, reason)| reason.contains("modules"))?;
+    let why = format!(
+        "{number} tests run on the oldest and the newest kernel: --whole runs them here, too ({modules})"
+    );
+    Some(Row::single(suite, &format!("{package}: other modules"), Outcome::Skipped(why), 0.0))
 }
 
-fn on_kernel(kernel: &Kernel, binaries: &[&Binary], is_without_lsm: bool) -> Vec<Row> {
+fn on_kernel(
+    kernel: &Kernel,
+    binaries: &[Binary],
+    is_whole: bool,
+    is_without_lsm: bool,
+) -> Vec<Row> {
     let suite = format!("linux {}", kernel.label);
     eprintln!("{suite}: booting {}", kernel.release);
     let started = Instant::now();
     let name = if is_without_lsm { "machine without BPF LSM" } else { "machine" };
     let machine = |outcome, seconds| Row::single(&suite, name, outcome, seconds);
-    let report = match vm::run(kernel, &job(kernel, binaries, is_without_lsm), |_| {}) {
+    let report = match vm::run(kernel, &job(kernel, binaries, is_whole, is_without_lsm), |_| {}) {
         Ok(report) => report,
         Err(error) => {
             let seconds = started.elapsed().as_secs_f64();
@@ -127,29 +123,35 @@ fn on_kernel(kernel: &Kernel, binaries: &[&Binary], is_without_lsm: bool) -> Vec
             },
         }
         if let Some(ran) = ran.filter(|_| !tests.failed.is_empty()) {
-            super::show_failure(&suite, &binary.name, &ran.output);
+            super::show_failure(&suite, &binary.package, &ran.output);
         }
         let seconds = ran.map_or(0.0, |ran| ran.seconds);
-        rows.push(Row::of_tests(&suite, &binary.name, tests, seconds));
+        let left = left_out(&suite, &binary.package, &tests);
+        rows.push(Row::of_tests(&suite, &binary.package, tests, seconds));
+        rows.extend(left);
     }
     let outcome = report.problem.map_or(Outcome::Passed, Outcome::Failed);
     rows.push(machine(outcome, started.elapsed().as_secs_f64()));
     rows
 }
 
-fn job(kernel: &Kernel, binaries: &[&Binary], is_without_lsm: bool) -> Job {
-    let place = |binary: &Binary| format!("/tests/{}", binary.name);
+fn job(kernel: &Kernel, binaries: &[Binary], is_whole: bool, is_without_lsm: bool) -> Job {
+    let place = |binary: &Binary| format!("/tests/{}", binary.package);
     let program = |binary: &Binary| Program { from: binary.file.clone(), to: place(binary) };
-    let command =
-        |binary: &Binary| vec![place(binary), "--test-threads=1".into(), "--show-output".into()];
+    let command = |binary: &Binary| {
+        let modules = BETWEEN.iter().find(|(package, _)| !is_whole && *package == binary.package);
+        let modules = modules.map(|(_, modules)| format!("IRONCLAD_TEST_MODULES={modules}"));
+        let words = ["env".to_owned()].into_iter().chain(modules).chain([place(binary)]);
+        words.collect()
+    };
+    let without_lsm = is_without_lsm.then(|| ("IRONCLAD_WITHOUT_LSM".into(), "1".into()));
+    let environment =
+        [("RUST_BACKTRACE".into(), "1".into()), ("IRONCLAD_KERNEL".into(), kernel.label.clone())];
     Job {
         is_without_lsm,
-        programs: binaries.iter().map(|binary| program(binary)).collect(),
-        commands: binaries.iter().map(|binary| command(binary)).collect(),
-        environment: vec![
-            ("RUST_BACKTRACE".into(), "1".into()),
-            ("IRONCLAD_KERNEL".into(), kernel.label.clone()),
-        ],
+        programs: binaries.iter().map(program).collect(),
+        commands: binaries.iter().map(command).collect(),
+        environment: environment.into_iter().chain(without_lsm).collect(),
         timeout_seconds: TIMEOUT_SECONDS,
         ..Job::default()
     }

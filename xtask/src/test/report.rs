@@ -9,6 +9,9 @@ use super::libtest::{Attack, Tests};
 use crate::command::write;
 use crate::failure::{Context, Result};
 
+/// How many of the slowest tests are listed.
+const SLOWEST: usize = 20;
+
 /// One binary, check or fuzz target, in one place.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -23,16 +26,19 @@ pub(crate) struct Row {
     pub(crate) records: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) attacks: Vec<Attack>,
-    /// Names of tests that passed and were not skipped.
+    /// Paths of tests that passed and were not skipped.
     #[serde(skip)]
     pub(crate) good: BTreeSet<String>,
+    /// Seconds by test, where the harness tells.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) times: Vec<(String, f64)>,
 }
 
 impl Row {
     pub(crate) fn of_tests(suite: &str, target: &str, tests: Tests, seconds: f64) -> Self {
-        let Tests { passed, failed, skipped, records, attacks, good, .. } = tests;
+        let Tests { passed, failed, skipped, records, attacks, good, times, .. } = tests;
         let (suite, target) = (suite.to_owned(), target.to_owned());
-        Self { suite, target, passed, failed, skipped, seconds, records, attacks, good }
+        Self { suite, target, passed, failed, skipped, seconds, records, attacks, good, times }
     }
 
     /// Something that either holds or does not.
@@ -102,6 +108,7 @@ impl Report {
             );
         }
         text.push('\n');
+        text += &self.seconds();
         for row in &self.rows {
             for (test, reason) in &row.skipped {
                 text += &format!("skipped: {} {}: {test}: {reason}\n", row.suite, row.target);
@@ -114,6 +121,38 @@ impl Report {
         }
         let [passed, failed, skipped] = self.totals();
         text + &format!("{passed} passed, {failed} failed, {skipped} skipped\n")
+    }
+
+    /// The seconds of each suite, and the tests that took most.
+    fn seconds(&self) -> String {
+        let mut suites: Vec<(&str, f64)> = Vec::new();
+        // The row of a machine contains those of its programs.
+        for row in self.rows.iter().filter(|row| !row.target.starts_with("machine")) {
+            match suites.iter_mut().find(|(suite, _)| *suite == row.suite) {
+                Some((_, seconds)) => *seconds += row.seconds,
+                None => suites.push((&row.suite, row.seconds)),
+            }
+        }
+        let mut text = String::from("seconds by suite:\n");
+        for (suite, seconds) in suites {
+            text += &format!("{seconds:>8.1} {suite}\n");
+        }
+        let times = |row: &'_ Row| -> Vec<_> {
+            let place = |(test, seconds): &(String, f64)| {
+                (*seconds, format!("{} {} {test}", row.suite, row.target))
+            };
+            row.times.iter().map(place).collect()
+        };
+        let mut slowest: Vec<_> = self.rows.iter().flat_map(times).collect();
+        slowest.sort_by(|a, b| b.0.total_cmp(&a.0));
+        slowest.truncate(SLOWEST);
+        if !slowest.is_empty() {
+            text += &format!("\nthe {} slowest tests:\n", slowest.len());
+        }
+        for (seconds, test) in slowest {
+            text += &format!("{seconds:>8.1} {test}\n");
+        }
+        text + "\n"
     }
 
     pub(crate) fn write_json(&self, path: &Path) -> Result<()> {

@@ -1,0 +1,120 @@
+//! Needs root: who is in the table of processes, and for how long.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ironclad_bpf::shield::{Shared, SharedOptions};
+use ironclad_bpf::socket::Processes;
+use ironclad_core::abi::FileId;
+use ironclad_lab::Cgroup;
+use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::talk::Talker;
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(a_process_is_in_the_table_until_it_ends),
+        test!(who_has_ended_unseen_goes_with_the_next_look),
+        test!(the_table_keeps_nobody_who_has_ended),
+    ]
+}
+
+fn load() -> (Shared, Processes) {
+    let shared = Shared::load(SharedOptions::default()).unwrap();
+    let processes = Processes::load(Some(&shared.losses), None).unwrap();
+    (shared, processes)
+}
+
+fn identity(processes: &Processes, path: &Path) -> FileId {
+    processes.identify(&[path]).unwrap()[0].unwrap()
+}
+
+fn exe(processes: &Processes, pid: u32) -> Option<FileId> {
+    processes.table.lookup(&pid).unwrap().map(|process| process.exe)
+}
+
+fn a_process_is_in_the_table_until_it_ends() {
+    let cgroup = Cgroup::new("table").unwrap();
+    let own = std::env::current_exe().unwrap();
+    let start = || Talker::start(&cgroup, &own).unwrap();
+    let mut before = start();
+    let (_shared, processes) = load();
+    let (known, shell) = (identity(&processes, &own), identity(&processes, "/bin/sh".as_ref()));
+    let mut after = start();
+    // Killed, with many threads.
+    for talker in [&mut before, &mut after] {
+        assert_eq!(talker.ask("threads 16").unwrap(), 0);
+        assert_eq!(exe(&processes, talker.pid()), Some(known));
+    }
+    for talker in [before, after] {
+        let pid = talker.pid();
+        drop(talker);
+        assert_eq!(exe(&processes, pid), None);
+    }
+    // Without its first thread, then killed.
+    let mut leaderless = start();
+    assert_eq!(leaderless.ask("leaderless").unwrap(), 0);
+    let pid = leaderless.pid();
+    assert_eq!(exe(&processes, pid), Some(known));
+    drop(leaderless);
+    assert_eq!(exe(&processes, pid), None);
+    // At its own end.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo begins && read line"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // vfork(2) ends a moment before the table knows, and the program begins after that.
+    child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let pid = child.id();
+    assert_eq!(exe(&processes, pid), Some(shell));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!(exe(&processes, pid), None);
+}
+
+/// The kernel may pass over the program that sees the end of a process.
+fn who_has_ended_unseen_goes_with_the_next_look() {
+    if std::fs::metadata("/proc/self/ns/pid").unwrap().ino() != 0xefff_fffc {
+        skip("the kernel tells of all processes in the initial pid namespace alone");
+    }
+    let (_shared, processes) = load();
+    // No process has it: numbers are lower than this.
+    let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+    let (ended, own) = (most.trim().parse::<u32>().unwrap(), std::process::id());
+    let record = processes.table.lookup(&own).unwrap().unwrap();
+    processes.table.update(&ended, &record).unwrap();
+    assert_eq!(exe(&processes, ended), Some(record.exe));
+    processes.seed().unwrap();
+    assert_eq!((exe(&processes, ended), exe(&processes, own)), (None, Some(record.exe)));
+}
+
+/// Processes that end while the table is filled leave nothing behind.
+fn the_table_keeps_nobody_who_has_ended() {
+    const ROUNDS: u32 = 6000;
+    let (_shared, processes) = load();
+    let done = AtomicBool::new(false);
+    let ended = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut ended = BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                let mut child = Command::new("/bin/true").spawn().unwrap();
+                ended.insert(child.id());
+                child.wait().unwrap();
+            }
+            ended
+        });
+        for _ in 0..ROUNDS {
+            processes.seed().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        storm.join().unwrap()
+    });
+    let known: BTreeSet<u32> = processes.table.keys().unwrap().into_iter().collect();
+    // A number may be another's by now.
+    let is_gone = |pid: &&u32| !Path::new("/proc").join(pid.to_string()).exists();
+    let left: Vec<_> = ended.intersection(&known).filter(is_gone).collect();
+    assert!(left.is_empty(), "{left:?} of {}", ended.len());
+}

@@ -1,2 +1,0 @@
-//! The audit against each kernel of the matrix. Needs root.
-mod audit_kernel;

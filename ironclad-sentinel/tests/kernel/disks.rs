@@ -1,0 +1,436 @@
+//! What file systems lie on: disks, what commands these, what is mapped, files behind loop devices.
+
+use std::path::Path;
+
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm};
+use ironclad_core::RuleId;
+use ironclad_core::abi::SentinelHook;
+use ironclad_lab::harness::Test;
+use ironclad_lab::talk::Talker;
+use ironclad_lab::test;
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{Overflow, Sentinel};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(commands_to_disks_write_nothing_below_guarded_files).in_machine().needs(&[lsm]),
+        test!(descriptors_of_before_change_nothing_on_a_guarded_disk).in_machine().needs(&[lsm]),
+        test!(a_guarded_disk_is_not_exported).in_machine().needs(&[lsm]),
+        test!(files_behind_loop_devices_are_guarded_too).in_machine().needs(&[lsm]),
+        test!(file_systems_with_guarded_files_are_not_stopped).in_machine().needs(&[lsm]),
+        test!(disks_below_partitions_and_mapped_devices_are_guarded_too).in_machine().needs(&[lsm]),
+    ]
+}
+
+fn tree(path: &Path, ops: FileOps) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(path).operations(ops);
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+fn follow(attacker: &mut Talker, orders: &[String]) {
+    for order in orders {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+}
+
+/// They come up by and by.
+fn wait_for_devices(paths: &[&str]) {
+    let news = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&news, "/dev", inotify::WatchFlags::CREATE).unwrap();
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    while !paths.iter().all(|path| Path::new(path).exists()) {
+        let mut ready = [PollFd::new(&news, PollFlags::IN)];
+        let count = poll(&mut ready, Some(&patience)).unwrap();
+        assert_eq!(count, 1, "none of {paths:?}: has the machine scsi_debug?");
+        rustix::io::read(&news, &mut [0; 4096]).unwrap();
+    }
+}
+
+/// Root needs no descriptor that may write.
+fn commands_to_disks_write_nothing_below_guarded_files() {
+    let host = Host::new();
+    let volume = host.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    wait_for_devices(&["/dev/sda", "/dev/sg0"]);
+    follow(
+        &mut attacker,
+        &[
+            "tool mke2fs -F -t ext4 /dev/sda".to_owned(),
+            format!("tool mount -t ext4 /dev/sda {}", volume.display()),
+        ],
+    );
+    let guarded = volume.join("guarded");
+    std::fs::create_dir(&guarded).unwrap();
+    std::fs::write(guarded.join("file"), "1").unwrap();
+    let by_ioctl = [
+        ("write below a guarded file by SG_IO", "scsi-write /dev/sda"),
+        ("add a partition over the blocks of a guarded file", "add-partition /dev/sda"),
+        ("remove a partition of a disk with a guarded file", "remove-partition /dev/sda"),
+        ("say whether the disk of a guarded file may be written", "set-writable /dev/sda"),
+    ];
+    let by_open = [
+        ("write below a guarded file by SCSI's generic device", "scsi-write /dev/sg0"),
+        ("open the bsg device of a disk with a guarded file", "open-to-read /dev/bsg/0:0:0:0"),
+    ];
+    for (name, order) in by_ioctl.into_iter().chain(by_open) {
+        attacks.without(name, &mut attacker, order);
+    }
+    let let_go = [
+        "open-to-read /dev/sda",
+        "tool blockdev --getsize64 /dev/sda",
+        "tool blockdev --flushbufs /dev/sda",
+        "open-to-write /dev/null",
+        "open-to-read /dev/tty0",
+        "open-to-read /dev/urandom",
+    ];
+    let let_go: Vec<_> =
+        let_go.into_iter().filter(|order| attacker.ask(order).unwrap() == 0).collect();
+    assert!(let_go.len() >= 4, "{let_go:?}");
+    let policy = tree(&guarded, FileOps::CHANGE);
+    let sentinel = host.start(&policy);
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in by_ioctl {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
+    }
+    for (name, order) in by_open {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
+    for order in &let_go {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    drop(sentinel);
+    let builder = || Sentinel::builder("test").scratch(host.dir());
+    let sentinel = builder().danger_disk_commands(true).start(&policy).unwrap();
+    for (_, order) in by_ioctl.into_iter().chain(by_open) {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    assert_eq!(attacker.ask("open-to-write /dev/sda").unwrap(), EPERM);
+    drop(sentinel);
+    // Where what is guarded lies on no disk, commands to disks are nobody's business.
+    let elsewhere = host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let sentinel = host.start(&tree(&elsewhere, FileOps::CHANGE));
+    for (_, order) in by_ioctl.into_iter().chain(by_open) {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    drop(sentinel);
+    follow(&mut attacker, &[format!("tool umount {}", volume.display())]);
+}
+
+/// They were given before there was a rule: of the disk below, and of the file itself.
+fn descriptors_of_before_change_nothing_on_a_guarded_disk() {
+    let host = Host::new();
+    let volume = host.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let (mut of_disk, mut of_file) = (host.talker(), host.talker());
+    let mut attacks = Attacks::default();
+    wait_for_devices(&["/dev/sda"]);
+    follow(
+        &mut of_disk,
+        &[
+            "tool mke2fs -F -t ext4 /dev/sda".to_owned(),
+            format!("tool mount -t ext4 /dev/sda {}", volume.display()),
+            // Before the first file system block, which is nobody's.
+            "keep-open /dev/sda".to_owned(),
+        ],
+    );
+    let guarded = volume.join("guarded");
+    let file = guarded.join("file");
+    std::fs::create_dir(&guarded).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    follow(&mut of_file, &[format!("keep-open {}", file.display())]);
+    let to_disk = [
+        ("write below a guarded file by a descriptor of before", "write-kept 1"),
+        ("map what lies below a guarded file by a descriptor of before", "map-kept"),
+    ];
+    let swap = "exchange a guarded file and the boot loader's by a descriptor of before";
+    for (name, order) in to_disk {
+        attacks.without(name, &mut of_disk, order);
+    }
+    attacks.without(swap, &mut of_file, "swap-boot-kept");
+    assert_eq!(std::fs::read(&file).unwrap(), b"");
+    std::fs::write(&file, "1").unwrap();
+    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let before = sentinel.status().unwrap().opened_before;
+    let mut pids: Vec<_> = before.iter().map(|it| it.pid).collect();
+    pids.sort_unstable();
+    let mut expected = [of_disk.pid(), of_file.pid()];
+    expected.sort_unstable();
+    assert_eq!(pids, expected, "{before:?}");
+    for (name, order) in to_disk {
+        attacks.with(name, &mut of_disk, order, &events);
+    }
+    let event = attacks.with(swap, &mut of_file, "swap-boot-kept", &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"1");
+    drop(sentinel);
+    follow(&mut of_disk, &["write-kept 1".to_owned()]);
+    drop((of_disk, of_file));
+    follow(&mut host.talker(), &[format!("tool umount {}", volume.display())]);
+}
+
+/// NVMe targets write to a disk that is mounted, and ask nobody.
+fn a_guarded_disk_is_not_exported() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let at = host.path("config");
+    std::fs::create_dir(&at).unwrap();
+    let at = at.display();
+    let subsystem = format!("{at}/nvmet/subsystems/one");
+    follow(
+        &mut attacker,
+        &[format!("tool mount -t configfs none {at}"), format!("mkdir {subsystem}")],
+    );
+    let (name, order) =
+        ("make a disk of an NVMe target", format!("mkdir {subsystem}/namespaces/1"));
+    attacks.without(name, &mut attacker, &order);
+    follow(&mut attacker, &[format!("rmdir {subsystem}/namespaces/1")]);
+    let policy = Policy::builder().compile().unwrap();
+    let sentinel = host.start(&policy);
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(name, &mut attacker, &order, &events);
+    assert_eq!(event.hook, SentinelHook::InodeMkdir, "{event}");
+    follow(&mut attacker, &[format!("mkdir {subsystem}2"), format!("rmdir {subsystem}2")]);
+    drop(sentinel);
+    follow(
+        &mut attacker,
+        &[
+            order,
+            format!("rmdir {subsystem}/namespaces/1"),
+            format!("rmdir {subsystem}"),
+            format!("tool umount {at}"),
+        ],
+    );
+}
+
+/// A file that a loop device makes a disk of, which lies on another.
+fn files_behind_loop_devices_are_guarded_too() {
+    let host = Host::new();
+    let [outer, inner] = ["outer", "inner"].map(|name| host.path(name));
+    let image = host.path("image");
+    let (file, guarded) = (outer.join("a file"), inner.join("guarded"));
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let mib = |path: &Path, size: u64| {
+        std::fs::File::create(path).unwrap().set_len(size << 20).unwrap();
+    };
+    let put = |attacker: &mut Talker, device: &str, file: &Path, at: &Path| {
+        std::fs::create_dir(at).unwrap();
+        // Names with blanks are no words of an order.
+        assert!(
+            std::process::Command::new("losetup").arg(device).arg(file).status().unwrap().success()
+        );
+        follow(
+            attacker,
+            &[
+                format!("tool mke2fs -F -t ext4 {device}"),
+                format!("tool mount -t ext4 {device} {}", at.display()),
+            ],
+        );
+    };
+    mib(&image, 32);
+    put(&mut attacker, "/dev/loop0", &image, &outer);
+    mib(&file, 16);
+    put(&mut attacker, "/dev/loop1", &file, &inner);
+    std::fs::create_dir(&guarded).unwrap();
+    std::fs::write(guarded.join("file"), "1").unwrap();
+    // By a name without one.
+    let link = host.path("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let tried = [
+        ("write to the file behind a loop device", format!("open-to-write {}", link.display())),
+        ("write to the device that this file lies on", "open-to-write /dev/loop0".to_owned()),
+        ("write to the file behind that", format!("open-to-write {}", image.display())),
+        ("set up a loop device anew", "set-up-again /dev/loop1".to_owned()),
+    ];
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let (read_below, read) =
+        ("read the file behind a loop device", format!("open-to-read {}", link.display()));
+    attacks.without(read_below, &mut attacker, &read);
+    // Who had it open is asked when it writes; the loop device's own thread is not.
+    let (kept, write) =
+        ("write the file behind a loop device by a descriptor of before", "write-kept 1");
+    follow(&mut attacker, &[format!("keep-open {}", link.display())]);
+    attacks.without(kept, &mut attacker, write);
+    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        attacks.with(name, &mut attacker, order, &events);
+    }
+    assert_eq!(attacker.ask(&format!("truncate {}", link.display())).unwrap(), EPERM);
+    attacks.with(kept, &mut attacker, write, &events);
+    assert_eq!(sentinel.status().unwrap().opened_before.len(), 1);
+    let own = std::fs::File::create(guarded.join("own")).unwrap();
+    own.set_len(1 << 20).unwrap();
+    std::fs::write(guarded.join("own"), vec![1; 1 << 20]).unwrap();
+    own.sync_all().unwrap();
+    follow(&mut attacker, &[read.clone(), "tool sync".to_owned()]);
+    sentinel.apply(&tree(&guarded, FileOps::ALL)).unwrap();
+    attacks.with(read_below, &mut attacker, &read, &events);
+    drop(sentinel);
+    drop(own);
+    drop(attacker);
+    let mut attacker = host.talker();
+    follow(
+        &mut attacker,
+        &[
+            read,
+            format!("tool umount {}", inner.display()),
+            "tool losetup -d /dev/loop1".to_owned(),
+            format!("tool umount {}", outer.display()),
+            "tool losetup -d /dev/loop0".to_owned(),
+        ],
+    );
+}
+
+/// Who stops a file system stops the agent that writes to it.
+fn file_systems_with_guarded_files_are_not_stopped() {
+    let host = Host::new();
+    let (image, volume) = (host.path("image"), host.path("volume"));
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let at = volume.display();
+    let mount = format!("tool mount -t ext4 /dev/loop0 {at}");
+    let umount = format!("tool umount {at}");
+    follow(
+        &mut attacker,
+        &[
+            format!("tool losetup /dev/loop0 {}", image.display()),
+            "tool mke2fs -F -t ext4 /dev/loop0".to_owned(),
+            mount.clone(),
+        ],
+    );
+    let guarded = volume.join("guarded");
+    std::fs::create_dir(&guarded).unwrap();
+    let tried = [
+        ("freeze a file system with guarded files", format!("freeze {at}")),
+        ("thaw a file system with guarded files", format!("thaw {at}")),
+        ("shut a file system with guarded files down", format!("shut-down {at}")),
+    ];
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    follow(&mut attacker, &[umount.clone(), mount]);
+    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
+    }
+    std::fs::write(guarded.join("file"), "1").unwrap();
+    drop(sentinel);
+    follow(&mut attacker, &[umount, "tool losetup -d /dev/loop0".to_owned()]);
+}
+
+/// A partition lies on a disk, and what is mapped on other devices.
+fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
+    let host = Host::new();
+    let at = |name: &str| host.path(name).display().to_string();
+    const SECTORS: u32 = 16 << 11;
+    std::fs::write(host.path("disk"), partitioned(SECTORS)).unwrap();
+    std::fs::File::create(host.path("part")).unwrap().set_len(u64::from(SECTORS) << 9).unwrap();
+    let table = |device: &str| format!("0 {SECTORS} linear {device} 0\n");
+    std::fs::write(host.path("table"), table("/dev/loop1")).unwrap();
+    std::fs::write(host.path("other-table"), table("/dev/loop2")).unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let ask = |attacker: &mut Talker, order: &str| attacker.ask(order).unwrap();
+    for (device, file) in [("/dev/loop0", "disk"), ("/dev/loop1", "part"), ("/dev/loop2", "part")] {
+        let order = format!("tool losetup -P {device} {}", at(file));
+        assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+    }
+    let map = format!("tool dmsetup create --noudevsync mapped {}", at("table"));
+    assert_eq!(ask(&mut attacker, &map), 0, "{map}");
+    let volumes = [("/dev/loop0p1", "partition"), ("/dev/dm-0", "mapped")];
+    let mut rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    for (device, name) in volumes {
+        std::fs::create_dir(host.path(name)).unwrap();
+        for order in [
+            format!("tool mke2fs -F {device}"),
+            format!("tool mount -t ext4 {device} {}", at(name)),
+        ] {
+            assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+        }
+        std::fs::write(host.path(name).join("file"), "1").unwrap();
+        rule = rule.file(host.path(name).join("file"));
+    }
+    let tried = [
+        ("write to the partition below a guarded file", "open-to-write /dev/loop0p1"),
+        ("write to the disk of a partition with a guarded file", "open-to-write /dev/loop0"),
+        ("write to a mapped device below a guarded file", "open-to-write /dev/dm-0"),
+        ("write to the device that it is mapped on", "open-to-write /dev/loop1"),
+    ];
+    for (name, order) in tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let (elsewhere, load) = (
+        "map a device with a guarded file elsewhere",
+        format!("tool dmsetup load mapped {}", at("other-table")),
+    );
+    attacks.without(elsewhere, &mut attacker, &load);
+    assert_eq!(ask(&mut attacker, "tool dmsetup clear mapped"), 0);
+    std::fs::write(host.path("thief"), table("/dev/loop1")).unwrap();
+    let (once_more, steal) = (
+        "map once more what a mapped device with a guarded file lies on",
+        format!("tool dmsetup create --noudevsync thief {}", at("thief")),
+    );
+    attacks.without(once_more, &mut attacker, &steal);
+    assert_eq!(ask(&mut attacker, "tool dmsetup remove --noudevsync thief"), 0);
+    // A disk that is mounted itself is taken, with Sentinel or without.
+    std::fs::write(host.path("other-thief"), table("/dev/loop0")).unwrap();
+    let taken = format!("tool dmsetup create --noudevsync thief {}", at("other-thief"));
+    assert_ne!(ask(&mut attacker, &taken), 0);
+
+    let policy = |rule| Policy::builder().file_rule(rule).compile().unwrap();
+    // Where nothing that is guarded is mapped, everybody may.
+    let not_mapped = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    let sentinel = host.start(&policy(not_mapped.file(host.path("partition").join("file"))));
+    let control = "open-to-read /dev/mapper/control";
+    assert_eq!(ask(&mut attacker, control), 0);
+    sentinel.apply(&policy(rule.clone())).unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
+    attacks.with(elsewhere, &mut attacker, &load, &events);
+    attacks.with(once_more, &mut attacker, &steal, &events);
+    // Commands need no more.
+    assert_eq!(ask(&mut attacker, control), EPERM);
+    assert_eq!(ask(&mut attacker, "open-to-write /dev/loop2"), 0);
+    drop(sentinel);
+    let sentinel = Sentinel::builder("test").scratch(host.dir()).danger_device_mapper(true);
+    let sentinel = sentinel.start(&policy(rule)).unwrap();
+    assert_eq!(ask(&mut attacker, control), 0);
+    drop(sentinel);
+    for order in [
+        format!("tool umount {}", at("partition")),
+        format!("tool umount {}", at("mapped")),
+        "tool dmsetup remove --noudevsync mapped".to_owned(),
+        "tool losetup -d /dev/loop0".to_owned(),
+        "tool losetup -d /dev/loop1".to_owned(),
+        "tool losetup -d /dev/loop2".to_owned(),
+    ] {
+        assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+    }
+}
+
+/// A disk whose first sector names one partition, which is all but the first MiB.
+fn partitioned(sectors: u32) -> Vec<u8> {
+    const FIRST: u32 = 2048;
+    const LINUX: u8 = 0x83;
+    let mut disk = vec![0; sectors as usize * 512];
+    disk[446 + 4] = LINUX;
+    disk[446 + 8..446 + 12].copy_from_slice(&FIRST.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&(sectors - FIRST).to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}

@@ -1,0 +1,294 @@
+//! Who looks like the agent, or like a program that is excepted, and is neither.
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, File};
+use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::testbed::successor::{builder, policy};
+use crate::testbed::{Attacks, EPERM, Host, LOADER, lsm};
+use ironclad_core::RuleId;
+use ironclad_core::abi::{Process, SentinelHook};
+use ironclad_lab::harness::Test;
+use ironclad_lab::talk::Talker;
+use ironclad_lab::test;
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{Launch, Overflow};
+use ironclad_syscalls::{Surroundings, surround, version};
+use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(what_a_process_says_of_itself_does_not_help).in_machine().needs(&[lsm]),
+        test!(what_the_table_lacks_excepts_nobody).in_machine().needs(&[lsm]),
+        test!(who_is_excepted_starts_what_others_may_not).in_machine().needs(&[lsm]),
+        test!(the_number_of_an_excepted_program_is_not_the_program).in_machine().needs(&[lsm]),
+        test!(the_agents_program_elsewhere_is_no_agent).in_machine().needs(&[lsm]),
+    ]
+}
+
+fn done(talker: &mut Talker, order: &str) {
+    assert_eq!(talker.ask(order).unwrap(), 0, "{order}");
+}
+
+/// Only a program that is excepted may change the file.
+fn only(excepted: &Path, file: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(file).except(excepted);
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+fn what_a_process_says_of_itself_does_not_help() {
+    let host = Host::new();
+    let (own, excepted) = (std::env::current_exe().unwrap(), host.program("excepted"));
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    let lie =
+        |exe: &Path, by: &str| format!("impostor-with {} {} {by}", file.display(), exe.display());
+    let lies = [
+        ("an excepted program by PR_SET_MM_EXE_FILE", lie(&excepted, "file")),
+        ("an excepted program by PR_SET_MM_MAP", lie(&excepted, "map")),
+        ("the agent's program by PR_SET_MM_EXE_FILE", lie(&own, "file")),
+        ("the agent's program by PR_SET_MM_MAP", lie(&own, "map")),
+    ];
+    let name = |what: &str| format!("open a guarded file to write as {what}");
+    let name_before = |what: &str| format!("{}, said before Sentinel", name(what));
+    let by_comm = "append to a guarded file with the comm of an excepted program";
+    let program = host.program("other");
+    let (mut attacker, mut attacks) = (host.talker_by(&program), Attacks::default());
+    let mut before = lies.each_ref().map(|_| host.talker_by(&program));
+    for ((what, lie), early) in lies.iter().zip(&mut before) {
+        done(&mut attacker, lie);
+        attacks.without(&name(what), &mut attacker, "go");
+        done(early, lie);
+        attacks.without(&name_before(what), early, "go");
+        done(early, lie);
+    }
+    done(&mut attacker, "comm excepted");
+    attacks.without(by_comm, &mut attacker, &append);
+    let sentinel = host.start(&only(&excepted, &file));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert_eq!(host.talker_by(&excepted).ask(&append).unwrap(), 0);
+    for ((what, lie), early) in lies.iter().zip(&mut before) {
+        attacks.with(&name_before(what), early, "go", &events);
+        done(&mut attacker, lie);
+        attacks.with(&name(what), &mut attacker, "go", &events);
+    }
+    attacks.with(by_comm, &mut attacker, &append, &events);
+}
+
+/// The newest map of a name: of what earlier tests had, the kernel may not have taken all away yet.
+fn map(name: &str) -> MapHandle {
+    let maps = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == name);
+    MapHandle::from_map_id(maps.last().unwrap().id).unwrap()
+}
+
+/// As if the kernel had passed over the program that sees an execve(2), or the end of who had the number.
+fn what_the_table_lacks_excepts_nobody() {
+    let host = Host::new();
+    let (excepted, other) = (host.program("excepted"), host.program("other"));
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let (append, execute) =
+        (format!("append {}", file.display()), format!("exec {}", other.display()));
+    let sentinel = host.start(&only(&excepted, &file));
+    let mut talker = host.talker_by(&excepted);
+    assert_eq!(talker.ask(&append).unwrap(), 0);
+    let (table, pid) = (map("ic_processes"), talker.pid().to_ne_bytes());
+    let read = || table.lookup(&pid, MapFlags::ANY).unwrap().unwrap();
+    let write = |record: &[u8]| table.update(&pid, record, MapFlags::ANY).unwrap();
+    let right = read();
+    for field in [offset_of!(Process, start_ns), offset_of!(Process, exec_id)] {
+        let mut wrong = right.clone();
+        wrong[field] ^= 1;
+        write(&wrong);
+        assert_eq!(talker.ask(&append).unwrap(), EPERM);
+        write(&right);
+        assert_eq!(talker.ask(&append).unwrap(), 0);
+    }
+    // A file that only the excepted one may execute: what is asked before execve(2) has begun anew.
+    let tool = host.program("tool");
+    let rule = FileRule::new(RuleId(2), "two", FileAction::Deny).operations(FileOps::EXECUTE);
+    let rule = rule.file(&tool).except(&excepted);
+    let first = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file).except(&excepted);
+    let both = Policy::builder().file_rule(first).file_rule(rule).compile().unwrap();
+    sentinel.apply(&both).unwrap();
+    done(&mut talker, &execute);
+    let (append_or_start, now) = ([&append, &format!("exec {}", tool.display())], read());
+    for record in [&now, &right] {
+        for order in append_or_start {
+            write(record);
+            assert_eq!(talker.ask(order).unwrap(), EPERM, "{order}");
+        }
+    }
+    write(&now);
+    done(&mut talker, &format!("exec {}", excepted.display()));
+    assert_eq!(talker.ask(&append).unwrap(), 0);
+    drop(sentinel);
+}
+
+/// What execve(2) maps before the table is told of it is asked of the former program, as its file was.
+fn who_is_excepted_starts_what_others_may_not() {
+    let host = Host::new();
+    let (starter, other, tool) =
+        (host.program("starter"), host.program("other"), host.program("tool"));
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    let rule = rule.file(&tool).operations(FileOps::EXECUTE).except(&starter);
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    let execute = format!("exec {}", tool.display());
+    let mut talker = host.talker_by(&starter);
+    done(&mut talker, &execute);
+    assert_eq!(talker.ask("comm tool").unwrap(), 0);
+    assert_eq!(host.talker_by(&other).ask(&execute).unwrap(), EPERM);
+    drop(sentinel);
+}
+
+/// File systems on disks give a number that is free to the next file.
+fn the_number_of_an_excepted_program_is_not_the_program() {
+    let host = Host::new();
+    let (image, volume, file) = (host.path("image"), host.path("volume"), host.path("file"));
+    File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let device = "/dev/loop1";
+    for order in [
+        format!("tool mke2fs -F {}", image.display()),
+        format!("tool losetup {device} {}", image.display()),
+        format!("tool mount -t ext4 {device} {}", volume.display()),
+    ] {
+        done(&mut attacker, &order);
+    }
+    let own = std::env::current_exe().unwrap();
+    let (excepted, append) = (volume.join("excepted"), format!("append {}", file.display()));
+    std::fs::copy(&own, &excepted).unwrap();
+    let number = |path: &Path| path.metadata().unwrap().ino();
+    let (wanted, generation) = (number(&excepted), version(&File::open(&excepted).unwrap()));
+    let set_version = |path: &Path| {
+        let generation = generation.as_ref().unwrap();
+        format!("set-version {} {generation}", path.display())
+    };
+    let by_number = "append to a guarded file by a file with the number of an excepted program";
+    let by_version = "give a file the generation of an excepted program that is gone";
+    attacks.without(by_number, &mut attacker, &append);
+    let stranger = volume.join("stranger");
+    File::create(&stranger).unwrap();
+    attacks.without(by_version, &mut attacker, &set_version(&stranger));
+    let sentinel = host.start(&only(&excepted, &file));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert_eq!(host.talker_by(&excepted).ask(&append).unwrap(), 0);
+    done(&mut attacker, &format!("unlink {}", excepted.display()));
+    // Numbers of files that are gone since a moment ago come last.
+    let made = (0..100_000).map(|number| {
+        let path = volume.join(number.to_string());
+        File::create(&path).unwrap();
+        path
+    });
+    let thief = made.into_iter().find(|path| number(path) == wanted).unwrap();
+    std::fs::copy(&own, &thief).unwrap();
+    assert_eq!(number(&thief), wanted);
+    let event = attacks.with(by_number, &mut host.talker_by(&thief), &append, &events);
+    assert_eq!(event.exe.ino, wanted, "{event}");
+    let event = attacks.with(by_version, &mut attacker, &set_version(&thief), &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    assert_eq!(host.talker_by(&thief).ask(&append).unwrap(), EPERM);
+    drop(sentinel);
+    done(&mut attacker, &set_version(&thief));
+    done(&mut attacker, &format!("tool umount -l {}", volume.display()));
+    done(&mut attacker, &format!("tool losetup -d {device}"));
+}
+
+/// A directory with what the agent's program needs to run, and the agent's own.
+fn root(host: &Host, mounter: &mut Talker) -> PathBuf {
+    let root = host.path("root");
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut files: Vec<&str> =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    files.retain(|path| path.starts_with('/'));
+    files.push(LOADER);
+    files.sort_unstable();
+    files.dedup();
+    let place = |path: &Path| root.join(path.strip_prefix("/").unwrap());
+    for path in files.into_iter().map(Path::new) {
+        let place = place(path);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        File::create(&place).unwrap();
+        done(mounter, &format!("show {} {}", path.display(), place.display()));
+    }
+    let state = host.path("state");
+    std::fs::create_dir_all(place(&state)).unwrap();
+    done(mounter, &format!("show {} {}", state.display(), place(&state).display()));
+    root
+}
+
+/// The agent's program, by an entitled process.
+fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) -> Talker {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if let Some(by) = by {
+        surround(&mut command, by.clone());
+    }
+    Talker::start_as(command).unwrap()
+}
+
+fn the_agents_program_elsewhere_is_no_agent() {
+    let host = Host::new();
+    let (dir, own) = (host.dir(), std::env::current_exe().unwrap());
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    DirBuilder::new().mode(0o700).create(host.path("state")).unwrap();
+    let twin = host.path("state/twin");
+    std::fs::write(&twin, "1").unwrap();
+    let read = |name: &str| format!("read {}", host.path("state").join(name).display());
+    let root = root(&host, &mut host.talker());
+    let root = CString::new(root.as_os_str().as_bytes()).unwrap();
+    let loader = (Path::new(LOADER), Some(own.as_path()));
+    let itself = (own.as_path(), None);
+    let tried = [
+        ("in another mount namespace", itself, Some(Surroundings::Mounts)),
+        ("in another user namespace", itself, Some(Surroundings::Users)),
+        ("in another root directory", itself, Some(Surroundings::Root(root))),
+        ("sharing its directories", itself, Some(Surroundings::SharedNames)),
+        ("with another seccomp(2) filter", itself, Some(Surroundings::Filter)),
+        ("by its loader", loader, None),
+    ];
+    let name = |where_to: &str| format!("read the sealed secret by the agent's program {where_to}");
+    let mut attacks = Attacks::default();
+    for (where_to, (program, argument), by) in &tried {
+        let mut attacker = begin(program, *argument, by.as_ref());
+        attacks.without(&name(where_to), &mut attacker, &read("twin"));
+    }
+    let by_orphan = "read the sealed secret by the agent's program, adopted by the first process";
+    let orphan = || {
+        // Whom it tells its end has ended.
+        let mut command = Command::new(&own);
+        command.stderr(Stdio::null());
+        let mut orphan = Talker::start_as(command).unwrap();
+        for order in ["heir", "exec"] {
+            done(&mut orphan, &format!("{order} {}", own.display()));
+        }
+        orphan
+    };
+    attacks.without(by_orphan, &mut orphan(), &read("twin"));
+
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    let (pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // Where the agent is, it is about to be one.
+    assert_eq!(begin(&own, None, None).ask(&read("secret")).unwrap(), 0);
+    for (where_to, (program, argument), by) in &tried {
+        let mut attacker = begin(program, *argument, by.as_ref());
+        let event = attacks.with(&name(where_to), &mut attacker, &read("secret"), &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{where_to}: {event}");
+    }
+    drop((pump, events, sentinel));
+
+    let builder = builder(dir).launched_by(Launch::Init);
+    let sentinel = builder.start(&policy(dir)).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    attacks.with(by_orphan, &mut orphan(), &read("secret"), &events);
+    sentinel.stop().unwrap();
+}

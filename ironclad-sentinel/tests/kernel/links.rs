@@ -1,0 +1,88 @@
+//! What keeps Sentinel's programs attached.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::testbed::successor::{builder, policy};
+use crate::testbed::{Attacks, EPERM, Host, lsm};
+use ironclad_core::abi::SentinelHook;
+use ironclad_lab::Cgroup;
+use ironclad_lab::harness::Test;
+use ironclad_lab::talk::Talker;
+use ironclad_lab::test;
+use ironclad_sentinel::Overflow;
+use ironclad_syscalls::{attach_to_group, link_by_id};
+use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test!(links_are_out_of_reach).in_machine().needs(&[lsm])]
+}
+
+/// Somebody who was handed a link, as descriptor 2.
+fn bearer(link: OwnedFd) -> Talker {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.stderr(Stdio::from(link));
+    Talker::start_as(command).unwrap()
+}
+
+/// The files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn links_are_out_of_reach() {
+    let host = Host::new();
+    let dir = host.dir();
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let by_id = "open a guarded link by its id";
+    let update = ("have a guarded link that was handed over run another program", "update-link 2");
+    let detach = ("detach a guarded link that was handed over", "detach-link 2");
+    // Nobody's, of the kind of which Sentinel has one.
+    let group = Cgroup::new("links").unwrap();
+    let link = attach_to_group(&File::open(group.dir()).unwrap()).unwrap();
+    let nobodys = LinkInfoIter::default().map(|link| link.id).max().unwrap();
+    attacks.without(by_id, &mut attacker, &format!("link-by-id {nobodys}"));
+    let mut other = bearer(link);
+    for (name, order) in [update, detach] {
+        attacks.without(name, &mut other, order);
+    }
+
+    // Without these, others load no program that a link could be updated to.
+    let sentinel = builder(dir).refuse_programs([]).start(&policy(dir)).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let programs: Vec<u32> = sentinel.program_ids().collect();
+    let links: Vec<_> =
+        LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id)).collect();
+    // Iterators have none.
+    assert!(links.len() > 40, "{links:?}");
+    let of_group = links.iter().find(|link| matches!(link.info, LinkTypeInfo::Cgroup(_))).unwrap();
+    let order = |link: &LinkInfo| format!("link-by-id {}", link.id);
+    let event = attacks.with(by_id, &mut attacker, &order(of_group), &events);
+    assert_eq!((event.hook, event.target), (SentinelHook::Bpf, of_group.id), "{event}");
+    let mut one = bearer(link_by_id(of_group.id).unwrap());
+    for (name, order) in [update, detach] {
+        let event = attacks.with(name, &mut one, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, 2), "{name}: {event}");
+    }
+    for link in &links {
+        assert_eq!(attacker.ask(&order(link)).unwrap(), EPERM, "{link:?}");
+        let mut bearer = bearer(link_by_id(link.id).unwrap());
+        for (name, order) in [update, detach] {
+            assert_eq!(bearer.ask(order).unwrap(), EPERM, "{name}: {link:?}");
+        }
+    }
+    // A limit that is stated: who knew the name of a link's pin could open it, and do no more with it.
+    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
+    let pins = files(&Path::new("/sys/fs/bpf/ironclad").join(format!("{instance}-sentinel")));
+    assert!(pins.len() > links.len());
+    for path in pins.iter().map(|path| path.display().to_string()) {
+        let answer = if path.contains("/links_") { 0 } else { EPERM };
+        assert_eq!(attacker.ask(&format!("open-pin {path}")).unwrap(), answer, "{path}");
+    }
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    sentinel.stop().unwrap();
+}

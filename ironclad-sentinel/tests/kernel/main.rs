@@ -1,0 +1,50 @@
+//! Tests of Sentinel on a kernel. They need root and BPF LSM.
+
+mod disks;
+mod files;
+mod host;
+mod impersonation;
+mod links;
+mod mounts;
+mod normal_operation;
+mod persistence;
+mod rules;
+mod self_protection;
+mod shield;
+mod signed;
+mod status_and_alarms;
+mod testbed;
+mod upgrade;
+mod without_lsm;
+
+use std::process::ExitCode;
+
+use ironclad_lab::harness;
+
+fn main() -> ExitCode {
+    let tests = [
+        disks::tests(),
+        files::tests(),
+        host::tests(),
+        impersonation::tests(),
+        links::tests(),
+        mounts::tests(),
+        normal_operation::tests(),
+        persistence::tests(),
+        rules::tests(),
+        self_protection::tests(),
+        shield::tests(),
+        signed::tests(),
+        status_and_alarms::tests(),
+        upgrade::tests(),
+        without_lsm::tests(),
+    ];
+    let roles = [
+        rules::AGENT,
+        shield::ROLE,
+        signed::ROLE,
+        status_and_alarms::FOREIGNER,
+        testbed::successor::ROLE,
+    ];
+    harness::main(&roles, tests.into_iter().flatten(), None)
+}

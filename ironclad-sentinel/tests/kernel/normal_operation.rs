@@ -1,0 +1,290 @@
+//! What a host does every day goes on under the example policy, without one refusal; what it denies
+//! is denied still, however many alarms there are.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::testbed::{EPERM, Host, PATIENCE, lsm};
+use ironclad_core::abi::SentinelVerdict;
+use ironclad_lab::harness::Test;
+use ironclad_lab::talk::Talker;
+use ironclad_lab::test;
+use ironclad_policy::Policy;
+use ironclad_policy::document::Document;
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
+use ironclad_sentinel::{EventPump, EventReceiver, Overflow, Sentinel, SentinelRecord};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(days_pass_without_a_false_alarm).in_machine().needs(&[lsm]),
+        test!(a_flood_of_alarms_lets_nothing_through).in_machine().needs(&[lsm]),
+    ]
+}
+
+const POLICY: &str = include_str!("../../../examples/policies/host.yaml");
+
+/// A small host below a directory, for which the example policy was written.
+struct Daily {
+    host: Host,
+    busybox: PathBuf,
+}
+
+impl Daily {
+    fn new() -> Self {
+        let host = Host::new();
+        for dir in
+            ["usr/bin", "usr/sbin", "usr/lib", "opt", "etc/ssh", "etc/motd.d", "var/log", "home"]
+        {
+            std::fs::create_dir_all(host.path(dir)).unwrap();
+        }
+        for (file, text) in [
+            ("usr/lib/tool", "version 1\n"),
+            ("etc/passwd", "root:x:0:0::/:/bin/sh\n"),
+            ("etc/shadow", "root:*:1::::::\n"),
+            ("etc/group", "root:x:0:\n"),
+            ("etc/ssh/sshd_config", "PermitRootLogin no\n"),
+            ("etc/motd.d/motd", "hello\n"),
+            ("var/log/service.log", "one\ntwo\n"),
+        ] {
+            std::fs::write(host.path(file), text).unwrap();
+        }
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+        let busybox = busybox.into_iter().find(|path| path.is_file()).expect("busybox");
+        // Programs of their own: an exception is for one file.
+        for program in ["usr/bin/dpkg", "usr/sbin/logrotate", "usr/sbin/usermod"] {
+            std::fs::copy(&busybox, host.path(program)).unwrap();
+        }
+        Self { host, busybox }
+    }
+
+    /// The example, with its paths below the directory.
+    fn start(&self) -> (Sentinel, EventPump, EventReceiver) {
+        let here = |root: &str| format!("{}{root}", self.host.dir().display());
+        let roots = ["/usr", "/opt", "/etc", "/var/log"];
+        let text = roots.iter().fold(POLICY.to_owned(), |text, root| {
+            ["[", " "].iter().fold(text, |text, before| {
+                text.replace(&format!("{before}{root}"), &format!("{before}{}", here(root)))
+            })
+        });
+        let document = Document::parse("host.yaml", &text).unwrap();
+        let policy = document.policy(self.host.dir()).unwrap().compile().unwrap();
+        let sentinel = self.host.start(&policy);
+        let (pump, events) = sentinel.events(4096, Overflow::DropNewest).unwrap();
+        (sentinel, pump, events)
+    }
+
+    /// A script, run by busybox or by one of its copies.
+    fn run(&self, program: &Path, script: &str) -> Output {
+        let mut command = Command::new(program);
+        // By its own name it would be that applet alone.
+        command.arg0("busybox").args(["sh", "-ec", script]).current_dir(self.host.dir());
+        command.output().unwrap()
+    }
+
+    fn does(&self, script: &str) {
+        let done = self.run(&self.busybox.clone(), script);
+        assert!(done.status.success(), "{script}: {done:?}");
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// What was refused since the last call.
+fn refused(events: &EventReceiver) -> Vec<SentinelRecord> {
+    std::iter::from_fn(|| events.try_recv())
+        .map(|event| event.into_sentinel().unwrap())
+        .filter(|event| event.verdict == SentinelVerdict::Denied)
+        .collect()
+}
+
+/// Waits until all that was told before has arrived: then this, which is refused, arrives, too.
+fn settle(daily: &Daily, attacker: &mut Talker, events: &EventReceiver) -> Vec<SentinelRecord> {
+    let marker = daily.host.path("usr/lib/tool");
+    assert_eq!(attacker.ask(&format!("chmod {}", marker.display())).unwrap(), EPERM);
+    let mut before = Vec::new();
+    loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        let is_denied = event.verdict == SentinelVerdict::Denied;
+        if is_denied && event.pid == attacker.pid() {
+            return before;
+        }
+        before.extend(is_denied.then_some(event));
+    }
+}
+
+/// A package as `dpkg` takes it: an archive of archives.
+fn package(daily: &Daily, version: &str) -> PathBuf {
+    let dir = daily.host.path(&format!("home/package-{version}"));
+    let root = daily.host.dir().display().to_string();
+    let place = format!("{}/root{root}/usr/lib", dir.display());
+    let [dir_text, tool] = [dir.display().to_string(), format!("{place}/tool")];
+    daily.does(&format!(
+        "mkdir -p {place} {dir_text}/control; echo 'version {version}' > {tool}; echo new > {place}/new-{version}
+         printf 'Package: tool\\nVersion: {version}\\nArchitecture: all\\nMaintainer: nobody\\nDescription: a tool\\n' > {dir_text}/control/control
+         cd {dir_text}/control; tar -czf ../control.tar.gz ./control
+         cd {dir_text}/root; tar -czf ../data.tar.gz .
+         echo 2.0 > {dir_text}/debian-binary"
+    ));
+    let path = daily.host.path(&format!("home/tool-{version}.deb"));
+    let mut archive = b"!<arch>\n".to_vec();
+    for member in ["debian-binary", "control.tar.gz", "data.tar.gz"] {
+        let bytes = std::fs::read(dir.join(member)).unwrap();
+        let size = bytes.len();
+        writeln!(archive, "{member:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`", 0, 0, 0, 100_644)
+            .unwrap();
+        archive.extend(&bytes);
+        archive.resize(archive.len().next_multiple_of(2), b'\n');
+    }
+    std::fs::write(&path, archive).unwrap();
+    path
+}
+
+fn days_pass_without_a_false_alarm() {
+    let daily = Daily::new();
+    let mut attacker = daily.host.talker();
+    let packages = ["2", "3"].map(|version| package(&daily, version));
+    let tool = daily.host.path("usr/lib/tool");
+    // What is in the way is removed, and made anew.
+    let unpack = |package: &Path| {
+        let package = package.display();
+        format!("ar -p {package} data.tar.gz > home/data.tar.gz; tar -xzf home/data.tar.gz -C /")
+    };
+    // Without Sentinel everybody unpacks packages.
+    daily.does(&unpack(&packages[0]));
+    assert_eq!(read(&tool), "version 2\n");
+    let (sentinel, _pump, events) = daily.start();
+
+    // Only the package manager does now.
+    let other = daily.run(&daily.busybox, &unpack(&packages[1]));
+    assert!(!other.status.success(), "{other:?}");
+    assert_eq!(read(&tool), "version 2\n");
+    assert!(!settle(&daily, &mut attacker, &events).is_empty());
+    let dpkg = daily.host.path("usr/bin/dpkg");
+    let done = daily.run(&dpkg, &unpack(&packages[1]));
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(read(&tool), "version 3\n");
+    assert_eq!(read(&daily.host.path("usr/lib/new-3")), "new\n");
+    drop(sentinel);
+
+    // Another, that does as Debian's: beside the old file, a second name for that, and over it. An
+    // exception is for what is there when a policy is applied.
+    let dpkg = daily.host.program("usr/bin/dpkg");
+    let (sentinel, _pump, events) = daily.start();
+    let mut updater = daily.host.talker_by(&dpkg);
+    let name = |suffix: &str| format!("{}{suffix}", tool.display());
+    for order in [
+        format!("create {}", name(".dpkg-new")),
+        format!("append {}", name(".dpkg-new")),
+        format!("chmod {}", name(".dpkg-new")),
+        format!("link {} {}", name(""), name(".dpkg-tmp")),
+        format!("rename {} {}", name(".dpkg-new"), name("")),
+        format!("unlink {}", name(".dpkg-tmp")),
+    ] {
+        assert_eq!(updater.ask(&order).unwrap(), 0, "{order}");
+    }
+    assert_eq!(read(&tool), "mischief");
+
+    // Logs are rotated: renamed, made anew, compressed, the oldest removed.
+    let rotate = "cd var/log; mv service.log service.log.1; : > service.log; gzip service.log.1; \
+                  mv service.log.1.gz service.log.2.gz; rm service.log.2.gz; chmod 640 service.log";
+    let other = daily.run(&daily.busybox, rotate);
+    assert!(!other.status.success(), "{other:?}");
+    assert!(!settle(&daily, &mut attacker, &events).is_empty());
+    let done = daily.run(&daily.host.path("usr/sbin/logrotate"), rotate);
+    assert!(done.status.success(), "{done:?}");
+    // Whoever writes them goes on.
+    daily.does("echo three >> var/log/service.log; echo one > var/log/other.log");
+
+    // An editor saves: a copy beside it, renamed over it; sed does the same.
+    daily.does("cd etc/motd.d; cp motd .motd.swp; echo more >> .motd.swp; cp -p motd motd~; mv .motd.swp motd; rm motd~");
+    daily.does("sed -i s/hello/welcome/ etc/motd.d/motd");
+    assert_eq!(read(&daily.host.path("etc/motd.d/motd")), "welcome\nmore\n");
+
+    // A container starts and ends: namespaces, a root of its own, what it mounts. The root of an
+    // initramfs cannot be exchanged: there runtimes move another over it.
+    daily.does(
+        "mkdir -p home/c/lower/bin home/c/lower/proc home/c/lower/old home/c/up home/c/root
+         mount -t tmpfs container home/c/up; mkdir home/c/up/up home/c/up/work
+         cp /proc/self/exe home/c/lower/bin/busybox
+         unshare -m -p -f -u -i -n sh -ec '
+             mount -t overlay -o lowerdir=home/c/lower,upperdir=home/c/up/up,workdir=home/c/up/work overlay home/c/root
+             cd home/c/root; mount -t proc proc proc; mkdir -p old
+             pivot_root . old || { rmdir old; mount -o move . /; }
+             exec chroot . /bin/busybox sh -ec \"
+                 if [ -d /old ]; then /bin/busybox umount -l /old; fi
+                 echo hi > /file; /bin/busybox rm /file; /bin/busybox chmod 600 /bin/busybox\"'
+         umount home/c/up",
+    );
+    let denied = settle(&daily, &mut attacker, &events);
+    assert!(denied.is_empty(), "{denied:#?}");
+    let status = sentinel.status().unwrap();
+    assert!(status.degraded.is_empty(), "{status:?}");
+    let denied = refused(&events);
+    assert!(denied.is_empty(), "{denied:#?}");
+}
+
+fn a_flood_of_alarms_lets_nothing_through() {
+    const ATTEMPTS: u32 = 20_000;
+    let host = Host::new();
+    let (guarded, noisy) = (host.path("guarded"), host.path("noisy"));
+    for dir in [&guarded, &noisy] {
+        std::fs::create_dir(dir).unwrap();
+        std::fs::write(dir.join("file"), "1").unwrap();
+    }
+    let [guarded, noisy] = [&guarded, &noisy].map(|dir| dir.join("file").display().to_string());
+    let mut attacker = host.talker();
+    let mut flooders = [host.talker(), host.talker()];
+    let attack = format!("repeat 100 open-to-write {guarded}");
+    assert_eq!(attacker.ask(&attack).unwrap(), 100, "without us");
+    let deny = FileRule::new(RULES[0], "guarded", FileAction::Deny).file(&guarded);
+    let log =
+        FileRule::new(RULES[1], "noisy", FileAction::Log).operations(FileOps::ALL).file(&noisy);
+    let policy = Policy::builder().file_rule(deny).file_rule(log).compile().unwrap();
+    let sentinel =
+        Sentinel::builder("test").scratch(host.dir()).ring_bytes(4096).start(&policy).unwrap();
+
+    // Nobody reads alarms meanwhile: there is room for a dozen.
+    let floods = [
+        format!("repeat {ATTEMPTS} open-to-read {noisy}"),
+        format!("repeat {ATTEMPTS} open-to-write {guarded}"),
+    ];
+    let mut attacks = 0;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = flooders
+            .iter_mut()
+            .zip(&floods)
+            .map(|(flooder, flood)| scope.spawn(move || flooder.ask(flood).unwrap()))
+            .collect();
+        while running.iter().any(|flood| !flood.is_finished()) {
+            assert_eq!(attacker.ask(&attack).unwrap(), 0, "after {attacks} hundred");
+            assert_eq!(attacker.ask(&format!("kill {} 9", std::process::id())).unwrap(), EPERM);
+            attacks += 1;
+        }
+        let through: Vec<_> = running.into_iter().map(|flood| flood.join().unwrap()).collect();
+        assert_eq!(through, [u64::from(ATTEMPTS), 0]);
+    });
+    assert!(attacks > 0);
+
+    // What was lost is known, to one: nothing is told twice, and nothing else was.
+    let lost = sentinel.status().unwrap().alarms_lost;
+    assert!(lost > u64::from(ATTEMPTS), "{lost}");
+    let (_pump, events) = sentinel.events(1 << 16, Overflow::DropNewest).unwrap();
+    // What the ring buffer still has makes room.
+    for _ in 0..2 {
+        events.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(attacker.ask(&format!("open-to-write {guarded}")).unwrap(), EPERM);
+    let next = loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.lost == lost {
+            break event;
+        }
+    };
+    assert_eq!((next.verdict, next.pid), (SentinelVerdict::Denied, attacker.pid()), "{next}");
+}
+
+const RULES: [ironclad_core::RuleId; 2] = [ironclad_core::RuleId(1), ironclad_core::RuleId(2)];

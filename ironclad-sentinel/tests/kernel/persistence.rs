@@ -1,0 +1,213 @@
+//! What outlives the agent, and who may take it over.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::testbed::successor::{GROUP, STATE, Successor, builder, policy};
+use crate::testbed::{Attacks, EPERM, Host, lsm};
+use ironclad_lab::Cgroup;
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+use ironclad_sentinel::Overflow;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over)
+            .in_machine()
+            .needs(&[lsm]),
+        test!(a_successor_may_have_to_be_in_a_control_group).in_machine().needs(&[lsm]),
+        test!(kills_at_any_moment_leave_it_guarded_and_usable).in_machine().needs(&[lsm]),
+    ]
+}
+
+/// Where an agent keeps what outlives it.
+struct Targets {
+    state: PathBuf,
+    bpffs: PathBuf,
+    instance: String,
+}
+
+impl Targets {
+    fn new(state: &Path, bpffs: &Path, instance: &str) -> Self {
+        Self { state: state.into(), bpffs: bpffs.into(), instance: instance.into() }
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.bpffs.join("ironclad").join(&self.instance)
+    }
+}
+
+fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, String); 12] {
+    let (state, bpffs) = (targets.state.display(), targets.bpffs.display());
+    let (pins, read) = (format!("{bpffs}/ironclad"), format!("read {state}/secret"));
+    let own = std::env::current_exe().unwrap();
+    [
+        ("read the sealed secret", read.clone()),
+        // Who runs the agent's program is not the agent.
+        ("read the sealed secret by the agent's program", format!("fork {} {read}", own.display())),
+        ("read the sealed secret by a copy of it", format!("fork {} {read}", copy.display())),
+        ("list the agent's state", format!("list {state}")),
+        ("unlink the sealed secret", format!("unlink {state}/secret")),
+        ("rename the agent's state", format!("rename {state} {state}-gone")),
+        ("remove the pins", format!("remove-all {pins}")),
+        ("remove the pins by rm(1)", format!("tool rm -rf {pins}")),
+        ("list the pins", format!("list {}/v2", targets.pins().display())),
+        ("rename the pins", format!("rename {pins} {bpffs}/gone")),
+        ("unmount bpffs", format!("tool umount -l {bpffs}")),
+        ("mount over bpffs", format!("tool mount -t tmpfs none {bpffs}")),
+    ]
+}
+
+fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let append = format!("append {}", file.display());
+    // The same of nobody's: a file, and a bpffs with a pin.
+    let twin = Targets::new(&host.path("twin"), &host.path("bpffs"), "twin");
+    std::fs::create_dir(&twin.state).unwrap();
+    std::fs::create_dir(&twin.bpffs).unwrap();
+    let mount_twin = format!("tool mount -t bpf none {}", twin.bpffs.display());
+    let copy = host.program("copy");
+    let tried = |targets| attacks_without_an_agent(targets, &copy);
+    let guarded_file = "append to a guarded file, without an agent";
+    attacks.without(guarded_file, &mut attacker, &append);
+    for (name, order) in tried(&twin) {
+        std::fs::create_dir_all(&twin.state).unwrap();
+        std::fs::write(twin.state.join("secret"), "1").unwrap();
+        assert_eq!(attacker.ask(&mount_twin).unwrap(), 0);
+        std::fs::create_dir_all(twin.pins().join("v2")).unwrap();
+        let pin = twin.pins().join("v2/map");
+        let create = "type array key 4 value 4 entries 1 name twin";
+        let create = format!("tool bpftool map create {} {create}", pin.display());
+        assert_eq!(attacker.ask(&create).unwrap(), 0);
+        attacks.without(name, &mut attacker, &order);
+        // It may be there yet, or under another mount.
+        while attacker.ask(&format!("tool umount -l {}", twin.bpffs.display())).unwrap() == 0 {}
+    }
+
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    drop(sentinel);
+    // Nobody runs it, and nobody can undo it. Alarms are read from the memory that was mapped before.
+    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
+    let own_pins = format!("{instance}-sentinel");
+    let own = Targets::new(&host.path("state"), Path::new("/sys/fs/bpf"), &own_pins);
+    attacks.with(guarded_file, &mut attacker, &append, &events);
+    for (name, order) in tried(&own) {
+        attacks.with(name, &mut attacker, &order, &events);
+    }
+    assert_ne!(attacker.ask("tool umount -l /sys").unwrap(), 0);
+
+    // Whom an entitled process starts is.
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let pid = successor.child.id();
+    assert_eq!(attacker.ask(&format!("kill {pid} 9")).unwrap(), EPERM);
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    // With something preloaded it is not.
+    let mut command = Successor::command(dir);
+    let library = host.path("library.so");
+    std::fs::copy(preloadable(), &library).unwrap();
+    command.env("LD_PRELOAD", &library);
+    let mut preloaded = Successor::start(command);
+    let said = preloaded.says();
+    assert!(said.contains("not entitled to take over"), "{said}");
+    drop(preloaded);
+
+    // Nor is one that looks for the secret elsewhere.
+    let mut command = Successor::command(dir);
+    command.env(STATE, host.path("elsewhere"));
+    let mut elsewhere = Successor::start(command);
+    let said = elsewhere.says();
+    let named = format!("`{}` has no secret", host.path("elsewhere").display());
+    assert!(said.contains(&named) && said.contains("`.state_dir(…)`"), "{said}");
+    drop(elsewhere);
+
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    assert!(!own.pins().join("v2").exists());
+}
+
+fn a_successor_may_have_to_be_in_a_control_group() {
+    let host = Host::new();
+    let dir = host.dir();
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    let nowhere = builder(dir).launched_in(dir).start(&policy(dir)).unwrap_err().to_string();
+    assert!(nowhere.contains("no control group of version 2"), "{nowhere}");
+    drop(builder(dir).start(&policy(dir)).unwrap());
+    let group = Cgroup::new("agents").unwrap();
+    let start = || {
+        let mut command = Successor::command(dir);
+        command.env(GROUP, group.dir());
+        let mut successor = Successor::start(command);
+        (successor.says(), successor)
+    };
+    // It is not asked yet, of the first that asks for it.
+    let (said, first) = start();
+    assert_eq!(said, "ready");
+    drop(first);
+    let (said, outside) = start();
+    assert!(said.contains("not entitled to take over"), "{said}");
+    drop(outside);
+    // Others move nobody: who is entitled moves a process that waits for it.
+    let mut waiting = Command::new("/bin/sh");
+    waiting.args(["-c", r#"read -r _ && exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
+    let mut waiting = Successor::command_by(waiting, dir);
+    waiting.env(GROUP, group.dir());
+    let mut inside = Successor::start(waiting);
+    std::fs::write(group.dir().join("cgroup.procs"), inside.child.id().to_string()).unwrap();
+    inside.told("go on");
+    assert_eq!(inside.says(), "ready");
+    inside.told("stop");
+    assert_eq!(inside.says(), "stopped");
+}
+
+/// Any library: one of those that this program has.
+fn preloadable() -> PathBuf {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    libraries.find(|path| path.contains("libgcc_s")).unwrap().into()
+}
+
+/// An agent that is killed at whatever moment leaves what was there, and another takes over.
+fn kills_at_any_moment_leave_it_guarded_and_usable() {
+    let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(8, |text| text.parse().unwrap());
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    drop(builder(dir).start(&policy(dir)).unwrap());
+    let mut attacker = host.talker();
+    let append = format!("append {}", file.display());
+    let started = std::time::Instant::now();
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    let whole = started.elapsed();
+    drop(successor);
+    for kill in 0..kills {
+        let successor = Successor::start(Successor::command(dir));
+        // Spread over the time that one takes to take over; what it does then is up to chance.
+        let until = std::time::Instant::now() + whole * (kill * 7919 % 1000) / 1000;
+        while std::time::Instant::now() < until {
+            assert_eq!(attacker.ask(&append).unwrap(), EPERM, "kill {kill}");
+        }
+        drop(successor);
+        assert_eq!(attacker.ask(&append).unwrap(), EPERM, "after kill {kill}");
+    }
+    println!("{kills} kills within {whole:?} each");
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+}

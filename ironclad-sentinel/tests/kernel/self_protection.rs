@@ -1,0 +1,688 @@
+//! The agent itself: its process, its maps and programs, and who is entitled.
+
+use std::os::fd::AsFd;
+
+use crate::testbed::attacks::NO_EFFECT;
+use crate::testbed::{Attacks, EPERM, Host, lsm, next_denied};
+use ironclad_bpf::probe::probe_lsm;
+use ironclad_bpf::shield::{Shared, SharedOptions};
+use ironclad_core::abi::{SentinelHook, SentinelVerdict};
+use ironclad_lab::Cgroup;
+use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::talk::{Talker, ends_within};
+use ironclad_lab::test;
+use ironclad_policy::Policy;
+use ironclad_sentinel::{Overflow, Secret, Sentinel};
+use libbpf_rs::{MapCore, MapHandle};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(prober).in_machine(),
+        test!(nobody_lays_hands_on_the_agent).in_machine().needs(&[lsm]),
+        test!(who_uses_memory_up_does_not_end_the_agent).in_machine().needs(&[lsm]),
+        test!(nobody_takes_over_the_first_process).in_machine().needs(&[lsm]),
+        test!(a_child_of_the_agents_is_guarded_until_it_executes).in_machine().needs(&[lsm]),
+        test!(control_groups_do_not_reach_the_agent).in_machine().needs(&[lsm]),
+        test!(who_executes_the_executor_is_not_the_first_process).in_machine().needs(&[lsm]),
+        test!(signals_by_way_of_files_and_counters_do_not_reach_the_agent)
+            .in_machine()
+            .needs(&[lsm]),
+        test!(what_others_present_is_not_watched).in_machine().needs(&[lsm]),
+        test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
+        test!(a_secret_entitles_once_and_whom_it_is_for).in_machine().needs(&[lsm]),
+        test!(programs_that_could_undo_it_are_not_loaded).in_machine().needs(&[lsm]),
+    ]
+}
+
+/// Makes a process load a program of BPF LSM's.
+const PROBER: &str = "IRONCLAD_TEST_PROBER";
+
+/// Only for the other tests: fails where it cannot load one.
+fn prober() {
+    if std::env::var_os(PROBER).is_some() {
+        let lsm = probe_lsm();
+        assert!(lsm.is_available(), "{lsm:?}");
+    }
+}
+
+/// SIGURG, which nobody minds.
+const URGENT: i32 = 23;
+/// SIGTERM.
+const TERMINATE: i32 = 15;
+
+/// Ways to lay hands on a process: an attack's name, the order, and who refuses it.
+const HANDS: [(&str, &str, SentinelHook); 17] = {
+    use SentinelHook::{
+        FileOpen, PtraceAccessCheck, TaskKill, TaskSetnice, TaskSetrlimit, TaskSetscheduler,
+    };
+    [
+        ("make the agent the first to be killed", "write /proc/PID/oom_score_adj 1000", FileOpen),
+        ("read the agent's auxv", "read-some /proc/PID/auxv", FileOpen),
+        ("read the maps of the agent's threads", "read-some /proc/PID/task/PID/maps", FileOpen),
+        ("signal the agent", "kill PID 23", TaskKill),
+        ("trace the agent", "trace PID", PtraceAccessCheck),
+        ("read the agent by process_vm_readv(2)", "read-memory PID", PtraceAccessCheck),
+        ("write the agent by process_vm_writev(2)", "write-memory PID", PtraceAccessCheck),
+        ("open the agent's memory to write", "open-memory PID", FileOpen),
+        (
+            "open the agent's memory to write by io_uring",
+            "uring-open caller /proc/PID/mem",
+            FileOpen,
+        ),
+        (
+            "open the agent's memory to write by a worker of io_uring",
+            "uring-open worker /proc/PID/mem",
+            FileOpen,
+        ),
+        ("take a descriptor of the agent's", "take it PID 1", PtraceAccessCheck),
+        ("read the agent's exe", "read-link /proc/PID/exe", PtraceAccessCheck),
+        ("read the agent's maps", "read-some /proc/PID/maps", FileOpen),
+        ("read the agent's environ", "read-some /proc/PID/environ", FileOpen),
+        ("limit the agent", "limit PID", TaskSetrlimit),
+        ("bind the agent to a processor", "bind-to-first PID", TaskSetscheduler),
+        ("prefer others to the agent", "prefer-others-to PID", TaskSetnice),
+    ]
+};
+
+fn nobody_lays_hands_on_the_agent() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let other = host.talker();
+    let agent = std::process::id();
+    // Of another process: the agent would bear the marks of it.
+    for (name, order, _) in HANDS {
+        attacks.without(name, &mut attacker, &order.replace("PID", &other.pid().to_string()));
+    }
+    assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order, hook) in HANDS {
+        let order = order.replace("PID", &agent.to_string());
+        let event = attacks.with(name, &mut attacker, &order, &events);
+        assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
+    }
+    for name in ["stat", "status", "cmdline", "cgroup", "mountinfo", "oom_score_adj"] {
+        assert_eq!(attacker.ask(&format!("read /proc/{agent}/{name}")).unwrap(), 0, "{name}");
+    }
+    // Who is nobody's agent may be traced; whether the agent is there may be asked.
+    assert_eq!(attacker.ask(&format!("read-memory {}", other.pid())).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
+    drop(sentinel);
+    assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
+}
+
+/// Back where it was at the end, as its group is to go.
+struct Moved {
+    former: String,
+}
+
+impl Moved {
+    fn to(group: &Cgroup) -> Self {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let former = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
+        std::fs::write(group.dir().join("cgroup.procs"), "0").unwrap();
+        Self { former: format!("{}{former}", group.dir().parent().unwrap().display()) }
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        std::fs::write(format!("{}/cgroup.procs", self.former), "0").unwrap();
+    }
+}
+
+/// Who joins its control group and uses up what that may have, chosen after all others, is ended, and not the agent.
+fn who_uses_memory_up_does_not_end_the_agent() {
+    const HELD: usize = 96 << 20;
+    const LEFT: usize = 16 << 20;
+    const KILLED: u64 = 255;
+    let host = Host::new();
+    let mut attacker = host.talker();
+    let limited = |name| {
+        let group = Cgroup::new(name).unwrap();
+        let all = group.dir().parent().unwrap().join("cgroup.subtree_control");
+        std::fs::write(all, "+memory").unwrap();
+        group
+    };
+    let limit = |group: &Cgroup| {
+        let current = std::fs::read_to_string(group.dir().join("memory.current")).unwrap();
+        let most = current.trim().parse::<usize>().unwrap() + LEFT;
+        std::fs::write(group.dir().join("memory.max"), most.to_string()).unwrap();
+    };
+    let eat = |group: &Cgroup| format!("eat-in {} {HELD}", group.dir().display());
+    assert_eq!(attacker.ask("write /proc/self/oom_score_adj -999").unwrap(), 0);
+
+    let group = limited("victim");
+    let mut victim = Talker::start_as(group.command(&std::env::current_exe().unwrap())).unwrap();
+    assert_eq!(victim.ask(&format!("hold {HELD}")).unwrap(), 0);
+    limit(&group);
+    // Some kernels end the next before the first one's memory is free.
+    let answer = attacker.ask(&eat(&group)).unwrap();
+    assert!([0, KILLED].contains(&answer), "{answer}");
+    assert!(victim.ask("read /dev/null").is_err());
+
+    let score = || std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let (former, group) = (score(), limited("agent"));
+    let moved = Moved::to(&group);
+    let held = std::hint::black_box(vec![1u8; HELD]);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    limit(&group);
+    assert_eq!(attacker.ask(&eat(&group)).unwrap(), KILLED);
+    assert_eq!(score().trim(), "-1000");
+    assert_eq!(attacker.ask(&format!("kill {} {URGENT}", std::process::id())).unwrap(), EPERM);
+    drop(sentinel);
+    assert_eq!(score(), former);
+    std::fs::write(group.dir().join("memory.max"), "max").unwrap();
+    let unspared = Sentinel::builder("test").scratch(host.dir()).danger_out_of_memory(true);
+    let sentinel = unspared.start(&Policy::builder().compile().unwrap()).unwrap();
+    assert_eq!(score(), former);
+    sentinel.stop().unwrap();
+    drop((held, moved));
+}
+
+/// It may mount, and move the agent: nobody else becomes it.
+fn nobody_takes_over_the_first_process() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let tried = [
+        ("trace the first process", "trace 1"),
+        ("open the first process's memory to write", "open-memory 1"),
+        ("take a descriptor of the first process's", "take it 1 1"),
+    ];
+    for (name, order) in tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order) in tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::PtraceAccessCheck, 1), "{name}");
+    }
+    for order in ["read-some /proc/1/maps", "read-link /proc/1/exe", "kill 1 0"] {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    drop(sentinel);
+    assert_eq!(attacker.ask("trace 1").unwrap(), 0);
+}
+
+/// What /proc answers.
+const EACCES: u64 = 13;
+
+/// It has the agent's memory and descriptors until it executes something.
+fn a_child_of_the_agents_is_guarded_until_it_executes() {
+    let host = Host::new();
+    let (mut attacker, mut agent) = (host.talker(), host.talker());
+    let mut attacks = Attacks::default();
+    let by_file = "signal the agent's child by way of a file";
+    let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
+    let tried = |pid: u32| {
+        HANDS.map(|(name, order, hook)| {
+            let name = name.replace("the agent", "the agent's child");
+            (name, order.replace("PID", &pid.to_string()), hook)
+        })
+    };
+    let child = agent.ask("idle-child").unwrap() as u32;
+    for (name, order, _) in tried(child) {
+        attacks.without(&name, &mut attacker, &order);
+    }
+    assert_eq!(attacker.ask(&signal(child)).unwrap(), 0);
+    let has_ended = ends_within(child, crate::testbed::PATIENCE).unwrap();
+    attacks.went_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let secret = sentinel.admit(&std::env::current_exe().unwrap()).unwrap();
+    assert_eq!(agent.ask(&hello(&secret)).unwrap(), 0);
+    let child = agent.ask("idle-child").unwrap() as u32;
+    for (name, order, hook) in tried(child) {
+        let event = attacks.with(&name, &mut attacker, &order, &events);
+        assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
+    }
+    let event = attacks.with_outcome(by_file, attacker.pid(), &events, || {
+        assert_eq!(attacker.ask(&signal(child)).unwrap(), 0);
+        NO_EFFECT.to_owned()
+    });
+    assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, child), "{event}");
+    assert_eq!(attacker.ask(&format!("kill {child} 0")).unwrap(), 0);
+    // As if the kernel had passed over the program that sees it forked.
+    let maps = libbpf_rs::query::MapInfoIter::default();
+    let marks = maps.filter(|map| map.name.to_string_lossy() == "ic_marks").last().unwrap();
+    MapHandle::from_map_id(marks.id).unwrap().delete(&child.to_ne_bytes()).unwrap();
+    for (name, order, _) in tried(child) {
+        let answer = attacker.ask(&order).unwrap();
+        assert!([EPERM, EACCES].contains(&answer), "{name}: {answer}");
+    }
+    // Once it has executed something it is that.
+    let started = host.talker();
+    assert_eq!(attacker.ask(&format!("read-memory {}", started.pid())).unwrap(), 0);
+}
+
+/// Nobody moves it to where it is frozen or killed, nor freezes where it is.
+fn control_groups_do_not_reach_the_agent() {
+    let host = Host::new();
+    let around = Cgroup::new("around").unwrap();
+    let own = around.child("agent").unwrap();
+    let trap = Cgroup::new("trap").unwrap();
+    let agent = std::process::id();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let mut other = host.talker();
+    let write = |path: &std::path::Path, name: &str, text: &str| {
+        format!("write {} {text}", path.join(name).display())
+    };
+    let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
+    // Of a process that is in `own`: first another one, then the agent.
+    let kills = own.dir().join("cgroup.kill").exists();
+    let tried = |pid: u32| {
+        let pid = pid.to_string();
+        let mut tried = vec![
+            ("move the agent to another control group", write(trap.dir(), "cgroup.procs", &pid)),
+            ("move the agent to the root's control group", write(home, "cgroup.procs", &pid)),
+            ("freeze the agent's control group", write(own.dir(), "cgroup.freeze", "1")),
+            ("freeze a group above the agent's", write(around.dir(), "cgroup.freeze", "1")),
+            ("make a group below the agent's", format!("mkdir {}/below", own.dir().display())),
+            ("limit a group above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
+            ("chmod the agent's group", format!("chmod {}/cgroup.procs", own.dir().display())),
+            (
+                "give away a file of a group above the agent's",
+                format!("chown {}/cgroup.max.descendants", around.dir().display()),
+            ),
+            (
+                "let all write a file of a group above the agent's",
+                format!("chmod {}/cgroup.procs", around.dir().display()),
+            ),
+            (
+                "let all write a file of the root's control group",
+                format!("chmod {}/cgroup.procs", home.display()),
+            ),
+        ];
+        if kills {
+            tried.push(("end the agent's control group", write(own.dir(), "cgroup.kill", "1")));
+        } else {
+            println!("not tried: cgroup.kill, which this kernel has not");
+        }
+        tried
+    };
+    // Of who is root for file systems alone.
+    let by_files = |pid: u32| {
+        [
+            ("move the agent by setfsuid(2)", write(trap.dir(), "cgroup.procs", &pid.to_string())),
+            (
+                "freeze a group above the agent's by setfsuid(2)",
+                write(around.dir(), "cgroup.freeze", "1"),
+            ),
+        ]
+    };
+    let mut owner = host.talker();
+    assert_eq!(owner.ask("be-root-of-files-alone").unwrap(), 0);
+    // Of the frozen, too, the numbers can be written.
+    for (name, order) in tried(other.pid()) {
+        attacks.without(name, &mut attacker, &order);
+    }
+    for (name, order) in by_files(other.pid()) {
+        attacks.without(name, &mut owner, &order);
+    }
+    // As it was.
+    std::fs::remove_dir(own.dir().join("below")).unwrap();
+    let owners = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(home.join("cgroup.procs"), owners).unwrap();
+    for order in [
+        write(own.dir(), "cgroup.freeze", "0"),
+        write(around.dir(), "cgroup.freeze", "0"),
+        write(around.dir(), "cgroup.max.depth", "max"),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    let moved = write(trap.dir(), "cgroup.procs", &other.pid().to_string());
+    assert_eq!(attacker.ask(&moved).unwrap(), 0);
+    assert_eq!(other.ask("kill 1 0").unwrap(), 0);
+    std::fs::write(own.dir().join("cgroup.procs"), "0").unwrap();
+    let runtime = host.program("runtime");
+    let builder = Sentinel::builder("test").scratch(host.dir()).group_manager(&runtime);
+    let sentinel = builder.start(&Policy::builder().compile().unwrap()).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order) in tried(agent) {
+        assert_eq!(
+            attacks.with(name, &mut attacker, &order, &events).pid,
+            attacker.pid(),
+            "{name}"
+        );
+    }
+    for (name, order) in by_files(agent) {
+        let event = attacks.with(name, &mut owner, &order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
+    for order in [
+        write(trap.dir(), "cgroup.procs", &other.pid().to_string()),
+        write(around.dir(), "cgroup.threads", "1"),
+        format!("rename {} {}", around.dir().display(), home.join("gone").display()),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+    }
+    // What belongs to others is theirs.
+    assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "1")).unwrap(), 0);
+    assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "0")).unwrap(), 0);
+    let mut manager = host.talker_by(&runtime);
+    assert_eq!(manager.ask(&moved).unwrap(), 0);
+    drop(sentinel);
+    std::fs::write(home.join("cgroup.procs"), "0").unwrap();
+}
+
+/// What systemd executes services by writes their control groups. Whom the first process did not fork does not
+/// by executing it, nor by becoming it.
+fn who_executes_the_executor_is_not_the_first_process() {
+    let executor = std::path::Path::new("/usr/lib/systemd/systemd-executor");
+    if executor.exists() {
+        skip(format!("it puts a program at {}", executor.display()));
+    }
+    std::fs::create_dir_all(executor.parent().unwrap()).unwrap();
+    let host = Host::new();
+    std::fs::copy(host.program("executor"), executor).unwrap();
+    let trap = Cgroup::new("trap").unwrap();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut posing, other) = (host.talker_by(executor), host.talker());
+    let moved = |pid: u32| format!("write {}/cgroup.procs {pid}", trap.dir().display());
+    let gone = executor.with_extension("gone");
+    let put_away = format!("rename {} {}", executor.display(), gone.display());
+    let (executed, replaced) =
+        ("move the agent as systemd's executor", "replace systemd's executor");
+    attacks.without(executed, &mut posing, &moved(other.pid()));
+    attacks.without(replaced, &mut attacker, &put_away);
+    std::fs::rename(&gone, executor).unwrap();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // Executed before and since.
+    let agent = std::process::id();
+    assert_eq!(posing.ask(&moved(agent)).unwrap(), EPERM);
+    let mut posing = host.talker_by(executor);
+    let event = attacks.with(executed, &mut posing, &moved(agent), &events);
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    let event = attacks.with(replaced, &mut attacker, &put_away, &events);
+    assert_eq!(event.hook, SentinelHook::InodeRename, "{event}");
+    drop(sentinel);
+    std::fs::remove_file(executor).unwrap();
+}
+
+fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (other, victim) = (host.talker(), host.talker());
+    let agent = std::process::id();
+    let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
+    let count = |pid: u32| format!("count {pid}");
+    let (by_file, by_counter) = ("signal the agent by way of a file", "count the agent by perf");
+    let (sysrq, trigger) = ("open sysrq to write", "open-to-write /proc/sysrq-trigger");
+    let own = std::env::current_exe().unwrap();
+    let probe = |pid: u32| format!("probe-program {pid} {}", own.display());
+    let by_probe = "probe the agent by perf";
+    let everywhere = [
+        ("probe whoever executes the agent's program by perf", probe(0)),
+        ("probe a function of the kernel by perf", "probe-kernel security_bpf".to_owned()),
+    ];
+    attacks.without(by_probe, &mut attacker, &probe(other.pid()));
+    for (name, order) in &everywhere {
+        attacks.without(name, &mut attacker, order);
+    }
+    // The kernel tells the sender nothing; whom it reaches has ended.
+    assert_eq!(attacker.ask(&signal(victim.pid())).unwrap(), 0);
+    let has_ended = victim.ends_within(crate::testbed::PATIENCE).unwrap();
+    attacks.went_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
+    attacks.without(by_counter, &mut attacker, &count(other.pid()));
+    attacks.without(sysrq, &mut attacker, trigger);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // The agent is this process, which would end.
+    let pid = attacker.pid();
+    let event = attacks.with_outcome(by_file, pid, &events, || {
+        assert_eq!(attacker.ask(&signal(agent)).unwrap(), 0);
+        NO_EFFECT.to_owned()
+    });
+    assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, agent), "{event}");
+    assert_eq!(event.detail, TERMINATE as u32);
+    let event = attacks.with(by_counter, &mut attacker, &count(agent), &events);
+    assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{event}");
+    assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
+    let probes = [(by_probe, probe(agent))];
+    for (name, order) in probes.iter().chain(&everywhere) {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        // Probes of the kernel are lockdown's, too, which some kernels ask first.
+        let hooks = [SentinelHook::PerfEventAlloc, SentinelHook::LockedDown];
+        assert!(hooks.contains(&event.hook), "{name}: {event}");
+    }
+    attacks.with(sysrq, &mut attacker, trigger, &events);
+    drop(sentinel);
+    assert_eq!(attacker.ask(trigger).unwrap(), 0);
+}
+
+/// A secret is presented by a system call, and a tracepoint tells what that is given.
+fn what_others_present_is_not_watched() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let other = host.talker();
+    let number = "/sys/kernel/tracing/events/syscalls/sys_enter_prctl/id";
+    let number = std::fs::read_to_string(number).unwrap();
+    let number = number.trim();
+    let tried = [
+        ("watch what prctl(2) is given", format!("watch 0 {number}")),
+        ("watch what another process gives prctl(2)", format!("watch {} {number}", other.pid())),
+        // A filter asks for a bit of it.
+        ("count calls of prctl(2)", format!("count-calls 0 {number}")),
+    ];
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{name}: {event}");
+    }
+    // Of themselves processes may.
+    let own = format!("watch {} {number}", attacker.pid());
+    assert_eq!(attacker.ask(&own).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("count {}", other.pid())).unwrap(), 0);
+}
+
+fn maps_and_programs_are_out_of_reach() {
+    let host = Host::new();
+    let mut attacker = host.talker();
+    let before = Shared::load(SharedOptions::default()).unwrap();
+    let tool = |attacker: &mut ironclad_lab::talk::Talker, words: &str| {
+        attacker.ask(&format!("tool bpftool {words}")).unwrap()
+    };
+    let map = before.reasons.info().id;
+    let update = format!("map update id {map} key 0 0 0 0 value hex");
+    // One value, for each processor.
+    let update = format!("{update}{}", " 00".repeat(32));
+    let dump = format!("map dump id {map}");
+    let program = format!("prog dump xlated id {}", before.dispatcher().info().id);
+    let tried = [
+        ("write a guarded map by its id", &update, SentinelHook::BpfMap),
+        ("read a guarded map by its id", &dump, SentinelHook::BpfMap),
+        ("read a guarded program by its id", &program, SentinelHook::BpfProg),
+    ];
+    let mut attacks = Attacks::default();
+    for (name, words, _) in tried {
+        attacks.without(name, &mut attacker, &format!("tool bpftool {words}"));
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // Made before: not guarded until that is said.
+    assert_eq!(tool(&mut attacker, &dump), 0);
+    sentinel.guard([before.reasons.as_fd()], [before.dispatcher()]).unwrap();
+    for (name, words, hook) in tried {
+        let event = attacks.with(name, &mut attacker, &format!("tool bpftool {words}"), &events);
+        assert_eq!(event.hook, hook, "{name}: {event}");
+    }
+    // Made since: guarded from the first moment.
+    let after = Shared::load(SharedOptions::default()).unwrap();
+    let map = after.reasons.info().id;
+    assert_ne!(tool(&mut attacker, &format!("map dump id {map}")), 0);
+    assert_eq!(next_denied(&events).target, map);
+    after.reasons.lookup_all(&0).unwrap();
+    // Sentinel's own.
+    for id in sentinel.map_ids() {
+        assert_ne!(tool(&mut attacker, &format!("map dump id {id}")), 0, "{id}");
+        assert_eq!(next_denied(&events).target, id);
+    }
+    let own: Vec<_> = sentinel.program_ids().collect();
+    assert!(own.len() > 20);
+    for id in own {
+        assert_ne!(tool(&mut attacker, &format!("prog dump xlated id {id}")), 0, "{id}");
+        assert_eq!(next_denied(&events).target, id);
+    }
+    // Others' maps are theirs.
+    let name = format!("/sys/fs/bpf/test-{}", std::process::id());
+    let create = format!("map create {name} type array key 4 value 4 entries 1 name other");
+    assert_eq!(tool(&mut attacker, &create), 0);
+    assert_eq!(tool(&mut attacker, &format!("map dump pinned {name}")), 0);
+    std::fs::remove_file(name).unwrap();
+    drop(sentinel);
+    // From that moment, whenever the kernel lets go of its programs.
+    let later = Shared::load(SharedOptions::default()).unwrap();
+    for shared in [&before, &after, &later] {
+        let map = shared.reasons.info().id;
+        assert_eq!(tool(&mut attacker, &format!("map dump id {map}")), 0, "{map}");
+    }
+}
+
+/// The order to present it.
+fn hello(secret: &Secret) -> String {
+    let words = secret.as_bytes().chunks_exact(8);
+    let words = words.map(|word| u64::from_ne_bytes(word.try_into().unwrap()).to_string());
+    format!("hello {}", words.collect::<Vec<_>>().join(" "))
+}
+
+fn a_secret_entitles_once_and_whom_it_is_for() {
+    let host = Host::new();
+    let own = std::env::current_exe().unwrap();
+    let (mut agent, mut attacks) = (host.talker(), Attacks::default());
+    let mut copy = host.talker_by(&host.program("copy"));
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    let child = format!("child {append}");
+    let fork = format!("fork {} {append}", own.display());
+    let by_program = "change a guarded file by the agent's program";
+    let by_guess = "change a guarded file after a guessed secret";
+    let by_copy = "change a guarded file after a secret for another program";
+    let by_second = "change a guarded file after a secret that was used";
+    let by_child = "change a guarded file as a child of an entitled process";
+    let by_fork = "change a guarded file by what an entitled process starts";
+    let by_exec = "change a guarded file by what an entitled process becomes";
+    for name in [by_program, by_guess, by_second, by_exec] {
+        attacks.without(name, &mut agent, &append);
+    }
+    attacks.without(by_copy, &mut copy, &append);
+    attacks.without(by_child, &mut agent, &child);
+    attacks.without(by_fork, &mut agent, &fork);
+    let rule = ironclad_policy::file::FileRule::new(
+        ironclad_core::RuleId(1),
+        "one",
+        ironclad_policy::file::FileAction::Deny,
+    );
+    let policy = Policy::builder().file_rule(rule.file(&file)).compile().unwrap();
+    let sentinel = host.start(&policy);
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let presented = || loop {
+        let event = events.recv_timeout(crate::testbed::PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.hook == SentinelHook::TaskPrctl && event.pid != std::process::id() {
+            return event.verdict;
+        }
+    };
+    // The agent's program is not the agent, nor is a guess.
+    attacks.with(by_program, &mut agent, &append, &events);
+    let guess = Secret::new().unwrap();
+    agent.ask(&hello(&guess)).unwrap();
+    assert_eq!(presented(), SentinelVerdict::Refused);
+    attacks.with(by_guess, &mut agent, &append, &events);
+    // A copy of it is another program, which does not use the secret up.
+    let secret = sentinel.admit(&own).unwrap();
+    copy.ask(&hello(&secret)).unwrap();
+    assert_eq!(presented(), SentinelVerdict::Refused);
+    attacks.with(by_copy, &mut copy, &append, &events);
+    agent.ask(&hello(&secret)).unwrap();
+    assert_eq!(presented(), SentinelVerdict::Granted);
+    assert_eq!(agent.ask(&append).unwrap(), 0);
+    // Once.
+    let mut second = host.talker();
+    second.ask(&hello(&secret)).unwrap();
+    assert_eq!(presented(), SentinelVerdict::Refused);
+    attacks.with(by_second, &mut second, &append, &events);
+    // Neither children nor what it becomes are entitled; it itself is.
+    attacks.with(by_child, &mut agent, &child, &events);
+    attacks.with(by_fork, &mut agent, &fork, &events);
+    assert_eq!(agent.ask(&append).unwrap(), 0);
+    assert_eq!(agent.ask(&format!("exec {}", own.display())).unwrap(), 0);
+    attacks.with(by_exec, &mut agent, &append, &events);
+}
+
+fn programs_that_could_undo_it_are_not_loaded() {
+    let host = Host::new();
+    let mut attacker = host.talker();
+    // Types by their numbers: LSM and tracing want more than this to load; what is asked first is the
+    // gate.
+    let load = |attacker: &mut ironclad_lab::talk::Talker, kind: u32| {
+        attacker.ask(&format!("load {kind}")).unwrap()
+    };
+    const SOCKET_FILTER: u32 = 1;
+    const KPROBE: u32 = 2;
+    const TRACEPOINT: u32 = 5;
+    const RAW_TRACEPOINT: u32 = 17;
+    const CGROUP_SYSCTL: u32 = 23;
+    const TRACING: u32 = 26;
+    const STRUCT_OPS: u32 = 27;
+    const EXT: u32 = 28;
+    const LSM: u32 = 29;
+    let probes = [
+        ("load a kprobe's program", KPROBE),
+        ("load a tracepoint's program", TRACEPOINT),
+        ("load a raw tracepoint's program", RAW_TRACEPOINT),
+        ("load a program of sysctls, of which a group has 64", CGROUP_SYSCTL),
+    ];
+    let group = Cgroup::new("room").unwrap();
+    let kept = [
+        ("attach one that was loaded before", format!("attach-kept {}", group.dir().display())),
+        ("attach it by a link", format!("link-kept {}", group.dir().display())),
+    ];
+    let mut attacks = Attacks::default();
+    for (name, kind) in probes {
+        attacks.without(name, &mut attacker, &format!("load {kind}"));
+    }
+    assert_eq!(attacker.ask("keep-program").unwrap(), 0);
+    for (name, order) in &kept {
+        attacks.without(name, &mut attacker, order);
+    }
+    let own = std::env::current_exe().unwrap();
+    let own = format!("{} --exact --test-threads=1 prober", own.display());
+    let (by_lsm, prober) = ("load a program of BPF LSM", format!("tool env {PROBER}=1 {own}"));
+    attacks.without(by_lsm, &mut attacker, &prober);
+    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
+    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
+        assert_ne!(load(&mut attacker, kind), EPERM, "{kind}");
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, kind) in probes {
+        let event = attacks.with(name, &mut attacker, &format!("load {kind}"), &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
+    }
+    for (name, order) in &kept {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, CGROUP_SYSCTL), "{event}");
+    }
+    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
+        assert_eq!(load(&mut attacker, kind), EPERM, "{kind}");
+        let event = next_denied(&events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
+    }
+    let event = attacks.with(by_lsm, &mut attacker, &prober, &events);
+    assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
+    // The rest is told of.
+    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
+    let event = loop {
+        let event = events.recv_timeout(crate::testbed::PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.pid == attacker.pid() {
+            break event;
+        }
+    };
+    assert_eq!((event.verdict, event.target), (SentinelVerdict::Logged, SOCKET_FILTER), "{event}");
+}

@@ -1,0 +1,512 @@
+//! Signed bundles and break-glass tokens: what is taken, what is permitted, and everything else.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::testbed::{EPERM, Host, PATIENCE, lsm};
+use ironclad_core::abi::{SentinelHook, SentinelVerdict};
+use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
+use ironclad_lab::KeyPair;
+use ironclad_lab::harness::{Role, Test};
+use ironclad_lab::{role, test};
+use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore, now};
+use ironclad_policy::document::Sources;
+use ironclad_policy::{CompiledPolicy, Policy, Provenance};
+use ironclad_sentinel::{Degraded, Launch, Overflow, Sentinel, SentinelBuilder, SentinelError};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(bundles_alone_are_taken_and_root_does_not_roll_back).in_machine().needs(&[lsm]),
+        test!(the_last_bundle_starts_it_again_when_its_time_is_over).in_machine().needs(&[lsm]),
+        test!(without_a_trust_store_it_is_said_aloud).in_machine().needs(&[lsm]),
+        test!(a_token_lets_others_end_the_agent_for_a_while).in_machine().needs(&[lsm]),
+        test!(who_uninstalls_has_a_token).in_machine().needs(&[lsm]),
+    ]
+}
+
+/// Where an agent finds what it is to do.
+const AGENT: &str = "IRONCLAD_TEST_AGENT";
+/// SIGURG and SIGCONT, which nobody minds, and two that everybody does.
+const URGENT: u32 = 23;
+const CONTINUE: u32 = 18;
+const STOP: u32 = 19;
+const KILL: u32 = 9;
+
+/// An agent that follows orders.
+pub(crate) const ROLE: Role = role!(agent);
+
+fn agent() {
+    let dir = PathBuf::from(std::env::var_os(AGENT).unwrap());
+    let dir = dir.as_path();
+    let say = |words: &str| {
+        println!("@@ {words}");
+        std::io::stdout().flush().unwrap();
+    };
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let sources = &mut Sources::new(".");
+    let builder = builder(dir).persistent(dir.join("persistent").exists());
+    let sentinel = match builder.start_signed(
+        read("bundle").as_bytes(),
+        &[&read("bundle.minisig")],
+        sources,
+    ) {
+        Ok(sentinel) => sentinel,
+        Err(error) => return say(&error.to_string()),
+    };
+    say("ready");
+    for line in std::io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "break-glass" => {
+                let taken =
+                    sentinel.break_glass(read("token").as_bytes(), &[&read("token.minisig")]);
+                say(&taken.map_or_else(|error| error.to_string(), |it| it.permits.to_string()));
+            }
+            "stop" => {
+                let stopped = sentinel.stop();
+                return say(&stopped.map_or_else(|error| error.to_string(), |()| "stopped".into()));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+struct Agent {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Agent {
+    fn start(dir: &Path) -> Self {
+        let mut command = ROLE.command();
+        command.env(AGENT, dir);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Self { child, said }
+    }
+
+    fn says(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it has ended");
+            if let Some((_, words)) = line.split_once("@@ ") {
+                return words.trim().to_owned();
+            }
+        }
+    }
+
+    fn told(&mut self, words: &str) -> String {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{words}").unwrap();
+        self.says()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already; who is not entitled to end it closes its input.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<AuditAction>>);
+
+impl AuditSink for Recorder {
+    fn record(&self, _instance: &str, action: &AuditAction) -> Result<(), AuditError> {
+        self.0.lock().unwrap().push(action.clone());
+        Ok(())
+    }
+}
+
+fn pair() -> KeyPair {
+    KeyPair::new(1)
+}
+
+fn key() -> PublicKey {
+    pair().public().parse().unwrap()
+}
+
+fn store(dir: &Path) -> TrustStore {
+    TrustStore::open(&dir.join("trust.json"), "db-1", [key()], 1).unwrap()
+}
+
+fn builder(dir: &Path) -> SentinelBuilder {
+    // One for each test.
+    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
+    Sentinel::builder(&instance)
+        .launched_by(Launch::Entitled)
+        .state_dir(dir.join("state"))
+        .scratch(dir)
+        .signed(Arc::new(Mutex::new(store(dir))))
+}
+
+/// Denies to write one file.
+fn bundle(serial: u64, file: &Path) -> (Vec<u8>, String) {
+    bundle_until(serial, file, now() + 86_400)
+}
+
+fn bundle_until(serial: u64, file: &Path, expires: u64) -> (Vec<u8>, String) {
+    let header = Header::new(serial, expires - 86_460, expires, key().id());
+    let rule =
+        format!("files:\n  - {{ id: 1, name: a, action: deny, files: {} }}\n", file.display());
+    let bytes = format!("{header}\n{rule}").into_bytes();
+    let signature = pair().sign(&bytes);
+    (bytes, signature)
+}
+
+fn apply(
+    sentinel: &Sentinel,
+    (bundle, signature): &(Vec<u8>, String),
+) -> Result<(), SentinelError> {
+    sentinel.apply_signed(bundle, &[signature], &mut Sources::new("."))
+}
+
+fn serial(sentinel: &Sentinel) -> u64 {
+    match sentinel.status().unwrap().provenance {
+        Provenance::Bundle { serial, .. } => serial,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn unsigned() -> CompiledPolicy {
+    Policy::builder().compile().unwrap()
+}
+
+fn bundles_alone_are_taken_and_root_does_not_roll_back() {
+    let host = Host::new();
+    let dir = host.dir();
+    let (one, two) = (host.path("one"), host.path("two"));
+    std::fs::write(&one, "1").unwrap();
+    std::fs::write(&two, "2").unwrap();
+    let (trust, next, old) =
+        (host.path("trust.json"), host.path("trust.next"), host.path("old.json"));
+    let append = |path: &Path| format!("append {}", path.display());
+    let mut attacker = host.talker();
+    let supervisor = host.program("supervisor");
+    let mut supervisor_runs = host.talker_by(&supervisor);
+
+    // Without Sentinel root puts the former state back, and the former bundle is taken again.
+    let accept = |(bundle, signature): &(Vec<u8>, String)| {
+        store(dir).accept(bundle, &[signature], now()).map(|accepted| accepted.header().serial)
+    };
+    assert_eq!(accept(&bundle(1, &one)).unwrap(), 1);
+    std::fs::copy(&trust, &old).unwrap();
+    assert_eq!(accept(&bundle(2, &two)).unwrap(), 2);
+    assert!(matches!(accept(&bundle(1, &one)), Err(BundleError::Replayed { .. })));
+    let back = format!("rename {} {}", old.display(), trust.display());
+    assert_eq!(attacker.ask(&back).unwrap(), 0);
+    assert_eq!(accept(&bundle(1, &one)).unwrap(), 1);
+    std::fs::copy(&trust, &old).unwrap();
+
+    let recorder = Arc::new(Recorder::default());
+    let builder = || builder(dir).audit(recorder.clone()).may_stop(&supervisor);
+    let error = builder().start(&unsigned()).unwrap_err();
+    assert!(matches!(error, SentinelError::Unsigned { .. }), "{error}");
+    let (bytes, signature) = bundle(5, &one);
+    let sentinel = builder().start_signed(&bytes, &[&signature], &mut Sources::new(".")).unwrap();
+    assert_eq!(serial(&sentinel), 5);
+    let is_first = |attacker: &mut ironclad_lab::talk::Talker| {
+        assert_eq!(attacker.ask(&append(&one)).unwrap(), EPERM);
+        assert_eq!(attacker.ask(&append(&two)).unwrap(), 0);
+    };
+    is_first(&mut attacker);
+    for order in [
+        back.clone(),
+        append(&trust),
+        format!("truncate {}", trust.display()),
+        format!("unlink {}", trust.display()),
+        format!("read {}", trust.display()),
+        format!("rename {} {}", trust.display(), host.path("gone").display()),
+        format!("link {} {}", trust.display(), host.path("gone").display()),
+        format!("create {}", next.display()),
+        format!("symlink {} {}", old.display(), next.display()),
+        format!("rename {} {}", old.display(), next.display()),
+        format!("rename {} {}.gone", dir.display(), dir.display()),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+    }
+    // Nor is the file that took its place with the next bundle.
+    apply(&sentinel, &bundle(6, &one)).unwrap();
+    for order in [&back, &append(&trust), &format!("create {}", next.display())] {
+        assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
+    }
+
+    // An older one, one that was changed, a stranger's, one that nobody signed.
+    let error = apply(&sentinel, &bundle(2, &two)).unwrap_err();
+    assert!(
+        matches!(error, SentinelError::Bundle(BundleError::Replayed { last: 6, .. })),
+        "{error}"
+    );
+    let (bytes, signature) = bundle(7, &two);
+    let changed = String::from_utf8(bytes.clone()).unwrap().replace("two", "one").into_bytes();
+    let error = apply(&sentinel, &(changed, signature)).unwrap_err();
+    assert!(matches!(error, SentinelError::Bundle(BundleError::Forged(_))), "{error}");
+    let stranger = KeyPair::new(2).sign(&bytes);
+    let error = apply(&sentinel, &(bytes, stranger)).unwrap_err();
+    assert!(matches!(error, SentinelError::Bundle(BundleError::UnknownKey { .. })), "{error}");
+    let error = sentinel.apply(&unsigned()).unwrap_err();
+    assert!(error.to_string().contains("`apply_signed`"), "{error}");
+    assert_eq!(serial(&sentinel), 6);
+    is_first(&mut attacker);
+
+    // One that does not come into force: its serial is kept, and what was in force stays.
+    let sealed = bundle(7, &host.path("later/file"));
+    let error = apply(&sentinel, &sealed).unwrap_err();
+    assert!(matches!(error, SentinelError::NotApplied { serial: 7, .. }), "{error}");
+    assert_eq!((serial(&sentinel), store(dir).serial()), (6, 7));
+    is_first(&mut attacker);
+    let error = apply(&sentinel, &bundle(6, &one)).unwrap_err();
+    assert!(
+        matches!(error, SentinelError::Bundle(BundleError::Replayed { last: 7, .. })),
+        "{error}"
+    );
+    std::fs::create_dir(host.path("later")).unwrap();
+    apply(&sentinel, &sealed).unwrap();
+    assert_eq!(serial(&sentinel), 7);
+    assert_eq!(attacker.ask(&append(&one)).unwrap(), 0);
+    let create = format!("create {}", host.path("later/file").display());
+    assert_eq!(attacker.ask(&create).unwrap(), EPERM);
+
+    // Who may stop the agent by name of its executable, and nobody else.
+    let signal = format!("kill {} {URGENT}", std::process::id());
+    assert_eq!(attacker.ask(&signal).unwrap(), EPERM);
+    let mut restarted = host.talker_by(&supervisor);
+    assert_eq!(restarted.ask(&signal).unwrap(), 0);
+    // It ran before Sentinel: what it says that it executes is not known to be so.
+    assert_eq!(supervisor_runs.ask(&signal).unwrap(), EPERM);
+
+    // A token lets the others, too, and each of their signals is told of.
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let text = stop_for(1, 600).to_string();
+    sentinel.break_glass(text.as_bytes(), &[&pair().sign(text.as_bytes())]).unwrap();
+    assert!(sentinel.status().unwrap().open_for.is_some());
+    assert_eq!(attacker.ask(&signal).unwrap(), 0);
+    let event = loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.pid == attacker.pid() && event.verdict == SentinelVerdict::Logged {
+            break event;
+        }
+    };
+    assert_eq!((event.hook, event.detail), (SentinelHook::TaskKill, URGENT), "{event}");
+
+    let actions = recorder.0.lock().unwrap().clone();
+    let glass = |it: &AuditAction| matches!(it, AuditAction::TokenAccept { serial: 1, permits, .. } if permits == "stop for 600 s");
+    assert!(actions.iter().any(glass));
+    let accepted = |it: &&AuditAction| matches!(it, AuditAction::BundleAccept { .. });
+    let refused = |it: &&AuditAction| matches!(it, AuditAction::BundleRefuse { .. });
+    assert_eq!(actions.iter().filter(accepted).count(), 4);
+    assert_eq!(actions.iter().filter(refused).count(), 4);
+    assert!(!actions.iter().any(|it| matches!(it, AuditAction::PolicyUnsigned { .. })));
+    drop(sentinel);
+    assert_eq!(attacker.ask(&back).unwrap(), 0);
+}
+
+fn the_last_bundle_starts_it_again_when_its_time_is_over() {
+    let host = Host::new();
+    let file = host.path("file");
+    std::fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    let mut attacker = host.talker();
+    let recorder = Arc::new(Recorder::default());
+    let start = |(bundle, signature): &(Vec<u8>, String)| {
+        let builder = builder(host.dir()).audit(recorder.clone());
+        builder.start_signed(bundle, &[signature], &mut Sources::new("."))
+    };
+    let over = |sentinel: &Sentinel| {
+        let degraded = sentinel.status().unwrap().degraded;
+        degraded.into_iter().find(|it| matches!(it, Degraded::Bundle { .. }))
+    };
+    let told = || {
+        let actions = recorder.0.lock().unwrap();
+        let told = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
+        actions.iter().filter(told).count()
+    };
+    let last = bundle_until(1, &file, now() - 60);
+    let never_taken = bundle_until(2, &file, now() - 60);
+    // It was taken in its time.
+    let accepted = store(host.dir()).accept(&last.0, &[&last.1], now() - 3600).unwrap();
+    assert!(!accepted.is_expired());
+    let error = start(&never_taken).err().unwrap();
+    assert!(matches!(error, SentinelError::Bundle(BundleError::Expired { .. })), "{error}");
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    let sentinel = start(&last).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let degraded = over(&sentinel).unwrap().to_string();
+    assert!(degraded.starts_with("bundle 1 expired at "), "{degraded}");
+    assert_eq!(told(), 1);
+    // A later one mends it.
+    apply(&sentinel, &bundle(2, &file)).unwrap();
+    assert_eq!((over(&sentinel), told()), (None, 1));
+}
+
+fn without_a_trust_store_it_is_said_aloud() {
+    let host = Host::new();
+    let recorder = Arc::new(Recorder::default());
+    let builder = || Sentinel::builder("test").scratch(host.dir()).audit(recorder.clone());
+    let (bytes, signature) = bundle(1, &host.path("one"));
+    let started = builder().start_signed(&bytes, &[&signature], &mut Sources::new("."));
+    assert!(matches!(started, Err(SentinelError::NoTrust)));
+    let sentinel = builder().start(&unsigned()).unwrap();
+    sentinel.apply(&unsigned()).unwrap();
+    assert!(matches!(
+        apply(&sentinel, &(bytes.clone(), signature.clone())),
+        Err(SentinelError::NoTrust)
+    ));
+    assert!(matches!(sentinel.break_glass(&bytes, &[&signature]), Err(SentinelError::NoTrust)));
+    assert_eq!(sentinel.status().unwrap().provenance, Provenance::Unsigned);
+    let told = |it: &&AuditAction| matches!(it, AuditAction::PolicyUnsigned { .. });
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1, "once");
+    sentinel.stop().unwrap();
+}
+
+/// What an agent in a process of its own is handed.
+struct Desk<'a> {
+    dir: &'a Path,
+}
+
+impl Desk<'_> {
+    fn write(&self, name: &str, bytes: &[u8], signature: &str) {
+        std::fs::write(self.dir.join(name), bytes).unwrap();
+        std::fs::write(self.dir.join(format!("{name}.minisig")), signature).unwrap();
+    }
+
+    fn bundle(&self, serial: u64, file: &Path) {
+        let (bytes, signature) = bundle(serial, file);
+        self.write("bundle", &bytes, &signature);
+    }
+
+    fn token(&self, token: &Token, by: &KeyPair) {
+        let text = token.to_string();
+        self.write("token", text.as_bytes(), &by.sign(text.as_bytes()));
+    }
+}
+
+fn token(serial: u64, permits: Permit) -> Token {
+    Token::new(serial, now() - 60, now() + 3600, key().id(), permits)
+}
+
+fn stop_for(serial: u64, seconds: u64) -> Token {
+    token(serial, Permit::Stop { seconds })
+}
+
+fn a_token_lets_others_end_the_agent_for_a_while() {
+    let host = Host::new();
+    let (file, desk) = (host.path("file"), Desk { dir: host.dir() });
+    std::fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    let mut attacker = host.talker();
+    let mut other = host.talker();
+    desk.bundle(1, &file);
+    // Another process can be stopped.
+    for signal in [STOP, CONTINUE] {
+        assert_eq!(attacker.ask(&format!("kill {} {signal}", other.pid())).unwrap(), 0);
+    }
+    assert_eq!(other.ask("kill 1 0").unwrap(), 0);
+    let mut agent = Agent::start(host.dir());
+    assert_eq!(agent.says(), "ready");
+    let pid = agent.child.id();
+    let kill = |signal: u32| format!("kill {pid} {signal}");
+    for signal in [STOP, KILL] {
+        assert_eq!(attacker.ask(&kill(signal)).unwrap(), EPERM, "{signal}");
+    }
+
+    // What is no token for here and now permits nothing.
+    let mut elsewhere = stop_for(1, 600);
+    elsewhere.hosts = vec!["web-*".parse().unwrap()];
+    let over = Token::new(1, now() - 60, now() - 30, key().id(), Permit::Stop { seconds: 600 });
+    let pair = pair();
+    for (token, by, why) in [
+        (&elsewhere, &pair, "it is for web-*"),
+        (&over, &pair, "it expired"),
+        (&stop_for(1, 600), &KeyPair::new(2), "not trusted here"),
+    ] {
+        desk.token(token, by);
+        let said = agent.told("break-glass");
+        assert!(said.contains(why), "{said}");
+        assert_eq!(attacker.ask(&kill(STOP)).unwrap(), EPERM, "{why}");
+    }
+    // Nor does a bundle.
+    let (bytes, signature) = bundle(2, &file);
+    desk.write("token", &bytes, &signature);
+    let said = agent.told("break-glass");
+    assert!(said.contains("expected `ironclad-break-glass"), "{said}");
+    assert_eq!(attacker.ask(&kill(STOP)).unwrap(), EPERM);
+
+    desk.token(&stop_for(1, 600), &pair);
+    assert_eq!(agent.told("break-glass"), "stop for 600 s");
+    for signal in [STOP, CONTINUE] {
+        assert_eq!(attacker.ask(&kill(signal)).unwrap(), 0, "{signal}");
+    }
+    // Signals alone: the rest is refused as before.
+    assert_eq!(attacker.ask(&format!("trace {pid}")).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let said = agent.told("break-glass");
+    assert!(said.contains("it has serial 1, and 1 was taken before"), "{said}");
+
+    // The time ends by itself.
+    desk.token(&stop_for(2, 1), &pair);
+    assert_eq!(agent.told("break-glass"), "stop for 1 s");
+    let since = std::time::Instant::now();
+    while attacker.ask(&kill(URGENT)).unwrap() != EPERM {
+        assert!(since.elapsed() < PATIENCE, "it does not end");
+    }
+    for signal in [STOP, KILL] {
+        assert_eq!(attacker.ask(&kill(signal)).unwrap(), EPERM, "{signal}");
+    }
+
+    desk.token(&stop_for(3, 600), &pair);
+    assert_eq!(agent.told("break-glass"), "stop for 600 s");
+    assert_eq!(attacker.ask(&kill(KILL)).unwrap(), 0);
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(agent.child.wait().unwrap().signal(), Some(KILL as i32));
+    // It was not persistent: with it, everything has ended.
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+}
+
+fn who_uninstalls_has_a_token() {
+    let host = Host::new();
+    let (file, desk) = (host.path("file"), Desk { dir: host.dir() });
+    std::fs::write(&file, "1").unwrap();
+    std::fs::write(host.path("persistent"), "").unwrap();
+    let append = format!("append {}", file.display());
+    let mut attacker = host.talker();
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    desk.bundle(1, &file);
+    // This process is the first agent, and entitled still when others take over.
+    let (bytes, signature) = bundle(1, &file);
+    desk.write("bundle", &bytes, &signature);
+    let first = builder(host.dir()).persistent(true);
+    let sentinel = first.start_signed(&bytes, &[&signature], &mut Sources::new(".")).unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    // An agent that ends in good order, without a token: nothing changes.
+    assert!(matches!(sentinel.stop(), Err(SentinelError::NotPermitted)));
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop(events);
+    // Nor for one that takes over, with the bundle of before; root does not give it an older one.
+    desk.token(&stop_for(1, 600), &pair());
+    let mut agent = Agent::start(host.dir());
+    assert_eq!(agent.says(), "ready");
+    assert_eq!(agent.told("break-glass"), "stop for 600 s");
+    let said = agent.told("stop");
+    assert!(said.contains("permits `uninstall`"), "{said}");
+    drop(agent);
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let trust = host.path("trust.json");
+    assert_eq!(attacker.ask(&format!("unlink {}", trust.display())).unwrap(), EPERM);
+
+    // Of a dead agent: another takes over, and then the token.
+    let mut agent = Agent::start(host.dir());
+    assert_eq!(agent.says(), "ready");
+    desk.token(&token(1, Permit::Uninstall), &pair());
+    assert!(agent.told("break-glass").contains("it has serial 1, and 1 was taken before"));
+    desk.token(&token(2, Permit::Uninstall), &pair());
+    assert_eq!(agent.told("break-glass"), "uninstall");
+    assert_eq!(agent.told("stop"), "stopped");
+    drop(agent);
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    let name = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
+    assert!(!Path::new(&format!("/sys/fs/bpf/ironclad/{name}-sentinel/v2")).exists());
+}

@@ -1,0 +1,534 @@
+//! What Sentinel tells: what was there before it, what changed while it was away, what stopped to answer.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::testbed::{EPERM, Host, PATIENCE, lsm};
+use ironclad_bpf::BPFFS;
+use ironclad_bpf::audit::open_object;
+use ironclad_bpf::inventory::Inventory;
+use ironclad_bpf::uapi::{AttachType, ProgramType};
+use ironclad_core::RuleId;
+use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
+use ironclad_hostile::object;
+use ironclad_lab::harness::{Role, Test};
+use ironclad_lab::{role, test};
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{
+    Alarm, BaselineOptions, Change, Compared, Degraded, FileChange, Holder, HookState, Launch,
+    OnSuspect, Sentinel, SentinelBuilder, SentinelError,
+};
+use ironclad_syscalls::{feign_pivot_root, in_child, put_over};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(programs_that_were_there_before_are_found).in_machine().needs(&[lsm]),
+        test!(what_a_former_agent_left_is_not_foreign).in_machine().needs(&[lsm]),
+        test!(a_hook_that_goes_silent_is_told_of).in_machine().needs(&[lsm]),
+        test!(a_start_is_refused_where_a_hook_is_silent).in_machine().needs(&[lsm]),
+        test!(a_start_is_refused_while_ftrace_is_off).in_machine().needs(&[lsm]),
+        test!(what_changed_while_sentinel_was_away_is_told).in_machine().needs(&[lsm]),
+        test!(a_first_start_that_fails_leaves_nothing).in_machine().needs(&[lsm]),
+        test!(an_older_baseline_that_is_put_back_is_told_by_its_checksum)
+            .in_machine()
+            .needs(&[lsm]),
+        test!(files_that_an_upgrade_has_replaced_are_known_after_a_refresh)
+            .in_machine()
+            .needs(&[lsm]),
+    ]
+}
+
+/// What a foreigner is to load.
+const FOREIGN: &str = "IRONCLAD_TEST_FOREIGN";
+const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
+
+/// A process that loads and attaches a program which Sentinel does not know.
+pub(crate) const FOREIGNER: Role = role!(foreigner);
+
+fn foreigner() {
+    let name = std::env::var(FOREIGN).unwrap();
+    let object = open_object("foreign", object(&name)).unwrap().load().unwrap();
+    let _link = object.progs_mut().next().unwrap().attach().unwrap();
+    println!("@@ ready");
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+struct Foreigner(Child);
+
+impl Foreigner {
+    fn start(name: &str) -> Self {
+        let mut child = FOREIGNER
+            .command()
+            .env(FOREIGN, name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("@@ ready")), "it has ended");
+        Self(child)
+    }
+
+    /// Ends, and its program with it.
+    fn end(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        wait_for_no_programs();
+    }
+}
+
+/// The kernel lets go of programs some time after those who loaded them have ended: other tests', too.
+fn wait_for_no_programs() {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = Inventory::take(&BTreeSet::new(), Path::new(BPFFS)).unwrap().programs;
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "programs that stay: {found:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[derive(Default)]
+struct Records(Mutex<Vec<AuditAction>>);
+
+impl Records {
+    fn take(&self) -> Vec<AuditAction> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl AuditSink for Records {
+    fn record(&self, _: &str, action: &AuditAction) -> Result<(), AuditError> {
+        self.0.lock().unwrap().push(action.clone());
+        Ok(())
+    }
+}
+
+fn policy(host: &Host) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(host.path("guarded"));
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+fn builder(host: &Host) -> SentinelBuilder {
+    let instance = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
+    let quiet = Sentinel::builder(&instance).watch_every(Duration::ZERO);
+    quiet.scratch(host.dir()).state_dir(host.path("state")).launched_by(Launch::Entitled)
+}
+
+fn programs_that_were_there_before_are_found() {
+    let host = Host::new();
+    let records = Arc::new(Records::default());
+    let builder = || builder(&host).audit(records.clone());
+    let file = host.path("guarded/file");
+    fs::create_dir(host.path("guarded")).unwrap();
+    fs::write(&file, "1").unwrap();
+    let append = format!("append {}", file.display());
+    wait_for_no_programs();
+    for (name, program, kind, at) in [
+        ("lsm", "opened", ProgramType::LSM, AttachType::LSM_MAC),
+        ("fentry", "entered", ProgramType::TRACING, AttachType::TRACE_FENTRY),
+    ] {
+        let foreigner = Foreigner::start(name);
+        let refusing = builder().foreign_programs(OnSuspect::Refuse);
+        let error = refusing.start(&policy(&host)).unwrap_err();
+        let SentinelError::Suspect { program: found, id, next, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(found, program);
+        assert!(next.contains(&format!("process {}", foreigner.0.id())), "{error}");
+        let refused = records.take();
+        let is_told = |it: &AuditAction| matches!(it, AuditAction::Refuse { reason, .. } if reason.contains(program));
+        assert!(refused.iter().any(is_told), "{refused:?}");
+        assert_eq!(host.talker().ask(&append).unwrap(), 0, "nothing is refused");
+
+        let sentinel = builder().start(&policy(&host)).unwrap();
+        let status = sentinel.status().unwrap();
+        let [one] = &status.foreign.programs[..] else { panic!("{:?}", status.foreign) };
+        assert!(one.is_suspect);
+        assert_eq!((one.program.id, one.program.name.as_str()), (*id, program));
+        assert_eq!((one.program.program_type, one.program.uid), (kind, 0));
+        assert_eq!(one.program.attached, BTreeSet::from([at]));
+        assert!(one.program.loaded_ns > 0 && one.program.tag.len() == 16, "{one:?}");
+        let [Holder::Process { pid, .. }] = one.program.holders.iter().collect::<Vec<_>>()[..]
+        else {
+            panic!("{one:?}")
+        };
+        assert_eq!(*pid, foreigner.0.id());
+        assert_eq!((status.foreign.links, status.foreign.closed.len()), (1, 0));
+        let is_it =
+            |it: &Degraded| matches!(it, Degraded::Suspect { program, .. } if program == id);
+        assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
+        let found = records.take();
+        let is_it = |it: &AuditAction| matches!(it, AuditAction::ForeignProgram { id: it, is_suspect: true, .. } if it == id);
+        assert!(found.iter().any(is_it), "{found:?}");
+        drop(sentinel);
+        foreigner.end();
+    }
+}
+
+fn what_a_former_agent_left_is_not_foreign() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let start = || {
+        let builder = builder(&host).persistent(true).foreign_programs(OnSuspect::Refuse);
+        builder.start(&policy(&host)).unwrap()
+    };
+    let first = start();
+    let others = |sentinel: &Sentinel| sentinel.status().unwrap().foreign.programs;
+    assert_eq!(others(&first), []);
+    let own: BTreeSet<_> = first.program_ids().collect();
+    drop(first);
+    // They are there still.
+    let found = Inventory::take(&BTreeSet::new(), Path::new(BPFFS)).unwrap();
+    let found: BTreeSet<_> = found.programs.iter().map(|it| it.id).collect();
+    assert!(found.len() > 20 && found.is_subset(&own), "{found:?} of {own:?}");
+    let second = start();
+    assert_eq!(others(&second), []);
+    second.stop().unwrap();
+}
+
+/// The number of this process's link of a program for sysctls.
+fn sysctl_link() -> i32 {
+    let open = fs::read_dir("/proc/self/fdinfo").unwrap().map(|it| it.unwrap());
+    let text = |entry: &fs::DirEntry| fs::read_to_string(entry.path()).unwrap_or_default();
+    let is_it = |entry: &fs::DirEntry| {
+        let text = text(entry);
+        text.contains("link_type:\tcgroup")
+            && text.contains(&format!("attach_type:\t{}", AttachType::CGROUP_SYSCTL.0))
+    };
+    let found = open.filter(is_it).map(|it| it.file_name().to_str().unwrap().parse().unwrap());
+    let found: Vec<_> = found.collect();
+    let [one] = found[..] else { panic!("{found:?}") };
+    one
+}
+
+fn a_hook_that_goes_silent_is_told_of() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let (told, alarms) = mpsc::channel();
+    let records = Arc::new(Records::default());
+    let mut attacker = host.talker();
+    // Another hook answers who opens it later.
+    assert_eq!(attacker.ask(&format!("keep-open {FTRACE}")).unwrap(), 0);
+    let sentinel = builder(&host)
+        .audit(records.clone())
+        .watch_every(Duration::from_millis(100))
+        .on_alarm(move |alarm| told.send(alarm.clone()).unwrap())
+        .start(&policy(&host))
+        .unwrap();
+    let state = |hook: &str| {
+        let hooks = sentinel.status().unwrap().hooks;
+        hooks.into_iter().find(|it| it.name == hook).unwrap()
+    };
+    let until = |is_it: &dyn Fn(&Alarm) -> bool| loop {
+        let alarm = alarms.recv_timeout(PATIENCE).unwrap();
+        println!("{alarm}");
+        if is_it(&alarm) {
+            break;
+        }
+    };
+    let first = state("sysctl");
+    assert_eq!(first.state, HookState::InForce);
+    assert!(first.answered_ns.is_some(), "{first:?}");
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    assert!(alarms.try_recv().is_err());
+    assert_eq!(attacker.ask("write-kept 0").unwrap(), EPERM);
+
+    // The agent itself lets go of a link: no event tells of that.
+    put_over(&fs::File::open("/dev/null").unwrap(), sysctl_link()).unwrap();
+    until(&|it| matches!(it, Alarm::Silent { hook, .. } if hook == "sysctl"));
+    let now = state("sysctl");
+    assert!(matches!(now.state, HookState::Silent(_)), "{now:?}");
+    let degraded = sentinel.status().unwrap().degraded;
+    let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
+    assert_eq!(hook, "sysctl");
+    let is_it =
+        |it: &AuditAction| matches!(it, AuditAction::HookSilent { hook, .. } if hook == "sysctl");
+    assert!(records.take().iter().any(is_it));
+
+    // Then others can switch all hooks of BPF LSM off, where the kernel lets them.
+    const EBUSY: u64 = 16;
+    const EOPNOTSUPP: u64 = 95;
+    match attacker.ask("write-kept 0").unwrap() {
+        // 5.10 and 7.3.
+        EBUSY | EOPNOTSUPP => {
+            println!("this kernel keeps ftrace on while programs need it");
+            assert_eq!(state("file_open").state, HookState::InForce);
+        }
+        0 => {
+            until(&|it| matches!(it, Alarm::Silent { hook, .. } if hook == "file_open"));
+            let status = sentinel.status().unwrap();
+            let is_it = |it: &Degraded| matches!(it, Degraded::Kernel { feature, .. } if feature == "ftrace_enabled");
+            assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
+            assert_eq!(attacker.ask(&format!("write {FTRACE} 1")).unwrap(), 0);
+            until(&|it| matches!(it, Alarm::Answers { hook } if hook == "file_open"));
+            let is_it = |it: &AuditAction| matches!(it, AuditAction::HookAnswers { hook } if hook == "file_open");
+            assert!(records.take().iter().any(is_it));
+            assert_eq!(state("file_open").state, HookState::InForce);
+        }
+        other => panic!("{other}"),
+    }
+    // The thread that looks ends with the handle, and lets go of who is told.
+    drop(sentinel);
+    while alarms.try_recv().is_ok() {}
+    assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+/// Of an agent whose system call was not made, and is told that it went through.
+fn a_start_is_refused_where_a_hook_is_silent() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let status = in_child(|| {
+        feign_pivot_root().unwrap();
+        let error = builder(&host).start(&policy(&host)).err().unwrap();
+        println!("{error}");
+        let SentinelError::Degraded { what } = &error else { panic!("{error}") };
+        assert!(what.len() == 1 && what[0].contains("sb_pivotroot"), "{error}");
+        // Nothing is left of it, and whoever says so starts all the same.
+        let sentinel = builder(&host).danger_degraded(true).start(&policy(&host)).unwrap();
+        let degraded = sentinel.status().unwrap().degraded;
+        let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
+        assert_eq!(hook, "sb_pivotroot");
+        0
+    });
+    assert_eq!(status.unwrap(), 0);
+}
+
+/// A switch that was thrown before keeps all hooks silent, while links are listed.
+fn a_start_is_refused_while_ftrace_is_off() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let mut attacker = host.talker();
+    let append = format!("append {}", host.path("guarded/new").display());
+    const EOPNOTSUPP: u64 = 95;
+    match attacker.ask(&format!("write {FTRACE} 0")).unwrap() {
+        EOPNOTSUPP => println!("this kernel cannot switch ftrace off"),
+        0 => {
+            let start = || builder(&host).danger_degraded(true).start(&policy(&host));
+            let error = start().err().unwrap().to_string();
+            println!("{error}");
+            assert!(error.contains("sysctl kernel.ftrace_enabled=1"), "{error}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(attacker.ask(&append.replace("append", "create")).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("write {FTRACE} 1")).unwrap(), 0);
+    let sentinel = builder(&host).start(&policy(&host)).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop(sentinel);
+}
+
+fn told(changes: &[FileChange]) -> Vec<(String, &'static str)> {
+    let name = |it: &FileChange| it.path.file_name().unwrap().to_string_lossy().into_owned();
+    let what = |change: &Change| match change {
+        Change::Added(_) => "added",
+        Change::Removed(_) => "removed",
+        Change::Content { .. } => "content",
+        Change::Metadata { .. } => "metadata",
+        _ => "other",
+    };
+    let mut told: Vec<_> = changes.iter().map(|it| (name(it), what(&it.change))).collect();
+    told.sort();
+    told
+}
+
+fn what_changed_while_sentinel_was_away_is_told() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let guarded = |name: &str| host.path("guarded").join(name);
+    for name in ["agents", "late", "changed", "gone", "moded", "same"] {
+        fs::write(guarded(name), name).unwrap();
+    }
+    let (told_of, alarms) = mpsc::channel();
+    let records = Arc::new(Records::default());
+    let watching = |every: Duration| {
+        let told_of = told_of.clone();
+        builder(&host)
+            .persistent(true)
+            .audit(records.clone())
+            .watch_every(every)
+            .on_alarm(move |alarm| told_of.send(alarm.clone()).unwrap())
+            .baseline(BaselineOptions::default())
+            .start(&policy(&host))
+            .unwrap()
+    };
+    let mut attacker = host.talker();
+
+    let first = watching(Duration::from_millis(100));
+    let report = first.baseline().unwrap();
+    assert_eq!((report.compared, report.files, report.changes), (Compared::Missing, 6, vec![]));
+    let kept: PathBuf = host.path("state/baseline");
+    for order in ["read", "append", "unlink"] {
+        assert_eq!(attacker.ask(&format!("{order} {}", kept.display())).unwrap(), EPERM, "{order}");
+    }
+    assert_eq!(attacker.ask(&format!("append {}", guarded("changed").display())).unwrap(), EPERM);
+    // What the agent changes is told of at once, and not after a restart.
+    fs::write(guarded("agents"), "other").unwrap();
+    let Alarm::Files(changes) = alarms.recv_timeout(PATIENCE).unwrap() else { panic!("no change") };
+    assert_eq!(told(&changes), [("agents".to_owned(), "content")]);
+    // As if it were killed: nobody looks any more, and all is guarded still.
+    drop(first);
+    let second = watching(Duration::ZERO);
+    assert_eq!(told(&second.baseline().unwrap().changes), []);
+    fs::write(guarded("late"), "other").unwrap();
+    second.stop().unwrap();
+
+    for order in [
+        format!("append {}", guarded("changed").display()),
+        format!("create {}", guarded("new").display()),
+        format!("unlink {}", guarded("gone").display()),
+        format!("chmod {}", guarded("moded").display()),
+    ] {
+        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    records.take();
+    let third = watching(Duration::ZERO);
+    let report = third.baseline().unwrap();
+    assert!(matches!(report.compared, Compared::With { .. }), "{report:?}");
+    let expected =
+        [("changed", "content"), ("gone", "removed"), ("moded", "metadata"), ("new", "added")];
+    let expected = expected.map(|(name, what)| (name.to_owned(), what));
+    assert_eq!(told(&report.changes), expected);
+    let found = records.take();
+    let away = found.iter().filter(|it| matches!(it, AuditAction::FileChange { away: true, .. }));
+    assert_eq!(away.count(), 4, "{found:?}");
+    let status = third.status().unwrap();
+    assert_eq!(status.degraded, []);
+    assert!(status.volumes.iter().all(|it| it.refused.is_none()) && !status.volumes.is_empty());
+    third.stop().unwrap();
+
+    assert_eq!(attacker.ask(&format!("append {}", kept.display())).unwrap(), 0);
+    let fourth = watching(Duration::ZERO);
+    let report = fourth.baseline().unwrap();
+    assert!(matches!(report.compared, Compared::Damaged(_)), "{report:?}");
+    let degraded = fourth.status().unwrap().degraded;
+    assert!(matches!(&degraded[..], [Degraded::Baseline { .. }]), "{degraded:?}");
+    fourth.stop().unwrap();
+}
+
+/// Neither pins nor programs, whatever goes wrong: the next start finds nobody in its way.
+fn a_first_start_that_fails_leaves_nothing() {
+    let host = Host::new();
+    let file = host.path("guarded/file");
+    fs::create_dir(host.path("guarded")).unwrap();
+    fs::write(&file, "1").unwrap();
+    let baseline = host.path("state/baseline");
+    // What cannot be read as a baseline, nor be kept as a damaged one.
+    let in_the_way = [baseline.clone(), host.path("state/baseline.damaged")];
+    for path in &in_the_way {
+        fs::create_dir_all(path.join("something")).unwrap();
+    }
+    fs::set_permissions(host.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let start = || {
+        let builder = builder(&host).persistent(true).baseline(BaselineOptions::default());
+        builder.start(&policy(&host))
+    };
+    let error = start().unwrap_err();
+    let SentinelError::Baseline { path, .. } = &error else { panic!("{error}") };
+    assert_eq!(path.file_name(), baseline.file_name(), "{error}");
+    wait_for_no_programs();
+    let mut attacker = host.talker();
+    assert_eq!(attacker.ask(&format!("append {}", file.display())).unwrap(), 0);
+    for path in &in_the_way {
+        fs::remove_dir_all(path).unwrap();
+    }
+    let sentinel = start().unwrap();
+    assert_eq!(attacker.ask(&format!("append {}", file.display())).unwrap(), EPERM);
+    sentinel.stop().unwrap();
+}
+
+/// One who has kept an older baseline puts it back, and the files that it speaks of.
+fn an_older_baseline_that_is_put_back_is_told_by_its_checksum() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let (file, kept) = (host.path("guarded/file"), host.path("state/baseline"));
+    let (records, mut attacker) = (Arc::new(Records::default()), host.talker());
+    let start = || {
+        let builder = builder(&host).persistent(true).audit(records.clone());
+        builder.baseline(BaselineOptions::default()).start(&policy(&host)).unwrap()
+    };
+    // Of what was read, and of what was written last.
+    let checksums = || {
+        let (mut read, mut left) = (None, None);
+        for record in records.take() {
+            if let AuditAction::Baseline { written, sha256, .. } = record {
+                *(if written { &mut left } else { &mut read }) = Some(sha256);
+            }
+        }
+        (read, left)
+    };
+    let run = |content: &str| {
+        fs::write(&file, content).unwrap();
+        start().stop().unwrap();
+        (checksums().1, fs::read(&kept).unwrap())
+    };
+    let (_, older) = run("older");
+    let (left, _) = run("newer");
+    // While nothing is guarded.
+    fs::write(host.path("older"), older).unwrap();
+    let put_back = format!("rename {} {}", host.path("older").display(), kept.display());
+    assert_eq!(attacker.ask(&put_back).unwrap(), 0);
+    fs::write(&file, "older").unwrap();
+
+    let sentinel = start();
+    let report = sentinel.baseline().unwrap();
+    let Compared::With { sha256, .. } = report.compared else { panic!("{report:?}") };
+    assert_eq!(told(&report.changes), []);
+    let (read, left_now) = checksums();
+    assert_eq!(read, Some(sha256.to_string()));
+    assert!(left.is_some() && read != left, "nothing else tells");
+    sentinel.stop().unwrap();
+    // Nobody has touched it: what was left is what is read.
+    let left = checksums().1.or(left_now);
+    start().stop().unwrap();
+    assert_eq!(checksums().0, left);
+}
+
+fn files_that_an_upgrade_has_replaced_are_known_after_a_refresh() {
+    let host = Host::new();
+    fs::create_dir(host.path("guarded")).unwrap();
+    let file = host.path("guarded/file");
+    fs::write(&file, "1").unwrap();
+    let updater = host.program("updater");
+    let pattern = host.path("*.conf").display().to_string();
+    let deny = |id, name| FileRule::new(RuleId(id), name, FileAction::Deny);
+    let policy = Policy::builder()
+        .file_rule(deny(1, "one").tree(host.path("guarded")).except(&updater))
+        .file_rule(deny(2, "two").glob(pattern))
+        .compile()
+        .unwrap();
+    let builder = builder(&host).persistent(true).baseline(BaselineOptions::default());
+    let sentinel = builder.start(&policy).unwrap();
+    let append = |path: &Path| format!("append {}", path.display());
+    assert_eq!(host.talker().ask(&append(&file)).unwrap(), EPERM);
+    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), 0);
+    let refreshed = sentinel.refresh().unwrap();
+    assert_eq!((refreshed.files, refreshed.executables), (0, 0));
+    assert_eq!(told(&refreshed.changes), [("file".to_owned(), "content")]);
+
+    // The updater is another file now, and one has come that the pattern matches.
+    let next = host.program("next");
+    fs::rename(next, &updater).unwrap();
+    let new = host.path("new.conf");
+    fs::write(&new, "").unwrap();
+    let mut attacker = host.talker();
+    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&append(&new)).unwrap(), 0);
+    let refreshed = sentinel.refresh().unwrap();
+    assert_eq!((refreshed.files, refreshed.executables), (1, 1));
+    assert_eq!(told(&refreshed.changes), [("new.conf".to_owned(), "added")]);
+    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), 0);
+    assert_eq!(attacker.ask(&append(&new)).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&append(&file)).unwrap(), EPERM);
+    sentinel.stop().unwrap();
+}

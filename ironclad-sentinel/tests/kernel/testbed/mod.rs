@@ -1,0 +1,84 @@
+//! A host for Sentinel's tests: the agent is the test's process, attackers are others.
+#![allow(dead_code, unused_imports, reason = "each test uses some of it")]
+
+pub(crate) mod attacks;
+pub(crate) mod successor;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ironclad_bpf::probe::{State, probe_lsm};
+use ironclad_core::abi::SentinelVerdict;
+use ironclad_lab::talk::Talker;
+use ironclad_policy::CompiledPolicy;
+use ironclad_sentinel::{EventReceiver, Sentinel, SentinelRecord};
+
+pub(crate) use attacks::Attacks;
+
+pub(crate) const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Executes programs that it is told of.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+#[cfg(target_arch = "aarch64")]
+pub(crate) const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
+
+pub(crate) struct Host {
+    dir: tempfile::TempDir,
+    own: PathBuf,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), own: std::env::current_exe().unwrap() }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A copy of the test's program: another file.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::copy(&self.own, &path).unwrap();
+        path
+    }
+
+    /// A process of root's that is not the agent, although it runs the agent's program.
+    pub(crate) fn talker(&self) -> Talker {
+        self.talker_by(&self.own)
+    }
+
+    pub(crate) fn talker_by(&self, program: &Path) -> Talker {
+        Talker::start_as(Command::new(program)).unwrap()
+    }
+
+    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Sentinel {
+        Sentinel::builder("test").scratch(self.dir.path()).start(policy).unwrap()
+    }
+}
+
+/// The next that was refused.
+pub(crate) fn next_denied(events: &EventReceiver) -> SentinelRecord {
+    loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.verdict == SentinelVerdict::Denied {
+            return event;
+        }
+    }
+}
+
+/// BPF LSM runs, as far as is known.
+pub(crate) fn lsm() -> Result<(), String> {
+    let lsm = probe_lsm();
+    match lsm.state {
+        State::Available | State::Unknown => Ok(()),
+        _ => Err(lsm.reason.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,106 @@
+//! Agents that take over from the one before.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ironclad_core::RuleId;
+use ironclad_lab::harness::Role;
+use ironclad_lab::role;
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
+
+/// Where a successor finds what it is to do.
+const AGENT: &str = "IRONCLAD_TEST_AGENT";
+/// The control group that its successors are to be in.
+pub(crate) const GROUP: &str = "IRONCLAD_TEST_GROUP";
+/// A state directory that is not the one of before.
+pub(crate) const STATE: &str = "IRONCLAD_TEST_STATE";
+
+/// An agent that takes over.
+pub(crate) const ROLE: Role = role!(successor);
+
+fn successor() {
+    let dir = PathBuf::from(std::env::var_os(AGENT).unwrap());
+    let mut lines = std::io::stdin().lines();
+    let builder = match std::env::var_os(GROUP) {
+        Some(group) => builder(&dir).launched_in(group),
+        None => builder(&dir),
+    };
+    let builder = match std::env::var_os(STATE) {
+        Some(state) => builder.state_dir(state),
+        None => builder,
+    };
+    match builder.start(&policy(&dir)) {
+        Ok(sentinel) => {
+            println!("@@ ready");
+            std::io::stdout().flush().unwrap();
+            if lines.next().is_some_and(|line| line.unwrap() == "stop") {
+                sentinel.stop().unwrap();
+                println!("@@ stopped");
+            }
+        }
+        Err(error) => println!("@@ {error}"),
+    }
+}
+
+pub(crate) fn builder(dir: &Path) -> SentinelBuilder {
+    // One for each test.
+    let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
+    Sentinel::builder(&instance)
+        .persistent(true)
+        .launched_by(Launch::Entitled)
+        .state_dir(dir.join("state"))
+        .scratch(dir)
+}
+
+pub(crate) fn policy(dir: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(dir.join("guarded"));
+    Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+pub(crate) struct Successor {
+    pub(crate) child: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Successor {
+    pub(crate) fn command(dir: &Path) -> Command {
+        Self::command_by(Command::new(std::env::current_exe().unwrap()), dir)
+    }
+
+    pub(crate) fn command_by(mut command: Command, dir: &Path) -> Command {
+        ROLE.play(&mut command).env(AGENT, dir);
+        command
+    }
+
+    pub(crate) fn start(mut command: Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Self { child, said }
+    }
+
+    pub(crate) fn says(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it has ended");
+            if let Some((_, words)) = line.split_once("@@ ") {
+                return words.trim().to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn told(&mut self, words: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{words}").unwrap();
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,43 @@
+//! An agent whose program is replaced. By itself, because nobody can start that program by its name after.
+
+use std::process::Command;
+
+use crate::testbed::successor::{Successor, builder, policy};
+use crate::testbed::{EPERM, Host, lsm};
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test!(an_upgrade_by_an_updater_is_taken_over).in_machine().isolated().needs(&[lsm])]
+}
+
+/// What an updater puts in the agent's place is the agent, once that has looked.
+fn an_upgrade_by_an_updater_is_taken_over() {
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("guarded/file"));
+    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let own = std::env::current_exe().unwrap();
+    let next = own.with_extension("next");
+    std::fs::copy(&own, &next).unwrap();
+    let tool = host.program("updater");
+    let mut attacker = host.talker();
+    let sentinel = builder(dir).updater(&tool).start(&policy(dir)).unwrap();
+    let mut updater = host.talker_by(&tool);
+    let replace = format!("rename {} {}", next.display(), own.display());
+    let append = format!("append {}", file.display());
+    assert_eq!(attacker.ask(&replace).unwrap(), EPERM);
+    assert_eq!(updater.ask(&append).unwrap(), EPERM);
+    assert_eq!(updater.ask(&replace).unwrap(), 0);
+    sentinel.apply(&policy(dir)).unwrap();
+    drop(sentinel);
+
+    let mut successor = Successor::start(Successor::command_by(Command::new(&own), dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("unlink {}", own.display())).unwrap(), EPERM);
+    successor.told("stop");
+    assert_eq!(successor.says(), "stopped");
+    drop(successor);
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+}

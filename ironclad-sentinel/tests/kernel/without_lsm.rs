@@ -1,0 +1,29 @@
+//! Kernels where Sentinel cannot guard anything. They run in a machine of their own.
+
+use crate::testbed::Host;
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+use ironclad_policy::Policy;
+use ironclad_sentinel::{Sentinel, SentinelError};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![test!(a_kernel_without_bpf_lsm_is_refused_with_what_to_add).in_machine_without_lsm()]
+}
+
+fn a_kernel_without_bpf_lsm_is_refused_with_what_to_add() {
+    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    assert!(modules.trim().split(',').all(|module| module != "bpf"), "{modules}");
+    let host = Host::new();
+    let start = |is_degraded| {
+        let builder = Sentinel::builder("test").scratch(host.dir()).danger_degraded(is_degraded);
+        builder.start(&Policy::builder().compile().unwrap())
+    };
+    // Not even where hooks may be missing.
+    for is_degraded in [false, true] {
+        let error = start(is_degraded).err().unwrap();
+        assert!(matches!(error, SentinelError::Bpf(_)), "{error:?}");
+        let told = error.to_string();
+        println!("{told}");
+        assert!(told.contains("lsm=") && told.contains("bpf"), "{told}");
+    }
+}

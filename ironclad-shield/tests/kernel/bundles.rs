@@ -1,0 +1,234 @@
+//! Needs root: policies in signed bundles, and everything that is none.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use ironclad_core::audit::AuditAction;
+use ironclad_lab::KeyPair;
+use ironclad_lab::packet::{Frame, UDP, udp};
+use ironclad_policy::bundle::{BundleError, Header, PublicKey, TrustStore, now};
+use ironclad_policy::document::{Document, Sources};
+use ironclad_policy::{CompiledPolicy, Provenance};
+use ironclad_shield::{Shield, ShieldBuilder, ShieldError};
+
+use crate::recorder::Recorder;
+use crate::testbed::{EPERM, Host, PATIENCE};
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(bundles_alone_are_taken),
+        test!(the_last_bundle_starts_it_again_when_its_time_is_over),
+        test!(without_a_trust_store_it_is_said_aloud),
+    ]
+}
+
+/// Drops packets of one neighbour, and denies to connect to one address.
+fn policy(source: &str, to: &str) -> String {
+    format!(
+        "sets:\n  - {{ rule: 1, name: bad, action: drop, cidrs: {source} }}\n\
+         addresses:\n  there: {{ cidrs: {to} }}\n\
+         rules:\n  - {{ id: 2, name: not there, to: there, action: deny }}\n"
+    )
+}
+
+fn compiled(text: &str) -> CompiledPolicy {
+    Document::parse("p", text).unwrap().compile(&mut Sources::new(".")).unwrap()
+}
+
+struct Office {
+    dir: tempfile::TempDir,
+    pair: KeyPair,
+}
+
+impl Office {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), pair: KeyPair::new(1) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("trust.json")
+    }
+
+    fn key(&self) -> PublicKey {
+        self.pair.public().parse().unwrap()
+    }
+
+    fn trust(&self) -> Arc<Mutex<TrustStore>> {
+        let store = TrustStore::open(&self.path(), "web-1", [self.key()], 1).unwrap();
+        Arc::new(Mutex::new(store))
+    }
+
+    fn bundle(&self, serial: u64, policy: &str) -> (Vec<u8>, String) {
+        self.bundle_until(serial, policy, now() + 86_400)
+    }
+
+    fn bundle_until(&self, serial: u64, policy: &str, expires: u64) -> (Vec<u8>, String) {
+        let header = Header::new(serial, expires - 86_460, expires, self.key().id());
+        let bytes = format!("{header}\n{policy}").into_bytes();
+        let signature = self.pair.sign(&bytes);
+        (bytes, signature)
+    }
+}
+
+fn apply(shield: &Shield, (bundle, signature): &(Vec<u8>, String)) -> Result<(), ShieldError> {
+    shield.apply_signed(bundle, &[signature], &mut Sources::new("."))
+}
+
+fn serial(shield: &Shield) -> u64 {
+    match shield.status().unwrap().provenance {
+        Provenance::Bundle { serial, .. } => serial,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn drops(shield: &Shield, source: &str) -> bool {
+    let frame = Frame::v4(source, "10.9.0.1").payload(UDP, udp(1, 9, b"x")).build();
+    // XDP_DROP.
+    shield.test_run(&frame, 1).unwrap().retval == 1
+}
+
+fn bundles_alone_are_taken() {
+    let (host, office) = (Host::new(), Office::new());
+    let mut talker = host.talker(&host.program("one"));
+    let (near, far) = ("connect tcp 10.9.0.1:80", "connect tcp 10.9.0.2:80");
+    assert_eq!((talker.ask(near).unwrap(), talker.ask(far).unwrap()), (0, 0));
+    let (recorder, trust) = (Arc::new(Recorder::default()), office.trust());
+    let builder = || -> ShieldBuilder {
+        let builder = Shield::builder("signed").cgroup(host.cgroup.dir());
+        builder.audit(recorder.clone()).signed(trust.clone())
+    };
+    let (first, other) = (policy("10.9.0.7", "10.9.0.2"), policy("10.9.0.8", "10.9.0.1"));
+
+    // Nobody starts it without.
+    for refused in
+        [builder().start(&compiled(&first)), builder().start_unattached(&compiled(&first))]
+    {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, ShieldError::Unsigned { .. }), "{error}");
+    }
+    let (bundle, signature) = office.bundle(5, &first);
+    let shield = builder().start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
+    let is_first = |shield: &Shield, talker: &mut ironclad_lab::talk::Talker| {
+        assert!(drops(shield, "10.9.0.7") && !drops(shield, "10.9.0.8"));
+        assert_eq!((talker.ask(near).unwrap(), talker.ask(far).unwrap()), (0, EPERM));
+    };
+    is_first(&shield, &mut talker);
+    assert_eq!(serial(&shield), 5);
+
+    // Who shares the store takes the same.
+    let inner = host.cgroup.child("inner").unwrap();
+    let second = Shield::builder("second").cgroup(inner.dir()).signed(trust.clone());
+    let second = second.start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
+    assert_eq!(serial(&second), 5);
+    drop(second);
+
+    // One that was changed, an older one, a stranger's, and one that nobody signed.
+    let (mut changed, signature) = office.bundle(6, &other);
+    let at = changed.iter().rposition(|&byte| byte == b'1').unwrap();
+    changed[at] = b'2';
+    let error = apply(&shield, &(changed, signature)).unwrap_err();
+    assert!(matches!(error, ShieldError::Bundle(BundleError::Forged(_))), "{error}");
+    let error = apply(&shield, &office.bundle(4, &other)).unwrap_err();
+    assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { .. })), "{error}");
+    let (bundle, _) = office.bundle(6, &other);
+    let stranger = KeyPair::new(2).sign(&bundle);
+    let error = apply(&shield, &(bundle, stranger)).unwrap_err();
+    assert!(matches!(error, ShieldError::Bundle(BundleError::UnknownKey { .. })), "{error}");
+    for error in [
+        shield.apply(&compiled(&other)).unwrap_err(),
+        shield.apply_provisional(&compiled(&other), PATIENCE).unwrap_err(),
+    ] {
+        assert!(matches!(error, ShieldError::Unsigned { .. }), "{error}");
+        assert!(error.to_string().contains("_signed`"), "{error}");
+    }
+    is_first(&shield, &mut talker);
+
+    // One that cannot come into force: its serial is kept all the same, and what was there stays.
+    let missing = "sets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
+    let sealed = office.bundle(6, missing);
+    let error = apply(&shield, &sealed).unwrap_err();
+    assert!(matches!(error, ShieldError::NotApplied { serial: 6, .. }), "{error}");
+    assert_eq!(serial(&shield), 5);
+    is_first(&shield, &mut talker);
+    let error = apply(&shield, &office.bundle(5, &first)).unwrap_err();
+    assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { last: 6, .. })), "{error}");
+    // It may come again, once that is mended.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("none.txt"), "10.9.0.8\n").unwrap();
+    let (bundle, signature) = &sealed;
+    shield.apply_signed(bundle, &[signature], &mut Sources::new(dir.path())).unwrap();
+    assert!(drops(&shield, "10.9.0.8") && !drops(&shield, "10.9.0.7"));
+    assert_eq!((serial(&shield), talker.ask(far).unwrap()), (6, 0));
+
+    // A provisional one, and back.
+    let (bundle, signature) = office.bundle(7, &first);
+    let mut sources = Sources::new(".");
+    shield.apply_provisional_signed(&bundle, &[&signature], &mut sources, PATIENCE).unwrap();
+    assert_eq!((serial(&shield), drops(&shield, "10.9.0.7")), (7, true));
+    shield.revert().unwrap();
+    assert_eq!((serial(&shield), drops(&shield, "10.9.0.7")), (6, false));
+
+    let actions = recorder.0.lock().unwrap().clone();
+    let accepted: Vec<u64> = actions
+        .iter()
+        .filter_map(|it| match it {
+            AuditAction::BundleAccept { serial, signers, .. } => {
+                assert_eq!(*signers, [office.key().id().to_string()]);
+                Some(*serial)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(accepted, [5, 6, 6, 7]);
+    let refused = |it: &&AuditAction| matches!(it, AuditAction::BundleRefuse { .. });
+    assert_eq!(actions.iter().filter(refused).count(), 4);
+    assert!(!actions.iter().any(|it| matches!(it, AuditAction::PolicyUnsigned { .. })));
+    drop(shield);
+
+    // After a restart, too.
+    let (bundle, signature) = office.bundle(6, &first);
+    let again = builder().signed(office.trust());
+    let started = again.start_signed(&bundle, &[&signature], &mut Sources::new("."));
+    assert!(matches!(started, Err(ShieldError::Bundle(BundleError::Replayed { last: 7, .. }))));
+    assert_eq!(talker.ask(far).unwrap(), 0);
+}
+
+fn the_last_bundle_starts_it_again_when_its_time_is_over() {
+    let (host, office) = (Host::new(), Office::new());
+    let recorder = Arc::new(Recorder::default());
+    let start = |(bundle, signature): &(Vec<u8>, String)| {
+        let builder = Shield::builder("over").cgroup(host.cgroup.dir()).audit(recorder.clone());
+        let builder = builder.signed(office.trust());
+        builder.start_signed(bundle, &[signature], &mut Sources::new("."))
+    };
+    let text = policy("10.9.0.7", "10.9.0.2");
+    let (last, never_taken) =
+        (office.bundle_until(1, &text, now() - 60), office.bundle_until(2, &text, now() - 60));
+    // It was taken in its time.
+    let accepted = office.trust().lock().unwrap().accept(&last.0, &[&last.1], now() - 3600);
+    assert!(!accepted.unwrap().is_expired());
+    let error = start(&never_taken).err().unwrap();
+    assert!(matches!(error, ShieldError::Bundle(BundleError::Expired { .. })), "{error}");
+    let shield = start(&last).unwrap();
+    assert!(serial(&shield) == 1 && drops(&shield, "10.9.0.7"));
+    let told = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1);
+}
+
+fn without_a_trust_store_it_is_said_aloud() {
+    let (host, office) = (Host::new(), Office::new());
+    let recorder = Arc::new(Recorder::default());
+    let builder = || Shield::builder("unsigned").cgroup(host.cgroup.dir()).audit(recorder.clone());
+    let text = policy("10.9.0.7", "10.9.0.2");
+    let (bundle, signature) = office.bundle(1, &text);
+    let started = builder().start_signed(&bundle, &[&signature], &mut Sources::new("."));
+    assert!(matches!(started, Err(ShieldError::NoTrust)));
+    let shield = builder().start(&compiled(&text)).unwrap();
+    shield.apply(&compiled(&policy("10.9.0.8", "10.9.0.2"))).unwrap();
+    assert!(matches!(apply(&shield, &(bundle, signature)), Err(ShieldError::NoTrust)));
+    assert_eq!(shield.status().unwrap().provenance, Provenance::Unsigned);
+    let told = |it: &&AuditAction| matches!(it, AuditAction::PolicyUnsigned { .. });
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1, "once");
+}

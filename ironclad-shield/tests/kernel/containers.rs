@@ -1,0 +1,176 @@
+//! Needs root: processes in control groups of the tests' own that are called as container runtimes
+//! call those of containers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ironclad_core::RuleId;
+use ironclad_core::audit::AuditAction;
+use ironclad_lab::talk::Talker;
+use ironclad_lab::{Cgroup, Mounts};
+use ironclad_policy::socket::{SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_shield::{Shield, ShieldError};
+
+use crate::recorder::Recorder;
+use ironclad_lab::harness::{Role, Test};
+use ironclad_lab::{role, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(control_groups_are_not_named_from_within_a_namespace),
+        test!(a_container_is_the_control_group_that_is_named_after_it),
+        test!(a_container_that_is_started_again_is_followed),
+        test!(ids_are_checked_when_a_policy_is_compiled),
+    ]
+}
+
+const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The test that a talker runs.
+/// What the talkers do: it sends nothing.
+const ORDER: &str = "connect udp 127.0.0.1:53";
+
+/// An agent in a container, whose view of cgroups begins at its own.
+pub(crate) const AGENT: Role = role!(contained);
+
+fn contained() {
+    let group = std::env::var_os(CONTAINED).unwrap();
+    let group = Path::new(&group);
+    let policy = deny(&id('4'));
+    let refused = Mounts::apart(|mounts| {
+        let root = tempfile::tempdir().unwrap();
+        mounts.cgroups(root.path()).unwrap();
+        let refused = Shield::builder("contained").cgroup(group).start(&policy).unwrap_err();
+        mounts.unmount(root.path()).unwrap();
+        refused.to_string()
+    });
+    println!("refused: {}", refused.unwrap());
+}
+const CONTAINED: &str = "IRONCLAD_CONTAINED";
+
+/// From within, paths begin further down than the kernel counts from, and a rule would name nobody.
+fn control_groups_are_not_named_from_within_a_namespace() {
+    let host = Cgroup::new("contained").unwrap();
+    let group = host.child("container").unwrap();
+    let mut contained = group.command(&std::env::current_exe().unwrap());
+    AGENT.play(&mut contained).env(CONTAINED, group.dir());
+    let output = contained.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("a namespace of control groups"), "{said}");
+    assert!(said.contains("--cgroupns=host"), "{said}");
+}
+
+/// An id that no container of this machine has, and no other test that runs beside this one.
+fn id(digit: char) -> String {
+    format!("{digit}ab{:061x}", std::process::id())
+}
+
+fn talker_in(cgroup: &Cgroup) -> Talker {
+    let own: PathBuf = std::env::current_exe().unwrap();
+    Talker::start(cgroup, &own).unwrap()
+}
+
+fn deny(id: &str) -> CompiledPolicy {
+    let who = Subject::new("").container(id);
+    let rule = SocketRule::new(RuleId(1), "no container", SocketAction::Deny).who(who);
+    Policy::builder().socket_rule(rule).compile().unwrap()
+}
+
+fn a_container_is_the_control_group_that_is_named_after_it() {
+    let host = Cgroup::new("containers").unwrap();
+    let (one, two) = (id('1'), id('2'));
+    let docker = host.child(&format!("docker-{one}.scope")).unwrap();
+    // What a container makes in its own group is within it, whatever the name.
+    let within = docker.child(&format!("docker-{one}.scope")).unwrap();
+    let pods = host.child("kubepods").unwrap();
+    let pod = pods.child("pod1234").unwrap();
+    let kube = pod.child(&two).unwrap();
+    let (mut outside, mut first) = (talker_in(&host), talker_in(&docker));
+    let (mut inner, mut second) = (talker_in(&within), talker_in(&kube));
+    let mut ask =
+        || [&mut outside, &mut first, &mut inner, &mut second].map(|who| who.ask(ORDER).unwrap());
+    let none = Policy::builder().compile().unwrap();
+    // Nobody looks but when it says so.
+    let builder = Shield::builder("containers").cgroup(host.dir()).follow_paths(false);
+    let shield = builder.start(&none).unwrap();
+    assert_eq!(ask(), [0; 4]);
+    shield.apply(&deny(&one)).unwrap();
+    assert_eq!(ask(), [0, EPERM, EPERM, 0]);
+    shield.apply(&deny(&two)).unwrap();
+    assert_eq!(ask(), [0, 0, 0, EPERM]);
+    // The process's number is in the last digits, so that the first are those of all tests.
+    shield.apply(&deny(&two[..63])).unwrap();
+    assert_eq!(ask(), [0, 0, 0, EPERM]);
+
+    // One that starts later is known when somebody looks.
+    let later = id('3');
+    shield.apply(&deny(&later)).unwrap();
+    assert_eq!(ask(), [0; 4]);
+    let crio = host.child(&format!("crio-{later}.scope")).unwrap();
+    let conmon = host.child(&format!("crio-conmon-{later}.scope")).unwrap();
+    let (mut third, mut monitor) = (talker_in(&crio), talker_in(&conmon));
+    assert_eq!(third.ask(ORDER).unwrap(), 0, "nobody has looked");
+    let changes = shield.refresh_paths().unwrap();
+    let told: Vec<_> = changes.iter().map(|it| (it.path.as_path(), it.is_there)).collect();
+    assert_eq!(told, [(Path::new(&later), true)]);
+    assert!(shield.refresh_paths().unwrap().is_empty());
+    assert_eq!((third.ask(ORDER).unwrap(), monitor.ask(ORDER).unwrap()), (EPERM, 0));
+
+    // Two of one name: either may be meant, and what is in force stays.
+    let _twin = host.child(&format!("libpod-{later}.scope")).unwrap();
+    let refused = shield.apply(&deny(&later)).unwrap_err();
+    let ShieldError::Container { rule, found, .. } = &refused else { panic!("{refused}") };
+    assert!(rule.starts_with("rule 1 ("), "{rule}");
+    assert!(found.iter().any(|path| path == crio.path()) && found.len() == 2, "{refused}");
+    assert_eq!((third.ask(ORDER).unwrap(), monitor.ask(ORDER).unwrap()), (EPERM, 0));
+    // Nor does it take the name from the one that had it.
+    assert!(shield.refresh_paths().unwrap().is_empty());
+    assert_eq!(third.ask(ORDER).unwrap(), EPERM);
+}
+
+fn a_container_that_is_started_again_is_followed() {
+    let host = Cgroup::new("containers").unwrap();
+    let id = id('4');
+    let name = format!("libpod-{id}.scope");
+    let container = host.child(&name).unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let builder = Shield::builder("containers").cgroup(host.dir()).audit(recorder.clone());
+    let _shield = builder.start(&deny(&id)).unwrap();
+    assert_eq!(talker_in(&container).ask(ORDER).unwrap(), EPERM);
+    let told = |leads: &str| {
+        let words = format!("{id} leads {leads}");
+        let is_it = |it: &AuditAction| matches!(it, AuditAction::MapWrite { purpose, .. } if *purpose == words);
+        recorder.0.lock().unwrap().iter().filter(|it| is_it(it)).count()
+    };
+    let wait = |leads: &str| {
+        let begin = Instant::now();
+        while told(leads) == 0 {
+            assert!(begin.elapsed() < PATIENCE, "nobody follows it");
+            std::thread::yield_now();
+        }
+    };
+    drop(container);
+    wait("nowhere");
+    let container = host.child(&name).unwrap();
+    wait("elsewhere");
+    assert_eq!(talker_in(&container).ask(ORDER).unwrap(), EPERM);
+    assert_eq!(talker_in(&host).ask(ORDER).unwrap(), 0);
+}
+
+fn ids_are_checked_when_a_policy_is_compiled() {
+    let refuse = |who: Subject| {
+        let rule = SocketRule::new(RuleId(1), "one", SocketAction::Deny).who(who);
+        Policy::builder().socket_rule(rule).compile().unwrap_err().to_string()
+    };
+    let long = "a".repeat(65);
+    for id in ["0123456789a", "0123456789AB", "my-container-1", &long, ""] {
+        let refused = refuse(Subject::new("").container(id));
+        assert!(refused.contains("is no container"), "{refused}");
+    }
+    let refused = refuse(Subject::new("").container("0123456789ab").cgroup("/a"));
+    assert!(refused.contains("not by both"), "{refused}");
+}

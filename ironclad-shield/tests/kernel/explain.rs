@@ -1,0 +1,312 @@
+//! Needs root: explanations of what real processes were answered, from the tables in the kernel.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use ironclad_bpf::{BPFFS, PinDirectory};
+use ironclad_core::abi::{SockIdKey, SocketOp};
+use ironclad_core::{RuleId, Verdict};
+use ironclad_policy::socket::{
+    AddressGroup, Cgroups, Decider, Dimension, Direction, SocketAction, SocketQuery, SocketRule,
+    Standing, Subject,
+};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol};
+use ironclad_shield::{DescribedProcess, Overflow, Shield, ShieldError};
+use libbpf_rs::MapCore;
+use zerocopy::FromBytes;
+
+use crate::testbed::Host;
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(an_explanation_is_what_the_kernel_answers),
+        test!(an_event_is_explained_by_the_rule_that_it_names),
+        test!(what_is_explained_is_what_the_kernel_has),
+        test!(without_control_groups_there_is_nothing_to_explain),
+        test!(an_adopted_instance_explains_too),
+    ]
+}
+
+const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn rule(id: u32, action: SocketAction) -> SocketRule {
+    SocketRule::new(RuleId(id), format!("rule {id}"), action)
+}
+
+fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
+    let near = AddressGroup::new("near").cidrs(["10.9.0.0/16".parse().unwrap()]);
+    let policy = Policy::builder().addresses(near);
+    rules.into_iter().fold(policy, Policy::socket_rule).compile().unwrap()
+}
+
+/// What a talker's order asks.
+fn query(order: &str) -> SocketQuery {
+    let words: Vec<&str> = order.split(' ').collect();
+    let protocol = Protocol::by_name(words[1]).unwrap_or(Protocol::TCP);
+    match words[0] {
+        "connect" => SocketQuery::connect(protocol, words[2].parse().unwrap()),
+        "send" => SocketQuery::send(words[2].parse().unwrap()),
+        "bind" => SocketQuery::bind(protocol, words[2].parse().unwrap()),
+        _ => SocketQuery::create(if words[2] == "3" {
+            Protocol::RAW
+        } else {
+            Protocol::by_name(words[3]).unwrap()
+        }),
+    }
+}
+
+/// Rules that ask of everything, and processes of which each says something.
+fn an_explanation_is_what_the_kernel_answers() {
+    let host = Host::new();
+    let (one, two) = (host.program("one"), host.program("two"));
+    let inner = host.cgroup.child("inner").unwrap();
+    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &two));
+    assert_eq!(outside.ask("comm evil").unwrap(), 0);
+    let fd09 = "fd09::2".parse().unwrap();
+    let rules = [
+        rule(1, SocketAction::Deny).direction(Direction::Create).protocol(Protocol::RAW),
+        rule(2, SocketAction::Deny).direction(Direction::In).ports(8080..=8089),
+        rule(3, SocketAction::Log).port(53),
+        rule(4, SocketAction::Deny).port(53).who(Subject::new("").exe(&two)),
+        rule(5, SocketAction::Deny).port(81).who(Subject::new("").parent(&two)),
+        rule(6, SocketAction::Deny).port(82).who(Subject::new("").uid(12345)),
+        rule(7, SocketAction::Deny).port(82).who(Subject::new("").gid(0).exe(&one)),
+        rule(8, SocketAction::Deny).port(83).who(Subject::new("").cgroup(inner.path())),
+        rule(9, SocketAction::Deny).port(84).who(Subject::new("").spoofable_comm("evil")),
+        rule(10, SocketAction::Deny).port(85).who(Subject::new("").descendant_of(&two)),
+        rule(11, SocketAction::Deny).to("near").protocol(Protocol::TCP),
+        rule(12, SocketAction::Deny).to_cidr(fd09).to_cidr("127.0.0.0/8".parse().unwrap()),
+        rule(13, SocketAction::Allow).protocol(Protocol::UDP),
+        rule(14, SocketAction::Deny).direction(Direction::Out).port(80),
+    ];
+    let shield =
+        Shield::builder("explain").cgroup(host.cgroup.dir()).start(&policy(rules)).unwrap();
+    let mut deciders = std::collections::BTreeSet::new();
+    let mut ports: Vec<String> = (80..=85)
+        .chain([53, 8079, 8080, 8089, 8090])
+        .flat_map(|port| {
+            ["10.9.0.2", "10.8.0.1", "[fd09::2]", "[fd09::1]", "[::ffff:10.9.0.2]", "0.0.0.0"]
+                .map(|addr| format!("{addr}:{port}"))
+        })
+        .flat_map(|to| {
+            ["connect tcp", "connect udp", "send udp", "bind tcp", "bind udp"]
+                .map(|order| format!("{order} {to}"))
+        })
+        .collect();
+    ports.extend(["create 4 3 1", "create 6 3 58"].map(str::to_owned));
+    for (talker, comm) in [(&mut outside, Some("evil")), (&mut inside, None)] {
+        let mut asker = shield.asker(talker.pid()).unwrap();
+        // The harness runs a test in a thread, which is who takes the name.
+        asker.comm = comm.map_or(asker.comm, |comm: &str| comm.as_bytes().to_vec());
+        for order in &ports {
+            let answer = talker.ask(order).unwrap();
+            let explained = shield.explain_socket(&query(order).by(asker.clone())).unwrap();
+            assert_eq!(explained.is_asked, Some(true));
+            let why = explained.why;
+            let expected = if answer == EPERM { Verdict::Drop } else { Verdict::Pass };
+            assert_eq!(why.verdict, expected, "{order} answered {answer}: {why}");
+            assert!(why.certain);
+            if let Decider::Rule { place } = why.decided_by {
+                assert_eq!(why.rule().unwrap().id, Some(RuleId(place as u32 + 1)));
+                deciders.insert(place + 1);
+            }
+        }
+    }
+    // All that a process of these two can meet, so that agreement says something.
+    assert_eq!(deciders, [1, 2, 4, 7, 8, 9, 11, 12, 13, 14].into());
+
+    // Described instead of found: parent and forebear, too.
+    let described = |who: &DescribedProcess, order: &str| {
+        let asker = shield.described(who).unwrap();
+        shield.explain_socket(&query(order).by(asker)).unwrap()
+    };
+    let child = DescribedProcess::new().exe(&one).parent(&two).descendant_of(&two).uid(0).gid(0);
+    for (port, id) in [(81, 5), (85, 10), (82, 7)] {
+        let why = described(&child, &format!("connect udp 10.8.0.1:{port}"));
+        assert_eq!(why.why.rule().unwrap().id, Some(RuleId(id)));
+        let fork = format!("fork {} connect udp 10.8.0.1:{port}", one.display());
+        assert_eq!(inside.ask(&fork).unwrap(), EPERM, "{port}");
+        assert_eq!(why.is_asked, None, "nothing is said of its control group");
+    }
+    let stranger = described(&DescribedProcess::new(), "connect udp 10.8.0.1:82");
+    let failed = |place: usize| stranger.why.rules[place].standing;
+    assert_eq!(failed(5), Standing::Fails { dimension: Dimension::Uid });
+    assert_eq!(failed(6), Standing::Fails { dimension: Dimension::Exe });
+    assert_eq!(failed(7), Standing::Fails { dimension: Dimension::Port });
+    let in_it = DescribedProcess::new().cgroup(inner.path());
+    assert_eq!(
+        described(&in_it, "connect udp 10.8.0.1:83").why.rule().unwrap().id,
+        Some(RuleId(8))
+    );
+
+    // This process is not protected, and has no rules to obey.
+    let own = shield.asker(std::process::id()).unwrap();
+    let free = shield.explain_socket(&query("connect tcp 10.9.0.2:80").by(own)).unwrap();
+    assert_eq!((free.is_asked, free.why.verdict), (Some(false), Verdict::Drop));
+    assert!(
+        free.to_string().starts_with("not asked, its control group is not protected"),
+        "{free}"
+    );
+
+    let gone = outside.pid();
+    drop(outside);
+    assert!(matches!(shield.asker(gone), Err(ShieldError::NoProcess { .. })));
+    let refused = shield.described(&DescribedProcess::new().exe("/no/such/file")).unwrap_err();
+    assert_eq!(refused.to_string(), "no file /no/such/file");
+    let refused = shield.described(&DescribedProcess::new().cgroup("/no/such/group")).unwrap_err();
+    assert!(refused.to_string().contains("/no/such/group"), "{refused}");
+}
+
+fn an_event_is_explained_by_the_rule_that_it_names() {
+    let host = Host::new();
+    let one = host.program("one");
+    let inner = host.cgroup.child("inner").unwrap();
+    let path = inner.path().to_owned();
+    let mut talker = host.talker_in(&inner, &one);
+    let to = "connect tcp 10.9.0.2:443";
+    assert_eq!(talker.ask(to).unwrap(), 0, "without us");
+    let rules = || {
+        [
+            rule(1, SocketAction::Allow).port(80),
+            rule(2, SocketAction::Allow).who(Subject::new("").cgroup("/no/such/group")),
+            rule(3, SocketAction::Deny).to("near").who(Subject::new("").cgroup(&path).exe(&one)),
+            rule(4, SocketAction::Deny),
+        ]
+    };
+    let shield =
+        Shield::builder("explain").cgroup(host.cgroup.dir()).start(&policy(rules())).unwrap();
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    assert_eq!(talker.ask(to).unwrap(), EPERM);
+    let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+    assert_eq!((event.op, event.rule), (SocketOp::Connect, Some(2)));
+    let explained = shield.explain_event(&event).unwrap();
+    assert_eq!((explained.agrees, explained.is_replaced), (Some(true), false));
+    assert_eq!(explained.cgroup.as_deref(), Some(inner.path()));
+    assert_eq!(
+        explained.to_string(),
+        "deny tcp connect 10.9.0.2:443: rule #3\n  \
+         rule #1 (id 1, `rule 1`) does not match: port\n  \
+         rule #2 (id 2, `rule 2`) does not match: cgroup\n  \
+         rule #3 (id 3, `rule 3`) decides"
+    );
+    let json = serde_json::to_value(&explained).unwrap();
+    assert_eq!(json["rules"][0]["dimension"], "port");
+
+    // Its control group is gone: nobody guesses.
+    drop(talker);
+    drop(inner);
+    let explained = shield.explain_event(&event).unwrap();
+    assert_eq!((explained.cgroup.as_deref(), explained.agrees), (None, None));
+    let open = Standing::Open { dimension: Dimension::Cgroup };
+    assert_eq!((explained.why.rules[1].standing, explained.why.rules[2].standing), (open, open));
+    assert!(!explained.why.certain);
+    let text = explained.to_string();
+    assert!(text.contains("rule #3 (id 3, `rule 3`) may match: the cgroup is not known"), "{text}");
+    assert!(text.ends_with("the event names rule #3"), "{text}");
+
+    // Its policy is gone: what is in force is asked, and that is said.
+    shield.apply(&policy([rule(9, SocketAction::Allow)])).unwrap();
+    let explained = shield.explain_event(&event).unwrap();
+    assert_eq!((explained.is_replaced, explained.agrees), (true, None));
+    assert_eq!(explained.why.verdict, Verdict::Pass);
+}
+
+/// Nobody tells Shield that a deadline passed, nor that somebody else wrote to its tables.
+fn what_is_explained_is_what_the_kernel_has() {
+    let host = Host::new();
+    let one = host.program("one");
+    let mut talker = host.talker(&one);
+    let to = "connect tcp 10.9.0.2:443";
+    let deny = policy([
+        rule(1, SocketAction::Deny).who(Subject::new("").exe(&one)),
+        rule(2, SocketAction::Allow),
+    ]);
+    let shield = Shield::builder("explain").cgroup(host.cgroup.dir()).start(&deny).unwrap();
+    let explain = |pid| {
+        let asker = shield.asker(pid).unwrap();
+        assert!(matches!(asker.cgroups, Cgroups::Known(_)));
+        shield.explain_socket(&query(to).by(asker)).unwrap().why
+    };
+    assert_eq!(talker.ask(to).unwrap(), EPERM);
+    let before = explain(talker.pid());
+    assert_eq!(before.verdict, Verdict::Drop);
+    let allow = policy([rule(3, SocketAction::Allow)]);
+    shield.apply_provisional(&allow, Duration::from_secs(4)).unwrap();
+    let meanwhile = explain(talker.pid());
+    assert!(meanwhile.generation > before.generation);
+    assert_eq!(meanwhile.rule().unwrap().id, Some(RuleId(3)));
+    while talker.ask(to).unwrap() != EPERM {
+        std::thread::yield_now();
+    }
+    assert_eq!(explain(talker.pid()), before, "the kernel has returned by itself");
+
+    // Somebody takes the file out of the table of names.
+    let ino = std::fs::metadata(&one).unwrap().ino();
+    let mut taken = 0;
+    for info in libbpf_rs::query::MapInfoIter::default().filter(|info| info.name == "ic_sock_ids") {
+        let map = libbpf_rs::MapHandle::from_map_id(info.id).unwrap();
+        for key in map.keys().collect::<Vec<_>>() {
+            let known = SockIdKey::read_from_bytes(&key).unwrap();
+            if known.value[0] == ino && known.generation == before.generation as u32 {
+                map.delete(&key).unwrap();
+                taken += 1;
+            }
+        }
+    }
+    assert_eq!(taken, 1);
+    let mut later = host.talker(&one);
+    assert_eq!(later.ask(to).unwrap(), 0, "the kernel has nobody to refuse");
+    let after = explain(later.pid());
+    assert_eq!(after.rule().unwrap().id, Some(RuleId(2)));
+    assert_eq!(after.rules[0].standing, Standing::Fails { dimension: Dimension::Exe });
+}
+
+fn without_control_groups_there_is_nothing_to_explain() {
+    let shield = Shield::builder("explain").start_unattached(&Policy::builder().compile().unwrap());
+    let shield = shield.unwrap();
+    let refused = shield.explain_socket(&query("connect tcp 10.9.0.2:80")).unwrap_err();
+    assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
+}
+
+/// Pins that go with the test.
+struct Pins(String);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // A test that fails has something better to tell.
+        let _ = PinDirectory::purge(Path::new(BPFFS), &self.0);
+    }
+}
+
+/// The next agent has the tables, and the labels of what was executed before it.
+fn an_adopted_instance_explains_too() {
+    let host = Host::new();
+    let one = host.program("one");
+    let name = format!("test-{}-explain", std::process::id());
+    let start = |policy: &CompiledPolicy| {
+        let builder = Shield::builder(&name).cgroup(host.cgroup.dir()).persistent(true);
+        builder.start(policy).unwrap()
+    };
+    let _pins = Pins(name.clone());
+    let rules = || policy([rule(1, SocketAction::Allow).port(80), rule(2, SocketAction::Deny)]);
+    let shield = start(&rules());
+    let mut talker = host.talker(&one);
+    let exe = shield.asker(talker.pid()).unwrap().process.unwrap().exe;
+    drop(shield);
+    let to = "connect tcp 10.9.0.2:443";
+    assert_eq!(talker.ask(to).unwrap(), EPERM, "nobody is there but the kernel");
+    let shield = start(&rules());
+    let asker = shield.asker(talker.pid()).unwrap();
+    let explained = shield.explain_socket(&query(to).by(asker)).unwrap();
+    assert_eq!(explained.is_asked, Some(true));
+    let decider = explained.why.rule().unwrap();
+    assert_eq!((decider.id, decider.name.as_str()), (Some(RuleId(2)), "rule 2"));
+    drop(talker);
+    assert_eq!(shield.exe_path(&exe).unwrap(), Some(one));
+    shield.stop().unwrap();
+}

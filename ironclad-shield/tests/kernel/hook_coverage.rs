@@ -1,0 +1,704 @@
+//! Needs root: ways to reach the network, and which of them the kernel asks about.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ironclad_core::Verdict;
+use ironclad_core::abi::{SOCK_KERNEL, SocketReason};
+use ironclad_lab::talk::Talker;
+use ironclad_lab::{Cgroup, PacketSocket};
+use ironclad_policy::socket::{
+    AddressGroup, Direction, SocketAction, SocketQuery, SocketRule, Subject,
+};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol};
+use ironclad_shield::{Overflow, Shield, ShieldError};
+use socket2::{Domain, Socket, Type};
+
+use crate::testbed::{EPERM, Host, PATIENCE, only, policy, rule};
+use ironclad_lab::harness::{Test, skip, skip_part};
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(fast_open_is_asked),
+        test!(multipath_tcp_is_asked),
+        test!(further_addresses_of_multipath_tcp_are_nobody_s),
+        test!(datagrams_are_asked),
+        test!(each_of_several_datagrams_is_asked),
+        test!(each_connection_is_asked),
+        test!(io_uring_is_asked),
+        test!(whoever_connects_a_socket_is_asked),
+        test!(sockets_of_before_are_asked_when_they_connect),
+        test!(binding_is_asked_and_listening_is_not),
+        test!(who_may_not_be_at_an_address_may_not_be_at_all),
+        test!(raw_and_ping_sockets_are_asked_when_they_are_made),
+        test!(nobody_s_address_leads_where_was_asked),
+        test!(ping_sockets_that_may_be_made_may_connect),
+        test!(udp_lite_is_asked_when_a_socket_is_made),
+        test!(sctp_is_asked_when_a_socket_is_made),
+        test!(dccp_is_asked_when_a_socket_is_made),
+        test!(l2tp_is_asked_when_a_socket_is_made),
+        test!(a_group_below_is_no_way_out),
+        test!(a_socket_belongs_to_the_group_that_it_was_made_in),
+        test!(instances_side_by_side_both_decide),
+        test!(the_programs_of_others_decide_too),
+        test!(provisional_rules_end_at_their_deadline),
+    ]
+}
+
+const NEAR: &str = "connect tcp 10.9.0.2:80";
+
+/// What a kernel answers that lacks something.
+const LACKING: [u64; 6] = [
+    22, // EINVAL
+    38, // ENOSYS
+    93, // EPROTONOSUPPORT
+    94, // ESOCKTNOSUPPORT
+    95, // EOPNOTSUPP
+    97, // EAFNOSUPPORT
+];
+
+fn ask(talker: &mut Talker, order: &str) -> u64 {
+    talker.ask(order).unwrap()
+}
+
+/// Gives orders one after the other. All but the last have to succeed, unless the kernel cannot.
+fn all(talker: &mut Talker, orders: &[&str]) -> u64 {
+    let Some((last, first)) = orders.split_last() else { return 0 };
+    for order in first {
+        match ask(talker, order) {
+            0 => {}
+            lacking if LACKING.contains(&lacking) => return lacking,
+            other => panic!("{order}: {other}"),
+        }
+    }
+    ask(talker, last)
+}
+
+/// An allowed process and another.
+struct Pair {
+    allowed: Talker,
+    other: Talker,
+}
+
+impl Pair {
+    fn new(host: &Host) -> Self {
+        let [good, bad] = ["good", "bad"].map(|name| host.program(name));
+        Self { allowed: host.talker(&good), other: host.talker(&bad) }
+    }
+
+    fn both(&mut self, orders: &[&str]) -> (u64, u64) {
+        (all(&mut self.allowed, orders), all(&mut self.other, orders))
+    }
+}
+
+/// Ways of which each is open to everybody without us, and to the allowed program alone with us.
+fn asked(host: &Host, ways: &[&[&str]]) {
+    let mut pair = Pair::new(host);
+    let (mut there, mut lacking) = (Vec::new(), Vec::new());
+    for way in ways {
+        match pair.both(way) {
+            (0, 0) => there.push(way),
+            (allowed, other) if allowed == other && LACKING.contains(&other) => {
+                lacking.push(format!("{way:?} with {other}"));
+            }
+            answers => panic!("{way:?}: {answers:?}"),
+        }
+    }
+    if !lacking.is_empty() {
+        skip_part(&format!("this kernel answers {}", lacking.join(", ")));
+    }
+    if there.is_empty() {
+        return;
+    }
+    let _shield = host.start(&only(&host.path("good")));
+    for way in there {
+        assert_eq!(pair.both(way), (0, EPERM), "{way:?}");
+    }
+}
+
+fn fast_open_is_asked() {
+    let host = Host::new();
+    // Both ends, and without a cookie: what is sent first opens the connection.
+    host.net.sysctl("net/ipv4/tcp_fastopen", "519").unwrap();
+    let _listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    asked(
+        &host,
+        &[
+            &["open s 4 tcp", "with s fastopen 10.9.0.2:80"],
+            &["open s 6 tcp", "with s fastopen [fd09::2]:80"],
+            &["open s 6 tcp", "with s fastopen [::ffff:10.9.0.2]:80"],
+            &["open s 4 tcp", "with s fastopen-connect 10.9.0.2:80"],
+            &["open s 6 tcp", "with s fastopen-connect [::ffff:10.9.0.2]:80"],
+        ],
+    );
+}
+
+fn multipath_tcp_is_asked() {
+    let host = Host::new();
+    host.net.sysctl("net/ipv4/tcp_fastopen", "519").unwrap();
+    asked(
+        &host,
+        &[
+            &["open s 4 mptcp", "with s connect 10.9.0.2:80"],
+            &["open s 4 mptcp", "with s bind 10.9.0.1:0"],
+            &["open s 4 mptcp", "with s fastopen 10.9.0.2:80"],
+            &["open s 6 mptcp", "with s fastopen [fd09::2]:80"],
+            &["open s 4 mptcp", "with s fastopen-connect 10.9.0.2:80"],
+        ],
+    );
+}
+
+/// Further addresses of the other end, which it announces: a thread of the kernel's connects to them,
+/// as root, for a program that may not go there.
+fn further_addresses_of_multipath_tcp_are_nobody_s() {
+    let (far, further) = ("10.8.0.2", "10.8.0.3");
+    let host = Host::new();
+    let there = host.lab.namespace("there").unwrap();
+    host.lab.veth((&host.net, "near"), (&there, "far")).unwrap();
+    host.net.address("near", "10.8.0.1/24").unwrap();
+    there.address("far", &format!("{far}/24")).unwrap();
+    there.address("far", &format!("{further}/24")).unwrap();
+    let mut root = host.talker(&host.program("root"));
+    let mut good = host.talker(&host.program("good"));
+    match ask(&mut good, "open s 4 mptcp") {
+        0 => {}
+        lacking => {
+            skip(format!("this kernel has no Multipath TCP: {lacking}"));
+        }
+    }
+    host.net.ip(&["mptcp", "limits", "set", "add_addr_accepted", "4", "subflows", "4"]).unwrap();
+    there.ip(&["mptcp", "limits", "set", "subflows", "4"]).unwrap();
+    there.ip(&["mptcp", "endpoint", "add", further, "dev", "far", "signal"]).unwrap();
+    let listener = there
+        .run(|| {
+            let kind = (Domain::IPV4, Type::STREAM, Some(socket2::Protocol::from(262)));
+            let listener = Socket::new(kind.0, kind.1, kind.2).unwrap();
+            listener.bind(&SocketAddr::from(([0, 0, 0, 0], 80)).into()).unwrap();
+            listener.listen(8).unwrap();
+            listener
+        })
+        .unwrap();
+    let wire = there.run(|| PacketSocket::listen("far").unwrap()).unwrap();
+    let connect = |talker: &mut Talker| {
+        let connect = format!("with s connect-and-wait {far}:80");
+        assert_eq!(all(talker, &["open s 4 mptcp", &connect]), 0);
+        let accepted = listener.accept().unwrap().0;
+        assert_eq!(ask(talker, "with s write"), 0);
+        accepted
+    };
+    let unprotected = connect(&mut good);
+    let is_syn_there = |frame: Vec<u8>| {
+        let is_tcp = frame[12..14] == [8, 0] && frame[23] == 6;
+        let to = further.parse::<Ipv4Addr>().unwrap().octets();
+        is_tcp && frame[30..34] == to && frame[47] & 2 != 0
+    };
+    // Without us.
+    while !is_syn_there(wire.receive().unwrap()) {}
+    drop(unprotected);
+
+    let allow = |id, who: Subject| rule(id, SocketAction::Allow).who(who);
+    let program = Subject::new("good").exe(host.path("good"));
+    let policy = Policy::builder()
+        .socket_rule(allow(1, program).to_cidr(far.parse().unwrap()))
+        .socket_rule(allow(2, Subject::new("root").uid(0)))
+        .socket_rule(allow(3, Subject::new("root's group").gid(0)))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .compile()
+        .unwrap();
+    let shield = host.start(&policy);
+    let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
+    assert_eq!(ask(&mut root, &format!("connect tcp {further}:80")), 0, "root may");
+    let _accepted = connect(&mut good);
+    let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+    assert_eq!(event.addr, Some(format!("{further}:80").parse().unwrap()));
+    assert_eq!((event.verdict, event.reason), (Verdict::Drop, SocketReason::Default));
+    assert_eq!((event.uid, event.gid, event.stranger), (SOCK_KERNEL, SOCK_KERNEL, true));
+    let explained = shield.explain_event(&event).unwrap();
+    assert_eq!(explained.agrees, Some(true), "{explained}");
+    // And as a process that runs.
+    let asks = SocketQuery::connect(Protocol::TCP, event.addr.unwrap());
+    let explained = shield.explain_socket(&asks.by(shield.asker(2).unwrap())).unwrap();
+    assert_eq!(explained.why.verdict, Verdict::Drop, "{explained}");
+}
+
+fn datagrams_are_asked() {
+    asked(
+        &Host::new(),
+        &[
+            &["open s 4 udp", "with s connect 10.9.0.2:53"],
+            &["open s 6 udp", "with s connect [fd09::2]:53"],
+            &["open s 6 udp", "with s connect [::ffff:10.9.0.2]:53"],
+            // An address of IPv4 on a socket of IPv6.
+            &["open s 6 udp", "with s connect 10.9.0.2:53"],
+            &["open s 4 udp", "with s send 10.9.0.2:53"],
+            &["open s 4 udp", "with s send-unspec 10.9.0.2:53"],
+            &["open s 4 udp", "with s sendmsg 10.9.0.2:53"],
+            &["open s 6 udp", "with s send [fd09::2]:53"],
+            &["open s 6 udp", "with s send [::ffff:10.9.0.2]:53"],
+            &["open s 6 udp", "with s send 10.9.0.2:53"],
+            &["open s 6 udp", "with s sendmsg [fd09::2]:53"],
+        ],
+    );
+}
+
+/// Of several messages in one call, each is asked: those before the first that is refused go out.
+fn each_of_several_datagrams_is_asked() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let several = ["open s 4 udp", "with s sendmmsg 10.9.0.2:53 10.9.0.2:54 10.9.0.2:53"];
+    assert_eq!(all(&mut talker, &several), 3);
+    let deny = |port| rule(1, SocketAction::Deny).port(port);
+    let shield = host.start(&policy([deny(54)]));
+    assert_eq!(all(&mut talker, &several), 1);
+    shield.apply(&policy([deny(53)])).unwrap();
+    assert_eq!(all(&mut talker, &several), EPERM);
+}
+
+/// Whoever connects once more is asked once more; a socket that is connected may send.
+fn each_connection_is_asked() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let refused = "with s connect 10.9.0.2:53";
+    let orders = ["open s 4 udp", "with s connect 10.9.0.1:53", refused];
+    assert_eq!(all(&mut talker, &orders), 0);
+    let _shield =
+        host.start(&policy([rule(1, SocketAction::Deny).to_cidr("10.9.0.2".parse().unwrap())]));
+    assert_eq!(all(&mut talker, &orders), EPERM);
+    // Still connected to the first.
+    assert_eq!(ask(&mut talker, "with s send 10.9.0.2:53"), EPERM);
+    assert_eq!(all(&mut talker, &["with s disconnect", refused]), EPERM);
+    assert_eq!(ask(&mut talker, "with s send 10.9.0.2:53"), EPERM);
+
+    let order = ["open t 4 tcp", "with t connect 10.9.0.1:80", "with t disconnect"];
+    assert_eq!(all(&mut talker, &order), 0);
+    assert_eq!(ask(&mut talker, "with t connect 10.9.0.2:80"), EPERM);
+}
+
+fn io_uring_is_asked() {
+    let host = Host::new();
+    let mut pair = Pair::new(&host);
+    let ways = |by: &str| {
+        [
+            [String::from("open s 4 tcp"), format!("with s uring-connect {by} 10.9.0.2:80")],
+            [String::from("open s 4 udp"), format!("with s uring-send {by} 10.9.0.2:53")],
+        ]
+    };
+    let mut orders = Vec::new();
+    for by in ["caller", "worker", "poller"] {
+        for [open, order] in ways(by) {
+            match pair.both(&[&open, &order]) {
+                (0, 0) => orders.push([open, order]),
+                (1 | 38, other) => {
+                    skip(format!("this kernel allows no io_uring: {other}"));
+                }
+                (22, 22) => skip_part(&format!("this kernel cannot {order}")),
+                answers => panic!("{order}: {answers:?}"),
+            }
+        }
+    }
+    let shield = host.start(&only(&host.path("good")));
+    for [open, order] in &orders {
+        assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
+    }
+    // Nor is it nobody who asks.
+    let who = Subject::new("").exe(host.path("bad"));
+    shield.apply(&policy([rule(1, SocketAction::Deny).who(who)])).unwrap();
+    for [open, order] in &orders {
+        assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
+    }
+}
+
+/// Whoever connects is asked, wherever the socket is from.
+fn whoever_connects_a_socket_is_asked() {
+    let host = Host::new();
+    let mut pair = Pair::new(&host);
+    let (good, bad) = (host.path("good"), host.path("bad"));
+    let Pair { allowed, other } = &mut pair;
+    let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    for (name, talker) in [("allowed", &mut *allowed), ("other", &mut *other)] {
+        assert_eq!(ask(talker, &format!("mailbox {}", host.path(name).display())), 0);
+    }
+    let hand_over = |from: &mut Talker, orders: &[&str], name: &str, to: &mut Talker| {
+        assert_eq!(all(from, orders), 0);
+        assert_eq!(ask(from, &format!("post s {}", host.path(name).display())), 0);
+        assert_eq!(ask(to, "receive s"), 0);
+    };
+    let (open, connect) = ("open s 4 tcp", "with s connect 10.9.0.2:80");
+    hand_over(allowed, &[open], "other", other);
+    assert_eq!(ask(other, connect), 0, "without us");
+    let _shield = host.start(&only(&good));
+
+    hand_over(allowed, &[open], "other", other);
+    assert_eq!(ask(other, connect), EPERM);
+    hand_over(other, &[open], "allowed", allowed);
+    assert_eq!(ask(allowed, connect), 0);
+    // A limit that is stated: of a connection that stands nobody is asked.
+    drop(listener);
+    let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    hand_over(allowed, &[open, "with s connect-and-wait 10.9.0.2:80"], "other", other);
+    listener.accept().unwrap();
+    assert_eq!(ask(other, "with s write"), 0);
+
+    // Out of another process.
+    assert_eq!(ask(allowed, open), 0);
+    let number = ask(allowed, "number s");
+    let take = format!("take s {} {number}", allowed.pid());
+    assert_eq!(all(other, &[&take, connect]), EPERM);
+
+    // Through execve(2), there and back.
+    for (program, answer) in [(&bad, EPERM), (&good, 0)] {
+        let exec = format!("exec {}", program.display());
+        let orders = [&*exec, &*format!("take s self {number}"), "with s connect 10.9.0.2:81"];
+        assert_eq!(all(allowed, &orders), answer);
+    }
+}
+
+fn sockets_of_before_are_asked_when_they_connect() {
+    let host = Host::new();
+    let mut pair = Pair::new(&host);
+    let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
+    // Lest a datagram is answered that nobody takes.
+    let _receiver = host.net.run(|| UdpSocket::bind("10.9.0.2:53").unwrap()).unwrap();
+    for order in [
+        "open stands 4 tcp",
+        "with stands connect-and-wait 10.9.0.2:80",
+        "open sends 4 udp",
+        "with sends connect 10.9.0.2:53",
+        "open stream 4 tcp",
+        "open datagram 6 udp",
+        "open bound 4 tcp",
+        "with bound bind 10.9.0.1:8080",
+    ] {
+        assert_eq!(pair.both(&[order]), if order.ends_with("8080") { (0, 98) } else { (0, 0) });
+    }
+    let shield = host.start(&only(&host.path("good")));
+    for order in [
+        "with stream connect 10.9.0.2:81",
+        "with datagram connect [fd09::2]:53",
+        "with datagram send [fd09::2]:53",
+        "with sends connect 10.9.0.2:54",
+    ] {
+        assert_eq!(pair.both(&[order]), (0, EPERM), "{order}");
+    }
+    // A limit that is stated: what stood before stands, and what was bound may listen.
+    for order in ["with stands write", "with sends write"] {
+        assert_eq!(pair.both(&[order]), (0, 0), "{order}");
+    }
+    listener.accept().unwrap();
+    shield.apply(&only(&host.path("nobody"))).unwrap();
+    assert_eq!(ask(&mut pair.allowed, "with bound listen"), 0);
+}
+
+/// bind(2) is asked. A limit that is stated: listen(2) without it is not.
+fn binding_is_asked_and_listening_is_not() {
+    let host = Host::new();
+    asked(
+        &host,
+        &[
+            &["open s 4 tcp", "with s bind 10.9.0.1:0"],
+            &["open s 6 tcp", "with s bind [::ffff:10.9.0.1]:0"],
+            &["open s 6 udp", "with s bind [fd09::1]:0"],
+        ],
+    );
+    let mut talker = host.talker(&host.path("bad"));
+    let _shield = host.start(&only(&host.path("good")));
+    assert_eq!(all(&mut talker, &["open s 4 tcp", "with s listen"]), 0);
+}
+
+/// Whoever binds nobody's address is reached at each of its own.
+fn who_may_not_be_at_an_address_may_not_be_at_all() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let mut binds = || {
+        ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80", "10.9.0.1:80", "[fd09::1]:80"].map(|at| {
+            let family = if at.starts_with('[') { 6 } else { 4 };
+            all(&mut talker, &[&format!("open s {family} tcp"), &format!("with s bind {at}")])
+        })
+    };
+    assert_eq!(binds(), [0; 5]);
+    let ports = |rule: SocketRule| rule.direction(Direction::In).port(80);
+    let at = |to: &str, action| ports(rule(1, action)).to_cidr(to.parse().unwrap());
+    let deny4 = policy([at("10.9.0.1", SocketAction::Deny)]);
+    let shield = host.start(&deny4);
+    assert_eq!(binds(), [EPERM, EPERM, EPERM, EPERM, 0], "`::` serves IPv4, too");
+    shield.apply(&policy([at("fd09::1", SocketAction::Deny)])).unwrap();
+    assert_eq!(binds(), [0, EPERM, 0, 0, EPERM]);
+    let may = |to: &str| policy([at(to, SocketAction::Allow), ports(rule(2, SocketAction::Deny))]);
+    shield.apply(&may("10.9.0.1")).unwrap();
+    assert_eq!(binds(), [EPERM, EPERM, EPERM, 0, EPERM]);
+    shield.apply(&may("0.0.0.0/0")).unwrap();
+    assert_eq!(binds(), [0, EPERM, 0, 0, EPERM]);
+}
+
+/// What has no hook for addresses is asked at socket(2).
+fn raw_and_ping_sockets_are_asked_when_they_are_made() {
+    let host = Host::new();
+    host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+    asked(
+        &host,
+        &[
+            &["create 4 3 1"],   // ICMP, raw
+            &["create 6 3 58"],  // ICMPv6, raw
+            &["create 4 3 253"], // for experiments, raw
+            &["create 4 3 6"],   // TCP, raw
+            &["create 4 2 1"],   // ping
+            &["create 6 2 58"],  // ping
+        ],
+    );
+    // These are asked when they say whom they mean. What no kernel knows, or only as another protocol
+    // (SCTP, where it is there), is nobody's.
+    let _shield = host.start(&only(&host.path("good")));
+    let mut talker = host.talker(&host.path("bad"));
+    for order in ["create 4 1 0", "create 6 2 0", "create 4 1 6", "create 4 2 17"] {
+        assert_eq!(ask(&mut talker, order), 0, "{order}");
+    }
+    for order in ["create 4 5 0", "create 4 1 200", "create 4 2 6"] {
+        assert_ne!(ask(&mut talker, order), 0, "{order}");
+    }
+}
+
+/// The kernel takes nobody's address for the host's own, and that is asked for and nothing else: from
+/// a bound socket it would lead to the address that this is bound to.
+fn nobody_s_address_leads_where_was_asked() {
+    let host = Host::new();
+    let bound = [
+        ("4 udp", "10.9.0.1:0", "0.0.0.0:53", "10.9.0.1:53", "127.0.0.1:53"),
+        ("6 udp", "[::ffff:10.9.0.1]:0", "[::]:53", "[::ffff:127.0.0.1]:53", "[::1]:53"),
+    ];
+    let connected = |talker: &mut Talker, (socket, own, to, ..): (_, _, _, &str, &str)| {
+        let orders: [&str; 3] = [
+            &format!("open s {socket}"),
+            &format!("with s bind {own}"),
+            &format!("with s connect {to}"),
+        ];
+        all(talker, &orders)
+    };
+    let program = host.program("program");
+    let mut talker = host.talker(&program);
+    for way in bound {
+        assert_eq!(connected(&mut talker, way), 0, "without us: {way:?}");
+        let there = ask(&mut talker, &format!("with s is-connected-to {}", way.3));
+        assert_eq!(there, 0, "without us: {way:?}");
+    }
+    let own = AddressGroup::new("own").cidrs(["127.0.0.1", "::1"].map(|own| own.parse().unwrap()));
+    let policy = Policy::builder()
+        .addresses(own)
+        .socket_rule(rule(1, SocketAction::Allow).to("own"))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .compile()
+        .unwrap();
+    let _shield = host.start(&policy);
+    for way in bound {
+        // What is bound to IPv4 cannot reach IPv6's own address.
+        if connected(&mut talker, way) == 0 {
+            let own = ask(&mut talker, &format!("with s is-connected-to {}", way.4));
+            assert_eq!(own, 0, "{way:?}");
+        }
+    }
+    assert_eq!(ask(&mut talker, "connect udp 0.0.0.0:53"), 0);
+    assert_eq!(ask(&mut talker, "connect udp 10.9.0.1:53"), EPERM);
+}
+
+/// What is asked when a socket is made is not asked again: no rule could allow it.
+fn ping_sockets_that_may_be_made_may_connect() {
+    let host = Host::new();
+    host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+    let program = host.program("program");
+    let mut talker = host.talker(&program);
+    let ping = |talker: &mut Talker| all(talker, &["open s 4 ping", "with s connect 10.9.0.2:0"]);
+    assert_eq!(ping(&mut talker), 0, "without us");
+    let create = rule(1, SocketAction::Allow).direction(Direction::Create);
+    let policy = Policy::builder()
+        .socket_rule(create.protocol(Protocol::ICMP))
+        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Create, Verdict::Drop)
+        .danger_packet_sockets_unseen(true)
+        .compile()
+        .unwrap();
+    let shield = host.start(&policy);
+    assert_eq!(ping(&mut talker), 0);
+    assert_eq!(ask(&mut talker, "connect udp 10.9.0.2:53"), EPERM);
+    shield.apply(&only(&host.path("nobody"))).unwrap();
+    assert_eq!(ask(&mut talker, "create 4 2 1"), EPERM);
+}
+
+fn udp_lite_is_asked_when_a_socket_is_made() {
+    let ways: [&[&str]; 2] = [&["create 4 2 136"], &["create 6 2 136"]];
+    asked(&Host::new(), &ways);
+}
+
+fn sctp_is_asked_when_a_socket_is_made() {
+    // As a stream, and as packets in sequence.
+    let ways: [&[&str]; 2] = [&["create 4 1 132"], &["create 6 5 132"]];
+    asked(&Host::new(), &ways);
+}
+
+fn dccp_is_asked_when_a_socket_is_made() {
+    asked(&Host::new(), &[&["create 4 6 33"]]);
+}
+
+fn l2tp_is_asked_when_a_socket_is_made() {
+    asked(&Host::new(), &[&["create 4 2 115"]]);
+}
+
+fn procs(dir: &Path) -> String {
+    format!("write {}/cgroup.procs 0", dir.display())
+}
+
+fn a_group_below_is_no_way_out() {
+    let host = Host::new();
+    let bad = host.program("bad");
+    let _shield = host.start(&only(&host.program("good")));
+    for namespace in [false, true] {
+        let mut talker = host.talker(&bad);
+        if namespace {
+            assert_eq!(ask(&mut talker, "apart cgroups"), 0);
+        }
+        let mut dir = host.cgroup.dir().to_owned();
+        for name in ["below", "further"] {
+            dir.push(format!("{name}-{namespace}"));
+            let make = format!("mkdir {}", dir.display());
+            assert_eq!(all(&mut talker, &[&make, &procs(&dir), NEAR]), EPERM);
+        }
+    }
+}
+
+/// Limits that are stated: a socket belongs to the group in which it was made, and root may leave.
+fn a_socket_belongs_to_the_group_that_it_was_made_in() {
+    let host = Host::new();
+    let outside = Cgroup::new("outside").unwrap();
+    let bad = host.program("bad");
+    let mut talker = host.talker(&bad);
+    let connect = |name: &str| format!("with {name} connect 10.9.0.2:80");
+    let orders = ["open s 4 tcp", &procs(outside.dir()), &connect("s"), &procs(host.cgroup.dir())];
+    assert_eq!(all(&mut talker, &orders), 0);
+    let _shield = host.start(&only(&host.program("good")));
+    assert_eq!(all(&mut talker, &["open s 4 tcp", &procs(outside.dir()), &connect("s")]), EPERM);
+    assert_eq!(all(&mut talker, &["open t 4 tcp", &connect("t")]), 0, "outside");
+    let orders = ["open u 4 tcp", &procs(host.cgroup.dir()), &connect("u")];
+    assert_eq!(all(&mut talker, &orders), 0, "made outside");
+    assert_eq!(ask(&mut talker, NEAR), EPERM, "made inside");
+}
+
+fn denying(port: u16) -> CompiledPolicy {
+    policy([rule(1, SocketAction::Deny).port(port)])
+}
+
+fn answers(talker: &mut Talker) -> [u64; 3] {
+    [80, 81, 82].map(|port| ask(talker, &format!("connect tcp 10.9.0.2:{port}")))
+}
+
+/// Of two instances both have to allow, and neither needs the other.
+fn instances_side_by_side_both_decide() {
+    let host = Host::new();
+    let one = host.program("one");
+    let inner = host.cgroup.child("inner").unwrap();
+    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &one));
+    let start = |instance: &str, cgroup: &Path, port: u16| {
+        Shield::builder(instance).cgroup(cgroup).start(&denying(port)).unwrap()
+    };
+    assert_eq!((answers(&mut outside), answers(&mut inside)), ([0, 0, 0], [0, 0, 0]));
+    let first = start("first", host.cgroup.dir(), 80);
+    let second = start("second", inner.dir(), 81);
+    assert_eq!(answers(&mut outside), [EPERM, 0, 0]);
+    assert_eq!(answers(&mut inside), [EPERM, EPERM, 0]);
+    let third = start("third", host.cgroup.dir(), 81);
+    assert_eq!(answers(&mut outside), [EPERM, EPERM, 0]);
+    drop(first);
+    assert_eq!((answers(&mut outside), answers(&mut inside)), ([0, EPERM, 0], [0, EPERM, 0]));
+    drop(third);
+    assert_eq!((answers(&mut outside), answers(&mut inside)), ([0, 0, 0], [0, EPERM, 0]));
+    drop(second);
+    assert_eq!(answers(&mut inside), [0, 0, 0]);
+}
+
+/// The number of the program that a link of ours has attached for connect(2).
+fn connect4_of(cgroup: &Cgroup) -> String {
+    const BPF_CGROUP_INET4_CONNECT: &str = "10";
+    let group = fs::metadata(cgroup.dir()).unwrap().ino().to_string();
+    let of_link = |text: String| {
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            line.map(str::to_owned)
+        };
+        let kind = field("attach_type")?;
+        let is_it = field("cgroup_id")? == group && kind == BPF_CGROUP_INET4_CONNECT;
+        if is_it { field("prog_id") } else { None }
+    };
+    // A file may be closed meanwhile.
+    let files = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    files.filter_map(|file| fs::read_to_string(file.path()).ok()).find_map(of_link).unwrap()
+}
+
+fn the_programs_of_others_decide_too() {
+    let host = Host::new();
+    let one = host.program("one");
+    let inner = host.cgroup.child("inner").unwrap();
+    let elsewhere = Cgroup::new("elsewhere").unwrap();
+    // Somebody's program that refuses a port: our own, attached by somebody else.
+    let _theirs = Shield::builder("theirs").cgroup(elsewhere.dir()).start(&denying(81)).unwrap();
+    if Command::new("bpftool").arg("version").output().is_err() {
+        skip("no bpftool here");
+    }
+    let id = &*connect4_of(&elsewhere);
+    let (outer, inner_dir) = (host.cgroup.dir().to_str().unwrap(), inner.dir().to_str().unwrap());
+    let at = |what: &str, group: &str, how: &[&str]| {
+        let words = ["cgroup", what, group, "connect4", "id", id];
+        let ran = Command::new("bpftool").args(words).args(how).output().unwrap();
+        assert!(ran.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    let mut talker = host.talker_in(&inner, &one);
+    assert_eq!(answers(&mut talker), [0, 0, 0]);
+    at("attach", inner_dir, &[]);
+    assert_eq!(answers(&mut talker), [0, EPERM, 0]);
+    // Ours is above theirs, which was meant to be alone where it is.
+    let ours = host.start(&denying(80));
+    assert_eq!(answers(&mut talker), [EPERM, EPERM, 0]);
+    drop(ours);
+    // Where it is alone, ours may not be, nor below: that is said, and nothing of ours stays.
+    let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
+    assert!(matches!(refused, ShieldError::Bpf(_)), "{refused}");
+    assert!(refused.to_string().contains("connect4"), "{refused}");
+    assert_eq!(answers(&mut talker), [0, EPERM, 0]);
+    at("detach", inner_dir, &[]);
+    at("attach", outer, &[]);
+    let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
+    assert!(refused.to_string().contains("connect4"), "{refused}");
+    at("detach", outer, &[]);
+    // Beside others.
+    at("attach", inner_dir, &["multi"]);
+    let ours = host.start_on(&inner, &denying(80));
+    assert_eq!(answers(&mut talker), [EPERM, EPERM, 0]);
+    at("detach", inner_dir, &[]);
+    assert_eq!(answers(&mut talker), [EPERM, 0, 0]);
+    drop(ours);
+    assert_eq!(answers(&mut talker), [0, 0, 0]);
+}
+
+/// The kernel alone returns to the former rules.
+fn provisional_rules_end_at_their_deadline() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let shield = host.start(&denying(80));
+    let open = Policy::builder().compile().unwrap();
+    for (mend, before, after) in [(&open, EPERM, 0), (&denying(81), EPERM, 0)] {
+        assert_eq!(ask(&mut talker, NEAR), before);
+        shield.apply_provisional(mend, Duration::from_secs(2)).unwrap();
+        assert_eq!(ask(&mut talker, NEAR), after);
+        let began = Instant::now();
+        while ask(&mut talker, NEAR) == after {
+            assert!(began.elapsed() < PATIENCE, "the deadline does not come");
+        }
+        assert_eq!(answers(&mut talker), [EPERM, 0, 0]);
+        assert!(matches!(shield.confirm(), Err(ShieldError::Expired)));
+    }
+    shield.apply_provisional(&open, PATIENCE).unwrap();
+    assert_eq!(ask(&mut talker, NEAR), 0);
+    shield.confirm().unwrap();
+    assert_eq!(ask(&mut talker, NEAR), 0);
+}

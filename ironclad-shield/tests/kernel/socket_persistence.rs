@@ -1,0 +1,366 @@
+//! Needs root: socket rules that outlive their agent.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ironclad_bpf::{BPFFS, PinDirectory};
+use ironclad_core::RuleId;
+use ironclad_core::audit::AuditAction;
+use ironclad_lab::Cgroup;
+use ironclad_lab::talk::Talker;
+use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol};
+use ironclad_shield::{Shield, ShieldBuilder};
+
+use crate::recorder::Recorder;
+use crate::testbed::{Host, lsm};
+use ironclad_lab::harness::{Role, Test};
+use ironclad_lab::{role, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(rules_and_what_is_known_of_processes_outlive_a_killed_agent),
+        test!(packet_sockets_are_denied_without_an_agent).needs(&[lsm]),
+        test!(packet_sockets_are_pinned_when_a_policy_asks_for_them).needs(&[lsm]),
+        test!(a_deadline_holds_without_an_agent),
+        test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was),
+        test!(lineages_are_given_out_again),
+    ]
+}
+
+const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const THERE: &str = "connect udp 10.9.0.2:53";
+
+/// An instance whose pins go with it.
+struct Instance(String);
+
+impl Instance {
+    fn new(name: &str) -> Self {
+        let this = Self(format!("test-{}-{name}", std::process::id()));
+        PinDirectory::purge(Path::new(BPFFS), &this.0).unwrap();
+        this
+    }
+
+    fn builder(&self, host: &Host) -> ShieldBuilder {
+        Shield::builder(&self.0).cgroup(host.cgroup.dir()).persistent(true)
+    }
+
+    fn directory(&self) -> PathBuf {
+        let version = format!("v{}", ironclad_core::abi::VERSION);
+        Path::new(BPFFS).join("ironclad").join(&self.0).join(version)
+    }
+
+    /// A process that starts an agent and then waits to be killed: this test binary again.
+    fn agent(&self, host: &Host, good: &Path, role: &str) -> Child {
+        let mut child = AGENT
+            .command()
+            .env("IRONCLAD_TEST_AGENT", role)
+            .env("IRONCLAD_TEST_INSTANCE", &self.0)
+            .env("IRONCLAD_TEST_CGROUP", host.cgroup.dir())
+            .env("IRONCLAD_TEST_PROGRAM", good)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        if !lines.map_while(Result::ok).any(|line| line == "agent ready") {
+            panic!("agent ended: {:?}", child.wait());
+        }
+        child
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // A test that fails has something better to tell.
+        let _ = PinDirectory::purge(Path::new(BPFFS), &self.0);
+    }
+}
+
+/// What [`Instance::agent`] starts.
+pub(crate) const AGENT: Role = role!(the_agent);
+
+fn the_agent() {
+    let role = std::env::var("IRONCLAD_TEST_AGENT").unwrap();
+    let of = |name: &str| std::env::var(format!("IRONCLAD_TEST_{name}")).unwrap();
+    let shield = Shield::builder(&of("INSTANCE"))
+        .cgroup(of("CGROUP"))
+        .persistent(true)
+        .start(&match role.as_str() {
+            "packets" => no_packets(),
+            _ => only(Path::new(&of("PROGRAM"))),
+        })
+        .unwrap();
+    if role == "provisional" {
+        shield.apply_provisional(&silent(), Duration::from_millis(1500)).unwrap();
+    }
+    println!("agent ready");
+    // Killed here.
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn silent() -> CompiledPolicy {
+    Policy::builder().compile().unwrap()
+}
+
+/// Only this program may.
+fn only(program: &Path) -> CompiledPolicy {
+    Policy::builder()
+        .socket_rule(
+            SocketRule::new(RuleId(1), "good", SocketAction::Allow)
+                .who(Subject::new("good").exe(program)),
+        )
+        .socket_rule(SocketRule::new(RuleId(2), "others", SocketAction::Deny))
+        .compile()
+        .unwrap()
+}
+
+/// Nobody may open packet sockets.
+fn no_packets() -> CompiledPolicy {
+    let rule = SocketRule::new(RuleId(3), "no packets", SocketAction::Deny);
+    let rule = rule.direction(Direction::Create).protocol(Protocol::PACKET);
+    Policy::builder().socket_rule(rule).compile().unwrap()
+}
+
+fn answers(talkers: &mut [&mut Talker]) -> Vec<u64> {
+    talkers.iter_mut().map(|talker| talker.ask(THERE).unwrap()).collect()
+}
+
+fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
+    let host = Host::new();
+    let instance = Instance::new("kept");
+    let (good, bad) = (host.program("good"), host.program("bad"));
+    let (mut one, mut other) = (host.talker(&good), host.talker(&bad));
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0], "without us");
+    kill(instance.agent(&host, &good, "plain"));
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
+    // Nobody lives who could enter these: what is in the kernel does.
+    let (mut later, mut stranger) = (host.talker(&good), host.talker(&bad));
+    assert_eq!(answers(&mut [&mut later, &mut stranger]), [0, EPERM]);
+    later.ask(&format!("exec {}", bad.display())).unwrap();
+    stranger.ask(&format!("exec {}", good.display())).unwrap();
+    assert_eq!(answers(&mut [&mut later, &mut stranger]), [EPERM, 0]);
+
+    // The next agents find it so; not one call is answered otherwise while they come and go.
+    let (stop, policy) = (std::sync::atomic::AtomicBool::new(false), only(&good));
+    let recorder = Arc::new(Recorder::default());
+    let shield = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM], "after {asked}");
+                asked += 1;
+            }
+            asked
+        });
+        kill(instance.agent(&host, &good, "plain"));
+        kill(instance.agent(&host, &good, "plain"));
+        let shield = instance.builder(&host).audit(recorder.clone()).start(&policy).unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 0);
+        shield
+    });
+    let counts = shield.socket_counts().unwrap();
+    let count = |id| counts.iter().find(|count| count.rule == Some(RuleId(id))).unwrap();
+    assert!(count(1).allowed > 3 && count(2).denied > 3, "counters are kept: {counts:?}");
+    let replaced = |action: &&AuditAction| matches!(action, AuditAction::Replace { hook, .. } if hook == "cgroup");
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(replaced).count(), 9);
+    let status = shield.status().unwrap();
+    let groups: Vec<_> = status.cgroups.iter().map(|group| (&*group.path, group.alive)).collect();
+    assert_eq!(groups, [(host.cgroup.dir(), true)]);
+    // One copy of the programs keeps the table, and one is pinned.
+    let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
+    let names: Vec<_> = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
+    let tracepoints = names.iter().filter(|name| name.contains("sched_process")).count();
+    assert_eq!(tracepoints, 9, "{names:?}");
+
+    // Stopping leaves nothing.
+    shield.stop().unwrap();
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
+    assert!(!instance.directory().exists());
+}
+
+/// AF_PACKET.
+const PACKET: &str = "create 17 3 768";
+/// In a row, so that hardly a moment is without a call.
+const PACKETS: &str = "repeat 100 create 17 3 768";
+
+fn packet_sockets_are_denied_without_an_agent() {
+    let host = Host::new();
+    let elsewhere = Cgroup::new("elsewhere").unwrap();
+    let instance = Instance::new("packets");
+    let program = host.program("program");
+    let mut before = host.talker(&program);
+    let mut outside = host.talker_in(&elsewhere, &program);
+    assert_eq!((before.ask(PACKET).unwrap(), before.ask(PACKETS).unwrap()), (0, 100), "without us");
+    kill(instance.agent(&host, &program, "packets"));
+    let mut after = host.talker(&program);
+    assert_eq!((before.ask(PACKET).unwrap(), after.ask(PACKET).unwrap()), (EPERM, EPERM));
+    assert_eq!((outside.ask(PACKET).unwrap(), after.ask(THERE).unwrap()), (0, 0));
+
+    // The next agents take it over; not one call is let go meanwhile.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let recorder = Arc::new(Recorder::default());
+    let shield = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(before.ask(PACKETS).unwrap(), 0, "after {asked}");
+                asked += 1;
+            }
+            asked
+        });
+        kill(instance.agent(&host, &program, "packets"));
+        let builder = instance.builder(&host).audit(recorder.clone());
+        let shield = builder.start(&no_packets()).unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 0);
+        shield
+    });
+    let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
+    let names: Vec<_> = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
+    for of_lsm in ["_socket_create", "ic_cgroups_"] {
+        assert_eq!(names.iter().filter(|name| name.contains(of_lsm)).count(), 1, "{names:?}");
+    }
+    // Of both copies, at once: the former one may live a moment longer.
+    shield.unprotect_cgroup(host.cgroup.dir()).unwrap();
+    assert_eq!(before.ask(PACKET).unwrap(), 0);
+    shield.protect_cgroup(host.cgroup.dir()).unwrap();
+    shield.protect_cgroup(elsewhere.dir()).unwrap();
+    drop(shield);
+    let mut ask = || (before.ask(PACKET).unwrap(), outside.ask(PACKET).unwrap());
+    assert_eq!(ask(), (EPERM, EPERM));
+    let shield = instance.builder(&host).audit(recorder.clone()).start(&no_packets()).unwrap();
+    assert_eq!(ask(), (EPERM, EPERM));
+    shield.stop().unwrap();
+    assert_eq!(ask(), (0, 0));
+    assert!(!instance.directory().exists());
+    let is_detached =
+        |it: &AuditAction| matches!(it, AuditAction::Detach { hook, .. } if hook == "lsm");
+    let detached = recorder.0.lock().unwrap().iter().filter(|it| is_detached(it)).count();
+    assert_eq!(detached, 1);
+}
+
+fn packet_sockets_are_pinned_when_a_policy_asks_for_them() {
+    let host = Host::new();
+    let instance = Instance::new("later");
+    let mut talker = host.talker(&host.program("program"));
+    let shield = instance.builder(&host).start(&silent()).unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    shield.apply(&no_packets()).unwrap();
+    drop(shield);
+    assert_eq!(talker.ask(PACKET).unwrap(), EPERM);
+    // A policy that says nothing of them asks nobody, and one that does asks again.
+    let shield = instance.builder(&host).start(&silent()).unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    shield.apply(&no_packets()).unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), EPERM);
+    shield.stop().unwrap();
+    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    assert!(!instance.directory().exists());
+}
+
+fn a_deadline_holds_without_an_agent() {
+    let host = Host::new();
+    let instance = Instance::new("deadline");
+    let (good, bad) = (host.program("good"), host.program("bad"));
+    let mut other = host.talker(&bad);
+    let agent = instance.agent(&host, &good, "plain");
+    assert_eq!(other.ask(THERE).unwrap(), EPERM);
+    kill(agent);
+    kill(instance.agent(&host, &good, "provisional"));
+    assert_eq!(other.ask(THERE).unwrap(), 0, "the provisional policy is in force");
+    let begin = Instant::now();
+    while other.ask(THERE).unwrap() == 0 {
+        assert!(begin.elapsed() < PATIENCE, "the deadline does not come");
+    }
+    let shield = instance.builder(&host).start(&only(&good)).unwrap();
+    assert_eq!(shield.status().unwrap().provisional, None);
+    assert_eq!(other.ask(THERE).unwrap(), EPERM);
+    shield.stop().unwrap();
+}
+
+fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
+    let host = Host::new();
+    let instance = Instance::new("half");
+    let (good, bad) = (host.program("good"), host.program("bad"));
+    let (mut one, mut other) = (host.talker(&good), host.talker(&bad));
+    // An instance that protects no control group, until an agent names one.
+    let plain = Shield::builder(&instance.0).persistent(true);
+    drop(plain.clone().start_unattached(&silent()).unwrap());
+    assert!(!instance.directory().join("sockets").exists());
+    let refused = instance.builder(&host).cgroup("/nowhere").start(&only(&good)).unwrap_err();
+    assert!(refused.to_string().contains("/nowhere"), "{refused}");
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
+    drop(instance.builder(&host).start(&only(&good)).unwrap());
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
+    // Of an agent that knew fewer hooks: what is missing comes, and the rest stays.
+    let pin = |hook: &str| {
+        let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
+        let mut pins = pins.map(|pin| pin.unwrap().path());
+        pins.find(|path| path.to_string_lossy().ends_with(&format!("_{hook}")))
+    };
+    std::fs::remove_file(pin("egress").unwrap()).unwrap();
+    assert!(pin("egress").is_none());
+    drop(plain.clone().start_unattached(&only(&good)).unwrap());
+    assert!(pin("egress").is_some());
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
+    // The next one names none, and another policy: what is pinned asks on.
+    let refused = instance.builder(&host).cgroup("/nowhere").start(&only(&bad)).unwrap_err();
+    assert!(refused.to_string().contains("/nowhere"), "{refused}");
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM], "as it was");
+    let shield = plain.clone().start_unattached(&only(&bad)).unwrap();
+    assert_eq!(answers(&mut [&mut one, &mut other]), [EPERM, 0]);
+    // A group of that path that was made anew is another group.
+    shield.unprotect_cgroup(host.cgroup.dir()).unwrap();
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
+    drop(shield);
+
+    // A directory of which a part is missing is told, with the way out.
+    std::fs::remove_file(instance.directory().join("sockets/ic_sock_rows")).unwrap();
+    let refused = plain.start_unattached(&silent()).unwrap_err().to_string();
+    assert!(refused.contains("ic_sock_rows missing") && refused.contains("purge"), "{refused}");
+}
+
+fn lineages_are_given_out_again() {
+    let host = Host::new();
+    let programs = ["first", "second", "third"].map(|name| host.program(name));
+    // Nobody executes these.
+    let others = (0..16).map(|n| {
+        let path = programs[0].with_file_name(format!("other {n}"));
+        std::fs::write(&path, "").unwrap();
+        path
+    });
+    let descend = |of: &Path| {
+        let who = Subject::new("").descendant_of(of);
+        let allow = SocketRule::new(RuleId(1), "child", SocketAction::Allow).who(who);
+        let deny = SocketRule::new(RuleId(2), "others", SocketAction::Deny);
+        Policy::builder().socket_rule(allow).socket_rule(deny).compile().unwrap()
+    };
+    let shield = Shield::builder("lineages")
+        .cgroup(host.cgroup.dir())
+        .start(&descend(&programs[0]))
+        .unwrap();
+    let mut child = host.talker(&programs[0]);
+    child.ask(&format!("exec {}", programs[1].display())).unwrap();
+    assert_eq!(child.ask(THERE).unwrap(), 0, "it descends from the first");
+    // More lists than there are lineages: bits come round, and nobody inherits another's.
+    for of in others {
+        shield.apply(&descend(&of)).unwrap();
+        assert_eq!(child.ask(THERE).unwrap(), EPERM, "{}", of.display());
+    }
+    shield.apply(&descend(&programs[1])).unwrap();
+    assert_eq!(child.ask(THERE).unwrap(), EPERM, "it is that, and does not descend from it");
+    child.ask(&format!("exec {}", programs[2].display())).unwrap();
+    assert_eq!(child.ask(THERE).unwrap(), 0);
+}

@@ -1,0 +1,294 @@
+//! Needs root: real processes in control groups of the tests' own, and what they may do.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ironclad_core::abi::{SocketOp, SocketReason};
+use ironclad_core::audit::AuditAction;
+use ironclad_core::{RuleId, Verdict};
+use ironclad_policy::socket::{
+    AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
+};
+use ironclad_policy::{Policy, Protocol};
+use ironclad_shield::{Overflow, Shield, ShieldError};
+
+use crate::recorder::Recorder;
+use crate::testbed::{EPERM, Host, PATIENCE, count, policy, rule};
+use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(a_program_may_what_its_copy_may_not),
+        test!(every_dimension_tells_processes_apart),
+        test!(multipath_tcp_is_tcp),
+        test!(events_name_process_and_rule),
+        test!(logs_and_dry_runs_let_go_and_limits_are_exact),
+        test!(what_is_loaded_and_attached_leaves_a_record),
+    ]
+}
+
+fn a_program_may_what_its_copy_may_not() {
+    let host = Host::new();
+    let (good, bad) = (host.program("good"), host.program("bad"));
+    let (mut allowed, mut other) = (host.talker(&good), host.talker(&bad));
+    // Without us, both may.
+    for order in ["connect tcp 10.9.0.2:80", "send udp 10.9.0.2:53", "bind tcp 0.0.0.0:8080"] {
+        assert_eq!((allowed.ask(order).unwrap(), other.ask(order).unwrap()), (0, 0), "{order}");
+    }
+    let who = || Subject::new("good").exe(&good);
+    let shield = host.start(&policy([
+        rule(1, SocketAction::Allow).who(who()),
+        rule(2, SocketAction::Allow).who(who()).direction(Direction::In),
+        rule(3, SocketAction::Deny),
+        rule(4, SocketAction::Deny).direction(Direction::In),
+    ]));
+    // Both ran before; a third comes after, as do what they become and what they start.
+    let mut later = host.talker(&good);
+    for order in [
+        "connect tcp 10.9.0.2:80",
+        "connect tcp [fd09::2]:80",
+        "connect udp 10.9.0.2:80",
+        "connect tcp [::ffff:10.9.0.2]:80",
+        "fastopen tcp 10.9.0.2:80",
+        "send udp 10.9.0.2:53",
+        "send udp [fd09::2]:53",
+        "send udp [::ffff:10.9.0.2]:53",
+        "bind tcp 0.0.0.0:8080",
+        "bind tcp [::]:8080",
+        "bind udp 10.9.0.1:8080",
+    ] {
+        assert_eq!(allowed.ask(order).unwrap(), 0, "{order}");
+        assert_eq!(later.ask(order).unwrap(), 0, "{order}");
+        assert_eq!(other.ask(order).unwrap(), EPERM, "{order}");
+        let fork = |program: &Path| format!("fork {} {order}", program.display());
+        assert_eq!(allowed.ask(&fork(&bad)).unwrap(), EPERM, "{order}");
+        assert_eq!(other.ask(&fork(&good)).unwrap(), 0, "{order}");
+    }
+    assert_eq!(later.ask(&format!("exec {}", bad.display())).unwrap(), 0);
+    assert_eq!(later.ask("connect tcp 10.9.0.2:80").unwrap(), EPERM);
+    let (first, third) = (count(&shield, 1), count(&shield, 3));
+    assert_eq!((first.denied, third.allowed), (0, 0));
+    assert_eq!((first.allowed, third.denied), (8 * 3, 8 * 2 + 1));
+    assert_eq!((count(&shield, 2).allowed, count(&shield, 4).denied), (9, 6));
+    drop(shield);
+    assert_eq!(other.ask("connect tcp 10.9.0.2:80").unwrap(), 0);
+}
+
+/// Each dimension on its own: what it names is refused, and nothing else.
+fn every_dimension_tells_processes_apart() {
+    let host = Host::new();
+    let (one, two) = (host.program("one"), host.program("two"));
+    let inner = host.cgroup.child("inner").unwrap();
+    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &one));
+    let shield = host.start(&policy([]));
+    let mut next = 0;
+    let mut apply = |narrow: &dyn Fn(SocketRule) -> SocketRule| {
+        next += 1;
+        let group = AddressGroup::new("second").cidrs([
+            "10.9.0.2".parse().unwrap(),
+            "fd09::2".parse().unwrap(),
+            "10.8.0.0/16".parse().unwrap(),
+        ]);
+        let policy = Policy::builder()
+            .addresses(group)
+            .socket_rule(narrow(rule(next, SocketAction::Deny)))
+            .danger_packet_sockets_unseen(true)
+            .compile()
+            .unwrap();
+        shield.apply(&policy).unwrap();
+    };
+    let near = "connect udp 10.9.0.2:53";
+    let fork = |program: &Path| format!("fork {} {near}", program.display());
+
+    // Where, port, protocol, direction.
+    apply(&|rule| rule.to("second"));
+    assert_eq!(outside.ask(near).unwrap(), EPERM);
+    assert_eq!(outside.ask("connect tcp [fd09::2]:80").unwrap(), EPERM);
+    assert_eq!(outside.ask("connect udp 10.8.255.255:1").unwrap(), EPERM);
+    for other in ["connect udp 10.9.0.1:53", "send udp [fd09::1]:53", "bind udp 10.9.0.2:0"] {
+        assert_eq!(outside.ask(other).unwrap(), 0, "{other}");
+    }
+    apply(&|rule| rule.ports(50..=53).port(80));
+    for (port, answer) in [(49, 0), (50, EPERM), (53, EPERM), (54, 0), (80, EPERM), (65535, 0)] {
+        assert_eq!(outside.ask(&format!("connect udp 10.9.0.2:{port}")).unwrap(), answer, "{port}");
+    }
+    apply(&|rule| rule.protocol(Protocol::TCP));
+    assert_eq!(outside.ask("connect tcp 10.9.0.2:80").unwrap(), EPERM);
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    apply(&|rule| rule.direction(Direction::In).port(8080));
+    assert_eq!(outside.ask("bind tcp 10.9.0.1:8080").unwrap(), EPERM);
+    assert_eq!(outside.ask("bind tcp 10.9.0.1:8081").unwrap(), 0);
+    assert_eq!(outside.ask("connect udp 10.9.0.2:8080").unwrap(), 0);
+
+    // Nobody's address is one's own host.
+    apply(&|rule| rule.to_cidr("127.0.0.0/8".parse().unwrap()).to_cidr("::1".parse().unwrap()));
+    for loopback in ["127.0.0.1:9", "0.0.0.0:9", "[::1]:9", "[::]:9", "[::ffff:127.0.0.1]:9"] {
+        for order in ["connect tcp", "connect udp", "send udp"] {
+            assert_eq!(outside.ask(&format!("{order} {loopback}")).unwrap(), EPERM, "{loopback}");
+        }
+    }
+
+    // Raw sockets and protocols without hooks of their own.
+    apply(&|rule| rule.direction(Direction::Create));
+    for (order, answer) in [
+        ("create 4 3 1", EPERM),
+        ("create 6 3 58", EPERM),
+        ("create 4 3 255", EPERM),
+        ("create 4 1 6", 0),
+        ("create 6 2 17", 0),
+    ] {
+        assert_eq!(outside.ask(order).unwrap(), answer, "{order}");
+    }
+    apply(&|rule| rule.direction(Direction::Create).protocol(Protocol::ICMP));
+    assert_eq!(outside.ask("create 4 3 1").unwrap(), 0, "a raw socket is raw, whatever it carries");
+
+    // The process: control group, parent, forebear, name.
+    apply(&|rule| rule.who(Subject::new("").cgroup(inner.path())));
+    assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (0, EPERM));
+    apply(&|rule| rule.who(Subject::new("").cgroup(host.cgroup.path())));
+    assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (EPERM, EPERM));
+    apply(&|rule| rule.who(Subject::new("").parent(&one)));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), EPERM);
+    let twice = format!("fork {} {}", two.display(), fork(&one));
+    assert_eq!(outside.ask(&twice).unwrap(), 0, "a grandparent is no parent");
+    apply(&|rule| rule.who(Subject::new("").descendant_of(&two)));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), 0, "nobody descends from itself");
+    assert_eq!(outside.ask(&twice).unwrap(), EPERM);
+    apply(&|rule| rule.who(Subject::new("").spoofable_comm("evil")));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    assert_eq!(outside.ask("comm evil").unwrap(), 0);
+    assert_eq!(outside.ask(near).unwrap(), EPERM);
+    apply(&|rule| rule.who(Subject::new("").uid(12345)));
+    assert_eq!(outside.ask(near).unwrap(), 0);
+    apply(&|rule| rule.who(Subject::new("").uid(0).gid(0).exe(&one)));
+    assert_eq!(outside.ask(near).unwrap(), EPERM);
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), 0);
+    assert_eq!(shield.counters().unwrap().loss(ironclad_core::abi::Loss::Map), 0);
+}
+
+/// A kernel without it answers like this.
+const EPROTONOSUPPORT: u64 = 93;
+
+fn multipath_tcp_is_tcp() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let order = "connect mptcp 10.9.0.2:80";
+    match talker.ask(order).unwrap() {
+        EPROTONOSUPPORT => {
+            skip("this kernel has no Multipath TCP");
+        }
+        before => assert_eq!(before, 0),
+    }
+    let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(Protocol::UDP)]));
+    assert_eq!(talker.ask(order).unwrap(), 0);
+    shield.apply(&policy([rule(1, SocketAction::Deny).protocol(Protocol::TCP)])).unwrap();
+    assert_eq!(talker.ask(order).unwrap(), EPERM);
+}
+
+/// An event says who asked for what, and which rule refused.
+fn events_name_process_and_rule() {
+    let host = Host::new();
+    let one = host.program("one");
+    let mut talker = host.talker(&one);
+    let shield = host.start(&policy([
+        rule(7, SocketAction::Allow).port(80).report(true),
+        rule(8, SocketAction::Deny).to_cidr("fd09::/16".parse().unwrap()),
+    ]));
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    let next = || events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+    assert_eq!(talker.ask("connect tcp [fd09::2]:443").unwrap(), EPERM);
+    let denied = next();
+    assert_eq!((denied.op, denied.verdict), (SocketOp::Connect, Verdict::Drop));
+    assert_eq!(denied.reason, SocketReason::Rule);
+    assert_eq!(denied.addr, Some("[fd09::2]:443".parse().unwrap()));
+    let rule = shield.socket_rule(denied.generation, denied.rule.unwrap());
+    assert_eq!((rule, denied.protocol), (Some(RuleId(8)), 6));
+    assert_eq!((denied.pid, denied.uid, denied.gid), (talker.pid(), 0, 0));
+    assert_ne!(denied.tid, denied.pid, "a thread of the test harness");
+    assert_eq!(denied.ppid, std::process::id());
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(denied.cgroup, std::fs::metadata(host.cgroup.dir()).unwrap().ino());
+    assert_eq!(denied.exe.ino, std::fs::metadata(&one).unwrap().ino());
+    assert!(!denied.stranger && !denied.log && !denied.dry_run);
+    assert_eq!(talker.ask("connect udp 10.9.0.2:80").unwrap(), 0);
+    let allowed = next();
+    assert_eq!((allowed.verdict, allowed.rule), (Verdict::Pass, Some(0)));
+    assert_eq!(talker.ask("connect udp 10.9.0.2:81").unwrap(), 0);
+    assert_eq!(events.try_recv(), None, "what the default allows is not reported");
+}
+
+/// A rule that reports lets the next decide, a dry run denies nothing, and a limit is a limit for all
+/// CPUs together.
+fn logs_and_dry_runs_let_go_and_limits_are_exact() {
+    let host = Host::new();
+    let mut talker = host.talker(&host.program("one"));
+    let near = "connect udp 10.9.0.2:53";
+    let shield = host.start(&policy([
+        rule(1, SocketAction::Log).port(53),
+        rule(2, SocketAction::Deny).port(53).protocol(Protocol::UDP),
+        rule(3, SocketAction::Log),
+        rule(4, SocketAction::Deny).port(54).dry_run(true),
+    ]));
+    assert_eq!(talker.ask(near).unwrap(), EPERM);
+    assert_eq!(talker.ask("connect tcp 10.9.0.2:53").unwrap(), 0);
+    assert_eq!(talker.ask("connect udp 10.9.0.2:54").unwrap(), 0);
+    assert_eq!((count(&shield, 1).logged, count(&shield, 2).denied), (2, 1));
+    assert_eq!(count(&shield, 3).logged, 2, "only what comes before the rule that decides");
+    assert_eq!((count(&shield, 4).would_deny, count(&shield, 4).denied), (1, 0));
+
+    // So slow a bucket that none comes back while this runs.
+    let limit = RateLimit::per_second(1).burst(1000);
+    shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
+    let began = std::time::Instant::now();
+    let let_go = talker.ask("burst 2000 4 10.9.0.2:53").unwrap();
+    let came_back = began.elapsed().as_secs() + 1;
+    assert!((1000..=1000 + came_back).contains(&let_go), "{let_go}");
+    let counted = count(&shield, 5);
+    assert_eq!((counted.allowed, counted.limited), (let_go, 8000 - let_go));
+
+    // Who owes a thousand seconds to a slow limit owes a faster one no more than its own burst.
+    let limit = RateLimit::per_second(1000).burst(1000);
+    shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while talker.ask(near).unwrap() == EPERM {
+        assert!(std::time::Instant::now() < deadline, "the former limit's debt is not forgiven");
+    }
+}
+
+fn what_is_loaded_and_attached_leaves_a_record() {
+    let host = Host::new();
+    let recorder = Arc::new(Recorder::default());
+    let builder = || Shield::builder("sockets").audit(recorder.clone()).cgroup(host.cgroup.dir());
+    let rules = policy([rule(1, SocketAction::Deny)]);
+    drop(builder().start(&rules).unwrap());
+    let actions = recorder.0.lock().unwrap().clone();
+    let loaded = |name: &str| {
+        let is_it = |action: &&AuditAction| matches!(action, AuditAction::Load { program, .. } if program == name);
+        actions.iter().filter(is_it).count()
+    };
+    for name in
+        ["ic_exec", "ic_exec_4", "ic_fork", "ic_exit", "ic_seed", "ic_connect4", "ic_create"]
+    {
+        assert_eq!(loaded(name), 1, "{name}");
+    }
+    let attached = |at: &str| {
+        let is_it = |action: &&AuditAction| matches!(action, AuditAction::Attach { hook, .. } if hook == at);
+        actions.iter().filter(is_it).count()
+    };
+    // Four of execve(2), four of fork(2), one of the end.
+    assert_eq!((attached("tracepoint"), attached("cgroup")), (9, 9));
+    let wrote = |action: &AuditAction| matches!(action, AuditAction::MapWrite { map, .. } if map.contains("ic_sock_rows"));
+    assert!(actions.iter().any(wrote));
+    let interface = host.cgroup.dir().display().to_string();
+    let detached = AuditAction::Detach { hook: "cgroup".to_owned(), interface };
+    assert_eq!(actions.last(), Some(&detached));
+
+    // What nobody asks is refused.
+    let refused = Shield::builder("sockets").start_unattached(&rules).unwrap_err();
+    assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
+    let refused = Shield::builder("sockets").cgroup("/tmp").start(&rules).unwrap_err();
+    assert!(refused.to_string().contains("no control group of version 2"), "{refused}");
+}

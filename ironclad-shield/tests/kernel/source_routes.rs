@@ -1,0 +1,578 @@
+//! Needs root: packets that say by which way they are to go. The last stop is who a process is asked
+//! for; the first is where the packet goes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Mutex;
+
+use ironclad_core::Verdict;
+use ironclad_core::abi::SocketReason;
+use ironclad_lab::PacketSocket;
+use ironclad_lab::talk::Talker;
+use ironclad_policy::Policy;
+use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, Subject};
+use ironclad_shield::{EventReceiver, Overflow, Shield, SocketRecord};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use socket2::{Domain, Socket, Type};
+
+use crate::testbed::{EPERM, Host, PATIENCE, rule};
+use ironclad_lab::harness::{Test, skip_part};
+use ironclad_lab::test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(source_routes_do_not_leave),
+        test!(anybody_s_source_routes_do_not_leave),
+        test!(connections_by_source_routes_do_not_leave),
+        test!(answers_go_by_no_way_of_their_own),
+        test!(source_routes_leave_where_nobody_asks_of_addresses),
+        test!(headers_of_any_shape_are_read_to_their_end),
+    ]
+}
+
+/// The first stop, of either family, which nobody may reach.
+const STOPS: [&str; 2] = ["10.9.0.2", "fd09::2"];
+/// No other number in these packets is this one.
+const PORT: u16 = 0xbeef;
+const ASKED4: &str = "10.9.0.1:48879";
+const ASKED6: &str = "[fd09::1]:48879";
+
+/// Levels and options: `IP_OPTIONS`, `IP_RETOPTS`, `IPV6_HOPOPTS`, `IPV6_RTHDRDSTOPTS`, `IPV6_RTHDR`.
+const OPTIONS4: &str = "0 4";
+const SEND_OPTIONS4: &str = "0 7";
+const HOPS6: &str = "41 54";
+const STOP_OPTIONS6: &str = "41 55";
+const ROUTE6: &str = "41 57";
+
+/// Six bytes that say nothing.
+const PADDING6: &str = "0000010400000000";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A routing header of IPv6 (RFC 8754) with so many stops left.
+fn routing_header(left: u8) -> String {
+    let stop = STOPS[1].parse::<Ipv6Addr>().unwrap().octets();
+    // The kernel takes the stop with this number for the first.
+    let stops = if left == 0 { [stop, [0; 16]] } else { [[0; 16], stop] };
+    hex(&[&[0, 4, 4, left, 1, 0, 0, 0], &stops[0][..], &stops[1][..]].concat())
+}
+
+/// One of Mobile IPv6 (RFC 6275), which has but one stop.
+fn home_address() -> String {
+    let stop = STOPS[1].parse::<Ipv6Addr>().unwrap().octets();
+    hex(&[&[0, 2, 2, 1, 0, 0, 0, 0], &stop[..]].concat())
+}
+
+/// A loose or strict source route of IPv4 (RFC 791), behind an option that says nothing.
+fn source_route(kind: u8) -> String {
+    let stop = STOPS[0].parse::<Ipv4Addr>().unwrap().octets();
+    hex(&[&[1, kind, 7, 4][..], &stop].concat())
+}
+
+/// What is done with a socket: of this family, and to the stop of this place in [`STOPS`].
+#[derive(Debug)]
+struct Way {
+    family: &'static str,
+    protocol: &'static str,
+    /// What the socket is told, which stays.
+    told: Vec<String>,
+    sends: Vec<String>,
+}
+
+impl Way {
+    fn new<const N: usize>(family: &'static str, told: &[String], sends: [String; N]) -> Self {
+        Self { family, protocol: "udp", told: told.to_vec(), sends: sends.to_vec() }
+    }
+
+    fn stop(&self) -> &'static str {
+        STOPS[usize::from(self.family == "6")]
+    }
+
+    fn tell(&self, talker: &mut Talker, name: &str) -> u64 {
+        let open = format!("open {name} {} {}", self.family, self.protocol);
+        assert_eq!(talker.ask(&open).unwrap(), 0, "{open}");
+        orders(talker, name, &self.told)
+    }
+
+    fn send(&self, talker: &mut Talker, name: &str) -> u64 {
+        orders(talker, name, &self.sends)
+    }
+
+    fn go(&self, talker: &mut Talker) -> u64 {
+        match self.tell(talker, "s") {
+            0 => self.send(talker, "s"),
+            refused => refused,
+        }
+    }
+}
+
+/// The first answer that is none of success.
+fn orders(talker: &mut Talker, name: &str, orders: &[String]) -> u64 {
+    let mut answers =
+        orders.iter().map(|order| talker.ask(&format!("with {name} {order}")).unwrap());
+    answers.find(|&answer| answer != 0).unwrap_or(0)
+}
+
+fn ways() -> Vec<Way> {
+    let mut ways = Vec::new();
+    let send = |to: &str| [format!("send {to}")];
+    let write = |to: &str| [format!("connect {to}"), "write".to_owned()];
+    for left in [0, 1] {
+        let option = format!("option {ROUTE6} {}", routing_header(left));
+        ways.push(Way::new("6", std::slice::from_ref(&option), send(ASKED6)));
+        ways.push(Way::new("6", std::slice::from_ref(&option), write(ASKED6)));
+        let [hops, stops] = [HOPS6, STOP_OPTIONS6].map(|name| format!("option {name} {PADDING6}"));
+        ways.push(Way::new("6", &[hops, stops, option], send(ASKED6)));
+    }
+    let header = home_address();
+    ways.push(Way::new("6", &[format!("option {ROUTE6} {header}")], send(ASKED6)));
+    ways.push(Way::new("6", &[], [format!("send-with {ROUTE6} {header} {ASKED6}")]));
+    for kind in [131, 137] {
+        let route = source_route(kind);
+        let option = [format!("option {OPTIONS4} {route}")];
+        ways.push(Way::new("4", &option, send(ASKED4)));
+        ways.push(Way::new("4", &option, write(ASKED4)));
+        ways.push(Way::new("4", &[], [format!("send-with {SEND_OPTIONS4} {route} {ASKED4}")]));
+    }
+    ways
+}
+
+/// What opens a connection by that way.
+fn connections() -> [Way; 2] {
+    let option4 = format!("option {OPTIONS4} {}", source_route(131));
+    let option6 = format!("option {ROUTE6} {}", routing_header(1));
+    let of = |family, option, to: &str| Way {
+        protocol: "tcp",
+        ..Way::new(family, &[option], [format!("connect {to}")])
+    };
+    [of("4", option4, ASKED4), of("6", option6, ASKED6)]
+}
+
+/// Waits for a packet to [`PORT`]; where it goes.
+fn next(wire: &PacketSocket) -> String {
+    loop {
+        let frame = wire.receive().unwrap();
+        let (to, protocol, rest) = match frame[14] >> 4 {
+            4 => (IpAddr::from(<[u8; 4]>::try_from(&frame[30..34]).unwrap()), frame[23], 34),
+            _ => (IpAddr::from(<[u8; 16]>::try_from(&frame[38..54]).unwrap()), frame[20], 54),
+        };
+        // Errors hold what they are about. Options and extensions come before the ports.
+        let is_error = [1, 58].contains(&protocol);
+        if !is_error && frame[rest..].chunks(2).any(|pair| pair == PORT.to_be_bytes()) {
+            return to.to_string();
+        }
+    }
+}
+
+const EINVAL: u64 = 22;
+
+struct Wired {
+    host: Host,
+    wire: PacketSocket,
+    talker: Talker,
+}
+
+impl Wired {
+    fn new() -> Self {
+        let host = Host::new();
+        let wire = host.net.run(|| PacketSocket::listen("lo").unwrap()).unwrap();
+        let talker = host.talker(&host.program("one"));
+        Self { host, wire, talker }
+    }
+
+    /// The ways that this kernel has.
+    fn ways(&mut self) -> Vec<Way> {
+        let (there, lacking): (Vec<_>, Vec<_>) =
+            ways().into_iter().partition(|way| way.go(&mut self.talker) != EINVAL);
+        // Kernels without Mobile IPv6.
+        assert!(
+            lacking.iter().all(|way| format!("{way:?}").contains(&home_address())),
+            "{lacking:?}"
+        );
+        if !lacking.is_empty() {
+            skip_part(&format!("{} routes of Mobile IPv6, which this kernel lacks", lacking.len()));
+        }
+        for way in &there {
+            while next(&self.wire) != way.stop() {}
+            next(&self.wire);
+        }
+        there
+    }
+
+    /// A way that is open.
+    fn goes(&mut self, way: &Way, when: &str) {
+        assert_eq!(way.go(&mut self.talker), 0, "{when}: {way:?}");
+        assert_eq!(next(&self.wire), way.stop(), "{when}: {way:?}");
+        // On `lo` there is each packet twice.
+        assert_eq!(next(&self.wire), way.stop(), "{when}: {way:?}");
+    }
+}
+
+fn refusing_stops() -> Policy {
+    let stops = AddressGroup::new("stops").cidrs(STOPS.map(|stop| stop.parse().unwrap()));
+    let deny = rule(1, SocketAction::Deny).to("stops");
+    Policy::builder().default_events_per_second(1000).addresses(stops).socket_rule(deny)
+}
+
+fn routed(events: &EventReceiver) -> SocketRecord {
+    loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+        if event.reason == SocketReason::Route {
+            return event;
+        }
+    }
+}
+
+fn refused(shield: &Shield) -> (u64, u64) {
+    let counts = shield.socket_counts().unwrap();
+    let default = counts.into_iter().find(|count| count.rule.is_none()).unwrap();
+    (default.denied, default.would_deny)
+}
+
+fn source_routes_do_not_leave() {
+    let mut wired = Wired::new();
+    let ways = wired.ways();
+    for way in &ways {
+        wired.goes(way, "without us");
+    }
+    let named = |number: usize| format!("before{number}");
+    for (number, way) in ways.iter().enumerate() {
+        assert_eq!(way.tell(&mut wired.talker, &named(number)), 0, "{way:?}");
+    }
+    let shield = wired.host.start(&refusing_stops().compile().unwrap());
+    let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
+    for stop in ["udp 10.9.0.2:48879", "udp [fd09::2]:48879"] {
+        assert_eq!(wired.talker.ask(&format!("send {stop}")).unwrap(), EPERM);
+    }
+    let mut count = 0;
+    let mut expect = |talker: &mut Talker, way: &Way, answer, stop: Option<&str>| {
+        count += 1;
+        assert_eq!(answer, EPERM, "{way:?}");
+        assert_eq!(refused(&shield), (count, 0), "{way:?}");
+        let event = routed(&events);
+        assert_eq!(event.addr.map(|addr| addr.ip().to_string()).as_deref(), stop, "{way:?}");
+        assert_eq!((event.verdict, event.rule, event.uid), (Verdict::Drop, None, 0));
+        assert_eq!((event.pid, event.stranger), (0, true));
+        let explained = shield.explain_event(&event).unwrap();
+        assert_eq!((explained.is_source_route, explained.agrees), (true, None));
+        assert!(!explained.why.certain);
+        assert_eq!(explained.cgroup.as_deref(), Some(wired.host.cgroup.path()));
+        assert!(explained.to_string().contains("a source route"), "{explained}");
+        // Nobody else is held up.
+        assert_eq!(talker.ask("send udp 10.9.0.1:1").unwrap(), 0);
+    };
+    for (number, way) in ways.iter().enumerate() {
+        // What a socket was told before leaves with its packets, and is stopped there.
+        let answer = way.send(&mut wired.talker, &named(number));
+        expect(&mut wired.talker, way, answer, Some(way.stop()));
+        // It is told no more.
+        let answer = way.go(&mut wired.talker);
+        let stop = way.told.is_empty().then(|| way.stop());
+        expect(&mut wired.talker, way, answer, stop);
+    }
+    // None of them was on the wire, where this comes next.
+    assert_eq!(wired.talker.ask(&format!("send udp {ASKED4}")).unwrap(), 0);
+    assert_eq!(next(&wired.wire), "10.9.0.1");
+    // A flow label may come with options, which whoever uses it sends.
+    let label = format!("option 41 32 {}", hex(&[0; 32]));
+    assert_ne!(wired.talker.ask(&format!("with before0 {label}")).unwrap(), EPERM);
+    let with_options = format!("option 41 32 {}", hex(&[0; 33]));
+    assert_eq!(wired.talker.ask(&format!("with before0 {with_options}")).unwrap(), EPERM);
+    // Taking it back is no harm, and neither is what is long or none of these.
+    for order in [
+        format!("option {ROUTE6} "),
+        format!("option 41 67 {}", hex(&1i32.to_ne_bytes())),
+        format!("option 1 13 {}", hex(&[0; 5000])),
+    ] {
+        assert_eq!(wired.talker.ask(&format!("with before0 {order}")).unwrap(), 0, "{order}");
+    }
+}
+
+/// Who needs no privilege for it.
+fn anybody_s_source_routes_do_not_leave() {
+    const USER: u32 = 4711;
+    let mut wired = Wired::new();
+    assert_eq!(wired.talker.ask(&format!("uid {USER}")).unwrap(), 0);
+    // Those of IPv4 need a capability.
+    let [_, way] = connections();
+    let ways = [Way { protocol: "udp", sends: vec![format!("send {ASKED6}")], ..way }];
+    for way in &ways {
+        wired.goes(way, "without us");
+        assert_eq!(way.tell(&mut wired.talker, way.family), 0);
+    }
+    let shield = wired.host.start(&refusing_stops().compile().unwrap());
+    let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
+    for way in &ways {
+        assert_eq!(way.send(&mut wired.talker, way.family), EPERM, "{way:?}");
+        assert_eq!(routed(&events).uid, USER);
+        assert_eq!(way.tell(&mut wired.talker, "s"), EPERM, "{way:?}");
+        assert_eq!(routed(&events).uid, USER);
+    }
+}
+
+/// A SYN, and each time that the kernel sends it again.
+fn connections_by_source_routes_do_not_leave() {
+    let mut wired = Wired::new();
+    for way in connections() {
+        assert_eq!(way.go(&mut wired.talker), 0, "without us: {way:?}");
+        while next(&wired.wire) != way.stop() {}
+    }
+    let mut wired = Wired::new();
+    for way in connections() {
+        assert_eq!(way.tell(&mut wired.talker, way.family), 0);
+    }
+    let shield = wired.host.start(&refusing_stops().compile().unwrap());
+    let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
+    for way in connections() {
+        let answer = way.send(&mut wired.talker, way.family);
+        assert_eq!(answer, 0, "nobody has answered yet: {way:?}");
+        // The second by a timer of the kernel's, which belongs to no process. That of the connection
+        // before goes on.
+        let mut seen = 0;
+        while seen < 2 {
+            let event = routed(&events);
+            let to = event.addr.unwrap().ip().to_string();
+            assert!(STOPS.contains(&to.as_str()), "{event:?}");
+            if to == way.stop() {
+                assert_eq!(event.protocol, if way.family == "4" { 6 } else { 43 });
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(wired.talker.ask(&format!("send udp {ASKED6}")).unwrap(), 0);
+    assert_eq!(next(&wired.wire), "fd09::1");
+}
+
+/// Answers to a SYN go by the way that the listening socket was told, and belong to no socket.
+fn answers_go_by_no_way_of_their_own() {
+    let mut wired = Wired::new();
+    let option = format!("with s option {ROUTE6} {}", routing_header(1));
+    let bind = format!("with s bind {ASKED6}");
+    let tell = |talker: &mut Talker| {
+        assert_eq!(talker.ask("open s 6 tcp").unwrap(), 0);
+        assert_eq!(talker.ask(&bind).unwrap(), 0);
+        talker.ask(&option).unwrap()
+    };
+    // Who connects is outside of the control group.
+    let syn = |host: &Host| {
+        let connect = || {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let to: SocketAddr = ASKED6.parse().unwrap();
+            // Nobody waits for the answer.
+            let _ = socket.connect(&to.into());
+            socket
+        };
+        host.net.run(connect).unwrap()
+    };
+    assert_eq!(tell(&mut wired.talker), 0);
+    assert_eq!(wired.talker.ask("with s listen").unwrap(), 0);
+    let _waits = syn(&wired.host);
+    while next(&wired.wire) != STOPS[1] {}
+
+    let mut wired = Wired::new();
+    let _shield = wired.host.start(&refusing_stops().compile().unwrap());
+    assert_eq!(tell(&mut wired.talker), EPERM);
+    assert_eq!(wired.talker.ask("with s listen").unwrap(), 0);
+    let _waits = syn(&wired.host);
+    // The SYN and its answer, each twice.
+    for _ in 0..4 {
+        assert_ne!(next(&wired.wire), STOPS[1]);
+    }
+}
+
+/// Where no rule asks of addresses, all ways lead to where processes may go; and in a dry run.
+fn source_routes_leave_where_nobody_asks_of_addresses() {
+    let mut wired = Wired::new();
+    let ways = wired.ways();
+    let who = Subject::new("one").exe(wired.host.path("one"));
+    let by_program = Policy::builder()
+        .socket_rule(rule(1, SocketAction::Allow).who(who))
+        .socket_default(Direction::Out, Verdict::Drop);
+    let shield = wired.host.start(&by_program.compile().unwrap());
+    for way in &ways {
+        wired.goes(way, "no address in the rules");
+    }
+    assert_eq!(refused(&shield), (0, 0));
+    shield.apply(&refusing_stops().dry_run(true).compile().unwrap()).unwrap();
+    for way in &ways {
+        wired.goes(way, "dry run");
+    }
+    // Once when a socket is told, and once when it sends.
+    let count = ways.iter().map(|way| 1 + u64::from(!way.told.is_empty())).sum();
+    assert_eq!(refused(&shield), (0, count));
+    // Nor are other options touched, where addresses are asked of.
+    shield.apply(&refusing_stops().compile().unwrap()).unwrap();
+    let timestamps = hex(&[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let option = format!("option {OPTIONS4} {timestamps}");
+    let padding = format!("option {HOPS6} {PADDING6}");
+    let others = [
+        ("10.9.0.1", Way::new("4", &[option], [format!("send {ASKED4}")])),
+        ("fd09::1", Way::new("6", &[padding], [format!("send {ASKED6}")])),
+    ];
+    for (to, way) in others {
+        assert_eq!(way.go(&mut wired.talker), 0, "{way:?}");
+        assert_eq!(next(&wired.wire), to, "{way:?}");
+        assert_eq!(next(&wired.wire), to, "{way:?}");
+    }
+}
+
+/// A part of a header that a packet is made of, and whether the packet has to stay for it.
+#[derive(Clone, Debug)]
+struct Part {
+    /// The number of its protocol, or the option's kind.
+    kind: u8,
+    bytes: Vec<u8>,
+    stays: bool,
+}
+
+/// Extension headers (RFC 8200, 4302, 6275, 7401, 5533), whose first byte says what comes next.
+fn extension() -> impl Strategy<Value = Part> {
+    let fragment = any::<[u8; 3]>().prop_map(|rest| {
+        // The first of several, with what belongs before the others.
+        let bytes = [&[0, rest[0], 0, 1][..], &[rest[1], rest[2], 0, 0]].concat();
+        Part { kind: 44, bytes, stays: false }
+    });
+    let eights = (prop::sample::select(vec![0, 60, 135, 139, 140]), 0..4u8, any::<u8>());
+    let eights = eights.prop_map(|(kind, len, fill)| {
+        let mut bytes = vec![fill; 8 * (usize::from(len) + 1)];
+        bytes[1] = len;
+        Part { kind, bytes, stays: false }
+    });
+    let fours = (1..6u8, any::<u8>()).prop_map(|(len, fill)| {
+        let mut bytes = vec![fill; 4 * (usize::from(len) + 2)];
+        bytes[1] = len;
+        Part { kind: 51, bytes, stays: false }
+    });
+    let routing = (0..3u8, any::<[u8; 6]>()).prop_map(|(len, rest)| {
+        let mut bytes = vec![0; 8 * (usize::from(len) + 1)];
+        bytes[1] = len;
+        bytes[2..8].copy_from_slice(&rest);
+        Part { kind: 43, bytes, stays: true }
+    });
+    prop_oneof![4 => eights, 2 => fours, 1 => fragment, 1 => routing]
+}
+
+fn option() -> impl Strategy<Value = Part> {
+    let named = |kind: u8, len: u8, fill| {
+        let mut bytes = vec![fill; usize::from(len)];
+        (bytes[0], bytes[1]) = (kind, len);
+        bytes
+    };
+    let other = (2..=255u8, 2..9u8, any::<u8>()).prop_map(move |(kind, len, fill)| {
+        let stays = [131, 137].contains(&kind);
+        Part { kind, bytes: named(kind, len, fill), stays }
+    });
+    let route = (prop::sample::select(vec![131u8, 137]), 3..12u8, any::<u8>());
+    let route = route.prop_map(move |(kind, len, fill)| Part {
+        kind,
+        bytes: named(kind, len, fill),
+        stays: true,
+    });
+    let nothing = Just(Part { kind: 1, bytes: vec![1], stays: false });
+    // An option has at least two bytes.
+    let short = (2..=255u8, 0..2u8).prop_map(|(kind, len)| Part {
+        kind,
+        bytes: vec![kind, len],
+        stays: true,
+    });
+    prop_oneof![6 => other, 2 => route, 4 => nothing, 1 => short]
+}
+
+/// A packet of IPv6 with these extension headers and eight bytes of UDP, and whether it may leave.
+fn packet6(parts: &[Part], cut: bool) -> (Vec<u8>, bool) {
+    const DEPTH: usize = 8;
+    let mut body: Vec<u8> = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        let begin = body.len();
+        body.extend(&part.bytes);
+        body[begin] = parts.get(at + 1).map_or(17, |next| next.kind);
+    }
+    let whole = body.len();
+    body.extend([1, 2, 3, 4, 0, 8, 0, 0]);
+    // Where the last extension's first bytes are missing, nobody knows what they are.
+    let last = parts.last().map_or(0, |last| last.bytes.len());
+    let cut = cut && last > 0;
+    if cut {
+        body.truncate(whole - last + 4);
+    }
+    let mut packet = vec![0x60, 0, 0, 0, 0, 0, 0, 64];
+    packet[4..6].copy_from_slice(&(body.len() as u16).to_be_bytes());
+    packet[6] = parts.first().map_or(17, |first| first.kind);
+    for addr in ["fd09::1", "fd09::1"] {
+        packet.extend(addr.parse::<Ipv6Addr>().unwrap().octets());
+    }
+    packet.extend(body);
+    let stays = parts.iter().any(|part| part.stays) || parts.len() > DEPTH || cut;
+    (packet, !stays)
+}
+
+/// One of IPv4 with these options, as far as they fit, and perhaps an end before the rest.
+fn packet4(parts: &[Part], end: Option<usize>) -> (Vec<u8>, bool) {
+    let (mut options, mut leaves, mut ended) = (Vec::new(), true, false);
+    for (at, part) in parts.iter().enumerate() {
+        let takes_end = end == Some(at);
+        if options.len() + part.bytes.len() + usize::from(takes_end) > 40 {
+            break;
+        }
+        if takes_end {
+            options.push(0);
+            ended = true;
+        }
+        options.extend(&part.bytes);
+        leaves &= ended || !part.stays;
+        if part.stays && part.bytes.len() == 2 && !ended {
+            break;
+        }
+    }
+    options.resize(options.len().next_multiple_of(4), 0);
+    let len = 20 + options.len();
+    let mut packet = vec![0x40 | (len / 4) as u8, 0, 0, (len + 8) as u8, 0, 1, 0, 0, 64, 17, 0, 0];
+    packet.extend([10, 9, 0, 1, 10, 9, 0, 1]);
+    packet.extend(options);
+    packet.extend([1, 2, 3, 4, 0, 8, 0, 0]);
+    (packet, leaves)
+}
+
+/// Whoever may make raw sockets writes headers as he likes.
+fn headers_of_any_shape_are_read_to_their_end() {
+    let wired = Wired::new();
+    let mut talker = wired.talker;
+    for family in ["4", "6"] {
+        assert_eq!(talker.ask(&format!("open raw{family} {family} raw")).unwrap(), 0);
+    }
+    let shapes = (
+        prop::collection::vec(extension(), 0..11),
+        prop::bool::weighted(0.1),
+        prop::collection::vec(option(), 0..8),
+        prop::option::weighted(0.3, 0..8usize),
+    );
+    let seen = Mutex::new([[0u32; 2]; 2]);
+    let talker = Mutex::new(talker);
+    let check = |is_with: bool, cases: u32| {
+        let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
+        let ran = TestRunner::new(config).run(&shapes, |(extensions, cut, options, end)| {
+            let packets = [
+                ("4", "10.9.0.1:0", packet4(&options, end)),
+                ("6", "[fd09::1]:0", packet6(&extensions, cut)),
+            ];
+            for (at, (family, to, (bytes, leaves))) in packets.into_iter().enumerate() {
+                let order = format!("with raw{family} send-bytes {} {to}", hex(&bytes));
+                let answer = talker.lock().unwrap().ask(&order).unwrap();
+                let expected = if leaves || !is_with { 0 } else { EPERM };
+                prop_assert_eq!(answer, expected, "{}", order);
+                seen.lock().unwrap()[at][usize::from(leaves)] += 1;
+            }
+            Ok(())
+        });
+        ran.unwrap();
+    };
+    check(false, 50);
+    let _shield = wired.host.start(&refusing_stops().compile().unwrap());
+    check(true, 4000);
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.iter().flatten().all(|&count| count > 400), "{seen:?}");
+}

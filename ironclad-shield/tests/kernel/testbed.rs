@@ -1,0 +1,117 @@
+//! A host for the tests of socket rules: processes in control groups, and what they may do.
+#![allow(dead_code, reason = "each test uses some of it")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ironclad_bpf::probe::{State, probe_lsm};
+use ironclad_core::{RuleId, Verdict};
+use ironclad_lab::talk::Talker;
+use ironclad_lab::{Cgroup, Lab, Namespace};
+use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_shield::{Shield, SocketCount};
+
+pub(crate) const EPERM: u64 = 1;
+/// Ends waits for what should come at once and then fails; nothing is measured against it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A host of one namespace and one control group.
+pub(crate) struct Host {
+    pub(crate) net: Namespace,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) programs: tempfile::TempDir,
+    pub(crate) own: PathBuf,
+    pub(crate) lab: Lab,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let net = lab.namespace("host").unwrap();
+        for addr in ["10.9.0.1/16", "10.9.0.2/16", "fd09::1/64", "fd09::2/64"] {
+            net.address("lo", addr).unwrap();
+        }
+        let own = std::env::current_exe().unwrap();
+        let programs = tempfile::tempdir().unwrap();
+        Self { net, cgroup: Cgroup::new("host").unwrap(), own, programs, lab }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.programs.path().join(name)
+    }
+
+    /// A copy of the test's program: another file.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::copy(&self.own, &path).unwrap();
+        path
+    }
+
+    pub(crate) fn directories<const N: usize>(&self, names: [&str; N]) -> [PathBuf; N] {
+        names.map(|name| {
+            let dir = self.path(name);
+            std::fs::create_dir(&dir).unwrap();
+            dir
+        })
+    }
+
+    pub(crate) fn talker(&self, program: &Path) -> Talker {
+        self.talker_in(&self.cgroup, program)
+    }
+
+    pub(crate) fn talker_in(&self, cgroup: &Cgroup, program: &Path) -> Talker {
+        self.net.run(|| Talker::start(cgroup, program)).unwrap().unwrap()
+    }
+
+    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Shield {
+        self.start_on(&self.cgroup, policy)
+    }
+
+    /// Without the thread that follows paths.
+    pub(crate) fn start_looking_never(&self, policy: &CompiledPolicy) -> Shield {
+        let builder = Shield::builder("sockets").cgroup(self.cgroup.dir());
+        builder.follow_paths(false).start(policy).unwrap()
+    }
+
+    pub(crate) fn start_on(&self, cgroup: &Cgroup, policy: &CompiledPolicy) -> Shield {
+        Shield::builder("sockets").cgroup(cgroup.dir()).start(policy).unwrap()
+    }
+}
+
+pub(crate) fn rule(id: u32, action: SocketAction) -> SocketRule {
+    SocketRule::new(RuleId(id), format!("rule {id}"), action)
+}
+
+pub(crate) fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
+    rules.into_iter().fold(Policy::builder(), Policy::socket_rule).compile().unwrap()
+}
+
+const DIRECTIONS: [Direction; 3] = [Direction::Out, Direction::In, Direction::Create];
+
+/// Nothing is allowed but to this program, and to it everything.
+pub(crate) fn only(program: &Path) -> CompiledPolicy {
+    let allow = (1..).zip(DIRECTIONS).map(|(id, direction)| {
+        let who = Subject::new("allowed").exe(program);
+        rule(id, SocketAction::Allow).who(who).direction(direction)
+    });
+    let policy = allow.fold(Policy::builder(), Policy::socket_rule);
+    let policy = DIRECTIONS
+        .into_iter()
+        .fold(policy, |policy, direction| policy.socket_default(direction, Verdict::Drop));
+    // On kernels without BPF LSM, too.
+    policy.danger_packet_sockets_unseen(true).compile().unwrap()
+}
+
+pub(crate) fn count(shield: &Shield, id: u32) -> SocketCount {
+    let counts = shield.socket_counts().unwrap();
+    counts.into_iter().find(|count| count.rule == Some(RuleId(id))).unwrap()
+}
+
+/// BPF LSM runs, as far as is known.
+pub(crate) fn lsm() -> Result<(), String> {
+    let lsm = probe_lsm();
+    match lsm.state {
+        State::Available | State::Unknown => Ok(()),
+        _ => Err(lsm.reason.unwrap_or_default()),
+    }
+}
