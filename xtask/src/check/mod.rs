@@ -1,16 +1,15 @@
 //! What holds for the tree as a whole, beside its tests.
 
 mod msrv;
+mod package;
 pub(crate) mod tree;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::attacks;
-use crate::command::{cargo, cargo_home, command, line, output, tail};
+use crate::command::{cargo, command, line, output, tail};
 use crate::failure::{Context, Failure, Result};
 use crate::test::{Outcome, Report, Row};
 use crate::tools;
@@ -19,7 +18,7 @@ use crate::vmlinux::{self, Comparison};
 type Check = fn() -> Result<Outcome>;
 
 /// In the order of how soon they fail.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 9] = [
     ("rustfmt", rustfmt),
     ("clang-format", clang_format),
     ("tree", tree::check),
@@ -28,8 +27,7 @@ const CHECKS: [(&str, Check); 10] = [
     ("clippy", clippy),
     ("rustdoc", rustdoc),
     ("cargo-deny", deny),
-    ("cargo package", package),
-    ("oldest rustc", msrv::check),
+    ("cargo package", package::check),
 ];
 
 /// The names of all checks.
@@ -117,23 +115,6 @@ fn clippy() -> Result<Outcome> {
     passes(cargo(arguments).args(["--", "-D", "warnings"]))
 }
 
-/// Cargo unpacks and builds a crate that others need once for a version, and ours change without one.
-fn forget_unpacked(crate_: &str) -> Result<()> {
-    let sources = cargo_home().join("registry/src");
-    for registry in std::fs::read_dir(sources).into_iter().flatten().flatten() {
-        // One that has no host is a directory.
-        if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
-            continue;
-        }
-        let unpacked = registry.path().join(crate_);
-        if unpacked.is_dir() {
-            std::fs::remove_dir_all(&unpacked)
-                .context(format_args!("removing {}", unpacked.display()))?;
-        }
-    }
-    Ok(())
-}
-
 fn rustdoc() -> Result<Outcome> {
     let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--all-features"];
     passes(cargo(arguments).env("RUSTDOCFLAGS", "-D warnings"))
@@ -142,29 +123,4 @@ fn rustdoc() -> Result<Outcome> {
 fn deny() -> Result<Outcome> {
     let deny = tools::path(&tools::CARGO_DENY)?;
     passes(&mut command(deny, ["--locked", "check", "bans", "licenses", "sources"]))
-}
-
-/// Each published crate compiles from its tarball, with nothing but what is in it.
-fn package() -> Result<Outcome> {
-    let text = output(&mut cargo(["metadata", "--no-deps", "--format-version=1"]))?;
-    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
-    let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
-    let target = metadata["target_directory"].as_str().context("no target directory")?;
-    let target = format!("{target}/package-check");
-    let mut clean = cargo(["clean", "--quiet", "--target-dir", &target]);
-    let mut package = cargo(["package", "--quiet", "--allow-dirty", "--target-dir", &target]);
-    for published in packages.iter().filter(|package| package["publish"].is_null()) {
-        let text = |key: &str| published[key].as_str().unwrap_or_default();
-        clean.args(["--package", text("name")]);
-        package.args(["--package", text("name")]);
-        forget_unpacked(&format!("{}-{}", text("name"), text("version")))?;
-    }
-    output(&mut clean)?;
-    // Nobody will run what comes out.
-    for (name, value) in
-        [("PROFILE_DEV_DEBUG", "0"), ("PROFILE_DEV_OPT_LEVEL", "0"), ("INCREMENTAL", "0")]
-    {
-        package.env(format!("CARGO_{name}"), value);
-    }
-    passes(&mut package)
 }

@@ -13,7 +13,8 @@ use crate::test::Outcome;
 /// A release that has this version.
 const SUITE: &str = "trixie";
 
-pub(super) fn check() -> Result<Outcome> {
+/// Checks the packages of a workspace that the arguments name.
+pub(super) fn check(workspace: &Path, arguments: &[&str]) -> Result<Outcome> {
     let promised = promised()?;
     let bin = toolchain()?.join("bin");
     let version = output(&mut command(bin.join("rustc"), ["--version"]))?;
@@ -27,12 +28,14 @@ pub(super) fn check() -> Result<Outcome> {
     // Its own cargo cannot go through every proxy that ours can.
     output(&mut cargo(["fetch", "--locked"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let target = std::path::absolute(target.join("oldest-rustc")).context("target directory")?;
     super::passes(
-        command(bin.join("cargo"), ["check", "--quiet", "--workspace", "--locked", "--offline"])
-            .args(["--features", crate::test::FEATURES])
+        command(bin.join("cargo"), ["check", "--quiet", "--offline"])
+            .args(arguments)
+            .current_dir(workspace)
             .env("CARGO", bin.join("cargo"))
             .env("RUSTC", bin.join("rustc"))
-            .env("CARGO_TARGET_DIR", target.join("oldest-rustc"))
+            .env("CARGO_TARGET_DIR", target)
             .env_remove("RUSTUP_TOOLCHAIN"),
     )
 }

@@ -1,0 +1,75 @@
+//! What is published: each crate compiles from its tarball alone, with the oldest Rust that we promise.
+//!
+//! `cargo package` by itself would build every tarball a second time, with the newest Rust.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{msrv, passes};
+use crate::command::{cargo, command, create_dir, output, write};
+use crate::failure::{Context, Result};
+use crate::test::{FEATURES, Outcome};
+
+/// A crate that is published.
+struct Package {
+    name: String,
+    version: String,
+}
+
+impl Package {
+    fn dir(&self) -> String {
+        format!("{}-{}", self.name, self.version)
+    }
+}
+
+pub(super) fn check() -> Result<Outcome> {
+    let text = output(&mut cargo(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
+    let target = metadata["target_directory"].as_str().context("no target directory")?;
+    let target = Path::new(target).join("package-check");
+    let packages = published(&metadata)?;
+
+    let mut package = cargo(["package", "--quiet", "--allow-dirty", "--no-verify"]);
+    package.arg("--target-dir").arg(&target);
+    for published in &packages {
+        package.args(["--package", &published.name]);
+    }
+    if let failed @ Outcome::Failed(_) = passes(&mut package)? {
+        return Ok(failed);
+    }
+    let workspace = unpack(&target, &packages)?;
+    msrv::check(&workspace, &["--workspace", "--features", FEATURES])
+}
+
+fn published(metadata: &Value) -> Result<Vec<Package>> {
+    let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
+    let is_published = |package: &&Value| package["publish"].is_null();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let package = |it: &Value| Package { name: text(&it["name"]), version: text(&it["version"]) };
+    Ok(packages.iter().filter(is_published).map(package).collect())
+}
+
+/// The tarballs, unpacked side by side in a workspace in which they find each other.
+fn unpack(target: &Path, packages: &[Package]) -> Result<PathBuf> {
+    let workspace = target.join("unpacked");
+    if workspace.exists() {
+        std::fs::remove_dir_all(&workspace).context(workspace.display())?;
+    }
+    create_dir(&workspace)?;
+    let (mut members, mut patches) = (String::new(), String::new());
+    for package in packages {
+        let dir = package.dir();
+        let tarball = target.join("package").join(format!("{dir}.crate"));
+        // With the present time: cargo compares the times of files, and gives those in a tarball none.
+        output(command("tar", ["-x", "-m", "-f"]).arg(&tarball).arg("-C").arg(&workspace))?;
+        members += &format!("    \"{dir}\",\n");
+        patches += &format!("{} = {{ path = \"{dir}\" }}\n", package.name);
+    }
+    let manifest = format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [\n{members}]\n\n[patch.crates-io]\n{patches}"
+    );
+    write(&workspace.join("Cargo.toml"), manifest)?;
+    std::fs::copy("Cargo.lock", workspace.join("Cargo.lock")).context("Cargo.lock")?;
+    Ok(workspace)
+}
