@@ -169,6 +169,11 @@ impl Role {
         command
     }
 
+    /// The environment variable by which a process that executes the test's own program plays this role: `NAME=VALUE`.
+    pub fn variable(&self) -> String {
+        format!("{ROLE}={}", self.name)
+    }
+
     /// Has a command that executes the test's own program, or a copy of it, play this role.
     pub fn play<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env(ROLE, self.name)

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     ];
     let roles = [
         rules::AGENT,
+        self_protection::LSM_LOADER,
         shield::ROLE,
         signed::ROLE,
         status_and_alarms::FOREIGNER,

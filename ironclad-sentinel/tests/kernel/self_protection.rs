@@ -8,16 +8,15 @@ use ironclad_bpf::probe::probe_lsm;
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::Cgroup;
-use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::harness::{Role, Test, skip};
 use ironclad_lab::talk::{Talker, ends_within};
-use ironclad_lab::test;
+use ironclad_lab::{role, test};
 use ironclad_policy::Policy;
 use ironclad_sentinel::{Overflow, Secret, Sentinel};
 use libbpf_rs::{MapCore, MapHandle};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(prober).in_machine(),
         test!(nobody_lays_hands_on_the_agent).in_machine().needs(&[lsm]),
         test!(who_uses_memory_up_does_not_end_the_agent).in_machine().needs(&[lsm]),
         test!(nobody_takes_over_the_first_process).in_machine().needs(&[lsm]),
@@ -34,15 +33,12 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Makes a process load a program of BPF LSM's.
-const PROBER: &str = "IRONCLAD_TEST_PROBER";
+/// A process that loads a program of BPF LSM, and fails where it cannot.
+pub(crate) const LSM_LOADER: Role = role!(load_lsm);
 
-/// Only for the other tests: fails where it cannot load one.
-fn prober() {
-    if std::env::var_os(PROBER).is_some() {
-        let lsm = probe_lsm();
-        assert!(lsm.is_available(), "{lsm:?}");
-    }
+fn load_lsm() {
+    let lsm = probe_lsm();
+    assert!(lsm.is_available(), "{lsm:?}");
 }
 
 /// SIGURG, which nobody minds.
@@ -652,9 +648,9 @@ fn programs_that_could_undo_it_are_not_loaded() {
         attacks.without(name, &mut attacker, order);
     }
     let own = std::env::current_exe().unwrap();
-    let own = format!("{} --exact --test-threads=1 prober", own.display());
-    let (by_lsm, prober) = ("load a program of BPF LSM", format!("tool env {PROBER}=1 {own}"));
-    attacks.without(by_lsm, &mut attacker, &prober);
+    let by_lsm = "load a program of BPF LSM";
+    let load_lsm = format!("tool env {} {}", LSM_LOADER.variable(), own.display());
+    attacks.without(by_lsm, &mut attacker, &load_lsm);
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
     for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
         assert_ne!(load(&mut attacker, kind), EPERM, "{kind}");
@@ -674,7 +670,7 @@ fn programs_that_could_undo_it_are_not_loaded() {
         let event = next_denied(&events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
     }
-    let event = attacks.with(by_lsm, &mut attacker, &prober, &events);
+    let event = attacks.with(by_lsm, &mut attacker, &load_lsm, &events);
     assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
     // The rest is told of.
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);

@@ -1,6 +1,7 @@
 //! Each fuzz target for a bounded time, from the corpus that is kept.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use super::report::{Outcome, Report, Row};
@@ -9,17 +10,47 @@ use crate::command::{command, create_dir, output, tail};
 use crate::failure::{Context, Result};
 use crate::tools;
 
+/// One for each processor of the machine that CI runs on.
+const AT_ONCE: usize = 2;
+
 /// Runs every target for `seconds`.
 pub(crate) fn run(seconds: u32, report: &mut Report) -> Result<()> {
     if !Path::new("fuzz/Cargo.toml").is_file() {
         return Ok(());
     }
     let fuzz = tools::path(&tools::CARGO_FUZZ)?;
-    for target in output(command(&fuzz, ["list"]).env("RUSTC_BOOTSTRAP", "1"))?.lines() {
-        let started = Instant::now();
-        let outcome = one(&fuzz, target, seconds)?;
-        report.add(Row::single("fuzz", target, outcome, started.elapsed().as_secs_f64()));
-    }
+    let cargo_fuzz = |words: &[&str]| {
+        let mut cargo_fuzz = command(&fuzz, words);
+        // The sanitizer is an unstable option of the compiler.
+        cargo_fuzz.env("RUSTC_BOOTSTRAP", "1");
+        cargo_fuzz
+    };
+    let started = Instant::now();
+    output(&mut cargo_fuzz(&["build"]))?;
+    report.add(Row::single("fuzz", "build", Outcome::Passed, started.elapsed().as_secs_f64()));
+    let targets = output(&mut cargo_fuzz(&["list"]))?;
+    let queue = Mutex::new(targets.lines());
+    let rows = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let target = queue.lock().ok().and_then(|mut queue| queue.next());
+                    let Some(target) = target else { return };
+                    let started = Instant::now();
+                    let outcome = one(&fuzz, target, seconds)
+                        .unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+                    let row = Row::single("fuzz", target, outcome, started.elapsed().as_secs_f64());
+                    if let Ok(mut rows) = rows.lock() {
+                        rows.push(row);
+                    }
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().ok().context("a thread of the fuzzer panicked")?;
+    rows.sort_by(|a, b| a.target.cmp(&b.target));
+    rows.into_iter().for_each(|row| report.add(row));
     Ok(())
 }
 
@@ -27,7 +58,6 @@ fn one(fuzz: &Path, target: &str, seconds: u32) -> Result<Outcome> {
     // What a run finds goes to the first directory; the repository's corpus is only read.
     let found = cache::dir("fuzz")?.join(target);
     create_dir(&found)?;
-    // The sanitizer and the kernel tools do not share a build: it has a directory of its own.
     let mut run = command("timeout", ["--kill-after=10", "900"]);
     run.arg(fuzz).args(["run", target]).arg(&found);
     let corpus = Path::new("fuzz/corpus").join(target);

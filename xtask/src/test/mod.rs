@@ -29,6 +29,16 @@ pub(crate) use targets::executable;
 /// What is off by default and needs neither root nor a special kernel.
 pub(crate) const FEATURES: &str =
     "ironclad-policy/fetch,ironclad-policy/maxmind,ironclad-policy/schema,ironclad-policy/signed";
+/// Kernel tests. Everything is built with them: other features would be another build of most dependencies.
+const KERNEL_TESTS: &str =
+    "ironclad-bpf/kernel-tests,ironclad-sentinel/kernel-tests,ironclad-shield/kernel-tests";
+
+/// `cargo test` of the workspace with all features that tests need.
+fn cargo_test<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut test = cargo(["test", "--workspace"]);
+    test.args(["--features", FEATURES, "--features", KERNEL_TESTS]).args(arguments);
+    test
+}
 
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -159,12 +169,14 @@ fn merged(command_line: &Command, seconds: u32) -> Command {
     let mut merged = command("timeout", ["--kill-after=10".into(), seconds.to_string()]);
     merged.args(["sh", "-c", "exec \"$@\" 2>&1", "sh"]);
     merged.arg(command_line.get_program()).args(command_line.get_args());
+    merged.envs(command_line.get_envs().filter_map(|(name, value)| Some((name, value?))));
     merged
 }
 
 fn pure(report: &mut Report) -> Result<()> {
-    let mut tests = cargo(["test", "--workspace", "--no-fail-fast"]);
-    tests.args(["--features", FEATURES]).args(["--", "--show-output"]);
+    let mut tests = cargo_test(["--no-fail-fast", "--", "--show-output"]);
+    // No module of kernel tests: they run as root, on their own.
+    tests.env("IRONCLAD_TEST_MODULES", "none");
     let started = Instant::now();
     let ended = merged(&tests, PURE_SECONDS).output().context(line(&tests))?;
     let seconds = started.elapsed().as_secs_f64();

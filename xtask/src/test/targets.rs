@@ -8,9 +8,6 @@ use serde_json::Value;
 use crate::command::{cargo, output, output_bytes};
 use crate::failure::{Context, Result};
 
-/// The feature without which these targets are not built.
-const FEATURE: &str = "kernel-tests";
-
 /// The target of a package's kernel tests.
 const TARGET: &str = "kernel";
 
@@ -26,11 +23,12 @@ pub(crate) struct Binary {
 pub(crate) fn build(package: Option<&str>) -> Result<Vec<Binary>> {
     let mut wanted = packages()?;
     wanted.retain(|name, _| package.is_none_or(|package| name == package));
-    let mut build = cargo(["test", "--no-run", "--message-format=json-render-diagnostics"]);
-    build.args(["--test", TARGET]);
-    for package in wanted.keys() {
-        build.args(["--package", package, "--features", &format!("{package}/{FEATURE}")]);
-    }
+    let mut build = super::cargo_test([
+        "--no-run",
+        "--test",
+        TARGET,
+        "--message-format=json-render-diagnostics",
+    ]);
     let messages = output_bytes(&mut build)?;
     wanted
         .into_iter()
