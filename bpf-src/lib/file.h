@@ -8,7 +8,9 @@
 enum {
 	IC_OVERLAYFS_MAGIC = 0x794c7630, /* include/uapi/linux/magic.h */
 	IC_STACKED_MAX = 2, /* FILESYSTEM_MAX_STACK_DEPTH of include/linux/fs.h */
-	IC_FMODE_EXEC = 0x20, /* include/linux/fs.h: by execve(2), and not by open(2) */
+	IC_FMODE_READ = 1, /* include/linux/fs.h */
+	IC_FMODE_WRITE = 2,
+	IC_FMODE_EXEC = 0x20, /* opened by execve(2), not by open(2) */
 	IC_S_IFMT = 0170000,
 	IC_S_IFREG = 0100000,
 	IC_S_IFBLK = 0060000,

@@ -97,7 +97,7 @@ int ic_bind6(struct bpf_sock_addr *ctx)
  * UDP-Lite, one for datagrams that connect(2) goes round.
  */
 SEC("cgroup/sock_create")
-int ic_create(struct bpf_sock *ctx)
+int ic_sock_create(struct bpf_sock *ctx)
 {
 	__u32 protocol = ctx->protocol, type = ctx->type;
 	struct ic_ask ask = { .op = IC_SOCK_CREATE };

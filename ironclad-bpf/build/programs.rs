@@ -12,16 +12,11 @@ use libbpf_cargo::SkeletonBuilder;
 const CLANG_MIN: u32 = 16;
 
 /// By their paths in `bpf-src/`, without `.bpf.c`.
-pub(crate) const PROGRAMS: [&str; 11] = [
+pub(crate) const PROGRAMS: [&str; 6] = [
     "progs/cgroup",
     "progs/lsm_socket",
     "progs/process",
-    "progs/sentinel_before",
-    "progs/sentinel_file",
-    "progs/sentinel_gate",
-    "progs/sentinel_host",
-    "progs/sentinel_sysctl",
-    "progs/sentinel_task",
+    "progs/sentinel",
     "progs/xdp_dispatch",
     "progs/xdp_policy",
 ];

@@ -11,8 +11,7 @@ use libbpf_rs::{AsRawLibbpf, OpenObject};
 
 use crate::skel::cgroup::CgroupSkelBuilder;
 use crate::skel::process::ProcessSkelBuilder;
-use crate::skel::sentinel_gate::SentinelGateSkelBuilder;
-use crate::skel::sentinel_host::SentinelHostSkelBuilder;
+use crate::skel::sentinel::SentinelSkelBuilder;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
 
 type Fields<'a> = &'a [(&'a str, usize)];
@@ -96,7 +95,7 @@ fn rust_and_c_agree_on_sockets() {
 #[test]
 fn rust_and_c_agree_on_sentinel() {
     let mut storage = MaybeUninit::uninit();
-    let open = SentinelGateSkelBuilder::default().open(&mut storage).unwrap();
+    let open = SentinelSkelBuilder::default().open(&mut storage).unwrap();
     with_btf(open.open_object(), |btf| {
         structs! { btf;
             ic_sentinel = Sentinel {
@@ -112,12 +111,6 @@ fn rust_and_c_agree_on_sentinel() {
                 hdr, lost, cgroup, exec_ns, rules, exe, parent, file, pid, tid, ppid, uid, gid, target,
                 detail, hook, op, verdict, flags, comm, path_len, path_cut, _pad, path
             }
-        }
-    });
-    let mut storage = MaybeUninit::uninit();
-    let open = SentinelHostSkelBuilder::default().open(&mut storage).unwrap();
-    with_btf(open.open_object(), |btf| {
-        structs! { btf;
             ic_label = Label { own, below, flags, names }
             ic_name_key = NameKey { dir, hash, len, _pad }
             ic_name_val = NameVal { rules }

@@ -21,28 +21,8 @@ pub(crate) mod process {
     include!(concat!(env!("OUT_DIR"), "/process.skel.rs"));
 }
 
-pub(crate) mod sentinel_before {
-    include!(concat!(env!("OUT_DIR"), "/sentinel_before.skel.rs"));
-}
-
-pub(crate) mod sentinel_file {
-    include!(concat!(env!("OUT_DIR"), "/sentinel_file.skel.rs"));
-}
-
-pub(crate) mod sentinel_gate {
-    include!(concat!(env!("OUT_DIR"), "/sentinel_gate.skel.rs"));
-}
-
-pub(crate) mod sentinel_host {
-    include!(concat!(env!("OUT_DIR"), "/sentinel_host.skel.rs"));
-}
-
-pub(crate) mod sentinel_sysctl {
-    include!(concat!(env!("OUT_DIR"), "/sentinel_sysctl.skel.rs"));
-}
-
-pub(crate) mod sentinel_task {
-    include!(concat!(env!("OUT_DIR"), "/sentinel_task.skel.rs"));
+pub(crate) mod sentinel {
+    include!(concat!(env!("OUT_DIR"), "/sentinel.skel.rs"));
 }
 
 pub(crate) mod xdp_dispatch {

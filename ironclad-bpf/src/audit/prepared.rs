@@ -13,8 +13,8 @@ use super::error::AuditError;
 use super::insn::{INSN_SIZE, Insn, Op, ops};
 use super::offence::{Offence, SourceLine};
 use super::report::{Place, ProgramReport, Refusal, Use};
+use crate::loader::io_error;
 use crate::log::captured;
-use crate::object::io_error;
 use crate::sys::check;
 use crate::uapi::{AttachType, ProgramType};
 

@@ -9,8 +9,7 @@ use super::failed;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
-use crate::object::load;
-use crate::program::Program;
+use crate::loader::Loader;
 use crate::skel::bench_cgroup::BenchCgroupSkelBuilder;
 
 /// A program at connect(2) of IPv4 that does nothing: the floor for those that do something.
@@ -21,8 +20,8 @@ pub fn attach_empty_connect(cgroup: &Path) -> Result<HookLink, BpfError> {
     let mut storage = MaybeUninit::uninit();
     let mut open =
         BenchCgroupSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-    load("bench_cgroup", open.open_object_mut(), &Allowlist::sockets())?;
-    let program = Program::new(crate::program::clone_fd(&open.progs.ic_empty)?)?;
+    let loader = Loader::new("bench_cgroup", Allowlist::sockets());
+    let program = loader.load(open.open_object_mut())?.program("ic_empty")?;
     let dir = File::open(cgroup)
         .map_err(|e| BpfError::NoCgroup { path: cgroup.to_owned(), why: e.to_string() })?;
     let kind = libbpf_sys::BPF_CGROUP_INET4_CONNECT;

@@ -8,9 +8,9 @@ use super::{PROBES, failed, fill_mapped};
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::link::Interface;
+use crate::loader::Loader;
 use crate::map::clone_fd;
 use crate::mapping::Mapping;
-use crate::object::load;
 use crate::program::Program;
 use crate::skel::bench_send::BenchSendSkelBuilder;
 use crate::skel::bench_send::types::bss;
@@ -59,7 +59,7 @@ impl Generator {
         let allowlist = Allowlist::shield()
             .allow(ProgramType::XDP, [Helper::REDIRECT])
             .unwrap_or_else(|e| panic!("{e}"));
-        load("bench_send", open.open_object_mut(), &allowlist)?;
+        Loader::new("bench_send", allowlist).load(open.open_object_mut())?;
         let width = if is_v6 { 16 } else { 4 };
         let words: Vec<u8> = sources.iter().flat_map(|source| &source[..width]).copied().collect();
         fill_mapped(&open.maps.data_ic_sources, "ic_sources", &words)?;

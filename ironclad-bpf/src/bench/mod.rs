@@ -21,9 +21,9 @@ use zerocopy::IntoBytes;
 
 use crate::audit::Allowlist;
 use crate::error::BpfError;
+use crate::loader::{self, Loader};
 use crate::map::{Map, Plain, clone_fd};
 use crate::mapping::Mapping;
-use crate::object::{self, load};
 use crate::program::Program;
 use crate::skel::bench_lookup::BenchLookupSkelBuilder;
 use crate::skel::bench_lookup::types::bss;
@@ -95,7 +95,7 @@ fn allowlist() -> Allowlist {
 }
 
 fn failed(step: &'static str) -> impl Fn(libbpf_rs::Error) -> BpfError {
-    object::failed("bench", step)
+    loader::failed("bench", step)
 }
 
 fn fill<K: Plain, V: Plain>(
@@ -153,7 +153,7 @@ impl LookupBench {
         ] {
             map.set_max_entries(size.max(1) as u32).map_err(failed("sizing a map"))?;
         }
-        load("bench_lookup", open.open_object_mut(), &allowlist())?;
+        Loader::new("bench_lookup", allowlist()).load(open.open_object_mut())?;
         let maps = &open.maps;
         fill_mapped(&maps.ic_flat, "ic_flat", tables.flat.as_bytes())?;
         fill_mapped(&maps.ic_entries, "ic_entries", tables.entries.as_bytes())?;
@@ -194,7 +194,7 @@ pub fn trie4(keys: &[(Lpm4Key, u32)], spare: usize) -> Result<Map<Lpm4Key, u32>,
         BenchLookupSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
     let size = (keys.len() + spare) as u32;
     open.maps.ic_lpm4.set_max_entries(size).map_err(failed("sizing a map"))?;
-    load("bench_lookup", open.open_object_mut(), &allowlist())?;
+    Loader::new("bench_lookup", allowlist()).load(open.open_object_mut())?;
     fill(&open.maps.ic_lpm4, "ic_lpm4", keys)?;
     Map::new(clone_fd(&open.maps.ic_lpm4)?, "ic_lpm4")
 }
@@ -239,7 +239,7 @@ impl ProgramBench {
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.ic_cfg_bench_v6 = u8::from(is_v6);
         }
-        load("bench_xdp", open.open_object_mut(), &allowlist())?;
+        Loader::new("bench_xdp", allowlist()).load(open.open_object_mut())?;
         fill_probes(&open.maps.data_ic_probes, probes, is_v6)?;
         let empty = Program::new(crate::program::clone_fd(&open.progs.ic_bench_empty)?)?;
         let next = Map::<u32, u32>::new(clone_fd(&open.maps.ic_bench_next)?, "ic_bench_next")?;

@@ -7,9 +7,8 @@ use super::failed;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
+use crate::loader::Loader;
 use crate::map::{map_memory, name_of};
-use crate::object::load;
-use crate::program::Program;
 use crate::skel::bench_lsm::BenchLsmSkelBuilder;
 use crate::sys;
 
@@ -20,8 +19,8 @@ use crate::sys;
 pub fn attach_empty_open() -> Result<HookLink, BpfError> {
     let mut storage = MaybeUninit::uninit();
     let mut open = BenchLsmSkelBuilder::default().open(&mut storage).map_err(failed("opening"))?;
-    load("bench_lsm", open.open_object_mut(), &Allowlist::sentinel())?;
-    let program = Program::new(crate::program::clone_fd(&open.progs.ic_empty_open)?)?;
+    let loader = Loader::new("bench_lsm", Allowlist::sentinel());
+    let program = loader.load(open.open_object_mut())?.program("ic_empty_open")?;
     HookLink::tracepoint(&program, "file_open")
 }
 

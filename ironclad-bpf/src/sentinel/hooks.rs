@@ -2,8 +2,9 @@ use libbpf_rs::OpenObject;
 
 use crate::error::BpfError;
 use crate::hook::HookLink;
+use crate::loader::LoadedProgram;
 use crate::probe::KernelBtf;
-use crate::program::{Program, clone_fd};
+use crate::program::Program;
 
 /// A hook that this kernel does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,48 @@ pub(super) struct Variant {
     pub(super) fits: &'static str,
     pub(super) more: &'static str,
 }
+
+/// The hooks of the gate (`sentinel/gate.h`), in the order in which they are attached. A process loses its mark
+/// when it executes another program before any process has a mark, and no object is recorded whose end is
+/// not seen.
+pub(super) const GATE: [&str; 15] = [
+    "bprm_committing_creds",
+    "bpf_map_free_security",
+    "bpf_map_free",
+    "bpf_prog_free_security",
+    "bpf_prog_free",
+    "bpf_map_alloc_security",
+    "bpf_map_create",
+    "bpf_prog_alloc_security",
+    "bpf_prog_load",
+    "task_prctl",
+    "bpf_map",
+    "bpf_prog",
+    "bpf",
+    FORK,
+    "task_free",
+];
+
+/// The tracepoint sched_process_fork. The table of processes has others there.
+const FORK: &str = "fork_marks";
+
+/// Hooks whose first parameter is the mount's idmap on some kernels: their parameters without it, and the two
+/// programs of each.
+pub(super) const IDMAP: [Variant; 3] = [
+    Variant { hook: "inode_setattr", parameters: 2, fits: "ic_setattr_5_10", more: "ic_setattr" },
+    Variant {
+        hook: "inode_setxattr",
+        parameters: 5,
+        fits: "ic_setxattr_5_10",
+        more: "ic_setxattr",
+    },
+    Variant {
+        hook: "inode_removexattr",
+        parameters: 2,
+        fits: "ic_removexattr_5_10",
+        more: "ic_removexattr",
+    },
+];
 
 /// Lets libbpf load the programs whose hooks the kernel has, of variants those that fit; names the
 /// hooks that it does not have.
@@ -62,40 +105,46 @@ pub(super) fn choose(
 fn place(section: &str) -> Option<(&str, String)> {
     match section.split_once('/')? {
         ("lsm", hook) => Some((hook, format!("bpf_lsm_{hook}"))),
-        // Not to be taken for one of those that keep the table of processes.
-        ("tp_btf", _) => Some(("fork_marks", String::new())),
+        ("tp_btf", _) => Some((FORK, String::new())),
         ("fexit", function) => Some((function, function.to_owned())),
         _ => None,
     }
 }
 
-/// The programs of an object that is loaded, attached where they belong, `order` first.
-pub(super) fn attach(
-    object: &'static str,
-    open: &mut OpenObject,
-    order: &[&str],
+/// Attaches the hooks of the gate, in their order, and takes their programs out.
+pub(super) fn attach_gate(
+    programs: &mut Vec<LoadedProgram>,
     number: u64,
 ) -> Result<Vec<(Program, HookLink)>, BpfError> {
-    let mut found = Vec::new();
-    for program in open.progs_mut() {
-        if !program.autoload() {
-            continue;
+    let mut attached = Vec::new();
+    for hook in GATE {
+        let is_it = |it: &LoadedProgram| place(&it.section).is_some_and(|(name, _)| name == hook);
+        if let Some(at) = programs.iter().position(is_it) {
+            attached.push(attach_to(hook, programs.remove(at).program, number)?);
         }
-        let section = program.section().to_string_lossy().into_owned();
-        let hook = place(&section).map(|(hook, _)| hook.to_owned());
-        let hook = hook.ok_or_else(|| {
-            let why = std::io::Error::other(format!("section {section} is no hook"));
-            BpfError::Object { object, step: "attaching its programs", source: why }
-        })?;
-        found.push((hook, Program::new(clone_fd(&program)?)?));
     }
-    let rank = |hook: &str| order.iter().position(|it| *it == hook).unwrap_or(order.len());
-    found.sort_by_key(|(hook, _)| rank(hook));
-    found
+    Ok(attached)
+}
+
+/// Attaches every program that has a hook.
+pub(super) fn attach(
+    programs: &mut Vec<LoadedProgram>,
+    number: u64,
+) -> Result<Vec<(Program, HookLink)>, BpfError> {
+    std::mem::take(programs)
         .into_iter()
-        .map(|(hook, program)| {
-            let link = HookLink::tracepoint(&program, &format!("{number}_{hook}"))?;
-            Ok((program, link))
+        .map(|it| {
+            let (hook, _) = place(&it.section).ok_or_else(|| BpfError::Object {
+                object: "sentinel",
+                step: "attaching its programs",
+                source: std::io::Error::other(format!("section {} is no hook", it.section)),
+            })?;
+            attach_to(hook, it.program, number)
         })
         .collect()
+}
+
+fn attach_to(hook: &str, program: Program, number: u64) -> Result<(Program, HookLink), BpfError> {
+    let link = HookLink::tracepoint(&program, &format!("{number}_{hook}"))?;
+    Ok((program, link))
 }

@@ -3,13 +3,16 @@ mod canary;
 mod guard;
 mod hooks;
 mod labels;
+mod load;
 mod pins;
+mod preopened;
 mod provoke;
 mod secret;
 
 pub use canary::{Canary, canaries};
-pub use guard::{Guard, GuardOptions};
+pub use guard::Guard;
 pub use hooks::MissingHook;
 pub use labels::FileTables;
+pub use load::GuardOptions;
 pub use pins::GuardPins;
 pub use secret::Secret;

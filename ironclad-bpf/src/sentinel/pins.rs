@@ -7,37 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, map_info};
+use crate::persistent::{LOSSES, PROCESS, SENTINEL, pin_names};
 use crate::pin::{PinDirectory, names_in, remove_pins};
 use crate::shield::boottime_ns;
 use crate::socket::Inherited;
 use crate::sys;
-
-/// Maps that outlive an agent, by the names of their pins.
-const MAPS: [&str; 20] = [
-    STATE,
-    "ic_marks",
-    "ic_moves",
-    "ic_secrets",
-    "ic_objects",
-    "ic_links",
-    "ic_excepted",
-    "ic_alarms",
-    "ic_losses",
-    "ic_labels",
-    "ic_label_bits",
-    "ic_names",
-    "ic_volumes",
-    "ic_file_policy",
-    "ic_mounts",
-    "ic_processes",
-    "ic_process_ctl",
-    "ic_lineages",
-    "ic_lineage_bits",
-    "ic_exe_names",
-];
-
-/// The words that all programs read first: bpffs reserves the dots of the map's own name.
-pub(super) const STATE: &str = "state";
 
 /// What the hooks begin with that keep the table of processes.
 const TRACEPOINT: &str = "sched_process";
@@ -60,7 +34,8 @@ impl GuardPins {
     /// # Errors
     /// [`BpfError::PinDirectory`] where some are missing, or others are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
-        let Some(mut former) = directory.with_links(&MAPS, LINKS)? else { return Ok(None) };
+        let names = pin_names(&[&SENTINEL, &[LOSSES], &PROCESS]);
+        let Some(mut former) = directory.with_links(&names, LINKS)? else { return Ok(None) };
         // Of several, all but the oldest are of agents that were cut off while they took over. What they
         // attached is too much, but for the table of processes, which the last of them may keep.
         former.sort_by_key(|dir| (dir.as_os_str().len(), dir.clone()));
@@ -88,7 +63,7 @@ impl GuardPins {
     /// # Errors
     /// [`BpfError::Pin`] where the pin cannot be opened.
     pub fn losses(&self) -> Result<Map<u32, u64>, BpfError> {
-        Map::new(self.open("ic_losses")?, "ic_losses")
+        Map::new(self.open(LOSSES)?, LOSSES)
     }
 
     /// What the table of processes takes over.
@@ -130,7 +105,7 @@ impl GuardPins {
         &self.links
     }
 
-    pub(super) fn open(&self, name: &str) -> Result<OwnedFd, BpfError> {
+    fn open(&self, name: &str) -> Result<OwnedFd, BpfError> {
         let path = self.maps.join(name);
         sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
     }

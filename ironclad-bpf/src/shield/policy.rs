@@ -4,15 +4,14 @@ use std::sync::atomic::Ordering;
 
 use ironclad_core::Verdict;
 use ironclad_core::abi::{self, Entry, Lpm4Key, Lpm6Key, TupleKey, TupleMask, TupleVal};
-use libbpf_rs::OpenMapMut;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::IntoBytes;
 
 use crate::audit::Allowlist;
 use crate::error::BpfError;
-use crate::map::{Map, Plain, clone_fd, map_info, map_memory};
+use crate::loader::{Loaded, Loader, constants, failed};
+use crate::map::{Map, Plain, map_info, map_memory};
 use crate::mapping::Mapping;
-use crate::object::{constants, failed, load, share};
 use crate::program::Program;
 use crate::shield::Shared;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
@@ -117,14 +116,14 @@ fn map_entries(map: BorrowedFd<'_>, len: usize) -> Result<Mapping, BpfError> {
 
 /// Writes all elements; `None` where there are none, and so no map.
 fn fill<K: Plain, V: Plain>(
-    map: &OpenMapMut<'_>,
+    object: &Loaded,
     name: &str,
     elements: &[(K, V)],
 ) -> Result<Option<Map<K, V>>, BpfError> {
     if elements.is_empty() {
         return Ok(None);
     }
-    let map = Map::new(clone_fd(map)?, name)?;
+    let map = object.map(name)?;
     for (key, value) in elements {
         map.update(key, value)?;
     }
@@ -182,7 +181,6 @@ impl PolicyProgram {
         }
         rodata.ic_cfg_report_rate[..config.rates.len()].copy_from_slice(config.rates);
 
-        share(OBJECT, open.open_object_mut(), shared.maps())?;
         let maps = &mut open.maps;
         // What is off is not created; the verifier never sees the code that would use it.
         let sizes = [
@@ -198,10 +196,12 @@ impl PolicyProgram {
                 map.set_max_entries(size as u32).map_err(failed(OBJECT, "sizing a map"))?;
             }
         }
-        load(OBJECT, open.open_object_mut(), &Allowlist::shield())?;
+        let mut object = Loader::new(OBJECT, Allowlist::shield())
+            .share(shared.maps())
+            .load(open.open_object_mut())?;
 
         if !image.flat.is_empty() {
-            let fd = clone_fd(&open.maps.ic_flat)?;
+            let fd = object.fd("ic_flat")?;
             let bytes = image.flat.as_bytes();
             let mut mapping = Mapping::new(fd.as_fd(), bytes.len(), true)
                 .map_err(|e| BpfError::map("ic_flat", "mapping", e))?;
@@ -210,11 +210,11 @@ impl PolicyProgram {
             drop(mapping);
             sys::map_freeze(fd.as_fd()).map_err(|e| BpfError::map("ic_flat", "freezing", e))?;
         }
-        fill(&open.maps.ic_lpm4, "ic_lpm4", image.lpm4)?;
-        fill(&open.maps.ic_lpm6, "ic_lpm6", image.lpm6)?;
-        let tuples = fill(&open.maps.ic_tuples, "ic_tuples", image.tuples)?;
+        fill(&object, "ic_lpm4", image.lpm4)?;
+        fill(&object, "ic_lpm6", image.lpm6)?;
+        let tuples = fill(&object, "ic_tuples", image.tuples)?;
         let entries = if has_sets {
-            let fd = clone_fd(&open.maps.ic_entries)?;
+            let fd = object.fd("ic_entries")?;
             let mut mapping = map_entries(fd.as_fd(), image.entries.len())?;
             mapping.fill(image.entries.as_bytes());
             Some(mapping)
@@ -222,7 +222,7 @@ impl PolicyProgram {
             None
         };
         Ok(Self {
-            program: Program::new(crate::program::clone_fd(&open.progs.ic_policy)?)?,
+            program: object.program("ic_policy")?,
             entries,
             entries_len: if has_sets { image.entries.len() } else { 0 },
             tuples,

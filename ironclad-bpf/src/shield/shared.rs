@@ -10,9 +10,10 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::link::XdpLink;
+use crate::loader::{Loader, failed};
 use crate::map::Map;
 use crate::mapping::Mapping;
-use crate::object::{failed, load, share};
+use crate::persistent::{LOSSES, SHIELD, pin_name, pin_names};
 use crate::pin::{PinDirectory, PinState};
 use crate::program::Program;
 use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
@@ -97,18 +98,8 @@ pub fn boottime_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-const STATE: &str = "state";
-const PINS: [&str; 9] = [
-    "ic_xdp",
-    STATE,
-    "ic_slots",
-    "ic_reasons",
-    "ic_rules",
-    "ic_losses",
-    "ic_rule_slots",
-    "ic_events",
-    "ic_sample",
-];
+/// The dispatcher, and the name of its pin.
+const DISPATCHER: &str = "ic_xdp";
 /// A dispatcher on its way to be the pinned one.
 const STAGED: &str = "ic_xdp_new";
 /// The kernel's name of the state's map: the section that holds it.
@@ -125,41 +116,20 @@ impl Shared {
         let mut open = XdpDispatchSkelBuilder::default()
             .open(&mut storage)
             .map_err(failed(OBJECT, "opening"))?;
-        open.maps
-            .ic_events
-            .set_max_entries(options.ring_bytes)
-            .map_err(failed(OBJECT, "sizing the ring buffer"))?;
-        load(OBJECT, open.open_object_mut(), &Allowlist::shield())?;
-        let maps = &open.maps;
-        let map = crate::map::clone_fd;
-        let this = Self::assemble(
-            Program::new(crate::program::clone_fd(&open.progs.ic_xdp)?)?,
-            map(&maps.data_ic_state)?,
-            map(&maps.ic_slots)?,
-            map(&maps.ic_reasons)?,
-            map(&maps.ic_rules)?,
-            map(&maps.ic_losses)?,
-            map(&maps.ic_rule_slots)?,
-            map(&maps.ic_events)?,
-            map(&maps.ic_sample)?,
-        )?;
+        let mut object = Loader::new(OBJECT, Allowlist::shield())
+            .size("ic_events", options.ring_bytes)
+            .load(open.open_object_mut())?;
+        let this = Self::assemble(object.program(DISPATCHER)?, |map| object.fd(map))?;
         this.state.u32_at(offset_of!(State, abi)).store(abi::VERSION, Ordering::Release);
         this.state.u32_at(offset_of!(State, magic)).store(abi::MAGIC, Ordering::Release);
         Ok(this)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn assemble(
         dispatcher: Program,
-        state_map: OwnedFd,
-        slots: OwnedFd,
-        reasons: OwnedFd,
-        rules: OwnedFd,
-        losses: OwnedFd,
-        rule_slots: OwnedFd,
-        events: OwnedFd,
-        sample: OwnedFd,
+        map: impl Fn(&'static str) -> Result<OwnedFd, BpfError>,
     ) -> Result<Self, BpfError> {
+        let state_map = map(STATE_MAP)?;
         // Checks name and size.
         Map::<u32, StateBytes>::new(
             state_map.try_clone().map_err(|e| BpfError::map(STATE_MAP, "duplication", e))?,
@@ -171,13 +141,13 @@ impl Shared {
             dispatcher,
             state_map,
             state,
-            slots: Map::new(slots, "ic_slots")?,
-            reasons: Map::new(reasons, "ic_reasons")?,
-            rules: Map::new(rules, "ic_rules")?,
-            losses: Map::new(losses, "ic_losses")?,
-            rule_slots: Map::new(rule_slots, "ic_rule_slots")?,
-            events,
-            sample,
+            slots: Map::new(map("ic_slots")?, "ic_slots")?,
+            reasons: Map::new(map("ic_reasons")?, "ic_reasons")?,
+            rules: Map::new(map("ic_rules")?, "ic_rules")?,
+            losses: Map::new(map(LOSSES)?, LOSSES)?,
+            rule_slots: Map::new(map("ic_rule_slots")?, "ic_rule_slots")?,
+            events: map("ic_events")?,
+            sample: map("ic_sample")?,
         })
     }
 
@@ -190,7 +160,7 @@ impl Shared {
     pub fn adopt(directory: &PinDirectory) -> Result<Option<(Self, Vec<XdpLink>)>, BpfError> {
         // What an upgrade that was killed before its rename has left; nobody refers to it.
         let _ = std::fs::remove_file(directory.path().join(STAGED));
-        if directory.state(&PINS)? == PinState::Absent {
+        if directory.state(&pin_names(&[&[DISPATCHER], &SHIELD]))? == PinState::Absent {
             return Ok(None);
         }
         let path = directory.path();
@@ -198,17 +168,7 @@ impl Shared {
             let path = path.join(name);
             sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
         };
-        let this = Self::assemble(
-            Program::new(get("ic_xdp")?)?,
-            get(STATE)?,
-            get("ic_slots")?,
-            get("ic_reasons")?,
-            get("ic_rules")?,
-            get("ic_losses")?,
-            get("ic_rule_slots")?,
-            get("ic_events")?,
-            get("ic_sample")?,
-        )?;
+        let this = Self::assemble(Program::new(get(DISPATCHER)?)?, |map| get(pin_name(map)))?;
         let word = |offset| this.state.u32_at(offset).load(Ordering::Acquire);
         if word(offset_of!(State, magic)) != abi::MAGIC
             || word(offset_of!(State, abi)) != abi::VERSION
@@ -241,19 +201,9 @@ impl Shared {
         links: &mut [XdpLink],
         more: Vec<(String, BorrowedFd<'_>)>,
     ) -> Result<(), BpfError> {
-        let fds: [BorrowedFd<'_>; 9] = [
-            self.dispatcher.as_fd(),
-            self.state_map.as_fd(),
-            self.slots.as_fd(),
-            self.reasons.as_fd(),
-            self.rules.as_fd(),
-            self.losses.as_fd(),
-            self.rule_slots.as_fd(),
-            self.events.as_fd(),
-            self.sample.as_fd(),
-        ];
-        let mut pins: Vec<(String, BorrowedFd<'_>)> =
-            PINS.iter().map(|name| (*name).to_owned()).zip(fds).collect();
+        let dispatcher = (DISPATCHER.to_owned(), self.dispatcher.as_fd());
+        let maps = self.maps().map(|(name, fd)| (pin_name(name).to_owned(), fd));
+        let mut pins: Vec<_> = [dispatcher].into_iter().chain(maps).collect();
         for link in links.iter() {
             pins.push((link.pin_name().to_string(), link.as_fd()));
         }
@@ -297,7 +247,7 @@ impl Shared {
         }
         if let Some(directory) = directory {
             // A rename over the old pin leaves no moment without one.
-            let (path, staged) = (directory.path().join("ic_xdp"), directory.path().join(STAGED));
+            let (path, staged) = (directory.path().join(DISPATCHER), directory.path().join(STAGED));
             let failed = |step| {
                 let path = path.clone();
                 move |source| BpfError::Pin { path, step, source }
@@ -315,9 +265,8 @@ impl Shared {
         let mut open = XdpDispatchSkelBuilder::default()
             .open(&mut storage)
             .map_err(failed(OBJECT, "opening"))?;
-        share(OBJECT, open.open_object_mut(), self.maps())?;
-        load(OBJECT, open.open_object_mut(), &Allowlist::shield())?;
-        Program::new(crate::program::clone_fd(&open.progs.ic_xdp)?)
+        let loader = Loader::new(OBJECT, Allowlist::shield()).share(self.maps());
+        loader.load(open.open_object_mut())?.program(DISPATCHER)
     }
 
     /// The program to attach.

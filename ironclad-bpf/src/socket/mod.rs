@@ -11,7 +11,6 @@ mod slot;
 
 pub use packets::PacketSockets;
 pub use pins::{Inherited, SocketPins};
-pub(crate) use pins::{Kept, take};
 pub use processes::{OpenFiles, Processes, SocketGroups};
 pub use read::SlotTables;
 pub use shared::{CgroupLinks, SocketOptions, SocketShared};

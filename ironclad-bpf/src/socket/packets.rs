@@ -11,8 +11,8 @@ use crate::audit::Allowlist;
 use crate::cgroup::open_cgroup;
 use crate::error::BpfError;
 use crate::hook::HookLink;
-use crate::map::{Map, clone_fd};
-use crate::object::{constants, failed, load, share};
+use crate::loader::{Loader, constants, failed};
+use crate::map::Map;
 use crate::pin::{self, PinDirectory, SOCKETS};
 use crate::probe::{State, probe_helper, probe_lsm};
 use crate::program::Program;
@@ -123,13 +123,14 @@ impl PacketSockets {
         rodata.ic_cfg_report_hz = kernel_hz();
         rodata.ic_cfg_sock_rows = sockets.rows_each as u32;
         rodata.ic_cfg_sock_cells = sockets.cells_each as u32;
-        let maps = shared.maps().into_iter().chain(processes.maps()).chain(sockets.maps());
-        share(OBJECT, open.open_object_mut(), maps)?;
-        load(OBJECT, open.open_object_mut(), &Allowlist::packets())?;
-        let program = Program::new(crate::program::clone_fd(&open.progs.ic_packet)?)?;
-        let seen = Map::<u32, u64>::new(clone_fd(&open.maps.ic_canary)?, "ic_canary")?;
-        let map = Map::new(clone_fd(&open.maps.ic_cgroups)?, "ic_cgroups")?;
-        let mut groups = Groups { map, places: Vec::new() };
+        let mut object = Loader::new(OBJECT, Allowlist::packets())
+            .share(shared.maps())
+            .share(processes.maps())
+            .share(sockets.maps())
+            .load(open.open_object_mut())?;
+        let program = object.program("ic_packet")?;
+        let seen = object.map::<u32, u64>("ic_canary")?;
+        let mut groups = Groups { map: object.map("ic_cgroups")?, places: Vec::new() };
         cgroups.into_iter().try_for_each(|cgroup| groups.protect(cgroup))?;
         let number = boottime_ns();
         let link = HookLink::tracepoint(&program, &format!("{number}_{HOOK}"))?;

@@ -1,37 +1,14 @@
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-use libbpf_rs::OpenMapMut;
 
 use crate::error::BpfError;
 use crate::hook::HookLink;
-use crate::map::{clone_fd, map_info};
-use crate::object::failed;
+use crate::map::map_info;
+use crate::persistent::{PROCESS, SOCKET, pin_names};
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::sys;
 
 use super::packets;
-
-/// Maps that outlive an agent: what is known of processes, and the socket rules of both slots.
-const MAPS: [&str; 17] = [
-    "ic_processes",
-    "ic_process_ctl",
-    "ic_lineages",
-    "ic_lineage_bits",
-    "ic_exe_names",
-    "ic_sock_policy",
-    "ic_sock_rows",
-    "ic_sock_flat",
-    "ic_sock_ports",
-    "ic_sock_rules",
-    "ic_sock_logs",
-    "ic_sock_ids",
-    "ic_sock_stats",
-    "ic_sock_sample",
-    "ic_sock_slots",
-    "ic_buckets",
-    "ic_bucket_slots",
-];
 
 /// What an earlier agent of an instance has pinned for its socket rules.
 #[derive(Debug)]
@@ -52,7 +29,10 @@ impl SocketPins {
     /// # Errors
     /// [`BpfError::PinDirectory`] where some are missing, or others are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
-        let Some(pins) = directory.sockets(&MAPS, packets::GROUPS)? else { return Ok(None) };
+        let Some(pins) = directory.sockets(&pin_names(&[&PROCESS, &SOCKET]), packets::GROUPS)?
+        else {
+            return Ok(None);
+        };
         let is_map = |path: &PathBuf| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(packets::GROUPS))
         };
@@ -113,43 +93,4 @@ pub struct Inherited {
 fn map(dir: &Path, name: &str) -> Result<OwnedFd, BpfError> {
     let path = dir.join(name);
     sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
-}
-
-/// Maps of an object that is about to be loaded: those that an earlier agent pinned are taken as
-/// they are, and of the others those that have no size get one.
-pub(crate) fn take(
-    pins: Option<&Path>,
-    object: &'static str,
-    maps: Vec<(&mut OpenMapMut<'_>, Option<u32>)>,
-) -> Result<(), BpfError> {
-    for (map, size) in maps {
-        if let Some(pins) = pins {
-            let fd = self::map(pins, &map.name().to_string_lossy())?;
-            map.reuse_fd(fd.as_fd()).map_err(failed(object, "taking over a map"))?;
-        } else if let Some(size) = size {
-            map.set_max_entries(size).map_err(failed(object, "sizing a map"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Descriptors of maps that are to be pinned, by name.
-#[derive(Debug)]
-pub(crate) struct Kept(Vec<(String, OwnedFd)>);
-
-impl Kept {
-    pub(crate) fn of(maps: &[&OpenMapMut<'_>]) -> Result<Self, BpfError> {
-        let one =
-            |map: &&OpenMapMut<'_>| Ok((map.name().to_string_lossy().into_owned(), clone_fd(map)?));
-        maps.iter().map(one).collect::<Result<_, _>>().map(Self)
-    }
-
-    pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.0.iter().map(|(name, fd)| (name.as_str(), fd.as_fd()))
-    }
-
-    /// With the names of their pins within the instance's directory.
-    pub(super) fn pins(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
-        self.0.iter().map(|(name, fd)| (format!("{SOCKETS}/{name}"), fd.as_fd()))
-    }
 }

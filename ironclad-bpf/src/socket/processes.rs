@@ -11,12 +11,13 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use zerocopy::FromBytes;
 
-use super::pins::{Inherited, Kept, take};
+use super::pins::Inherited;
 use crate::audit::Allowlist;
 use crate::error::BpfError;
 use crate::hook::HookLink;
-use crate::map::{Map, clone_fd};
-use crate::object::{constants, failed, load, share};
+use crate::loader::{Loader, constants, failed};
+use crate::map::Map;
+use crate::persistent::{LOSSES, PROCESS, PersistentMaps};
 use crate::pin::SOCKETS;
 use crate::program::Program;
 use crate::shield::boottime_ns;
@@ -24,6 +25,20 @@ use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
 
 const OBJECT: &str = "process";
+
+/// Programs at tracepoints and the names of their links. Those at fork(2) come first: a process that executes a
+/// file has an ancestor by then.
+const TRACEPOINTS: [(&str, &str); 9] = [
+    ("ic_exit", "sched_process_exit"),
+    ("ic_fork", "sched_process_fork"),
+    ("ic_fork_2", "sched_process_fork_2"),
+    ("ic_fork_3", "sched_process_fork_3"),
+    ("ic_fork_4", "sched_process_fork_4"),
+    ("ic_exec", "sched_process_exec"),
+    ("ic_exec_2", "sched_process_exec_2"),
+    ("ic_exec_3", "sched_process_exec_3"),
+    ("ic_exec_4", "sched_process_exec_4"),
+];
 
 /// `include/uapi/linux/magic.h`.
 const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
@@ -59,7 +74,7 @@ pub struct Processes {
     pub losses: Map<u32, u64>,
     names: Map<FileId, ExeName>,
     control: Map<u32, ProcessCtl>,
-    kept: Kept,
+    pub(crate) persistent: PersistentMaps,
     seed: Program,
     open_files: OpenFiles,
     open_sockets: Program,
@@ -107,37 +122,14 @@ impl Processes {
         // No two copies of the programs that a machine runs have the same.
         let owner = boottime_ns();
         rodata.ic_cfg_owner = owner;
-        let lent = losses.map(|losses| ("ic_losses", losses.as_fd()));
-        share(OBJECT, open.open_object_mut(), lent)?;
-        let maps = &mut open.maps;
-        take(
-            inherited.as_ref().map(|it| it.maps.as_path()),
-            "process",
-            vec![
-                (&mut maps.ic_processes, Some(most_processes())),
-                (&mut maps.ic_process_ctl, None),
-                (&mut maps.ic_lineages, None),
-                (&mut maps.ic_lineage_bits, None),
-                (&mut maps.ic_exe_names, None),
-            ],
-        )?;
-        load(OBJECT, open.open_object_mut(), &Allowlist::processes())?;
-        let program = |program| Program::new(crate::program::clone_fd(program)?);
-        let progs = &open.progs;
-        // Fork before exec: what is forked has a forebear by the time that it executes something.
+        let mut object = Loader::new(OBJECT, Allowlist::processes())
+            .share(losses.map(|losses| (LOSSES, losses.as_fd())))
+            .persist(&PROCESS, inherited.as_ref().map(|it| it.maps.as_path()))
+            .size("ic_processes", most_processes())
+            .load(open.open_object_mut())?;
         let (mut tracepoints, mut links) = (Vec::new(), Vec::new());
-        for (program_of, name) in [
-            (&progs.ic_exit, "sched_process_exit"),
-            (&progs.ic_fork, "sched_process_fork"),
-            (&progs.ic_fork_2, "sched_process_fork_2"),
-            (&progs.ic_fork_3, "sched_process_fork_3"),
-            (&progs.ic_fork_4, "sched_process_fork_4"),
-            (&progs.ic_exec, "sched_process_exec"),
-            (&progs.ic_exec_2, "sched_process_exec_2"),
-            (&progs.ic_exec_3, "sched_process_exec_3"),
-            (&progs.ic_exec_4, "sched_process_exec_4"),
-        ] {
-            let program = program(program_of)?;
+        for (program, name) in TRACEPOINTS {
+            let program = object.program(program)?;
             let mut link = HookLink::tracepoint(&program, &format!("{owner}_{name}"))?;
             if let Some(inherited) = &inherited {
                 link.pin(&inherited.links.join(link.pin_name()))?;
@@ -145,24 +137,17 @@ impl Processes {
             links.push(link);
             tracepoints.push(program);
         }
-        let maps = &open.maps;
         let this = Self {
-            table: Map::new(clone_fd(&maps.ic_processes)?, "ic_processes")?,
-            lineages: Map::new(clone_fd(&maps.ic_lineages)?, "ic_lineages")?,
-            lineage_bits: Map::new(clone_fd(&maps.ic_lineage_bits)?, "ic_lineage_bits")?,
-            losses: Map::new(clone_fd(&maps.ic_losses)?, "ic_losses")?,
-            names: Map::new(clone_fd(&maps.ic_exe_names)?, "ic_exe_names")?,
-            control: Map::new(clone_fd(&maps.ic_process_ctl)?, "ic_process_ctl")?,
-            kept: Kept::of(&[
-                &maps.ic_processes,
-                &maps.ic_process_ctl,
-                &maps.ic_lineages,
-                &maps.ic_lineage_bits,
-                &maps.ic_exe_names,
-            ])?,
-            seed: program(&progs.ic_seed)?,
-            open_files: OpenFiles(Arc::new(program(&progs.ic_open_files)?)),
-            open_sockets: program(&progs.ic_open_sockets)?,
+            table: object.map("ic_processes")?,
+            lineages: object.map("ic_lineages")?,
+            lineage_bits: object.map("ic_lineage_bits")?,
+            losses: object.map(LOSSES)?,
+            names: object.map("ic_exe_names")?,
+            control: object.map("ic_process_ctl")?,
+            persistent: object.persistent()?,
+            seed: object.program("ic_seed")?,
+            open_files: OpenFiles(Arc::new(object.program("ic_open_files")?)),
+            open_sockets: object.program("ic_open_sockets")?,
             tracepoints,
             links,
         };
@@ -204,7 +189,8 @@ impl Processes {
     pub(super) fn pins(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         let links = self.links.iter();
         let links = links.map(|link| (format!("{SOCKETS}/{}", link.pin_name()), link.as_fd()));
-        self.kept.pins().chain(links)
+        let maps = self.persistent.pins().map(|(name, fd)| (format!("{SOCKETS}/{name}"), fd));
+        maps.chain(links)
     }
 
     pub(crate) fn links_mut(&mut self) -> &mut [HookLink] {
@@ -401,7 +387,7 @@ impl Processes {
 
     /// What other objects share with its own.
     pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.kept.maps()
+        self.persistent.maps()
     }
 }
 

@@ -6,16 +6,17 @@ use std::path::Path;
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
-use super::pins::{Kept, SocketPins, take};
+use super::pins::SocketPins;
 use super::slot::CELL;
 use super::{PacketSockets, Processes};
 use crate::audit::Allowlist;
 use crate::cgroup::open_cgroup;
 use crate::error::BpfError;
 use crate::hook::HookLink;
-use crate::map::{Map, clone_fd};
+use crate::loader::{Loader, constants, failed};
+use crate::map::Map;
 use crate::mapping::Mapping;
-use crate::object::{constants, failed, load, share};
+use crate::persistent::{PersistentMaps, SOCKET};
 use crate::pin::{PinDirectory, SOCKETS};
 use crate::probe::may_call;
 use crate::program::Program;
@@ -66,7 +67,7 @@ impl Default for SocketOptions {
 #[derive(Debug)]
 pub struct SocketShared {
     programs: Vec<Program>,
-    kept: Kept,
+    persistent: PersistentMaps,
     pub(super) policy: Mapping,
     pub(super) rows: Mapping,
     pub(super) rows_each: usize,
@@ -126,76 +127,43 @@ impl SocketShared {
         }
         rodata.ic_cfg_sock_rows = rows;
         rodata.ic_cfg_sock_cells = cells;
-        let lent = shared.maps().into_iter().chain(processes.maps());
-        share(OBJECT, open.open_object_mut(), lent)?;
-        let maps = &mut open.maps;
-        take(
-            pins.map(SocketPins::maps_path),
-            "cgroup",
-            vec![
-                (&mut maps.ic_sock_policy, None),
-                (&mut maps.ic_sock_rows, Some(2 * rows)),
-                (&mut maps.ic_sock_flat, Some(2 * cells)),
-                (&mut maps.ic_sock_ports, None),
-                (&mut maps.ic_sock_rules, None),
-                (&mut maps.ic_sock_logs, None),
-                (&mut maps.ic_sock_ids, Some(options.ids)),
-                (&mut maps.ic_sock_stats, Some(options.rule_slots)),
-                (&mut maps.ic_sock_sample, Some(options.rule_slots)),
-                (&mut maps.ic_sock_slots, Some(options.rule_slots)),
-                (&mut maps.ic_buckets, Some(options.buckets)),
-                (&mut maps.ic_bucket_slots, Some(options.buckets)),
-            ],
-        )?;
-        load(OBJECT, open.open_object_mut(), &Allowlist::sockets())?;
-        let (maps, progs) = (&open.maps, &open.progs);
-        let programs = [
-            &progs.ic_connect4,
-            &progs.ic_connect6,
-            &progs.ic_sendmsg4,
-            &progs.ic_sendmsg6,
-            &progs.ic_bind4,
-            &progs.ic_bind6,
-            &progs.ic_create,
-            &progs.ic_egress,
-            &progs.ic_setsockopt,
-        ];
-        let mapping = |map, name, each: usize, size: usize| {
-            Mapping::new(clone_fd(map)?.as_fd(), 2 * each * size, true)
+        let mut object = Loader::new(OBJECT, Allowlist::sockets())
+            .share(shared.maps())
+            .share(processes.maps())
+            .persist(&SOCKET, pins.map(SocketPins::maps_path))
+            .size("ic_sock_rows", 2 * rows)
+            .size("ic_sock_flat", 2 * cells)
+            .size("ic_sock_ids", options.ids)
+            .size("ic_sock_stats", options.rule_slots)
+            .size("ic_sock_sample", options.rule_slots)
+            .size("ic_sock_slots", options.rule_slots)
+            .size("ic_buckets", options.buckets)
+            .size("ic_bucket_slots", options.buckets)
+            .load(open.open_object_mut())?;
+        // Of both slots.
+        let mapping = |name, each: usize, size: usize| {
+            Mapping::new(object.fd(name)?.as_fd(), 2 * each * size, true)
                 .map_err(|e| BpfError::map(name, "mapping", e))
         };
         let rule = size_of::<SockRule>();
         Ok(Self {
-            programs: programs
-                .into_iter()
-                .map(|program| Program::new(crate::program::clone_fd(program)?))
-                .collect::<Result<_, _>>()?,
-            policy: mapping(&maps.ic_sock_policy, "ic_sock_policy", 1, size_of::<SockPolicy>())?,
-            rows: mapping(&maps.ic_sock_rows, "ic_sock_rows", rows as usize, size_of::<SockRow>())?,
+            policy: mapping("ic_sock_policy", 1, size_of::<SockPolicy>())?,
+            rows: mapping("ic_sock_rows", rows as usize, size_of::<SockRow>())?,
             rows_each: rows as usize,
-            flat: mapping(&maps.ic_sock_flat, "ic_sock_flat", cells as usize, CELL)?,
+            flat: mapping("ic_sock_flat", cells as usize, CELL)?,
             cells_each: cells as usize,
-            ports: mapping(&maps.ic_sock_ports, "ic_sock_ports", abi::SOCK_PORT_CELLS, 64)?,
-            rules: mapping(&maps.ic_sock_rules, "ic_sock_rules", abi::SOCK_RULES_MAX, rule)?,
-            logs: mapping(&maps.ic_sock_logs, "ic_sock_logs", abi::SOCK_LOGS_MAX, rule)?,
-            ids: Map::new(clone_fd(&maps.ic_sock_ids)?, "ic_sock_ids")?,
-            stats: Map::new(clone_fd(&maps.ic_sock_stats)?, "ic_sock_stats")?,
-            rule_slots: Map::new(clone_fd(&maps.ic_sock_slots)?, "ic_sock_slots")?,
-            bucket_slots: Map::new(clone_fd(&maps.ic_bucket_slots)?, "ic_bucket_slots")?,
-            kept: Kept::of(&[
-                &maps.ic_sock_policy,
-                &maps.ic_sock_rows,
-                &maps.ic_sock_flat,
-                &maps.ic_sock_ports,
-                &maps.ic_sock_rules,
-                &maps.ic_sock_logs,
-                &maps.ic_sock_ids,
-                &maps.ic_sock_stats,
-                &maps.ic_sock_sample,
-                &maps.ic_sock_slots,
-                &maps.ic_buckets,
-                &maps.ic_bucket_slots,
-            ])?,
+            ports: mapping("ic_sock_ports", abi::SOCK_PORT_CELLS, 64)?,
+            rules: mapping("ic_sock_rules", abi::SOCK_RULES_MAX, rule)?,
+            logs: mapping("ic_sock_logs", abi::SOCK_LOGS_MAX, rule)?,
+            ids: object.map("ic_sock_ids")?,
+            stats: object.map("ic_sock_stats")?,
+            rule_slots: object.map("ic_sock_slots")?,
+            bucket_slots: object.map("ic_bucket_slots")?,
+            persistent: object.persistent()?,
+            programs: HOOKS
+                .iter()
+                .map(|(hook, _)| object.program(&format!("ic_{hook}")))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -274,7 +242,13 @@ impl SocketShared {
         let links = cgroups.flat_map(|cgroup| &cgroup.links);
         let links = links.map(|link| (format!("{SOCKETS}/{}", link.pin_name()), link.as_fd()));
         let packets = packets.into_iter().flat_map(PacketSockets::pins);
-        self.kept.pins().chain(processes.pins()).chain(packets).chain(links).collect()
+        self.persistent
+            .pins()
+            .map(|(name, fd)| (format!("{SOCKETS}/{name}"), fd))
+            .chain(processes.pins())
+            .chain(packets)
+            .chain(links)
+            .collect()
     }
 
     /// All of it has been pinned.
@@ -294,7 +268,7 @@ impl SocketShared {
     }
 
     pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.kept.maps()
+        self.persistent.maps()
     }
 
     /// The programs that are attached, in the order of the hooks.

@@ -270,7 +270,7 @@ fn what_is_loaded_and_attached_leaves_a_record() {
         actions.iter().filter(is_it).count()
     };
     for name in
-        ["ic_exec", "ic_exec_4", "ic_fork", "ic_exit", "ic_seed", "ic_connect4", "ic_create"]
+        ["ic_exec", "ic_exec_4", "ic_fork", "ic_exit", "ic_seed", "ic_connect4", "ic_sock_create"]
     {
         assert_eq!(loaded(name), 1, "{name}");
     }

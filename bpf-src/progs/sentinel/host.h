@@ -3,7 +3,11 @@
  * What lies below files and programs: mounts over what is guarded, the kernel's memory and code, and
  * sysctls that switch hooks off.
  */
-#include "../lib/labels.h"
+#ifndef IRONCLAD_PROGS_SENTINEL_HOST_H
+#define IRONCLAD_PROGS_SENTINEL_HOST_H
+
+#include "../../lib/labels.h"
+#include "../../lib/procfs.h"
 
 /* Mounts by which guarded files are reached, by number. */
 struct {
@@ -308,8 +312,7 @@ enum {
 	IC_FAN_PRE_ACCESS = 0x100000,
 	IC_FAN_PERM =
 		IC_FAN_OPEN_PERM | IC_FAN_ACCESS_PERM | IC_FAN_OPEN_EXEC_PERM | IC_FAN_PRE_ACCESS,
-	IC_SYSFS_MAGIC = 0x62656572, /* include/uapi/linux/magic.h */
-	IC_SECURITYFS_MAGIC = 0x73636673,
+	IC_SECURITYFS_MAGIC = 0x73636673, /* include/uapi/linux/magic.h */
 	IC_F_WRLCK = 1, /* include/uapi/asm-generic/fcntl.h */
 };
 
@@ -441,4 +444,4 @@ int BPF_PROG(ic_read_file, struct file *file, int what)
 	return -IC_EPERM;
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+#endif

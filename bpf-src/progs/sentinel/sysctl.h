@@ -3,8 +3,11 @@
  * Keeps sysctls that switch hooks off, also from whoever has opened them before. At the root of the
  * control groups, so that it sees every process, on every mount of procfs.
  */
-#include "../lib/sentinel.h"
-#include "../lib/sysctls.h"
+#ifndef IRONCLAD_PROGS_SENTINEL_SYSCTL_H
+#define IRONCLAD_PROGS_SENTINEL_SYSCTL_H
+
+#include "../../lib/sentinel.h"
+#include "../../lib/sysctls.h"
 
 /* The agent's own thread, which sees whether this is in force, makes no alarm. */
 IC_INLINE bool ic_is_sysctl_canary(void)
@@ -58,4 +61,4 @@ int ic_sysctl(struct bpf_sysctl *ctx)
 	return 1;
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+#endif

@@ -3,11 +3,13 @@
  * Files that somebody had open for writing before rules covered them: an iterator finds them, and only
  * where it did are reads and writes asked, which costs each of them.
  */
-#include "../lib/labels.h"
+#ifndef IRONCLAD_PROGS_SENTINEL_PREOPENED_H
+#define IRONCLAD_PROGS_SENTINEL_PREOPENED_H
+
+#include "../../lib/labels.h"
 
 enum {
-	IC_FMODE_WRITE = 2, /* include/linux/fs.h */
-	IC_MAY_WRITE = 2,
+	IC_MAY_WRITE = 2, /* include/linux/fs.h */
 	IC_MAP_TYPE = 0xf,
 	IC_MAP_SHARED = 1,
 	IC_MAP_SHARED_VALIDATE = 3,
@@ -91,4 +93,4 @@ int BPF_PROG(ic_mmap_before, struct file *file, unsigned long asked, unsigned lo
 			dentry, prot);
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+#endif

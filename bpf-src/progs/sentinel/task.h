@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Keeps others from ending, stopping, tracing or starving entitled processes. */
-#include "../lib/sentinel.h"
+#ifndef IRONCLAD_PROGS_SENTINEL_TASK_H
+#define IRONCLAD_PROGS_SENTINEL_TASK_H
+
+#include "../../lib/sentinel.h"
 
 /* Whether somebody else lays hands on an entitled process, or one that is about to be. */
 IC_INLINE bool ic_is_attacked(struct task_struct *task)
@@ -150,4 +153,4 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 	return ic_refuse(IC_HOOK_PERF_EVENT_ALLOC, task ? BPF_CORE_READ(task, tgid) : 0, type);
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+#endif

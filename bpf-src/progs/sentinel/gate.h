@@ -3,8 +3,11 @@
  * Who is entitled, and who may reach or load programs and maps. Attached before anything else: a
  * program of BPF LSM, or one that changes what functions return, could undo the rest.
  */
-#include "../lib/moves.h"
-#include "../lib/sentinel.h"
+#ifndef IRONCLAD_PROGS_SENTINEL_GATE_H
+#define IRONCLAD_PROGS_SENTINEL_GATE_H
+
+#include "../../lib/moves.h"
+#include "../../lib/sentinel.h"
 
 /* Secrets that are good for a mark, each once. */
 struct {
@@ -354,4 +357,4 @@ int BPF_PROG(ic_task_free, struct task_struct *task)
 	return 0;
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+#endif

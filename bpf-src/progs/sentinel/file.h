@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* File rules: who may read, change or execute what. */
-#include "../lib/cgroupfs.h"
-#include "../lib/disks.h"
-#include "../lib/moves.h"
-#include "../lib/procfs.h"
+#ifndef IRONCLAD_PROGS_SENTINEL_FILE_H
+#define IRONCLAD_PROGS_SENTINEL_FILE_H
+
+#include "../../lib/cgroupfs.h"
+#include "../../lib/disks.h"
+#include "../../lib/moves.h"
+#include "../../lib/procfs.h"
 
 enum {
-	IC_FMODE_READ = 1, /* include/linux/fs.h */
-	IC_FMODE_WRITE = 2,
-	IC_ATTR_SIZE = 1 << 3,
+	IC_ATTR_SIZE = 1 << 3, /* include/linux/fs.h */
 	/* What a change of size brings with it: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN. */
 	IC_ATTR_WITH_SIZE = 1 << 5 | 1 << 6 | 1 << 13 | 1 << 15,
 	IC_S_IFCHR = 0020000,
@@ -482,4 +483,4 @@ int BPF_PROG(ic_ioctl_compat, struct file *file, unsigned int cmd)
 	return ic_ioctl(IC_HOOK_FILE_IOCTL_COMPAT, file, cmd);
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+#endif
