@@ -12,6 +12,7 @@ use std::fs::{copy, create_dir};
 use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,14 @@ const WITHOUT_LSM: &str = "IRONCLAD_WITHOUT_LSM";
 const MODULES: &str = "IRONCLAD_TEST_MODULES";
 /// A test that takes longer has failed, and the program ends.
 const LIMIT: Duration = Duration::from_secs(900);
+
+/// Whether the present test shares the instance.
+static IS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the present test is one of those that [share](Test::shared) the instance.
+pub fn is_shared() -> bool {
+    IS_SHARED.load(Ordering::SeqCst)
+}
 
 /// Ends the present test as skipped.
 pub fn skip(reason: impl Into<String>) -> ! {
@@ -165,18 +174,18 @@ impl Role {
     /// Where the program's path is not known.
     pub fn command(&self) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("the test's own program"));
-        command.env(ROLE, self.name);
+        self.play(&mut command);
         command
     }
 
-    /// The environment variable by which a process that executes the test's own program plays this role: `NAME=VALUE`.
-    pub fn variable(&self) -> String {
-        format!("{ROLE}={}", self.name)
+    /// Arguments of env(1) by which the test's own program plays this role.
+    pub fn env(&self) -> String {
+        format!("-u {} {ROLE}={}", talk::VARIABLE, self.name)
     }
 
     /// Has a command that executes the test's own program, or a copy of it, play this role.
     pub fn play<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env(ROLE, self.name)
+        command.env(ROLE, self.name).env_remove(talk::VARIABLE)
     }
 }
 
@@ -193,7 +202,7 @@ macro_rules! role {
 pub struct Shared {
     /// Runs after each test that shares the instance. An error fails that test.
     pub check: fn() -> Result<(), String>,
-    /// Runs after the last of them.
+    /// Runs after the last of them: before every test that does not share the instance, and at the end.
     pub stop: fn(),
 }
 
@@ -236,9 +245,8 @@ fn run(tests: impl IntoIterator<Item = Test>, shared: Option<Shared>) -> ExitCod
         println!("LEFT {}: only modules {modules} were asked for", left.len());
     }
     let (with_shared, alone): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.is_shared);
-    let number_shared = with_shared.len();
-    let trials = with_shared.into_iter().chain(alone).enumerate().map(|(number, test)| {
-        let stop = shared.filter(|_| number == number_shared).map(|shared| shared.stop);
+    let trials = with_shared.into_iter().chain(alone).map(|test| {
+        let stop = shared.filter(|_| !test.is_shared).map(|shared| shared.stop);
         let check = shared.filter(|_| test.is_shared).map(|shared| shared.check);
         Trial::test(test.path(), move || {
             if let Some(stop) = stop {
@@ -261,6 +269,7 @@ fn perform(test: Test, check: Option<fn() -> Result<(), String>>) -> Result<(), 
     println!();
     let began = Instant::now();
     let done = watch(test.path());
+    IS_SHARED.store(test.is_shared, Ordering::SeqCst);
     let is_parent = test.is_isolated && std::env::var_os(ISOLATED).is_none();
     let mut outcome = if is_parent { isolate(test.path()) } else { in_thread(test) };
     if let Some(check) = check {

@@ -34,7 +34,7 @@ use held::Held;
 pub use treadmill::Finding;
 
 /// Tells a talker that it is one.
-const VARIABLE: &str = "IRONCLAD_LAB_TALKER";
+pub(crate) const VARIABLE: &str = "IRONCLAD_LAB_TALKER";
 /// Before each answer, which shares its stream with the test harness.
 const ANSWER: &str = "@@ ";
 

@@ -12,6 +12,7 @@ mod option;
 mod surroundings;
 mod unspec;
 mod uring;
+mod word;
 
 #[cfg(target_arch = "x86_64")]
 pub use attack::chattr_32;
@@ -36,3 +37,4 @@ pub use option::set_option;
 pub use surroundings::{Surroundings, feign_pivot_root, surround};
 pub use unspec::send_to_unspec;
 pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};
+pub use word::write_word;

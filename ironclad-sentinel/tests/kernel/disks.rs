@@ -17,10 +17,13 @@ use rustix::fs::inotify;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(commands_to_disks_write_nothing_below_guarded_files).in_machine().needs(&[lsm]),
-        test!(descriptors_of_before_change_nothing_on_a_guarded_disk).in_machine().needs(&[lsm]),
-        test!(a_guarded_disk_is_not_exported).in_machine().needs(&[lsm]),
-        test!(files_behind_loop_devices_are_guarded_too).in_machine().needs(&[lsm]),
-        test!(file_systems_with_guarded_files_are_not_stopped).in_machine().needs(&[lsm]),
+        test!(descriptors_of_before_change_nothing_on_a_guarded_disk)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(a_guarded_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
+        test!(files_behind_loop_devices_are_guarded_too).shared().in_machine().needs(&[lsm]),
+        test!(file_systems_with_guarded_files_are_not_stopped).shared().in_machine().needs(&[lsm]),
         test!(disks_below_partitions_and_mapped_devices_are_guarded_too).in_machine().needs(&[lsm]),
     ]
 }

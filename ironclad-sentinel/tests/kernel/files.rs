@@ -22,17 +22,26 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(no_change_to_a_guarded_tree).in_machine().needs(&[lsm]),
-        test!(a_file_is_covered_by_its_name_too).in_machine().needs(&[lsm]),
-        test!(reading_and_executing_are_denied_too).in_machine().needs(&[lsm]),
-        test!(what_was_opened_before_is_written_no_more).in_machine().needs(&[lsm]),
-        test!(ways_and_overlays_lead_to_what_is_guarded).in_machine().needs(&[lsm]),
+        test!(no_change_to_a_guarded_tree).shared().in_machine().needs(&[lsm]),
+        test!(a_file_is_covered_by_its_name_too).shared().in_machine().needs(&[lsm]),
+        test!(reading_and_executing_are_denied_too).shared().in_machine().needs(&[lsm]),
+        test!(what_was_opened_before_is_written_no_more).shared().in_machine().needs(&[lsm]),
+        test!(ways_and_overlays_lead_to_what_is_guarded).shared().in_machine().needs(&[lsm]),
         test!(places_that_cannot_be_guarded_are_refused).in_machine().needs(&[lsm]),
-        test!(names_of_every_length_are_covered).in_machine().needs(&[lsm]),
-        test!(files_are_covered_however_deep_they_lie).in_machine().needs(&[lsm]),
-        test!(directories_that_move_and_other_names_are_followed).in_machine().needs(&[lsm]),
-        test!(a_directory_whose_move_was_passed_over_is_covered).in_machine().needs(&[lsm]),
-        test!(a_web_server_writes_its_page_and_changes_no_modes).in_machine().needs(&[lsm]),
+        test!(names_of_every_length_are_covered).shared().in_machine().needs(&[lsm]),
+        test!(files_are_covered_however_deep_they_lie).shared().in_machine().needs(&[lsm]),
+        test!(directories_that_move_and_other_names_are_followed)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(a_directory_whose_move_was_passed_over_is_covered)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(a_web_server_writes_its_page_and_changes_no_modes)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
     ]
 }
 

@@ -12,9 +12,9 @@ use ironclad_sentinel::Overflow;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(the_kernel_stays_closed).in_machine().needs(&[lsm]),
-        test!(another_kernel_is_not_booted).in_machine().needs(&[lsm]),
-        test!(what_a_file_system_lies_on_is_guarded_too).in_machine().needs(&[lsm]),
+        test!(the_kernel_stays_closed).shared().in_machine().needs(&[lsm]),
+        test!(another_kernel_is_not_booted).shared().in_machine().needs(&[lsm]),
+        test!(what_a_file_system_lies_on_is_guarded_too).shared().in_machine().needs(&[lsm]),
     ]
 }
 

@@ -24,10 +24,13 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(what_a_process_says_of_itself_does_not_help).in_machine().needs(&[lsm]),
-        test!(what_the_table_lacks_excepts_nobody).in_machine().needs(&[lsm]),
-        test!(who_is_excepted_starts_what_others_may_not).in_machine().needs(&[lsm]),
-        test!(the_number_of_an_excepted_program_is_not_the_program).in_machine().needs(&[lsm]),
+        test!(what_a_process_says_of_itself_does_not_help).shared().in_machine().needs(&[lsm]),
+        test!(what_the_table_lacks_excepts_nobody).shared().in_machine().needs(&[lsm]),
+        test!(who_is_excepted_starts_what_others_may_not).shared().in_machine().needs(&[lsm]),
+        test!(the_number_of_an_excepted_program_is_not_the_program)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(the_agents_program_elsewhere_is_no_agent).in_machine().needs(&[lsm]),
     ]
 }

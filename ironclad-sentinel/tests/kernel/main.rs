@@ -47,5 +47,5 @@ fn main() -> ExitCode {
         status_and_alarms::FOREIGNER,
         testbed::successor::ROLE,
     ];
-    harness::main(&roles, tests.into_iter().flatten(), None)
+    harness::main(&roles, tests.into_iter().flatten(), Some(testbed::shared::SHARED))
 }

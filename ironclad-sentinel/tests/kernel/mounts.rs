@@ -15,11 +15,17 @@ use ironclad_sentinel::{Overflow, Sentinel};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(nobody_exchanges_the_root_in_the_agents_namespace).in_machine().needs(&[lsm]),
-        test!(nothing_is_mounted_over_what_is_guarded).in_machine().needs(&[lsm]),
-        test!(a_mount_does_not_go_with_its_directory).in_machine().needs(&[lsm]),
-        test!(mounts_that_share_with_guarded_ones_are_no_way_around).in_machine().needs(&[lsm]),
-        test!(a_host_that_shares_its_mounts_goes_on).in_machine().needs(&[lsm]),
+        test!(nobody_exchanges_the_root_in_the_agents_namespace)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(nothing_is_mounted_over_what_is_guarded).shared().in_machine().needs(&[lsm]),
+        test!(a_mount_does_not_go_with_its_directory).shared().in_machine().needs(&[lsm]),
+        test!(mounts_that_share_with_guarded_ones_are_no_way_around)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(a_host_that_shares_its_mounts_goes_on).shared().in_machine().needs(&[lsm]),
         test!(pins_do_not_go_with_a_mount_that_shares).in_machine().needs(&[lsm]),
         test!(others_have_no_say_in_what_is_opened).in_machine().needs(&[lsm]),
     ]

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::testbed::{EPERM, Host, PATIENCE, lsm};
+use crate::testbed::{EPERM, Host, PATIENCE, Running, lsm};
 use ironclad_core::abi::SentinelVerdict;
 use ironclad_lab::harness::Test;
 use ironclad_lab::talk::Talker;
@@ -18,7 +18,7 @@ use ironclad_sentinel::{EventPump, EventReceiver, Overflow, Sentinel, SentinelRe
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(days_pass_without_a_false_alarm).in_machine().needs(&[lsm]),
+        test!(days_pass_without_a_false_alarm).shared().in_machine().needs(&[lsm]),
         test!(a_flood_of_alarms_lets_nothing_through).in_machine().needs(&[lsm]),
     ]
 }
@@ -60,7 +60,7 @@ impl Daily {
     }
 
     /// The example, with its paths below the directory.
-    fn start(&self) -> (Sentinel, EventPump, EventReceiver) {
+    fn start(&self) -> (Running, EventPump, EventReceiver) {
         let here = |root: &str| format!("{}{root}", self.host.dir().display());
         let roots = ["/usr", "/opt", "/etc", "/var/log"];
         let text = roots.iter().fold(POLICY.to_owned(), |text, root| {
@@ -156,7 +156,7 @@ fn days_pass_without_a_false_alarm() {
     // Without Sentinel everybody unpacks packages.
     daily.does(&unpack(&packages[0]));
     assert_eq!(read(&tool), "version 2\n");
-    let (sentinel, _pump, events) = daily.start();
+    let (sentinel, pump, events) = daily.start();
 
     // Only the package manager does now.
     let other = daily.run(&daily.busybox, &unpack(&packages[1]));
@@ -168,7 +168,7 @@ fn days_pass_without_a_false_alarm() {
     assert!(done.status.success(), "{done:?}");
     assert_eq!(read(&tool), "version 3\n");
     assert_eq!(read(&daily.host.path("usr/lib/new-3")), "new\n");
-    drop(sentinel);
+    drop((pump, events, sentinel));
 
     // Another, that does as Debian's: beside the old file, a second name for that, and over it. An
     // exception is for what is there when a policy is applied.

@@ -18,7 +18,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(rules_that_cannot_hold_are_refused_with_what_to_do).in_machine().needs(&[lsm]),
-        test!(trees_pass_over_devices_and_what_the_kernel_makes_up).in_machine().needs(&[lsm]),
+        test!(trees_pass_over_devices_and_what_the_kernel_makes_up)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(what_leads_nowhere_is_told).in_machine().needs(&[lsm]),
         test!(a_second_start_says_what_is_in_its_way).in_machine().needs(&[lsm]),
     ]

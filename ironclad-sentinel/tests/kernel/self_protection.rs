@@ -17,19 +17,23 @@ use libbpf_rs::{MapCore, MapHandle};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(nobody_lays_hands_on_the_agent).in_machine().needs(&[lsm]),
+        test!(nobody_lays_hands_on_the_agent).shared().in_machine().needs(&[lsm]),
         test!(who_uses_memory_up_does_not_end_the_agent).in_machine().needs(&[lsm]),
-        test!(nobody_takes_over_the_first_process).in_machine().needs(&[lsm]),
-        test!(a_child_of_the_agents_is_guarded_until_it_executes).in_machine().needs(&[lsm]),
+        test!(nobody_takes_over_the_first_process).shared().in_machine().needs(&[lsm]),
+        test!(a_child_of_the_agents_is_guarded_until_it_executes)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(control_groups_do_not_reach_the_agent).in_machine().needs(&[lsm]),
         test!(who_executes_the_executor_is_not_the_first_process).in_machine().needs(&[lsm]),
         test!(signals_by_way_of_files_and_counters_do_not_reach_the_agent)
+            .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(what_others_present_is_not_watched).in_machine().needs(&[lsm]),
+        test!(what_others_present_is_not_watched).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
-        test!(a_secret_entitles_once_and_whom_it_is_for).in_machine().needs(&[lsm]),
-        test!(programs_that_could_undo_it_are_not_loaded).in_machine().needs(&[lsm]),
+        test!(a_secret_entitles_once_and_whom_it_is_for).shared().in_machine().needs(&[lsm]),
+        test!(programs_that_could_undo_it_are_not_loaded).shared().in_machine().needs(&[lsm]),
     ]
 }
 
@@ -649,7 +653,7 @@ fn programs_that_could_undo_it_are_not_loaded() {
     }
     let own = std::env::current_exe().unwrap();
     let by_lsm = "load a program of BPF LSM";
-    let load_lsm = format!("tool env {} {}", LSM_LOADER.variable(), own.display());
+    let load_lsm = format!("tool env {} {}", LSM_LOADER.env(), own.display());
     attacks.without(by_lsm, &mut attacker, &load_lsm);
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
     for kind in [TRACING, STRUCT_OPS, EXT, LSM] {

@@ -13,7 +13,7 @@ use ironclad_lab::Mounts;
 use ironclad_lab::talk::Talker;
 use ironclad_policy::Policy;
 use ironclad_policy::socket::{Direction, SocketAction, Subject};
-use ironclad_shield::{Shield, ShieldError};
+use ironclad_shield::ShieldError;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -23,16 +23,16 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(links_and_relative_paths_lead_to_the_same_file),
-        test!(a_copy_in_memory_is_a_stranger),
-        test!(a_deleted_program_is_who_it_was_and_its_successor_is_not),
-        test!(a_reused_inode_is_another_file),
-        test!(what_is_written_over_a_program_is_taken_for_it),
-        test!(a_replaced_program_is_a_stranger_until_somebody_looks),
-        test!(a_script_is_its_interpreter),
-        test!(a_program_behind_its_loader_is_the_loader),
-        test!(other_names_in_a_mount_namespace_are_no_way_in),
-        test!(a_pid_namespace_changes_nothing),
+        test!(links_and_relative_paths_lead_to_the_same_file).shared(),
+        test!(a_copy_in_memory_is_a_stranger).shared(),
+        test!(a_deleted_program_is_who_it_was_and_its_successor_is_not).shared(),
+        test!(a_reused_inode_is_another_file).shared(),
+        test!(what_is_written_over_a_program_is_taken_for_it).shared(),
+        test!(a_replaced_program_is_a_stranger_until_somebody_looks).shared(),
+        test!(a_script_is_its_interpreter).shared(),
+        test!(a_program_behind_its_loader_is_the_loader).shared(),
+        test!(other_names_in_a_mount_namespace_are_no_way_in).shared(),
+        test!(a_pid_namespace_changes_nothing).shared(),
         test!(a_program_in_memory_is_known_as_others_are),
         test!(a_program_on_an_overlay_is_the_file_below),
         test!(a_file_of_another_layer_with_the_same_number_is_a_stranger),
@@ -40,12 +40,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(threads_and_children_are_their_program),
         test!(a_process_without_its_first_thread_is_its_program),
         test!(no_process_slips_through_a_start),
-        test!(a_process_has_nothing_of_its_number_s_last_owner),
-        test!(an_execve_that_was_passed_over_is_seen).needs(&[stale_records]),
-        test!(an_exit_that_was_passed_over_is_seen).needs(&[stale_records]),
-        test!(a_fork_that_was_passed_over_is_seen),
-        test!(a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became),
-        test!(a_program_that_comes_later_is_a_stranger),
+        test!(a_process_has_nothing_of_its_number_s_last_owner).shared(),
+        test!(an_execve_that_was_passed_over_is_seen).shared().needs(&[stale_records]),
+        test!(an_exit_that_was_passed_over_is_seen).shared().needs(&[stale_records]),
+        test!(a_fork_that_was_passed_over_is_seen).shared(),
+        test!(a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became).shared(),
+        test!(a_program_that_comes_later_is_a_stranger).shared(),
     ]
 }
 
@@ -674,7 +674,7 @@ fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
 fn a_program_that_comes_later_is_a_stranger() {
     let host = Host::new();
     let good = host.path("good");
-    let shield: Shield = host.start_looking_never(&only(&good));
+    let shield = host.start_looking_never(&only(&good));
     host.program("good");
     assert_eq!(host.ask(&good), EPERM);
     shield.apply(&only(&good)).unwrap();

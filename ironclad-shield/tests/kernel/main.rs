@@ -47,5 +47,5 @@ fn main() -> ExitCode {
         upgrade::tests(),
     ];
     let roles = [containers::AGENT, live::AGENT, socket_persistence::AGENT];
-    harness::main(&roles, tests.into_iter().flatten(), None)
+    harness::main(&roles, tests.into_iter().flatten(), Some(testbed::shared::SHARED))
 }

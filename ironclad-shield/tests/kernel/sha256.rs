@@ -13,7 +13,7 @@ use ironclad_policy::socket::{
     Direction, SHA256_MISMATCH, SocketAction, SocketQuery, SocketRule, Subject,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol, Sha256Sum};
-use ironclad_shield::{Overflow, Shield};
+use ironclad_shield::Overflow;
 
 use crate::testbed::{EPERM, Host, PATIENCE, count};
 use ironclad_lab::harness::{Test, skip};
@@ -21,17 +21,17 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(the_pinned_content_may_and_another_is_denied_everything),
-        test!(a_file_that_is_written_later_is_denied),
-        test!(who_runs_keeps_its_rights_when_the_inode_changes),
-        test!(a_file_that_takes_the_place_of_another_is_read),
-        test!(what_cannot_be_told_is_a_mismatch),
-        test!(dry_runs_and_logs_only_report),
-        test!(a_file_that_is_too_large_is_denied_unread),
-        test!(nobody_waits_while_files_are_read),
+        test!(the_pinned_content_may_and_another_is_denied_everything).shared(),
+        test!(a_file_that_is_written_later_is_denied).shared(),
+        test!(who_runs_keeps_its_rights_when_the_inode_changes).shared(),
+        test!(a_file_that_takes_the_place_of_another_is_read).shared(),
+        test!(what_cannot_be_told_is_a_mismatch).shared(),
+        test!(dry_runs_and_logs_only_report).shared(),
+        test!(a_file_that_is_too_large_is_denied_unread).shared(),
+        test!(nobody_waits_while_files_are_read).shared(),
         test!(whoever_stops_does_not_wait_until_files_are_read),
-        test!(nobody_waits_for_a_lease),
-        test!(a_pinned_file_may_be_on_an_overlay),
+        test!(nobody_waits_for_a_lease).shared(),
+        test!(a_pinned_file_may_be_on_an_overlay).shared(),
     ]
 }
 
@@ -397,7 +397,7 @@ fn whoever_stops_does_not_wait_until_files_are_read() {
     let shield = holes.host.start(&holes.policy);
     holes.set_lengths(1 << 30);
     holes.wait_until_read();
-    in_time(|| Shield::stop(shield).unwrap(), || holes.set_lengths(0));
+    in_time(|| shield.stop().unwrap(), || holes.set_lengths(0));
     assert_eq!(holes.position(), None);
 }
 

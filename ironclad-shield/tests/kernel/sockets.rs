@@ -19,10 +19,10 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(a_program_may_what_its_copy_may_not),
-        test!(every_dimension_tells_processes_apart),
-        test!(multipath_tcp_is_tcp),
-        test!(events_name_process_and_rule),
+        test!(a_program_may_what_its_copy_may_not).shared(),
+        test!(every_dimension_tells_processes_apart).shared(),
+        test!(multipath_tcp_is_tcp).shared(),
+        test!(events_name_process_and_rule).shared(),
         test!(logs_and_dry_runs_let_go_and_limits_are_exact),
         test!(what_is_loaded_and_attached_leaves_a_record),
     ]

@@ -22,12 +22,12 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(source_routes_do_not_leave),
-        test!(anybody_s_source_routes_do_not_leave),
-        test!(connections_by_source_routes_do_not_leave),
-        test!(answers_go_by_no_way_of_their_own),
-        test!(source_routes_leave_where_nobody_asks_of_addresses),
-        test!(headers_of_any_shape_are_read_to_their_end),
+        test!(source_routes_do_not_leave).shared(),
+        test!(anybody_s_source_routes_do_not_leave).shared(),
+        test!(connections_by_source_routes_do_not_leave).shared(),
+        test!(answers_go_by_no_way_of_their_own).shared(),
+        test!(source_routes_leave_where_nobody_asks_of_addresses).shared(),
+        test!(headers_of_any_shape_are_read_to_their_end).shared(),
     ]
 }
 

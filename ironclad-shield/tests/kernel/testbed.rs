@@ -1,16 +1,21 @@
 //! A host for the tests of socket rules: processes in control groups, and what they may do.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod shared;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::{RuleId, Verdict};
+use ironclad_lab::harness;
 use ironclad_lab::talk::Talker;
 use ironclad_lab::{Cgroup, Lab, Namespace};
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_shield::{Shield, SocketCount};
+
+pub(crate) use shared::Running;
 
 pub(crate) const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
@@ -63,19 +68,27 @@ impl Host {
         self.net.run(|| Talker::start(cgroup, program)).unwrap().unwrap()
     }
 
-    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Shield {
+    /// Shield with a policy for the host's cgroup: the shared instance, where the test shares it.
+    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Running {
         self.start_on(&self.cgroup, policy)
     }
 
     /// Without the thread that follows paths.
-    pub(crate) fn start_looking_never(&self, policy: &CompiledPolicy) -> Shield {
-        let builder = Shield::builder("sockets").cgroup(self.cgroup.dir());
-        builder.follow_paths(false).start(policy).unwrap()
+    pub(crate) fn start_looking_never(&self, policy: &CompiledPolicy) -> Running {
+        start(&self.cgroup, policy, false)
     }
 
-    pub(crate) fn start_on(&self, cgroup: &Cgroup, policy: &CompiledPolicy) -> Shield {
-        Shield::builder("sockets").cgroup(cgroup.dir()).start(policy).unwrap()
+    pub(crate) fn start_on(&self, cgroup: &Cgroup, policy: &CompiledPolicy) -> Running {
+        start(cgroup, policy, true)
     }
+}
+
+fn start(cgroup: &Cgroup, policy: &CompiledPolicy, follows_paths: bool) -> Running {
+    if harness::is_shared() {
+        return Running::shared(cgroup.dir(), policy, follows_paths);
+    }
+    let builder = Shield::builder("sockets").cgroup(cgroup.dir()).follow_paths(follows_paths);
+    Running::Own(Some(builder.start(policy).unwrap()))
 }
 
 pub(crate) fn rule(id: u32, action: SocketAction) -> SocketRule {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses some of it")]
 
 pub(crate) mod attacks;
+pub(crate) mod shared;
 pub(crate) mod successor;
 
 use std::path::{Path, PathBuf};
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::abi::SentinelVerdict;
+use ironclad_lab::harness;
 use ironclad_lab::talk::Talker;
 use ironclad_policy::CompiledPolicy;
 use ironclad_sentinel::{EventReceiver, Sentinel, SentinelRecord};
 
 pub(crate) use attacks::Attacks;
+pub(crate) use shared::Running;
 
 pub(crate) const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
@@ -59,8 +62,13 @@ impl Host {
         Talker::start_as(Command::new(program)).unwrap()
     }
 
-    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Sentinel {
-        Sentinel::builder("test").scratch(self.dir.path()).start(policy).unwrap()
+    /// Sentinel with a policy: the shared instance, where the test shares it.
+    pub(crate) fn start(&self, policy: &CompiledPolicy) -> Running {
+        if harness::is_shared() {
+            return Running::shared(policy);
+        }
+        let builder = Sentinel::builder("test").scratch(self.dir.path());
+        Running::Own(builder.start(policy).unwrap())
     }
 }
 

@@ -1,0 +1,144 @@
+//! One running Sentinel for all tests that do not test how it starts and ends.
+//!
+//! While no test has it, it has no rules and is not armed: its hooks let everything through, and attacks
+//! succeed.
+
+use std::mem::offset_of;
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ironclad_core::abi;
+use ironclad_lab::harness::Shared;
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{Degraded, Sentinel};
+use ironclad_syscalls::write_word;
+use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::{MapCore, MapHandle, RingBufferBuilder};
+
+pub(crate) const SHARED: Shared = Shared { check, stop };
+
+static PAUSED: Mutex<Option<Paused>> = Mutex::new(None);
+/// What went wrong when a test gave the instance back.
+static WRONG: Mutex<Option<String>> = Mutex::new(None);
+
+/// The instance, while no test has it.
+pub(crate) struct Paused {
+    sentinel: Sentinel,
+    degraded: Vec<Degraded>,
+    _scratch: tempfile::TempDir,
+}
+
+/// Sentinel with a test's policy, armed. Dropping it takes the policy away, and ends an instance of the test's own.
+pub(crate) enum Running {
+    /// Of this test alone.
+    Own(Sentinel),
+    /// `None` once it is given back.
+    Shared(Option<Paused>),
+}
+
+impl Running {
+    /// The shared instance.
+    pub(crate) fn shared(policy: &CompiledPolicy) -> Self {
+        let paused = lock(&PAUSED).take().unwrap_or_else(Paused::start);
+        // Alarms that an earlier test did not read.
+        let alarms = own_map("ic_alarms");
+        let mut reader = RingBufferBuilder::new();
+        reader.add(&alarms, |_| 0).unwrap();
+        reader.build().unwrap().consume().unwrap();
+        // Given back where the policy is refused.
+        let running = Self::Shared(Some(paused));
+        running.apply(policy).unwrap();
+        arm(true);
+        running
+    }
+}
+
+impl Deref for Running {
+    type Target = Sentinel;
+
+    fn deref(&self) -> &Sentinel {
+        match self {
+            Self::Own(sentinel) => sentinel,
+            Self::Shared(paused) => &paused.as_ref().unwrap().sentinel,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Self::Shared(paused) = self else { return };
+        let paused = paused.take().unwrap();
+        arm(false);
+        match paused.sentinel.apply(&nothing()) {
+            Ok(()) => *lock(&PAUSED) = Some(paused),
+            Err(error) => *lock(&WRONG) = Some(error.to_string()),
+        }
+    }
+}
+
+impl Paused {
+    fn start() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let builder = Sentinel::builder("test").scratch(scratch.path()).watch_every(Duration::ZERO);
+        let sentinel = builder.start(&nothing()).unwrap();
+        let degraded = sentinel.status().unwrap().degraded;
+        arm(false);
+        Self { sentinel, degraded, _scratch: scratch }
+    }
+
+    /// Whether it is as it was when it started.
+    fn check(&self) -> Result<(), String> {
+        let status = self.sentinel.status().map_err(|error| error.to_string())?;
+        if status.is_armed || !status.missing.is_empty() || !status.opened_before.is_empty() {
+            return Err(format!("it has a policy: {status:?}"));
+        }
+        if status.degraded != self.degraded {
+            return Err(format!("{:?} and not {:?}", status.degraded, self.degraded));
+        }
+        let secrets = own_map("ic_secrets").keys().count();
+        if secrets != 0 {
+            return Err(format!("{secrets} secrets were not presented"));
+        }
+        Ok(())
+    }
+}
+
+fn check() -> Result<(), String> {
+    let wrong = lock(&WRONG).take();
+    let mut paused = lock(&PAUSED);
+    let checked = wrong.map_or_else(|| paused.as_ref().map_or(Ok(()), Paused::check), Err);
+    if checked.is_err() {
+        // The next test starts another.
+        *paused = None;
+    }
+    checked
+}
+
+fn stop() {
+    *lock(&PAUSED) = None;
+}
+
+fn nothing() -> CompiledPolicy {
+    Policy::builder().compile().unwrap()
+}
+
+/// This process is trusted: it may write what the programs read.
+fn arm(armed: bool) {
+    let state = own_map(".data.ic_sentin");
+    let offset = offset_of!(abi::Sentinel, is_armed);
+    write_word(state.as_fd(), offset, u32::from(armed)).unwrap();
+}
+
+/// A map of the instance, by the kernel's name.
+fn own_map(name: &str) -> MapHandle {
+    let found = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == name);
+    let ids: Vec<_> = found.map(|map| map.id).collect();
+    let [id] = ids[..] else { panic!("maps {name}: {ids:?}") };
+    MapHandle::from_map_id(id).unwrap()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
