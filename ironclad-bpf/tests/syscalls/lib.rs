@@ -30,8 +30,8 @@ pub use fork::{eat_in_group, idle_child, in_child};
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{
-    attach_program, attach_to_group, detach_link, link_by_id, link_program, open_pin,
-    replace_descriptor, sysctl_program, update_link,
+    attach_program, attach_to_group, detach_link, link_by_id, link_program, map_by_id, open_pin,
+    program_by_id, replace_descriptor, sysctl_program, update_link,
 };
 pub use option::set_option;
 pub use surroundings::{Surroundings, feign_pivot_root, surround};

@@ -10,6 +10,8 @@ use crate::attack::{check, load};
 const BPF_OBJ_GET: c_int = 7;
 const BPF_PROG_ATTACH: c_int = 8;
 const BPF_PROG_DETACH: c_int = 9;
+const BPF_PROG_GET_FD_BY_ID: c_int = 13;
+const BPF_MAP_GET_FD_BY_ID: c_int = 14;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_LINK_UPDATE: c_int = 29;
 const BPF_LINK_GET_FD_BY_ID: c_int = 30;
@@ -83,6 +85,22 @@ pub fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
 /// Where the kernel refuses.
 pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
     descriptor(BPF_LINK_GET_FD_BY_ID, [id, 0, 0, 0])
+}
+
+/// Opens the map with this id. `flags` are those of `BPF_MAP_GET_FD_BY_ID`.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn map_by_id(id: u32, flags: u32) -> io::Result<OwnedFd> {
+    descriptor(BPF_MAP_GET_FD_BY_ID, [id, 0, flags, 0])
+}
+
+/// Opens the program with this id.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    descriptor(BPF_PROG_GET_FD_BY_ID, [id, 0, 0, 0])
 }
 
 /// Has the link of this descriptor run a program that refuses every write to sysctls.

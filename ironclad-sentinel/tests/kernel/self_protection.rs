@@ -481,6 +481,9 @@ fn what_others_present_is_not_watched() {
     assert_eq!(attacker.ask(&format!("count {}", other.pid())).unwrap(), 0);
 }
 
+/// `BPF_MAP_GET_FD_BY_ID`: only to read.
+const BPF_F_RDONLY: u32 = 8;
+
 fn maps_and_programs_are_out_of_reach() {
     let host = Host::new();
     let mut attacker = host.talker();
@@ -520,14 +523,18 @@ fn maps_and_programs_are_out_of_reach() {
     after.reasons.lookup_all(&0).unwrap();
     // Sentinel's own.
     for id in sentinel.map_ids() {
-        assert_ne!(tool(&mut attacker, &format!("map dump id {id}")), 0, "{id}");
-        assert_eq!(next_denied(&events).target, id);
+        for flags in [0, BPF_F_RDONLY] {
+            assert_eq!(attacker.ask(&format!("map-by-id {id} {flags}")).unwrap(), EPERM, "{id}");
+            let event = next_denied(&events);
+            assert_eq!((event.hook, event.target), (SentinelHook::BpfMap, id), "{event}");
+        }
     }
     let own: Vec<_> = sentinel.program_ids().collect();
     assert!(own.len() > 20);
     for id in own {
-        assert_ne!(tool(&mut attacker, &format!("prog dump xlated id {id}")), 0, "{id}");
-        assert_eq!(next_denied(&events).target, id);
+        assert_eq!(attacker.ask(&format!("program-by-id {id}")).unwrap(), EPERM, "{id}");
+        let event = next_denied(&events);
+        assert_eq!((event.hook, event.target), (SentinelHook::BpfProg, id), "{event}");
     }
     // Others' maps are theirs.
     let name = format!("/sys/fs/bpf/test-{}", std::process::id());

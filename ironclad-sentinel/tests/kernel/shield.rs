@@ -213,37 +213,37 @@ fn slot_is_emptied(attacker: &mut Talker, objects: &Objects) -> bool {
 }
 
 /// It is; what was made to probe the kernel goes some time later.
-fn is_reached(attacker: &mut Talker, words: &str, is_there: impl Fn(&Objects) -> bool) {
-    assert!(bpftool(attacker, words) == 0 || !is_there(&Objects::all()), "{words}");
+fn is_reached(attacker: &mut Talker, order: &str, is_there: impl Fn(&Objects) -> bool) {
+    assert!(attacker.ask(order).unwrap() == 0 || !is_there(&Objects::all()), "{order}");
 }
 
 /// None of them, by whatever way.
 fn nothing_is_reached(attacker: &mut Talker, events: Option<&EventReceiver>, objects: &Objects) {
     type Kind = fn(&Objects) -> &BTreeSet<u32>;
-    let mut refused = |words: &str, kind: Kind, id: u32, hook: SentinelHook| {
-        let words = format!("{words} {id}");
-        assert_ne!(bpftool(attacker, &words), 0, "{words}");
+    let mut refused = |order: &str, kind: Kind, id: u32, hook: SentinelHook| {
+        assert_ne!(attacker.ask(order).unwrap(), 0, "{order}");
         let Some(events) = events else { return };
         // What an agent has replaced goes some time later; there is no alarm of what is gone.
         if !kind(&Objects::all()).contains(&id) {
-            println!("{words}: gone");
+            println!("{order}: gone");
             return;
         }
         let event = next_denied(events);
-        assert_eq!(event.hook, hook, "{words}: {event}");
+        assert_eq!(event.hook, hook, "{order}: {event}");
         // Of a link, the descriptor.
-        assert!(hook == SentinelHook::Bpf || event.target == id, "{words}: {event}");
+        assert!(hook == SentinelHook::Bpf || event.target == id, "{order}: {event}");
     };
     assert!(objects.maps.len() > 10 && objects.programs.len() > 5 && objects.links.len() > 5);
     for id in &objects.maps {
-        refused("map show id", |all| &all.maps, *id, SentinelHook::BpfMap);
+        refused(&format!("map-by-id {id} 0"), |all| &all.maps, *id, SentinelHook::BpfMap);
     }
     for id in &objects.programs {
-        refused("prog show id", |all| &all.programs, *id, SentinelHook::BpfProg);
+        refused(&format!("program-by-id {id}"), |all| &all.programs, *id, SentinelHook::BpfProg);
     }
     for id in &objects.links {
         // Whether it is there may be seen.
-        refused("link detach id", |all| &all.links, *id, SentinelHook::Bpf);
+        let order = format!("detach-link-by-id {id}");
+        refused(&order, |all| &all.links, *id, SentinelHook::Bpf);
     }
 }
 
@@ -328,11 +328,12 @@ fn shield_stays_whatever_root_does_and_a_successor_adopts_both() {
     assert!(scene.is_bound());
     let objects = before.since();
     for id in &objects.maps {
-        is_reached(&mut scene.attacker, &format!("map show id {id}"), |all| all.maps.contains(id));
+        let order = format!("map-by-id {id} 0");
+        is_reached(&mut scene.attacker, &order, |all| all.maps.contains(id));
     }
     for id in &objects.programs {
-        let words = format!("prog show id {id}");
-        is_reached(&mut scene.attacker, &words, |all| all.programs.contains(id));
+        let order = format!("program-by-id {id}");
+        is_reached(&mut scene.attacker, &order, |all| all.programs.contains(id));
     }
     assert!(slot_is_emptied(&mut scene.attacker, &objects));
     assert!(scene.net.passes(BAD), "its policy is gone");
@@ -345,7 +346,7 @@ fn shield_stays_whatever_root_does_and_a_successor_adopts_both() {
     assert!(scene.is_bound());
     // Those of tracepoints cannot be.
     for id in &objects.links {
-        bpftool(&mut scene.attacker, &format!("link detach id {id}"));
+        scene.attacker.ask(&format!("detach-link-by-id {id}")).unwrap();
     }
     assert!(scene.net.passes(BAD) && scene.bound.ask(THERE).unwrap() == 0, "detached");
     assert_eq!(scene.attacker.ask(&remove).unwrap(), 0);

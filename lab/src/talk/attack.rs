@@ -19,9 +19,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use ironclad_syscalls::{
     Handle, be_root_of_files_alone, chattr, count, decide_on_opens, detach_link, enable_verity,
     file_setattr, freeze, hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program,
-    load_program, open_pin, partition, prlimit, probe, read_memory, scsi_write, set_up_again,
-    set_version, set_writable, share_mount, shut_down, signal_by_file, thaw, trace, update_link,
-    uring_open, watch_tracepoint, write_memory,
+    load_program, map_by_id, open_pin, partition, prlimit, probe, program_by_id, read_memory,
+    scsi_write, set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
+    thaw, trace, update_link, uring_open, watch_tracepoint, write_memory,
 };
 
 use super::held::how;
@@ -124,6 +124,11 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             decide_on_opens(Path::new(path), wide(what) as u32, wide(mask))
         }
         ["link-by-id", id] => link_by_id(number(id) as u32).map(drop),
+        ["map-by-id", id, flags] => map_by_id(number(id) as u32, number(flags) as u32).map(drop),
+        ["detach-link-by-id", id] => {
+            link_by_id(number(id) as u32).and_then(|link| detach_link(link.as_raw_fd() as u32))
+        }
+        ["program-by-id", id] => program_by_id(number(id) as u32).map(drop),
         ["open-pin", path] => open_pin(&text(path)).map(drop),
         ["update-link", fd] => update_link(number(fd) as u32),
         ["detach-link", fd] => detach_link(number(fd) as u32),
