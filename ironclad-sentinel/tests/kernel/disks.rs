@@ -1,6 +1,6 @@
 //! What file systems lie on: disks, what commands these, what is mapped, files behind loop devices.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm};
 use ironclad_core::RuleId;
@@ -16,7 +16,10 @@ use rustix::fs::inotify;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(commands_to_disks_write_nothing_below_guarded_files).in_machine().needs(&[lsm]),
+        test!(commands_to_disks_write_nothing_below_guarded_files)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(descriptors_of_before_change_nothing_on_a_guarded_disk)
             .shared()
             .in_machine()
@@ -24,7 +27,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_guarded_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
         test!(files_behind_loop_devices_are_guarded_too).shared().in_machine().needs(&[lsm]),
         test!(file_systems_with_guarded_files_are_not_stopped).shared().in_machine().needs(&[lsm]),
-        test!(disks_below_partitions_and_mapped_devices_are_guarded_too).in_machine().needs(&[lsm]),
+        test!(disks_below_partitions_and_mapped_devices_are_guarded_too)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(options_allow_disk_commands_or_the_device_mapper).in_machine().needs(&[lsm]),
     ]
 }
 
@@ -52,15 +59,24 @@ fn wait_for_devices(paths: &[&str]) {
     }
 }
 
-/// Root needs no descriptor that may write.
-fn commands_to_disks_write_nothing_below_guarded_files() {
-    let host = Host::new();
+const BY_IOCTL: [(&str, &str); 4] = [
+    ("write below a guarded file by SG_IO", "scsi-write /dev/sda"),
+    ("add a partition over the blocks of a guarded file", "add-partition /dev/sda"),
+    ("remove a partition of a disk with a guarded file", "remove-partition /dev/sda"),
+    ("say whether the disk of a guarded file may be written", "set-writable /dev/sda"),
+];
+const BY_OPEN: [(&str, &str); 2] = [
+    ("write below a guarded file by SCSI's generic device", "scsi-write /dev/sg0"),
+    ("open the bsg device of a disk with a guarded file", "open-to-read /dev/bsg/0:0:0:0"),
+];
+
+/// Mounts the SCSI disk, and makes a directory with a file there.
+fn mount_disk(host: &Host, attacker: &mut Talker) -> PathBuf {
     let volume = host.path("volume");
     std::fs::create_dir(&volume).unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
     wait_for_devices(&["/dev/sda", "/dev/sg0"]);
     follow(
-        &mut attacker,
+        attacker,
         &[
             "tool mke2fs -F -t ext4 /dev/sda".to_owned(),
             format!("tool mount -t ext4 /dev/sda {}", volume.display()),
@@ -69,17 +85,15 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
     let guarded = volume.join("guarded");
     std::fs::create_dir(&guarded).unwrap();
     std::fs::write(guarded.join("file"), "1").unwrap();
-    let by_ioctl = [
-        ("write below a guarded file by SG_IO", "scsi-write /dev/sda"),
-        ("add a partition over the blocks of a guarded file", "add-partition /dev/sda"),
-        ("remove a partition of a disk with a guarded file", "remove-partition /dev/sda"),
-        ("say whether the disk of a guarded file may be written", "set-writable /dev/sda"),
-    ];
-    let by_open = [
-        ("write below a guarded file by SCSI's generic device", "scsi-write /dev/sg0"),
-        ("open the bsg device of a disk with a guarded file", "open-to-read /dev/bsg/0:0:0:0"),
-    ];
-    for (name, order) in by_ioctl.into_iter().chain(by_open) {
+    guarded
+}
+
+/// Root needs no descriptor that may write.
+fn commands_to_disks_write_nothing_below_guarded_files() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let guarded = mount_disk(&host, &mut attacker);
+    for (name, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         attacks.without(name, &mut attacker, order);
     }
     let let_go = [
@@ -93,37 +107,55 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
     let let_go: Vec<_> =
         let_go.into_iter().filter(|order| attacker.ask(order).unwrap() == 0).collect();
     assert!(let_go.len() >= 4, "{let_go:?}");
-    let policy = tree(&guarded, FileOps::CHANGE);
-    let sentinel = host.start(&policy);
+    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
-    for (name, order) in by_ioctl {
+    for (name, order) in BY_IOCTL {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
     }
-    for (name, order) in by_open {
+    for (name, order) in BY_OPEN {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
     }
     for order in &let_go {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
+    // Where protected files lie on no disk, commands to disks are allowed.
+    let elsewhere = host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    sentinel.apply(&tree(&elsewhere, FileOps::CHANGE)).unwrap();
+    for (_, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
     drop(sentinel);
+    follow(&mut attacker, &[format!("tool umount {}", host.path("volume").display())]);
+}
+
+/// Each option allows its own operation and not the other's.
+fn options_allow_disk_commands_or_the_device_mapper() {
+    let host = Host::new();
+    let mut attacker = host.talker();
+    let guarded = mount_disk(&host, &mut attacker);
+    let mapped = map_devices(&host, &mut attacker);
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded);
+    let rule = mapped.iter().fold(rule, |rule, file| rule.file(file));
+    let policy = Policy::builder().file_rule(rule).compile().unwrap();
     let builder = || Sentinel::builder("test").scratch(host.dir());
     let sentinel = builder().danger_disk_commands(true).start(&policy).unwrap();
-    for (_, order) in by_ioctl.into_iter().chain(by_open) {
+    for (_, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
     assert_eq!(attacker.ask("open-to-write /dev/sda").unwrap(), EPERM);
+    assert_eq!(attacker.ask(CONTROL).unwrap(), EPERM);
     drop(sentinel);
-    // Where what is guarded lies on no disk, commands to disks are nobody's business.
-    let elsewhere = host.path("elsewhere");
-    std::fs::create_dir(&elsewhere).unwrap();
-    let sentinel = host.start(&tree(&elsewhere, FileOps::CHANGE));
-    for (_, order) in by_ioctl.into_iter().chain(by_open) {
-        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    let sentinel = builder().danger_device_mapper(true).start(&policy).unwrap();
+    assert_eq!(attacker.ask(CONTROL).unwrap(), 0);
+    for (_, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
+        assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
     }
     drop(sentinel);
-    follow(&mut attacker, &[format!("tool umount {}", volume.display())]);
+    unmap_devices(&host, &mut attacker);
+    follow(&mut attacker, &[format!("tool umount {}", host.path("volume").display())]);
 }
 
 /// They were given before there was a rule: of the disk below, and of the file itself.
@@ -338,33 +370,12 @@ fn file_systems_with_guarded_files_are_not_stopped() {
 fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
     let host = Host::new();
     let at = |name: &str| host.path(name).display().to_string();
-    const SECTORS: u32 = 16 << 11;
-    std::fs::write(host.path("disk"), partitioned(SECTORS)).unwrap();
-    std::fs::File::create(host.path("part")).unwrap().set_len(u64::from(SECTORS) << 9).unwrap();
-    let table = |device: &str| format!("0 {SECTORS} linear {device} 0\n");
-    std::fs::write(host.path("table"), table("/dev/loop1")).unwrap();
-    std::fs::write(host.path("other-table"), table("/dev/loop2")).unwrap();
     let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
     let ask = |attacker: &mut Talker, order: &str| attacker.ask(order).unwrap();
-    for (device, file) in [("/dev/loop0", "disk"), ("/dev/loop1", "part"), ("/dev/loop2", "part")] {
-        let order = format!("tool losetup -P {device} {}", at(file));
-        assert_eq!(ask(&mut attacker, &order), 0, "{order}");
-    }
-    let map = format!("tool dmsetup create --noudevsync mapped {}", at("table"));
-    assert_eq!(ask(&mut attacker, &map), 0, "{map}");
-    let volumes = [("/dev/loop0p1", "partition"), ("/dev/dm-0", "mapped")];
-    let mut rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
-    for (device, name) in volumes {
-        std::fs::create_dir(host.path(name)).unwrap();
-        for order in [
-            format!("tool mke2fs -F {device}"),
-            format!("tool mount -t ext4 {device} {}", at(name)),
-        ] {
-            assert_eq!(ask(&mut attacker, &order), 0, "{order}");
-        }
-        std::fs::write(host.path(name).join("file"), "1").unwrap();
-        rule = rule.file(host.path(name).join("file"));
-    }
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    let files = map_devices(&host, &mut attacker);
+    let rule = files.iter().fold(rule, |rule, file| rule.file(file));
+    std::fs::write(host.path("other-table"), table("/dev/loop2")).unwrap();
     let tried = [
         ("write to the partition below a guarded file", "open-to-write /dev/loop0p1"),
         ("write to the disk of a partition with a guarded file", "open-to-write /dev/loop0"),
@@ -396,9 +407,8 @@ fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
     // Where nothing that is guarded is mapped, everybody may.
     let not_mapped = FileRule::new(RuleId(1), "one", FileAction::Deny);
     let sentinel = host.start(&policy(not_mapped.file(host.path("partition").join("file"))));
-    let control = "open-to-read /dev/mapper/control";
-    assert_eq!(ask(&mut attacker, control), 0);
-    sentinel.apply(&policy(rule.clone())).unwrap();
+    assert_eq!(ask(&mut attacker, CONTROL), 0);
+    sentinel.apply(&policy(rule)).unwrap();
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in tried {
         let event = attacks.with(name, &mut attacker, order, &events);
@@ -407,23 +417,60 @@ fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
     attacks.with(elsewhere, &mut attacker, &load, &events);
     attacks.with(once_more, &mut attacker, &steal, &events);
     // Commands need no more.
-    assert_eq!(ask(&mut attacker, control), EPERM);
+    assert_eq!(ask(&mut attacker, CONTROL), EPERM);
     assert_eq!(ask(&mut attacker, "open-to-write /dev/loop2"), 0);
     drop(sentinel);
-    let sentinel = Sentinel::builder("test").scratch(host.dir()).danger_device_mapper(true);
-    let sentinel = sentinel.start(&policy(rule)).unwrap();
-    assert_eq!(ask(&mut attacker, control), 0);
-    drop(sentinel);
-    for order in [
-        format!("tool umount {}", at("partition")),
-        format!("tool umount {}", at("mapped")),
-        "tool dmsetup remove --noudevsync mapped".to_owned(),
-        "tool losetup -d /dev/loop0".to_owned(),
-        "tool losetup -d /dev/loop1".to_owned(),
-        "tool losetup -d /dev/loop2".to_owned(),
-    ] {
-        assert_eq!(ask(&mut attacker, &order), 0, "{order}");
+    unmap_devices(&host, &mut attacker);
+}
+
+/// What dmsetup(8) needs.
+const CONTROL: &str = "open-to-read /dev/mapper/control";
+const SECTORS: u32 = 16 << 11;
+
+/// The table of a device that is mapped on another.
+fn table(device: &str) -> String {
+    format!("0 {SECTORS} linear {device} 0\n")
+}
+
+/// Makes a file system on a partition and one on a mapped device, and a file on each.
+fn map_devices(host: &Host, attacker: &mut Talker) -> [PathBuf; 2] {
+    let at = |name: &str| host.path(name).display().to_string();
+    std::fs::write(host.path("disk"), partitioned(SECTORS)).unwrap();
+    std::fs::File::create(host.path("part")).unwrap().set_len(u64::from(SECTORS) << 9).unwrap();
+    std::fs::write(host.path("table"), table("/dev/loop1")).unwrap();
+    for (device, file) in [("/dev/loop0", "disk"), ("/dev/loop1", "part"), ("/dev/loop2", "part")] {
+        follow(attacker, &[format!("tool losetup -P {device} {}", at(file))]);
     }
+    follow(attacker, &[format!("tool dmsetup create --noudevsync mapped {}", at("table"))]);
+    [("/dev/loop0p1", "partition"), ("/dev/dm-0", "mapped")].map(|(device, name)| {
+        std::fs::create_dir(host.path(name)).unwrap();
+        follow(
+            attacker,
+            &[
+                format!("tool mke2fs -F {device}"),
+                format!("tool mount -t ext4 {device} {}", at(name)),
+            ],
+        );
+        let file = host.path(name).join("file");
+        std::fs::write(&file, "1").unwrap();
+        file
+    })
+}
+
+/// Undoes [`map_devices`].
+fn unmap_devices(host: &Host, attacker: &mut Talker) {
+    let at = |name: &str| host.path(name).display().to_string();
+    follow(
+        attacker,
+        &[
+            format!("tool umount {}", at("partition")),
+            format!("tool umount {}", at("mapped")),
+            "tool dmsetup remove --noudevsync mapped".to_owned(),
+            "tool losetup -d /dev/loop0".to_owned(),
+            "tool losetup -d /dev/loop1".to_owned(),
+            "tool losetup -d /dev/loop2".to_owned(),
+        ],
+    );
 }
 
 /// A disk whose first sector names one partition, which is all but the first MiB.

@@ -12,8 +12,8 @@ use ironclad_core::abi::{FileOp, SENTINEL_DEPTH, SentinelHook, WORD_MOVES};
 use ironclad_lab::harness::Test;
 use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
-use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Overflow, Sentinel, SentinelError};
 use ironclad_syscalls::replace_descriptor;
 use libbpf_rs::query::{LinkInfoIter, ProgInfoIter};
@@ -27,7 +27,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(reading_and_executing_are_denied_too).shared().in_machine().needs(&[lsm]),
         test!(what_was_opened_before_is_written_no_more).shared().in_machine().needs(&[lsm]),
         test!(ways_and_overlays_lead_to_what_is_guarded).shared().in_machine().needs(&[lsm]),
-        test!(places_that_cannot_be_guarded_are_refused).in_machine().needs(&[lsm]),
+        test!(places_that_cannot_be_guarded_are_refused).shared().in_machine().needs(&[lsm]),
+        test!(no_start_with_places_that_cannot_be_guarded).in_machine().needs(&[lsm]),
         test!(names_of_every_length_are_covered).shared().in_machine().needs(&[lsm]),
         test!(files_are_covered_however_deep_they_lie).shared().in_machine().needs(&[lsm]),
         test!(directories_that_move_and_other_names_are_followed)
@@ -359,11 +360,12 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
     drop(sentinel);
 }
 
-/// What a file system does not keep apart cannot be guarded: that is said, and nothing changes.
-fn places_that_cannot_be_guarded_are_refused() {
-    let host = Host::new();
-    lay_out_ways(&host);
-    let mut attacker = host.talker();
+/// Places that cannot be guarded, and why not.
+const PLACES: [(&str, &str); 2] = [("merged", "overlayfs"), ("untried", "not tried")];
+
+/// Mounts them; false where overlayfs cannot be mounted.
+fn mount_places(host: &Host, attacker: &mut Talker) -> bool {
+    lay_out_ways(host);
     let at = |name: &str| host.path(name).display().to_string();
     std::fs::create_dir(host.path("untried")).unwrap();
     let options =
@@ -373,58 +375,84 @@ fn places_that_cannot_be_guarded_are_refused() {
         // The machines of the matrix have it.
         assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
         println!("not tried: overlayfs, which cannot be mounted here");
-        return;
+        return false;
     }
     let untried = format!("tool mount -t mqueue none {}", at("untried"));
     assert_eq!(attacker.ask(&untried).unwrap(), 0);
-    let places = [("merged", "overlayfs"), ("untried", "not tried")];
-    let policies = places.map(|(place, why)| {
-        let rules = [
-            deny(2).tree(host.path(place)),
-            deny(2).file(host.path(place).join("other")),
-            deny(2).file(host.path(place).join("absent")),
-        ];
-        let policies = rules.map(|rule| {
-            // One that could be guarded stands before.
-            let policy = Policy::builder().file_rule(deny(1).tree(host.path("lower")));
-            policy.file_rule(rule).compile().unwrap()
-        });
-        (place, why, policies)
-    });
-    let is_refused = |error: SentinelError, place: &str, why: &str| {
-        let told = error.to_string();
-        assert!(matches!(error, SentinelError::Path { .. }), "{told}");
-        assert!(
-            told.contains("rule 2") && told.contains(&at(place)) && told.contains(why),
-            "{told}"
-        );
-        println!("{told}");
-    };
-    let change = |attacker: &mut Talker, place: &str| {
-        [
-            attacker.ask(&order(&host, "append", &["D/file"])).unwrap(),
-            attacker.ask(&format!("append {}", host.path(place).join("file").display())).unwrap(),
-        ]
-    };
     std::fs::write(host.path("lower/file"), "1").unwrap();
-    for (place, why, policies) in &policies {
-        let builder = Sentinel::builder("test").scratch(host.dir());
-        is_refused(builder.start(&policies[0]).err().unwrap(), place, why);
-        assert_eq!(change(&mut attacker, "lower"), [0, 0]);
+    true
+}
+
+fn unmount_places(host: &Host, attacker: &mut Talker) {
+    for (place, _) in PLACES {
+        let order = format!("tool umount {}", host.path(place).display());
+        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+}
+
+/// Policies that name one of them after a place that can be guarded.
+fn policies_of_place(host: &Host, place: &str) -> [CompiledPolicy; 3] {
+    let place = host.path(place);
+    let rules = [
+        deny(2).tree(&place),
+        deny(2).file(place.join("other")),
+        deny(2).file(place.join("absent")),
+    ];
+    rules.map(|rule| {
+        let policy = Policy::builder().file_rule(deny(1).tree(host.path("lower")));
+        policy.file_rule(rule).compile().unwrap()
+    })
+}
+
+fn assert_place_refused(host: &Host, error: &SentinelError, (place, why): (&str, &str)) {
+    let told = error.to_string();
+    let at = host.path(place).display().to_string();
+    assert!(matches!(error, SentinelError::Path { .. }), "{told}");
+    assert!(told.contains("rule 2") && told.contains(&at) && told.contains(why), "{told}");
+    println!("{told}");
+}
+
+/// What comes of changes to a guarded place, and to one that a refused policy names.
+fn change_places(host: &Host, attacker: &mut Talker) -> [u64; 2] {
+    [
+        attacker.ask(&order(host, "append", &["D/file"])).unwrap(),
+        attacker.ask(&format!("append {}", host.path("lower/file").display())).unwrap(),
+    ]
+}
+
+/// What a file system does not keep apart cannot be guarded: that is said, and nothing changes.
+fn places_that_cannot_be_guarded_are_refused() {
+    let host = Host::new();
+    let mut attacker = host.talker();
+    if !mount_places(&host, &mut attacker) {
+        return;
     }
     let first = Policy::builder().file_rule(deny(1).tree(host.path("guarded"))).compile().unwrap();
     let sentinel = host.start(&first);
-    for (place, why, policies) in &policies {
-        for policy in policies {
-            is_refused(sentinel.apply(policy).unwrap_err(), place, why);
-            assert_eq!(change(&mut attacker, "lower"), [EPERM, 0]);
+    for place in PLACES {
+        for policy in policies_of_place(&host, place.0) {
+            assert_place_refused(&host, &sentinel.apply(&policy).unwrap_err(), place);
+            assert_eq!(change_places(&host, &mut attacker), [EPERM, 0]);
         }
     }
     assert_eq!(sentinel.status().unwrap().policy, first.id().to_string());
     drop(sentinel);
-    for place in ["merged", "untried"] {
-        assert_eq!(attacker.ask(&format!("tool umount {}", at(place))).unwrap(), 0);
+    unmount_places(&host, &mut attacker);
+}
+
+fn no_start_with_places_that_cannot_be_guarded() {
+    let host = Host::new();
+    let mut attacker = host.talker();
+    if !mount_places(&host, &mut attacker) {
+        return;
     }
+    for place in PLACES {
+        let [policy, ..] = policies_of_place(&host, place.0);
+        let builder = Sentinel::builder("test").scratch(host.dir());
+        assert_place_refused(&host, &builder.start(&policy).err().unwrap(), place);
+        assert_eq!(change_places(&host, &mut attacker), [0, 0]);
+    }
+    unmount_places(&host, &mut attacker);
 }
 
 /// As [`lay_out`], with ways that lead to the guarded directory.

@@ -17,7 +17,11 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(rules_that_cannot_hold_are_refused_with_what_to_do).in_machine().needs(&[lsm]),
+        test!(rules_that_cannot_hold_are_refused_with_what_to_do)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(no_start_with_scripts_as_executables).in_machine().needs(&[lsm]),
         test!(trees_pass_over_devices_and_what_the_kernel_makes_up)
             .shared()
             .in_machine()
@@ -104,7 +108,12 @@ fn rules_that_cannot_hold_are_refused_with_what_to_do() {
     let error = sentinel.admit(&script).unwrap_err().to_string();
     assert!(error.contains("is a script"), "{error}");
     drop(sentinel);
+}
 
+fn no_start_with_scripts_as_executables() {
+    let host = Host::new();
+    let script = host.path("a.sh");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
     let builder = || Sentinel::builder("test").scratch(host.dir());
     for (builder, method) in [
         (builder().updater(&script), "updater"),
