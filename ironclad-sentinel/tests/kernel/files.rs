@@ -35,10 +35,8 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(a_directory_whose_move_was_passed_over_is_covered)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        // It detaches a program of its instance.
+        test!(a_directory_whose_move_was_passed_over_is_covered).in_machine().needs(&[lsm]),
         test!(a_web_server_writes_its_page_and_changes_no_modes)
             .shared()
             .in_machine()

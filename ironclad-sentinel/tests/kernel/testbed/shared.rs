@@ -3,6 +3,7 @@
 //! While no test has it, it has no rules and is not armed: its hooks let everything through, and attacks
 //! succeed.
 
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::ops::Deref;
 use std::os::fd::AsFd;
@@ -11,11 +12,14 @@ use std::time::Duration;
 
 use ironclad_core::abi;
 use ironclad_lab::harness::Shared;
+use ironclad_lab::talk::ends_within;
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Degraded, Sentinel};
+use ironclad_sentinel::{Degraded, HookState, Sentinel, Status};
 use ironclad_syscalls::write_word;
-use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::query::{LinkInfoIter, MapInfoIter};
 use libbpf_rs::{MapCore, MapHandle, RingBufferBuilder};
+
+use super::PATIENCE;
 
 pub(crate) const SHARED: Shared = Shared { check, stop };
 
@@ -26,6 +30,8 @@ static WRONG: Mutex<Option<String>> = Mutex::new(None);
 /// The instance, while no test has it.
 pub(crate) struct Paused {
     sentinel: Sentinel,
+    hooks: Vec<(String, HookState)>,
+    links: usize,
     degraded: Vec<Degraded>,
     _scratch: tempfile::TempDir,
 }
@@ -83,19 +89,41 @@ impl Paused {
         let scratch = tempfile::tempdir().unwrap();
         let builder = Sentinel::builder("test").scratch(scratch.path()).watch_every(Duration::ZERO);
         let sentinel = builder.start(&nothing()).unwrap();
-        let degraded = sentinel.status().unwrap().degraded;
+        let status = sentinel.status().unwrap();
+        let (hooks, links, degraded) = (hooks(&status), links(&sentinel), status.degraded);
         arm(false);
-        Self { sentinel, degraded, _scratch: scratch }
+        Self { sentinel, hooks, links, degraded, _scratch: scratch }
     }
 
     /// Whether it is as it was when it started.
     fn check(&self) -> Result<(), String> {
         let status = self.sentinel.status().map_err(|error| error.to_string())?;
-        if status.is_armed || !status.missing.is_empty() || !status.opened_before.is_empty() {
+        if status.policy != nothing().id().to_string()
+            || status.is_armed
+            || !status.missing.is_empty()
+            || !status.opened_before.is_empty()
+        {
             return Err(format!("it has a policy: {status:?}"));
         }
         if status.degraded != self.degraded {
             return Err(format!("{:?} and not {:?}", status.degraded, self.degraded));
+        }
+        let hooks = hooks(&status);
+        if hooks != self.hooks {
+            return Err(format!("{hooks:?} and not {:?}", self.hooks));
+        }
+        let links = links(&self.sentinel);
+        if links != self.links {
+            return Err(format!("{links} programs are attached and not {}", self.links));
+        }
+        // The mark of a test process goes with its exit, which may be under way.
+        let agent = std::process::id();
+        let marks = own_map("ic_marks");
+        let marked =
+            marks.keys().map(|key| u32::from_ne_bytes(key.try_into().expect("a process id")));
+        let left: Vec<_> = marked.filter(|pid| *pid != agent && !has_ended(*pid)).collect();
+        if !left.is_empty() {
+            return Err(format!("processes {left:?} are trusted"));
         }
         let secrets = own_map("ic_secrets").keys().count();
         if secrets != 0 {
@@ -103,6 +131,20 @@ impl Paused {
         }
         Ok(())
     }
+}
+
+fn hooks(status: &Status) -> Vec<(String, HookState)> {
+    status.hooks.iter().map(|hook| (hook.name.clone(), hook.state.clone())).collect()
+}
+
+/// How many of its programs links attach.
+fn links(sentinel: &Sentinel) -> usize {
+    let programs: BTreeSet<u32> = sentinel.program_ids().collect();
+    LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id)).count()
+}
+
+fn has_ended(pid: u32) -> bool {
+    matches!(ends_within(pid, PATIENCE), Ok(true) | Err(_))
 }
 
 fn check() -> Result<(), String> {
