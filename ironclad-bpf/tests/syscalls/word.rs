@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 /// Where the offset is not that of a word in the map's first page.
 pub fn write_word(map: BorrowedFd<'_>, offset: usize, value: u32) -> io::Result<()> {
     const PAGE: usize = 4096;
-    assert!(offset.is_multiple_of(4) && offset < PAGE, "{offset}");
+    assert!(offset % 4 == 0 && offset < PAGE, "{offset}");
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice.
     let at = unsafe { mmap(null_mut(), PAGE, prot, MapFlags::SHARED, map, 0)? };
