@@ -1,5 +1,5 @@
-//! Who may talk to whom, in two dozen lines: `embed_identity CGROUP PROGRAM PREFIX` lets only PROGRAM
-//! connect to PREFIX from a control group, says why others are refused, and ends when it is
+//! Who may test_process to whom, in two dozen lines: `embed_identity CGROUP PROGRAM PREFIX` lets only PROGRAM
+//! connect to PREFIX from a cgroup, says why others are refused, and ends when it is
 //! interrupted. Needs root.
 
 use std::path::PathBuf;

@@ -223,7 +223,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let (some, many) = (some_rules.clone().compile()?, rules(10_000, &groups)?.compile()?);
     let mut bare = Road::new(&net, "bare")?;
     let mut empty = Road::new(&net, "empty")?;
-    // Where nothing is attached to any control group, nobody pays for those that have something.
+    // Where nothing is attached to any cgroup, nobody pays for those that have something.
     let mut of_empty = Vec::new();
     for _ in 0..figures.runs() * TURNS {
         let without = empty.udp(ADDRESSES)?;
@@ -294,7 +294,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     beside_opensnitch(figures, &lab, NAMES[7], &mut with_some.connector)
 }
 
-/// A control group, and who connects in it.
+/// A cgroup, and who connects in it.
 struct Road {
     cgroup: Cgroup,
     connector: Connector,

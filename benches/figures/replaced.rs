@@ -1,4 +1,4 @@
-//! How long a program that was just replaced, as packages are upgraded, is a stranger to the rules
+//! How long a program that was just replaced, as packages are upgraded, is an unidentified process to the rules
 //! that name its path.
 
 use ironclad::core::{RuleId, Verdict};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Control groups freeze and kill without a signal, and starve. No hook sees who is moved where: so who
+ * Cgroups freeze and kill without a signal, and starve. No hook sees who is moved where: so who
  * could move the agent, or write what its own groups do, is refused when it opens the file.
  */
 #ifndef IRONCLAD_LIB_CGROUPFS_H
@@ -22,7 +22,7 @@ enum {
  * Of those who neither own the files nor pass over rights, the kernel itself asks whether they may: of
  * files by the user that setfsuid(2) sets, in version 1 also by the effective one.
  */
-IC_INLINE bool ic_is_mighty(void)
+IC_INLINE bool ic_has_dac_override(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	const struct cred *cred = BPF_CORE_READ(task, cred);
@@ -42,10 +42,10 @@ IC_INLINE bool ic_is_cgroupfs(unsigned long magic)
 
 IC_INLINE bool ic_is_group_manager(void)
 {
-	return ic_is_entitled() || ic_may(IC_MAY_GROUP) || ic_is_manager();
+	return ic_is_trusted() || ic_has_exemption(IC_MAY_GROUP) || ic_is_manager();
 }
 
-/* Whether a file of a control group is to be kept from the caller, who opens it to write. */
+/* Whether a file of a cgroup is to be kept from the caller, who opens it to write. */
 static __noinline bool ic_cgroup_is_guarded(struct dentry *dentry, __u32 way)
 {
 	bool moves = ic_is_named(dentry, "cgroup.procs") || ic_is_named(dentry, "cgroup.threads") ||
@@ -53,11 +53,11 @@ static __noinline bool ic_cgroup_is_guarded(struct dentry *dentry, __u32 way)
 
 	if (!way && !moves)
 		return false;
-	return (way || ic_is_mighty()) && !ic_is_group_manager();
+	return (way || ic_has_dac_override()) && !ic_is_group_manager();
 }
 
 /*
- * Whether the rights of a file on the way to the agent's control group are to be kept: who is given such
+ * Whether the rights of a file on the way to the agent's cgroup are to be kept: who is given such
  * a file opens it without passing over rights, and moves the agent from there.
  */
 static __noinline bool ic_cgroup_rights_are_guarded(struct dentry *dentry, __u32 valid)
@@ -68,7 +68,7 @@ static __noinline bool ic_cgroup_rights_are_guarded(struct dentry *dentry, __u32
 	if (!(valid & IC_ATTR_RIGHTS) || !dir || !ic_is_cgroupfs(dir->i_sb->s_magic))
 		return false;
 	ic_dir_find(&found, dentry, dir, dir->i_sb->s_dev);
-	return found.flags & IC_LABEL_WAY && !ic_is_group_manager();
+	return found.flags & IC_LABEL_PATH_COMPONENT && !ic_is_group_manager();
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Ways to what guarded files lie on past the blocks of its device: commands by descriptors that may only
- * read, devices of characters, targets that export it once more.
+ * read, character devices, targets that export it once more.
  */
 #ifndef IRONCLAD_LIB_DISKS_H
 #define IRONCLAD_LIB_DISKS_H
@@ -55,31 +55,31 @@ static __noinline bool ic_is_question(__u32 cmd)
 }
 
 /* Who writes to what a file system lies on changes its files, and who commands it may. */
-IC_INLINE int ic_on_disk(__u8 hook, __u32 key, struct dentry *dentry, __u32 detail)
+IC_INLINE int ic_check_disk(__u8 hook, __u32 key, struct dentry *dentry, __u32 detail)
 {
 	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &key);
 
 	if (!volume || !ic_is_armed())
 		return 0;
-	return ic_judge(hook, volume->rules[ic_half()], IC_FILE_WRITE, IC_FILE_READ, dentry,
-			detail);
+	return ic_enforce(hook, volume->rules[ic_half()], IC_FILE_WRITE, IC_FILE_READ, dentry,
+			  detail);
 }
 
 /* A command to a disk; some of these need no descriptor that may write. */
-IC_INLINE int ic_on_command(__u8 hook, struct file *file, __u32 cmd)
+IC_INLINE int ic_check_disk_command(__u8 hook, struct file *file, __u32 cmd)
 {
 	__u32 device = file->f_inode->i_rdev;
 
 	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS) || ic_is_question(cmd))
 		return 0;
-	return ic_on_disk(hook, device, file->f_path.dentry, cmd);
+	return ic_check_disk(hook, device, file->f_path.dentry, cmd);
 }
 
 /*
  * By what is not a disk itself commands reach all of them, also by descriptors that may only read: so
  * nobody else opens it.
  */
-IC_INLINE int ic_on_character(struct file *file)
+IC_INLINE int ic_check_character_device(struct file *file)
 {
 	__u32 device = file->f_inode->i_rdev, key = device | IC_VOLUME_CHARACTER;
 	__u32 major = device >> IC_MINOR_BITS, refuse = IC_REFUSE_MAPPER;
@@ -93,11 +93,11 @@ IC_INLINE int ic_on_character(struct file *file)
 	}
 	if (!(IC_READ_ONCE(ic_sentinel.refuse) & refuse))
 		return 0;
-	return ic_on_disk(IC_HOOK_FILE_OPEN, key, file->f_path.dentry, device);
+	return ic_check_disk(IC_HOOK_FILE_OPEN, key, file->f_path.dentry, device);
 }
 
 /* Whether a command stops a file system with guarded files, or lets it go on. */
-IC_INLINE bool ic_is_halt(struct file *file, __u32 cmd)
+IC_INLINE bool ic_is_freeze_ioctl(struct file *file, __u32 cmd)
 {
 	const struct ic_name_val *volume;
 	__u32 device;

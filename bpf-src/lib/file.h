@@ -74,7 +74,7 @@ IC_INLINE struct inode *ic_file_inode(struct file *file)
 
 /*
  * What a process executes, as its memory map says. prctl(2) puts another file there, but none that open(2)
- * has opened: who has done that is a stranger.
+ * has opened: who has done that is an unidentified process.
  */
 IC_INLINE struct file *ic_exe_file(struct task_struct *task)
 {

@@ -245,7 +245,7 @@ IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, str
 	found->word = word;
 	found->dir = id;
 	ic_dir_look(found, child);
-	if (cache && !(word >> IC_WORD_MOVES))
+	if (cache && !(word >> IC_RENAME_SHIFT))
 		*cache = *found;
 }
 
@@ -416,11 +416,11 @@ static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 }
 
 /* What rules say of an attempt; two operations where it is both. */
-IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
-		       __u32 detail)
+IC_INLINE int ic_enforce(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
+			 __u32 detail)
 {
 	const struct ic_file_policy *policy;
-	const struct ic_excepted *excepted;
+	const struct ic_exemptions *exemptions;
 	struct ic_attempt attempt;
 	__u32 half, mark;
 
@@ -434,7 +434,7 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 	if (!rules)
 		return 0;
 	mark = ic_mark();
-	if (mark & IC_MARK_ENTITLED)
+	if (mark & IC_MARK_TRUSTED)
 		return 0;
 	/* Where the secret is. */
 	if (mark & IC_MARK_CANDIDATE && op == IC_FILE_READ && other == IC_FILE_READ)
@@ -442,9 +442,9 @@ IC_INLINE int ic_judge(__u8 hook, __u64 rules, __u32 op, __u32 other, struct den
 	/* The service manager manages the agent's group as well. */
 	if (rules & 1ULL << IC_OWN_GROUP && ic_is_manager())
 		rules &= ~(1ULL << IC_OWN_GROUP);
-	excepted = ic_exception(hook == IC_HOOK_MMAP_FILE);
-	if (excepted)
-		rules &= ~excepted->rules[half];
+	exemptions = ic_exception(hook == IC_HOOK_MMAP_FILE);
+	if (exemptions)
+		rules &= ~exemptions->rules[half];
 	if (!rules)
 		return 0;
 	attempt = (struct ic_attempt){

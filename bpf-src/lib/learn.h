@@ -5,17 +5,17 @@
 
 #include "file.h"
 
-/* Bits of the lineages that begin with an executable. */
+/* Bits of the ancestries that begin with an executable. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct ic_file_id);
 	__type(value, __u64);
-} ic_lineages SEC(".maps");
+} ic_ancestries SEC(".maps");
 
-IC_INLINE __u64 ic_lineage_of(const struct ic_file_id *exe)
+IC_INLINE __u64 ic_ancestry_of(const struct ic_file_id *exe)
 {
-	__u64 *bits = bpf_map_lookup_elem(&ic_lineages, exe);
+	__u64 *bits = bpf_map_lookup_elem(&ic_ancestries, exe);
 
 	return bits ? *bits : 0;
 }
@@ -36,21 +36,21 @@ IC_INLINE void ic_process_is(struct ic_process *process, struct file *file)
 }
 
 /*
- * Bits of the lineages that begin with what a process executes. A function that a number leads to, which
- * the verifier walks once and not for each forebear.
+ * Bits of the ancestries that begin with what a process executes. A function that a number leads to, which
+ * the verifier walks once and not for each ancestor.
  */
-__noinline __u64 ic_lineage_at(__u64 address)
+__noinline __u64 ic_ancestry_at(__u64 address)
 {
 	struct ic_file_id exe;
 
-	return ic_exe_of(&exe, (void *)address) ? ic_lineage_of(&exe) : 0;
+	return ic_exe_of(&exe, (void *)address) ? ic_ancestry_of(&exe) : 0;
 }
 
-/* Those of its forebears. What has ended, or has executed something since, is not known. */
-IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
+/* Those of its ancestors. What has ended, or has executed something since, is not known. */
+IC_INLINE __u64 ic_ancestry_read(struct task_struct *task)
 {
 	struct task_struct *parent;
-	__u64 lineage = 0;
+	__u64 ancestry = 0;
 	__u32 i;
 
 	for (i = 0; i < 32; i++) {
@@ -58,25 +58,25 @@ IC_INLINE __u64 ic_lineage_read(struct task_struct *task)
 			break;
 		parent = BPF_CORE_READ(task, real_parent);
 		if (ic_process_is_child(task, parent))
-			lineage |= ic_lineage_at((__u64)parent);
+			ancestry |= ic_ancestry_at((__u64)parent);
 		task = parent;
 	}
-	return lineage;
+	return ancestry;
 }
 
 /* All of a process whose fork(2) was not seen, but for what it executes. */
 IC_INLINE void ic_process_descends(struct ic_process *process, struct task_struct *task)
 {
-	struct task_struct *forebear = BPF_CORE_READ(task, real_parent);
+	struct task_struct *ancestor = BPF_CORE_READ(task, real_parent);
 
-	process->ppid = BPF_CORE_READ(forebear, tgid);
+	process->ppid = BPF_CORE_READ(ancestor, tgid);
 	process->parent_exec_ns = 0;
 	process->flags &= ~IC_PROCESS_FORKED;
-	if (ic_process_is_child(task, forebear))
-		ic_exe_of(&process->parent, forebear);
+	if (ic_process_is_child(task, ancestor))
+		ic_exe_of(&process->parent, ancestor);
 	else
 		__builtin_memset(&process->parent, 0, sizeof(process->parent));
-	process->lineage = ic_lineage_read(task);
+	process->ancestry = ic_ancestry_read(task);
 }
 
 /* What it executes, and what follows from that and its parent: nothing that is known. */
@@ -97,18 +97,18 @@ IC_INLINE void ic_process_goes_on(struct ic_process *process, const struct ic_pr
 	process->parent_exec_ns = before->parent_exec_ns;
 	process->ppid = before->ppid;
 	process->flags = before->flags & IC_PROCESS_FORKED;
-	process->lineage = before->lineage | ic_lineage_of(&before->exe);
+	process->ancestry = before->ancestry | ic_ancestry_of(&before->exe);
 }
 
 /* A record of no process. */
-const struct ic_process ic_nobody = {};
+const struct ic_process ic_unidentified = {};
 
 /*
  * Sees to it that the table tells what the caller executes; whether it does. Of threads of the kernel's
- * and of what ends it does not. What cannot be told is entered as a stranger.
+ * and of what ends it does not. What cannot be told is entered as an unidentified process.
  *
  * Records are changed in their places: another thread may do the same, or read them. Until all of one is
- * written it is of no execve(2), and for a moment a stranger's to threads that learn at once.
+ * written it is of no execve(2), and for a moment an unidentified process's to threads that learn at once.
  */
 __noinline int ic_process_learn(void)
 {
@@ -123,7 +123,7 @@ __noinline int ic_process_learn(void)
 	if (BPF_CORE_READ(task, flags) & (IC_PF_KTHREAD | IC_PF_EXITING))
 		return 0;
 	if (!process) {
-		bpf_map_update_elem(&ic_processes, &tgid, &ic_nobody, BPF_NOEXIST);
+		bpf_map_update_elem(&ic_processes, &tgid, &ic_unidentified, BPF_NOEXIST);
 		process = bpf_map_lookup_elem(&ic_processes, &tgid);
 		if (!process) {
 			ic_count_loss(IC_LOSS_PROCESS);
@@ -134,7 +134,7 @@ __noinline int ic_process_learn(void)
 	IC_WRITE_ONCE(process->exec_id, ~exec_id);
 	barrier();
 	if (ic_process_is_same(process, task))
-		process->lineage |= ic_lineage_of(&process->exe);
+		process->ancestry |= ic_ancestry_of(&process->exe);
 	else
 		ic_process_descends(process, task);
 	process->flags = (process->flags & IC_PROCESS_FORKED) | IC_PROCESS_SEEDED;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What /proc shows of entitled processes. For most of it the kernel asks ptrace_access_check, but not
+ * What /proc shows of trusted processes. For most of it the kernel asks ptrace_access_check, but not
  * for what it lets be written (oom_score_adj); and Linux 7.3, unlike 6.12, lets root read memory maps
  * and environments without asking.
  */
@@ -76,7 +76,7 @@ IC_INLINE bool ic_is_sysctl_guarded(struct dentry *dentry)
  * Whether a file of sysfs says of memory that it is broken: whoever has it is killed.
  * hard_offline_page and soft_offline_page, as long as names are that are compared.
  */
-IC_INLINE bool ic_is_poison(struct dentry *dentry)
+IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 {
 	return ic_is_named(dentry, "hard_offline_pa") || ic_is_named(dentry, "soft_offline_pa");
 }
@@ -90,11 +90,11 @@ static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *de
 	if ((BPF_CORE_READ(inode, i_mode) & IC_S_IFMT) != IC_S_IFREG)
 		return false;
 	if (writes && BPF_CORE_READ((struct proc_inode *)at, sysctl))
-		return ic_is_sysctl_guarded(dentry) && !ic_is_entitled();
+		return ic_is_sysctl_guarded(dentry) && !ic_is_trusted();
 	task = ic_proc_task(inode);
 	if (!task && writes)
-		return ic_is_named(dentry, "sysrq-trigger") && !ic_is_entitled();
-	if (!task || !ic_mark_of(task) || ic_is_own(task) || ic_is_entitled())
+		return ic_is_named(dentry, "sysrq-trigger") && !ic_is_trusted();
+	if (!task || !ic_mark_of(task) || ic_is_own(task) || ic_is_trusted())
 		return false;
 	return writes || !ic_is_harmless(dentry);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What all of Sentinel's programs share: whether others are refused, who is entitled, and alarms.
+ * What all of Sentinel's programs share: whether others are refused, who is trusted, and alarms.
  * They return 0 or a negative error number and nothing else: one more than zero would let a caller
  * of the hook go on before Linux 6.12.
  */
@@ -24,10 +24,10 @@ struct {
 /* What executables may do in spite of rules. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, IC_SENTINEL_EXCEPTED);
+	__uint(max_entries, IC_SENTINEL_EXEMPTIONS);
 	__type(key, struct ic_file_id);
-	__type(value, struct ic_excepted);
-} ic_excepted SEC(".maps");
+	__type(value, struct ic_exemptions);
+} ic_exemptions SEC(".maps");
 
 /* Of its own, so that no flood of other events takes the room of alarms. Sized at load. */
 struct {
@@ -107,9 +107,9 @@ IC_INLINE __u32 ic_mark(void)
 			  (struct task_struct *)bpf_get_current_task());
 }
 
-IC_INLINE bool ic_is_entitled(void)
+IC_INLINE bool ic_is_trusted(void)
 {
-	return ic_mark() & IC_MARK_ENTITLED;
+	return ic_mark() & IC_MARK_TRUSTED;
 }
 
 /* Gives the caller a mark. */
@@ -173,7 +173,7 @@ IC_INLINE void ic_mark_take(void)
 	bpf_map_delete_elem(&ic_marks, &tgid);
 }
 
-enum { IC_INIT = 1 }; /* the first process's number */
+enum { IC_INIT = 1 }; /* PID 1's number */
 
 /*
  * Whether the table lacks no event of the caller. What execve(2) maps before it tells of the new program is
@@ -205,9 +205,9 @@ IC_INLINE const struct ic_process *ic_caller(bool maps)
 
 /*
  * Of what the caller executes; kernel threads are nobody, and so is who ran before: what those say that
- * they execute is not known to be so, but for the first process.
+ * they execute is not known to be so, but for PID 1.
  */
-IC_INLINE const struct ic_excepted *ic_exception(bool maps)
+IC_INLINE const struct ic_exemptions *ic_exception(bool maps)
 {
 	const struct ic_process *process = ic_caller(maps);
 	struct ic_file_id exe;
@@ -216,7 +216,7 @@ IC_INLINE const struct ic_excepted *ic_exception(bool maps)
 	    (process->flags & IC_PROCESS_SEEDED && bpf_get_current_pid_tgid() >> 32 != IC_INIT))
 		return NULL;
 	exe = process->exe;
-	return bpf_map_lookup_elem(&ic_excepted, &exe);
+	return bpf_map_lookup_elem(&ic_exemptions, &exe);
 }
 
 IC_INLINE __u32 ic_half(void)
@@ -224,27 +224,27 @@ IC_INLINE __u32 ic_half(void)
 	return IC_READ_ONCE(ic_sentinel.word) & 1;
 }
 
-/* Whether a policy lets the caller do it although it is not entitled. */
-IC_INLINE bool ic_may(__u32 what)
+/* Whether a policy lets the caller do it although it is not trusted. */
+IC_INLINE bool ic_has_exemption(__u32 what)
 {
-	const struct ic_excepted *excepted;
+	const struct ic_exemptions *exemptions;
 
 	/* It ends the host, and unmounts what there is. */
 	if (what == IC_MAY_MOUNT && bpf_get_current_pid_tgid() >> 32 == IC_INIT)
 		return true;
-	excepted = ic_exception(false);
-	return excepted && excepted->may[ic_half()] & what;
+	exemptions = ic_exception(false);
+	return exemptions && exemptions->may[ic_half()] & what;
 }
 
 /*
- * The first process, and what it forks until that executes something, but what it executes services by.
+ * PID 1, and what it forks until that executes something, but what it executes services by.
  * Who executes another program of the same file, as the service managers of users do, is not it. Of a
  * child of which the table lacks an event, `unknown` is the answer.
  */
 IC_INLINE bool ic_is_manager_of(struct task_struct *task, bool unknown)
 {
 	const struct ic_process *process, *first;
-	const struct ic_excepted *excepted;
+	const struct ic_exemptions *exemptions;
 	struct ic_file_id exe;
 	__u32 init = IC_INIT, tgid = BPF_CORE_READ(task, tgid);
 
@@ -259,8 +259,8 @@ IC_INLINE bool ic_is_manager_of(struct task_struct *task, bool unknown)
 	if (first && process->exec_ns == first->exec_ns)
 		return true;
 	exe = process->exe;
-	excepted = bpf_map_lookup_elem(&ic_excepted, &exe);
-	return excepted && excepted->may[ic_half()] & IC_MAY_MANAGE;
+	exemptions = bpf_map_lookup_elem(&ic_exemptions, &exe);
+	return exemptions && exemptions->may[ic_half()] & IC_MAY_MANAGE;
 }
 
 IC_INLINE bool ic_is_manager(void)
@@ -297,7 +297,7 @@ IC_INLINE void ic_path(struct ic_sentinel_ev *ev, struct dentry *dentry)
 
 /*
  * Begins to tell of an attempt. What finds no room is lost, and the next one says how many were. Who it is
- * is read from the task: programs at control groups have no other way before Linux 6.2.
+ * is read from the task: programs at cgroups have no other way before Linux 6.2.
  */
 IC_INLINE struct ic_sentinel_ev *ic_alarm_begin(const struct ic_attempt *attempt)
 {
@@ -360,7 +360,7 @@ static __noinline void ic_alarm(const struct ic_attempt *attempt)
 	bpf_ringbuf_submit(ev, 0);
 }
 
-/* Refuses what somebody who is not entitled tries with what belongs to Ironclad. */
+/* Refuses what somebody who is not trusted tries with what belongs to Ironclad. */
 IC_INLINE int ic_refuse(__u8 hook, __u32 target, __u32 detail)
 {
 	const struct ic_attempt attempt = {

@@ -51,7 +51,7 @@ IC_INLINE __u8 ic_ask_proto(__u32 protocol)
 
 /*
  * The address that the kernel will use: it takes an IPv4-mapped address for IPv4, and connects
- * nobody's address to its own host.
+ * the unspecified address to its own host.
  */
 IC_INLINE void ic_ask_settle(struct ic_ask *ask)
 {
@@ -177,12 +177,12 @@ IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer
 	process = ic_subject_learn(ids >> 32);
 	if (process) {
 		ev->exec_ns = process->exec_ns;
-		ev->lineage = process->lineage;
+		ev->ancestry = process->ancestry;
 		ev->exe = process->exe;
 		ev->parent = process->parent;
 		ev->ppid = process->ppid;
 	} else {
-		ev->flags = IC_SOCK_EV_STRANGER;
+		ev->flags = IC_SOCK_EV_UNIDENTIFIED;
 		if (ic_subject_is_kernel())
 			owner = ~0ULL;
 	}

@@ -3,19 +3,19 @@
 #ifndef IRONCLAD_LIB_SUBJECT_H
 #define IRONCLAD_LIB_SUBJECT_H
 
-#include "ancestor.h"
+#include "cgroup_ancestor.h"
 #include "learn.h"
 #include "sock_shared.h"
 
 enum {
 	/* Dimensions whose answer is in the table of processes. */
 	IC_DIMS_PROCESS = 1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_GID | 1 << IC_DIM_PARENT |
-			  3 << IC_DIM_LINEAGE,
+			  3 << IC_DIM_ANCESTRY,
 	IC_DIMS_RARE = (1 << IC_DIM_MAX) - (1 << IC_DIM_PARENT),
 };
 
 /*
- * 1 where programs at control groups may look at the task itself. What the helpers tell of it is
+ * 1 where programs at cgroups may look at the task itself. What the helpers tell of it is
  * the same, but each of them is several calls deep.
  */
 const volatile __u8 ic_cfg_task_btf = 0;
@@ -65,7 +65,7 @@ IC_INLINE void ic_subject_begin(struct ic_subject *subject)
 }
 
 /*
- * Whether the record that was found is of what the caller executes now. Where programs at control groups
+ * Whether the record that was found is of what the caller executes now. Where programs at cgroups
  * may not look at the task, tracepoints are not preempted either, and the table lacks nothing.
  */
 IC_INLINE bool ic_subject_is_known(const struct ic_subject *subject)
@@ -176,7 +176,7 @@ IC_INLINE __u32 ic_subject_user(const struct ic_sock_policy *policy,
 	return row;
 }
 
-/* The control group that a rule names and the process is in, the deepest of them. */
+/* The cgroup that a rule names and the process is in, the deepest of them. */
 IC_INLINE __u32 ic_subject_cgroup(const struct ic_sock_policy *policy)
 {
 	__u32 i;
@@ -231,9 +231,9 @@ IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
 	case IC_DIM_COMM:
 		return ic_subject_comm(policy);
 	}
-	/* A row for each value of a byte of the lineage. */
+	/* A row for each value of a byte of the ancestry. */
 	return policy->none[dim] +
-	       (process ? process->lineage >> 8 * (dim - IC_DIM_LINEAGE) & 0xff : 0);
+	       (process ? process->ancestry >> 8 * (dim - IC_DIM_ANCESTRY) & 0xff : 0);
 }
 
 #endif

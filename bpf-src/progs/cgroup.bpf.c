@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is attached to a control group: who × where × port × protocol → rule. */
+/* What is attached to a cgroup: who × where × port × protocol → rule. */
 #include "../lib/socket.h"
 #include "../lib/source_route.h"
 
@@ -25,7 +25,7 @@ IC_INLINE int ic_ask4(struct bpf_sock_addr *ctx, __u8 op)
 		return 0;
 	/*
 	 * What was decided on is what the kernel is to use: from a socket that is bound to an address or
-	 * an interface, nobody's address leads elsewhere.
+	 * an interface, the unspecified address leads elsewhere.
 	 */
 	if (op != IC_SOCK_BIND && !ctx->user_ip4)
 		ctx->user_ip4 = bpf_htonl(IC_LOOPBACK4);
@@ -112,7 +112,7 @@ int ic_sock_create(struct bpf_sock *ctx)
 
 /*
  * Where rules ask of addresses, nothing leaves by a way of its own. Who runs is not whose packet it
- * is: an event names the socket's owner and control group.
+ * is: an event names the socket's owner and cgroup.
  */
 IC_INLINE struct ic_sock_ev *ic_route_judge(struct ic_answer *answer, bool *refused)
 {
@@ -134,7 +134,7 @@ int ic_egress(struct __sk_buff *skb)
 {
 	struct ic_packet packet = {};
 	struct ic_answer answer = {};
-	struct ic_ask ask = { .op = IC_SOCK_SEND, .flags = IC_SOCK_EV_STRANGER };
+	struct ic_ask ask = { .op = IC_SOCK_SEND, .flags = IC_SOCK_EV_UNIDENTIFIED };
 	struct ic_sock_ev *ev;
 	bool refused = false;
 
@@ -160,7 +160,7 @@ SEC("cgroup/setsockopt")
 int ic_setsockopt(struct bpf_sockopt *ctx)
 {
 	struct ic_answer answer = {};
-	struct ic_ask ask = { .op = IC_SOCK_CREATE, .flags = IC_SOCK_EV_STRANGER };
+	struct ic_ask ask = { .op = IC_SOCK_CREATE, .flags = IC_SOCK_EV_UNIDENTIFIED };
 	struct ic_sock_ev *ev;
 	bool refused = false;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sockets that the hooks of control groups never see, because they reach others without IP. BPF LSM
- * sees all of the host: who is in no protected control group goes on.
+ * Sockets that the hooks of cgroups never see, because they reach others without IP. BPF LSM
+ * sees all of the host: who is in no protected cgroup goes on.
  */
 #define IC_OBJECT_LSM 1
 
@@ -21,7 +21,7 @@ enum {
 
 enum { IC_EPERM = 1 };
 
-/* The control groups whose processes ask; what is free among them is empty. */
+/* The cgroups whose processes ask; what is free among them is empty. */
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
 	__uint(max_entries, IC_SOCK_CGROUPS_MAX);

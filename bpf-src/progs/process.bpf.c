@@ -13,13 +13,13 @@ struct {
 	__type(value, struct ic_process_ctl);
 } ic_process_ctl SEC(".maps");
 
-/* Digest of a list of executables to 1 + its lineage, for the agent alone. */
+/* Digest of a list of executables to 1 + its ancestry, for the agent alone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 + 8 * IC_SOCK_LINEAGES);
+	__uint(max_entries, 1 + 8 * IC_SOCK_ANCESTRIES);
 	__type(key, __u64);
 	__type(value, __u32);
-} ic_lineage_bits SEC(".maps");
+} ic_ancestry_ids SEC(".maps");
 
 /* Which copy of these programs this is. */
 const volatile __u64 ic_cfg_owner = 0;
@@ -109,12 +109,12 @@ IC_INLINE int ic_forks(__u64 *ctx, bool counts)
 	process.exe = known->exe;
 	process.exec_ns = known->exec_ns;
 	process.exe_changed_ns = known->exe_changed_ns;
-	process.lineage = known->lineage;
+	process.ancestry = known->ancestry;
 	process.flags = known->flags | IC_PROCESS_FORKED;
 	process.parent = process.exe;
 	process.parent_exec_ns = process.exec_ns;
 	process.ppid = from;
-	process.lineage |= ic_lineage_of(&process.exe);
+	process.ancestry |= ic_ancestry_of(&process.exe);
 	ic_process_write(tgid, &process, counts);
 	return 0;
 }
@@ -178,7 +178,7 @@ int ic_seed(struct bpf_iter__task *ctx)
 	if (known) {
 		if (task->pid != task->tgid)
 			return 0;
-		process.lineage = ic_lineage_read(task);
+		process.ancestry = ic_ancestry_read(task);
 		/*
 		 * Anew: the record of a process that has ended may be another's by now. The next lines have
 		 * that gap, too, of a few instructions.
@@ -187,9 +187,9 @@ int ic_seed(struct bpf_iter__task *ctx)
 		if (!known)
 			return 0;
 		if (ctl)
-			known->lineage &= ~ctl->forget;
-		/* A policy may speak of forebears that none did before. Lost where it executes just now. */
-		known->lineage |= process.lineage;
+			known->ancestry &= ~ctl->forget;
+		/* A policy may speak of ancestors that none did before. Lost where it executes just now. */
+		known->ancestry |= process.ancestry;
 		return 0;
 	}
 	ic_process_stamp(&process, task);
@@ -241,7 +241,7 @@ int ic_open_files(struct bpf_iter__task_file *ctx)
 const struct ic_open_socket *ic_open_socket_shape;
 
 /*
- * Where a socket's control group is before 5.15, and before 5.10.226 of the stable ones: in one word
+ * Where a socket's cgroup is before 5.15, and before 5.10.226 of the stable ones: in one word
  * with the marks of net_cls and net_prio.
  */
 struct sock_cgroup_data___v5_10 {
@@ -257,7 +257,7 @@ struct socket___v5_10 {
 } __attribute__((preserve_access_index));
 
 /*
- * Once somebody has marked sockets there, the kernel gives new ones no control group until it is
+ * Once somebody has marked sockets there, the kernel gives new ones no cgroup until it is
  * restarted: two bits say so, which no pointer has.
  */
 SEC("iter/task_file")

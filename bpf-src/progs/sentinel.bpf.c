@@ -3,11 +3,11 @@
  * All programs of Sentinel in one object: libbpf parses the kernel's BTF once for each object. A header
  * holds the hooks of one family.
  */
-#include "sentinel/gate.h"
-#include "sentinel/sysctl.h"
-#include "sentinel/task.h"
 #include "sentinel/file.h"
+#include "sentinel/gate.h"
 #include "sentinel/host.h"
 #include "sentinel/preopened.h"
+#include "sentinel/sysctl.h"
+#include "sentinel/task.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -3,18 +3,18 @@
 use std::path::Path;
 use std::process::Command;
 
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use libbpf_rs::btf::{Btf, types::Func};
 
 use crate::Result;
 use crate::ground::{CONFIG, Ground, PAGE};
 
 /// A process of root's that is not the agent, whatever it executes.
-pub(crate) fn attacker(program: &Path) -> Result<Talker> {
-    Ok(Talker::start_as(Command::new(program))?)
+pub(crate) fn attacker(program: &Path) -> Result<TestProcess> {
+    Ok(TestProcess::start_as(Command::new(program))?)
 }
 
-/// One attempt; its order is that of [`Talker::ask`].
+/// One attempt; its order is that of [`TestProcess::ask`].
 pub(crate) struct Attack {
     pub(crate) on: &'static str,
     pub(crate) what: &'static str,
@@ -43,7 +43,7 @@ pub(crate) const ALL: [Attack; 28] = [
     root("process", "be the first to go without memory", |it| {
         format!("write /proc/{}/oom_score_adj 1000", it.pid())
     }),
-    root("process", "freeze its control group", |it| {
+    root("process", "freeze its cgroup", |it| {
         format!("write {}/cgroup.freeze 1", it.cgroup.dir().display())
     }),
     root("process", "kill -9", |it| format!("kill {} 9", it.pid())),

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
@@ -220,8 +220,8 @@ impl Drop for Agent {
 /// An agent and its surroundings. The agent ends first, then what is around it.
 pub(crate) struct Ground {
     agent: Option<Agent>,
-    attacker: Talker,
-    web_server: Talker,
+    attacker: TestProcess,
+    web_server: TestProcess,
     pub(crate) paths: Paths,
     pub(crate) cgroup: Cgroup,
     net: Net,

@@ -18,9 +18,9 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Shows a toy agent that root cannot quietly undo, by attacking it.
 ///
-/// Everything attacked is the tour's own: processes, a directory, a bpffs, a control group, two network
+/// Everything attacked is the tour's own: processes, a directory, a bpffs, a cgroup, two network
 /// namespaces. While Sentinel is armed, some seconds, nobody else on this host loads modules or programs of
-/// BPF LSM, moves processes between control groups as root, or writes sysctls that switch hooks off.
+/// BPF LSM, moves processes between cgroups as root, or writes sysctls that switch hooks off.
 #[derive(Parser)]
 #[command(
     version,
@@ -52,7 +52,7 @@ struct Args {
 
 fn main() -> ExitCode {
     // Where this process is one of the tour's attackers, it does what it is told, and nothing else.
-    if ironclad_lab::talk::serve() {
+    if ironclad_lab::test_process::serve() {
         return ExitCode::SUCCESS;
     }
     let args = Args::parse();

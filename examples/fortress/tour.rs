@@ -202,7 +202,10 @@ fn afterwards(ground: &mut Ground) -> Result<Vec<(&'static str, bool)>> {
     checks
         .push(("when the agent has stopped, modes may be changed", ground.ask(true, &chmod)? == 0));
     checks.push(("when the agent has stopped, everybody gets through", ground.bad_arrives()?));
-    checks.push(("nothing is left pinned", !ground.paths.pins().join("v2").exists()));
+    checks.push((
+        "nothing is left pinned",
+        !ground.paths.pins().join(format!("v{}", ironclad::core::abi::VERSION)).exists(),
+    ));
     let verified = verify_file(ground.paths.audit(), None);
     checks.push(("the audit file's chain holds", verified.is_ok()));
     Ok(checks)

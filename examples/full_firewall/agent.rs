@@ -1,4 +1,4 @@
-//! Protects real interfaces and control groups by a policy file.
+//! Protects real interfaces and cgroups by a policy file.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -29,8 +29,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let policy = policy.compile()?;
     if policy.sockets().is_some() && args.cgroup.is_empty() {
         return Err(
-            "the policy has rules on sockets: say which control group asks them, --cgroup DIR"
-                .into(),
+            "the policy has rules on sockets: say which cgroup asks them, --cgroup DIR".into()
         );
     }
     let gateways = document.gateways.iter().chain(&args.gateway).copied();
@@ -47,15 +46,15 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     for path in &status.missing {
         let path = path.display();
         println!(
-            "warning: {path} is not there (a directory is no file, and paths of control groups begin at the root of their hierarchy): rules that name it match no process until it is"
+            "warning: {path} is not there (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it is"
         );
     }
     for path in &status.mismatched {
         let path = path.display();
         println!("warning: {path} is not what is pinned by its SHA-256: who executes it is denied");
     }
-    if let Some(why) = &status.unasked {
-        println!("warning: socket rules decide nothing below the root control group: {why}");
+    if let Some(why) = &status.inactive {
+        println!("warning: socket rules decide nothing below the root cgroup: {why}");
     }
     for cgroup in &status.cgroups {
         let dry_run = if args.dry_run { " (dry run: nothing is denied)" } else { "" };

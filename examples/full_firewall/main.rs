@@ -22,7 +22,7 @@ use signal_hook::flag;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Shows Ironclad Shield at work in a lab of its own, or protects interfaces and control groups.
+/// Shows Ironclad Shield at work in a lab of its own, or protects interfaces and cgroups.
 ///
 /// Without --interface and --cgroup nothing outside of the lab's own network namespaces is touched.
 #[derive(Parser)]
@@ -44,7 +44,7 @@ struct Args {
     /// Protect this interface instead of building a lab. May be given again.
     #[arg(long, value_name = "IF", requires = "policy")]
     interface: Vec<String>,
-    /// Let the rules on sockets decide in this control group (version 2) and those below it. May be
+    /// Let the rules on sockets decide in this cgroup (version 2) and those below it. May be
     /// given again.
     #[arg(long, value_name = "DIR", requires = "policy")]
     cgroup: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! Who may talk to whom: programs that reach for the same server, told apart by what they are and not
+//! Who may test_process to whom: programs that reach for the same server, told apart by what they are and not
 //! by what they are called.
 
 use std::io::ErrorKind;

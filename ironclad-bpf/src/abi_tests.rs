@@ -56,13 +56,13 @@ fn rust_and_c_agree_on_sockets() {
         structs! { btf;
             ic_file_id = FileId { ino, dev, generation }
             ic_process = Process {
-                exe, parent, exec_ns, parent_exec_ns, exe_changed_ns, start_ns, lineage, exe_row, parent_row,
+                exe, parent, exec_ns, parent_exec_ns, exe_changed_ns, start_ns, ancestry, exe_row, parent_row,
                 user_row, user_epoch, exec_id, ppid, flags
             }
             ic_sock_row = SockRow { summary, logs, word }
             ic_sock_policy = SockPolicy {
                 generation, epoch, dims, summary, levels, root4, root6, rate, verdict, dry_run,
-                logs, lineages, rules,
+                logs, ancestries, rules,
                 level, none, packets, _pad, kind
             }
             ic_sock_id_key = SockIdKey { generation, dim, value }
@@ -75,7 +75,7 @@ fn rust_and_c_agree_on_sockets() {
             ic_sock_stats = SockStats { allowed, denied, limited, dry, logged }
             ic_token_bucket = Bucket { full_ns, lock, _pad }
             ic_sock_ev = SockEvent {
-                hdr, generation, cgroup, exec_ns, lineage, exe, parent, pid, tid, ppid, uid, gid,
+                hdr, generation, cgroup, exec_ns, ancestry, exe, parent, pid, tid, ppid, uid, gid,
                 rule, addr, comm, port, family, op, proto, verdict, reason, flags
             }
         }
@@ -106,7 +106,7 @@ fn rust_and_c_agree_on_sentinel() {
             ic_secret_key = SecretKey { word }
             ic_secret_val = SecretVal { exe, mark, flags }
             ic_mark = Mark { start_ns, flags, _pad }
-            ic_excepted = Excepted { rules, may }
+            ic_exemptions = Exemption { rules, may }
             ic_sentinel_ev = SentinelEvent {
                 hdr, lost, cgroup, exec_ns, rules, exe, parent, file, pid, tid, ppid, uid, gid, target,
                 detail, hook, op, verdict, flags, comm, path_len, path_cut, _pad, path

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::BpfError;
 
-/// The id of a control group of version 2, by its directory.
+/// The id of a cgroup of version 2, by its directory.
 ///
 /// # Errors
 /// [`BpfError::NoCgroup`] where it is none.
@@ -12,7 +12,7 @@ pub fn cgroup_id(cgroup: &Path) -> Result<u64, BpfError> {
     open_cgroup(cgroup).map(|(_, id)| id)
 }
 
-/// The directory of a control group, version 2, and the group's id.
+/// The directory of a cgroup, version 2, and the group's id.
 pub(crate) fn open_cgroup(cgroup: &Path) -> Result<(File, u64), BpfError> {
     /// Magic number of the file system (include/uapi/linux/magic.h).
     const CGROUP2: i64 = 0x6367_7270;

@@ -73,8 +73,8 @@ pub enum BpfError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// There is no control group there.
-    #[error("`{}` is no control group of version 2: {why}", path.display())]
+    /// There is no cgroup there.
+    #[error("`{}` is no cgroup of version 2: {why}", path.display())]
     NoCgroup {
         /// The directory.
         path: PathBuf,

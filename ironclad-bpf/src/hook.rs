@@ -7,7 +7,7 @@ use crate::pin;
 use crate::program::Program;
 use crate::sys;
 
-/// A program at a hook of the kernel's: of a control group, of a tracepoint or of BPF LSM. Dropping
+/// A program at a hook of the kernel's: of a cgroup, of a tracepoint or of BPF LSM. Dropping
 /// it detaches, unless it is pinned.
 #[must_use = "dropping the link detaches the program"]
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct HookLink {
 }
 
 impl HookLink {
-    /// Attaches to a control group: for every process in it and in those below, beside what others
+    /// Attaches to a cgroup: for every process in it and in those below, beside what others
     /// have attached there. Needs Linux 5.7.
     pub(crate) fn cgroup(
         program: &Program,
@@ -77,16 +77,16 @@ impl HookLink {
         self.pin = Some(path.to_owned());
     }
 
-    /// Gives the hook another program; no process finds it empty. For control groups.
+    /// Gives the hook another program; no process finds it empty. For cgroups.
     pub(crate) fn replace(&self, program: &Program) -> Result<(), BpfError> {
         sys::link_update(self.fd.as_fd(), program.as_fd()).map_err(failed(program, &self.name))
     }
 
-    /// The id of the control group; 0 where it was removed, `None` for a tracepoint's link.
+    /// The id of the cgroup; 0 where it was removed, `None` for a tracepoint's link.
     pub(crate) fn cgroup_id(&self) -> Result<Option<u64>, BpfError> {
         let info = sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
             .map_err(|source| BpfError::System { step: "reading a link's info", source })?;
-        // SAFETY: the kernel fills this member of the union for links of control groups.
+        // SAFETY: the kernel fills this member of the union for links of cgroups.
         let id =
             |info: libbpf_sys::bpf_link_info| unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
         Ok((info.type_ == libbpf_sys::BPF_LINK_TYPE_CGROUP).then(|| id(info)))
@@ -112,7 +112,7 @@ impl HookLink {
                 _ => {}
             }
             // The kernel drops a pin's reference some time later. Tracepoints' links have no such
-            // call, and control groups that are gone nothing to detach from.
+            // call, and cgroups that are gone nothing to detach from.
             let _ = sys::link_detach(self.fd.as_fd());
         }
         Ok(())

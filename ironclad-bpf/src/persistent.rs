@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Of `progs/process`: the table of processes.
 pub(crate) const PROCESS: [&str; 5] =
-    ["ic_processes", "ic_process_ctl", "ic_lineages", "ic_lineage_bits", "ic_exe_names"];
+    ["ic_processes", "ic_process_ctl", "ic_ancestries", "ic_ancestry_ids", "ic_exe_names"];
 
 /// Of `progs/cgroup`: socket rules of both slots, and their counters.
 pub(crate) const SOCKET: [&str; 12] = [
@@ -38,11 +38,11 @@ pub(crate) const SHIELD: [&str; 8] = [
 pub(crate) const SENTINEL: [&str; 14] = [
     ".data.ic_sentinel",
     "ic_marks",
-    "ic_moves",
+    "ic_dir_renames",
     "ic_secrets",
     "ic_objects",
     "ic_links",
-    "ic_excepted",
+    "ic_exemptions",
     "ic_alarms",
     "ic_labels",
     "ic_label_bits",

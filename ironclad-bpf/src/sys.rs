@@ -187,7 +187,7 @@ pub(crate) fn xdp_link_create(
     }
 }
 
-/// A link of a program to a control group's hook; or, with no target, of an iterator.
+/// A link of a program to a cgroup's hook; or, with no target, of an iterator.
 pub(crate) fn link_create(
     prog: BorrowedFd<'_>,
     target: Option<BorrowedFd<'_>>,
@@ -370,7 +370,7 @@ pub(crate) fn count_runs() -> io::Result<OwnedFd> {
     unsafe { owned(libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME)) }
 }
 
-/// The root of the control groups of version 2, as this process's namespace has it, by a mount that
+/// The root of the cgroups of version 2, as this process's namespace has it, by a mount that
 /// nobody else sees.
 pub(crate) fn cgroup_root() -> io::Result<OwnedFd> {
     use rustix::mount::{

@@ -148,7 +148,7 @@ pub struct SentinelRecord {
     pub parent: FileId,
     /// `CLOCK_BOOTTIME` of its execve(2), nanoseconds; 0 where that was not seen.
     pub exec_ns: u64,
-    /// Its control group's id.
+    /// Its cgroup's id.
     pub cgroup: u64,
     /// The name that the thread gives itself.
     pub comm: String,

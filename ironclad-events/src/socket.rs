@@ -118,7 +118,7 @@ pub struct SocketRecord {
     pub uid: u32,
     /// Real group; likewise.
     pub gid: u32,
-    /// Id of its control group: the inode number of its directory.
+    /// Id of its cgroup: the inode number of its directory.
     pub cgroup: u64,
     /// What it executes.
     pub exe: FileId,
@@ -126,8 +126,8 @@ pub struct SocketRecord {
     pub parent: FileId,
     /// When it executed that, `CLOCK_BOOTTIME`; 0 where that was before Shield.
     pub exec_ns: u64,
-    /// What it descends from, as bits of [`abi::Process::lineage`].
-    pub lineage: u64,
+    /// What it descends from, as bits of [`abi::Process::ancestry`].
+    pub ancestry: u64,
     /// The name that the thread gives itself, as far as it is text.
     pub comm: String,
     /// Nothing was denied in truth.
@@ -135,8 +135,8 @@ pub struct SocketRecord {
     /// A rule reports that decides nothing.
     pub log: bool,
     /// The process was not in the table of processes: a kernel thread, or a loss. Also of source
-    /// routes ([`SocketReason::Route`]), of which the user and the control group alone are known.
-    pub stranger: bool,
+    /// routes ([`SocketReason::Route`]), of which the user and the cgroup alone are known.
+    pub unidentified: bool,
 }
 
 impl From<&SocketEvent<'_>> for SocketRecord {
@@ -160,11 +160,11 @@ impl From<&SocketEvent<'_>> for SocketRecord {
             exe: raw.exe,
             parent: raw.parent,
             exec_ns: raw.exec_ns,
-            lineage: raw.lineage,
+            ancestry: raw.ancestry,
             comm: String::from_utf8_lossy(event.comm()).into_owned(),
             dry_run: event.is(abi::SOCK_EV_DRY_RUN),
             log: event.is(abi::SOCK_EV_LOG),
-            stranger: event.is(abi::SOCK_EV_STRANGER),
+            unidentified: event.is(abi::SOCK_EV_UNIDENTIFIED),
         }
     }
 }

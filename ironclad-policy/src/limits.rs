@@ -85,7 +85,7 @@ pub struct SocketMemory {
     pub addresses: u64,
     /// The rows of ports.
     pub ports: u64,
-    /// Executables, users, groups, control groups and names that rules name.
+    /// Executables, users, groups, cgroups and names that rules name.
     pub names: u64,
     /// The rules.
     pub rules: u64,

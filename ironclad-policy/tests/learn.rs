@@ -10,8 +10,8 @@ use ironclad_core::abi::{FileId, Process, SocketOp};
 use ironclad_policy::document::Document;
 use ironclad_policy::learn::{LearnOptions, Learner, Observation};
 use ironclad_policy::socket::{
-    Asker, Bound, CompiledSockets, Direction, SocketAction, SocketImage, SocketQuery, SocketRule,
-    explain,
+    Bound, CompiledSockets, Direction, ProcessContext, SocketAction, SocketImage, SocketQuery,
+    SocketRule, explain,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use proptest::prelude::*;
@@ -55,10 +55,11 @@ impl<'a> Decided<'a> {
             return Verdict::Pass;
         };
         let process = asked.exe.map(|exe| Process { exe, ..Process::default() });
-        let asker = Asker { process, uid: Some(asked.uid), ..Asker::stranger() };
+        let process_context =
+            ProcessContext { process, uid: Some(asked.uid), ..ProcessContext::unidentified() };
         let Observation { op, protocol, addr, .. } = *asked;
         let why: Result<_, Infallible> =
-            explain(&image.tables(compiled), &SocketQuery { op, protocol, addr, asker });
+            explain(&image.tables(compiled), &SocketQuery { op, protocol, addr, process_context });
         match why {
             Ok(why) => why.verdict,
             Err(never) => match never {},

@@ -45,7 +45,7 @@ fn tuples_that_match_nothing_are_refused() {
     assert!(matches!(refusal(Policy::builder().tuple(mixed)), PolicyError::MixedFamilies { .. }));
 }
 
-/// The kernel counts the levels above a control group in a byte.
+/// The kernel counts the levels above a cgroup in a byte.
 #[test]
 fn a_control_group_too_deep_is_refused() {
     let rule = SocketRule::new(RuleId(1), "deep", SocketAction::Allow);

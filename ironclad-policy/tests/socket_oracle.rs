@@ -52,7 +52,7 @@ struct Spec {
     exes: Vec<(usize, Option<Sha256Sum>)>,
     dry_run: bool,
     parents: Vec<usize>,
-    forebears: Vec<usize>,
+    ancestors: Vec<usize>,
     uids: Vec<u32>,
     gids: Vec<u32>,
     cgroups: Vec<usize>,
@@ -69,11 +69,11 @@ struct Ask {
     /// When that file had been changed by the time that it was executed.
     exe_changed_ns: u64,
     parent: FileId,
-    /// Files that it or a forebear was before.
-    forebears: Vec<FileId>,
+    /// Files that it or a ancestor was before.
+    ancestors: Vec<FileId>,
     uid: u32,
     gid: u32,
-    /// Path of its control group.
+    /// Path of its cgroup.
     cgroup: &'static str,
     comm: &'static str,
 }
@@ -131,7 +131,7 @@ fn spec(random: &mut Random, pinned: usize) -> Spec {
             .collect(),
         dry_run: random.below(4) == 0,
         parents: random.some(&all, 6),
-        forebears: random.some(&all, 6),
+        ancestors: random.some(&all, 6),
         uids: random.some(&[0, 1000, u32::MAX], 4),
         gids: random.some(&[0, 1000], 8),
         cgroups: random.some(&[0, 1, 2, 3], 6),
@@ -146,7 +146,7 @@ fn rule(number: usize, spec: &Spec) -> SocketRule {
         Some(sum) => who.exe_sha256(FILES[file], sum),
     });
     who = spec.parents.iter().fold(who, |who, &file| who.parent(FILES[file]));
-    who = spec.forebears.iter().fold(who, |who, &file| who.descendant_of(FILES[file]));
+    who = spec.ancestors.iter().fold(who, |who, &file| who.descendant_of(FILES[file]));
     who = spec.uids.iter().fold(who, |who, &uid| who.uid(uid));
     who = spec.gids.iter().fold(who, |who, &gid| who.gid(gid));
     who = spec.cgroups.iter().fold(who, |who, &group| who.cgroup(CGROUPS[group]));
@@ -165,7 +165,7 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> b
     fn any<T>(named: &[T], holds: impl Fn(&T) -> bool) -> bool {
         named.is_empty() || named.iter().any(holds)
     }
-    // Nobody's address, bound, is each of one's own: who may not be at one may not be at all.
+    // The unspecified address, bound, is each of one's own: who may not be at one may not be at all.
     let is_here = |cidr: &Cidr, addr: IpAddr| {
         let has_family = addr.is_ipv6() || cidr.family() == Family::V4;
         ask.op == SocketOp::Bind
@@ -194,7 +194,7 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> b
                 && sum.is_none_or(|sum| executed(ask, contents) == Some(sum))
         })
         && any(&spec.parents, |&number| file(number) == Some(ask.parent))
-        && any(&spec.forebears, |&n| file(n).is_some_and(|id| ask.forebears.contains(&id)))
+        && any(&spec.ancestors, |&n| file(n).is_some_and(|id| ask.ancestors.contains(&id)))
         && any(&spec.uids, |&uid| uid == ask.uid)
         && any(&spec.gids, |&gid| gid == ask.gid)
         && any(&spec.cgroups, |&number| below(CGROUPS[number]))
@@ -282,10 +282,10 @@ impl Kernel<'_> {
             }
             _ => {
                 let begins = |id: &FileId| {
-                    self.image.lineages.iter().find(|(file, _)| file == id).map_or(0, |f| f.1)
+                    self.image.ancestries.iter().find(|(file, _)| file == id).map_or(0, |f| f.1)
                 };
-                let lineage = ask.forebears.iter().map(begins).fold(0, |all, bits| all | bits);
-                first + (lineage >> (8 * (dim - abi::DIM_LINEAGE)) & 0xff) as u32
+                let ancestry = ask.ancestors.iter().map(begins).fold(0, |all, bits| all | bits);
+                first + (ancestry >> (8 * (dim - abi::DIM_ANCESTRY)) & 0xff) as u32
             }
         };
         &self.image.rows[number as usize]
@@ -365,7 +365,7 @@ fn first_match_is_what_reading_from_the_top_finds() {
                 })
                 .collect(),
             cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
-            lineages: (0..compiled.lineages().len() as u8).collect(),
+            ancestries: (0..compiled.ancestries().len() as u8).collect(),
             ..Bound::default()
         };
         let image = compiled.image(&bound).unwrap();
@@ -380,8 +380,8 @@ fn first_match_is_what_reading_from_the_top_finds() {
             let op = SocketOp::ALL[random.below(4)];
             let create = op == SocketOp::Create;
             let any_file = |random: &mut Random| {
-                let stranger = FileId { ino: 999, dev: 5, generation: 1 };
-                file(random.below(FILES.len())).unwrap_or(stranger)
+                let unidentified = FileId { ino: 999, dev: 5, generation: 1 };
+                file(random.below(FILES.len())).unwrap_or(unidentified)
             };
             let ask = Ask {
                 op,
@@ -395,7 +395,7 @@ fn first_match_is_what_reading_from_the_top_finds() {
                 exe: any_file(&mut random),
                 exe_changed_ns: 1 + random.below(3) as u64,
                 parent: any_file(&mut random),
-                forebears: (0..random.below(3)).map(|_| any_file(&mut random)).collect(),
+                ancestors: (0..random.below(3)).map(|_| any_file(&mut random)).collect(),
                 uid: [0, 1000, u32::MAX, 7][random.below(4)],
                 gid: [0, 1000, 7][random.below(3)],
                 cgroup: ["/", "/a", "/a/b", "/a/b/c/d", "/ab", "/b"][random.below(6)],

@@ -34,7 +34,7 @@ const GATE: [ProgramType; 11] = [
     ProgramType::RAW_TRACEPOINT_WRITABLE,
     ProgramType::PERF_EVENT,
     ProgramType::SYSCALL,
-    // A control group has room for 64 of them, and a successor needs one at the root.
+    // A cgroup has room for 64 of them, and a successor needs one at the root.
     ProgramType::CGROUP_SYSCTL,
 ];
 
@@ -59,18 +59,18 @@ pub struct SentinelBuilder {
     pub(crate) baseline: Option<BaselineOptions>,
     pub(crate) watch_every: Duration,
     pub(crate) on_alarm: Option<OnAlarm>,
-    pub(crate) may_be_chosen: bool,
+    pub(crate) allows_oom_kill: bool,
 }
 
 /// Who starts agents, and so may start one that takes over from one that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Launch {
-    /// The first process, which is the service manager.
+    /// PID 1, which is the service manager.
     #[default]
     Init,
-    /// An entitled process: an agent that supervises others.
-    Entitled,
+    /// A trusted process: an agent that supervises others.
+    Trusted,
 }
 
 impl SentinelBuilder {
@@ -97,7 +97,7 @@ impl SentinelBuilder {
             baseline: None,
             watch_every: Duration::from_secs(60),
             on_alarm: None,
-            may_be_chosen: false,
+            allows_oom_kill: false,
         }
     }
 
@@ -108,7 +108,7 @@ impl SentinelBuilder {
 
     /// Types of programs that others may not load while Sentinel is armed; of all others it tells.
     /// Default: LSM, tracing (fentry, fexit, fmod_ret, iterators), freplace, struct_ops, kprobes,
-    /// tracepoints, perf events, syscall programs, programs of control groups at sysctls.
+    /// tracepoints, perf events, syscall programs, programs of cgroups at sysctls.
     ///
     /// Whoever may load programs of these types can undo what Sentinel does, or read secrets in the
     /// kernel's memory.
@@ -138,7 +138,7 @@ impl SentinelBuilder {
     /// `/proc/self/oom_score_adj` before they execute anything.
     #[must_use]
     pub fn danger_out_of_memory(mut self, allow: bool) -> Self {
-        self.may_be_chosen = allow;
+        self.allows_oom_kill = allow;
         self
     }
 
@@ -277,7 +277,7 @@ impl SentinelBuilder {
         self
     }
 
-    /// The control group, by its directory, that persistent agents are started in: one that is started
+    /// The cgroup, by its directory, that persistent agents are started in: one that is started
     /// elsewhere does not read the secret. A further condition to [`launched_by`](Self::launched_by).
     /// Default: any.
     ///
@@ -323,7 +323,7 @@ impl SentinelBuilder {
         self
     }
 
-    /// An executable that may move processes between control groups as root, and write what the agent's
+    /// An executable that may move processes between cgroups as root, and write what the agent's
     /// own group does: runtimes of containers, service managers in containers. May be called again. The
     /// first process always may, and what it forks until that executes something else than systemd's
     /// executor, which nobody but updaters may change.
@@ -335,8 +335,8 @@ impl SentinelBuilder {
         self
     }
 
-    /// An executable that may send signals to the agent, give it other limits and write what its control
-    /// group does: the service manager; and that may have a say in what is opened by fanotify(7), also by
+    /// An executable that may send signals to the agent, give it other limits and write what its cgroup
+    ///  does: the service manager; and that may have a say in what is opened by fanotify(7), also by
     /// the agent: a scanner. May be called again.
     #[must_use]
     pub fn may_stop(mut self, executable: impl Into<PathBuf>) -> Self {

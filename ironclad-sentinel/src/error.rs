@@ -70,9 +70,9 @@ pub enum SentinelError {
     },
     /// An agent of this instance has been here, and this process is not taken for its successor.
     #[error(
-        "this process is not entitled to take over what an earlier agent left (`{}` is closed to it): start it as the agent is always started, by the service manager and with nothing preloaded", state.display()
+        "this process is not trusted to take over what an earlier agent left (`{}` is closed to it): start it as the agent is always started, by the service manager and with nothing preloaded", state.display()
     )]
-    NotEntitled {
+    NotTrusted {
         /// Where the agent's secret is.
         state: PathBuf,
     },
@@ -124,7 +124,7 @@ pub enum SentinelError {
     #[error(
         "the files that rules name are being moved about faster than they can be guarded: end what does that, and try again"
     )]
-    Restless,
+    UnstablePaths,
     /// The baseline of guarded files could not be taken or kept.
     #[error(
         "the baseline of guarded files, `{}`: {source}: it is a file that this process reads and replaces, and whose damaged predecessor is kept beside it", path.display()
@@ -188,7 +188,7 @@ pub enum SentinelError {
     #[error(
         "/proc/self/oom_score_adj does not take -1000, so that the kernel may end the agent when somebody uses memory up: {0}; it takes CAP_SYS_RESOURCE, or `.danger_out_of_memory(true)` lets go on without"
     )]
-    NotSpared(std::io::Error),
+    NoOomProtection(std::io::Error),
     /// A thread could not be started.
     #[error("a thread did not start: {0}")]
     Thread(std::io::Error),

@@ -70,7 +70,7 @@ impl Sentinel {
     fn rule_name(&self, place: usize) -> String {
         let own = match u32::try_from(place) {
             Ok(abi::OWN_MOUNTS) => "what is mounted with guarded files",
-            Ok(abi::OWN_GROUP) => "the agent's control group",
+            Ok(abi::OWN_GROUP) => "the agent's cgroup",
             Ok(abi::OWN_EXECUTABLE) => "the agent's executable",
             Ok(abi::OWN_CODE) => "the agent's libraries",
             Ok(abi::OWN_STATE) => "the agent's state",

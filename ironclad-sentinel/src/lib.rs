@@ -2,7 +2,7 @@
 //!
 //! A [`Sentinel`] guards files by the file rules of a [`CompiledPolicy`], and by itself the agent that
 //! embeds it: its process, its executable, and the maps and programs that it makes. Whoever is not
-//! entitled is refused, root included. Needs Linux 5.10 with BTF, BPF LSM among the active security
+//! trusted is refused, root included. Needs Linux 5.10 with BTF, BPF LSM among the active security
 //! modules (`bpf` in `lsm=` of the kernel's command line), and root.
 //!
 //! ```no_run

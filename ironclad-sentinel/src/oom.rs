@@ -8,11 +8,11 @@ const FILE: &str = "/proc/self/oom_score_adj";
 const NEVER: &str = "-1000";
 
 /// As long as it is held, the kernel does not choose this process. Children begin with the same.
-pub(crate) struct Spared {
+pub(crate) struct OomProtection {
     former: String,
 }
 
-impl Spared {
+impl OomProtection {
     pub(crate) fn new() -> io::Result<Self> {
         let former = fs::read_to_string(FILE)?.trim().to_owned();
         fs::write(FILE, NEVER)?;
@@ -20,7 +20,7 @@ impl Spared {
     }
 }
 
-impl Drop for Spared {
+impl Drop for OomProtection {
     fn drop(&mut self) {
         if let Err(error) = fs::write(FILE, &self.former) {
             tracing::warn!(%error, former = self.former, "{FILE} stays at {NEVER}");

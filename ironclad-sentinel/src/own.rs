@@ -29,17 +29,17 @@ const CODE: u64 = 1 << abi::OWN_CODE;
 const STATE: u64 = 1 << abi::OWN_STATE;
 const PINS: u64 = 1 << abi::OWN_PINS;
 
-/// The rules that updaters are excepted from.
+/// The rules that updaters are exempt from.
 pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
-/// Those that managers of control groups are excepted from.
+/// Those that managers of cgroups are exempt from.
 pub(crate) const MANAGED: u64 = GROUP;
 
-/// What systemd forks and executes services by, which write their own control groups: elsewhere it is not
+/// What systemd forks and executes services by, which write their own cgroups: elsewhere it is not
 /// there.
 pub(crate) const EXECUTORS: [&str; 2] =
     ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
 
-/// The agent's executable, what it has mapped to be executed, and its control group; of one that is
+/// The agent's executable, what it has mapped to be executed, and its cgroup; of one that is
 /// persistent, its secret and its pins; the baseline; and `files` of what it trusts.
 pub(crate) fn paths(
     scratch: &Path,
@@ -51,8 +51,8 @@ pub(crate) fn paths(
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
     let mut code = code()?;
-    // What the loader looks for the agent's libraries by, and what it loads before them: into the first
-    // process, too.
+    // What the loader looks for the agent's libraries by, and what it loads before them: into PID 1
+    // , too.
     let of_loader = ["/etc/ld.so.cache", "/etc/ld.so.preload"].map(Path::new);
     let may_be = |path: &&Path| path.parent().is_some_and(Path::is_dir);
     code.extend(of_loader.into_iter().filter(may_be).map(Path::to_owned));

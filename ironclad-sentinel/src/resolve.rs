@@ -33,7 +33,7 @@ pub(crate) struct Coverage {
     pub(crate) files: BTreeMap<FileId, Covered>,
     pub(crate) names: BTreeMap<NameKey, u64>,
     /// Rules that do not bind an executable, and what else it may.
-    pub(crate) excepted: BTreeMap<FileId, (u64, u32)>,
+    pub(crate) exemptions: BTreeMap<FileId, (u64, u32)>,
     pub(crate) mounts: BTreeSet<u32>,
     /// Which rules speak of a device, of what it lies on, and of what commands that.
     pub(crate) volumes: BTreeMap<u32, u64>,
@@ -135,7 +135,7 @@ pub(crate) fn resolve(
         }
     }
     for (dir, steps) in ways(asked_ways) {
-        let way = Covered { flags: abi::LABEL_WAY, ..Covered::default() };
+        let way = Covered { flags: abi::LABEL_PATH_COMPONENT, ..Covered::default() };
         for name in steps {
             let path = dir.join(name);
             if fs::symlink_metadata(&path).is_ok_and(|it| it.is_symlink()) {
@@ -172,14 +172,14 @@ pub(crate) fn resolve(
     for (path, id) in exes.iter().zip(processes.identify(&exes)?) {
         let rules = exceptions[path];
         match id {
-            Some(id) => coverage.excepted.entry(id).or_default().0 |= rules,
+            Some(id) => coverage.exemptions.entry(id).or_default().0 |= rules,
             None => {
                 let rule =
                     files.and_then(|files| files.rules().get(rules.trailing_zeros() as usize));
                 return Err(refused(
                     &rule.map(described).unwrap_or_default(),
                     path,
-                    "is excepted, and there is no such file".to_owned(),
+                    "is exempt, and there is no such file".to_owned(),
                 ));
             }
         }

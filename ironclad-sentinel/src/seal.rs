@@ -15,11 +15,11 @@ const NAME: &str = "secret";
 
 /// Where an agent's secret is kept.
 #[derive(Debug)]
-pub(crate) struct Seal {
+pub(crate) struct SecretStore {
     dir: PathBuf,
 }
 
-impl Seal {
+impl SecretStore {
     pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
@@ -49,7 +49,7 @@ impl Seal {
             Ok(()) => Ok(Some(Secret::from_bytes(bytes))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                Err(SentinelError::NotEntitled { state: self.dir.clone() })
+                Err(SentinelError::NotTrusted { state: self.dir.clone() })
             }
             Err(source) => Err(self.failed("reading the agent's secret", source)),
         }

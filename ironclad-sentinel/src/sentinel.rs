@@ -10,7 +10,7 @@ use ironclad_bpf::paths::interpreter;
 use ironclad_bpf::sentinel::{Canary, Guard, GuardPins, Secret};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, PinDirectory, Program, cgroup_id};
-use ironclad_core::abi::{self, FileId, FilePolicy, OpenBefore, SentinelHook};
+use ironclad_core::abi::{self, FileId, FilePolicy, PreopenedDescriptor, SentinelHook};
 use ironclad_core::audit::{AuditAction, AuditSink};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 #[cfg(feature = "signed")]
@@ -26,14 +26,14 @@ use crate::builder::{Launch, SentinelBuilder};
 use crate::disks;
 use crate::error::SentinelError;
 use crate::inventory::{Foreign, OnSuspect};
-use crate::oom::Spared;
+use crate::oom::OomProtection;
 use crate::own::{self, OwnPath};
 use crate::privilege::{self, Claim};
 use crate::resolve::{self, Coverage, resolve, scopes};
-use crate::seal::Seal;
+use crate::seal::SecretStore;
 use crate::status::{Degraded, HookState, HookStatus, KernelStatus, Missing, MissingKind, Status};
 use crate::tables::Tables;
-use crate::trust::{Trust, tell_unsigned};
+use crate::trust::{Trust, warn_unsigned};
 use crate::volumes;
 use crate::watch::{Watch, Watched};
 
@@ -57,7 +57,7 @@ pub struct Sentinel {
     processes: Processes,
     kept: Option<Kept>,
     trust: Trust,
-    _spared: Option<Spared>,
+    _oom_protection: Option<OomProtection>,
     /// Ends last.
     _claim: Claim,
 }
@@ -68,7 +68,7 @@ pub struct Sentinel {
 pub struct Refreshed {
     /// Files and directories that are covered by what they are, or lie on the way, and were not before.
     pub files: usize,
-    /// Executables that are excepted now, and were not before.
+    /// Executables that are exempt now, and were not before.
     pub executables: usize,
     /// What changed since the last look, where a [baseline](SentinelBuilder::baseline) is kept.
     pub changes: Vec<FileChange>,
@@ -108,8 +108,8 @@ struct Kept {
     /// Of all instances.
     pins: PathBuf,
     state: PathBuf,
-    seal: Seal,
-    /// The control group that agents are started in, by id; 0: any.
+    seal: SecretStore,
+    /// The cgroup that agents are started in, by id; 0: any.
     group: u64,
     /// That of the agent before, which is good until the next is there.
     presented: Option<Secret>,
@@ -126,7 +126,7 @@ impl Kept {
         let state = builder.state();
         let pins = builder.bpffs.join("ironclad");
         let name = format!("{}{SUFFIX}", builder.instance);
-        let seal = Seal::new(&state);
+        let seal = SecretStore::new(&state);
         seal.prepare()?;
         let mut presented = None;
         // Whatever version it is of.
@@ -171,7 +171,7 @@ pub(crate) struct State {
     /// Why the thread that looks could not.
     pub(crate) unwatched: Option<String>,
     baseline: Option<BaselineReport>,
-    opened_before: Vec<OpenBefore>,
+    preopened: Vec<PreopenedDescriptor>,
     foreign: Foreign,
 }
 
@@ -223,9 +223,11 @@ impl Sentinel {
     ) -> Result<Self, SentinelError> {
         let refuse = |error: &SentinelError| refuse(builder.audited(), error);
         // Before what takes much memory.
-        let spared = match builder.may_be_chosen {
+        let spared = match builder.allows_oom_kill {
             true => None,
-            false => Some(Spared::new().map_err(SentinelError::NotSpared).inspect_err(refuse)?),
+            false => Some(
+                OomProtection::new().map_err(SentinelError::NoOomProtection).inspect_err(refuse)?,
+            ),
         };
         let load = || {
             let pins = match &kept {
@@ -251,7 +253,7 @@ impl Sentinel {
         let state = match &kept {
             Some(kept) => Some(kept.state.clone()),
             None if builder.baseline.is_some() => {
-                Seal::new(&builder.state()).prepare()?;
+                SecretStore::new(&builder.state()).prepare()?;
                 Some(real(&builder.state())?)
             }
             None => None,
@@ -285,7 +287,7 @@ impl Sentinel {
                     answered: BTreeMap::new(),
                     unwatched: None,
                     baseline: None,
-                    opened_before: Vec::new(),
+                    preopened: Vec::new(),
                     foreign: Foreign::default(),
                 }),
                 baseline,
@@ -299,7 +301,7 @@ impl Sentinel {
             processes,
             kept,
             trust: builder.trust,
-            _spared: spared,
+            _oom_protection: spared,
             _claim: claim,
         };
         for program in this.processes.programs().chain(this.watched.guard.programs()) {
@@ -333,8 +335,8 @@ impl Sentinel {
         }
         this.lock().foreign = foreign;
         // Who opened something until now.
-        let before = this.watched.guard.open_before()?;
-        this.lock().opened_before = before;
+        let before = this.watched.guard.preopened()?;
+        this.lock().preopened = before;
         // Nobody but who may changes guarded files any more.
         this.compare()?;
         // Last: what is pinned is in force without this process, too.
@@ -363,7 +365,7 @@ impl Sentinel {
         let Some(kept) = &self.kept else { return Ok(()) };
         let launch = match launch {
             Launch::Init => abi::LAUNCH_INIT,
-            Launch::Entitled => abi::LAUNCH_ENTITLED,
+            Launch::Trusted => abi::LAUNCH_TRUSTED,
         };
         self.watched.guard.launch(launch, kept.group);
         // The former one is good until the next is there.
@@ -404,7 +406,7 @@ impl Sentinel {
     /// by [`status`](Self::status); what is mapped already to be written stays so.
     ///
     /// # Errors
-    /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::Restless`],
+    /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::UnstablePaths`],
     /// [`SentinelError::Bpf`] where the kernel refuses; then the former ones stay.
     /// [`SentinelError::Unsigned`] where signed bundles alone are taken, [`SentinelError::Baseline`] where they are in
     /// force, and the baseline is not of them.
@@ -514,7 +516,7 @@ impl Sentinel {
         let policy = policy.unwrap_or(&state.policy).clone();
         let provenance = Some(policy.provenance());
         if !is_same && state.provenance != provenance {
-            tell_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
+            warn_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
         }
         let files = policy.files();
         self.refuse_no_programs(files)?;
@@ -522,13 +524,13 @@ impl Sentinel {
         let in_kernel = own::with_own(files.map(|files| files.policy()));
         let resolve = || {
             let mut coverage = resolve(files, &self.own, &self.processes)?;
-            for (path, rules, may) in self.excepted() {
+            for (path, rules, may) in self.exemptions() {
                 let found = self.processes.identify(&[path])?;
                 // One that is not there is nobody yet, and told of.
                 if let Some(id) = found.first().copied().flatten() {
-                    let excepted = coverage.excepted.entry(id).or_default();
-                    excepted.0 |= rules;
-                    excepted.1 |= may;
+                    let exemptions = coverage.exemptions.entry(id).or_default();
+                    exemptions.0 |= rules;
+                    exemptions.1 |= may;
                 }
             }
             disks::cover(&mut coverage, &self.processes)?;
@@ -546,12 +548,12 @@ impl Sentinel {
                 // What was moved while it was being looked up is seen now, when it stays.
                 let again = resolve()?;
                 if again == coverage {
-                    state.opened_before = self.watched.guard.open_before()?;
+                    state.preopened = self.watched.guard.preopened()?;
                     return Ok(coverage);
                 }
                 coverage = again;
             }
-            Err(SentinelError::Restless)
+            Err(SentinelError::UnstablePaths)
         };
         let coverage = settle().inspect_err(|_| {
             // What was in force comes back; of a first policy, nothing was.
@@ -564,8 +566,8 @@ impl Sentinel {
             }
         })?;
         let files_new = coverage.files.keys().filter(|id| !former.files.contains_key(id)).count();
-        let is_known = |id: &&FileId| !former.excepted.contains_key(id);
-        let executables_new = coverage.excepted.keys().filter(is_known).count();
+        let is_known = |id: &&FileId| !former.exemptions.contains_key(id);
+        let executables_new = coverage.exemptions.keys().filter(is_known).count();
         state.in_force = Some((coverage, in_kernel));
         if !is_same {
             state.provenance = provenance;
@@ -602,7 +604,7 @@ impl Sentinel {
     }
 
     /// Executables that Sentinel's own rules do not bind, from which, and what they may.
-    fn excepted(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
+    fn exemptions(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
         let updaters = self.updaters.iter().map(|path| (path.as_path(), own::UPDATED, 0));
         let stop = abi::MAY_KILL | abi::MAY_GROUP;
         let stoppers = self.may_stop.iter().map(move |path| (path.as_path(), own::MANAGED, stop));
@@ -633,8 +635,8 @@ impl Sentinel {
     /// Whoever is named by a script or a directory is nobody.
     fn refuse_no_programs(&self, files: Option<&CompiledFiles>) -> Result<(), SentinelError> {
         let rules = files.iter().flat_map(|files| files.rules());
-        let excepted = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
-        for (rule, path) in excepted {
+        let exemptions = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
+        for (rule, path) in exemptions {
             refuse_no_program(|| resolve::described(rule), path)?;
         }
         self.named().try_for_each(|(by, path)| refuse_no_program(|| by.to_owned(), path))
@@ -684,7 +686,7 @@ impl Sentinel {
             volumes,
             baseline: now.baseline.clone(),
             missing: nowhere,
-            opened_before: now.opened_before.clone(),
+            preopened: now.preopened.clone(),
             foreign: now.foreign.clone(),
             alarms_lost: self.watched.guard.alarms_lost(),
         };
@@ -720,7 +722,7 @@ impl Sentinel {
         self.lock().rules.get(place).cloned()
     }
 
-    /// A secret by which another process that executes `exe` becomes entitled, once: give it to it by
+    /// A secret by which another process that executes `exe` becomes trusted, once: give it to it by
     /// a pipe, and let it [`present`](Secret::present) it.
     ///
     /// # Errors

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use ironclad_bpf::probe::{Feature, State, probe_system};
-use ironclad_core::abi::OpenBefore;
+use ironclad_core::abi::PreopenedDescriptor;
 use ironclad_policy::Provenance;
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ pub struct Status {
     /// What rules and the builder name and what leads nowhere now, or covers less than it may seem.
     pub missing: Vec<Missing>,
     /// Who had files open for writing when rules came into force that deny that.
-    pub opened_before: Vec<OpenBefore>,
+    pub preopened: Vec<PreopenedDescriptor>,
     /// What others had loaded when it was armed.
     pub foreign: Foreign,
     /// Alarms that found no room in the ring buffer.
@@ -70,7 +70,7 @@ pub enum MissingKind {
     Pattern,
     /// The pattern matches this directory: it is covered, and what is in it is not.
     Directory,
-    /// There is no such executable: whoever comes to be there is excepted by the next `apply` or `refresh`.
+    /// There is no such executable: whoever comes to be there is exempt by the next `apply` or `refresh`.
     Executable,
 }
 

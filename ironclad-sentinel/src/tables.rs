@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Guard;
-use ironclad_core::abi::{Excepted, FileId, FilePolicy, Label, NameKey, NameVal};
+use ironclad_core::abi::{Exemption, FileId, FilePolicy, Label, NameKey, NameVal};
 
 use crate::resolve::Coverage;
 
@@ -13,7 +13,7 @@ use crate::resolve::Coverage;
 pub(crate) struct Tables {
     labels: BTreeMap<FileId, Label>,
     names: BTreeMap<NameKey, NameVal>,
-    excepted: BTreeMap<FileId, Excepted>,
+    exemptions: BTreeMap<FileId, Exemption>,
     volumes: BTreeMap<u32, NameVal>,
     mounts: BTreeSet<u32>,
 }
@@ -33,9 +33,9 @@ impl Tables {
                 this.names.insert(key, val);
             }
         }
-        for id in guard.excepted().keys()? {
-            if let Some(excepted) = guard.excepted().lookup(&id)? {
-                this.excepted.insert(id, excepted);
+        for id in guard.exemptions().keys()? {
+            if let Some(exemptions) = guard.exemptions().lookup(&id)? {
+                this.exemptions.insert(id, exemptions);
             }
         }
         for device in files.volumes.keys()? {
@@ -107,14 +107,14 @@ impl Tables {
             }
         }
         let ids: BTreeSet<_> =
-            self.excepted.keys().chain(coverage.excepted.keys()).copied().collect();
+            self.exemptions.keys().chain(coverage.exemptions.keys()).copied().collect();
         for id in ids {
-            let mut excepted = self.excepted.get(&id).copied().unwrap_or_default();
-            (excepted.rules[half], excepted.may[half]) =
-                coverage.excepted.get(&id).copied().unwrap_or_default();
-            if self.excepted.get(&id) != Some(&excepted) {
-                guard.excepted().update(&id, &excepted)?;
-                self.excepted.insert(id, excepted);
+            let mut exemptions = self.exemptions.get(&id).copied().unwrap_or_default();
+            (exemptions.rules[half], exemptions.may[half]) =
+                coverage.exemptions.get(&id).copied().unwrap_or_default();
+            if self.exemptions.get(&id) != Some(&exemptions) {
+                guard.exemptions().update(&id, &exemptions)?;
+                self.exemptions.insert(id, exemptions);
             }
         }
         Ok(())
@@ -147,14 +147,14 @@ impl Tables {
             files.volumes.delete(&device)?;
             self.volumes.remove(&device);
         }
-        let idle = self.excepted.iter();
+        let idle = self.exemptions.iter();
         let idle: Vec<_> = idle
             .filter(|(_, it)| it.rules[half] == 0 && it.may[half] == 0)
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
-            guard.excepted().delete(&id)?;
-            self.excepted.remove(&id);
+            guard.exemptions().delete(&id)?;
+            self.exemptions.remove(&id);
         }
         Ok(())
     }

@@ -143,7 +143,7 @@ pub(crate) struct Mount {
     pub(crate) kind: String,
 }
 
-/// All of them, in the order of mounting; those of the first process, too, where it has others.
+/// All of them, in the order of mounting; those of PID 1, too, where it has others.
 pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
     let mut found = mounts_of("self")?;
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
@@ -169,7 +169,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, root, at, kind: String::from_utf8_lossy(kind).into_owned() })
 }
 
-/// The directory of this process's control group of version 2; none where it is in the root, or where
+/// The directory of this process's cgroup of version 2; none where it is in the root, or where
 /// none is mounted.
 pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/cgroup")?;

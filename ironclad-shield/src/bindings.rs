@@ -1,4 +1,4 @@
-//! What paths have meant to a policy since it was applied: files are replaced and control groups made
+//! What paths have meant to a policy since it was applied: files are replaced and cgroups made
 //! anew while it is in force.
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -66,7 +66,7 @@ impl ShieldBuilder {
         self
     }
 
-    /// Lets a policy's socket rules decide for every process in a control group, by its directory
+    /// Lets a policy's socket rules decide for every process in a cgroup, by its directory
     /// (version 2), and in those below it. May be called again.
     #[must_use]
     pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -112,7 +112,7 @@ impl ShieldBuilder {
         options
     }
 
-    /// Whether a thread follows the files and control groups that socket rules name: one that is
+    /// Whether a thread follows the files and cgroups that socket rules name: one that is
     /// replaced or made anew is known again within moments. Default: true.
     #[must_use]
     pub fn follow_paths(mut self, follow: bool) -> Self {
@@ -189,8 +189,8 @@ impl ShieldBuilder {
     /// the same, and may be confirmed; otherwise it is taken back first.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] with what the kernel said and the next step; [`ShieldError::Unasked`] where
-    /// it would not ask a control group; [`ShieldError::Unsigned`].
+    /// [`ShieldError::Bpf`] with what the kernel said and the next step; [`ShieldError::Inactive`] where
+    /// it would not ask a cgroup; [`ShieldError::Unsigned`].
     pub fn start(self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
         self.trust.only_signed("start_signed")?;
         self.named()?;

@@ -1,9 +1,9 @@
-//! Control groups by path and by id.
+//! Cgroups by path and by id.
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
-/// A control group and those around it.
+/// A cgroup and those around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CgroupPath {
     /// From the root of the hierarchy.

@@ -1,4 +1,4 @@
-//! Control groups that rules name, by their paths or as containers: what they are on this host, now.
+//! Cgroups that rules name, by their paths or as containers: what they are on this host, now.
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::sockets::cgroup_root;
 /// Enters those that are there into `bound`.
 ///
 /// A container that `known` has a group for stays it where another of its name has come since:
-/// whoever may make control groups may not take a name away.
+/// whoever may make cgroups may not take a name away.
 pub(crate) fn bind(
     compiled: &CompiledSockets,
     known: Option<&Bound>,
@@ -32,7 +32,7 @@ pub(crate) fn bind(
                     let rule = rule.unwrap_or_default();
                     let error = ShieldError::Container { rule, id: id.clone(), found };
                     let Some(known) = known else { return Err(error) };
-                    tracing::error!(%error, "another control group has a container's name");
+                    tracing::error!(%error, "another cgroup has a container's name");
                     known.containers.get(id).map(String::as_str)
                 }
             };
@@ -51,14 +51,14 @@ pub(crate) fn bind(
     Ok(())
 }
 
-/// Paths of the control groups of all containers, by their ids.
+/// Paths of the cgroups of all containers, by their ids.
 type Containers = BTreeMap<String, Vec<String>>;
 
 fn all_containers(root: &Path) -> Containers {
     let mut found = Containers::new();
     let mut left = vec![(root.to_owned(), String::new())];
     while let Some((dir, path)) = left.pop() {
-        // Control groups come and go meanwhile.
+        // Cgroups come and go meanwhile.
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
@@ -74,7 +74,7 @@ fn all_containers(root: &Path) -> Containers {
     found
 }
 
-/// The id of the container that a runtime has made a control group for.
+/// The id of the container that a runtime has made a cgroup for.
 fn container_of(path: &str) -> Option<&str> {
     const SCOPES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
     let (around, name) = path.rsplit_once('/')?;
@@ -90,7 +90,7 @@ fn container_of(path: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(is_digit)).then_some(id)
 }
 
-/// The path of the control group of a container, by the beginning of its id; all of them where it may
+/// The path of the cgroup of a container, by the beginning of its id; all of them where it may
 /// be any of several.
 fn container<'a>(id: &str, all: &'a Containers) -> Result<Option<&'a str>, Vec<String>> {
     let found: Vec<&String> = all
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(container("abc", &all).unwrap(), None);
         assert_eq!(container("aaa11", &all).unwrap(), None);
         assert_eq!(container("aaa", &all).unwrap_err(), ["/a", "/b"]);
-        // Whoever makes control groups may name them after another's container.
+        // Whoever makes cgroups may name them after another's container.
         let twice = containers(&[("aaa1", &["/a", "/user.slice/a"])]);
         assert!(container("aaa1", &twice).is_err());
     }

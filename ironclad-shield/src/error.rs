@@ -32,9 +32,9 @@ pub enum ShieldError {
     /// A provisional policy was asked for with no time, or with more than the kernel's clock holds.
     #[error("a deadline of {0:?} is none: give between 1 ms and 365 days")]
     Deadline(Duration),
-    /// Shield was asked to start on no interface and no control group.
+    /// Shield was asked to start on no interface and no cgroup.
     #[error(
-        "nothing to protect: name an interface with `.interface(…)` or a control group with `.cgroup(…)`"
+        "nothing to protect: name an interface with `.interface(…)` or a cgroup with `.cgroup(…)`"
     )]
     NoInterface,
     /// Something has no room left that outlives policies.
@@ -47,14 +47,12 @@ pub enum ShieldError {
         /// How many places there are.
         places: usize,
     },
-    /// Socket rules, or a control group for them, in a Shield that was started without any.
-    #[error(
-        "no control group asks for socket rules: name one with `.cgroup(…)` when Shield is built"
-    )]
+    /// Socket rules, or a cgroup for them, in a Shield that was started without any.
+    #[error("no cgroup asks for socket rules: name one with `.cgroup(…)` when Shield is built")]
     NoCgroup,
-    /// The kernel calls no hook of that control group any more: its socket rules would decide nothing.
+    /// The kernel calls no hook of that cgroup any more: its socket rules would decide nothing.
     #[error("socket rules would be off in {}: {why}", path.display())]
-    Unasked {
+    Inactive {
         /// Its directory.
         path: PathBuf,
         /// Since when, and what to do.
@@ -89,16 +87,16 @@ pub enum ShieldError {
     /// Directories on the ways of paths that rules name could not be watched.
     #[error("{0}: see fs.inotify.max_user_watches; until then call `refresh_paths`")]
     Watch(std::io::Error),
-    /// A rule names a container by what several control groups are called.
+    /// A rule names a container by what several cgroups are called.
     #[error(
-        "{rule}: container `{id}` may be any of {}: write more of its id, or name its control group by `cgroup`", found.join(", ")
+        "{rule}: container `{id}` may be any of {}: write more of its id, or name its cgroup by `cgroup`", found.join(", ")
     )]
     Container {
         /// The first rule that names it, with its place in the policy file.
         rule: String,
         /// The id, as the rule has it.
         id: String,
-        /// The control groups.
+        /// The cgroups.
         found: Vec<String>,
     },
     /// The policy decides of packet sockets, which only BPF LSM sees, and that does not run or cannot

@@ -18,7 +18,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod asker;
 mod bindings;
 mod builder;
 mod cgroups;
@@ -29,6 +28,7 @@ mod error;
 mod files;
 mod follow;
 mod image;
+mod process_context;
 mod pump;
 mod shield;
 mod slots;
@@ -36,13 +36,13 @@ mod sockets;
 mod trust;
 mod watch;
 
-pub use asker::DescribedProcess;
 pub use builder::ShieldBuilder;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
 pub use error::ShieldError;
 pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::{CompiledPolicy, Provenance};
+pub use process_context::DescribedProcess;
 
 pub use shield::{
     ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Learning, Shield, Status,

@@ -33,7 +33,7 @@ use crate::image;
 use crate::pump;
 use crate::slots::Slots;
 use crate::sockets::{PathChange, SocketCount, SocketPolicy, Sockets};
-use crate::trust::{Trust, tell_unsigned};
+use crate::trust::{Trust, warn_unsigned};
 
 pub use explain::{ExplainedEvent, ExplainedSocket};
 pub use learn::Learning;
@@ -132,7 +132,7 @@ struct Control {
     /// What each slot holds.
     policies: [Option<Loaded>; 2],
     links: Vec<XdpLink>,
-    /// None where no control group is to be asked.
+    /// None where no cgroup is to be asked.
     sockets: Option<Sockets>,
     next_generation: u64,
 }
@@ -159,21 +159,21 @@ pub struct Status {
     pub provisional: Option<Duration>,
     /// Protected interfaces.
     pub interfaces: Vec<InterfaceStatus>,
-    /// Control groups whose processes are asked.
+    /// Cgroups whose processes are asked.
     pub cgroups: Vec<CgroupStatus>,
     /// Distinct prefixes in force.
     pub prefixes: u64,
-    /// Files, control groups and containers that socket rules in force name and that are not there,
+    /// Files, cgroups and containers that socket rules in force name and that are not there,
     /// as the rules write them; a directory, pipe or device is no file. No process matches such a rule
     /// until there is something.
     pub missing: Vec<PathBuf>,
     /// Files in whose place there is another content than the one pinned by SHA-256: who executes them
     /// is denied.
     pub mismatched: Vec<PathBuf>,
-    /// Why socket rules decide nothing in control groups below the root, where that is so, and what to
+    /// Why socket rules decide nothing in cgroups below the root, where that is so, and what to
     /// do: before Linux 5.15, and before 5.10.226 of the stable ones, whoever marks sockets by `net_cls`
     /// or `net_prio` switches them off until the host is restarted.
-    pub unasked: Option<String>,
+    pub inactive: Option<String>,
 }
 
 /// A protected interface.
@@ -188,7 +188,7 @@ pub struct InterfaceStatus {
     pub alive: bool,
 }
 
-/// A control group whose processes the socket rules decide for.
+/// A cgroup whose processes the socket rules decide for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CgroupStatus {
@@ -296,7 +296,7 @@ impl Shield {
             trust: config.trust,
             is_told_unsigned: AtomicBool::new(false),
         };
-        this.tell_unsigned(policy)?;
+        this.warn_unsigned(policy)?;
         if upgraded {
             this.record_upgrade()?;
         }
@@ -497,12 +497,12 @@ impl Shield {
     }
 
     /// Once, and again where a signed one was there meanwhile.
-    fn tell_unsigned(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
+    fn warn_unsigned(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
         let is_unsigned = policy.provenance() == Provenance::Unsigned;
         if self.is_told_unsigned.swap(is_unsigned, Ordering::Relaxed) {
             return Ok(());
         }
-        tell_unsigned(&self.instance, &*self.audit, policy)
+        warn_unsigned(&self.instance, &*self.audit, policy)
     }
 
     fn swap(
@@ -510,7 +510,7 @@ impl Shield {
         policy: &CompiledPolicy,
         provisional: Option<Duration>,
     ) -> Result<(), ShieldError> {
-        self.tell_unsigned(policy)?;
+        self.warn_unsigned(policy)?;
         // Before files are read, and again: they are read without the lock.
         self.may_swap(&mut self.lock(), policy)?;
         let silent = CompiledSockets::silent();
@@ -635,7 +635,7 @@ impl Shield {
         self.record(AuditAction::Detach { hook: "lsm".to_owned(), interface })
     }
 
-    /// The socket rules of a policy that is about to be, where control groups ask.
+    /// The socket rules of a policy that is about to be, where cgroups ask.
     fn prepare_sockets(
         instance: &str,
         control: &mut Control,
@@ -657,7 +657,7 @@ impl Shield {
             let what = what.display();
             tracing::warn!(
                 instance,
-                "{what} is not there (a directory is no file, and paths of control groups begin at the root of their hierarchy): rules that name it match no process until it is"
+                "{what} is not there (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it is"
             );
         }
         for (path, why) in loaded.mismatches() {
@@ -820,16 +820,16 @@ impl Shield {
         self.record_detach(name)
     }
 
-    /// Lets the policy's socket rules decide for one more control group, by its directory; nothing
+    /// Lets the policy's socket rules decide for one more cgroup, by its directory; nothing
     /// happens where they do already.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without any, [`ShieldError::Unasked`] where the
+    /// [`ShieldError::NoCgroup`] where Shield was started without any, [`ShieldError::Inactive`] where the
     /// kernel would not call its hooks, [`ShieldError::Bpf`].
     pub fn protect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let sockets = control.sockets.as_mut().ok_or(ShieldError::NoCgroup)?;
-        sockets.refuse_unasked(directory)?;
+        sockets.refuse_inactive(directory)?;
         let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
         if !sockets.attach(directory, pins)? {
             return Ok(());
@@ -845,7 +845,7 @@ impl Shield {
         Ok(())
     }
 
-    /// Asks the socket rules no more for a control group; nothing happens where they are not asked.
+    /// Asks the socket rules no more for a cgroup; nothing happens where they are not asked.
     ///
     /// # Errors
     /// [`ShieldError::Bpf`] where bpffs or the kernel refuses, [`ShieldError::Audit`].
@@ -863,7 +863,7 @@ impl Shield {
         self.record(AuditAction::Detach { hook: "cgroup".to_owned(), interface })
     }
 
-    /// Looks where the files and control groups that rules name are by now, and lets the rules mean
+    /// Looks where the files and cgroups that rules name are by now, and lets the rules mean
     /// those. A thread does it within moments of each change, unless
     /// [`follow_paths`](ShieldBuilder::follow_paths) was turned off.
     ///
@@ -1006,15 +1006,15 @@ impl Shield {
                 Ok(CgroupStatus { path: known.path.clone(), id: known.links.id, alive })
             })
             .collect::<Result<_, ShieldError>>()?;
-        let unasked = match &mut control.sockets {
-            Some(sockets) => sockets.unasked()?,
+        let inactive = match &mut control.sockets {
+            Some(sockets) => sockets.inactive()?,
             None => None,
         };
         let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
         let provenance = policy.map_or(Provenance::Unsigned, CompiledPolicy::provenance);
         let sockets = control.sockets.as_ref();
         Ok(Status {
-            unasked,
+            inactive,
             provenance,
             missing: sockets.map(|known| known.missing(selector.in_force())).unwrap_or_default(),
             mismatched: sockets
@@ -1197,7 +1197,7 @@ impl Drop for Shield {
         let known = sockets.iter().flat_map(Sockets::cgroups);
         for cgroup in known.filter(|known| !known.links.is_pinned()) {
             if let Err(failed) = self.record_cgroup_detach(&cgroup.path) {
-                tracing::error!(instance = self.instance, %failed, "detaching from a control group");
+                tracing::error!(instance = self.instance, %failed, "detaching from a cgroup");
             }
         }
     }

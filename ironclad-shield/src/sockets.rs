@@ -50,15 +50,15 @@ pub(crate) struct Sockets {
     shared: SocketShared,
     rules: Slots<u32>,
     buckets: Slots<u64>,
-    /// Bits of lineages that processes may carry, one less than these.
-    lineages: Slots<u64>,
+    /// Bits of ancestries that processes may carry, one less than these.
+    ancestries: Slots<u64>,
     /// Files that paths led to before.
     former: Vec<Former>,
     /// What each slot's policy is bound to, where this agent has filled it.
     bound: [Option<SlotBound>; 2],
     next_epoch: u32,
     cgroups: Vec<Protected>,
-    /// What the kernel last knew of sockets' control groups.
+    /// What the kernel last knew of sockets' cgroups.
     groups: SocketGroups,
     is_loss_told: bool,
     /// None until a policy decides of them.
@@ -78,7 +78,7 @@ struct SlotBound {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct PathChange {
-    /// A file's, or a control group's or a container's id as the rule names it.
+    /// A file's, or a cgroup's or a container's id as the rule names it.
     pub path: PathBuf,
     /// Whether there is anything.
     pub is_there: bool,
@@ -92,7 +92,7 @@ fn missing(compiled: &CompiledSockets, bound: &Bound) -> Vec<PathBuf> {
     files.chain(cgroups.chain(containers).map(PathBuf::from)).collect()
 }
 
-/// A control group that asks.
+/// A cgroup that asks.
 pub(crate) struct Protected {
     pub(crate) path: PathBuf,
     pub(crate) links: CgroupLinks,
@@ -173,7 +173,7 @@ impl Sockets {
         Ok(Self {
             rules: Slots::read(&own.rule_slots, "socket rules")?,
             buckets: Slots::read(&own.bucket_slots, "limits")?,
-            lineages: Slots::read(&processes.lineage_bits, "lineages")?,
+            ancestries: Slots::read(&processes.ancestry_ids, "ancestries")?,
             former: Vec::new(),
             bound: [None, None],
             next_epoch: 1 + (0..2).map(|slot| own.epoch(slot)).max().unwrap_or(0),
@@ -186,7 +186,7 @@ impl Sockets {
         })
     }
 
-    /// Whether the kernel calls no hooks of control groups below the root any more. Once it does not,
+    /// Whether the kernel calls no hooks of cgroups below the root any more. Once it does not,
     /// only a restart of the host helps.
     fn is_lost(&mut self) -> Result<bool, ShieldError> {
         if self.groups == SocketGroups::Known {
@@ -195,28 +195,28 @@ impl Sockets {
         Ok(self.groups == SocketGroups::Lost)
     }
 
-    /// Refuses a control group that nobody would ask for.
-    pub(crate) fn refuse_unasked(&mut self, cgroup: &Path) -> Result<(), ShieldError> {
+    /// Refuses a cgroup that nobody would ask for.
+    pub(crate) fn refuse_inactive(&mut self, cgroup: &Path) -> Result<(), ShieldError> {
         // What belongs to no group belongs to the root.
         let is_root = std::fs::metadata(cgroup).is_ok_and(|found| found.ino() == ROOT_ID);
         match !is_root && self.is_lost()? {
-            true => Err(ShieldError::Unasked { path: cgroup.to_owned(), why: LOST }),
+            true => Err(ShieldError::Inactive { path: cgroup.to_owned(), why: LOST }),
             false => Ok(()),
         }
     }
 
-    /// Why protected control groups are not asked, where that is so. Told once, too.
-    pub(crate) fn unasked(&mut self) -> Result<Option<String>, ShieldError> {
+    /// Why protected cgroups are not asked, where that is so. Told once, too.
+    pub(crate) fn inactive(&mut self) -> Result<Option<String>, ShieldError> {
         let is_below = |known: &Protected| known.links.id != ROOT_ID;
         let is_lost = self.cgroups.iter().any(is_below) && self.is_lost()?;
         if is_lost && !self.is_loss_told {
             self.is_loss_told = true;
-            tracing::error!("socket rules are off below the root control group: {LOST}");
+            tracing::error!("socket rules are off below the root cgroup: {LOST}");
         }
         Ok(is_lost.then(|| LOST.to_owned()))
     }
 
-    /// What is attached to control groups.
+    /// What is attached to cgroups.
     pub(crate) fn programs(&self) -> &[Program] {
         self.shared.programs()
     }
@@ -226,7 +226,7 @@ impl Sockets {
         &self.processes
     }
 
-    /// The control groups that ask.
+    /// The cgroups that ask.
     pub(crate) fn cgroups(&self) -> &[Protected] {
         &self.cgroups
     }
@@ -367,7 +367,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Paths of files and of control groups that the policies in the kernel name.
+    /// Paths of files and of cgroups that the policies in the kernel name.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, ShieldError> {
         let (mut paths, mut groups) = (BTreeSet::new(), BTreeSet::new());
         for known in self.bound.iter().flatten() {
@@ -419,7 +419,7 @@ impl Sockets {
     /// Looks where paths lead by now, and lets the policies in the kernel mean that.
     pub(crate) fn refresh(&mut self, contents: &Contents) -> Result<Vec<PathChange>, ShieldError> {
         let mut changes = BTreeSet::new();
-        self.unasked()?;
+        self.inactive()?;
         // Whose end the kernel has passed over takes room of those who run.
         self.processes.seed()?;
         self.forget_former()?;
@@ -523,11 +523,11 @@ impl Sockets {
     /// Lets processes that descend from these files know it.
     fn descend(&self, image: &SocketImage) -> Result<(), ShieldError> {
         let mut is_new = false;
-        for (file, bits) in &image.lineages {
+        for (file, bits) in &image.ancestries {
             // What other policies need of a file stays.
-            let known = self.processes.lineages.lookup(file)?.unwrap_or(0);
+            let known = self.processes.ancestries.lookup(file)?.unwrap_or(0);
             if known & bits != *bits {
-                self.processes.lineages.update(file, &(known | bits))?;
+                self.processes.ancestries.update(file, &(known | bits))?;
                 is_new = true;
             }
         }
@@ -595,17 +595,17 @@ impl Sockets {
         (rules, logs)
     }
 
-    /// Gives what outlives policies its place: counters, buckets, lineages. What the policies that
+    /// Gives what outlives policies its place: counters, buckets, ancestries. What the policies that
     /// are in the kernel use keeps its own.
     fn assign(&mut self, compiled: &CompiledSockets) -> Result<(), ShieldError> {
-        let (mut rules, mut buckets, mut lineages) =
+        let (mut rules, mut buckets, mut ancestries) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for used in (0..2).filter_map(|slot| self.shared.in_use(slot)) {
             rules.extend(used.rules.iter().filter_map(|rule| self.rules.owner(rule.slot)));
             let limited = used.rules.iter().filter(|rule| rule.flags & abi::SOCK_RULE_LIMITED != 0);
             buckets.extend(limited.filter_map(|rule| self.buckets.owner(rule.bucket)));
-            let bits = (0..16).filter(|bit| used.lineages >> bit & 1 == 1);
-            lineages.extend(bits.filter_map(|bit| self.lineages.owner(bit + 1)));
+            let bits = (0..16).filter(|bit| used.ancestries >> bit & 1 == 1);
+            ancestries.extend(bits.filter_map(|bit| self.ancestries.owner(bit + 1)));
         }
         let wanted = compiled.rules().iter().map(|rule| rule.id.0).collect();
         let stats = &self.shared.stats;
@@ -614,11 +614,11 @@ impl Sockets {
         let wanted = limited.map(|rule| rule.bucket).collect();
         // What a bucket owes that was another's, the kernel forgives as far as this limit cannot owe it.
         self.buckets.assign(&self.shared.bucket_slots, &wanted, &buckets, |_| Ok(()))?;
-        let wanted = compiled.lineage_digests().into_iter().collect();
+        let wanted = compiled.ancestry_digests().into_iter().collect();
         let processes = &self.processes;
         // A bit that processes carry for another list would lie.
         let forget = |place: u32| processes.forget(1 << (place - 1));
-        self.lineages.assign(&processes.lineage_bits, &wanted, &lineages, forget)
+        self.ancestries.assign(&processes.ancestry_ids, &wanted, &ancestries, forget)
     }
 
     /// What paths mean on this host, now, and the files that do not have the content that they should.
@@ -662,9 +662,9 @@ impl Sockets {
                 files.insert((*path).to_owned(), id.into());
             }
         }
-        let bit = |digest| self.lineages.of(digest).unwrap_or(1) as u8 - 1;
-        let lineages = compiled.lineage_digests().into_iter().map(bit).collect();
-        let mut bound = Bound { files, lineages, ..Bound::default() };
+        let bit = |digest| self.ancestries.of(digest).unwrap_or(1) as u8 - 1;
+        let ancestries = compiled.ancestry_digests().into_iter().map(bit).collect();
+        let mut bound = Bound { files, ancestries, ..Bound::default() };
         containers::bind(compiled, known, &mut bound)?;
         Ok(Paths { bound, mismatches })
     }
@@ -733,7 +733,7 @@ fn formerly<'a>(
     found.try_into().unwrap_or_default()
 }
 
-/// What sees packet sockets, for the control groups that ask.
+/// What sees packet sockets, for the cgroups that ask.
 fn packets(
     shared: &Shared,
     processes: &Processes,
@@ -752,7 +752,7 @@ fn packets(
     Ok(new)
 }
 
-/// Where the hierarchy of control groups, version 2, is mounted.
+/// Where the hierarchy of cgroups, version 2, is mounted.
 pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
     let failed = |source| BpfError::System { step: "reading /proc/thread-self/mountinfo", source };
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
@@ -768,12 +768,12 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
         path: "/sys/fs/cgroup".into(),
         why: "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
     })?;
-    let failed = |source| BpfError::System { step: "looking at the root control group", source };
+    let failed = |source| BpfError::System { step: "looking at the root cgroup", source };
     if std::fs::metadata(&root).map_err(failed)?.ino() != ROOT_ID {
         // Its paths begin further down than the kernel counts from: rules would name others.
         return Err(ShieldError::Bpf(BpfError::NoCgroup {
             path: root,
-            why: "this is seen from within a namespace of control groups, and rules need the \
+            why: "this is seen from within a namespace of cgroups, and rules need the \
                   host's: start the agent outside of it (`docker run --cgroupns=host`)"
                 .into(),
         }));
@@ -781,10 +781,10 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
     Ok(root)
 }
 
-/// Id of the root control group: cgroup2's first inode.
+/// Id of the root cgroup: cgroup2's first inode.
 const ROOT_ID: u64 = 1;
 
 /// What [`SocketGroups::Lost`] means, and what to do.
 const LOST: &str = "since somebody marked sockets by net_cls or net_prio, this kernel calls the hooks of \
-     the root control group alone. Restart it with cgroup_no_v1=net_cls,net_prio, or with Linux 5.15 or \
+     the root cgroup alone. Restart it with cgroup_no_v1=net_cls,net_prio, or with Linux 5.15 or \
      5.10.226; until then protect the root";

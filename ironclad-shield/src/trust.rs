@@ -100,7 +100,7 @@ impl Taken<'_> {
 }
 
 /// Says aloud that nobody signed a policy.
-pub(crate) fn tell_unsigned(
+pub(crate) fn warn_unsigned(
     instance: &str,
     audit: &dyn AuditSink,
     policy: &CompiledPolicy,

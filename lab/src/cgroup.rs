@@ -7,7 +7,7 @@ use crate::error::LabError;
 
 const PREFIX: &str = "iclab-";
 
-/// A control group, version 2, of the test's own. Dropping it ends what is in it and removes it.
+/// A cgroup, version 2, of the test's own. Dropping it ends what is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -28,10 +28,8 @@ impl Cgroup {
         let root = mount
             .filter(|fields| fields.get(2) == Some(&"cgroup2"))
             .find_map(|fields| fields.get(1).map(PathBuf::from))
-            .ok_or_else(|| {
-                failed("finding the control groups")(std::io::ErrorKind::NotFound.into())
-            })?;
-        for entry in fs::read_dir(&root).map_err(failed("reading the control groups"))?.flatten() {
+            .ok_or_else(|| failed("finding the cgroups")(std::io::ErrorKind::NotFound.into()))?;
+        for entry in fs::read_dir(&root).map_err(failed("reading the cgroups"))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
             if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
@@ -47,7 +45,7 @@ impl Cgroup {
     fn make(parent: &Path, path: String) -> Result<Self, LabError> {
         let dir = parent.join(path.rsplit('/').next().unwrap_or(&path));
         let made = fs::create_dir(&dir);
-        made.map_err(|source| LabError::System { step: "making a control group", source })?;
+        made.map_err(|source| LabError::System { step: "making a cgroup", source })?;
         Ok(Self { dir, path })
     }
 

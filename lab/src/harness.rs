@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::talk;
+use crate::test_process;
 
 /// The process plays the [role](Role) of this name.
 const ROLE: &str = "IRONCLAD_TEST_ROLE";
@@ -180,12 +180,12 @@ impl Role {
 
     /// Arguments of env(1) by which the test's own program plays this role.
     pub fn env(&self) -> String {
-        format!("-u {} {ROLE}={}", talk::VARIABLE, self.name)
+        format!("-u {} {ROLE}={}", test_process::VARIABLE, self.name)
     }
 
     /// Has a command that executes the test's own program, or a copy of it, play this role.
     pub fn play<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env(ROLE, self.name).env_remove(talk::VARIABLE)
+        command.env(ROLE, self.name).env_remove(test_process::VARIABLE)
     }
 }
 
@@ -212,7 +212,7 @@ pub fn main(
     tests: impl IntoIterator<Item = Test>,
     shared: Option<Shared>,
 ) -> ExitCode {
-    if talk::serve() {
+    if test_process::serve() {
         return ExitCode::SUCCESS;
     }
     match std::env::var(ROLE) {

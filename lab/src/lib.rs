@@ -13,7 +13,7 @@ mod netns;
 pub mod packet;
 mod sign;
 mod socket;
-pub mod talk;
+pub mod test_process;
 mod thread;
 mod warnings;
 

@@ -54,15 +54,14 @@ impl Mounts {
         self.mount("overlay", at, &format!("lowerdir={lower},upperdir={upper},workdir={work}"))
     }
 
-    /// The control groups as they are seen from within that of this process, from now on.
+    /// The cgroups as they are seen from within that of this process, from now on.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses.
     pub fn cgroups(&self, at: &Path) -> Result<(), LabError> {
-        unshare(CloneFlags::CLONE_NEWCGROUP)
-            .map_err(failed("making a namespace of control groups"))?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(failed("making a namespace of cgroups"))?;
         mount(Some("cgroup2"), at, Some("cgroup2"), MsFlags::empty(), None::<&str>)
-            .map_err(failed("mounting the control groups"))
+            .map_err(failed("mounting the cgroups"))
     }
 
     fn mount(&self, kind: &str, at: &Path, options: &str) -> Result<(), LabError> {

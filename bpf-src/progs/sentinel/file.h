@@ -4,8 +4,8 @@
 #define IRONCLAD_PROGS_SENTINEL_FILE_H
 
 #include "../../lib/cgroupfs.h"
+#include "../../lib/dir_rename.h"
 #include "../../lib/disks.h"
-#include "../../lib/moves.h"
 #include "../../lib/procfs.h"
 
 enum {
@@ -29,17 +29,17 @@ enum {
 };
 
 /* A file that is there. */
-IC_INLINE int ic_on(__u8 hook, struct dentry *dentry, __u32 op, __u32 other, __u32 detail)
+IC_INLINE int ic_check_access(__u8 hook, struct dentry *dentry, __u32 op, __u32 other, __u32 detail)
 {
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
-	return ic_judge(hook, ic_rules_of(dentry), op, other, dentry, detail);
+	return ic_enforce(hook, ic_rules_of(dentry), op, other, dentry, detail);
 }
 
 /* A name that is to be in a directory. */
-IC_INLINE int ic_into(__u8 hook, struct inode *dir, struct dentry *dentry)
+IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentry)
 {
 	__u64 rules;
 
@@ -48,7 +48,7 @@ IC_INLINE int ic_into(__u8 hook, struct inode *dir, struct dentry *dentry)
 	if (!ic_is_armed())
 		return 0;
 	rules = ic_rules_in(dir, dentry, dir->i_sb->s_dev);
-	return ic_judge(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
+	return ic_enforce(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
 }
 
 /* Files by which others reach the agent without a system call of their own. */
@@ -61,22 +61,22 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 
 	if (magic == IC_PROC_SUPER_MAGIC && ic_is_armed())
 		return ic_proc_is_guarded(inode, dentry, mode & IC_FMODE_WRITE) &&
-		       !ic_may(IC_MAY_TRACE);
+		       !ic_has_exemption(IC_MAY_TRACE);
 	if (!(mode & IC_FMODE_WRITE))
 		return false;
 	if (magic == IC_SYSFS_MAGIC)
-		return ic_is_poison(dentry) && ic_is_armed() && !ic_is_entitled();
+		return ic_is_hwpoison(dentry) && ic_is_armed() && !ic_is_trusted();
 	if (!ic_is_cgroupfs(magic) || !ic_is_armed())
 		return false;
 	dir = dentry->d_parent->d_inode;
 	if (!dir)
 		return false;
 	ic_dir_find(&found, dentry, dir, dir->i_sb->s_dev);
-	return ic_cgroup_is_guarded(dentry, found.flags & IC_LABEL_WAY);
+	return ic_cgroup_is_guarded(dentry, found.flags & IC_LABEL_PATH_COMPONENT);
 }
 
 /* Who writes to what a file system lies on changes its files; who reads it, reads them. */
-IC_INLINE int ic_on_device(struct file *file, __u32 mode)
+IC_INLINE int ic_check_device(struct file *file, __u32 mode)
 {
 	__u32 device = file->f_inode->i_rdev;
 	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
@@ -87,14 +87,14 @@ IC_INLINE int ic_on_device(struct file *file, __u32 mode)
 	if (!volume || !ic_is_armed())
 		return 0;
 	rules = volume->rules[ic_half()] & (op == IC_FILE_WRITE ? ~0ULL : read);
-	return ic_judge(IC_HOOK_FILE_OPEN, rules, op, op, file->f_path.dentry, device);
+	return ic_enforce(IC_HOOK_FILE_OPEN, rules, op, op, file->f_path.dentry, device);
 }
 
 static __noinline int ic_open_device(struct file *file, __u32 mode)
 {
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
-		return ic_on_device(file, mode);
-	return ic_on_character(file);
+		return ic_check_device(file, mode);
+	return ic_check_character_device(file);
 }
 
 /*
@@ -108,9 +108,9 @@ static __noinline int ic_open_real(struct file *file, __u32 first, __u32 second)
 	int answer = 0;
 
 	if (ic_is_armed())
-		answer = ic_judge(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first,
-				  second, dentry, mode);
-	return answer ?: ic_on(IC_HOOK_FILE_OPEN, dentry, first, second, mode);
+		answer = ic_enforce(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first,
+				    second, dentry, mode);
+	return answer ?: ic_check_access(IC_HOOK_FILE_OPEN, dentry, first, second, mode);
 }
 
 SEC("lsm/file_open")
@@ -146,10 +146,10 @@ int BPF_PROG(ic_file_open, struct file *file)
 		return 0;
 	/* The inode that is open is one that the verifier trusts: reading it costs less. */
 	rules = ic_rules_at(dir, dentry, inode, inode->i_sb->s_dev, &flags);
-	return ic_judge(IC_HOOK_FILE_OPEN, rules, first, second, dentry, mode);
+	return ic_enforce(IC_HOOK_FILE_OPEN, rules, first, second, dentry, mode);
 }
 
-/* Who starts the agent: fork(2) was seen, so nobody passes for a child of the first process's. */
+/* Who starts the agent: fork(2) was seen, so nobody passes for a child of PID 1's. */
 IC_INLINE bool ic_is_launched(struct task_struct *task)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32, launch = ic_sentinel.launch;
@@ -162,8 +162,8 @@ IC_INLINE bool ic_is_launched(struct task_struct *task)
 		return false;
 	if (launch & IC_LAUNCH_INIT && process->ppid == 1)
 		return true;
-	return launch & IC_LAUNCH_ENTITLED && process->ppid == (__u32)BPF_CORE_READ(parent, tgid) &&
-	       ic_mark_of(parent) & IC_MARK_ENTITLED;
+	return launch & IC_LAUNCH_TRUSTED && process->ppid == (__u32)BPF_CORE_READ(parent, tgid) &&
+	       ic_mark_of(parent) & IC_MARK_TRUSTED;
 }
 
 /*
@@ -216,20 +216,20 @@ int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long
 		ic_candidate_maps(file->f_path.dentry);
 	if (!(prot & IC_PROT_EXEC))
 		return 0;
-	return ic_on(IC_HOOK_MMAP_FILE, file->f_path.dentry, IC_FILE_EXECUTE, IC_FILE_EXECUTE,
-		     prot);
+	return ic_check_access(IC_HOOK_MMAP_FILE, file->f_path.dentry, IC_FILE_EXECUTE,
+			       IC_FILE_EXECUTE, prot);
 }
 
 /* Refuses what would let something that is guarded be found elsewhere, or not at all. */
-IC_INLINE int ic_on_way(__u8 hook, struct dentry *dentry, __u32 op)
+IC_INLINE int ic_check_path_component(__u8 hook, struct dentry *dentry, __u32 op)
 {
-	if (ic_is_entitled() || ic_may(IC_MAY_MOUNT))
+	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
 		return 0;
 	return ic_refuse_file(hook, dentry, op, 0);
 }
 
 /* A name goes from a directory. */
-IC_INLINE int ic_from(__u8 hook, struct inode *dir, struct dentry *dentry, __u32 op)
+IC_INLINE int ic_check_remove(__u8 hook, struct inode *dir, struct dentry *dentry, __u32 op)
 {
 	__u32 flags = 0;
 	__u64 rules;
@@ -240,22 +240,22 @@ IC_INLINE int ic_from(__u8 hook, struct inode *dir, struct dentry *dentry, __u32
 	if (!ic_is_armed())
 		return 0;
 	rules = ic_rules_at(dir, dentry, dentry->d_inode, dir->i_sb->s_dev, &flags);
-	answer = ic_judge(hook, rules, op, op, dentry, 0);
-	if (answer || !(flags & IC_LABEL_WAY))
+	answer = ic_enforce(hook, rules, op, op, dentry, 0);
+	if (answer || !(flags & IC_LABEL_PATH_COMPONENT))
 		return answer;
-	return ic_on_way(hook, dentry, op);
+	return ic_check_path_component(hook, dentry, op);
 }
 
 SEC("lsm/inode_unlink")
 int BPF_PROG(ic_inode_unlink, struct inode *dir, struct dentry *dentry)
 {
-	return ic_from(IC_HOOK_INODE_UNLINK, dir, dentry, IC_FILE_DELETE);
+	return ic_check_remove(IC_HOOK_INODE_UNLINK, dir, dentry, IC_FILE_DELETE);
 }
 
 SEC("lsm/inode_rmdir")
 int BPF_PROG(ic_inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
-	return ic_from(IC_HOOK_INODE_RMDIR, dir, dentry, IC_FILE_DELETE);
+	return ic_check_remove(IC_HOOK_INODE_RMDIR, dir, dentry, IC_FILE_DELETE);
 }
 
 IC_INLINE bool ic_is_dir(struct dentry *dentry)
@@ -270,18 +270,18 @@ SEC("lsm/inode_rename")
 int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 	     struct dentry *new)
 {
-	int answer = ic_from(IC_HOOK_INODE_RENAME, old_dir, old, IC_FILE_RENAME);
+	int answer = ic_check_remove(IC_HOOK_INODE_RENAME, old_dir, old, IC_FILE_RENAME);
 	__u32 device;
 
 	if (!answer && new->d_inode)
-		answer = ic_from(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
-	answer = answer ?: ic_into(IC_HOOK_INODE_RENAME, new_dir, new);
+		answer = ic_check_remove(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
+	answer = answer ?: ic_check_create(IC_HOOK_INODE_RENAME, new_dir, new);
 	if (answer || !(ic_is_dir(old) || ic_is_dir(new)))
 		return answer;
 	/* Others are covered by nothing, wherever they go. */
 	device = old_dir->i_sb->s_dev;
 	if (bpf_map_lookup_elem(&ic_volumes, &device))
-		ic_move_begins();
+		ic_dir_rename_begins();
 	return 0;
 }
 
@@ -305,44 +305,44 @@ int ic_renamed(__u64 *ctx)
 	}
 	if (ic_is_dir(old) || ic_is_dir(new))
 		ic_labels_changed();
-	ic_move_ends(bpf_get_current_task());
+	ic_dir_rename_ends(bpf_get_current_task());
 	return 0;
 }
 
 SEC("lsm/inode_link")
 int BPF_PROG(ic_inode_link, struct dentry *old, struct inode *dir, struct dentry *new)
 {
-	int answer = ic_on(IC_HOOK_INODE_LINK, old, IC_FILE_LINK, IC_FILE_LINK, 0);
+	int answer = ic_check_access(IC_HOOK_INODE_LINK, old, IC_FILE_LINK, IC_FILE_LINK, 0);
 
-	return answer ?: ic_into(IC_HOOK_INODE_LINK, dir, new);
+	return answer ?: ic_check_create(IC_HOOK_INODE_LINK, dir, new);
 }
 
 SEC("lsm/inode_create")
 int BPF_PROG(ic_inode_create, struct inode *dir, struct dentry *dentry)
 {
-	return ic_into(IC_HOOK_INODE_CREATE, dir, dentry);
+	return ic_check_create(IC_HOOK_INODE_CREATE, dir, dentry);
 }
 
 SEC("lsm/inode_mkdir")
 int BPF_PROG(ic_inode_mkdir, struct inode *dir, struct dentry *dentry)
 {
-	int answer = ic_into(IC_HOOK_INODE_MKDIR, dir, dentry);
+	int answer = ic_check_create(IC_HOOK_INODE_MKDIR, dir, dentry);
 
 	if (answer || !ic_is_export(dir, dentry))
 		return answer;
-	return ic_on_way(IC_HOOK_INODE_MKDIR, dentry, IC_FILE_CREATE);
+	return ic_check_path_component(IC_HOOK_INODE_MKDIR, dentry, IC_FILE_CREATE);
 }
 
 SEC("lsm/inode_mknod")
 int BPF_PROG(ic_inode_mknod, struct inode *dir, struct dentry *dentry)
 {
-	return ic_into(IC_HOOK_INODE_MKNOD, dir, dentry);
+	return ic_check_create(IC_HOOK_INODE_MKNOD, dir, dentry);
 }
 
 SEC("lsm/inode_symlink")
 int BPF_PROG(ic_inode_symlink, struct inode *dir, struct dentry *dentry)
 {
-	return ic_into(IC_HOOK_INODE_SYMLINK, dir, dentry);
+	return ic_check_create(IC_HOOK_INODE_SYMLINK, dir, dentry);
 }
 
 /* truncate(2) is writing; the rest is metadata. */
@@ -354,7 +354,7 @@ IC_INLINE int ic_change(struct dentry *dentry, struct iattr *attr)
 
 	if (ic_is_armed() && ic_cgroup_rights_are_guarded(dentry, valid))
 		return ic_refuse_file(IC_HOOK_INODE_SETATTR, dentry, IC_FILE_METADATA, valid);
-	return ic_on(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
+	return ic_check_access(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
 }
 
 /*
@@ -376,45 +376,52 @@ int BPF_PROG(ic_setattr_5_10, struct dentry *dentry, struct iattr *attr)
 SEC("lsm/inode_setxattr")
 int BPF_PROG(ic_setxattr, void *idmap, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
+			       0);
 }
 
 SEC("lsm/inode_setxattr")
 int BPF_PROG(ic_setxattr_5_10, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
+			       0);
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(ic_removexattr, void *idmap, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA,
+			       IC_FILE_METADATA, 0);
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(ic_removexattr_5_10, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA,
+			       IC_FILE_METADATA, 0);
 }
 
 /* Since Linux 6.2; before, ACLs are extended attributes. */
 SEC("?lsm/inode_set_acl")
 int BPF_PROG(ic_set_acl, void *idmap, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_SET_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_SET_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
+			       0);
 }
 
 SEC("?lsm/inode_remove_acl")
 int BPF_PROG(ic_remove_acl, void *idmap, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_REMOVE_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_REMOVE_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
+			       0);
 }
 
 /* Since Linux 6.17; before, attributes of files are set by ioctl(2) alone. */
 SEC("?lsm/inode_file_setattr")
 int BPF_PROG(ic_file_setattr, struct dentry *dentry)
 {
-	return ic_on(IC_HOOK_INODE_FILE_SETATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	return ic_check_access(IC_HOOK_INODE_FILE_SETATTR, dentry, IC_FILE_METADATA,
+			       IC_FILE_METADATA, 0);
 }
 
 IC_INLINE bool ic_is_generation(__u32 cmd)
@@ -443,7 +450,7 @@ IC_INLINE bool ic_is_of_files(__u32 cmd)
 }
 
 /*
- * Executables are excepted by number and generation: a file that has the number of one that is gone gets
+ * Executables are exempt by number and generation: a file that has the number of one that is gone gets
  * no other generation, guarded or not.
  */
 IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
@@ -451,22 +458,22 @@ IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 	struct dentry *dentry = file->f_path.dentry;
 	int answer = 0;
 
-	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_entitled())
+	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_trusted())
 		return ic_refuse_file(hook, dentry, IC_FILE_METADATA, cmd);
-	if (ic_is_halt(file, cmd))
-		return ic_on_way(hook, dentry, IC_FILE_MOUNT);
+	if (ic_is_freeze_ioctl(file, cmd))
+		return ic_check_path_component(hook, dentry, IC_FILE_MOUNT);
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
-		answer = ic_on_command(hook, file, cmd);
+		answer = ic_check_disk_command(hook, file, cmd);
 	if (answer)
 		return answer;
 	if (ic_is_exchange(cmd))
-		return ic_on_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
+		return ic_check_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
 	if (cmd == IC_FS_IOC_SETFLAGS || cmd == IC_FS_IOC32_SETFLAGS ||
 	    cmd == IC_FS_IOC_FSSETXATTR || cmd == IC_FS_IOC_ENABLE_VERITY)
-		return ic_on(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
-	/* By a descriptor of before: to whom else rules deny to write, nobody has given one that may. */
+		return ic_check_access(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
+	/* By a pre-opened descriptor: to whom else rules deny to write, nobody has given one that may. */
 	if (file->f_mode & IC_FMODE_WRITE && ic_is_of_files(cmd))
-		return ic_on(hook, dentry, IC_FILE_WRITE, IC_FILE_WRITE, cmd);
+		return ic_check_access(hook, dentry, IC_FILE_WRITE, IC_FILE_WRITE, cmd);
 	return 0;
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Who is entitled, and who may reach or load programs and maps. Attached before anything else: a
+ * Who is trusted, and who may reach or load programs and maps. Attached before anything else: a
  * program of BPF LSM, or one that changes what functions return, could undo the rest.
  */
 #ifndef IRONCLAD_PROGS_SENTINEL_GATE_H
 #define IRONCLAD_PROGS_SENTINEL_GATE_H
 
-#include "../../lib/moves.h"
+#include "../../lib/dir_rename.h"
 #include "../../lib/sentinel.h"
 
 /* Secrets that are good for a mark, each once. */
@@ -17,7 +17,7 @@ struct {
 	__type(value, struct ic_secret_val);
 } ic_secrets SEC(".maps");
 
-/* Maps and programs that entitled processes have made, by their addresses. */
+/* Maps and programs that trusted processes have made, by their addresses. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, IC_SENTINEL_OBJECTS);
@@ -61,7 +61,7 @@ enum {
 	IC_BPF_PROG_TYPE_KPROBE = 2,
 };
 
-IC_INLINE void ic_own(__u64 address, __u32 kind)
+IC_INLINE void ic_track_object(__u64 address, __u32 kind)
 {
 	if (bpf_map_update_elem(&ic_objects, &address, &kind, BPF_ANY))
 		ic_count_loss(IC_LOSS_MAP);
@@ -71,20 +71,20 @@ IC_INLINE bool ic_is_adopting(void)
 {
 	__u32 tid = IC_READ_ONCE(ic_sentinel.adopting);
 
-	return tid && (__u32)bpf_get_current_pid_tgid() == tid && ic_is_entitled();
+	return tid && (__u32)bpf_get_current_pid_tgid() == tid && ic_is_trusted();
 }
 
 /* A map or program gets a descriptor, of whatever mode: a loaded program writes through any. */
-IC_INLINE int ic_reach(__u8 hook, __u64 address, __u32 kind, __u32 id)
+IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 {
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
 	if (ic_is_adopting()) {
-		ic_own(address, kind);
+		ic_track_object(address, kind);
 		return 0;
 	}
 	/* Armed or not: who has one once has it for ever. */
-	if (!bpf_map_lookup_elem(&ic_objects, &address) || ic_is_entitled())
+	if (!bpf_map_lookup_elem(&ic_objects, &address) || ic_is_trusted())
 		return 0;
 	return ic_refuse(hook, id, kind);
 }
@@ -92,7 +92,7 @@ IC_INLINE int ic_reach(__u8 hook, __u64 address, __u32 kind, __u32 id)
 SEC("lsm/bpf_map")
 int BPF_PROG(ic_bpf_map, struct bpf_map *map)
 {
-	return ic_reach(IC_HOOK_BPF_MAP, (__u64)map, IC_OBJECT_MAP, BPF_CORE_READ(map, id));
+	return ic_check_object(IC_HOOK_BPF_MAP, (__u64)map, IC_OBJECT_MAP, BPF_CORE_READ(map, id));
 }
 
 SEC("lsm/bpf_prog")
@@ -100,18 +100,19 @@ int BPF_PROG(ic_bpf_prog, struct bpf_prog *prog)
 {
 	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
 
-	return ic_reach(IC_HOOK_BPF_PROG, (__u64)aux, IC_OBJECT_PROG, BPF_CORE_READ(aux, id));
+	return ic_check_object(IC_HOOK_BPF_PROG, (__u64)aux, IC_OBJECT_PROG,
+			       BPF_CORE_READ(aux, id));
 }
 
-/* What entitled processes make is guarded before anybody can have a descriptor of it. */
-IC_INLINE int ic_made(__u64 address, __u32 kind)
+/* What trusted processes make is guarded before anybody can have a descriptor of it. */
+IC_INLINE int ic_object_created(__u64 address, __u32 kind)
 {
-	if (ic_is_entitled())
-		ic_own(address, kind);
+	if (ic_is_trusted())
+		ic_track_object(address, kind);
 	return 0;
 }
 
-IC_INLINE int ic_gone(__u64 address)
+IC_INLINE int ic_object_freed(__u64 address)
 {
 	bpf_map_delete_elem(&ic_objects, &address);
 	return 0;
@@ -121,49 +122,49 @@ IC_INLINE int ic_gone(__u64 address)
 SEC("?lsm/bpf_map_alloc_security")
 int BPF_PROG(ic_map_made_5_10, struct bpf_map *map)
 {
-	return ic_made((__u64)map, IC_OBJECT_MAP);
+	return ic_object_created((__u64)map, IC_OBJECT_MAP);
 }
 
 SEC("?lsm/bpf_map_create")
 int BPF_PROG(ic_map_made, struct bpf_map *map)
 {
-	return ic_made((__u64)map, IC_OBJECT_MAP);
+	return ic_object_created((__u64)map, IC_OBJECT_MAP);
 }
 
 SEC("?lsm/bpf_map_free_security")
 int BPF_PROG(ic_map_gone_5_10, struct bpf_map *map)
 {
-	return ic_gone((__u64)map);
+	return ic_object_freed((__u64)map);
 }
 
 SEC("?lsm/bpf_map_free")
 int BPF_PROG(ic_map_gone, struct bpf_map *map)
 {
-	return ic_gone((__u64)map);
+	return ic_object_freed((__u64)map);
 }
 
 SEC("?lsm/bpf_prog_alloc_security")
 int BPF_PROG(ic_prog_made_5_10, struct bpf_prog_aux *aux)
 {
-	return ic_made((__u64)aux, IC_OBJECT_PROG);
+	return ic_object_created((__u64)aux, IC_OBJECT_PROG);
 }
 
 SEC("?lsm/bpf_prog_load")
 int BPF_PROG(ic_prog_made, struct bpf_prog *prog)
 {
-	return ic_made((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_PROG);
+	return ic_object_created((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_PROG);
 }
 
 SEC("?lsm/bpf_prog_free_security")
 int BPF_PROG(ic_prog_gone_5_10, struct bpf_prog_aux *aux)
 {
-	return ic_gone((__u64)aux);
+	return ic_object_freed((__u64)aux);
 }
 
 SEC("?lsm/bpf_prog_free")
 int BPF_PROG(ic_prog_gone, struct bpf_prog *prog)
 {
-	return ic_gone((__u64)BPF_CORE_READ(prog, aux));
+	return ic_object_freed((__u64)BPF_CORE_READ(prog, aux));
 }
 
 /* A program of a type that policies speak of is loaded, or one that was loaded before is attached. */
@@ -172,9 +173,9 @@ IC_INLINE int ic_gate(__u32 type, int cmd)
 	__u64 bit = 1ULL << (type & 63);
 	struct ic_attempt attempt = { .hook = IC_HOOK_BPF, .target = type, .detail = cmd };
 
-	if (ic_is_entitled())
+	if (ic_is_trusted())
 		return 0;
-	if (ic_sentinel.gate & bit && !ic_may(IC_MAY_LOAD))
+	if (ic_sentinel.gate & bit && !ic_has_exemption(IC_MAY_LOAD))
 		return ic_refuse(IC_HOOK_BPF, type, cmd);
 	if (ic_sentinel.gate_log & bit) {
 		attempt.verdict = IC_SENTINEL_LOGGED;
@@ -197,7 +198,7 @@ IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 	if (attach_type == BPF_TRACE_KPROBE_MULTI || attach_type == BPF_PERF_EVENT ||
 	    attach_type == BPF_TRACE_UPROBE_MULTI)
 		return IC_BPF_PROG_TYPE_KPROBE;
-	/* A control group has room for 64 of them: who takes it keeps a successor out. */
+	/* A cgroup has room for 64 of them: who takes it keeps a successor out. */
 	if (attach_type == BPF_CGROUP_SYSCTL)
 		return IC_BPF_PROG_TYPE_CGROUP_SYSCTL;
 	return 0;
@@ -252,12 +253,12 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);
-		return ic_is_link_guarded(id) && !ic_is_entitled() && !ic_may(IC_MAY_LOAD)
+		return ic_is_link_guarded(id) && !ic_is_trusted() && !ic_has_exemption(IC_MAY_LOAD)
 			       ? ic_refuse(IC_HOOK_BPF, id, cmd)
 			       : 0;
 	case BPF_LINK_GET_FD_BY_ID:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);
-		if (!bpf_map_lookup_elem(&ic_links, &id) || ic_is_entitled())
+		if (!bpf_map_lookup_elem(&ic_links, &id) || ic_is_trusted())
 			return 0;
 		return ic_refuse(IC_HOOK_BPF, id, cmd);
 	}
@@ -302,7 +303,7 @@ int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, un
 		goto out;
 	if (found.flags & IC_SECRET_RESTART) {
 		/* Its bearer puts another in its stead, and takes it out then. */
-		if (!(ic_mark() & (IC_MARK_CANDIDATE | IC_MARK_ENTITLED)))
+		if (!(ic_mark() & (IC_MARK_CANDIDATE | IC_MARK_TRUSTED)))
 			goto out;
 	} else if (bpf_map_delete_elem(&ic_secrets, &key)) {
 		/* Of two that come at once, one takes it. */
@@ -348,7 +349,7 @@ int BPF_PROG(ic_task_free, struct task_struct *task)
 	__u32 tgid = task->tgid;
 	const struct ic_mark *mark;
 
-	ic_move_ends((__u64)task);
+	ic_dir_rename_ends((__u64)task);
 	if (tgid != (__u32)task->pid)
 		return 0;
 	mark = bpf_map_lookup_elem(&ic_marks, &tgid);

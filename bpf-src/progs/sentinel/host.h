@@ -64,14 +64,14 @@ IC_INLINE bool ic_is_place_guarded(struct dentry *dentry)
 	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
 	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
 
-	if (label && label->flags[ic_half()] & IC_LABEL_WAY)
+	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT)
 		return true;
 	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
 }
 
 IC_INLINE int ic_mount_refuse(__u8 hook, struct dentry *dentry)
 {
-	if (ic_is_entitled() || ic_may(IC_MAY_MOUNT))
+	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
 		return 0;
 	return ic_refuse_file(hook, dentry, IC_FILE_MOUNT, 0);
 }
@@ -133,7 +133,7 @@ IC_INLINE bool ic_is_mountpoint_guarded(struct dentry *dentry)
 		return false;
 	ic_file_identify(&id, inode);
 	label = ic_label_of(&id);
-	if (label && label->flags[ic_half()] & IC_LABEL_WAY)
+	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT)
 		return true;
 	return ic_rules_of_alias(inode) & policy->op[IC_FILE_MOUNT];
 }
@@ -337,7 +337,7 @@ int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
 	if (!(volume && volume->rules[ic_half()]) && magic != IC_SYSFS_MAGIC &&
 	    magic != IC_SECURITYFS_MAGIC)
 		return 0;
-	if (ic_is_entitled() || ic_may(IC_MAY_KILL))
+	if (ic_is_trusted() || ic_has_exemption(IC_MAY_KILL))
 		return 0;
 	return ic_refuse_file(IC_HOOK_PATH_NOTIFY, path->dentry, IC_FILE_READ, mask);
 }
@@ -355,13 +355,14 @@ int BPF_PROG(ic_file_lock, struct file *file, unsigned int kind)
 		return -IC_SENTINEL_ECANARY;
 	if (kind != IC_F_WRLCK || !ic_is_armed())
 		return 0;
-	return ic_judge(IC_HOOK_FILE_LOCK, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
-			dentry, kind);
+	return ic_enforce(IC_HOOK_FILE_LOCK, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
+			  dentry, kind);
 }
 
 IC_INLINE bool ic_is_refused(__u32 what)
 {
-	return IC_READ_ONCE(ic_sentinel.refuse) & what && !ic_is_entitled() && !ic_may(IC_MAY_LOAD);
+	return IC_READ_ONCE(ic_sentinel.refuse) & what && !ic_is_trusted() &&
+	       !ic_has_exemption(IC_MAY_LOAD);
 }
 
 #define IC_REASON(name)                                            \

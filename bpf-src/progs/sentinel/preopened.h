@@ -16,7 +16,7 @@ enum {
 };
 
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
-const struct ic_open_before *ic_open_before_shape;
+const struct ic_preopened_fd *ic_preopened_fd_shape;
 
 /* What rules cover what is written to; of a disk, files that lie on it. */
 IC_INLINE __u64 ic_rules_written(struct file *file)
@@ -34,12 +34,12 @@ IC_INLINE __u64 ic_rules_written(struct file *file)
 }
 
 SEC("iter/task_file")
-int ic_before(struct bpf_iter__task_file *ctx)
+int ic_preopened(struct bpf_iter__task_file *ctx)
 {
 	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct ic_open_before found = {};
+	struct ic_preopened_fd found = {};
 
 	if (!task || !file || !policy || !(file->f_mode & IC_FMODE_WRITE))
 		return 0;
@@ -74,11 +74,11 @@ int BPF_PROG(ic_file_permission, struct file *file, int mask)
 	rules = ic_rules_written(file);
 	if (!rules || ic_is_kernel())
 		return 0;
-	return ic_judge(IC_HOOK_FILE_PERMISSION, rules, IC_FILE_WRITE, IC_FILE_WRITE, dentry, 0);
+	return ic_enforce(IC_HOOK_FILE_PERMISSION, rules, IC_FILE_WRITE, IC_FILE_WRITE, dentry, 0);
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(ic_mmap_before, struct file *file, unsigned long asked, unsigned long prot,
+int BPF_PROG(ic_preopened_map, struct file *file, unsigned long asked, unsigned long prot,
 	     unsigned long flags)
 {
 	__u32 type = flags & IC_MAP_TYPE;
@@ -89,8 +89,8 @@ int BPF_PROG(ic_mmap_before, struct file *file, unsigned long asked, unsigned lo
 	    (type != IC_MAP_SHARED && type != IC_MAP_SHARED_VALIDATE))
 		return 0;
 	dentry = file->f_path.dentry;
-	return ic_judge(IC_HOOK_MMAP_FILE, ic_rules_written(file), IC_FILE_WRITE, IC_FILE_WRITE,
-			dentry, prot);
+	return ic_enforce(IC_HOOK_MMAP_FILE, ic_rules_written(file), IC_FILE_WRITE, IC_FILE_WRITE,
+			  dentry, prot);
 }
 
 #endif

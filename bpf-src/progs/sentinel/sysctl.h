@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Keeps sysctls that switch hooks off, also from whoever has opened them before. At the root of the
- * control groups, so that it sees every process, on every mount of procfs.
+ * cgroups, so that it sees every process, on every mount of procfs.
  */
 #ifndef IRONCLAD_PROGS_SENTINEL_SYSCTL_H
 #define IRONCLAD_PROGS_SENTINEL_SYSCTL_H

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Keeps others from ending, stopping, tracing or starving entitled processes. */
+/* Keeps others from ending, stopping, tracing or starving trusted processes. */
 #ifndef IRONCLAD_PROGS_SENTINEL_TASK_H
 #define IRONCLAD_PROGS_SENTINEL_TASK_H
 
 #include "../../lib/sentinel.h"
 
-/* Whether somebody else lays hands on an entitled process, or one that is about to be. */
+/* Whether somebody else lays hands on a trusted process, or one that is about to be. */
 IC_INLINE bool ic_is_attacked(struct task_struct *task)
 {
-	return ic_is_armed() && ic_mark_of(task) && !ic_is_own(task) && !ic_is_entitled();
+	return ic_is_armed() && ic_mark_of(task) && !ic_is_own(task) && !ic_is_trusted();
 }
 
-IC_INLINE int ic_hands_off(__u8 hook, struct task_struct *task, __u32 detail, __u32 may)
+IC_INLINE int ic_check_task(__u8 hook, struct task_struct *task, __u32 detail, __u32 may)
 {
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_attacked(task) || ic_may(may))
+	if (!ic_is_attacked(task) || ic_has_exemption(may))
 		return 0;
 	return ic_refuse(hook, BPF_CORE_READ(task, tgid), detail);
 }
@@ -44,16 +44,16 @@ int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
 {
 	if (!ic_is_canary(IC_HOOK_TASK_KILL) && (!sig || ic_is_open(task, sig)))
 		return 0;
-	return ic_hands_off(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
 }
 
 enum { IC_PTRACE_MODE_ATTACH = 2 }; /* include/linux/ptrace.h */
 
-/* The first process may mount, and move the agent: who takes it over may, too. Reading is let through. */
+/* PID 1 may mount, and move the agent: who takes it over may, too. Reading is let through. */
 IC_INLINE bool ic_is_manager_traced(struct task_struct *task, __u32 mode)
 {
 	return mode & IC_PTRACE_MODE_ATTACH && ic_is_armed() && ic_is_manager_of(task, true) &&
-	       !ic_is_own(task) && !ic_is_entitled() && !ic_may(IC_MAY_TRACE);
+	       !ic_is_own(task) && !ic_is_trusted() && !ic_has_exemption(IC_MAY_TRACE);
 }
 
 /* ptrace(2), process_vm_readv(2), pidfd_getfd(2), and /proc/PID/{mem,maps,fd,environ,exe,…}. */
@@ -62,44 +62,44 @@ int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
 {
 	if (!ic_is_canary(IC_HOOK_PTRACE_ACCESS_CHECK) && ic_is_manager_traced(task, mode))
 		return ic_refuse(IC_HOOK_PTRACE_ACCESS_CHECK, BPF_CORE_READ(task, tgid), mode);
-	return ic_hands_off(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
+	return ic_check_task(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
 }
 
 SEC("lsm/task_setrlimit")
 int BPF_PROG(ic_setrlimit, struct task_struct *task, unsigned int resource)
 {
-	return ic_hands_off(IC_HOOK_TASK_SETRLIMIT, task, resource, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_SETRLIMIT, task, resource, IC_MAY_KILL);
 }
 
 /* Policy, priority and processors: sched_setscheduler(2), sched_setaffinity(2), cpuset. */
 SEC("lsm/task_setscheduler")
 int BPF_PROG(ic_setscheduler, struct task_struct *task)
 {
-	return ic_hands_off(IC_HOOK_TASK_SETSCHEDULER, task, 0, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_SETSCHEDULER, task, 0, IC_MAY_KILL);
 }
 
 SEC("lsm/task_setnice")
 int BPF_PROG(ic_setnice, struct task_struct *task, int nice)
 {
-	return ic_hands_off(IC_HOOK_TASK_SETNICE, task, nice, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_SETNICE, task, nice, IC_MAY_KILL);
 }
 
 SEC("lsm/task_setioprio")
 int BPF_PROG(ic_setioprio, struct task_struct *task, int priority)
 {
-	return ic_hands_off(IC_HOOK_TASK_SETIOPRIO, task, priority, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_SETIOPRIO, task, priority, IC_MAY_KILL);
 }
 
 SEC("lsm/task_movememory")
 int BPF_PROG(ic_movememory, struct task_struct *task)
 {
-	return ic_hands_off(IC_HOOK_TASK_MOVEMEMORY, task, 0, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_MOVEMEMORY, task, 0, IC_MAY_KILL);
 }
 
 SEC("lsm/task_setpgid")
 int BPF_PROG(ic_setpgid, struct task_struct *task, int group)
 {
-	return ic_hands_off(IC_HOOK_TASK_SETPGID, task, group, IC_MAY_KILL);
+	return ic_check_task(IC_HOOK_TASK_SETPGID, task, group, IC_MAY_KILL);
 }
 
 /* fcntl(2) with F_SETOWN and F_SETSIG has the kernel send any signal, SIGKILL too, in whose name ever. */
@@ -128,7 +128,7 @@ IC_INLINE bool ic_is_watched(struct task_struct *task, __u32 type)
 }
 
 /*
- * Of an entitled process nothing is counted, and of all processes no registers and stacks are shown;
+ * Of a trusted process nothing is counted, and of all processes no registers and stacks are shown;
  * nor are probes put into kernel and programs.
  */
 SEC("lsm/perf_event_alloc")
@@ -148,7 +148,7 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
 	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))
 		return 0;
-	if (ic_is_entitled() || ic_may(IC_MAY_TRACE))
+	if (ic_is_trusted() || ic_has_exemption(IC_MAY_TRACE))
 		return 0;
 	return ic_refuse(IC_HOOK_PERF_EVENT_ALLOC, task ? BPF_CORE_READ(task, tgid) : 0, type);
 }

@@ -83,7 +83,7 @@ impl Allowlist {
         Self::of_type(ProgramType::XDP, &[&DECIDE], &[AttachType::XDP])
     }
 
-    /// What Shield's programs at control groups need: the same, and to ask whose process it is, or
+    /// What Shield's programs at cgroups need: the same, and to ask whose process it is, or
     /// whose packet.
     pub fn sockets() -> Self {
         let addresses = [
@@ -108,7 +108,7 @@ impl Allowlist {
     }
 
     /// What the program needs that decides of packet sockets: the same, to tell whether the process
-    /// is in a protected control group, and to read the groups around it.
+    /// is in a protected cgroup, and to read the groups around it.
     pub fn packets() -> Self {
         let place = [Helper::CURRENT_TASK_UNDER_CGROUP];
         Self::of_type(ProgramType::LSM, &[&DECIDE, &ASK, &place], &[AttachType::LSM_MAC])

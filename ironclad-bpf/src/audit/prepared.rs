@@ -18,7 +18,7 @@ use crate::log::captured;
 use crate::sys::check;
 use crate::uapi::{AttachType, ProgramType};
 
-/// Opens a stranger's object with libbpf, to be prepared and audited. Nothing reaches the kernel yet,
+/// Opens an unidentified process's object with libbpf, to be prepared and audited. Nothing reaches the kernel yet,
 /// and no pin that the object asks for will be made or used.
 ///
 /// Audit the file with [`audit_object`](super::audit_object) first: libbpf is C.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ironclad_core::abi::{self, Excepted, FileId, Mark, SecretKey, SecretVal, Sentinel};
+use ironclad_core::abi::{self, Exemption, FileId, Mark, SecretKey, SecretVal, Sentinel};
 
 use super::hooks::MissingHook;
 use super::labels::FileTables;
@@ -33,7 +33,7 @@ pub struct Guard {
     pub(super) marks: Map<u32, Mark>,
     pub(super) objects: Map<u64, u32>,
     pub(super) secrets: Map<SecretKey, SecretVal>,
-    pub(super) excepted: Map<FileId, Excepted>,
+    pub(super) exemptions: Map<FileId, Exemption>,
     pub(super) guarded_links: Map<u32, u32>,
     pub(super) alarms: OwnedFd,
     pub(super) files: FileTables,
@@ -125,7 +125,7 @@ impl Guard {
     /// [`BpfError::Map`] where there is no room.
     pub fn add_restart_secret(&self, secret: &Secret) -> Result<(), BpfError> {
         let flags = abi::SECRET_RESTART;
-        let val = SecretVal { exe: FileId::NONE, mark: abi::MARK_ENTITLED, flags };
+        let val = SecretVal { exe: FileId::NONE, mark: abi::MARK_TRUSTED, flags };
         self.secrets.update(secret.key(), &val)
     }
 
@@ -151,13 +151,13 @@ impl Guard {
         Ok(())
     }
 
-    /// Who starts agents: [`abi::LAUNCH_INIT`] and its like, and in which control group, by id.
+    /// Who starts agents: [`abi::LAUNCH_INIT`] and its like, and in which cgroup, by id.
     pub fn launch(&self, by: u32, group: u64) {
         self.state.u64_at(offset_of!(Sentinel, group)).store(group, Ordering::SeqCst);
         self.state.u32_at(offset_of!(Sentinel, launch)).store(by, Ordering::SeqCst);
     }
 
-    /// Guards maps that were made before this process was entitled.
+    /// Guards maps that were made before this process was trusted.
     ///
     /// # Errors
     /// [`BpfError::Map`] where the kernel refuses.
@@ -180,7 +180,7 @@ impl Guard {
         })
     }
 
-    /// Guards programs that were loaded before this process was entitled.
+    /// Guards programs that were loaded before this process was trusted.
     ///
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses.
@@ -235,7 +235,7 @@ impl Guard {
         self.state.u32_at(offset_of!(Sentinel, is_armed)).load(Ordering::SeqCst) != 0
     }
 
-    /// Signals to entitled processes are let through for so long from now on, whatever was said before.
+    /// Signals to trusted processes are let through for so long from now on, whatever was said before.
     pub fn open_for(&self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let until = boottime_ns().saturating_add(time);
@@ -261,7 +261,7 @@ impl Guard {
 
     /// The epoch of what the tables mean, which never goes back.
     pub fn epoch(&self) -> u64 {
-        (self.word() & ((1 << abi::WORD_MOVES) - 1)) >> 1
+        (self.word() & ((1 << abi::RENAME_SHIFT) - 1)) >> 1
     }
 
     pub(super) fn word_at(&self) -> &std::sync::atomic::AtomicU64 {
@@ -293,14 +293,14 @@ impl Guard {
     /// [`BpfError::System`], [`BpfError::Map`].
     pub fn admit(&self, exe: FileId) -> Result<Secret, BpfError> {
         let secret = Secret::new()?;
-        let val = SecretVal { exe, mark: abi::MARK_ENTITLED, flags: 0 };
+        let val = SecretVal { exe, mark: abi::MARK_TRUSTED, flags: 0 };
         self.secrets.update(secret.key(), &val)?;
         Ok(secret)
     }
 
     /// What executables may do in spite of rules.
-    pub fn excepted(&self) -> &Map<FileId, Excepted> {
-        &self.excepted
+    pub fn exemptions(&self) -> &Map<FileId, Exemption> {
+        &self.exemptions
     }
 
     /// The tables of file rules.

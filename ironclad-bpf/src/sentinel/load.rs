@@ -138,7 +138,7 @@ impl Guard {
             marks: object.map("ic_marks")?,
             objects: object.map("ic_objects")?,
             secrets: object.map("ic_secrets")?,
-            excepted: object.map("ic_excepted")?,
+            exemptions: object.map("ic_exemptions")?,
             guarded_links: object.map("ic_links")?,
             alarms: object.fd("ic_alarms")?,
             files,
@@ -164,14 +164,14 @@ impl Guard {
         let pid = std::process::id();
         let is_trusted = || -> Result<bool, BpfError> {
             let mark = self.marks.lookup(&pid)?;
-            Ok(mark.is_some_and(|mark| mark.flags & abi::MARK_ENTITLED != 0))
+            Ok(mark.is_some_and(|mark| mark.flags & abi::MARK_TRUSTED != 0))
         };
         if is_trusted()? {
             return Ok(());
         }
         let secret = Secret::new()?;
         let exe = processes.table.lookup(&pid)?.unwrap_or_default().exe;
-        let val = SecretVal { exe, mark: abi::MARK_ENTITLED, flags: 0 };
+        let val = SecretVal { exe, mark: abi::MARK_TRUSTED, flags: 0 };
         self.secrets.update(secret.key(), &val)?;
         secret.present()?;
         if is_trusted()? {
@@ -223,7 +223,7 @@ impl Guard {
     fn attach_sysctl(&mut self, object: &mut Loaded, number: u64) -> Result<(), BpfError> {
         let program = object.program("ic_sysctl")?;
         let root = sys::cgroup_root().map_err(|source| BpfError::System {
-            step: "opening the root of the control groups",
+            step: "opening the root of the cgroups",
             source,
         })?;
         let name = format!("{number}_sysctl");
@@ -238,7 +238,7 @@ impl Guard {
         self.links.iter_mut().try_for_each(|link| pins.pin(link))?;
         self.links_at = Some(pins.links().to_owned());
         // Writes by pre-opened descriptors are checked by these programs before the earlier ones end.
-        self.open_before()?;
+        self.preopened()?;
         pins.supersede()?;
         self.forget_links(processes)
     }

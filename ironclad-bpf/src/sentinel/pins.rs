@@ -29,7 +29,7 @@ pub struct GuardPins {
 }
 
 impl GuardPins {
-    /// Looks for them; `None` where the instance has none. Whoever looks has to be entitled.
+    /// Looks for them; `None` where the instance has none. Whoever looks has to be trusted.
     ///
     /// # Errors
     /// [`BpfError::PinDirectory`] where some are missing, or others are there.

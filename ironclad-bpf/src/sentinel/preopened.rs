@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ironclad_core::abi::OpenBefore;
+use ironclad_core::abi::PreopenedDescriptor;
 use zerocopy::FromBytes;
 
 use super::guard::Guard;
@@ -24,9 +24,9 @@ impl Preopened {
     /// Takes its programs out of the object.
     pub(super) fn of(object: &mut Loaded, number: u64) -> Result<Self, BpfError> {
         Ok(Self {
-            find: object.program("ic_before")?,
+            find: object.program("ic_preopened")?,
             programs: vec![
-                (object.program("ic_mmap_before")?, format!("{number}_mmap_before")),
+                (object.program("ic_preopened_map")?, format!("{number}_mmap_before")),
                 (object.program("ic_file_permission")?, format!("{number}_file_permission")),
             ],
             links: Mutex::default(),
@@ -50,11 +50,11 @@ impl Guard {
     ///
     /// # Errors
     /// [`BpfError::System`], [`BpfError::AttachHook`] where the kernel refuses.
-    pub fn open_before(&self) -> Result<Vec<OpenBefore>, BpfError> {
+    pub fn preopened(&self) -> Result<Vec<PreopenedDescriptor>, BpfError> {
         let bytes = self.preopened.find.iterate()?;
         let found: Vec<_> = bytes
-            .chunks_exact(size_of::<OpenBefore>())
-            .filter_map(|chunk| OpenBefore::read_from_bytes(chunk).ok())
+            .chunks_exact(size_of::<PreopenedDescriptor>())
+            .filter_map(|chunk| PreopenedDescriptor::read_from_bytes(chunk).ok())
             .collect();
         let mut links = self.preopened.links();
         if !found.is_empty() && links.is_empty() {

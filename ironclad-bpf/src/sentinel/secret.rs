@@ -36,7 +36,7 @@ impl Secret {
         &self.0
     }
 
-    /// Presents it to the kernel: if it is good, this process is entitled from now on, and the secret
+    /// Presents it to the kernel: if it is good, this process is trusted from now on, and the secret
     /// is good no more. The kernel's answer does not tell which.
     ///
     /// # Errors

@@ -23,17 +23,17 @@ use crate::uapi::{Helper, ProgramType};
 
 const OBJECT: &str = "lsm_socket";
 
-/// The hook of BPF LSM, which no control group and no tracepoint has one of the same name as.
+/// The hook of BPF LSM, which no cgroup and no tracepoint has one of the same name as.
 pub(super) const HOOK: &str = "socket_create";
 
-/// What the pins of the maps of control groups begin with; the number of the link follows.
+/// What the pins of the maps of cgroups begin with; the number of the link follows.
 pub(super) const GROUPS: &str = "ic_cgroups_";
 
-/// The control groups whose processes are asked.
+/// The cgroups whose processes are asked.
 #[derive(Debug)]
 struct Groups {
     map: Map<u32, u32>,
-    /// The id of the control group that each index of the map holds.
+    /// The id of the cgroup that each index of the map holds.
     places: Vec<Option<u64>>,
 }
 
@@ -43,7 +43,7 @@ impl Groups {
         let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
         if free as u32 >= abi::SOCK_CGROUPS_MAX {
             return Err(BpfError::Limit {
-                what: "control groups whose packet sockets are asked for",
+                what: "cgroups whose packet sockets are asked for",
                 value: free as u64 + 1,
                 limit: u64::from(abi::SOCK_CGROUPS_MAX),
             });
@@ -71,7 +71,7 @@ impl Groups {
 }
 
 /// BPF LSM's program for packet sockets and others that reach others without IP, at the hook of
-/// socket(2). It decides by the tables of [`SocketShared`], for processes in the control groups that
+/// socket(2). It decides by the tables of [`SocketShared`], for processes in the cgroups that
 /// it was told of, where the policy in force asks for it. Dropping it detaches, unless it is
 /// pinned.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl PacketSockets {
         self.may_limit
     }
 
-    /// Asks for the packet sockets of the processes in a control group, by its directory, and in
+    /// Asks for the packet sockets of the processes in a cgroup, by its directory, and in
     /// those below it.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ impl PacketSockets {
     /// must protect what it protected: for a moment both ask, and deny alike.
     ///
     /// A call that was on its way before the successor was attached meets the former program alone,
-    /// however late: so this keeps its control groups, until one of them is to be unprotected. Linux
+    /// however late: so this keeps its cgroups, until one of them is to be unprotected. Linux
     /// 7.3 does not even call it any more for such a call: see `docs/kernels.md`.
     ///
     /// # Errors
@@ -257,7 +257,7 @@ impl PacketSockets {
     }
 }
 
-/// Takes all control groups out.
+/// Takes all cgroups out.
 fn empty(groups: &Map<u32, u32>) -> Result<(), BpfError> {
     (0..abi::SOCK_CGROUPS_MAX).try_for_each(|index| groups.delete(&index).map(drop))
 }

@@ -16,9 +16,9 @@ pub struct SocketPins {
     path: PathBuf,
     /// Until they are taken over.
     pub(super) tracepoints: Vec<HookLink>,
-    /// Likewise, with the ids of their control groups; 0 where that was removed.
+    /// Likewise, with the ids of their cgroups; 0 where that was removed.
     pub(super) cgroups: Vec<(u64, HookLink)>,
-    /// Those of BPF LSM, likewise, and the pins of their maps of control groups.
+    /// Those of BPF LSM, likewise, and the pins of their maps of cgroups.
     pub(super) packets: Vec<HookLink>,
     pub(super) groups: Vec<PathBuf>,
 }

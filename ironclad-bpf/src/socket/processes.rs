@@ -61,15 +61,15 @@ impl OpenFiles {
     }
 }
 
-/// The table of processes: kept by tracepoints, read by the hooks of control groups.
+/// The table of processes: kept by tracepoints, read by the hooks of cgroups.
 #[derive(Debug)]
 pub struct Processes {
     /// By thread group, of the initial pid namespace.
     pub table: Map<u32, Process>,
-    /// Bits of the lineages that begin with an executable.
-    pub lineages: Map<FileId, u64>,
+    /// Bits of the ancestries that begin with an executable.
+    pub ancestries: Map<FileId, u64>,
     /// Digest of a list of executables to 1 + its bit.
-    pub lineage_bits: Map<u64, u32>,
+    pub ancestry_ids: Map<u64, u32>,
     /// Counters by [`Loss`](ironclad_core::abi::Loss).
     pub losses: Map<u32, u64>,
     names: Map<FileId, ExeName>,
@@ -82,10 +82,10 @@ pub struct Processes {
     links: Vec<HookLink>,
 }
 
-/// Whether the kernel knows to which control group a new socket belongs.
+/// Whether the kernel knows to which cgroup a new socket belongs.
 ///
 /// Before Linux 5.15, and before 5.10.226 of the stable ones, it knows no more once somebody has written
-/// `net_cls.classid` or `net_prio.ifpriomap` of control groups of version 1, or moved a process among
+/// `net_cls.classid` or `net_prio.ifpriomap` of cgroups of version 1, or moved a process among
 /// those of `net_prio`: new sockets belong to the root until the host is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -94,7 +94,7 @@ pub enum SocketGroups {
     Always,
     /// It does, as yet.
     Known,
-    /// Hooks of control groups below the root are called for no new socket.
+    /// Hooks of cgroups below the root are called for no new socket.
     Lost,
 }
 
@@ -139,8 +139,8 @@ impl Processes {
         }
         let this = Self {
             table: object.map("ic_processes")?,
-            lineages: object.map("ic_lineages")?,
-            lineage_bits: object.map("ic_lineage_bits")?,
+            ancestries: object.map("ic_ancestries")?,
+            ancestry_ids: object.map("ic_ancestry_ids")?,
             losses: object.map(LOSSES)?,
             names: object.map("ic_exe_names")?,
             control: object.map("ic_process_ctl")?,
@@ -160,15 +160,15 @@ impl Processes {
         Ok(this)
     }
 
-    /// Takes lineages from every process and every executable, so that their bits can mean others.
+    /// Takes ancestries from every process and every executable, so that their bits can mean others.
     ///
     /// # Errors
     /// [`BpfError::Map`] or [`BpfError::System`] where the kernel refuses.
     pub fn forget(&self, bits: u64) -> Result<(), BpfError> {
-        for file in self.lineages.keys()? {
-            match self.lineages.lookup(&file)?.unwrap_or(0) & !bits {
-                0 => drop(self.lineages.delete(&file)?),
-                rest => self.lineages.update(&file, &rest)?,
+        for file in self.ancestries.keys()? {
+            match self.ancestries.lookup(&file)?.unwrap_or(0) & !bits {
+                0 => drop(self.ancestries.delete(&file)?),
+                rest => self.ancestries.update(&file, &rest)?,
             }
         }
         let before = self.control.lookup(&0)?.unwrap_or_default();
@@ -356,14 +356,13 @@ impl Processes {
         self.open_files.clone()
     }
 
-    /// Whether hooks of control groups below the root see sockets that are made now: the kernel is asked
+    /// Whether hooks of cgroups below the root see sockets that are made now: the kernel is asked
     /// of one that is made for it.
     ///
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses.
     pub fn socket_groups(&self) -> Result<SocketGroups, BpfError> {
-        let failed =
-            |source| BpfError::System { step: "looking at a socket's control group", source };
+        let failed = |source| BpfError::System { step: "looking at a socket's cgroup", source };
         let fd = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::DGRAM,

@@ -47,7 +47,7 @@ pub struct SocketOptions {
     pub rule_slots: u32,
     /// Token buckets. Default 1,024.
     pub buckets: u32,
-    /// Files, users, groups, control groups and names that the rules of two policies may name.
+    /// Files, users, groups, cgroups and names that the rules of two policies may name.
     /// Default 65,536.
     pub ids: u32,
     /// Rows of one policy, of 1,568 bytes each: one for each distinct set of rules that an
@@ -85,7 +85,7 @@ pub struct SocketShared {
     pub bucket_slots: Map<u64, u32>,
 }
 
-/// Whether programs at control groups may look at the task that runs, which some kernels from 5.11
+/// Whether programs at cgroups may look at the task that runs, which some kernels from 5.11
 /// on allow. Where they may not, helpers tell the same.
 fn may_look_at_tasks() -> bool {
     [
@@ -167,7 +167,7 @@ impl SocketShared {
         })
     }
 
-    /// Attaches what is missing to a control group, by its directory.
+    /// Attaches what is missing to a cgroup, by its directory.
     ///
     /// # Errors
     /// [`BpfError::NoCgroup`], [`BpfError::AttachHook`].
@@ -182,7 +182,7 @@ impl SocketShared {
         Ok(())
     }
 
-    /// Attaches to a control group, by its directory: from now on every process in it, and in those
+    /// Attaches to a cgroup, by its directory: from now on every process in it, and in those
     /// below it, asks. What one of the hooks refuses leaves none attached.
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl SocketShared {
     }
 
     /// Takes over the links that an earlier agent has pinned: each gets this build's program. Those
-    /// of control groups that were removed are removed too, and those of which some are missing are
+    /// of cgroups that were removed are removed too, and those of which some are missing are
     /// told apart by [`CgroupLinks::is_whole`].
     ///
     /// # Errors
@@ -217,7 +217,7 @@ impl SocketShared {
         Ok(found.into_iter().map(|(id, links)| CgroupLinks { id, links }).collect())
     }
 
-    /// Pins the links of a control group that are not pinned yet.
+    /// Pins the links of a cgroup that are not pinned yet.
     ///
     /// # Errors
     /// [`BpfError::Pin`] where bpffs refuses.
@@ -277,17 +277,17 @@ impl SocketShared {
     }
 }
 
-/// What is attached to one control group.
+/// What is attached to one cgroup.
 #[must_use = "dropping the links detaches the programs"]
 #[derive(Debug)]
 pub struct CgroupLinks {
-    /// The control group's id, which is the inode number of its directory.
+    /// The cgroup's id, which is the inode number of its directory.
     pub id: u64,
     links: Vec<HookLink>,
 }
 
 impl CgroupLinks {
-    /// Whether the control group is still there.
+    /// Whether the cgroup is still there.
     ///
     /// # Errors
     /// [`BpfError::System`] where the kernel refuses to tell.

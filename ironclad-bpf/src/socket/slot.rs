@@ -51,8 +51,8 @@ pub struct InUse {
     pub generation: u64,
     /// Its rules, with their counters and buckets.
     pub rules: Vec<SockRule>,
-    /// Bit n: it asks of lineage n.
-    pub lineages: u16,
+    /// Bit n: it asks of ancestry n.
+    pub ancestries: u16,
 }
 
 fn read<T: FromBytes + IntoBytes>(from: &Mapping, offset: usize, to: &mut T) {
@@ -122,8 +122,7 @@ impl SocketShared {
         ids.iter().try_for_each(|(key, val)| self.ids.update(key, val)).map_err(|error| match error
         {
             BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::E2BIG) => {
-                let what =
-                    "files, users, groups, control groups and names in the rules of two policies";
+                let what = "files, users, groups, cgroups and names in the rules of two policies";
                 let limit = u64::from(self.ids.info().max_entries);
                 let value = limit + 1;
                 BpfError::Limit { what, value, limit }
@@ -167,7 +166,7 @@ impl SocketShared {
                 (0..abi::SOCK_LOGS_MAX.min(policy.logs.into()))
                     .map(|number| rule(&self.logs, abi::SOCK_LOGS_MAX, number)),
             );
-        Some(InUse { generation, rules: rules.collect(), lineages: policy.lineages })
+        Some(InUse { generation, rules: rules.collect(), ancestries: policy.ancestries })
     }
 
     /// The last epoch of a slot, whether or not it holds a policy.

@@ -275,7 +275,7 @@ fn preparing_twice_is_an_error() {
     assert!(error.to_string().contains("twice"), "{error}");
 }
 
-/// A stranger's object may ask for pins; opening it for an audit makes none.
+/// An unidentified process's object may ask for pins; opening it for an audit makes none.
 fn no_pins_are_made() {
     let (_, object, _) = load(open("pinned"), &Allowlist::shield());
     assert_eq!(object.maps().count(), 1);

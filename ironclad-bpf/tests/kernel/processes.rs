@@ -12,8 +12,8 @@ use ironclad_bpf::socket::Processes;
 use ironclad_core::abi::FileId;
 use ironclad_lab::Cgroup;
 use ironclad_lab::harness::{Test, skip};
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -40,19 +40,19 @@ fn exe(processes: &Processes, pid: u32) -> Option<FileId> {
 fn a_process_is_in_the_table_until_it_ends() {
     let cgroup = Cgroup::new("table").unwrap();
     let own = std::env::current_exe().unwrap();
-    let start = || Talker::start(&cgroup, &own).unwrap();
+    let start = || TestProcess::start(&cgroup, &own).unwrap();
     let mut before = start();
     let (_shared, processes) = load();
     let (known, shell) = (identity(&processes, &own), identity(&processes, "/bin/sh".as_ref()));
     let mut after = start();
     // Killed, with many threads.
-    for talker in [&mut before, &mut after] {
-        assert_eq!(talker.ask("threads 16").unwrap(), 0);
-        assert_eq!(exe(&processes, talker.pid()), Some(known));
+    for test_process in [&mut before, &mut after] {
+        assert_eq!(test_process.ask("threads 16").unwrap(), 0);
+        assert_eq!(exe(&processes, test_process.pid()), Some(known));
     }
-    for talker in [before, after] {
-        let pid = talker.pid();
-        drop(talker);
+    for test_process in [before, after] {
+        let pid = test_process.pid();
+        drop(test_process);
         assert_eq!(exe(&processes, pid), None);
     }
     // Without its first thread, then killed.

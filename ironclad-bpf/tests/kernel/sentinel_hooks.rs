@@ -1,5 +1,5 @@
 //! Sentinel's programs in the kernel: they load, every hook is in force, and the process that loaded
-//! them is the one that is entitled.
+//! them is the one that is trusted.
 
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_bpf::sentinel::{Guard, GuardOptions, canaries};

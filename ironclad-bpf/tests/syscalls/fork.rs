@@ -47,7 +47,7 @@ pub fn idle_child() -> io::Result<u32> {
     }
 }
 
-/// Has a child of clone3(2), which runs in another control group from its first instruction on, touch so many
+/// Has a child of clone3(2), which runs in another cgroup from its first instruction on, touch so many
 /// bytes of memory. Says whether it came to that, or was killed.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ pub enum Lie {
 #[derive(Debug)]
 pub struct Impostor {
     pid: i32,
-    talk: UnixStream,
+    test_process: UnixStream,
 }
 
 impl Impostor {
@@ -111,7 +111,7 @@ impl Impostor {
         const PR_SET_MM_EXE_FILE: u64 = 13;
         const PR_SET_MM_MAP: u64 = 14;
         let exe = File::open(exe)?;
-        let (talk, theirs) = UnixStream::pair()?;
+        let (test_process, theirs) = UnixStream::pair()?;
         let fd = theirs.as_raw_fd() as u64;
         // On the heap, all of it: constants are in the executable.
         let about: Box<[u8]> = match deed {
@@ -160,7 +160,7 @@ impl Impostor {
             0 => code(calls.as_mut_ptr()),
             pid => pid,
         };
-        let mut this = Self { pid, talk };
+        let mut this = Self { pid, test_process };
         this.answer()?;
         Ok(this)
     }
@@ -175,13 +175,13 @@ impl Impostor {
     /// # Errors
     /// What the kernel says to that.
     pub fn go(&mut self) -> io::Result<()> {
-        self.talk.write_all(&[0; 8])?;
+        self.test_process.write_all(&[0; 8])?;
         self.answer()
     }
 
     fn answer(&mut self) -> io::Result<()> {
         let mut result = [0; 8];
-        self.talk.read_exact(&mut result)?;
+        self.test_process.read_exact(&mut result)?;
         match i64::from_ne_bytes(result) {
             0.. => Ok(()),
             errno => Err(io::Error::from_raw_os_error(-errno as i32)),

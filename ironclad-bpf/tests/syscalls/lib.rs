@@ -34,7 +34,7 @@ pub use link::{
     program_by_id, replace_descriptor, sysctl_program, update_link,
 };
 pub use option::set_option;
-pub use surroundings::{Surroundings, feign_pivot_root, surround};
+pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use unspec::send_to_unspec;
 pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};
 pub use word::write_word;

@@ -41,7 +41,7 @@ pub fn sysctl_program() -> io::Result<OwnedFd> {
     load(BPF_PROG_TYPE_CGROUP_SYSCTL, 0, 0)
 }
 
-/// Attaches one to a control group.
+/// Attaches one to a cgroup.
 ///
 /// # Errors
 /// Where the kernel refuses.

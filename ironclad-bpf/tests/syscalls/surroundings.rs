@@ -84,7 +84,7 @@ fn filter() -> io::Result<()> {
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn feign_pivot_root() -> io::Result<()> {
+pub fn fake_pivot_root() -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     install(&mut [

@@ -11,7 +11,7 @@ pub use socket::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Names the pin directory; raised whenever a pinned map changes its meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// "IRON": the first word of a state that Ironclad initialised.
 pub const MAGIC: u32 = 0x4952_4f4e;
 

@@ -1,4 +1,4 @@
-//! Who is entitled, what is guarded, and what is told of those who tried: `ironclad/abi/sentinel.h`.
+//! Who is trusted, what is guarded, and what is told of those who tried: `ironclad/abi/sentinel.h`.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -6,7 +6,7 @@ use super::{EventHeader, FileId};
 
 /// Bytes of a secret.
 pub const SENTINEL_SECRET: usize = 32;
-/// Processes that may be entitled at once, and secrets that may be outstanding.
+/// Processes that may be trusted at once, and secrets that may be outstanding.
 pub const SENTINEL_MARKS: u32 = 64;
 /// Maps and programs that may be guarded.
 pub const SENTINEL_OBJECTS: u32 = 16_384;
@@ -19,7 +19,7 @@ pub const SENTINEL_VOLUMES: u32 = 1024;
 /// Mounts on the ways to what is guarded.
 pub const SENTINEL_MOUNTS: u32 = 4096;
 /// Executables that policies may except.
-pub const SENTINEL_EXCEPTED: u32 = 1024;
+pub const SENTINEL_EXEMPTIONS: u32 = 1024;
 /// Bytes of a name in a directory, its end included.
 pub const SENTINEL_NAME: usize = 256;
 /// Directories on the way from a file to its root; of more, every rule on directories is taken to cover it.
@@ -27,7 +27,7 @@ pub const SENTINEL_DEPTH: usize = 64;
 /// Directories that are kept in mind.
 pub const SENTINEL_DIRS: u32 = 8192;
 /// The lowest bit of the number of moves in [`Sentinel::word`].
-pub const WORD_MOVES: u32 = 48;
+pub const RENAME_SHIFT: u32 = 48;
 /// Bytes of a path in an event.
 pub const SENTINEL_PATH: usize = 512;
 /// The first argument of prctl(2) with which a process presents a secret.
@@ -198,26 +198,26 @@ numbered! {
         Denied = 1, "denied";
         /// Let go on, and told of.
         Logged = 2, "logged";
-        /// A secret was taken: its bearer is entitled.
+        /// A secret was taken: its bearer is trusted.
         Granted = 3, "granted";
         /// A secret was not.
         Refused = 4, "refused";
     }
 }
 
-/// [`Mark::flags`]: the process is entitled.
-pub const MARK_ENTITLED: u32 = 1;
+/// [`Mark::flags`]: the process is trusted.
+pub const MARK_TRUSTED: u32 = 1;
 /// [`Mark::flags`]: the agent's program, started as agents are: it may read the secret, and present it.
 pub const MARK_CANDIDATE: u32 = 2;
-/// [`Mark::flags`]: a child of an entitled process, until it executes something.
+/// [`Mark::flags`]: a child of a trusted process, until it executes something.
 pub const MARK_CHILD: u32 = 4;
-/// [`Sentinel::launch`]: the first process starts agents.
+/// [`Sentinel::launch`]: PID 1 starts agents.
 pub const LAUNCH_INIT: u32 = 1;
-/// [`Sentinel::launch`]: entitled processes start agents.
-pub const LAUNCH_ENTITLED: u32 = 2;
+/// [`Sentinel::launch`]: trusted processes start agents.
+pub const LAUNCH_TRUSTED: u32 = 2;
 /// Bit of Sentinel's own rule on the directories that mounts with guarded files lie on.
 pub const OWN_MOUNTS: u32 = 58;
-/// Bit of Sentinel's own rule on the agent's control group.
+/// Bit of Sentinel's own rule on the agent's cgroup.
 pub const OWN_GROUP: u32 = 59;
 /// Bit of that on the agent's executable.
 pub const OWN_EXECUTABLE: u32 = 60;
@@ -231,18 +231,18 @@ pub const OWN_PINS: u32 = 63;
 /// have another.
 pub const SECRET_RESTART: u32 = 1;
 /// [`Label::flags`]: the way to something that is guarded leads through it.
-pub const LABEL_WAY: u32 = 1;
-/// [`Excepted::may`]: may send signals to entitled processes, and give them other limits.
+pub const LABEL_PATH_COMPONENT: u32 = 1;
+/// [`Exemption::may`]: may send signals to trusted processes, and give them other limits.
 pub const MAY_KILL: u32 = 1;
-/// [`Excepted::may`]: may trace entitled processes.
+/// [`Exemption::may`]: may trace trusted processes.
 pub const MAY_TRACE: u32 = 2;
-/// [`Excepted::may`]: may load programs that the gate refuses.
+/// [`Exemption::may`]: may load programs that the gate refuses.
 pub const MAY_LOAD: u32 = 4;
-/// [`Excepted::may`]: may mount over what is guarded, and unmount it.
+/// [`Exemption::may`]: may mount over what is guarded, and unmount it.
 pub const MAY_MOUNT: u32 = 8;
-/// [`Excepted::may`]: may move processes between control groups.
+/// [`Exemption::may`]: may move processes between cgroups.
 pub const MAY_GROUP: u32 = 16;
-/// [`Excepted::may`]: may what the first process may, where that has forked it.
+/// [`Exemption::may`]: may what PID 1 may, where that has forked it.
 pub const MAY_MANAGE: u32 = 32;
 
 /// [`Sentinel::refuse`]: the kernel's memory, and probes: what lockdown calls confidentiality.
@@ -255,7 +255,7 @@ pub const REFUSE_KEXEC: u32 = 4;
 pub const REFUSE_DISKS: u32 = 8;
 /// [`Sentinel::refuse`]: the device mapper, where guarded files lie on what it maps.
 pub const REFUSE_MAPPER: u32 = 16;
-/// Of keys of volumes, which are device numbers of the kernel's: it is a device of characters.
+/// Of keys of volumes, which are device numbers of the kernel's: it is a character device.
 pub const VOLUME_CHARACTER: u32 = 0x8000_0000;
 /// Of these, but misc devices: whatever minor it has.
 pub const VOLUME_ANY_MINOR: u32 = 0xf_ffff;
@@ -267,7 +267,7 @@ pub const VOLUME_ANY_MINOR: u32 = 0xf_ffff;
 #[repr(C)]
 pub struct Sentinel {
     /// Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
-    /// [`WORD_MOVES`] on: how many directories are being moved, while which nothing is kept in mind.
+    /// [`RENAME_SHIFT`] on: how many directories are being moved, while which nothing is kept in mind.
     pub word: u64,
     /// Bit n: programs of type n are refused.
     pub gate: u64,
@@ -287,7 +287,7 @@ pub struct Sentinel {
     pub mount_namespace: u32,
     /// Alarms that found no room.
     pub lost: u64,
-    /// The control group that the agent is started in, by id; 0: any.
+    /// The cgroup that the agent is started in, by id; 0: any.
     pub group: u64,
     /// Marks of candidates so far.
     pub candidates: u32,
@@ -299,7 +299,7 @@ pub struct Sentinel {
     pub filters: u32,
     /// Types of perf events that are kprobes and uprobes; 0: not known.
     pub probes: [u32; 2],
-    /// Until then signals to entitled processes are let through, CLOCK_BOOTTIME.
+    /// Until then signals to trusted processes are let through, CLOCK_BOOTTIME.
     pub open_until_ns: u64,
 }
 const _: () = assert!(size_of::<Sentinel>() == 96);
@@ -335,7 +335,7 @@ pub struct SecretVal {
 }
 const _: () = assert!(size_of::<SecretVal>() == 24);
 
-/// `struct ic_mark`: a process that is entitled.
+/// `struct ic_mark`: a process that is trusted.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -343,7 +343,7 @@ const _: () = assert!(size_of::<SecretVal>() == 24);
 pub struct Mark {
     /// When it began, `CLOCK_BOOTTIME`.
     pub start_ns: u64,
-    /// [`MARK_ENTITLED`].
+    /// [`MARK_TRUSTED`].
     pub flags: u32,
     /// Zero.
     #[doc(hidden)]
@@ -361,7 +361,7 @@ pub struct Label {
     pub own: [u64; 2],
     /// And what is in it, at any depth.
     pub below: [u64; 2],
-    /// [`LABEL_WAY`].
+    /// [`LABEL_PATH_COMPONENT`].
     pub flags: [u32; 2],
     /// Bit n: rules cover names of n, n + 32 … bytes in it.
     pub names: [u32; 2],
@@ -439,7 +439,7 @@ pub struct FilePolicy {
 }
 const _: () = assert!(size_of::<FilePolicy>() == 96);
 
-/// `struct ic_open_before`: a file that is covered, and that somebody had open for writing before.
+/// `struct ic_preopened_fd`: a file that is covered, and that somebody had open for writing before.
 #[derive(
     Clone,
     Copy,
@@ -454,7 +454,7 @@ const _: () = assert!(size_of::<FilePolicy>() == 96);
     KnownLayout,
 )]
 #[repr(C)]
-pub struct OpenBefore {
+pub struct PreopenedDescriptor {
     /// Bit n: rule n denies writing to it.
     pub rules: u64,
     /// Who.
@@ -462,20 +462,20 @@ pub struct OpenBefore {
     /// By which descriptor.
     pub fd: u32,
 }
-const _: () = assert!(size_of::<OpenBefore>() == 16);
+const _: () = assert!(size_of::<PreopenedDescriptor>() == 16);
 
-/// `struct ic_excepted`: what an executable may do in spite of rules.
+/// `struct ic_exemptions`: what an executable may do in spite of rules.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
-pub struct Excepted {
+pub struct Exemption {
     /// Bit n: rule n does not bind it.
     pub rules: [u64; 2],
     /// [`MAY_KILL`] and its like.
     pub may: [u32; 2],
 }
-const _: () = assert!(size_of::<Excepted>() == 24);
+const _: () = assert!(size_of::<Exemption>() == 24);
 
 /// `struct ic_sentinel_ev`: what somebody tried, as the ring buffer reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -485,7 +485,7 @@ pub struct SentinelEvent {
     pub hdr: EventHeader,
     /// Alarms that found no room before this one.
     pub lost: u64,
-    /// Id of the actor's control group.
+    /// Id of the actor's cgroup.
     pub cgroup: u64,
     /// `CLOCK_BOOTTIME` of the actor's execve(2).
     pub exec_ns: u64,

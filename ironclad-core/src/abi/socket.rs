@@ -68,12 +68,12 @@ pub const DIM_UID: usize = 4;
 pub const DIM_PARENT: usize = 5;
 /// Dimension: the real group.
 pub const DIM_GID: usize = 6;
-/// Dimension: the control group.
+/// Dimension: the cgroup.
 pub const DIM_CGROUP: usize = 7;
 /// Dimension: the name that a thread gives itself.
 pub const DIM_COMM: usize = 8;
-/// The first of [`SOCK_LINEAGES`] dimensions: what it or a forebear was before.
-pub const DIM_LINEAGE: usize = 9;
+/// The first of [`SOCK_ANCESTRIES`] dimensions: what it or a ancestor was before.
+pub const DIM_ANCESTRY: usize = 9;
 /// How many dimensions there are.
 pub const DIM_MAX: usize = 11;
 
@@ -85,15 +85,15 @@ pub const SOCK_LOGS_MAX: usize = 64;
 pub const SOCK_ROWS_MAX: u32 = 65_536;
 /// Cells of 32 ports each.
 pub const SOCK_PORT_CELLS: usize = 2048;
-/// Depths at which rules of a policy name control groups.
+/// Depths at which rules of a policy name cgroups.
 pub const SOCK_LEVELS_MAX: usize = 8;
 /// Protocols that a rule can name.
 pub const SOCK_PROTOCOLS: usize = 256;
-/// Dimensions of lineage, of eight lineages each.
-pub const SOCK_LINEAGES: usize = 2;
+/// Dimensions of ancestry, of eight ancestries each.
+pub const SOCK_ANCESTRIES: usize = 2;
 /// Moments at which a file is known to have had one content.
 pub const SOCK_CTIMES: usize = 4;
-/// Control groups whose packet sockets are asked for.
+/// Cgroups whose packet sockets are asked for.
 pub const SOCK_CGROUPS_MAX: u32 = 256;
 /// The protocol of sockets of families that reach others without IP: packet sockets foremost.
 pub const SOCK_PROTO_PACKET: u8 = 254;
@@ -145,7 +145,7 @@ pub const SOCK_EV_DRY_RUN: u8 = 1;
 /// [`SockEvent::flags`]: reported by a rule that decides nothing.
 pub const SOCK_EV_LOG: u8 = 2;
 /// [`SockEvent::flags`]: nothing was known of the process.
-pub const SOCK_EV_STRANGER: u8 = 4;
+pub const SOCK_EV_UNIDENTIFIED: u8 = 4;
 /// [`SockEvent::flags`]: the address was written as IPv4-mapped IPv6.
 pub const SOCK_EV_MAPPED: u8 = 8;
 
@@ -206,8 +206,8 @@ pub struct Process {
     pub exe_changed_ns: u64,
     /// `CLOCK_BOOTTIME` of its fork(2): its number may have been another's before.
     pub start_ns: u64,
-    /// Bit n: before what it is now, it or a forebear was an executable that begins lineage n.
-    pub lineage: u64,
+    /// Bit n: before what it is now, it or a ancestor was an executable that begins ancestry n.
+    pub ancestry: u64,
     /// A row of the policy in force; the upper half is its epoch.
     pub exe_row: u64,
     /// Likewise.
@@ -216,7 +216,7 @@ pub struct Process {
     pub user_row: u64,
     /// The epoch in which `user_row` was last cleared.
     pub user_epoch: u32,
-    /// How the kernel numbers its execve(2), from the first process on: the lower half.
+    /// How the kernel numbers its execve(2), from PID 1 on: the lower half.
     pub exec_id: u32,
     /// Thread group that forked it.
     pub ppid: u32,
@@ -233,7 +233,7 @@ const _: () = assert!(size_of::<Process>() == 112);
 pub struct ProcessCtl {
     /// The one of several loaded copies of the programs that writes.
     pub owner: u64,
-    /// Lineages that the iterator takes from every process.
+    /// Ancestries that the iterator takes from every process.
     pub forget: u64,
 }
 const _: () = assert!(size_of::<ProcessCtl>() == 16);
@@ -278,7 +278,7 @@ const _: () = assert!(size_of::<OpenFile>() == 40);
 pub struct OpenSocket {
     /// The descriptor.
     pub fd: u32,
-    /// Not 0 where this kernel may forget to which control group a new socket belongs.
+    /// Not 0 where this kernel may forget to which cgroup a new socket belongs.
     pub may_lose_group: u8,
     /// Not 0 where it has forgotten that of this one.
     pub has_lost_group: u8,
@@ -332,11 +332,11 @@ pub struct SockPolicy {
     pub dry_run: u8,
     /// Rules that report and decide nothing.
     pub logs: u8,
-    /// Bit n: a rule asks of lineage n.
-    pub lineages: u16,
+    /// Bit n: a rule asks of ancestry n.
+    pub ancestries: u16,
     /// Rules that decide.
     pub rules: u32,
-    /// Depths at which rules name control groups, the deepest first.
+    /// Depths at which rules name cgroups, the deepest first.
     pub level: [u8; 8],
     /// First row of each dimension: that of what no rule names.
     pub none: [u32; 11],
@@ -364,7 +364,7 @@ impl SockPolicy {
         verdict: [0; 4],
         dry_run: 0,
         logs: 0,
-        lineages: 0,
+        ancestries: 0,
         rules: 0,
         level: [0; 8],
         none: [0; 11],
@@ -374,7 +374,7 @@ impl SockPolicy {
     };
 }
 
-/// `struct ic_sock_id_key`: a file, user, group, control group or name that a rule names.
+/// `struct ic_sock_id_key`: a file, user, group, cgroup or name that a rule names.
 #[derive(
     Clone,
     Copy,
@@ -406,7 +406,7 @@ const _: () = assert!(size_of::<SockIdKey>() == 24);
 )]
 #[repr(C)]
 pub struct SockIdVal {
-    /// Of files: whoever was executed at this moment or later is a stranger; 0: none.
+    /// Of files: whoever was executed at this moment or later is an unidentified process; 0: none.
     pub until_ns: u64,
     /// Of executables: a process whose file had one of these [`OpenFile::changed_ns`] at its execve(2)
     /// has `row`, any other `changed_row`. Where the first is 0, any has `row`.
@@ -504,12 +504,12 @@ pub struct SockEvent {
     pub hdr: EventHeader,
     /// [`Generation::number`](super::Generation::number) of the policy that decided.
     pub generation: u64,
-    /// Id of the process's control group: the inode number of its directory.
+    /// Id of the process's cgroup: the inode number of its directory.
     pub cgroup: u64,
     /// [`Process::exec_ns`].
     pub exec_ns: u64,
-    /// [`Process::lineage`].
-    pub lineage: u64,
+    /// [`Process::ancestry`].
+    pub ancestry: u64,
     /// [`Process::exe`].
     pub exe: FileId,
     /// [`Process::parent`].

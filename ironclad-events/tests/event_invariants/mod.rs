@@ -142,7 +142,7 @@ fn socket_fields(record: &SocketRecord, bytes: &[u8]) {
     assert_eq!(record.time_ns, u64_at(bytes, 8));
     assert_eq!(record.generation, u64_at(bytes, 16));
     assert_eq!((record.cgroup, record.exec_ns), (u64_at(bytes, 24), u64_at(bytes, 32)));
-    assert_eq!(record.lineage, u64_at(bytes, 40));
+    assert_eq!(record.ancestry, u64_at(bytes, 40));
     for (file, at) in [(record.exe, 48), (record.parent, 64)] {
         let words = (u64_at(bytes, at), u32_at(bytes, at + 8), u32_at(bytes, at + 12));
         assert_eq!((file.ino, file.dev, file.generation), words);
@@ -164,7 +164,7 @@ fn socket_fields(record: &SocketRecord, bytes: &[u8]) {
     assert_eq!((record.verdict.abi(), record.reason as u8), (bytes[141], bytes[142]));
     let flags = bytes[143];
     assert_eq!(
-        (record.dry_run, record.log, record.stranger),
+        (record.dry_run, record.log, record.unidentified),
         (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0)
     );
     let line = record.to_string();

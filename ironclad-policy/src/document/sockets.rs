@@ -46,7 +46,7 @@ pub struct DocumentSubject {
         schemars(with = "super::schema::SomeOf<super::schema::Account>")
     )]
     pub gid: Vec<DocumentAccount>,
-    /// It is in this control group or in one below.
+    /// It is in this cgroup or in one below.
     #[serde(default, deserialize_with = "values::some")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
     pub cgroup: Vec<String>,
@@ -164,7 +164,7 @@ fn pass() -> Verdict {
     Verdict::Pass
 }
 
-/// Who may talk to whom. What is not said matches anything, except the direction.
+/// Who may test_process to whom. What is not said matches anything, except the direction.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -93,7 +93,7 @@ impl CompiledFiles {
         self.policy
     }
 
-    /// The executables that are excepted from rules, and from which.
+    /// The executables that are exempt from rules, and from which.
     pub fn exceptions(&self) -> BTreeMap<&Path, u64> {
         let mut found = BTreeMap::new();
         for (number, rule) in self.rules.iter().enumerate() {

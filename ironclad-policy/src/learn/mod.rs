@@ -47,7 +47,7 @@ use crate::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, settle
 /// Something that a process asked for and was allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// What it executes; none of a stranger.
+    /// What it executes; none of an unidentified process.
     pub exe: Option<FileId>,
     /// Its real user.
     pub uid: u32,

@@ -135,7 +135,7 @@ impl Table {
     }
 }
 
-/// Socket rules, compiled as far as they can be without a kernel: files and control groups are
+/// Socket rules, compiled as far as they can be without a kernel: files and cgroups are
 /// still paths. [`image`](Self::image) makes of them what the kernel reads.
 #[derive(Clone, Debug)]
 pub struct CompiledSockets {
@@ -158,9 +158,9 @@ pub struct CompiledSockets {
     pub(crate) gids: Named<u32>,
     pub(crate) groups: Named<Group>,
     pub(crate) comms: Named<String>,
-    /// Distinct lists of files that lineages begin with, and the rules that name each.
-    pub(crate) lineages: BTreeMap<Vec<PathBuf>, Vec<Place>>,
-    pub(crate) not_lineage: RuleSet,
+    /// Distinct lists of files that ancestries begin with, and the rules that name each.
+    pub(crate) ancestries: BTreeMap<Vec<PathBuf>, Vec<Place>>,
+    pub(crate) not_ancestry: RuleSet,
     packets: Option<PacketSockets>,
 }
 
@@ -232,7 +232,7 @@ impl CompiledSockets {
             let lists = &groups[group as usize].lists;
             lists.iter().flat_map(|list| list.entries()).map(|entry| entry.cidr)
         };
-        // Whoever binds nobody's address is reached at each of its own, by `::` at those of IPv4 too.
+        // Whoever binds the unspecified address is reached at each of its own, by `::` at those of IPv4 too.
         // Only bind(2) asks with such an address.
         let nobody = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].map(Cidr::host);
         let may_be_nobody = |cidr: Cidr| nobody.map(|nobody| cidr.family() <= nobody.family());
@@ -293,10 +293,10 @@ impl CompiledSockets {
             gids: Named::build(&placed, |rule| &rule.who.gids),
             groups: Named::build(&placed, |rule| &rule.who.groups),
             comms: Named::build(&placed, |rule| &rule.who.comms),
-            lineages: lineages(&placed)?,
+            ancestries: ancestries(&placed)?,
             packets: PacketSockets::of(sockets)?,
-            not_lineage: {
-                let free = placed.iter().filter(|(_, rule)| rule.who.forebears.is_empty());
+            not_ancestry: {
+                let free = placed.iter().filter(|(_, rule)| rule.who.ancestors.is_empty());
                 RuleSet::default().with(free.map(|(place, _)| *place))
             },
             places,
@@ -324,8 +324,8 @@ impl CompiledSockets {
             gids: unnamed(),
             groups: unnamed(),
             comms: unnamed(),
-            lineages: BTreeMap::new(),
-            not_lineage: RuleSet::default(),
+            ancestries: BTreeMap::new(),
+            not_ancestry: RuleSet::default(),
             packets: None,
         }
     }
@@ -357,9 +357,10 @@ impl CompiledSockets {
 
     /// Every file that a rule names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let lineages = self.lineages.keys().flatten();
+        let ancestries = self.ancestries.keys().flatten();
         let exes = self.exes.by_value.keys().map(|exe| &exe.path);
-        let files: BTreeSet<_> = exes.chain(self.parents.by_value.keys()).chain(lineages).collect();
+        let files: BTreeSet<_> =
+            exes.chain(self.parents.by_value.keys()).chain(ancestries).collect();
         files.into_iter()
     }
 
@@ -372,9 +373,10 @@ impl CompiledSockets {
     pub fn naming_file(&self, file: &Path) -> Option<&SocketRuleInfo> {
         let exes = self.exes.by_value.iter().filter(|(exe, _)| exe.path == file);
         let parents = self.parents.by_value.iter().filter(|(path, _)| *path == file);
-        let lineages = self.lineages.iter().filter(|(files, _)| files.iter().any(|f| f == file));
+        let ancestries =
+            self.ancestries.iter().filter(|(files, _)| files.iter().any(|f| f == file));
         let places = exes.map(|(_, places)| places);
-        self.first(places.chain(parents.map(|it| it.1)).chain(lineages.map(|it| it.1)).flatten())
+        self.first(places.chain(parents.map(|it| it.1)).chain(ancestries.map(|it| it.1)).flatten())
     }
 
     /// The first rule that names a container, by what it writes of its id.
@@ -401,7 +403,7 @@ impl CompiledSockets {
         !self.exes.by_value.keys().filter(|exe| exe.path == path).any(|exe| is_mismatch(&exe))
     }
 
-    /// Every control group that a rule names by its path.
+    /// Every cgroup that a rule names by its path.
     pub fn cgroups(&self) -> impl Iterator<Item = &String> {
         self.groups.by_value.keys().filter_map(|group| match group {
             Group::Path(path) => Some(path),
@@ -417,8 +419,8 @@ impl CompiledSockets {
         })
     }
 
-    /// What tells each of [`lineages`](Self::lineages) from others, whatever the policy.
-    pub fn lineage_digests(&self) -> Vec<u64> {
+    /// What tells each of [`ancestries`](Self::ancestries) from others, whatever the policy.
+    pub fn ancestry_digests(&self) -> Vec<u64> {
         let digest = |files: &Vec<PathBuf>| {
             let mut hash = Sha256::new();
             for file in files {
@@ -428,12 +430,12 @@ impl CompiledSockets {
             }
             first_bytes(hash)
         };
-        self.lineages.keys().map(digest).collect()
+        self.ancestries.keys().map(digest).collect()
     }
 
-    /// The lists of files that lineages begin with, in the order of [`Bound::lineages`](super::Bound).
-    pub fn lineages(&self) -> impl ExactSizeIterator<Item = &Vec<PathBuf>> {
-        self.lineages.keys()
+    /// The lists of files that ancestries begin with, in the order of [`Bound::ancestries`](super::Bound).
+    pub fn ancestries(&self) -> impl ExactSizeIterator<Item = &Vec<PathBuf>> {
+        self.ancestries.keys()
     }
 }
 
@@ -447,7 +449,7 @@ fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
         return Err(PolicyError::UnfitName { rule: rule.rule, name: rule.name.clone() });
     }
     let who = &rule.who;
-    for path in who.exes.iter().map(|exe| &exe.path).chain(&who.parents).chain(&who.forebears) {
+    for path in who.exes.iter().map(|exe| &exe.path).chain(&who.parents).chain(&who.ancestors) {
         if !path.is_absolute() {
             let path = path.display();
             return Err(unfit(rule, format!("`{path}` is relative: write the whole path")));
@@ -456,8 +458,7 @@ fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
     who.groups.iter().try_for_each(|group| group_fits(rule, group))?;
     let is_path = |group: &Group| matches!(group, Group::Path(_));
     if who.groups.iter().any(is_path) && !who.groups.iter().all(is_path) {
-        let what =
-            "a container is a control group: name it by `container` or by `cgroup`, not by both";
+        let what = "a container is a cgroup: name it by `container` or by `cgroup`, not by both";
         return Err(unfit(rule, what));
     }
     for comm in &who.comms {
@@ -505,7 +506,8 @@ fn group_fits(rule: &SocketRule, group: &Group) -> Result<(), PolicyError> {
     match group {
         Group::Path(path) => {
             if !path.starts_with('/') || path.split('/').any(|part| matches!(part, "." | "..")) {
-                let what = "control group: write its path from the root of the hierarchy, like `/system.slice`";
+                let what =
+                    "cgroup: write its path from the root of the hierarchy, like `/system.slice`";
                 return refuse(path, what);
             }
         }
@@ -639,21 +641,21 @@ fn kinds(placed: &Placed<'_>) -> Result<Table, PolicyError> {
     Ok(table)
 }
 
-fn lineages(placed: &Placed<'_>) -> Result<BTreeMap<Vec<PathBuf>, Vec<Place>>, PolicyError> {
-    let mut lineages: BTreeMap<Vec<PathBuf>, Vec<Place>> = BTreeMap::new();
-    for (place, rule) in placed.iter().filter(|(_, rule)| !rule.who.forebears.is_empty()) {
-        let mut files = rule.who.forebears.clone();
+fn ancestries(placed: &Placed<'_>) -> Result<BTreeMap<Vec<PathBuf>, Vec<Place>>, PolicyError> {
+    let mut ancestries: BTreeMap<Vec<PathBuf>, Vec<Place>> = BTreeMap::new();
+    for (place, rule) in placed.iter().filter(|(_, rule)| !rule.who.ancestors.is_empty()) {
+        let mut files = rule.who.ancestors.clone();
         files.sort();
         files.dedup();
-        lineages.entry(files).or_default().push(*place);
+        ancestries.entry(files).or_default().push(*place);
     }
     check(
         "distinct lists of executables to descend from",
-        lineages.len() as u64,
-        abi::SOCK_LINEAGES as u64 * 8,
+        ancestries.len() as u64,
+        abi::SOCK_ANCESTRIES as u64 * 8,
         "let rules share them",
     )?;
-    Ok(lineages)
+    Ok(ancestries)
 }
 
 /// Everything that decides what the kernel does.

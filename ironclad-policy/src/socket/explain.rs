@@ -55,12 +55,12 @@ pub enum Dimension {
     Uid,
     /// The real group.
     Gid,
-    /// The control group.
+    /// The cgroup.
     Cgroup,
     /// The name of the thread.
     Comm,
     /// What it descends from.
-    Lineage,
+    Ancestry,
 }
 
 impl Dimension {
@@ -76,7 +76,7 @@ impl Dimension {
             abi::DIM_GID => Self::Gid,
             abi::DIM_CGROUP => Self::Cgroup,
             abi::DIM_COMM => Self::Comm,
-            _ => Self::Lineage,
+            _ => Self::Ancestry,
         }
     }
 
@@ -93,7 +93,7 @@ impl Dimension {
             Self::Gid => "gid",
             Self::Cgroup => "cgroup",
             Self::Comm => "comm",
-            Self::Lineage => "lineage",
+            Self::Ancestry => "ancestry",
         }
     }
 }
@@ -255,8 +255,8 @@ const ORDER: [usize; abi::DIM_MAX] = [
     abi::DIM_GID,
     abi::DIM_CGROUP,
     abi::DIM_COMM,
-    abi::DIM_LINEAGE,
-    abi::DIM_LINEAGE + 1,
+    abi::DIM_ANCESTRY,
+    abi::DIM_ANCESTRY + 1,
 ];
 
 /// The answer of each dimension; none where a row is missing.
@@ -266,7 +266,7 @@ fn answers<T: SocketTables>(
     addr: Option<SocketAddr>,
 ) -> Result<Option<Vec<Answer>>, T::Error> {
     let policy = tables.policy();
-    let asker = &query.asker;
+    let process_context = &query.process_context;
     let mut all = Vec::with_capacity(1 + abi::DIM_MAX);
     let Some(row) = direction(tables, query.op) else { return Ok(None) };
     all.push(Answer { dimension: Dimension::Direction, row, open: false });
@@ -286,7 +286,7 @@ fn answers<T: SocketTables>(
             _ if policy.dims >> dim & 1 == 0 => first,
             abi::DIM_WHERE => first + addr.map_or(0, |addr| class(tables, addr)),
             abi::DIM_PORT => first + addr.map_or(0, |addr| tables.port(addr.port())),
-            abi::DIM_EXE | abi::DIM_PARENT => match &asker.process {
+            abi::DIM_EXE | abi::DIM_PARENT => match &process_context.process {
                 Some(process) => {
                     let (file, since) = match dim {
                         abi::DIM_EXE => (process.exe, process.exec_ns),
@@ -306,9 +306,9 @@ fn answers<T: SocketTables>(
                 }
                 None => first,
             },
-            abi::DIM_UID => number(asker.uid)?,
-            abi::DIM_GID => number(asker.gid)?,
-            abi::DIM_CGROUP => match &asker.cgroups {
+            abi::DIM_UID => number(process_context.uid)?,
+            abi::DIM_GID => number(process_context.gid)?,
+            abi::DIM_CGROUP => match &process_context.cgroups {
                 Cgroups::Known(ids) => cgroup(tables, ids)?.unwrap_or(first),
                 Cgroups::Unknown => {
                     open = true;
@@ -317,13 +317,13 @@ fn answers<T: SocketTables>(
             },
             abi::DIM_COMM => {
                 let mut name = [0; 16];
-                let length = asker.comm.len().min(15);
-                name[..length].copy_from_slice(&asker.comm[..length]);
+                let length = process_context.comm.len().min(15);
+                name[..length].copy_from_slice(&process_context.comm[..length]);
                 named(zerocopy::transmute!(name))?
             }
             _ => {
-                let lineage = asker.process.map_or(0, |process| process.lineage);
-                first + (lineage >> (8 * (dim - abi::DIM_LINEAGE)) & 0xff) as u32
+                let ancestry = process_context.process.map_or(0, |process| process.ancestry);
+                first + (ancestry >> (8 * (dim - abi::DIM_ANCESTRY)) & 0xff) as u32
             }
         };
         let Some(mut row) = tables.row(row) else { return Ok(None) };
@@ -365,7 +365,7 @@ fn class<T: SocketTables>(tables: &T, addr: SocketAddr) -> u32 {
     }
 }
 
-/// The control group that a rule names and the process is in, the deepest of them.
+/// The cgroup that a rule names and the process is in, the deepest of them.
 fn cgroup<T: SocketTables>(tables: &T, ids: &[u64]) -> Result<Option<u32>, T::Error> {
     let policy = tables.policy();
     for level in policy.level.iter().take(policy.levels as usize) {

@@ -18,14 +18,14 @@ use crate::sha256::Sha256Sum;
 pub struct Bound {
     /// Identities of the files of [`CompiledSockets::files`]; those that are not there are absent.
     pub files: BTreeMap<PathBuf, BoundFile>,
-    /// Ids and depths of the control groups of [`CompiledSockets::cgroups`], likewise. The root has
+    /// Ids and depths of the cgroups of [`CompiledSockets::cgroups`], likewise. The root has
     /// depth 0.
     pub cgroups: BTreeMap<String, (u64, u32)>,
-    /// Paths of the control groups of [`CompiledSockets::containers`], likewise; those are in `cgroups`,
+    /// Paths of the cgroups of [`CompiledSockets::containers`], likewise; those are in `cgroups`,
     /// too.
     pub containers: BTreeMap<String, String>,
-    /// The bit, 0 to 15, of each of [`CompiledSockets::lineages`].
-    pub lineages: Vec<u8>,
+    /// The bit, 0 to 15, of each of [`CompiledSockets::ancestries`].
+    pub ancestries: Vec<u8>,
 }
 
 /// A file of a [`Bound`].
@@ -60,10 +60,10 @@ pub struct SocketImage {
     pub rows: Vec<SockRow>,
     /// For each port, the number of its row behind the first of ports; empty where unused.
     pub ports: Vec<u16>,
-    /// What files, users, groups, control groups and names mean; the generation is zero.
+    /// What files, users, groups, cgroups and names mean; the generation is zero.
     pub ids: Vec<(SockIdKey, SockIdVal)>,
-    /// Bits of the lineages that begin with each executable.
-    pub lineages: Vec<(FileId, u64)>,
+    /// Bits of the ancestries that begin with each executable.
+    pub ancestries: Vec<(FileId, u64)>,
     /// Rows of what is looked up, which share one where they satisfy the same rules.
     shared: HashMap<RuleSet, u32>,
 }
@@ -88,13 +88,13 @@ impl CompiledSockets {
         let tables = self.wheres.len()
             + self.ports.as_ref().map_or(0, |ports| ports.rows.len())
             + self.kinds.rows.len();
-        let lineages = self.lineages.len().min(abi::SOCK_LINEAGES) * 256;
-        // What files and control groups are is not known before: at most a row each.
+        let ancestries = self.ancestries.len().min(abi::SOCK_ANCESTRIES) * 256;
+        // What files and cgroups are is not known before: at most a row each.
         let bound =
             self.exes.by_value.len() + self.parents.by_value.len() + self.groups.by_value.len();
         let named = self.uids.distinct() + self.gids.distinct() + self.comms.distinct();
         // Of each of these six dimensions, a row for all other values.
-        1 + tables + bound + named + 6 + lineages
+        1 + tables + bound + named + 6 + ancestries
     }
 
     /// Kernel memory of an [`image`](Self::image), at most.
@@ -126,7 +126,7 @@ impl CompiledSockets {
     /// What the kernel reads, with what paths mean now.
     ///
     /// # Errors
-    /// [`PolicyError::Limit`] where rules name control groups at too many depths.
+    /// [`PolicyError::Limit`] where rules name cgroups at too many depths.
     pub fn image(&self, bound: &Bound) -> Result<SocketImage, PolicyError> {
         let all = RuleSet::default().with(self.places.iter().copied());
         let mut image = SocketImage {
@@ -134,13 +134,13 @@ impl CompiledSockets {
             rows: vec![all.row()],
             ports: Vec::new(),
             ids: Vec::new(),
-            lineages: Vec::new(),
+            ancestries: Vec::new(),
             shared: HashMap::new(),
         };
         let decide = self.places.iter().filter(|place| matches!(place, Place::Decides(_))).count();
         image.policy.rules = decide as u32;
         image.policy.logs = (self.places.len() - decide) as u8;
-        image.policy.lineages = bound.lineages.iter().fold(0, |bits, bit| bits | 1 << bit);
+        image.policy.ancestries = bound.ancestries.iter().fold(0, |bits, bit| bits | 1 << bit);
         image.policy.summary = decide.div_ceil(64).div_ceil(64) as u32;
         image.policy.verdict = [0, 0, 1, 2].map(|direction| match self.defaults[direction] {
             Verdict::Drop => abi::VERDICT_DROP,
@@ -173,7 +173,7 @@ impl CompiledSockets {
             zerocopy::transmute!(name)
         });
         self.cgroup_rows(bound, &mut image)?;
-        self.lineage_rows(bound, &mut image);
+        self.ancestry_rows(bound, &mut image);
         Ok(image)
     }
 
@@ -204,13 +204,8 @@ impl CompiledSockets {
             levels.insert(level);
         }
         let deepest = levels.last().copied().unwrap_or(0);
-        check(
-            "levels above a control group",
-            deepest.into(),
-            u8::MAX.into(),
-            "name one further up",
-        )?;
-        let what = "depths of control groups that rules name";
+        check("levels above a cgroup", deepest.into(), u8::MAX.into(), "name one further up")?;
+        let what = "depths of cgroups that rules name";
         check(what, levels.len() as u64, abi::SOCK_LEVELS_MAX as u64, "name groups further up")?;
         image.policy.levels = levels.len() as u32;
         for (to, level) in image.policy.level.iter_mut().zip(levels.iter().rev()) {
@@ -219,10 +214,10 @@ impl CompiledSockets {
         Ok(())
     }
 
-    /// A row for each value of each byte of a process's lineage.
-    fn lineage_rows(&self, bound: &Bound, image: &mut SocketImage) {
-        let bits = || self.lineages.iter().zip(&bound.lineages);
-        for byte in 0..abi::SOCK_LINEAGES {
+    /// A row for each value of each byte of a process's ancestry.
+    fn ancestry_rows(&self, bound: &Bound, image: &mut SocketImage) {
+        let bits = || self.ancestries.iter().zip(&bound.ancestries);
+        for byte in 0..abi::SOCK_ANCESTRIES {
             let here: Vec<(u8, &Vec<Place>)> = bits()
                 .filter(|(_, bit)| usize::from(**bit) / 8 == byte)
                 .map(|((_, rules), bit)| (bit % 8, rules))
@@ -230,10 +225,10 @@ impl CompiledSockets {
             if here.is_empty() {
                 continue;
             }
-            // Rules whose lineage another byte tells of are satisfied here by any value.
+            // Rules whose ancestry another byte tells of are satisfied here by any value.
             let elsewhere = bits().filter(|(_, bit)| usize::from(**bit) / 8 != byte);
-            let free = self.not_lineage.with(elsewhere.flat_map(|((_, rules), _)| rules).copied());
-            image.ask(abi::DIM_LINEAGE + byte);
+            let free = self.not_ancestry.with(elsewhere.flat_map(|((_, rules), _)| rules).copied());
+            image.ask(abi::DIM_ANCESTRY + byte);
             for value in 0..256u32 {
                 let set = here.iter().filter(|(bit, _)| value >> bit & 1 == 1);
                 image.push(&free.with(set.flat_map(|(_, rules)| rules.iter()).copied()));
@@ -245,7 +240,7 @@ impl CompiledSockets {
                 *begins.entry(file.id).or_default() |= 1 << bit;
             }
         }
-        image.lineages = begins.into_iter().collect();
+        image.ancestries = begins.into_iter().collect();
     }
 }
 

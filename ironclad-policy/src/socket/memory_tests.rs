@@ -57,7 +57,7 @@ fn an_image_has_at_most_what_was_computed() {
     let bound = Bound {
         files: files.map(|(path, ino)| (PathBuf::from(path), file(ino).into())).into(),
         cgroups: [("/a".to_owned(), (7, 1))].into(),
-        lineages: vec![0],
+        ancestries: vec![0],
         ..Bound::default()
     };
     let (image, memory) = (sockets.image(&bound).unwrap(), sockets.memory());

@@ -1,4 +1,4 @@
-//! Who may talk to whom: ordered rules on a process, an address, a port and a protocol.
+//! Who may test_process to whom: ordered rules on a process, an address, a port and a protocol.
 //!
 //! A [`SocketRule`] joins *who* (a [`Subject`]) with *where* (names of [`AddressGroup`]s), ports,
 //! protocols and a [`Direction`]. The first rule that matches decides. What a rule does not say
@@ -52,7 +52,7 @@ pub use image::{Bound, BoundFile, SocketImage};
 pub use packets::PacketSockets;
 pub use pin::SHA256_MISMATCH;
 pub(crate) use query::settle;
-pub use query::{Asker, Cgroups, SocketQuery};
+pub use query::{Cgroups, ProcessContext, SocketQuery};
 pub use tables::ImageTables;
 
 use crate::list::AddressList;
@@ -93,7 +93,7 @@ impl AddressGroup {
     }
 }
 
-/// A control group, as a rule names it.
+/// A cgroup, as a rule names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Group {
     /// By its path.
@@ -112,7 +112,7 @@ pub struct Subject {
     pub(crate) name: String,
     pub(crate) exes: Vec<Exe>,
     pub(crate) parents: Vec<PathBuf>,
-    pub(crate) forebears: Vec<PathBuf>,
+    pub(crate) ancestors: Vec<PathBuf>,
     pub(crate) uids: Vec<u32>,
     pub(crate) gids: Vec<u32>,
     pub(crate) groups: Vec<Group>,
@@ -155,7 +155,7 @@ impl Subject {
     /// It, before its present execve(2), or one that it descends from executed this file.
     #[must_use]
     pub fn descendant_of(mut self, path: impl Into<PathBuf>) -> Self {
-        self.forebears.push(path.into());
+        self.ancestors.push(path.into());
         self
     }
 
@@ -173,7 +173,7 @@ impl Subject {
         self
     }
 
-    /// It is in this control group, or in one below: a path from the root of the hierarchy, like
+    /// It is in this cgroup, or in one below: a path from the root of the hierarchy, like
     /// `/system.slice/nginx.service`.
     #[must_use]
     pub fn cgroup(mut self, path: impl Into<String>) -> Self {
@@ -182,7 +182,7 @@ impl Subject {
     }
 
     /// It is in this container: by its id, or by twelve or more of the id's first hexadecimal digits.
-    /// When a policy is applied, that becomes the control group that a container runtime has named
+    /// When a policy is applied, that becomes the cgroup that a container runtime has named
     /// after it; a container that starts later needs the policy applied again. Not beside
     /// [`cgroup`](Self::cgroup).
     #[must_use]

@@ -4,7 +4,7 @@ use ironclad_core::abi::{Process, SocketOp};
 
 use crate::policy::Protocol;
 
-/// Which control groups a process is in.
+/// Which cgroups a process is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cgroups {
     /// Their ids by depth, that of the root first.
@@ -15,22 +15,22 @@ pub enum Cgroups {
 
 /// Who asks, as the hooks see it. What is none is what no rule names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
-    /// Its record in the table of processes; none of a stranger.
+pub struct ProcessContext {
+    /// Its record in the table of processes; none of an unidentified process.
     pub process: Option<Process>,
     /// Real user.
     pub uid: Option<u32>,
     /// Real group.
     pub gid: Option<u32>,
-    /// Control groups.
+    /// Cgroups.
     pub cgroups: Cgroups,
     /// The name of the thread, without a NUL.
     pub comm: Vec<u8>,
 }
 
-impl Asker {
-    /// A process of which nothing is known, in no control group that a rule could name.
-    pub fn stranger() -> Self {
+impl ProcessContext {
+    /// A process of which nothing is known, in no cgroup that a rule could name.
+    pub fn unidentified() -> Self {
         let cgroups = Cgroups::Known(Vec::new());
         Self { process: None, uid: None, gid: None, cgroups, comm: Vec::new() }
     }
@@ -46,38 +46,38 @@ pub struct SocketQuery {
     /// The other's address and port, or one's own of bind(2). Of socket(2) it says nothing.
     pub addr: Option<SocketAddr>,
     /// Who asks.
-    pub asker: Asker,
+    pub process_context: ProcessContext,
 }
 
 impl SocketQuery {
-    /// connect(2) by a stranger.
+    /// connect(2) by an unidentified process.
     pub fn connect(protocol: Protocol, addr: SocketAddr) -> Self {
         Self::new(SocketOp::Connect, protocol, Some(addr))
     }
 
-    /// A datagram from a socket that is not connected, sent by a stranger.
+    /// A datagram from a socket that is not connected, sent by an unidentified process.
     pub fn send(addr: SocketAddr) -> Self {
         Self::new(SocketOp::Send, Protocol::UDP, Some(addr))
     }
 
-    /// bind(2) by a stranger.
+    /// bind(2) by an unidentified process.
     pub fn bind(protocol: Protocol, addr: SocketAddr) -> Self {
         Self::new(SocketOp::Bind, protocol, Some(addr))
     }
 
-    /// socket(2) by a stranger.
+    /// socket(2) by an unidentified process.
     pub fn create(protocol: Protocol) -> Self {
         Self::new(SocketOp::Create, protocol, None)
     }
 
     fn new(op: SocketOp, protocol: Protocol, addr: Option<SocketAddr>) -> Self {
-        Self { op, protocol, addr, asker: Asker::stranger() }
+        Self { op, protocol, addr, process_context: ProcessContext::unidentified() }
     }
 
     /// Asked by this process.
     #[must_use]
-    pub fn by(mut self, asker: Asker) -> Self {
-        self.asker = asker;
+    pub fn by(mut self, process_context: ProcessContext) -> Self {
+        self.process_context = process_context;
         self
     }
 }

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ironclad_core::abi::{self, FileId, Process, SocketOp};
 use ironclad_core::{Cidr, RuleId, Verdict};
 use ironclad_policy::socket::{
-    Asker, Bound, BoundFile, Cgroups, Decider, Dimension, Direction, ImageTables, RateLimit,
-    SHA256_MISMATCH, SocketAction, SocketExplanation, SocketImage, SocketQuery, SocketRule,
-    Standing, Subject, explain,
+    Bound, BoundFile, Cgroups, Decider, Dimension, Direction, ImageTables, ProcessContext,
+    RateLimit, SHA256_MISMATCH, SocketAction, SocketExplanation, SocketImage, SocketQuery,
+    SocketRule, Standing, Subject, explain,
 };
 use ironclad_policy::{Policy, Protocol, Sha256Sum};
 
@@ -31,7 +31,7 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) ->
             exes: Vec::new(),
             dry_run: spec.dry_run,
             parents: Vec::new(),
-            forebears: Vec::new(),
+            ancestors: Vec::new(),
             uids: Vec::new(),
             gids: Vec::new(),
             cgroups: Vec::new(),
@@ -55,7 +55,7 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) ->
         (Dimension::Gid, &|narrow| narrow.gids.clone_from(&spec.gids)),
         (Dimension::Cgroup, &|narrow| narrow.cgroups.clone_from(&spec.cgroups)),
         (Dimension::Comm, &|narrow| narrow.comms.clone_from(&spec.comms)),
-        (Dimension::Lineage, &|narrow| narrow.forebears.clone_from(&spec.forebears)),
+        (Dimension::Ancestry, &|narrow| narrow.ancestors.clone_from(&spec.ancestors)),
     ];
     let failing: Vec<Dimension> =
         of.into_iter().filter(|(_, only)| !whole(only)).map(|(dimension, _)| dimension).collect();
@@ -65,14 +65,14 @@ fn failing(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) ->
 
 fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
     let begins = |id: &FileId| {
-        kernel.image.lineages.iter().find(|(file, _)| file == id).map_or(0, |found| found.1)
+        kernel.image.ancestries.iter().find(|(file, _)| file == id).map_or(0, |found| found.1)
     };
-    let lineage = ask.forebears.iter().map(begins).fold(0, |all, bits| all | bits);
+    let ancestry = ask.ancestors.iter().map(begins).fold(0, |all, bits| all | bits);
     let process = Process {
         exe: ask.exe,
         exe_changed_ns: ask.exe_changed_ns,
         parent: ask.parent,
-        lineage,
+        ancestry,
         ..Process::default()
     };
     let parts: Vec<&str> = ask.cgroup.trim_end_matches('/').split('/').collect();
@@ -84,7 +84,7 @@ fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
         op: ask.op,
         protocol: Protocol(ask.protocol),
         addr: ask.addr.map(|addr| SocketAddr::new(addr, ask.port)),
-        asker: Asker {
+        process_context: ProcessContext {
             process: Some(process),
             uid: Some(ask.uid),
             gid: Some(ask.gid),
@@ -125,7 +125,7 @@ pub(crate) fn agrees(
     let mut query = query(kernel, ask);
     for is_known in [true, false] {
         if !is_known {
-            query.asker.cgroups = Cgroups::Unknown;
+            query.process_context.cgroups = Cgroups::Unknown;
         }
         let why = asked(&tables, &query);
         let mut expected = Vec::new();
@@ -190,7 +190,7 @@ fn with(
             .map(|(n, path)| (path.into(), file(n).unwrap().into()))
             .collect(),
         cgroups: CGROUPS.iter().map(|&path| (path.to_owned(), cgroup(path).unwrap())).collect(),
-        lineages: (0..compiled.lineages().len() as u8).collect(),
+        ancestries: (0..compiled.ancestries().len() as u8).collect(),
         ..Bound::default()
     };
     let mut image = compiled.image(&bound).unwrap();
@@ -234,9 +234,10 @@ fn an_explanation_is_a_line_for_each_rule() {
 
 /// The process executes what a rule names since `exec_ns`.
 fn by(exec_ns: u64) -> SocketQuery {
-    let mut asker = Asker::stranger();
-    asker.process = Some(Process { exe: file(0).unwrap(), exec_ns, ..Process::default() });
-    SocketQuery::connect(Protocol::TCP, "192.0.2.1:443".parse().unwrap()).by(asker)
+    let mut process_context = ProcessContext::unidentified();
+    process_context.process =
+        Some(Process { exe: file(0).unwrap(), exec_ns, ..Process::default() });
+    SocketQuery::connect(Protocol::TCP, "192.0.2.1:443".parse().unwrap()).by(process_context)
 }
 
 #[test]
@@ -293,7 +294,7 @@ fn a_content_that_is_not_known_is_open() {
     };
     let asks = |exe_changed_ns| {
         let mut asks = by(1);
-        asks.asker.process.as_mut().unwrap().exe_changed_ns = exe_changed_ns;
+        asks.process_context.process.as_mut().unwrap().exe_changed_ns = exe_changed_ns;
         asks
     };
     let why = |exe_changed_ns, sha256| {

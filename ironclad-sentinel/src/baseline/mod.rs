@@ -1,6 +1,6 @@
 //! What the files that rules name contained when Sentinel was last there.
 //!
-//! While rules are in force, what changes is what entitled and excepted processes change: a look at the
+//! While rules are in force, what changes is what trusted and exempt processes change: a look at the
 //! files takes that over, and says so. What changed between the last look and the next start was changed
 //! while Sentinel was away.
 

@@ -6,8 +6,8 @@ use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Overflow, Sentinel};
@@ -20,7 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(descriptors_of_before_change_nothing_on_a_guarded_disk)
+        test!(preopened_descriptors_change_nothing_on_a_protected_disk)
             .shared()
             .in_machine()
             .needs(&[lsm]),
@@ -40,7 +40,7 @@ fn tree(path: &Path, ops: FileOps) -> CompiledPolicy {
     Policy::builder().file_rule(rule).compile().unwrap()
 }
 
-fn follow(attacker: &mut Talker, orders: &[String]) {
+fn follow(attacker: &mut TestProcess, orders: &[String]) {
     for order in orders {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
@@ -71,7 +71,7 @@ const BY_OPEN: [(&str, &str); 2] = [
 ];
 
 /// Mounts the SCSI disk, and makes a directory with a file there.
-fn mount_disk(host: &Host, attacker: &mut Talker) -> PathBuf {
+fn mount_disk(host: &Host, attacker: &mut TestProcess) -> PathBuf {
     let volume = host.path("volume");
     std::fs::create_dir(&volume).unwrap();
     wait_for_devices(&["/dev/sda", "/dev/sg0"]);
@@ -91,7 +91,7 @@ fn mount_disk(host: &Host, attacker: &mut Talker) -> PathBuf {
 /// Root needs no descriptor that may write.
 fn commands_to_disks_write_nothing_below_guarded_files() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let guarded = mount_disk(&host, &mut attacker);
     for (name, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         attacks.without(name, &mut attacker, order);
@@ -134,7 +134,7 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
 /// Each option allows its own operation and not the other's.
 fn options_allow_disk_commands_or_the_device_mapper() {
     let host = Host::new();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let guarded = mount_disk(&host, &mut attacker);
     let mapped = map_devices(&host, &mut attacker);
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded);
@@ -159,11 +159,11 @@ fn options_allow_disk_commands_or_the_device_mapper() {
 }
 
 /// They were given before there was a rule: of the disk below, and of the file itself.
-fn descriptors_of_before_change_nothing_on_a_guarded_disk() {
+fn preopened_descriptors_change_nothing_on_a_protected_disk() {
     let host = Host::new();
     let volume = host.path("volume");
     std::fs::create_dir(&volume).unwrap();
-    let (mut of_disk, mut of_file) = (host.talker(), host.talker());
+    let (mut of_disk, mut of_file) = (host.test_process(), host.test_process());
     let mut attacks = Attacks::default();
     wait_for_devices(&["/dev/sda"]);
     follow(
@@ -181,10 +181,10 @@ fn descriptors_of_before_change_nothing_on_a_guarded_disk() {
     std::fs::write(&file, "1").unwrap();
     follow(&mut of_file, &[format!("keep-open {}", file.display())]);
     let to_disk = [
-        ("write below a guarded file by a descriptor of before", "write-kept 1"),
-        ("map what lies below a guarded file by a descriptor of before", "map-kept"),
+        ("write below a guarded file by a pre-opened descriptor", "write-kept 1"),
+        ("map what lies below a guarded file by a pre-opened descriptor", "map-kept"),
     ];
-    let swap = "exchange a guarded file and the boot loader's by a descriptor of before";
+    let swap = "exchange a guarded file and the boot loader's by a pre-opened descriptor";
     for (name, order) in to_disk {
         attacks.without(name, &mut of_disk, order);
     }
@@ -193,7 +193,7 @@ fn descriptors_of_before_change_nothing_on_a_guarded_disk() {
     std::fs::write(&file, "1").unwrap();
     let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
-    let before = sentinel.status().unwrap().opened_before;
+    let before = sentinel.status().unwrap().preopened;
     let mut pids: Vec<_> = before.iter().map(|it| it.pid).collect();
     pids.sort_unstable();
     let mut expected = [of_disk.pid(), of_file.pid()];
@@ -208,13 +208,13 @@ fn descriptors_of_before_change_nothing_on_a_guarded_disk() {
     drop(sentinel);
     follow(&mut of_disk, &["write-kept 1".to_owned()]);
     drop((of_disk, of_file));
-    follow(&mut host.talker(), &[format!("tool umount {}", volume.display())]);
+    follow(&mut host.test_process(), &[format!("tool umount {}", volume.display())]);
 }
 
 /// NVMe targets write to a disk that is mounted, and ask nobody.
 fn a_guarded_disk_is_not_exported() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let at = host.path("config");
     std::fs::create_dir(&at).unwrap();
     let at = at.display();
@@ -251,11 +251,11 @@ fn files_behind_loop_devices_are_guarded_too() {
     let [outer, inner] = ["outer", "inner"].map(|name| host.path(name));
     let image = host.path("image");
     let (file, guarded) = (outer.join("a file"), inner.join("guarded"));
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let mib = |path: &Path, size: u64| {
         std::fs::File::create(path).unwrap().set_len(size << 20).unwrap();
     };
-    let put = |attacker: &mut Talker, device: &str, file: &Path, at: &Path| {
+    let put = |attacker: &mut TestProcess, device: &str, file: &Path, at: &Path| {
         std::fs::create_dir(at).unwrap();
         // Names with blanks are no words of an order.
         assert!(
@@ -292,7 +292,7 @@ fn files_behind_loop_devices_are_guarded_too() {
     attacks.without(read_below, &mut attacker, &read);
     // Who had it open is asked when it writes; the loop device's own thread is not.
     let (kept, write) =
-        ("write the file behind a loop device by a descriptor of before", "write-kept 1");
+        ("write the file behind a loop device by a pre-opened descriptor", "write-kept 1");
     follow(&mut attacker, &[format!("keep-open {}", link.display())]);
     attacks.without(kept, &mut attacker, write);
     let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
@@ -302,7 +302,7 @@ fn files_behind_loop_devices_are_guarded_too() {
     }
     assert_eq!(attacker.ask(&format!("truncate {}", link.display())).unwrap(), EPERM);
     attacks.with(kept, &mut attacker, write, &events);
-    assert_eq!(sentinel.status().unwrap().opened_before.len(), 1);
+    assert_eq!(sentinel.status().unwrap().preopened.len(), 1);
     let own = std::fs::File::create(guarded.join("own")).unwrap();
     own.set_len(1 << 20).unwrap();
     std::fs::write(guarded.join("own"), vec![1; 1 << 20]).unwrap();
@@ -313,7 +313,7 @@ fn files_behind_loop_devices_are_guarded_too() {
     drop(sentinel);
     drop(own);
     drop(attacker);
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     follow(
         &mut attacker,
         &[
@@ -332,7 +332,7 @@ fn file_systems_with_guarded_files_are_not_stopped() {
     let (image, volume) = (host.path("image"), host.path("volume"));
     std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     std::fs::create_dir(&volume).unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let at = volume.display();
     let mount = format!("tool mount -t ext4 /dev/loop0 {at}");
     let umount = format!("tool umount {at}");
@@ -370,8 +370,8 @@ fn file_systems_with_guarded_files_are_not_stopped() {
 fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
     let host = Host::new();
     let at = |name: &str| host.path(name).display().to_string();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let ask = |attacker: &mut Talker, order: &str| attacker.ask(order).unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let ask = |attacker: &mut TestProcess, order: &str| attacker.ask(order).unwrap();
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
     let files = map_devices(&host, &mut attacker);
     let rule = files.iter().fold(rule, |rule, file| rule.file(file));
@@ -433,7 +433,7 @@ fn table(device: &str) -> String {
 }
 
 /// Makes a file system on a partition and one on a mapped device, and a file on each.
-fn map_devices(host: &Host, attacker: &mut Talker) -> [PathBuf; 2] {
+fn map_devices(host: &Host, attacker: &mut TestProcess) -> [PathBuf; 2] {
     let at = |name: &str| host.path(name).display().to_string();
     std::fs::write(host.path("disk"), partitioned(SECTORS)).unwrap();
     std::fs::File::create(host.path("part")).unwrap().set_len(u64::from(SECTORS) << 9).unwrap();
@@ -458,7 +458,7 @@ fn map_devices(host: &Host, attacker: &mut Talker) -> [PathBuf; 2] {
 }
 
 /// Undoes [`map_devices`].
-fn unmap_devices(host: &Host, attacker: &mut Talker) {
+fn unmap_devices(host: &Host, attacker: &mut TestProcess) {
     let at = |name: &str| host.path(name).display().to_string();
     follow(
         attacker,

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
 use ironclad_core::RuleId;
-use ironclad_core::abi::{FileOp, SENTINEL_DEPTH, SentinelHook, WORD_MOVES};
+use ironclad_core::abi::{FileOp, RENAME_SHIFT, SENTINEL_DEPTH, SentinelHook};
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Overflow, Sentinel, SentinelError};
@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(no_change_to_a_guarded_tree).shared().in_machine().needs(&[lsm]),
         test!(a_file_is_covered_by_its_name_too).shared().in_machine().needs(&[lsm]),
         test!(reading_and_executing_are_denied_too).shared().in_machine().needs(&[lsm]),
-        test!(what_was_opened_before_is_written_no_more).shared().in_machine().needs(&[lsm]),
+        test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(ways_and_overlays_lead_to_what_is_guarded).shared().in_machine().needs(&[lsm]),
         test!(places_that_cannot_be_guarded_are_refused).shared().in_machine().needs(&[lsm]),
         test!(no_start_with_places_that_cannot_be_guarded).in_machine().needs(&[lsm]),
@@ -109,7 +109,7 @@ fn order(host: &Host, verb: &str, paths: &[&str]) -> String {
 
 fn no_change_to_a_guarded_tree() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     for (name, verb, paths) in CHANGES {
         lay_out(&host);
         attacks.without(name, &mut attacker, &order(&host, verb, paths));
@@ -164,7 +164,7 @@ const GONE: [Change; 3] = [
 fn a_file_is_covered_by_its_name_too() {
     let host = Host::new();
     lay_out(&host);
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let file = host.path("guarded/file");
     // Another file under its name.
     let replace = || {
@@ -203,7 +203,7 @@ fn a_file_is_covered_by_its_name_too() {
 fn reading_and_executing_are_denied_too() {
     let host = Host::new();
     lay_out(&host);
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let tool = host.program("tool");
     let secret = host.path("guarded/file");
     let read = format!("read {}", secret.display());
@@ -239,24 +239,21 @@ fn reading_and_executing_are_denied_too() {
     drop(sentinel);
 }
 
-fn what_was_opened_before_is_written_no_more() {
+fn preopened_descriptors_do_not_write() {
     let host = Host::new();
     lay_out(&host);
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let file = host.path("guarded/file");
     let from = |verb: &str| format!("{verb} {}", host.path("elsewhere/other").display());
     let tried = [
-        ("allocate by a descriptor of before the rule", "allocate-kept".to_owned()),
-        ("truncate by a descriptor of before the rule", "truncate-kept".to_owned()),
-        ("write by a descriptor of before the rule", "write-kept 1".to_owned()),
-        ("map to write by a descriptor of before the rule", "map-kept".to_owned()),
-        ("copy_file_range(2) to a descriptor of before the rule", from("copy-to-kept")),
-        ("sendfile(2) to a descriptor of before the rule", from("send-to-kept")),
-        ("splice(2) to a descriptor of before the rule", from("splice-to-kept")),
-        (
-            "write by io_uring to a descriptor of before the rule",
-            "uring-write-kept caller 1".into(),
-        ),
+        ("allocate by a pre-opened descriptor", "allocate-kept".to_owned()),
+        ("truncate by a pre-opened descriptor", "truncate-kept".to_owned()),
+        ("write by a pre-opened descriptor", "write-kept 1".to_owned()),
+        ("map to write by a pre-opened descriptor", "map-kept".to_owned()),
+        ("copy_file_range(2) to a pre-opened descriptor", from("copy-to-kept")),
+        ("sendfile(2) to a pre-opened descriptor", from("send-to-kept")),
+        ("splice(2) to a pre-opened descriptor", from("splice-to-kept")),
+        ("write by io_uring to a pre-opened descriptor", "uring-write-kept caller 1".into()),
         ("write by a worker of io_uring to the same", "uring-write-kept worker 1".into()),
     ];
     assert_eq!(attacker.ask(&format!("keep-open {}", file.display())).unwrap(), 0);
@@ -266,10 +263,10 @@ fn what_was_opened_before_is_written_no_more() {
     let policy = |dir| Policy::builder().file_rule(deny(1).tree(host.path(dir))).compile().unwrap();
     let sentinel = host.start(&policy("elsewhere"));
     assert_eq!(attacker.ask("write-kept 2").unwrap(), 0);
-    assert_eq!(sentinel.status().unwrap().opened_before, []);
+    assert_eq!(sentinel.status().unwrap().preopened, []);
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     sentinel.apply(&policy("guarded")).unwrap();
-    let before = sentinel.status().unwrap().opened_before;
+    let before = sentinel.status().unwrap().preopened;
     assert_eq!((before.len(), before[0].pid, before[0].rules), (1, attacker.pid(), 1));
     let content = std::fs::read(&file).unwrap();
     for (name, order) in &tried {
@@ -285,7 +282,7 @@ fn what_was_opened_before_is_written_no_more() {
 fn ways_and_overlays_lead_to_what_is_guarded() {
     let host = Host::new();
     lay_out(&host);
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let at = |name: &str| host.path(name).display().to_string();
     let tried = [
         ("remove the way to a guarded file", format!("rmdir {}", at("guarded/way"))),
@@ -362,7 +359,7 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
 const PLACES: [(&str, &str); 2] = [("merged", "overlayfs"), ("untried", "not tried")];
 
 /// Mounts them; false where overlayfs cannot be mounted.
-fn mount_places(host: &Host, attacker: &mut Talker) -> bool {
+fn mount_places(host: &Host, attacker: &mut TestProcess) -> bool {
     lay_out_ways(host);
     let at = |name: &str| host.path(name).display().to_string();
     std::fs::create_dir(host.path("untried")).unwrap();
@@ -381,7 +378,7 @@ fn mount_places(host: &Host, attacker: &mut Talker) -> bool {
     true
 }
 
-fn unmount_places(host: &Host, attacker: &mut Talker) {
+fn unmount_places(host: &Host, attacker: &mut TestProcess) {
     for (place, _) in PLACES {
         let order = format!("tool umount {}", host.path(place).display());
         assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
@@ -411,7 +408,7 @@ fn assert_place_refused(host: &Host, error: &SentinelError, (place, why): (&str,
 }
 
 /// What comes of changes to a guarded place, and to one that a refused policy names.
-fn change_places(host: &Host, attacker: &mut Talker) -> [u64; 2] {
+fn change_places(host: &Host, attacker: &mut TestProcess) -> [u64; 2] {
     [
         attacker.ask(&order(host, "append", &["D/file"])).unwrap(),
         attacker.ask(&format!("append {}", host.path("lower/file").display())).unwrap(),
@@ -421,7 +418,7 @@ fn change_places(host: &Host, attacker: &mut Talker) -> [u64; 2] {
 /// What a file system does not keep apart cannot be guarded: that is said, and nothing changes.
 fn places_that_cannot_be_guarded_are_refused() {
     let host = Host::new();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     if !mount_places(&host, &mut attacker) {
         return;
     }
@@ -440,7 +437,7 @@ fn places_that_cannot_be_guarded_are_refused() {
 
 fn no_start_with_places_that_cannot_be_guarded() {
     let host = Host::new();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     if !mount_places(&host, &mut attacker) {
         return;
     }
@@ -471,7 +468,7 @@ fn lay_out_ways(host: &Host) {
 fn names_of_every_length_are_covered() {
     let host = Host::new();
     lay_out(&host);
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let lengths = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 128, 247, 248, 254, 255];
     let name = |length: usize, last: char| {
         let all = "abcdefghijklmnopqrstuvwxyz".chars().cycle().take(length - 1);
@@ -507,7 +504,7 @@ fn files_are_covered_however_deep_they_lie() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, "1").unwrap();
     }
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let mut append =
         |top: &str, depth| attacker.ask(&format!("append {}", file(top, depth).display())).unwrap();
     for depth in depths {
@@ -533,13 +530,13 @@ fn directories_that_move_and_other_names_are_followed() {
     std::fs::create_dir(host.path("elsewhere/moves")).unwrap();
     std::fs::write(host.path("elsewhere/moves/file"), "1").unwrap();
     std::fs::hard_link(host.path("guarded/sub/deep"), host.path("elsewhere/deep")).unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let old_name = "append to a guarded file by a name of before the rule";
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let old_name = "append to a guarded file by a name from before the rule";
     let chroot = format!("chroot {}", host.dir().display());
     let (from_chroot, inside) =
         ("append to a guarded file from a chroot(2)", "append /guarded/file");
     attacks.without(old_name, &mut attacker, &order(&host, "append", &["O/deep"]));
-    let mut elsewhere = host.talker();
+    let mut elsewhere = host.test_process();
     assert_eq!(elsewhere.ask(&chroot).unwrap(), 0);
     attacks.without(from_chroot, &mut elsewhere, inside);
     let mut ask = |paths: &[&str]| attacker.ask(&order(&host, "append", paths)).unwrap();
@@ -570,7 +567,7 @@ fn moves() -> u64 {
     let newest = maps.filter(|map| map.name.to_string_lossy().starts_with(".data.ic_sent")).last();
     let state = MapHandle::from_map_id(newest.unwrap().id).unwrap();
     let bytes = state.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
-    u64::from_ne_bytes(bytes[..8].try_into().unwrap()) >> WORD_MOVES
+    u64::from_ne_bytes(bytes[..8].try_into().unwrap()) >> RENAME_SHIFT
 }
 
 /// Ends a program of this process's, as if the kernel passed it over each time.
@@ -602,7 +599,7 @@ fn a_directory_whose_move_was_passed_over_is_covered() {
         ["elsewhere/moves", "guarded/moves", "guarded/sub"].map(|path| host.path(path));
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("file"), "1").unwrap();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let mut ask = |path| attacker.ask(&order(&host, "append", &[path])).unwrap();
     let rule = deny(1).tree(host.path("guarded"));
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
@@ -650,7 +647,7 @@ fn a_web_server_writes_its_page_and_changes_no_modes() {
     std::fs::set_permissions(host.dir(), PermissionsExt::from_mode(0o755)).unwrap();
     chown(&page, Some(WEB), Some(WEB)).unwrap();
     let (server, tool) = (host.program("web-server"), host.program("deploy"));
-    let mut web = host.talker_by(&server);
+    let mut web = host.test_process_by(&server);
     assert_eq!(web.ask(&format!("uid {WEB}")).unwrap(), 0);
     let chmod = format!("chmod {}", page.display());
     let append = format!("append {}", page.display());
@@ -672,8 +669,8 @@ fn a_web_server_writes_its_page_and_changes_no_modes() {
     assert_eq!(mode(), before);
     assert_eq!(web.ask(&append).unwrap(), 0);
     // Not even by a shell of root's that it was made to start, but by what deploys.
-    assert_eq!(host.talker().ask(&chmod).unwrap(), EPERM);
+    assert_eq!(host.test_process().ask(&chmod).unwrap(), EPERM);
     let owner = chmod.replace("chmod", "chown");
-    assert_eq!(host.talker().ask(&owner).unwrap(), EPERM);
-    assert_eq!(host.talker_by(&tool).ask(&chmod).unwrap(), 0);
+    assert_eq!(host.test_process().ask(&owner).unwrap(), EPERM);
+    assert_eq!(host.test_process_by(&tool).ask(&chmod).unwrap(), 0);
 }

@@ -4,8 +4,8 @@ use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_sentinel::Overflow;
@@ -20,7 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 fn the_kernel_stays_closed() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let tried = [
         ("open ftrace_enabled to write", "open-to-write /proc/sys/kernel/ftrace_enabled"),
         ("open core_pattern to write", "open-to-write /proc/sys/kernel/core_pattern"),
@@ -64,13 +64,13 @@ fn the_kernel_stays_closed() {
     } else {
         println!("not tried: a kernel without memory failures takes no page away");
     }
-    // What every program loads that is executed from then on, the first process above all.
+    // What every program loads that is executed from then on, PID 1 above all.
     let (preload, preloaded) = ("name what every program loads", "/etc/ld.so.preload");
     let preload_order = format!("create {preloaded}");
     attacks.without(preload, &mut attacker, &preload_order);
     assert_eq!(attacker.ask(&format!("unlink {preloaded}")).unwrap(), 0);
     // Opened before: asked when it is written.
-    let kept = "write ftrace_enabled by a descriptor of before";
+    let kept = "write ftrace_enabled by a pre-opened descriptor";
     assert_eq!(attacker.ask("keep-open /proc/sys/kernel/ftrace_enabled").unwrap(), 0);
     attacks.without(kept, &mut attacker, "write-kept 1");
     let module = "/lib/modules/dummy.ko";
@@ -126,7 +126,7 @@ fn another_kernel_is_not_booted() {
     let host = Host::new();
     let kernel = host.path("kernel");
     std::fs::write(&kernel, [1; 4096]).unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let from_file = format!("kexec-file-load {}", kernel.display());
     // Nobody sleeps: with no swap there is no place for an image.
     let tried = [
@@ -162,8 +162,8 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     std::fs::create_dir(&volume).unwrap();
     let (image, volume) = (image.display().to_string(), volume.display().to_string());
     let device = "/dev/loop0";
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let ask = |attacker: &mut Talker, order: &str| attacker.ask(order).unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let ask = |attacker: &mut TestProcess, order: &str| attacker.ask(order).unwrap();
     for order in [
         // Older kernels seal files of such blocks alone.
         format!("tool mke2fs -F -t ext4 -O verity -b 4096 {image}"),
@@ -198,7 +198,7 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     let (as_32, chattr_32) =
         ("chattr a guarded file as 32-bit programs do", format!("chattr-32 {deep}"));
     // On a kernel without these, whoever tries ends.
-    let mut other = host.talker();
+    let mut other = host.test_process();
     let has_32 = cfg!(target_arch = "x86_64") && other.ask(&chattr_32).is_ok();
     if has_32 {
         attacks.without(as_32, &mut other, &chattr_32);

@@ -1,4 +1,4 @@
-//! Who looks like the agent, or like a program that is excepted, and is neither.
+//! Who looks like the agent, or like a program that is exempt, and is neither.
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
@@ -13,8 +13,8 @@ use crate::testbed::{Attacks, EPERM, Host, LOADER, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::{Process, SentinelHook};
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Launch, Overflow};
@@ -24,47 +24,44 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(what_a_process_says_of_itself_does_not_help).shared().in_machine().needs(&[lsm]),
-        test!(what_the_table_lacks_excepts_nobody).shared().in_machine().needs(&[lsm]),
-        test!(who_is_excepted_starts_what_others_may_not).shared().in_machine().needs(&[lsm]),
-        test!(the_number_of_an_excepted_program_is_not_the_program)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        test!(impersonation_does_not_help).shared().in_machine().needs(&[lsm]),
+        test!(an_unidentified_process_has_no_exemption).shared().in_machine().needs(&[lsm]),
+        test!(an_exempt_executable_starts_what_others_may_not).shared().in_machine().needs(&[lsm]),
+        test!(a_reused_inode_number_has_no_exemption).shared().in_machine().needs(&[lsm]),
         test!(the_agents_program_elsewhere_is_no_agent).in_machine().needs(&[lsm]),
     ]
 }
 
-fn done(talker: &mut Talker, order: &str) {
-    assert_eq!(talker.ask(order).unwrap(), 0, "{order}");
+fn done(test_process: &mut TestProcess, order: &str) {
+    assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
 }
 
-/// Only a program that is excepted may change the file.
-fn only(excepted: &Path, file: &Path) -> CompiledPolicy {
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(file).except(excepted);
+/// Only a program that is exempt may change the file.
+fn only(exemptions: &Path, file: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(file).except(exemptions);
     Policy::builder().file_rule(rule).compile().unwrap()
 }
 
-fn what_a_process_says_of_itself_does_not_help() {
+fn impersonation_does_not_help() {
     let host = Host::new();
-    let (own, excepted) = (std::env::current_exe().unwrap(), host.program("excepted"));
+    let (own, exemptions) = (std::env::current_exe().unwrap(), host.program("exemptions"));
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
     let lie =
         |exe: &Path, by: &str| format!("impostor-with {} {} {by}", file.display(), exe.display());
     let lies = [
-        ("an excepted program by PR_SET_MM_EXE_FILE", lie(&excepted, "file")),
-        ("an excepted program by PR_SET_MM_MAP", lie(&excepted, "map")),
+        ("an exempt program by PR_SET_MM_EXE_FILE", lie(&exemptions, "file")),
+        ("an exempt program by PR_SET_MM_MAP", lie(&exemptions, "map")),
         ("the agent's program by PR_SET_MM_EXE_FILE", lie(&own, "file")),
         ("the agent's program by PR_SET_MM_MAP", lie(&own, "map")),
     ];
     let name = |what: &str| format!("open a guarded file to write as {what}");
     let name_before = |what: &str| format!("{}, said before Sentinel", name(what));
-    let by_comm = "append to a guarded file with the comm of an excepted program";
+    let by_comm = "append to a guarded file with the comm of an exempt program";
     let program = host.program("other");
-    let (mut attacker, mut attacks) = (host.talker_by(&program), Attacks::default());
-    let mut before = lies.each_ref().map(|_| host.talker_by(&program));
+    let (mut attacker, mut attacks) = (host.test_process_by(&program), Attacks::default());
+    let mut before = lies.each_ref().map(|_| host.test_process_by(&program));
     for ((what, lie), early) in lies.iter().zip(&mut before) {
         done(&mut attacker, lie);
         attacks.without(&name(what), &mut attacker, "go");
@@ -72,11 +69,11 @@ fn what_a_process_says_of_itself_does_not_help() {
         attacks.without(&name_before(what), early, "go");
         done(early, lie);
     }
-    done(&mut attacker, "comm excepted");
+    done(&mut attacker, "comm exempt");
     attacks.without(by_comm, &mut attacker, &append);
-    let sentinel = host.start(&only(&excepted, &file));
+    let sentinel = host.start(&only(&exemptions, &file));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(host.talker_by(&excepted).ask(&append).unwrap(), 0);
+    assert_eq!(host.test_process_by(&exemptions).ask(&append).unwrap(), 0);
     for ((what, lie), early) in lies.iter().zip(&mut before) {
         attacks.with(&name_before(what), early, "go", &events);
         done(&mut attacker, lie);
@@ -92,17 +89,17 @@ fn map(name: &str) -> MapHandle {
 }
 
 /// As if the kernel had passed over the program that sees an execve(2), or the end of who had the number.
-fn what_the_table_lacks_excepts_nobody() {
+fn an_unidentified_process_has_no_exemption() {
     let host = Host::new();
-    let (excepted, other) = (host.program("excepted"), host.program("other"));
+    let (exemptions, other) = (host.program("exemptions"), host.program("other"));
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let (append, execute) =
         (format!("append {}", file.display()), format!("exec {}", other.display()));
-    let sentinel = host.start(&only(&excepted, &file));
-    let mut talker = host.talker_by(&excepted);
-    assert_eq!(talker.ask(&append).unwrap(), 0);
-    let (table, pid) = (map("ic_processes"), talker.pid().to_ne_bytes());
+    let sentinel = host.start(&only(&exemptions, &file));
+    let mut test_process = host.test_process_by(&exemptions);
+    assert_eq!(test_process.ask(&append).unwrap(), 0);
+    let (table, pid) = (map("ic_processes"), test_process.pid().to_ne_bytes());
     let read = || table.lookup(&pid, MapFlags::ANY).unwrap().unwrap();
     let write = |record: &[u8]| table.update(&pid, record, MapFlags::ANY).unwrap();
     let right = read();
@@ -110,33 +107,33 @@ fn what_the_table_lacks_excepts_nobody() {
         let mut wrong = right.clone();
         wrong[field] ^= 1;
         write(&wrong);
-        assert_eq!(talker.ask(&append).unwrap(), EPERM);
+        assert_eq!(test_process.ask(&append).unwrap(), EPERM);
         write(&right);
-        assert_eq!(talker.ask(&append).unwrap(), 0);
+        assert_eq!(test_process.ask(&append).unwrap(), 0);
     }
-    // A file that only the excepted one may execute: what is asked before execve(2) has begun anew.
+    // A file that only the exempt one may execute: what is asked before execve(2) has begun anew.
     let tool = host.program("tool");
     let rule = FileRule::new(RuleId(2), "two", FileAction::Deny).operations(FileOps::EXECUTE);
-    let rule = rule.file(&tool).except(&excepted);
-    let first = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file).except(&excepted);
+    let rule = rule.file(&tool).except(&exemptions);
+    let first = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file).except(&exemptions);
     let both = Policy::builder().file_rule(first).file_rule(rule).compile().unwrap();
     sentinel.apply(&both).unwrap();
-    done(&mut talker, &execute);
+    done(&mut test_process, &execute);
     let (append_or_start, now) = ([&append, &format!("exec {}", tool.display())], read());
     for record in [&now, &right] {
         for order in append_or_start {
             write(record);
-            assert_eq!(talker.ask(order).unwrap(), EPERM, "{order}");
+            assert_eq!(test_process.ask(order).unwrap(), EPERM, "{order}");
         }
     }
     write(&now);
-    done(&mut talker, &format!("exec {}", excepted.display()));
-    assert_eq!(talker.ask(&append).unwrap(), 0);
+    done(&mut test_process, &format!("exec {}", exemptions.display()));
+    assert_eq!(test_process.ask(&append).unwrap(), 0);
     drop(sentinel);
 }
 
 /// What execve(2) maps before the table is told of it is asked of the former program, as its file was.
-fn who_is_excepted_starts_what_others_may_not() {
+fn an_exempt_executable_starts_what_others_may_not() {
     let host = Host::new();
     let (starter, other, tool) =
         (host.program("starter"), host.program("other"), host.program("tool"));
@@ -144,21 +141,21 @@ fn who_is_excepted_starts_what_others_may_not() {
     let rule = rule.file(&tool).operations(FileOps::EXECUTE).except(&starter);
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
     let execute = format!("exec {}", tool.display());
-    let mut talker = host.talker_by(&starter);
-    done(&mut talker, &execute);
-    assert_eq!(talker.ask("comm tool").unwrap(), 0);
-    assert_eq!(host.talker_by(&other).ask(&execute).unwrap(), EPERM);
+    let mut test_process = host.test_process_by(&starter);
+    done(&mut test_process, &execute);
+    assert_eq!(test_process.ask("comm tool").unwrap(), 0);
+    assert_eq!(host.test_process_by(&other).ask(&execute).unwrap(), EPERM);
     drop(sentinel);
 }
 
 /// File systems on disks give a number that is free to the next file.
-fn the_number_of_an_excepted_program_is_not_the_program() {
+fn a_reused_inode_number_has_no_exemption() {
     let host = Host::new();
     let (image, volume, file) = (host.path("image"), host.path("volume"), host.path("file"));
     File::create(&image).unwrap().set_len(128 << 20).unwrap();
     std::fs::create_dir(&volume).unwrap();
     std::fs::write(&file, "1").unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let device = "/dev/loop1";
     for order in [
         format!("tool mke2fs -F {}", image.display()),
@@ -168,24 +165,24 @@ fn the_number_of_an_excepted_program_is_not_the_program() {
         done(&mut attacker, &order);
     }
     let own = std::env::current_exe().unwrap();
-    let (excepted, append) = (volume.join("excepted"), format!("append {}", file.display()));
-    std::fs::copy(&own, &excepted).unwrap();
+    let (exemptions, append) = (volume.join("exemptions"), format!("append {}", file.display()));
+    std::fs::copy(&own, &exemptions).unwrap();
     let number = |path: &Path| path.metadata().unwrap().ino();
-    let (wanted, generation) = (number(&excepted), version(&File::open(&excepted).unwrap()));
+    let (wanted, generation) = (number(&exemptions), version(&File::open(&exemptions).unwrap()));
     let set_version = |path: &Path| {
         let generation = generation.as_ref().unwrap();
         format!("set-version {} {generation}", path.display())
     };
-    let by_number = "append to a guarded file by a file with the number of an excepted program";
-    let by_version = "give a file the generation of an excepted program that is gone";
+    let by_number = "append to a guarded file by a file with the number of an exempt program";
+    let by_version = "give a file the generation of an exempt program that is gone";
     attacks.without(by_number, &mut attacker, &append);
-    let stranger = volume.join("stranger");
-    File::create(&stranger).unwrap();
-    attacks.without(by_version, &mut attacker, &set_version(&stranger));
-    let sentinel = host.start(&only(&excepted, &file));
+    let unidentified = volume.join("unidentified");
+    File::create(&unidentified).unwrap();
+    attacks.without(by_version, &mut attacker, &set_version(&unidentified));
+    let sentinel = host.start(&only(&exemptions, &file));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(host.talker_by(&excepted).ask(&append).unwrap(), 0);
-    done(&mut attacker, &format!("unlink {}", excepted.display()));
+    assert_eq!(host.test_process_by(&exemptions).ask(&append).unwrap(), 0);
+    done(&mut attacker, &format!("unlink {}", exemptions.display()));
     // Numbers of files that are gone since a moment ago come last.
     let made = (0..100_000).map(|number| {
         let path = volume.join(number.to_string());
@@ -195,11 +192,11 @@ fn the_number_of_an_excepted_program_is_not_the_program() {
     let thief = made.into_iter().find(|path| number(path) == wanted).unwrap();
     std::fs::copy(&own, &thief).unwrap();
     assert_eq!(number(&thief), wanted);
-    let event = attacks.with(by_number, &mut host.talker_by(&thief), &append, &events);
+    let event = attacks.with(by_number, &mut host.test_process_by(&thief), &append, &events);
     assert_eq!(event.exe.ino, wanted, "{event}");
     let event = attacks.with(by_version, &mut attacker, &set_version(&thief), &events);
     assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
-    assert_eq!(host.talker_by(&thief).ask(&append).unwrap(), EPERM);
+    assert_eq!(host.test_process_by(&thief).ask(&append).unwrap(), EPERM);
     drop(sentinel);
     done(&mut attacker, &set_version(&thief));
     done(&mut attacker, &format!("tool umount -l {}", volume.display()));
@@ -207,7 +204,7 @@ fn the_number_of_an_excepted_program_is_not_the_program() {
 }
 
 /// A directory with what the agent's program needs to run, and the agent's own.
-fn root(host: &Host, mounter: &mut Talker) -> PathBuf {
+fn root(host: &Host, mounter: &mut TestProcess) -> PathBuf {
     let root = host.path("root");
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mut files: Vec<&str> =
@@ -229,14 +226,14 @@ fn root(host: &Host, mounter: &mut Talker) -> PathBuf {
     root
 }
 
-/// The agent's program, by an entitled process.
-fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) -> Talker {
+/// The agent's program, by a trusted process.
+fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) -> TestProcess {
     let mut command = Command::new(program);
     command.args(arguments);
     if let Some(by) = by {
         surround(&mut command, by.clone());
     }
-    Talker::start_as(command).unwrap()
+    TestProcess::start_as(command).unwrap()
 }
 
 fn the_agents_program_elsewhere_is_no_agent() {
@@ -247,7 +244,7 @@ fn the_agents_program_elsewhere_is_no_agent() {
     let twin = host.path("state/twin");
     std::fs::write(&twin, "1").unwrap();
     let read = |name: &str| format!("read {}", host.path("state").join(name).display());
-    let root = root(&host, &mut host.talker());
+    let root = root(&host, &mut host.test_process());
     let root = CString::new(root.as_os_str().as_bytes()).unwrap();
     let loader = (Path::new(LOADER), Some(own.as_path()));
     let itself = (own.as_path(), None);
@@ -265,12 +262,12 @@ fn the_agents_program_elsewhere_is_no_agent() {
         let mut attacker = begin(program, *argument, by.as_ref());
         attacks.without(&name(where_to), &mut attacker, &read("twin"));
     }
-    let by_orphan = "read the sealed secret by the agent's program, adopted by the first process";
+    let by_orphan = "read the sealed secret by the agent's program, adopted by PID 1";
     let orphan = || {
         // Whom it tells its end has ended.
         let mut command = Command::new(&own);
         command.stderr(Stdio::null());
-        let mut orphan = Talker::start_as(command).unwrap();
+        let mut orphan = TestProcess::start_as(command).unwrap();
         for order in ["heir", "exec"] {
             done(&mut orphan, &format!("{order} {}", own.display()));
         }

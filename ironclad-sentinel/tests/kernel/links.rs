@@ -10,8 +10,8 @@ use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::Cgroup;
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_sentinel::Overflow;
 use ironclad_syscalls::{attach_to_group, link_by_id};
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
@@ -21,10 +21,10 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Somebody who was handed a link, as descriptor 2.
-fn bearer(link: OwnedFd) -> Talker {
+fn bearer(link: OwnedFd) -> TestProcess {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.stderr(Stdio::from(link));
-    Talker::start_as(command).unwrap()
+    TestProcess::start_as(command).unwrap()
 }
 
 /// The files below a directory.
@@ -37,7 +37,7 @@ fn links_are_out_of_reach() {
     let host = Host::new();
     let dir = host.dir();
     std::fs::create_dir(host.path("guarded")).unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let by_id = "open a guarded link by its id";
     let update = ("have a guarded link that was handed over run another program", "update-link 2");
     let detach = ("detach a guarded link that was handed over", "detach-link 2");

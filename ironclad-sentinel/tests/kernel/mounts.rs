@@ -7,18 +7,15 @@ use crate::testbed::{Attacks, Host, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_sentinel::{Overflow, Sentinel};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(nobody_exchanges_the_root_in_the_agents_namespace)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        test!(the_root_of_the_agents_namespace_is_not_replaced).shared().in_machine().needs(&[lsm]),
         test!(nothing_is_mounted_over_what_is_guarded).shared().in_machine().needs(&[lsm]),
         test!(a_mount_does_not_go_with_its_directory).shared().in_machine().needs(&[lsm]),
         test!(mounts_that_share_with_guarded_ones_are_no_way_around)
@@ -32,14 +29,14 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Of whoever has the same root, the agent with them, all paths lead elsewhere afterwards.
-fn nobody_exchanges_the_root_in_the_agents_namespace() {
+fn the_root_of_the_agents_namespace_is_not_replaced() {
     let host = Host::new();
     let mut attacks = Attacks::default();
     let root = host.path("root");
     std::fs::create_dir(&root).unwrap();
     // The machine's own root has no mount around it, as pivot_root(2) wants it: a copy has.
     let ready = || {
-        let mut attacker = host.talker();
+        let mut attacker = host.test_process();
         for order in [
             format!("tool mount --rbind / {}", root.display()),
             format!("chroot {}", root.display()),
@@ -55,7 +52,7 @@ fn nobody_exchanges_the_root_in_the_agents_namespace() {
         attacker
     };
     let away = || {
-        let mut cleaner = host.talker();
+        let mut cleaner = host.test_process();
         does(&mut cleaner, &format!("tool umount -l {}", root.display()));
         does(&mut cleaner, "rmdir /new");
     };
@@ -85,11 +82,11 @@ fn nothing_is_mounted_over_what_is_guarded() {
         std::fs::create_dir(&path).unwrap();
         path.display().to_string()
     });
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let own = format!("tool mount -t tmpfs none {volume}");
     let guarded = format!("{volume}/guarded");
     std::fs::write(format!("{elsewhere}/file"), "2").unwrap();
-    let mount_own = |attacker: &mut Talker| {
+    let mount_own = |attacker: &mut TestProcess| {
         assert_eq!(attacker.ask(&own).unwrap(), 0);
         std::fs::create_dir_all(format!("{guarded}/sub")).unwrap();
         std::fs::write(format!("{guarded}/sub/file"), "1").unwrap();
@@ -198,7 +195,7 @@ fn a_mount_does_not_go_with_its_directory() {
     let host = Host::new();
     let (volume, gone) = (host.path("volume"), host.path("gone"));
     let file = volume.join("guarded/file");
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let (at, to) = (volume.display(), gone.display());
     let tried = [
         ("remove the directory below a mount elsewhere", format!("rmdir {at}"), "InodeRmdir"),
@@ -210,7 +207,7 @@ fn a_mount_does_not_go_with_its_directory() {
         std::fs::write(&script, text).unwrap();
         (name, format!("tool unshare -m sh {}", script.display()), hook)
     });
-    let mount = |attacker: &mut Talker| {
+    let mount = |attacker: &mut TestProcess| {
         std::fs::create_dir_all(&volume).unwrap();
         does(attacker, &format!("tool mount -t tmpfs none {at}"));
         std::fs::create_dir(volume.join("guarded")).unwrap();
@@ -239,8 +236,8 @@ fn a_mount_does_not_go_with_its_directory() {
 /// A call that this kernel does not have.
 const ENOSYS: u64 = 38;
 
-fn does(talker: &mut Talker, order: &str) {
-    assert_eq!(talker.ask(order).unwrap(), 0, "{order}");
+fn does(test_process: &mut TestProcess, order: &str) {
+    assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
 }
 
 /// What is mounted on a mount, or unmounted from it, is so on those that share that, too.
@@ -252,7 +249,7 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
         path.display().to_string()
     };
     let [shared, private, peer, copy, junk] = ["shared", "private", "peer", "copy", "junk"].map(at);
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     // On one, a guarded tree, and another mount with one.
     let volume = format!("{shared}/volume");
     for dir in [&shared, &private, &junk] {
@@ -262,7 +259,7 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     for dir in [format!("{shared}/tree"), format!("{private}/tree"), volume.clone()] {
         std::fs::create_dir(dir).unwrap();
     }
-    let mount_volume = |attacker: &mut Talker| {
+    let mount_volume = |attacker: &mut TestProcess| {
         does(attacker, &format!("tool mount -t tmpfs none {volume}"));
         std::fs::create_dir(format!("{volume}/guarded")).unwrap();
         std::fs::write(format!("{volume}/guarded/file"), "1").unwrap();
@@ -373,7 +370,7 @@ fn a_host_that_shares_its_mounts_goes_on() {
         path.display().to_string()
     });
     std::fs::write(format!("{guarded}/file"), "1").unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let (over, order) = (
         "mount over a guarded tree of a host that shares its mounts",
         format!("tool mount -t tmpfs none {guarded}"),
@@ -407,7 +404,7 @@ fn a_host_that_shares_its_mounts_goes_on() {
     }
     assert!(Path::new(&guarded).join("file").exists());
     drop(sentinel);
-    does(&mut host.talker(), "tool mount --make-rprivate /");
+    does(&mut host.test_process(), "tool mount --make-rprivate /");
 }
 
 /// With bpffs all pins would go, of maps and of links.
@@ -418,7 +415,7 @@ fn pins_do_not_go_with_a_mount_that_shares() {
     let copy = host.path("copy");
     std::fs::create_dir(&copy).unwrap();
     let copy = copy.display();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let away = "unmount bpffs from a mount that shares with that which it is mounted on";
     let (show, order) = (format!("show /sys {copy}"), format!("tool umount {copy}/fs/bpf"));
     let marker = host.path("marker").display().to_string();
@@ -464,7 +461,7 @@ fn others_have_no_say_in_what_is_opened() {
         std::fs::create_dir(&path).unwrap();
         path.display().to_string()
     });
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     for dir in [&volume, &elsewhere] {
         does(&mut attacker, &format!("tool mount -t tmpfs none {dir}"));
     }
@@ -488,7 +485,7 @@ fn others_have_no_say_in_what_is_opened() {
     }
     let (leased, lease) = ("lease a guarded file", format!("lease {file}"));
     // It is leased until they end.
-    attacks.without(leased, &mut host.talker(), &lease);
+    attacks.without(leased, &mut host.test_process(), &lease);
     let scanner = host.program("scanner");
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file);
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
@@ -504,7 +501,7 @@ fn others_have_no_say_in_what_is_opened() {
     // Who only wants to know may, and of other files everybody decides; a scanner does of these.
     does(&mut attacker, &decide(FILESYSTEM, OPEN, &volume));
     does(&mut attacker, &decide(FILESYSTEM, OPEN_PERM, &elsewhere));
-    let mut scanner = host.talker_by(&scanner);
+    let mut scanner = host.test_process_by(&scanner);
     for (_, order) in &tried {
         does(&mut scanner, order);
     }

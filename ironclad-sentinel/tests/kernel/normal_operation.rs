@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use crate::testbed::{EPERM, Host, PATIENCE, Running, lsm};
 use ironclad_core::abi::SentinelVerdict;
 use ironclad_lab::harness::Test;
-use ironclad_lab::talk::Talker;
 use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::document::Document;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
@@ -102,7 +102,11 @@ fn refused(events: &EventReceiver) -> Vec<SentinelRecord> {
 }
 
 /// Waits until all that was told before has arrived: then this, which is refused, arrives, too.
-fn settle(daily: &Daily, attacker: &mut Talker, events: &EventReceiver) -> Vec<SentinelRecord> {
+fn settle(
+    daily: &Daily,
+    attacker: &mut TestProcess,
+    events: &EventReceiver,
+) -> Vec<SentinelRecord> {
     let marker = daily.host.path("usr/lib/tool");
     assert_eq!(attacker.ask(&format!("chmod {}", marker.display())).unwrap(), EPERM);
     let mut before = Vec::new();
@@ -145,7 +149,7 @@ fn package(daily: &Daily, version: &str) -> PathBuf {
 
 fn days_pass_without_a_false_alarm() {
     let daily = Daily::new();
-    let mut attacker = daily.host.talker();
+    let mut attacker = daily.host.test_process();
     let packages = ["2", "3"].map(|version| package(&daily, version));
     let tool = daily.host.path("usr/lib/tool");
     // What is in the way is removed, and made anew.
@@ -174,7 +178,7 @@ fn days_pass_without_a_false_alarm() {
     // exception is for what is there when a policy is applied.
     let dpkg = daily.host.program("usr/bin/dpkg");
     let (sentinel, _pump, events) = daily.start();
-    let mut updater = daily.host.talker_by(&dpkg);
+    let mut updater = daily.host.test_process_by(&dpkg);
     let name = |suffix: &str| format!("{}{suffix}", tool.display());
     for order in [
         format!("create {}", name(".dpkg-new")),
@@ -236,8 +240,8 @@ fn a_flood_of_alarms_lets_nothing_through() {
         std::fs::write(dir.join("file"), "1").unwrap();
     }
     let [guarded, noisy] = [&guarded, &noisy].map(|dir| dir.join("file").display().to_string());
-    let mut attacker = host.talker();
-    let mut flooders = [host.talker(), host.talker()];
+    let mut attacker = host.test_process();
+    let mut flooders = [host.test_process(), host.test_process()];
     let attack = format!("repeat 100 open-to-write {guarded}");
     assert_eq!(attacker.ask(&attack).unwrap(), 100, "without us");
     let deny = FileRule::new(RULES[0], "guarded", FileAction::Deny).file(&guarded);

@@ -15,7 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over)
             .in_machine()
             .needs(&[lsm]),
-        test!(a_successor_may_have_to_be_in_a_control_group).in_machine().needs(&[lsm]),
+        test!(a_successor_may_have_to_be_in_a_cgroup).in_machine().needs(&[lsm]),
         test!(kills_at_any_moment_leave_it_guarded_and_usable).in_machine().needs(&[lsm]),
     ]
 }
@@ -37,6 +37,11 @@ impl Targets {
     }
 }
 
+/// The directory of pins of this ABI.
+fn version() -> String {
+    format!("v{}", ironclad_core::abi::VERSION)
+}
+
 fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, String); 12] {
     let (state, bpffs) = (targets.state.display(), targets.bpffs.display());
     let (pins, read) = (format!("{bpffs}/ironclad"), format!("read {state}/secret"));
@@ -51,7 +56,7 @@ fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, S
         ("rename the agent's state", format!("rename {state} {state}-gone")),
         ("remove the pins", format!("remove-all {pins}")),
         ("remove the pins by rm(1)", format!("tool rm -rf {pins}")),
-        ("list the pins", format!("list {}/v2", targets.pins().display())),
+        ("list the pins", format!("list {}", targets.pins().join(version()).display())),
         ("rename the pins", format!("rename {pins} {bpffs}/gone")),
         ("unmount bpffs", format!("tool umount -l {bpffs}")),
         ("mount over bpffs", format!("tool mount -t tmpfs none {bpffs}")),
@@ -63,7 +68,7 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     let (dir, file) = (host.dir(), host.path("guarded/file"));
     std::fs::create_dir(host.path("guarded")).unwrap();
     std::fs::write(&file, "1").unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let append = format!("append {}", file.display());
     // The same of nobody's: a file, and a bpffs with a pin.
     let twin = Targets::new(&host.path("twin"), &host.path("bpffs"), "twin");
@@ -78,8 +83,8 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
         std::fs::create_dir_all(&twin.state).unwrap();
         std::fs::write(twin.state.join("secret"), "1").unwrap();
         assert_eq!(attacker.ask(&mount_twin).unwrap(), 0);
-        std::fs::create_dir_all(twin.pins().join("v2")).unwrap();
-        let pin = twin.pins().join("v2/map");
+        std::fs::create_dir_all(twin.pins().join(version())).unwrap();
+        let pin = twin.pins().join(version()).join("map");
         let create = "type array key 4 value 4 entries 1 name twin";
         let create = format!("tool bpftool map create {} {create}", pin.display());
         assert_eq!(attacker.ask(&create).unwrap(), 0);
@@ -102,7 +107,7 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     }
     assert_ne!(attacker.ask("tool umount -l /sys").unwrap(), 0);
 
-    // Whom an entitled process starts is.
+    // Whom a trusted process starts is.
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
@@ -117,7 +122,7 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     command.env("LD_PRELOAD", &library);
     let mut preloaded = Successor::start(command);
     let said = preloaded.says();
-    assert!(said.contains("not entitled to take over"), "{said}");
+    assert!(said.contains("not trusted to take over"), "{said}");
     drop(preloaded);
 
     // Nor is one that looks for the secret elsewhere.
@@ -138,12 +143,12 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     assert!(!own.pins().join("v2").exists());
 }
 
-fn a_successor_may_have_to_be_in_a_control_group() {
+fn a_successor_may_have_to_be_in_a_cgroup() {
     let host = Host::new();
     let dir = host.dir();
     std::fs::create_dir(host.path("guarded")).unwrap();
     let nowhere = builder(dir).launched_in(dir).start(&policy(dir)).unwrap_err().to_string();
-    assert!(nowhere.contains("no control group of version 2"), "{nowhere}");
+    assert!(nowhere.contains("no cgroup of version 2"), "{nowhere}");
     drop(builder(dir).start(&policy(dir)).unwrap());
     let group = Cgroup::new("agents").unwrap();
     let start = || {
@@ -157,9 +162,9 @@ fn a_successor_may_have_to_be_in_a_control_group() {
     assert_eq!(said, "ready");
     drop(first);
     let (said, outside) = start();
-    assert!(said.contains("not entitled to take over"), "{said}");
+    assert!(said.contains("not trusted to take over"), "{said}");
     drop(outside);
-    // Others move nobody: who is entitled moves a process that waits for it.
+    // Others move nobody: who is trusted moves a process that waits for it.
     let mut waiting = Command::new("/bin/sh");
     waiting.args(["-c", r#"read -r _ && exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
     let mut waiting = Successor::command_by(waiting, dir);
@@ -187,7 +192,7 @@ fn kills_at_any_moment_leave_it_guarded_and_usable() {
     std::fs::create_dir(host.path("guarded")).unwrap();
     std::fs::write(&file, "1").unwrap();
     drop(builder(dir).start(&policy(dir)).unwrap());
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let append = format!("append {}", file.display());
     let started = std::time::Instant::now();
     let mut successor = Successor::start(Successor::command(dir));

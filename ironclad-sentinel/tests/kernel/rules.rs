@@ -26,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(what_leads_nowhere_is_told).in_machine().needs(&[lsm]),
+        test!(paths_that_lead_to_no_file_are_reported).in_machine().needs(&[lsm]),
         test!(a_second_start_says_what_is_in_its_way).in_machine().needs(&[lsm]),
     ]
 }
@@ -85,7 +85,7 @@ fn rules_that_cannot_hold_are_refused_with_what_to_do() {
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
     let sentinel = host.start(&policy([deny(1).tree(&guarded)]));
     let append = format!("append {}", file.display());
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     for (rule, expected) in [
         (deny(2).file(&guarded), "is a directory: cover it as a tree"),
         (rule(2, FileAction::Log).file(&guarded), "is a directory: cover it as a tree"),
@@ -138,7 +138,7 @@ fn trees_pass_over_devices_and_what_the_kernel_makes_up() {
         std::fs::create_dir_all(&at).unwrap();
         mount(kind, &at, kind, MountFlags::empty(), None).unwrap();
     }
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let sentinel = host.start(&policy([deny(1).tree(&guarded)]));
     let place = |name: &str| guarded.join(name).display().to_string();
     for open in ["dev/null", "proc/self/comm", "sys/kernel/profiling"] {
@@ -180,7 +180,7 @@ fn trees_pass_over_devices_and_what_the_kernel_makes_up() {
     }
 }
 
-fn what_leads_nowhere_is_told() {
+fn paths_that_lead_to_no_file_are_reported() {
     let host = Host::new();
     let (absent, dir, inside) = (host.path("absent"), host.path("d.conf"), host.path("d.conf/in"));
     let (none, updater) = (host.path("*.none"), host.path("updater"));
@@ -207,7 +207,7 @@ fn what_leads_nowhere_is_told() {
         assert!(said.contains(&it.to_string()), "{it}: {said}");
     }
     // It is as it is told.
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let mut ask =
         |verb: &str, path: &Path| attacker.ask(&format!("{verb} {}", path.display())).unwrap();
     assert_eq!(ask("create", &absent), EPERM);

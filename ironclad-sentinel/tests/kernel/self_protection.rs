@@ -1,4 +1,4 @@
-//! The agent itself: its process, its maps and programs, and who is entitled.
+//! The agent itself: its process, its maps and programs, and who is trusted.
 
 use std::os::fd::AsFd;
 
@@ -9,7 +9,7 @@ use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::Cgroup;
 use ironclad_lab::harness::{Role, Test, skip};
-use ironclad_lab::talk::{Talker, ends_within};
+use ironclad_lab::test_process::{TestProcess, ends_within};
 use ironclad_lab::{role, test};
 use ironclad_policy::Policy;
 use ironclad_sentinel::{Overflow, Secret, Sentinel};
@@ -17,22 +17,22 @@ use libbpf_rs::{MapCore, MapHandle};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(nobody_lays_hands_on_the_agent).shared().in_machine().needs(&[lsm]),
-        test!(who_uses_memory_up_does_not_end_the_agent).in_machine().needs(&[lsm]),
-        test!(nobody_takes_over_the_first_process).shared().in_machine().needs(&[lsm]),
+        test!(the_agent_is_protected_from_other_processes).shared().in_machine().needs(&[lsm]),
+        test!(the_oom_killer_does_not_end_the_agent).in_machine().needs(&[lsm]),
+        test!(pid_1_is_not_taken_over).shared().in_machine().needs(&[lsm]),
         test!(a_child_of_the_agents_is_guarded_until_it_executes)
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(control_groups_do_not_reach_the_agent).in_machine().needs(&[lsm]),
-        test!(who_executes_the_executor_is_not_the_first_process).in_machine().needs(&[lsm]),
+        test!(cgroups_do_not_reach_the_agent).in_machine().needs(&[lsm]),
+        test!(a_process_that_executes_the_executor_is_not_pid_1).in_machine().needs(&[lsm]),
         test!(signals_by_way_of_files_and_counters_do_not_reach_the_agent)
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(what_others_present_is_not_watched).shared().in_machine().needs(&[lsm]),
+        test!(secrets_that_are_presented_are_not_watched).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
-        test!(a_secret_entitles_once_and_whom_it_is_for).shared().in_machine().needs(&[lsm]),
+        test!(a_secret_is_good_once_and_for_one_program).shared().in_machine().needs(&[lsm]),
         test!(programs_that_could_undo_it_are_not_loaded).shared().in_machine().needs(&[lsm]),
     ]
 }
@@ -51,7 +51,7 @@ const URGENT: i32 = 23;
 const TERMINATE: i32 = 15;
 
 /// Ways to lay hands on a process: an attack's name, the order, and who refuses it.
-const HANDS: [(&str, &str, SentinelHook); 17] = {
+const TASK_ATTACKS: [(&str, &str, SentinelHook); 17] = {
     use SentinelHook::{
         FileOpen, PtraceAccessCheck, TaskKill, TaskSetnice, TaskSetrlimit, TaskSetscheduler,
     };
@@ -84,19 +84,19 @@ const HANDS: [(&str, &str, SentinelHook); 17] = {
     ]
 };
 
-fn nobody_lays_hands_on_the_agent() {
+fn the_agent_is_protected_from_other_processes() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let other = host.talker();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let other = host.test_process();
     let agent = std::process::id();
     // Of another process: the agent would bear the marks of it.
-    for (name, order, _) in HANDS {
+    for (name, order, _) in TASK_ATTACKS {
         attacks.without(name, &mut attacker, &order.replace("PID", &other.pid().to_string()));
     }
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    for (name, order, hook) in HANDS {
+    for (name, order, hook) in TASK_ATTACKS {
         let order = order.replace("PID", &agent.to_string());
         let event = attacks.with(name, &mut attacker, &order, &events);
         assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
@@ -131,13 +131,13 @@ impl Drop for Moved {
     }
 }
 
-/// Who joins its control group and uses up what that may have, chosen after all others, is ended, and not the agent.
-fn who_uses_memory_up_does_not_end_the_agent() {
+/// Who joins its cgroup and uses up what that may have, chosen after all others, is ended, and not the agent.
+fn the_oom_killer_does_not_end_the_agent() {
     const HELD: usize = 96 << 20;
     const LEFT: usize = 16 << 20;
     const KILLED: u64 = 255;
     let host = Host::new();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let limited = |name| {
         let group = Cgroup::new(name).unwrap();
         let all = group.dir().parent().unwrap().join("cgroup.subtree_control");
@@ -153,7 +153,8 @@ fn who_uses_memory_up_does_not_end_the_agent() {
     assert_eq!(attacker.ask("write /proc/self/oom_score_adj -999").unwrap(), 0);
 
     let group = limited("victim");
-    let mut victim = Talker::start_as(group.command(&std::env::current_exe().unwrap())).unwrap();
+    let mut victim =
+        TestProcess::start_as(group.command(&std::env::current_exe().unwrap())).unwrap();
     assert_eq!(victim.ask(&format!("hold {HELD}")).unwrap(), 0);
     limit(&group);
     // Some kernels end the next before the first one's memory is free.
@@ -181,13 +182,13 @@ fn who_uses_memory_up_does_not_end_the_agent() {
 }
 
 /// It may mount, and move the agent: nobody else becomes it.
-fn nobody_takes_over_the_first_process() {
+fn pid_1_is_not_taken_over() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let tried = [
-        ("trace the first process", "trace 1"),
-        ("open the first process's memory to write", "open-memory 1"),
-        ("take a descriptor of the first process's", "take it 1 1"),
+        ("trace PID 1", "trace 1"),
+        ("open PID 1's memory to write", "open-memory 1"),
+        ("take a descriptor of PID 1's", "take it 1 1"),
     ];
     for (name, order) in tried {
         attacks.without(name, &mut attacker, order);
@@ -211,12 +212,12 @@ const EACCES: u64 = 13;
 /// It has the agent's memory and descriptors until it executes something.
 fn a_child_of_the_agents_is_guarded_until_it_executes() {
     let host = Host::new();
-    let (mut attacker, mut agent) = (host.talker(), host.talker());
+    let (mut attacker, mut agent) = (host.test_process(), host.test_process());
     let mut attacks = Attacks::default();
     let by_file = "signal the agent's child by way of a file";
     let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
     let tried = |pid: u32| {
-        HANDS.map(|(name, order, hook)| {
+        TASK_ATTACKS.map(|(name, order, hook)| {
             let name = name.replace("the agent", "the agent's child");
             (name, order.replace("PID", &pid.to_string()), hook)
         })
@@ -252,19 +253,19 @@ fn a_child_of_the_agents_is_guarded_until_it_executes() {
         assert!([EPERM, EACCES].contains(&answer), "{name}: {answer}");
     }
     // Once it has executed something it is that.
-    let started = host.talker();
+    let started = host.test_process();
     assert_eq!(attacker.ask(&format!("read-memory {}", started.pid())).unwrap(), 0);
 }
 
 /// Nobody moves it to where it is frozen or killed, nor freezes where it is.
-fn control_groups_do_not_reach_the_agent() {
+fn cgroups_do_not_reach_the_agent() {
     let host = Host::new();
     let around = Cgroup::new("around").unwrap();
     let own = around.child("agent").unwrap();
     let trap = Cgroup::new("trap").unwrap();
     let agent = std::process::id();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let mut other = host.talker();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let mut other = host.test_process();
     let write = |path: &std::path::Path, name: &str, text: &str| {
         format!("write {} {text}", path.join(name).display())
     };
@@ -274,9 +275,9 @@ fn control_groups_do_not_reach_the_agent() {
     let tried = |pid: u32| {
         let pid = pid.to_string();
         let mut tried = vec![
-            ("move the agent to another control group", write(trap.dir(), "cgroup.procs", &pid)),
-            ("move the agent to the root's control group", write(home, "cgroup.procs", &pid)),
-            ("freeze the agent's control group", write(own.dir(), "cgroup.freeze", "1")),
+            ("move the agent to another cgroup", write(trap.dir(), "cgroup.procs", &pid)),
+            ("move the agent to the root's cgroup", write(home, "cgroup.procs", &pid)),
+            ("freeze the agent's cgroup", write(own.dir(), "cgroup.freeze", "1")),
             ("freeze a group above the agent's", write(around.dir(), "cgroup.freeze", "1")),
             ("make a group below the agent's", format!("mkdir {}/below", own.dir().display())),
             ("limit a group above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
@@ -290,12 +291,12 @@ fn control_groups_do_not_reach_the_agent() {
                 format!("chmod {}/cgroup.procs", around.dir().display()),
             ),
             (
-                "let all write a file of the root's control group",
+                "let all write a file of the root's cgroup",
                 format!("chmod {}/cgroup.procs", home.display()),
             ),
         ];
         if kills {
-            tried.push(("end the agent's control group", write(own.dir(), "cgroup.kill", "1")));
+            tried.push(("end the agent's cgroup", write(own.dir(), "cgroup.kill", "1")));
         } else {
             println!("not tried: cgroup.kill, which this kernel has not");
         }
@@ -311,7 +312,7 @@ fn control_groups_do_not_reach_the_agent() {
             ),
         ]
     };
-    let mut owner = host.talker();
+    let mut owner = host.test_process();
     assert_eq!(owner.ask("be-root-of-files-alone").unwrap(), 0);
     // Of the frozen, too, the numbers can be written.
     for (name, order) in tried(other.pid()) {
@@ -360,15 +361,15 @@ fn control_groups_do_not_reach_the_agent() {
     // What belongs to others is theirs.
     assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "1")).unwrap(), 0);
     assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "0")).unwrap(), 0);
-    let mut manager = host.talker_by(&runtime);
+    let mut manager = host.test_process_by(&runtime);
     assert_eq!(manager.ask(&moved).unwrap(), 0);
     drop(sentinel);
     std::fs::write(home.join("cgroup.procs"), "0").unwrap();
 }
 
-/// What systemd executes services by writes their control groups. Whom the first process did not fork does not
+/// What systemd executes services by writes their cgroups. Whom PID 1 did not fork does not
 /// by executing it, nor by becoming it.
-fn who_executes_the_executor_is_not_the_first_process() {
+fn a_process_that_executes_the_executor_is_not_pid_1() {
     let executor = std::path::Path::new("/usr/lib/systemd/systemd-executor");
     if executor.exists() {
         skip(format!("it puts a program at {}", executor.display()));
@@ -377,8 +378,8 @@ fn who_executes_the_executor_is_not_the_first_process() {
     let host = Host::new();
     std::fs::copy(host.program("executor"), executor).unwrap();
     let trap = Cgroup::new("trap").unwrap();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let (mut posing, other) = (host.talker_by(executor), host.talker());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let (mut posing, other) = (host.test_process_by(executor), host.test_process());
     let moved = |pid: u32| format!("write {}/cgroup.procs {pid}", trap.dir().display());
     let gone = executor.with_extension("gone");
     let put_away = format!("rename {} {}", executor.display(), gone.display());
@@ -392,7 +393,7 @@ fn who_executes_the_executor_is_not_the_first_process() {
     // Executed before and since.
     let agent = std::process::id();
     assert_eq!(posing.ask(&moved(agent)).unwrap(), EPERM);
-    let mut posing = host.talker_by(executor);
+    let mut posing = host.test_process_by(executor);
     let event = attacks.with(executed, &mut posing, &moved(agent), &events);
     assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
     let event = attacks.with(replaced, &mut attacker, &put_away, &events);
@@ -403,8 +404,8 @@ fn who_executes_the_executor_is_not_the_first_process() {
 
 fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let (other, victim) = (host.talker(), host.talker());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let (other, victim) = (host.test_process(), host.test_process());
     let agent = std::process::id();
     let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
     let count = |pid: u32| format!("count {pid}");
@@ -453,10 +454,10 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
 }
 
 /// A secret is presented by a system call, and a tracepoint tells what that is given.
-fn what_others_present_is_not_watched() {
+fn secrets_that_are_presented_are_not_watched() {
     let host = Host::new();
-    let (mut attacker, mut attacks) = (host.talker(), Attacks::default());
-    let other = host.talker();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let other = host.test_process();
     let number = "/sys/kernel/tracing/events/syscalls/sys_enter_prctl/id";
     let number = std::fs::read_to_string(number).unwrap();
     let number = number.trim();
@@ -486,9 +487,9 @@ const BPF_F_RDONLY: u32 = 8;
 
 fn maps_and_programs_are_out_of_reach() {
     let host = Host::new();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let before = Shared::load(SharedOptions::default()).unwrap();
-    let tool = |attacker: &mut ironclad_lab::talk::Talker, words: &str| {
+    let tool = |attacker: &mut ironclad_lab::test_process::TestProcess, words: &str| {
         attacker.ask(&format!("tool bpftool {words}")).unwrap()
     };
     let map = before.reasons.info().id;
@@ -558,11 +559,11 @@ fn hello(secret: &Secret) -> String {
     format!("hello {}", words.collect::<Vec<_>>().join(" "))
 }
 
-fn a_secret_entitles_once_and_whom_it_is_for() {
+fn a_secret_is_good_once_and_for_one_program() {
     let host = Host::new();
     let own = std::env::current_exe().unwrap();
-    let (mut agent, mut attacks) = (host.talker(), Attacks::default());
-    let mut copy = host.talker_by(&host.program("copy"));
+    let (mut agent, mut attacks) = (host.test_process(), Attacks::default());
+    let mut copy = host.test_process_by(&host.program("copy"));
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
@@ -572,9 +573,9 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
     let by_guess = "change a guarded file after a guessed secret";
     let by_copy = "change a guarded file after a secret for another program";
     let by_second = "change a guarded file after a secret that was used";
-    let by_child = "change a guarded file as a child of an entitled process";
-    let by_fork = "change a guarded file by what an entitled process starts";
-    let by_exec = "change a guarded file by what an entitled process becomes";
+    let by_child = "change a guarded file as a child of a trusted process";
+    let by_fork = "change a guarded file by what a trusted process starts";
+    let by_exec = "change a guarded file by what a trusted process becomes";
     for name in [by_program, by_guess, by_second, by_exec] {
         attacks.without(name, &mut agent, &append);
     }
@@ -610,11 +611,11 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
     assert_eq!(presented(), SentinelVerdict::Granted);
     assert_eq!(agent.ask(&append).unwrap(), 0);
     // Once.
-    let mut second = host.talker();
+    let mut second = host.test_process();
     second.ask(&hello(&secret)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
     attacks.with(by_second, &mut second, &append, &events);
-    // Neither children nor what it becomes are entitled; it itself is.
+    // Neither children nor what it becomes are trusted; it itself is.
     attacks.with(by_child, &mut agent, &child, &events);
     attacks.with(by_fork, &mut agent, &fork, &events);
     assert_eq!(agent.ask(&append).unwrap(), 0);
@@ -624,10 +625,10 @@ fn a_secret_entitles_once_and_whom_it_is_for() {
 
 fn programs_that_could_undo_it_are_not_loaded() {
     let host = Host::new();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     // Types by their numbers: LSM and tracing want more than this to load; what is asked first is the
     // gate.
-    let load = |attacker: &mut ironclad_lab::talk::Talker, kind: u32| {
+    let load = |attacker: &mut ironclad_lab::test_process::TestProcess, kind: u32| {
         attacker.ask(&format!("load {kind}")).unwrap()
     };
     const SOCKET_FILTER: u32 = 1;

@@ -13,7 +13,7 @@ use ironclad_core::{Action, RuleId};
 use ironclad_hostile::object;
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::packet::{Frame, UDP, udp};
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket};
 use ironclad_lab::{role, test};
 use ironclad_policy::socket::{SocketAction, SocketRule};
@@ -43,7 +43,7 @@ const HERE: &str = "10.9.0.1";
 const BAD: &str = "10.9.0.2";
 const WORSE: &str = "10.9.0.3";
 const GOOD: &str = "10.9.0.4";
-/// What processes of the control group may not.
+/// What processes of the cgroup may not.
 const THERE: &str = "connect udp 10.9.0.4:53";
 
 /// An agent that follows orders.
@@ -84,7 +84,7 @@ fn instance(dir: &Path) -> String {
 fn sentinel(dir: &Path) -> SentinelBuilder {
     Sentinel::builder(&instance(dir))
         .persistent(true)
-        .launched_by(Launch::Entitled)
+        .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
         .scratch(dir)
 }
@@ -200,11 +200,11 @@ impl Objects {
     }
 }
 
-fn bpftool(attacker: &mut Talker, words: &str) -> u64 {
+fn bpftool(attacker: &mut TestProcess, words: &str) -> u64 {
     attacker.ask(&format!("tool bpftool {words}")).unwrap()
 }
 
-fn slot_is_emptied(attacker: &mut Talker, objects: &Objects) -> bool {
+fn slot_is_emptied(attacker: &mut TestProcess, objects: &Objects) -> bool {
     let emptied = (0..2).filter(|slot| {
         let slots = objects.slots;
         bpftool(attacker, &format!("map delete id {slots} key {slot} 0 0 0")) == 0
@@ -213,12 +213,16 @@ fn slot_is_emptied(attacker: &mut Talker, objects: &Objects) -> bool {
 }
 
 /// It is; what was made to probe the kernel goes some time later.
-fn is_reached(attacker: &mut Talker, order: &str, is_there: impl Fn(&Objects) -> bool) {
+fn is_reached(attacker: &mut TestProcess, order: &str, is_there: impl Fn(&Objects) -> bool) {
     assert!(attacker.ask(order).unwrap() == 0 || !is_there(&Objects::all()), "{order}");
 }
 
 /// None of them, by whatever way.
-fn nothing_is_reached(attacker: &mut Talker, events: Option<&EventReceiver>, objects: &Objects) {
+fn nothing_is_reached(
+    attacker: &mut TestProcess,
+    events: Option<&EventReceiver>,
+    objects: &Objects,
+) {
     type Kind = fn(&Objects) -> &BTreeSet<u32>;
     let mut refused = |order: &str, kind: Kind, id: u32, hook: SentinelHook| {
         assert_ne!(attacker.ask(order).unwrap(), 0, "{order}");
@@ -285,26 +289,26 @@ impl Drop for Agent {
     }
 }
 
-/// A host with processes in a control group, one of which has left it.
+/// A host with processes in a cgroup, one of which has left it.
 struct Scene {
     host: Host,
     net: Net,
     cgroup: Cgroup,
-    attacker: Talker,
-    bound: Talker,
+    attacker: TestProcess,
+    bound: TestProcess,
 }
 
 impl Scene {
     fn new() -> Self {
         let (host, net, cgroup) = (Host::new(), Net::new(), Cgroup::new("bound").unwrap());
         let own = std::env::current_exe().unwrap();
-        let inside = || net.host.run(|| Talker::start(&cgroup, &own)).unwrap().unwrap();
-        let attacker = net.host.run(|| host.talker()).unwrap();
+        let inside = || net.host.run(|| TestProcess::start(&cgroup, &own)).unwrap().unwrap();
+        let attacker = net.host.run(|| host.test_process()).unwrap();
         let bound = inside();
         Self { host, net, cgroup, attacker, bound }
     }
 
-    /// An order by which a process leaves the control group.
+    /// An order by which a process leaves the cgroup.
     fn leave(&self) -> String {
         let root = self.cgroup.dir().parent().unwrap().display();
         format!("write {root}/cgroup.procs {}", self.bound.pid())
@@ -457,7 +461,7 @@ fn an_interface_that_moves_stays_protected_and_one_that_goes_is_gone() {
     let mut scene = Scene::new();
     let (dir, group) = (scene.host.dir().to_owned(), scene.cgroup.dir().to_owned());
     let third = scene.net.lab.namespace("third").unwrap();
-    let mut elsewhere = third.run(|| scene.host.talker()).unwrap();
+    let mut elsewhere = third.run(|| scene.host.test_process()).unwrap();
     let policy = policy(&[BAD]);
     let sentinel = sentinel(&dir).start(&policy).unwrap();
     let start = || shield(&dir, &group).start(&policy).unwrap();

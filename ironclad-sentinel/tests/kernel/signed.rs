@@ -20,9 +20,9 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(bundles_alone_are_taken_and_root_does_not_roll_back).in_machine().needs(&[lsm]),
         test!(the_last_bundle_starts_it_again_when_its_time_is_over).in_machine().needs(&[lsm]),
-        test!(without_a_trust_store_it_is_said_aloud).in_machine().needs(&[lsm]),
-        test!(a_token_lets_others_end_the_agent_for_a_while).in_machine().needs(&[lsm]),
-        test!(who_uninstalls_has_a_token).in_machine().needs(&[lsm]),
+        test!(without_a_trust_store_a_warning_is_printed).in_machine().needs(&[lsm]),
+        test!(a_token_permits_ending_the_agent_for_a_while).in_machine().needs(&[lsm]),
+        test!(uninstalling_takes_a_token).in_machine().needs(&[lsm]),
     ]
 }
 
@@ -105,7 +105,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended already; who is not entitled to end it closes its input.
+        // It may have ended already; who is not trusted to end it closes its input.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -137,7 +137,7 @@ fn builder(dir: &Path) -> SentinelBuilder {
     // One for each test.
     let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
     Sentinel::builder(&instance)
-        .launched_by(Launch::Entitled)
+        .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
         .scratch(dir)
         .signed(Arc::new(Mutex::new(store(dir))))
@@ -184,9 +184,9 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     let (trust, next, old) =
         (host.path("trust.json"), host.path("trust.next"), host.path("old.json"));
     let append = |path: &Path| format!("append {}", path.display());
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let supervisor = host.program("supervisor");
-    let mut supervisor_runs = host.talker_by(&supervisor);
+    let mut supervisor_runs = host.test_process_by(&supervisor);
 
     // Without Sentinel root puts the former state back, and the former bundle is taken again.
     let accept = |(bundle, signature): &(Vec<u8>, String)| {
@@ -208,7 +208,7 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     let (bytes, signature) = bundle(5, &one);
     let sentinel = builder().start_signed(&bytes, &[&signature], &mut Sources::new(".")).unwrap();
     assert_eq!(serial(&sentinel), 5);
-    let is_first = |attacker: &mut ironclad_lab::talk::Talker| {
+    let is_first = |attacker: &mut ironclad_lab::test_process::TestProcess| {
         assert_eq!(attacker.ask(&append(&one)).unwrap(), EPERM);
         assert_eq!(attacker.ask(&append(&two)).unwrap(), 0);
     };
@@ -234,7 +234,7 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
         assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
     }
 
-    // An older one, one that was changed, a stranger's, one that nobody signed.
+    // An older one, one that was changed, an unidentified process's, one that nobody signed.
     let error = apply(&sentinel, &bundle(2, &two)).unwrap_err();
     assert!(
         matches!(error, SentinelError::Bundle(BundleError::Replayed { last: 6, .. })),
@@ -244,8 +244,8 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     let changed = String::from_utf8(bytes.clone()).unwrap().replace("two", "one").into_bytes();
     let error = apply(&sentinel, &(changed, signature)).unwrap_err();
     assert!(matches!(error, SentinelError::Bundle(BundleError::Forged(_))), "{error}");
-    let stranger = KeyPair::new(2).sign(&bytes);
-    let error = apply(&sentinel, &(bytes, stranger)).unwrap_err();
+    let unidentified = KeyPair::new(2).sign(&bytes);
+    let error = apply(&sentinel, &(bytes, unidentified)).unwrap_err();
     assert!(matches!(error, SentinelError::Bundle(BundleError::UnknownKey { .. })), "{error}");
     let error = sentinel.apply(&unsigned()).unwrap_err();
     assert!(error.to_string().contains("`apply_signed`"), "{error}");
@@ -273,7 +273,7 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     // Who may stop the agent by name of its executable, and nobody else.
     let signal = format!("kill {} {URGENT}", std::process::id());
     assert_eq!(attacker.ask(&signal).unwrap(), EPERM);
-    let mut restarted = host.talker_by(&supervisor);
+    let mut restarted = host.test_process_by(&supervisor);
     assert_eq!(restarted.ask(&signal).unwrap(), 0);
     // It ran before Sentinel: what it says that it executes is not known to be so.
     assert_eq!(supervisor_runs.ask(&signal).unwrap(), EPERM);
@@ -309,7 +309,7 @@ fn the_last_bundle_starts_it_again_when_its_time_is_over() {
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let recorder = Arc::new(Recorder::default());
     let start = |(bundle, signature): &(Vec<u8>, String)| {
         let builder = builder(host.dir()).audit(recorder.clone());
@@ -342,7 +342,7 @@ fn the_last_bundle_starts_it_again_when_its_time_is_over() {
     assert_eq!((over(&sentinel), told()), (None, 1));
 }
 
-fn without_a_trust_store_it_is_said_aloud() {
+fn without_a_trust_store_a_warning_is_printed() {
     let host = Host::new();
     let recorder = Arc::new(Recorder::default());
     let builder = || Sentinel::builder("test").scratch(host.dir()).audit(recorder.clone());
@@ -392,13 +392,13 @@ fn stop_for(serial: u64, seconds: u64) -> Token {
     token(serial, Permit::Stop { seconds })
 }
 
-fn a_token_lets_others_end_the_agent_for_a_while() {
+fn a_token_permits_ending_the_agent_for_a_while() {
     let host = Host::new();
     let (file, desk) = (host.path("file"), Desk { dir: host.dir() });
     std::fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
-    let mut attacker = host.talker();
-    let mut other = host.talker();
+    let mut attacker = host.test_process();
+    let mut other = host.test_process();
     desk.bundle(1, &file);
     // Another process can be stopped.
     for signal in [STOP, CONTINUE] {
@@ -466,16 +466,16 @@ fn a_token_lets_others_end_the_agent_for_a_while() {
     assert_eq!(attacker.ask(&append).unwrap(), 0);
 }
 
-fn who_uninstalls_has_a_token() {
+fn uninstalling_takes_a_token() {
     let host = Host::new();
     let (file, desk) = (host.path("file"), Desk { dir: host.dir() });
     std::fs::write(&file, "1").unwrap();
     std::fs::write(host.path("persistent"), "").unwrap();
     let append = format!("append {}", file.display());
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     assert_eq!(attacker.ask(&append).unwrap(), 0);
     desk.bundle(1, &file);
-    // This process is the first agent, and entitled still when others take over.
+    // This process is the first agent, and trusted still when others take over.
     let (bytes, signature) = bundle(1, &file);
     desk.write("bundle", &bytes, &signature);
     let first = builder(host.dir()).persistent(true);
@@ -508,5 +508,6 @@ fn who_uninstalls_has_a_token() {
     drop(agent);
     assert_eq!(attacker.ask(&append).unwrap(), 0);
     let name = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
-    assert!(!Path::new(&format!("/sys/fs/bpf/ironclad/{name}-sentinel/v2")).exists());
+    let pins = format!("/sys/fs/bpf/ironclad/{name}-sentinel/v{}", ironclad_core::abi::VERSION);
+    assert!(!Path::new(&pins).exists());
 }

@@ -25,18 +25,18 @@ use ironclad_sentinel::{
     Alarm, BaselineOptions, Change, Compared, Degraded, FileChange, Holder, HookState, Launch,
     OnSuspect, Sentinel, SentinelBuilder, SentinelError,
 };
-use ironclad_syscalls::{feign_pivot_root, in_child, put_over};
+use ironclad_syscalls::{fake_pivot_root, in_child, put_over};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(programs_that_were_there_before_are_found).in_machine().needs(&[lsm]),
         test!(what_a_former_agent_left_is_not_foreign).in_machine().needs(&[lsm]),
-        test!(a_hook_that_goes_silent_is_told_of).in_machine().needs(&[lsm]),
-        test!(a_start_is_refused_where_a_hook_is_silent).in_machine().needs(&[lsm]),
+        test!(an_inactive_hook_is_reported).in_machine().needs(&[lsm]),
+        test!(a_start_is_refused_where_a_hook_is_inactive).in_machine().needs(&[lsm]),
         test!(a_start_is_refused_while_ftrace_is_off).in_machine().needs(&[lsm]),
-        test!(what_changed_while_sentinel_was_away_is_told).in_machine().needs(&[lsm]),
+        test!(changes_made_while_sentinel_was_stopped_are_reported).in_machine().needs(&[lsm]),
         test!(a_first_start_that_fails_leaves_nothing).in_machine().needs(&[lsm]),
-        test!(an_older_baseline_that_is_put_back_is_told_by_its_checksum)
+        test!(an_older_baseline_that_is_put_back_is_found_by_its_checksum)
             .in_machine()
             .needs(&[lsm]),
         test!(files_that_an_upgrade_has_replaced_are_known_after_a_refresh)
@@ -122,7 +122,7 @@ fn policy(host: &Host) -> CompiledPolicy {
 fn builder(host: &Host) -> SentinelBuilder {
     let instance = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
     let quiet = Sentinel::builder(&instance).watch_every(Duration::ZERO);
-    quiet.scratch(host.dir()).state_dir(host.path("state")).launched_by(Launch::Entitled)
+    quiet.scratch(host.dir()).state_dir(host.path("state")).launched_by(Launch::Trusted)
 }
 
 fn programs_that_were_there_before_are_found() {
@@ -149,7 +149,7 @@ fn programs_that_were_there_before_are_found() {
         let refused = records.take();
         let is_told = |it: &AuditAction| matches!(it, AuditAction::Refuse { reason, .. } if reason.contains(program));
         assert!(refused.iter().any(is_told), "{refused:?}");
-        assert_eq!(host.talker().ask(&append).unwrap(), 0, "nothing is refused");
+        assert_eq!(host.test_process().ask(&append).unwrap(), 0, "nothing is refused");
 
         let sentinel = builder().start(&policy(&host)).unwrap();
         let status = sentinel.status().unwrap();
@@ -212,12 +212,12 @@ fn sysctl_link() -> i32 {
     one
 }
 
-fn a_hook_that_goes_silent_is_told_of() {
+fn an_inactive_hook_is_reported() {
     let host = Host::new();
     fs::create_dir(host.path("guarded")).unwrap();
     let (told, alarms) = mpsc::channel();
     let records = Arc::new(Records::default());
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     // Another hook answers who opens it later.
     assert_eq!(attacker.ask(&format!("keep-open {FTRACE}")).unwrap(), 0);
     let sentinel = builder(&host)
@@ -285,11 +285,11 @@ fn a_hook_that_goes_silent_is_told_of() {
 }
 
 /// Of an agent whose system call was not made, and is told that it went through.
-fn a_start_is_refused_where_a_hook_is_silent() {
+fn a_start_is_refused_where_a_hook_is_inactive() {
     let host = Host::new();
     fs::create_dir(host.path("guarded")).unwrap();
     let status = in_child(|| {
-        feign_pivot_root().unwrap();
+        fake_pivot_root().unwrap();
         let error = builder(&host).start(&policy(&host)).err().unwrap();
         println!("{error}");
         let SentinelError::Degraded { what } = &error else { panic!("{error}") };
@@ -308,7 +308,7 @@ fn a_start_is_refused_where_a_hook_is_silent() {
 fn a_start_is_refused_while_ftrace_is_off() {
     let host = Host::new();
     fs::create_dir(host.path("guarded")).unwrap();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let append = format!("append {}", host.path("guarded/new").display());
     const EOPNOTSUPP: u64 = 95;
     match attacker.ask(&format!("write {FTRACE} 0")).unwrap() {
@@ -342,7 +342,7 @@ fn told(changes: &[FileChange]) -> Vec<(String, &'static str)> {
     told
 }
 
-fn what_changed_while_sentinel_was_away_is_told() {
+fn changes_made_while_sentinel_was_stopped_are_reported() {
     let host = Host::new();
     fs::create_dir(host.path("guarded")).unwrap();
     let guarded = |name: &str| host.path("guarded").join(name);
@@ -362,7 +362,7 @@ fn what_changed_while_sentinel_was_away_is_told() {
             .start(&policy(&host))
             .unwrap()
     };
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
 
     let first = watching(Duration::from_millis(100));
     let report = first.baseline().unwrap();
@@ -437,7 +437,7 @@ fn a_first_start_that_fails_leaves_nothing() {
     let SentinelError::Baseline { path, .. } = &error else { panic!("{error}") };
     assert_eq!(path.file_name(), baseline.file_name(), "{error}");
     wait_for_no_programs();
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     assert_eq!(attacker.ask(&format!("append {}", file.display())).unwrap(), 0);
     for path in &in_the_way {
         fs::remove_dir_all(path).unwrap();
@@ -448,11 +448,11 @@ fn a_first_start_that_fails_leaves_nothing() {
 }
 
 /// One who has kept an older baseline puts it back, and the files that it speaks of.
-fn an_older_baseline_that_is_put_back_is_told_by_its_checksum() {
+fn an_older_baseline_that_is_put_back_is_found_by_its_checksum() {
     let host = Host::new();
     fs::create_dir(host.path("guarded")).unwrap();
     let (file, kept) = (host.path("guarded/file"), host.path("state/baseline"));
-    let (records, mut attacker) = (Arc::new(Records::default()), host.talker());
+    let (records, mut attacker) = (Arc::new(Records::default()), host.test_process());
     let start = || {
         let builder = builder(&host).persistent(true).audit(records.clone());
         builder.baseline(BaselineOptions::default()).start(&policy(&host)).unwrap()
@@ -510,8 +510,8 @@ fn files_that_an_upgrade_has_replaced_are_known_after_a_refresh() {
     let builder = builder(&host).persistent(true).baseline(BaselineOptions::default());
     let sentinel = builder.start(&policy).unwrap();
     let append = |path: &Path| format!("append {}", path.display());
-    assert_eq!(host.talker().ask(&append(&file)).unwrap(), EPERM);
-    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), 0);
+    assert_eq!(host.test_process().ask(&append(&file)).unwrap(), EPERM);
+    assert_eq!(host.test_process_by(&updater).ask(&append(&file)).unwrap(), 0);
     let refreshed = sentinel.refresh().unwrap();
     assert_eq!((refreshed.files, refreshed.executables), (0, 0));
     assert_eq!(told(&refreshed.changes), [("file".to_owned(), "content")]);
@@ -521,13 +521,13 @@ fn files_that_an_upgrade_has_replaced_are_known_after_a_refresh() {
     fs::rename(next, &updater).unwrap();
     let new = host.path("new.conf");
     fs::write(&new, "").unwrap();
-    let mut attacker = host.talker();
-    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), EPERM);
+    let mut attacker = host.test_process();
+    assert_eq!(host.test_process_by(&updater).ask(&append(&file)).unwrap(), EPERM);
     assert_eq!(attacker.ask(&append(&new)).unwrap(), 0);
     let refreshed = sentinel.refresh().unwrap();
     assert_eq!((refreshed.files, refreshed.executables), (1, 1));
     assert_eq!(told(&refreshed.changes), [("new.conf".to_owned(), "added")]);
-    assert_eq!(host.talker_by(&updater).ask(&append(&file)).unwrap(), 0);
+    assert_eq!(host.test_process_by(&updater).ask(&append(&file)).unwrap(), 0);
     assert_eq!(attacker.ask(&append(&new)).unwrap(), EPERM);
     assert_eq!(attacker.ask(&append(&file)).unwrap(), EPERM);
     sentinel.stop().unwrap();

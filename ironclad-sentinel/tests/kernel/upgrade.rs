@@ -21,9 +21,9 @@ fn an_upgrade_by_an_updater_is_taken_over() {
     let next = own.with_extension("next");
     std::fs::copy(&own, &next).unwrap();
     let tool = host.program("updater");
-    let mut attacker = host.talker();
+    let mut attacker = host.test_process();
     let sentinel = builder(dir).updater(&tool).start(&policy(dir)).unwrap();
-    let mut updater = host.talker_by(&tool);
+    let mut updater = host.test_process_by(&tool);
     let replace = format!("rename {} {}", next.display(), own.display());
     let append = format!("append {}", file.display());
     assert_eq!(attacker.ask(&replace).unwrap(), EPERM);

@@ -6,14 +6,15 @@ use ironclad_core::abi::{Process, SockIdVal, SockPolicy, SockRow, SockRule, Sock
 use ironclad_events::SocketRecord;
 use ironclad_policy::Protocol;
 use ironclad_policy::socket::{
-    Asker, Cgroups, Decider, SHA256_MISMATCH, SocketExplanation, SocketQuery, SocketTables, explain,
+    Cgroups, Decider, ProcessContext, SHA256_MISMATCH, SocketExplanation, SocketQuery,
+    SocketTables, explain,
 };
 use serde::Serialize;
 
 use super::{Control, Shield};
-use crate::asker::{self, DescribedProcess};
 use crate::cgroups::{self, CgroupPath};
 use crate::error::ShieldError;
+use crate::process_context::{self, DescribedProcess};
 use crate::sockets::cgroup_root;
 
 /// Why a process would get its answer now.
@@ -23,8 +24,8 @@ pub struct ExplainedSocket {
     /// What the tables in the kernel say.
     #[serde(flatten)]
     pub why: SocketExplanation,
-    /// False where the process is in no control group that is protected: nobody asks the rules of
-    /// sockets that it makes. None where its control groups are not known.
+    /// False where the process is in no cgroup that is protected: nobody asks the rules of
+    /// sockets that it makes. None where its cgroups are not known.
     pub is_asked: Option<bool>,
 }
 
@@ -35,7 +36,7 @@ pub struct ExplainedEvent {
     /// What the tables in the kernel say now.
     #[serde(flatten)]
     pub why: SocketExplanation,
-    /// The process's control group; none where it is gone, and rules that ask of it stay open.
+    /// The process's cgroup; none where it is gone, and rules that ask of it stay open.
     pub cgroup: Option<String>,
     /// The policy that decided is in the kernel no more: this is what the one in force says.
     pub is_replaced: bool,
@@ -91,7 +92,7 @@ impl Shield {
     /// A rule with a limit allows as long as its bucket has tokens left, which this does not take.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
+    /// [`ShieldError::NoCgroup`] where Shield was started without cgroups, and
     /// [`ShieldError::Bpf`].
     pub fn explain_socket(&self, query: &SocketQuery) -> Result<ExplainedSocket, ShieldError> {
         let control = self.lock();
@@ -100,7 +101,7 @@ impl Shield {
             let mut groups = control.sockets.iter().flat_map(|sockets| sockets.cgroups());
             groups.any(|known| ids.contains(&known.links.id))
         };
-        let is_asked = match &query.asker.cgroups {
+        let is_asked = match &query.process_context.cgroups {
             Cgroups::Known(ids) if !ids.is_empty() => Some(protected(ids)),
             _ => None,
         };
@@ -128,15 +129,15 @@ impl Shield {
             exe_changed_ns,
             parent: event.parent,
             exec_ns: event.exec_ns,
-            lineage: event.lineage,
+            ancestry: event.ancestry,
             ..Process::default()
         };
         let query = SocketQuery {
             op: event.op,
             protocol: Protocol(event.protocol),
             addr: event.addr,
-            asker: Asker {
-                process: (!event.stranger).then_some(process),
+            process_context: ProcessContext {
+                process: (!event.unidentified).then_some(process),
                 uid: (!is_source_route).then_some(event.uid),
                 gid: (!is_source_route).then_some(event.gid),
                 cgroups,
@@ -169,18 +170,21 @@ impl Shield {
     /// # Errors
     /// [`ShieldError::NoProcess`] where it has ended, [`ShieldError::NoCgroup`],
     /// [`ShieldError::Bpf`].
-    pub fn asker(&self, pid: u32) -> Result<Asker, ShieldError> {
+    pub fn process_context(&self, pid: u32) -> Result<ProcessContext, ShieldError> {
         let control = self.lock();
-        asker::running(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes(), pid)
+        process_context::running(
+            control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes(),
+            pid,
+        )
     }
 
     /// The same of a process that need not be. Its paths mean the files that they lead to now.
     ///
     /// # Errors
     /// [`ShieldError::NoFile`], [`ShieldError::NoCgroup`], [`ShieldError::Bpf`].
-    pub fn described(&self, process: &DescribedProcess) -> Result<Asker, ShieldError> {
+    pub fn described(&self, process: &DescribedProcess) -> Result<ProcessContext, ShieldError> {
         let control = self.lock();
-        process.asker(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
+        process.process_context(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
     }
 
     /// By the slot of a generation where one holds it, else by the one in force.
@@ -216,7 +220,7 @@ impl Shield {
 impl fmt::Display for ExplainedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_asked == Some(false) {
-            f.write_str("not asked, its control group is not protected; otherwise ")?;
+            f.write_str("not asked, its cgroup is not protected; otherwise ")?;
         }
         self.why.fmt(f)
     }

@@ -50,7 +50,7 @@ impl Shield {
     /// [`saw`](Learning::saw).
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
+    /// [`ShieldError::NoCgroup`] where Shield was started without cgroups, and
     /// [`ShieldError::Bpf`].
     pub fn learn(&self, options: LearnOptions) -> Result<Learning<'_>, ShieldError> {
         processes(&self.lock())?;
@@ -69,7 +69,7 @@ impl Shield {
     /// of another root, or lead elsewhere by now. None where nobody knows one.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without control groups, and
+    /// [`ShieldError::NoCgroup`] where Shield was started without cgroups, and
     /// [`ShieldError::Bpf`].
     pub fn exe_path(&self, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
         Ok(processes(&self.lock())?.exe_path(exe)?)
@@ -101,7 +101,7 @@ impl Learning<'_> {
             self.learner.denied();
             return Ok(());
         }
-        let exe = (!event.stranger).then_some(event.exe);
+        let exe = (!event.unidentified).then_some(event.exe);
         let is_new = self.learner.saw(&Observation {
             exe,
             uid: event.uid,

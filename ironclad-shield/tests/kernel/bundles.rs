@@ -20,7 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(bundles_alone_are_taken),
         test!(the_last_bundle_starts_it_again_when_its_time_is_over),
-        test!(without_a_trust_store_it_is_said_aloud),
+        test!(without_a_trust_store_a_warning_is_printed),
     ]
 }
 
@@ -91,9 +91,9 @@ fn drops(shield: &Shield, source: &str) -> bool {
 
 fn bundles_alone_are_taken() {
     let (host, office) = (Host::new(), Office::new());
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let (near, far) = ("connect tcp 10.9.0.1:80", "connect tcp 10.9.0.2:80");
-    assert_eq!((talker.ask(near).unwrap(), talker.ask(far).unwrap()), (0, 0));
+    assert_eq!((test_process.ask(near).unwrap(), test_process.ask(far).unwrap()), (0, 0));
     let (recorder, trust) = (Arc::new(Recorder::default()), office.trust());
     let builder = || -> ShieldBuilder {
         let builder = Shield::builder("signed").cgroup(host.cgroup.dir());
@@ -110,11 +110,11 @@ fn bundles_alone_are_taken() {
     }
     let (bundle, signature) = office.bundle(5, &first);
     let shield = builder().start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
-    let is_first = |shield: &Shield, talker: &mut ironclad_lab::talk::Talker| {
+    let is_first = |shield: &Shield, test_process: &mut ironclad_lab::test_process::TestProcess| {
         assert!(drops(shield, "10.9.0.7") && !drops(shield, "10.9.0.8"));
-        assert_eq!((talker.ask(near).unwrap(), talker.ask(far).unwrap()), (0, EPERM));
+        assert_eq!((test_process.ask(near).unwrap(), test_process.ask(far).unwrap()), (0, EPERM));
     };
-    is_first(&shield, &mut talker);
+    is_first(&shield, &mut test_process);
     assert_eq!(serial(&shield), 5);
 
     // Who shares the store takes the same.
@@ -124,7 +124,7 @@ fn bundles_alone_are_taken() {
     assert_eq!(serial(&second), 5);
     drop(second);
 
-    // One that was changed, an older one, a stranger's, and one that nobody signed.
+    // One that was changed, an older one, an unidentified process's, and one that nobody signed.
     let (mut changed, signature) = office.bundle(6, &other);
     let at = changed.iter().rposition(|&byte| byte == b'1').unwrap();
     changed[at] = b'2';
@@ -133,8 +133,8 @@ fn bundles_alone_are_taken() {
     let error = apply(&shield, &office.bundle(4, &other)).unwrap_err();
     assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { .. })), "{error}");
     let (bundle, _) = office.bundle(6, &other);
-    let stranger = KeyPair::new(2).sign(&bundle);
-    let error = apply(&shield, &(bundle, stranger)).unwrap_err();
+    let unidentified = KeyPair::new(2).sign(&bundle);
+    let error = apply(&shield, &(bundle, unidentified)).unwrap_err();
     assert!(matches!(error, ShieldError::Bundle(BundleError::UnknownKey { .. })), "{error}");
     for error in [
         shield.apply(&compiled(&other)).unwrap_err(),
@@ -143,7 +143,7 @@ fn bundles_alone_are_taken() {
         assert!(matches!(error, ShieldError::Unsigned { .. }), "{error}");
         assert!(error.to_string().contains("_signed`"), "{error}");
     }
-    is_first(&shield, &mut talker);
+    is_first(&shield, &mut test_process);
 
     // One that cannot come into force: its serial is kept all the same, and what was there stays.
     let missing = "sets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
@@ -151,7 +151,7 @@ fn bundles_alone_are_taken() {
     let error = apply(&shield, &sealed).unwrap_err();
     assert!(matches!(error, ShieldError::NotApplied { serial: 6, .. }), "{error}");
     assert_eq!(serial(&shield), 5);
-    is_first(&shield, &mut talker);
+    is_first(&shield, &mut test_process);
     let error = apply(&shield, &office.bundle(5, &first)).unwrap_err();
     assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { last: 6, .. })), "{error}");
     // It may come again, once that is mended.
@@ -160,7 +160,7 @@ fn bundles_alone_are_taken() {
     let (bundle, signature) = &sealed;
     shield.apply_signed(bundle, &[signature], &mut Sources::new(dir.path())).unwrap();
     assert!(drops(&shield, "10.9.0.8") && !drops(&shield, "10.9.0.7"));
-    assert_eq!((serial(&shield), talker.ask(far).unwrap()), (6, 0));
+    assert_eq!((serial(&shield), test_process.ask(far).unwrap()), (6, 0));
 
     // A provisional one, and back.
     let (bundle, signature) = office.bundle(7, &first);
@@ -192,7 +192,7 @@ fn bundles_alone_are_taken() {
     let again = builder().signed(office.trust());
     let started = again.start_signed(&bundle, &[&signature], &mut Sources::new("."));
     assert!(matches!(started, Err(ShieldError::Bundle(BundleError::Replayed { last: 7, .. }))));
-    assert_eq!(talker.ask(far).unwrap(), 0);
+    assert_eq!(test_process.ask(far).unwrap(), 0);
 }
 
 fn the_last_bundle_starts_it_again_when_its_time_is_over() {
@@ -217,7 +217,7 @@ fn the_last_bundle_starts_it_again_when_its_time_is_over() {
     assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1);
 }
 
-fn without_a_trust_store_it_is_said_aloud() {
+fn without_a_trust_store_a_warning_is_printed() {
     let (host, office) = (Host::new(), Office::new());
     let recorder = Arc::new(Recorder::default());
     let builder = || Shield::builder("unsigned").cgroup(host.cgroup.dir()).audit(recorder.clone());

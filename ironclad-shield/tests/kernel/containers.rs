@@ -1,4 +1,4 @@
-//! Needs root: processes in control groups of the tests' own that are called as container runtimes
+//! Needs root: processes in cgroups of the tests' own that are called as container runtimes
 //! call those of containers.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ironclad_core::RuleId;
 use ironclad_core::audit::AuditAction;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Mounts};
 use ironclad_policy::socket::{SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
@@ -19,8 +19,8 @@ use ironclad_lab::{role, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(control_groups_are_not_named_from_within_a_namespace),
-        test!(a_container_is_the_control_group_that_is_named_after_it),
+        test!(cgroups_are_not_named_from_within_a_namespace),
+        test!(a_container_is_the_cgroup_that_is_named_after_it),
         test!(a_container_that_is_started_again_is_followed),
         test!(ids_are_checked_when_a_policy_is_compiled),
     ]
@@ -29,8 +29,8 @@ pub(crate) fn tests() -> Vec<Test> {
 const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The test that a talker runs.
-/// What the talkers do: it sends nothing.
+/// The test that a test process runs.
+/// What the test processes do: it sends nothing.
 const ORDER: &str = "connect udp 127.0.0.1:53";
 
 /// An agent in a container, whose view of cgroups begins at its own.
@@ -52,7 +52,7 @@ fn contained() {
 const CONTAINED: &str = "IRONCLAD_CONTAINED";
 
 /// From within, paths begin further down than the kernel counts from, and a rule would name nobody.
-fn control_groups_are_not_named_from_within_a_namespace() {
+fn cgroups_are_not_named_from_within_a_namespace() {
     let host = Cgroup::new("contained").unwrap();
     let group = host.child("container").unwrap();
     let mut contained = group.command(&std::env::current_exe().unwrap());
@@ -60,7 +60,7 @@ fn control_groups_are_not_named_from_within_a_namespace() {
     let output = contained.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("a namespace of control groups"), "{said}");
+    assert!(said.contains("a namespace of cgroups"), "{said}");
     assert!(said.contains("--cgroupns=host"), "{said}");
 }
 
@@ -69,9 +69,9 @@ fn id(digit: char) -> String {
     format!("{digit}ab{:061x}", std::process::id())
 }
 
-fn talker_in(cgroup: &Cgroup) -> Talker {
+fn test_process_in(cgroup: &Cgroup) -> TestProcess {
     let own: PathBuf = std::env::current_exe().unwrap();
-    Talker::start(cgroup, &own).unwrap()
+    TestProcess::start(cgroup, &own).unwrap()
 }
 
 fn deny(id: &str) -> CompiledPolicy {
@@ -80,7 +80,7 @@ fn deny(id: &str) -> CompiledPolicy {
     Policy::builder().socket_rule(rule).compile().unwrap()
 }
 
-fn a_container_is_the_control_group_that_is_named_after_it() {
+fn a_container_is_the_cgroup_that_is_named_after_it() {
     let host = Cgroup::new("containers").unwrap();
     let (one, two) = (id('1'), id('2'));
     let docker = host.child(&format!("docker-{one}.scope")).unwrap();
@@ -89,8 +89,8 @@ fn a_container_is_the_control_group_that_is_named_after_it() {
     let pods = host.child("kubepods").unwrap();
     let pod = pods.child("pod1234").unwrap();
     let kube = pod.child(&two).unwrap();
-    let (mut outside, mut first) = (talker_in(&host), talker_in(&docker));
-    let (mut inner, mut second) = (talker_in(&within), talker_in(&kube));
+    let (mut outside, mut first) = (test_process_in(&host), test_process_in(&docker));
+    let (mut inner, mut second) = (test_process_in(&within), test_process_in(&kube));
     let mut ask =
         || [&mut outside, &mut first, &mut inner, &mut second].map(|who| who.ask(ORDER).unwrap());
     let none = Policy::builder().compile().unwrap();
@@ -112,7 +112,7 @@ fn a_container_is_the_control_group_that_is_named_after_it() {
     assert_eq!(ask(), [0; 4]);
     let crio = host.child(&format!("crio-{later}.scope")).unwrap();
     let conmon = host.child(&format!("crio-conmon-{later}.scope")).unwrap();
-    let (mut third, mut monitor) = (talker_in(&crio), talker_in(&conmon));
+    let (mut third, mut monitor) = (test_process_in(&crio), test_process_in(&conmon));
     assert_eq!(third.ask(ORDER).unwrap(), 0, "nobody has looked");
     let changes = shield.refresh_paths().unwrap();
     let told: Vec<_> = changes.iter().map(|it| (it.path.as_path(), it.is_there)).collect();
@@ -140,7 +140,7 @@ fn a_container_that_is_started_again_is_followed() {
     let recorder = Arc::new(Recorder::default());
     let builder = Shield::builder("containers").cgroup(host.dir()).audit(recorder.clone());
     let _shield = builder.start(&deny(&id)).unwrap();
-    assert_eq!(talker_in(&container).ask(ORDER).unwrap(), EPERM);
+    assert_eq!(test_process_in(&container).ask(ORDER).unwrap(), EPERM);
     let told = |leads: &str| {
         let words = format!("{id} leads {leads}");
         let is_it = |it: &AuditAction| matches!(it, AuditAction::MapWrite { purpose, .. } if *purpose == words);
@@ -157,8 +157,8 @@ fn a_container_that_is_started_again_is_followed() {
     wait("nowhere");
     let container = host.child(&name).unwrap();
     wait("elsewhere");
-    assert_eq!(talker_in(&container).ask(ORDER).unwrap(), EPERM);
-    assert_eq!(talker_in(&host).ask(ORDER).unwrap(), 0);
+    assert_eq!(test_process_in(&container).ask(ORDER).unwrap(), EPERM);
+    assert_eq!(test_process_in(&host).ask(ORDER).unwrap(), 0);
 }
 
 fn ids_are_checked_when_a_policy_is_compiled() {

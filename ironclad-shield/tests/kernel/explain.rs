@@ -25,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(an_explanation_is_what_the_kernel_answers),
         test!(an_event_is_explained_by_the_rule_that_it_names),
         test!(what_is_explained_is_what_the_kernel_has),
-        test!(without_control_groups_there_is_nothing_to_explain),
+        test!(without_cgroups_there_is_nothing_to_explain),
         test!(an_adopted_instance_explains_too),
     ]
 }
@@ -44,7 +44,7 @@ fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
     rules.into_iter().fold(policy, Policy::socket_rule).compile().unwrap()
 }
 
-/// What a talker's order asks.
+/// What a test process's order asks.
 fn query(order: &str) -> SocketQuery {
     let words: Vec<&str> = order.split(' ').collect();
     let protocol = Protocol::by_name(words[1]).unwrap_or(Protocol::TCP);
@@ -65,7 +65,7 @@ fn an_explanation_is_what_the_kernel_answers() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let inner = host.cgroup.child("inner").unwrap();
-    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &two));
+    let (mut outside, mut inside) = (host.test_process(&one), host.test_process_in(&inner, &two));
     assert_eq!(outside.ask("comm evil").unwrap(), 0);
     let fd09 = "fd09::2".parse().unwrap();
     let rules = [
@@ -99,13 +99,15 @@ fn an_explanation_is_what_the_kernel_answers() {
         })
         .collect();
     ports.extend(["create 4 3 1", "create 6 3 58"].map(str::to_owned));
-    for (talker, comm) in [(&mut outside, Some("evil")), (&mut inside, None)] {
-        let mut asker = shield.asker(talker.pid()).unwrap();
+    for (test_process, comm) in [(&mut outside, Some("evil")), (&mut inside, None)] {
+        let mut process_context = shield.process_context(test_process.pid()).unwrap();
         // The harness runs a test in a thread, which is who takes the name.
-        asker.comm = comm.map_or(asker.comm, |comm: &str| comm.as_bytes().to_vec());
+        process_context.comm =
+            comm.map_or(process_context.comm, |comm: &str| comm.as_bytes().to_vec());
         for order in &ports {
-            let answer = talker.ask(order).unwrap();
-            let explained = shield.explain_socket(&query(order).by(asker.clone())).unwrap();
+            let answer = test_process.ask(order).unwrap();
+            let explained =
+                shield.explain_socket(&query(order).by(process_context.clone())).unwrap();
             assert_eq!(explained.is_asked, Some(true));
             let why = explained.why;
             let expected = if answer == EPERM { Verdict::Drop } else { Verdict::Pass };
@@ -120,10 +122,10 @@ fn an_explanation_is_what_the_kernel_answers() {
     // All that a process of these two can meet, so that agreement says something.
     assert_eq!(deciders, [1, 2, 4, 7, 8, 9, 11, 12, 13, 14].into());
 
-    // Described instead of found: parent and forebear, too.
+    // Described instead of found: parent and ancestor, too.
     let described = |who: &DescribedProcess, order: &str| {
-        let asker = shield.described(who).unwrap();
-        shield.explain_socket(&query(order).by(asker)).unwrap()
+        let process_context = shield.described(who).unwrap();
+        shield.explain_socket(&query(order).by(process_context)).unwrap()
     };
     let child = DescribedProcess::new().exe(&one).parent(&two).descendant_of(&two).uid(0).gid(0);
     for (port, id) in [(81, 5), (85, 10), (82, 7)] {
@@ -131,10 +133,10 @@ fn an_explanation_is_what_the_kernel_answers() {
         assert_eq!(why.why.rule().unwrap().id, Some(RuleId(id)));
         let fork = format!("fork {} connect udp 10.8.0.1:{port}", one.display());
         assert_eq!(inside.ask(&fork).unwrap(), EPERM, "{port}");
-        assert_eq!(why.is_asked, None, "nothing is said of its control group");
+        assert_eq!(why.is_asked, None, "nothing is said of its cgroup");
     }
-    let stranger = described(&DescribedProcess::new(), "connect udp 10.8.0.1:82");
-    let failed = |place: usize| stranger.why.rules[place].standing;
+    let unidentified = described(&DescribedProcess::new(), "connect udp 10.8.0.1:82");
+    let failed = |place: usize| unidentified.why.rules[place].standing;
     assert_eq!(failed(5), Standing::Fails { dimension: Dimension::Uid });
     assert_eq!(failed(6), Standing::Fails { dimension: Dimension::Exe });
     assert_eq!(failed(7), Standing::Fails { dimension: Dimension::Port });
@@ -145,17 +147,14 @@ fn an_explanation_is_what_the_kernel_answers() {
     );
 
     // This process is not protected, and has no rules to obey.
-    let own = shield.asker(std::process::id()).unwrap();
+    let own = shield.process_context(std::process::id()).unwrap();
     let free = shield.explain_socket(&query("connect tcp 10.9.0.2:80").by(own)).unwrap();
     assert_eq!((free.is_asked, free.why.verdict), (Some(false), Verdict::Drop));
-    assert!(
-        free.to_string().starts_with("not asked, its control group is not protected"),
-        "{free}"
-    );
+    assert!(free.to_string().starts_with("not asked, its cgroup is not protected"), "{free}");
 
     let gone = outside.pid();
     drop(outside);
-    assert!(matches!(shield.asker(gone), Err(ShieldError::NoProcess { .. })));
+    assert!(matches!(shield.process_context(gone), Err(ShieldError::NoProcess { .. })));
     let refused = shield.described(&DescribedProcess::new().exe("/no/such/file")).unwrap_err();
     assert_eq!(refused.to_string(), "no file /no/such/file");
     let refused = shield.described(&DescribedProcess::new().cgroup("/no/such/group")).unwrap_err();
@@ -167,9 +166,9 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     let one = host.program("one");
     let inner = host.cgroup.child("inner").unwrap();
     let path = inner.path().to_owned();
-    let mut talker = host.talker_in(&inner, &one);
+    let mut test_process = host.test_process_in(&inner, &one);
     let to = "connect tcp 10.9.0.2:443";
-    assert_eq!(talker.ask(to).unwrap(), 0, "without us");
+    assert_eq!(test_process.ask(to).unwrap(), 0, "without us");
     let rules = || {
         [
             rule(1, SocketAction::Allow).port(80),
@@ -181,7 +180,7 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     let shield =
         Shield::builder("explain").cgroup(host.cgroup.dir()).start(&policy(rules())).unwrap();
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
-    assert_eq!(talker.ask(to).unwrap(), EPERM);
+    assert_eq!(test_process.ask(to).unwrap(), EPERM);
     let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
     assert_eq!((event.op, event.rule), (SocketOp::Connect, Some(2)));
     let explained = shield.explain_event(&event).unwrap();
@@ -197,8 +196,8 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     let json = serde_json::to_value(&explained).unwrap();
     assert_eq!(json["rules"][0]["dimension"], "port");
 
-    // Its control group is gone: nobody guesses.
-    drop(talker);
+    // Its cgroup is gone: nobody guesses.
+    drop(test_process);
     drop(inner);
     let explained = shield.explain_event(&event).unwrap();
     assert_eq!((explained.cgroup.as_deref(), explained.agrees), (None, None));
@@ -220,7 +219,7 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
 fn what_is_explained_is_what_the_kernel_has() {
     let host = Host::new();
     let one = host.program("one");
-    let mut talker = host.talker(&one);
+    let mut test_process = host.test_process(&one);
     let to = "connect tcp 10.9.0.2:443";
     let deny = policy([
         rule(1, SocketAction::Deny).who(Subject::new("").exe(&one)),
@@ -228,22 +227,22 @@ fn what_is_explained_is_what_the_kernel_has() {
     ]);
     let shield = Shield::builder("explain").cgroup(host.cgroup.dir()).start(&deny).unwrap();
     let explain = |pid| {
-        let asker = shield.asker(pid).unwrap();
-        assert!(matches!(asker.cgroups, Cgroups::Known(_)));
-        shield.explain_socket(&query(to).by(asker)).unwrap().why
+        let process_context = shield.process_context(pid).unwrap();
+        assert!(matches!(process_context.cgroups, Cgroups::Known(_)));
+        shield.explain_socket(&query(to).by(process_context)).unwrap().why
     };
-    assert_eq!(talker.ask(to).unwrap(), EPERM);
-    let before = explain(talker.pid());
+    assert_eq!(test_process.ask(to).unwrap(), EPERM);
+    let before = explain(test_process.pid());
     assert_eq!(before.verdict, Verdict::Drop);
     let allow = policy([rule(3, SocketAction::Allow)]);
     shield.apply_provisional(&allow, Duration::from_secs(4)).unwrap();
-    let meanwhile = explain(talker.pid());
+    let meanwhile = explain(test_process.pid());
     assert!(meanwhile.generation > before.generation);
     assert_eq!(meanwhile.rule().unwrap().id, Some(RuleId(3)));
-    while talker.ask(to).unwrap() != EPERM {
+    while test_process.ask(to).unwrap() != EPERM {
         std::thread::yield_now();
     }
-    assert_eq!(explain(talker.pid()), before, "the kernel has returned by itself");
+    assert_eq!(explain(test_process.pid()), before, "the kernel has returned by itself");
 
     // Somebody takes the file out of the table of names.
     let ino = std::fs::metadata(&one).unwrap().ino();
@@ -259,14 +258,14 @@ fn what_is_explained_is_what_the_kernel_has() {
         }
     }
     assert_eq!(taken, 1);
-    let mut later = host.talker(&one);
+    let mut later = host.test_process(&one);
     assert_eq!(later.ask(to).unwrap(), 0, "the kernel has nobody to refuse");
     let after = explain(later.pid());
     assert_eq!(after.rule().unwrap().id, Some(RuleId(2)));
     assert_eq!(after.rules[0].standing, Standing::Fails { dimension: Dimension::Exe });
 }
 
-fn without_control_groups_there_is_nothing_to_explain() {
+fn without_cgroups_there_is_nothing_to_explain() {
     let shield = Shield::builder("explain").start_unattached(&Policy::builder().compile().unwrap());
     let shield = shield.unwrap();
     let refused = shield.explain_socket(&query("connect tcp 10.9.0.2:80")).unwrap_err();
@@ -295,18 +294,18 @@ fn an_adopted_instance_explains_too() {
     let _pins = Pins(name.clone());
     let rules = || policy([rule(1, SocketAction::Allow).port(80), rule(2, SocketAction::Deny)]);
     let shield = start(&rules());
-    let mut talker = host.talker(&one);
-    let exe = shield.asker(talker.pid()).unwrap().process.unwrap().exe;
+    let mut test_process = host.test_process(&one);
+    let exe = shield.process_context(test_process.pid()).unwrap().process.unwrap().exe;
     drop(shield);
     let to = "connect tcp 10.9.0.2:443";
-    assert_eq!(talker.ask(to).unwrap(), EPERM, "nobody is there but the kernel");
+    assert_eq!(test_process.ask(to).unwrap(), EPERM, "nobody is there but the kernel");
     let shield = start(&rules());
-    let asker = shield.asker(talker.pid()).unwrap();
-    let explained = shield.explain_socket(&query(to).by(asker)).unwrap();
+    let process_context = shield.process_context(test_process.pid()).unwrap();
+    let explained = shield.explain_socket(&query(to).by(process_context)).unwrap();
     assert_eq!(explained.is_asked, Some(true));
     let decider = explained.why.rule().unwrap();
     assert_eq!((decider.id, decider.name.as_str()), (Some(RuleId(2)), "rule 2"));
-    drop(talker);
+    drop(test_process);
     assert_eq!(shield.exe_path(&exe).unwrap(), Some(one));
     shield.stop().unwrap();
 }

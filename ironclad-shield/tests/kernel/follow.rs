@@ -1,4 +1,4 @@
-//! Needs root: files and control groups that change while rules name them.
+//! Needs root: files and cgroups that change while rules name them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ironclad_core::audit::AuditAction;
 use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::Cgroup;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_shield::Shield;
@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_change_that_the_kernel_refuses_is_made_later),
         test!(a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights),
         test!(links_and_directories_on_the_way_are_followed_in_both_policies),
-        test!(a_control_group_that_is_made_anew_is_known),
+        test!(a_cgroup_that_is_created_again_is_known),
         test!(who_descends_from_a_replaced_file_descends_from_its_path),
     ]
 }
@@ -80,8 +80,8 @@ fn upgrade(path: &Path) {
     std::fs::rename(&new, path).unwrap();
 }
 
-fn ask(talker: &mut Talker) -> u64 {
-    talker.ask(THERE).unwrap()
+fn ask(test_process: &mut TestProcess) -> u64 {
+    test_process.ask(THERE).unwrap()
 }
 
 /// A child has the rights of one that the former file has, where its parent executed that before.
@@ -92,12 +92,12 @@ fn children_of_the_former_file_are_known_by_when_that_was_executed() {
     std::fs::hard_link(&parent, &old).unwrap();
     let followed = Followed::start(&host, &policy(Subject::new("").parent(&parent)));
     let fork = format!("fork {} {THERE}", child.display());
-    let mut before = host.talker(&parent);
+    let mut before = host.test_process(&parent);
     assert_eq!((before.ask(&fork).unwrap(), ask(&mut before)), (0, EPERM));
     followed.after(&parent, || upgrade(&parent));
-    assert_eq!(host.talker(&parent).ask(&fork).unwrap(), 0, "the new file");
+    assert_eq!(host.test_process(&parent).ask(&fork).unwrap(), 0, "the new file");
     assert_eq!(before.ask(&fork).unwrap(), 0, "the parent runs since before");
-    assert_eq!(host.talker(&old).ask(&fork).unwrap(), EPERM, "the parent came later");
+    assert_eq!(host.test_process(&old).ask(&fork).unwrap(), EPERM, "the parent came later");
 }
 
 /// A rule that denies by the parent holds when that is replaced, and when it has ended.
@@ -107,7 +107,7 @@ fn a_child_of_a_former_file_is_denied_when_its_parent_has_ended() {
     let deny = SocketRule::new(RuleId(1), "", SocketAction::Deny);
     let deny = deny.who(Subject::new("").parent(&parent));
     let followed = Followed::start(&host, &Policy::builder().socket_rule(deny).compile().unwrap());
-    let mut heir = host.talker(&parent);
+    let mut heir = host.test_process(&parent);
     assert_eq!(ask(&mut heir), 0, "whose parent is none of them");
     heir.ask(&format!("heir {}", child.display())).unwrap();
     assert_eq!(ask(&mut heir), EPERM);
@@ -137,10 +137,10 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     let shield = host.start_looking_never(&policy);
     let other = Subject::new("others").exe(&programs[0]).exe(&programs[1]).exe(&programs[2]);
     shield.apply_provisional(&self::policy(other), Duration::from_secs(3600)).unwrap();
-    let mut before = programs.each_ref().map(|program| host.talker(program));
+    let mut before = programs.each_ref().map(|program| host.test_process(program));
     programs.iter().for_each(|program| upgrade(program));
-    let each = |talkers: &mut [Talker; 3]| talkers.each_mut().map(ask);
-    let after = || programs.each_ref().map(|program| ask(&mut host.talker(program)));
+    let each = |test_processes: &mut [TestProcess; 3]| test_processes.each_mut().map(ask);
+    let after = || programs.each_ref().map(|program| ask(&mut host.test_process(program)));
     for _ in 0..2 {
         let refused = shield.refresh_paths().unwrap_err();
         assert!(refused.to_string().contains("65536"), "{refused}");
@@ -159,19 +159,19 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     let old = good.with_file_name("old");
     std::fs::hard_link(&good, &old).unwrap();
     let followed = Followed::start(&host, &policy(Subject::new("").exe(&good)));
-    let mut before = host.talker(&good);
+    let mut before = host.test_process(&good);
     assert_eq!(ask(&mut before), 0);
     for _ in 0..3 {
         followed.after(&good, || upgrade(&good));
-        assert_eq!(ask(&mut host.talker(&good)), 0, "the new file");
+        assert_eq!(ask(&mut host.test_process(&good)), 0, "the new file");
     }
     assert_eq!(ask(&mut before), 0, "it runs since before");
-    assert_eq!(ask(&mut host.talker(&old)), EPERM, "nobody is led to the old file any more");
+    assert_eq!(ask(&mut host.test_process(&old)), EPERM, "nobody is led to the old file any more");
     // Another policy takes nothing from it, either.
     followed.shield.apply(&policy(Subject::new("again").exe(&good))).unwrap();
-    assert_eq!((ask(&mut before), ask(&mut host.talker(&old))), (0, EPERM));
+    assert_eq!((ask(&mut before), ask(&mut host.test_process(&old))), (0, EPERM));
     before.ask(&format!("exec {}", old.display())).unwrap();
-    assert_eq!(ask(&mut before), EPERM, "what it executed now is a stranger");
+    assert_eq!(ask(&mut before), EPERM, "what it executed now is an unidentified process");
 
     // Gone, and back; and never followed where nobody is to.
     assert!(followed.shield.status().unwrap().missing.is_empty());
@@ -179,7 +179,7 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     assert_eq!(followed.shield.status().unwrap().missing, std::slice::from_ref(&good));
     followed.after(&good, || upgrade(&good));
     assert!(followed.shield.status().unwrap().missing.is_empty());
-    assert_eq!(ask(&mut host.talker(&good)), 0);
+    assert_eq!(ask(&mut host.test_process(&good)), 0);
     drop(followed);
     let shield = Shield::builder("follow")
         .cgroup(host.cgroup.dir())
@@ -187,11 +187,11 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
         .start(&policy(Subject::new("").exe(&good)))
         .unwrap();
     upgrade(&good);
-    assert_eq!(ask(&mut host.talker(&good)), EPERM, "without the thread");
+    assert_eq!(ask(&mut host.test_process(&good)), EPERM, "without the thread");
     let changes = shield.refresh_paths().unwrap();
     assert_eq!(changes.len(), 1);
     assert_eq!((&changes[0].path, changes[0].is_there), (&good, true));
-    assert_eq!(ask(&mut host.talker(&good)), 0);
+    assert_eq!(ask(&mut host.test_process(&good)), 0);
     assert!(shield.refresh_paths().unwrap().is_empty());
 }
 
@@ -212,31 +212,31 @@ fn links_and_directories_on_the_way_are_followed_in_both_policies() {
     point("release-1");
     let path: PathBuf = current.join("server");
     let followed = Followed::start(&host, &policy(Subject::new("").exe(&path)));
-    let (mut first, mut second) = (host.talker(&one), host.talker(&two));
+    let (mut first, mut second) = (host.test_process(&one), host.test_process(&two));
     assert_eq!((ask(&mut first), ask(&mut second)), (0, EPERM));
     // The policy to return to is followed as well.
     let provisional = policy(Subject::new("provisional").exe(&path));
     followed.shield.apply_provisional(&provisional, Duration::from_secs(3600)).unwrap();
     followed.after(&path, || point("release-2"));
     assert_eq!((ask(&mut first), ask(&mut second)), (0, 0), "the first runs since before");
-    assert_eq!(ask(&mut host.talker(&one)), EPERM);
+    assert_eq!(ask(&mut host.test_process(&one)), EPERM);
     followed.shield.revert().unwrap();
-    assert_eq!((ask(&mut first), ask(&mut host.talker(&two))), (0, 0));
-    assert_eq!(ask(&mut host.talker(&one)), EPERM);
+    assert_eq!((ask(&mut first), ask(&mut host.test_process(&two))), (0, 0));
+    assert_eq!(ask(&mut host.test_process(&one)), EPERM);
     // Back: the path leads to the first again.
     followed.after(&path, || point("release-1"));
-    assert_eq!(ask(&mut host.talker(&one)), 0);
-    assert_eq!(ask(&mut host.talker(&two)), EPERM);
+    assert_eq!(ask(&mut host.test_process(&one)), 0);
+    assert_eq!(ask(&mut host.test_process(&two)), EPERM);
 }
 
-fn a_control_group_that_is_made_anew_is_known() {
+fn a_cgroup_that_is_created_again_is_known() {
     let host = Host::new();
     let program = host.program("program");
     let service = host.cgroup.child("service").unwrap();
     let (dir, path) = (service.dir().to_owned(), service.path().to_owned());
     let followed = Followed::start(&host, &policy(Subject::new("").cgroup(&path)));
-    let talk = |group: &Cgroup| ask(&mut host.talker_in(group, &program));
-    assert_eq!((talk(&service), talk(&host.cgroup)), (0, EPERM));
+    let test_process = |group: &Cgroup| ask(&mut host.test_process_in(group, &program));
+    assert_eq!((test_process(&service), test_process(&host.cgroup)), (0, EPERM));
     followed.after(Path::new(&path), || drop(service));
     assert!(!dir.exists());
     let again = followed.changes(Path::new(&path));
@@ -246,20 +246,20 @@ fn a_control_group_that_is_made_anew_is_known() {
         assert!(begin.elapsed() < PATIENCE, "nobody follows it");
         std::thread::yield_now();
     }
-    assert_eq!((talk(&service), talk(&host.cgroup)), (0, EPERM));
+    assert_eq!((test_process(&service), test_process(&host.cgroup)), (0, EPERM));
 }
 
 fn who_descends_from_a_replaced_file_descends_from_its_path() {
     let host = Host::new();
     let (shell, tool) = (host.program("shell"), host.program("tool"));
     let followed = Followed::start(&host, &policy(Subject::new("").descendant_of(&shell)));
-    let mut before = host.talker(&shell);
+    let mut before = host.test_process(&shell);
     followed.after(&shell, || upgrade(&shell));
-    let mut later = host.talker(&shell);
-    for talker in [&mut before, &mut later] {
-        assert_eq!(ask(talker), EPERM, "it is the shell itself");
-        talker.ask(&format!("exec {}", tool.display())).unwrap();
-        assert_eq!(ask(talker), 0);
+    let mut later = host.test_process(&shell);
+    for test_process in [&mut before, &mut later] {
+        assert_eq!(ask(test_process), EPERM, "it is the shell itself");
+        test_process.ask(&format!("exec {}", tool.display())).unwrap();
+        assert_eq!(ask(test_process), 0);
     }
-    assert_eq!(ask(&mut host.talker(&tool)), EPERM);
+    assert_eq!(ask(&mut host.test_process(&tool)), EPERM);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ironclad_core::Verdict;
 use ironclad_core::abi::{SOCK_KERNEL, SocketReason};
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, PacketSocket};
 use ironclad_policy::socket::{
     AddressGroup, Direction, SocketAction, SocketQuery, SocketRule, Subject,
@@ -26,17 +26,17 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(fast_open_is_asked).shared(),
         test!(multipath_tcp_is_asked).shared(),
-        test!(further_addresses_of_multipath_tcp_are_nobody_s).shared(),
+        test!(further_addresses_of_multipath_tcp_are_of_no_process).shared(),
         test!(datagrams_are_asked).shared(),
         test!(each_of_several_datagrams_is_asked).shared(),
         test!(each_connection_is_asked).shared(),
         test!(io_uring_is_asked).shared(),
         test!(whoever_connects_a_socket_is_asked).shared(),
-        test!(sockets_of_before_are_asked_when_they_connect).shared(),
+        test!(sockets_made_before_the_start_are_checked_when_they_connect).shared(),
         test!(binding_is_asked_and_listening_is_not).shared(),
-        test!(who_may_not_be_at_an_address_may_not_be_at_all).shared(),
+        test!(a_process_that_may_not_bind_an_address_may_not_bind_any).shared(),
         test!(raw_and_ping_sockets_are_asked_when_they_are_made).shared(),
-        test!(nobody_s_address_leads_where_was_asked).shared(),
+        test!(the_unspecified_address_leads_where_was_asked).shared(),
         test!(ping_sockets_that_may_be_made_may_connect).shared(),
         test!(udp_lite_is_asked_when_a_socket_is_made).shared(),
         test!(sctp_is_asked_when_a_socket_is_made).shared(),
@@ -62,33 +62,33 @@ const LACKING: [u64; 6] = [
     97, // EAFNOSUPPORT
 ];
 
-fn ask(talker: &mut Talker, order: &str) -> u64 {
-    talker.ask(order).unwrap()
+fn ask(test_process: &mut TestProcess, order: &str) -> u64 {
+    test_process.ask(order).unwrap()
 }
 
 /// Gives orders one after the other. All but the last have to succeed, unless the kernel cannot.
-fn all(talker: &mut Talker, orders: &[&str]) -> u64 {
+fn all(test_process: &mut TestProcess, orders: &[&str]) -> u64 {
     let Some((last, first)) = orders.split_last() else { return 0 };
     for order in first {
-        match ask(talker, order) {
+        match ask(test_process, order) {
             0 => {}
             lacking if LACKING.contains(&lacking) => return lacking,
             other => panic!("{order}: {other}"),
         }
     }
-    ask(talker, last)
+    ask(test_process, last)
 }
 
 /// An allowed process and another.
 struct Pair {
-    allowed: Talker,
-    other: Talker,
+    allowed: TestProcess,
+    other: TestProcess,
 }
 
 impl Pair {
     fn new(host: &Host) -> Self {
         let [good, bad] = ["good", "bad"].map(|name| host.program(name));
-        Self { allowed: host.talker(&good), other: host.talker(&bad) }
+        Self { allowed: host.test_process(&good), other: host.test_process(&bad) }
     }
 
     fn both(&mut self, orders: &[&str]) -> (u64, u64) {
@@ -155,7 +155,7 @@ fn multipath_tcp_is_asked() {
 
 /// Further addresses of the other end, which it announces: a thread of the kernel's connects to them,
 /// as root, for a program that may not go there.
-fn further_addresses_of_multipath_tcp_are_nobody_s() {
+fn further_addresses_of_multipath_tcp_are_of_no_process() {
     let (far, further) = ("10.8.0.2", "10.8.0.3");
     let host = Host::new();
     let there = host.lab.namespace("there").unwrap();
@@ -163,8 +163,8 @@ fn further_addresses_of_multipath_tcp_are_nobody_s() {
     host.net.address("near", "10.8.0.1/24").unwrap();
     there.address("far", &format!("{far}/24")).unwrap();
     there.address("far", &format!("{further}/24")).unwrap();
-    let mut root = host.talker(&host.program("root"));
-    let mut good = host.talker(&host.program("good"));
+    let mut root = host.test_process(&host.program("root"));
+    let mut good = host.test_process(&host.program("good"));
     match ask(&mut good, "open s 4 mptcp") {
         0 => {}
         lacking => {
@@ -184,11 +184,11 @@ fn further_addresses_of_multipath_tcp_are_nobody_s() {
         })
         .unwrap();
     let wire = there.run(|| PacketSocket::listen("far").unwrap()).unwrap();
-    let connect = |talker: &mut Talker| {
+    let connect = |test_process: &mut TestProcess| {
         let connect = format!("with s connect-and-wait {far}:80");
-        assert_eq!(all(talker, &["open s 4 mptcp", &connect]), 0);
+        assert_eq!(all(test_process, &["open s 4 mptcp", &connect]), 0);
         let accepted = listener.accept().unwrap().0;
-        assert_eq!(ask(talker, "with s write"), 0);
+        assert_eq!(ask(test_process, "with s write"), 0);
         accepted
     };
     let unprotected = connect(&mut good);
@@ -217,12 +217,12 @@ fn further_addresses_of_multipath_tcp_are_nobody_s() {
     let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
     assert_eq!(event.addr, Some(format!("{further}:80").parse().unwrap()));
     assert_eq!((event.verdict, event.reason), (Verdict::Drop, SocketReason::Default));
-    assert_eq!((event.uid, event.gid, event.stranger), (SOCK_KERNEL, SOCK_KERNEL, true));
+    assert_eq!((event.uid, event.gid, event.unidentified), (SOCK_KERNEL, SOCK_KERNEL, true));
     let explained = shield.explain_event(&event).unwrap();
     assert_eq!(explained.agrees, Some(true), "{explained}");
     // And as a process that runs.
     let asks = SocketQuery::connect(Protocol::TCP, event.addr.unwrap());
-    let explained = shield.explain_socket(&asks.by(shield.asker(2).unwrap())).unwrap();
+    let explained = shield.explain_socket(&asks.by(shield.process_context(2).unwrap())).unwrap();
     assert_eq!(explained.why.verdict, Verdict::Drop, "{explained}");
 }
 
@@ -249,34 +249,34 @@ fn datagrams_are_asked() {
 /// Of several messages in one call, each is asked: those before the first that is refused go out.
 fn each_of_several_datagrams_is_asked() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let several = ["open s 4 udp", "with s sendmmsg 10.9.0.2:53 10.9.0.2:54 10.9.0.2:53"];
-    assert_eq!(all(&mut talker, &several), 3);
+    assert_eq!(all(&mut test_process, &several), 3);
     let deny = |port| rule(1, SocketAction::Deny).port(port);
     let shield = host.start(&policy([deny(54)]));
-    assert_eq!(all(&mut talker, &several), 1);
+    assert_eq!(all(&mut test_process, &several), 1);
     shield.apply(&policy([deny(53)])).unwrap();
-    assert_eq!(all(&mut talker, &several), EPERM);
+    assert_eq!(all(&mut test_process, &several), EPERM);
 }
 
 /// Whoever connects once more is asked once more; a socket that is connected may send.
 fn each_connection_is_asked() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let refused = "with s connect 10.9.0.2:53";
     let orders = ["open s 4 udp", "with s connect 10.9.0.1:53", refused];
-    assert_eq!(all(&mut talker, &orders), 0);
+    assert_eq!(all(&mut test_process, &orders), 0);
     let _shield =
         host.start(&policy([rule(1, SocketAction::Deny).to_cidr("10.9.0.2".parse().unwrap())]));
-    assert_eq!(all(&mut talker, &orders), EPERM);
+    assert_eq!(all(&mut test_process, &orders), EPERM);
     // Still connected to the first.
-    assert_eq!(ask(&mut talker, "with s send 10.9.0.2:53"), EPERM);
-    assert_eq!(all(&mut talker, &["with s disconnect", refused]), EPERM);
-    assert_eq!(ask(&mut talker, "with s send 10.9.0.2:53"), EPERM);
+    assert_eq!(ask(&mut test_process, "with s send 10.9.0.2:53"), EPERM);
+    assert_eq!(all(&mut test_process, &["with s disconnect", refused]), EPERM);
+    assert_eq!(ask(&mut test_process, "with s send 10.9.0.2:53"), EPERM);
 
     let order = ["open t 4 tcp", "with t connect 10.9.0.1:80", "with t disconnect"];
-    assert_eq!(all(&mut talker, &order), 0);
-    assert_eq!(ask(&mut talker, "with t connect 10.9.0.2:80"), EPERM);
+    assert_eq!(all(&mut test_process, &order), 0);
+    assert_eq!(ask(&mut test_process, "with t connect 10.9.0.2:80"), EPERM);
 }
 
 fn io_uring_is_asked() {
@@ -320,10 +320,10 @@ fn whoever_connects_a_socket_is_asked() {
     let (good, bad) = (host.path("good"), host.path("bad"));
     let Pair { allowed, other } = &mut pair;
     let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
-    for (name, talker) in [("allowed", &mut *allowed), ("other", &mut *other)] {
-        assert_eq!(ask(talker, &format!("mailbox {}", host.path(name).display())), 0);
+    for (name, test_process) in [("allowed", &mut *allowed), ("other", &mut *other)] {
+        assert_eq!(ask(test_process, &format!("mailbox {}", host.path(name).display())), 0);
     }
-    let hand_over = |from: &mut Talker, orders: &[&str], name: &str, to: &mut Talker| {
+    let hand_over = |from: &mut TestProcess, orders: &[&str], name: &str, to: &mut TestProcess| {
         assert_eq!(all(from, orders), 0);
         assert_eq!(ask(from, &format!("post s {}", host.path(name).display())), 0);
         assert_eq!(ask(to, "receive s"), 0);
@@ -358,7 +358,7 @@ fn whoever_connects_a_socket_is_asked() {
     }
 }
 
-fn sockets_of_before_are_asked_when_they_connect() {
+fn sockets_made_before_the_start_are_checked_when_they_connect() {
     let host = Host::new();
     let mut pair = Pair::new(&host);
     let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
@@ -405,19 +405,19 @@ fn binding_is_asked_and_listening_is_not() {
             &["open s 6 udp", "with s bind [fd09::1]:0"],
         ],
     );
-    let mut talker = host.talker(&host.path("bad"));
+    let mut test_process = host.test_process(&host.path("bad"));
     let _shield = host.start(&only(&host.path("good")));
-    assert_eq!(all(&mut talker, &["open s 4 tcp", "with s listen"]), 0);
+    assert_eq!(all(&mut test_process, &["open s 4 tcp", "with s listen"]), 0);
 }
 
-/// Whoever binds nobody's address is reached at each of its own.
-fn who_may_not_be_at_an_address_may_not_be_at_all() {
+/// Whoever binds the unspecified address is reached at each of its own.
+fn a_process_that_may_not_bind_an_address_may_not_bind_any() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let mut binds = || {
         ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80", "10.9.0.1:80", "[fd09::1]:80"].map(|at| {
             let family = if at.starts_with('[') { 6 } else { 4 };
-            all(&mut talker, &[&format!("open s {family} tcp"), &format!("with s bind {at}")])
+            all(&mut test_process, &[&format!("open s {family} tcp"), &format!("with s bind {at}")])
         })
     };
     assert_eq!(binds(), [0; 5]);
@@ -453,36 +453,37 @@ fn raw_and_ping_sockets_are_asked_when_they_are_made() {
     // These are asked when they say whom they mean. What no kernel knows, or only as another protocol
     // (SCTP, where it is there), is nobody's.
     let _shield = host.start(&only(&host.path("good")));
-    let mut talker = host.talker(&host.path("bad"));
+    let mut test_process = host.test_process(&host.path("bad"));
     for order in ["create 4 1 0", "create 6 2 0", "create 4 1 6", "create 4 2 17"] {
-        assert_eq!(ask(&mut talker, order), 0, "{order}");
+        assert_eq!(ask(&mut test_process, order), 0, "{order}");
     }
     for order in ["create 4 5 0", "create 4 1 200", "create 4 2 6"] {
-        assert_ne!(ask(&mut talker, order), 0, "{order}");
+        assert_ne!(ask(&mut test_process, order), 0, "{order}");
     }
 }
 
-/// The kernel takes nobody's address for the host's own, and that is asked for and nothing else: from
+/// The kernel takes the unspecified address for the host's own, and that is asked for and nothing else: from
 /// a bound socket it would lead to the address that this is bound to.
-fn nobody_s_address_leads_where_was_asked() {
+fn the_unspecified_address_leads_where_was_asked() {
     let host = Host::new();
     let bound = [
         ("4 udp", "10.9.0.1:0", "0.0.0.0:53", "10.9.0.1:53", "127.0.0.1:53"),
         ("6 udp", "[::ffff:10.9.0.1]:0", "[::]:53", "[::ffff:127.0.0.1]:53", "[::1]:53"),
     ];
-    let connected = |talker: &mut Talker, (socket, own, to, ..): (_, _, _, &str, &str)| {
+    let connected = |test_process: &mut TestProcess,
+                     (socket, own, to, ..): (_, _, _, &str, &str)| {
         let orders: [&str; 3] = [
             &format!("open s {socket}"),
             &format!("with s bind {own}"),
             &format!("with s connect {to}"),
         ];
-        all(talker, &orders)
+        all(test_process, &orders)
     };
     let program = host.program("program");
-    let mut talker = host.talker(&program);
+    let mut test_process = host.test_process(&program);
     for way in bound {
-        assert_eq!(connected(&mut talker, way), 0, "without us: {way:?}");
-        let there = ask(&mut talker, &format!("with s is-connected-to {}", way.3));
+        assert_eq!(connected(&mut test_process, way), 0, "without us: {way:?}");
+        let there = ask(&mut test_process, &format!("with s is-connected-to {}", way.3));
         assert_eq!(there, 0, "without us: {way:?}");
     }
     let own = AddressGroup::new("own").cidrs(["127.0.0.1", "::1"].map(|own| own.parse().unwrap()));
@@ -495,13 +496,13 @@ fn nobody_s_address_leads_where_was_asked() {
     let _shield = host.start(&policy);
     for way in bound {
         // What is bound to IPv4 cannot reach IPv6's own address.
-        if connected(&mut talker, way) == 0 {
-            let own = ask(&mut talker, &format!("with s is-connected-to {}", way.4));
+        if connected(&mut test_process, way) == 0 {
+            let own = ask(&mut test_process, &format!("with s is-connected-to {}", way.4));
             assert_eq!(own, 0, "{way:?}");
         }
     }
-    assert_eq!(ask(&mut talker, "connect udp 0.0.0.0:53"), 0);
-    assert_eq!(ask(&mut talker, "connect udp 10.9.0.1:53"), EPERM);
+    assert_eq!(ask(&mut test_process, "connect udp 0.0.0.0:53"), 0);
+    assert_eq!(ask(&mut test_process, "connect udp 10.9.0.1:53"), EPERM);
 }
 
 /// What is asked when a socket is made is not asked again: no rule could allow it.
@@ -509,9 +510,11 @@ fn ping_sockets_that_may_be_made_may_connect() {
     let host = Host::new();
     host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
     let program = host.program("program");
-    let mut talker = host.talker(&program);
-    let ping = |talker: &mut Talker| all(talker, &["open s 4 ping", "with s connect 10.9.0.2:0"]);
-    assert_eq!(ping(&mut talker), 0, "without us");
+    let mut test_process = host.test_process(&program);
+    let ping = |test_process: &mut TestProcess| {
+        all(test_process, &["open s 4 ping", "with s connect 10.9.0.2:0"])
+    };
+    assert_eq!(ping(&mut test_process), 0, "without us");
     let create = rule(1, SocketAction::Allow).direction(Direction::Create);
     let policy = Policy::builder()
         .socket_rule(create.protocol(Protocol::ICMP))
@@ -521,10 +524,10 @@ fn ping_sockets_that_may_be_made_may_connect() {
         .compile()
         .unwrap();
     let shield = host.start(&policy);
-    assert_eq!(ping(&mut talker), 0);
-    assert_eq!(ask(&mut talker, "connect udp 10.9.0.2:53"), EPERM);
+    assert_eq!(ping(&mut test_process), 0);
+    assert_eq!(ask(&mut test_process, "connect udp 10.9.0.2:53"), EPERM);
     shield.apply(&only(&host.path("nobody"))).unwrap();
-    assert_eq!(ask(&mut talker, "create 4 2 1"), EPERM);
+    assert_eq!(ask(&mut test_process, "create 4 2 1"), EPERM);
 }
 
 fn udp_lite_is_asked_when_a_socket_is_made() {
@@ -555,15 +558,15 @@ fn a_group_below_is_no_way_out() {
     let bad = host.program("bad");
     let _shield = host.start(&only(&host.program("good")));
     for namespace in [false, true] {
-        let mut talker = host.talker(&bad);
+        let mut test_process = host.test_process(&bad);
         if namespace {
-            assert_eq!(ask(&mut talker, "apart cgroups"), 0);
+            assert_eq!(ask(&mut test_process, "apart cgroups"), 0);
         }
         let mut dir = host.cgroup.dir().to_owned();
         for name in ["below", "further"] {
             dir.push(format!("{name}-{namespace}"));
             let make = format!("mkdir {}", dir.display());
-            assert_eq!(all(&mut talker, &[&make, &procs(&dir), NEAR]), EPERM);
+            assert_eq!(all(&mut test_process, &[&make, &procs(&dir), NEAR]), EPERM);
         }
     }
 }
@@ -573,24 +576,27 @@ fn a_socket_belongs_to_the_group_that_it_was_made_in() {
     let host = Host::new();
     let outside = Cgroup::new("outside").unwrap();
     let bad = host.program("bad");
-    let mut talker = host.talker(&bad);
+    let mut test_process = host.test_process(&bad);
     let connect = |name: &str| format!("with {name} connect 10.9.0.2:80");
     let orders = ["open s 4 tcp", &procs(outside.dir()), &connect("s"), &procs(host.cgroup.dir())];
-    assert_eq!(all(&mut talker, &orders), 0);
+    assert_eq!(all(&mut test_process, &orders), 0);
     let _shield = host.start(&only(&host.program("good")));
-    assert_eq!(all(&mut talker, &["open s 4 tcp", &procs(outside.dir()), &connect("s")]), EPERM);
-    assert_eq!(all(&mut talker, &["open t 4 tcp", &connect("t")]), 0, "outside");
+    assert_eq!(
+        all(&mut test_process, &["open s 4 tcp", &procs(outside.dir()), &connect("s")]),
+        EPERM
+    );
+    assert_eq!(all(&mut test_process, &["open t 4 tcp", &connect("t")]), 0, "outside");
     let orders = ["open u 4 tcp", &procs(host.cgroup.dir()), &connect("u")];
-    assert_eq!(all(&mut talker, &orders), 0, "made outside");
-    assert_eq!(ask(&mut talker, NEAR), EPERM, "made inside");
+    assert_eq!(all(&mut test_process, &orders), 0, "made outside");
+    assert_eq!(ask(&mut test_process, NEAR), EPERM, "made inside");
 }
 
 fn denying(port: u16) -> CompiledPolicy {
     policy([rule(1, SocketAction::Deny).port(port)])
 }
 
-fn answers(talker: &mut Talker) -> [u64; 3] {
-    [80, 81, 82].map(|port| ask(talker, &format!("connect tcp 10.9.0.2:{port}")))
+fn answers(test_process: &mut TestProcess) -> [u64; 3] {
+    [80, 81, 82].map(|port| ask(test_process, &format!("connect tcp 10.9.0.2:{port}")))
 }
 
 /// Of two instances both have to allow, and neither needs the other.
@@ -598,7 +604,7 @@ fn instances_side_by_side_both_decide() {
     let host = Host::new();
     let one = host.program("one");
     let inner = host.cgroup.child("inner").unwrap();
-    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &one));
+    let (mut outside, mut inside) = (host.test_process(&one), host.test_process_in(&inner, &one));
     let start = |instance: &str, cgroup: &Path, port: u16| {
         Shield::builder(instance).cgroup(cgroup).start(&denying(port)).unwrap()
     };
@@ -652,19 +658,19 @@ fn the_programs_of_others_decide_too() {
         let ran = Command::new("bpftool").args(words).args(how).output().unwrap();
         assert!(ran.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ran.stderr));
     };
-    let mut talker = host.talker_in(&inner, &one);
-    assert_eq!(answers(&mut talker), [0, 0, 0]);
+    let mut test_process = host.test_process_in(&inner, &one);
+    assert_eq!(answers(&mut test_process), [0, 0, 0]);
     at("attach", inner_dir, &[]);
-    assert_eq!(answers(&mut talker), [0, EPERM, 0]);
+    assert_eq!(answers(&mut test_process), [0, EPERM, 0]);
     // Ours is above theirs, which was meant to be alone where it is.
     let ours = host.start(&denying(80));
-    assert_eq!(answers(&mut talker), [EPERM, EPERM, 0]);
+    assert_eq!(answers(&mut test_process), [EPERM, EPERM, 0]);
     drop(ours);
     // Where it is alone, ours may not be, nor below: that is said, and nothing of ours stays.
     let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
     assert!(matches!(refused, ShieldError::Bpf(_)), "{refused}");
     assert!(refused.to_string().contains("connect4"), "{refused}");
-    assert_eq!(answers(&mut talker), [0, EPERM, 0]);
+    assert_eq!(answers(&mut test_process), [0, EPERM, 0]);
     at("detach", inner_dir, &[]);
     at("attach", outer, &[]);
     let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
@@ -673,32 +679,32 @@ fn the_programs_of_others_decide_too() {
     // Beside others.
     at("attach", inner_dir, &["multi"]);
     let ours = host.start_on(&inner, &denying(80));
-    assert_eq!(answers(&mut talker), [EPERM, EPERM, 0]);
+    assert_eq!(answers(&mut test_process), [EPERM, EPERM, 0]);
     at("detach", inner_dir, &[]);
-    assert_eq!(answers(&mut talker), [EPERM, 0, 0]);
+    assert_eq!(answers(&mut test_process), [EPERM, 0, 0]);
     drop(ours);
-    assert_eq!(answers(&mut talker), [0, 0, 0]);
+    assert_eq!(answers(&mut test_process), [0, 0, 0]);
 }
 
 /// The kernel alone returns to the former rules.
 fn provisional_rules_end_at_their_deadline() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let shield = host.start(&denying(80));
     let open = Policy::builder().compile().unwrap();
     for (mend, before, after) in [(&open, EPERM, 0), (&denying(81), EPERM, 0)] {
-        assert_eq!(ask(&mut talker, NEAR), before);
+        assert_eq!(ask(&mut test_process, NEAR), before);
         shield.apply_provisional(mend, Duration::from_secs(2)).unwrap();
-        assert_eq!(ask(&mut talker, NEAR), after);
+        assert_eq!(ask(&mut test_process, NEAR), after);
         let began = Instant::now();
-        while ask(&mut talker, NEAR) == after {
+        while ask(&mut test_process, NEAR) == after {
             assert!(began.elapsed() < PATIENCE, "the deadline does not come");
         }
-        assert_eq!(answers(&mut talker), [EPERM, 0, 0]);
+        assert_eq!(answers(&mut test_process), [EPERM, 0, 0]);
         assert!(matches!(shield.confirm(), Err(ShieldError::Expired)));
     }
     shield.apply_provisional(&open, PATIENCE).unwrap();
-    assert_eq!(ask(&mut talker, NEAR), 0);
+    assert_eq!(ask(&mut test_process, NEAR), 0);
     shield.confirm().unwrap();
-    assert_eq!(ask(&mut talker, NEAR), 0);
+    assert_eq!(ask(&mut test_process, NEAR), 0);
 }

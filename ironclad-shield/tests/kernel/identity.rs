@@ -10,7 +10,7 @@ use ironclad_bpf::uapi::{Helper, ProgramType};
 use ironclad_core::Verdict;
 use ironclad_core::abi::{PROCESS_SEEDED, Process};
 use ironclad_lab::Mounts;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::socket::{Direction, SocketAction, Subject};
 use ironclad_shield::ShieldError;
@@ -24,19 +24,19 @@ use ironclad_lab::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(links_and_relative_paths_lead_to_the_same_file).shared(),
-        test!(a_copy_in_memory_is_a_stranger).shared(),
+        test!(a_copy_in_memory_is_another_file).shared(),
         test!(a_deleted_program_is_who_it_was_and_its_successor_is_not).shared(),
         test!(a_reused_inode_is_another_file).shared(),
         test!(what_is_written_over_a_program_is_taken_for_it).shared(),
-        test!(a_replaced_program_is_a_stranger_until_somebody_looks).shared(),
+        test!(a_replaced_program_is_unidentified_until_a_refresh).shared(),
         test!(a_script_is_its_interpreter).shared(),
         test!(a_program_behind_its_loader_is_the_loader).shared(),
         test!(other_names_in_a_mount_namespace_are_no_way_in).shared(),
         test!(a_pid_namespace_changes_nothing).shared(),
         test!(a_program_in_memory_is_known_as_others_are),
         test!(a_program_on_an_overlay_is_the_file_below),
-        test!(a_file_of_another_layer_with_the_same_number_is_a_stranger),
-        test!(what_a_process_says_of_itself_does_not_help),
+        test!(a_file_of_another_layer_with_the_same_number_is_another_file),
+        test!(impersonation_does_not_help),
         test!(threads_and_children_are_their_program),
         test!(a_process_without_its_first_thread_is_its_program),
         test!(no_process_slips_through_a_start),
@@ -45,7 +45,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(an_exit_that_was_passed_over_is_seen).shared().needs(&[stale_records]),
         test!(a_fork_that_was_passed_over_is_seen).shared(),
         test!(a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became).shared(),
-        test!(a_program_that_comes_later_is_a_stranger).shared(),
+        test!(a_program_that_is_created_later_is_unidentified).shared(),
     ]
 }
 
@@ -54,20 +54,20 @@ const NEAR: &str = "connect tcp 10.9.0.2:80";
 impl Host {
     /// Asks a new process of this program.
     fn ask(&self, program: &Path) -> u64 {
-        self.talker(program).ask(NEAR).unwrap()
+        self.test_process(program).ask(NEAR).unwrap()
     }
 }
 
-fn near(talker: &mut Talker) -> u64 {
-    talker.ask(NEAR).unwrap()
+fn near(test_process: &mut TestProcess) -> u64 {
+    test_process.ask(NEAR).unwrap()
 }
 
-fn done(talker: &mut Talker, order: &str) {
-    assert_eq!(talker.ask(order).unwrap(), 0, "{order}");
+fn done(test_process: &mut TestProcess, order: &str) {
+    assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
 }
 
-fn execute(talker: &mut Talker, program: &Path) {
-    done(talker, &format!("exec {}", program.display()));
+fn execute(test_process: &mut TestProcess, program: &Path) {
+    done(test_process, &format!("exec {}", program.display()));
 }
 
 fn links_and_relative_paths_lead_to_the_same_file() {
@@ -86,24 +86,24 @@ fn links_and_relative_paths_lead_to_the_same_file() {
         {
             assert_eq!(host.ask(path), answer, "{}", path.display());
         }
-        let mut talker = host.talker(&bad);
-        done(&mut talker, &format!("chdir {}", host.programs.path().display()));
+        let mut test_process = host.test_process(&bad);
+        done(&mut test_process, &format!("chdir {}", host.programs.path().display()));
         for (path, answer) in
             [("./good", 0), ("/proc/self/exe", 0), ("./bad", EPERM), ("/proc/self/exe", EPERM)]
         {
-            execute(&mut talker, path.as_ref());
-            assert_eq!(near(&mut talker), answer, "{path}");
+            execute(&mut test_process, path.as_ref());
+            assert_eq!(near(&mut test_process), answer, "{path}");
         }
     }
 }
 
-fn a_copy_in_memory_is_a_stranger() {
+fn a_copy_in_memory_is_another_file() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let execute = |from: &Path, how: &str, program: &Path| {
-        let mut talker = host.talker(from);
-        done(&mut talker, &format!("execopen {how} {}", program.display()));
-        near(&mut talker)
+        let mut test_process = host.test_process(from);
+        done(&mut test_process, &format!("execopen {how} {}", program.display()));
+        near(&mut test_process)
     };
     assert_eq!((execute(&good, "memory", &good), execute(&bad, "file", &good)), (0, 0));
     let _shield = host.start(&only(&good));
@@ -115,7 +115,7 @@ fn a_copy_in_memory_is_a_stranger() {
 fn a_deleted_program_is_who_it_was_and_its_successor_is_not() {
     let host = Host::new();
     let good = host.program("good");
-    let mut old = host.talker(&good);
+    let mut old = host.test_process(&good);
     let shield = host.start_looking_never(&only(&good));
     fs::remove_file(&good).unwrap();
     assert_eq!(near(&mut old), 0);
@@ -158,10 +158,10 @@ fn what_is_written_over_a_program_is_taken_for_it() {
     assert_eq!(host.ask(&good), 0);
 }
 
-fn a_replaced_program_is_a_stranger_until_somebody_looks() {
+fn a_replaced_program_is_unidentified_until_a_refresh() {
     let host = Host::new();
     let (good, new) = (host.program("good"), host.program("new"));
-    let mut old = host.talker(&good);
+    let mut old = host.test_process(&good);
     let shield = host.start_looking_never(&only(&good));
     assert_eq!((near(&mut old), host.ask(&new)), (0, EPERM));
     fs::rename(&new, &good).unwrap();
@@ -214,8 +214,8 @@ fn a_program_behind_its_loader_is_the_loader() {
     let ask = || {
         let mut command = host.cgroup.command(loader.as_ref());
         command.arg(&good);
-        let talker = host.net.run(|| Talker::start_as(command));
-        near(&mut talker.unwrap().unwrap())
+        let test_process = host.net.run(|| TestProcess::start_as(command));
+        near(&mut test_process.unwrap().unwrap())
     };
     assert_eq!(ask(), 0);
     let shield = host.start(&only(&good));
@@ -232,37 +232,37 @@ fn other_names_in_a_mount_namespace_are_no_way_in() {
     let show = |what: &Path, at: &Path| format!("show {} {}", what.display(), at.display());
     let fork = |program: &Path| format!("fork {} {NEAR}", program.display());
     let apart = || {
-        let mut talker = host.talker(&bad);
-        done(&mut talker, "apart mounts");
-        talker
+        let mut test_process = host.test_process(&bad);
+        done(&mut test_process, "apart mounts");
+        test_process
     };
-    let mut talker = apart();
-    done(&mut talker, &show(&bad, &good));
-    done(&mut talker, &fork(&good));
+    let mut test_process = apart();
+    done(&mut test_process, &show(&bad, &good));
+    done(&mut test_process, &fork(&good));
     let _shield = host.start(&only(&good));
 
-    assert_eq!(talker.ask(&fork(&good)).unwrap(), EPERM, "of before");
-    let mut talker = apart();
-    assert_eq!(talker.ask(&fork(&good)).unwrap(), 0);
-    done(&mut talker, &show(&good, &place));
-    assert_eq!(talker.ask(&fork(&place)).unwrap(), 0, "the same file under another name");
-    done(&mut talker, &show(&bad, &good));
-    assert_eq!(talker.ask(&fork(&good)).unwrap(), EPERM, "another file under its name");
-    execute(&mut talker, &good);
-    assert_eq!(near(&mut talker), EPERM);
+    assert_eq!(test_process.ask(&fork(&good)).unwrap(), EPERM, "of before");
+    let mut test_process = apart();
+    assert_eq!(test_process.ask(&fork(&good)).unwrap(), 0);
+    done(&mut test_process, &show(&good, &place));
+    assert_eq!(test_process.ask(&fork(&place)).unwrap(), 0, "the same file under another name");
+    done(&mut test_process, &show(&bad, &good));
+    assert_eq!(test_process.ask(&fork(&good)).unwrap(), EPERM, "another file under its name");
+    execute(&mut test_process, &good);
+    assert_eq!(near(&mut test_process), EPERM);
 
     // A root whose names are the host's, but for one.
     let root = host.path("root");
     fs::create_dir(&root).unwrap();
     for (shown, answer) in [(&good, 0), (&bad, EPERM)] {
-        let mut talker = apart();
-        done(&mut talker, &show("/".as_ref(), &root));
+        let mut test_process = apart();
+        done(&mut test_process, &show("/".as_ref(), &root));
         let inside = root.join(good.strip_prefix("/").unwrap());
-        done(&mut talker, &show(shown, &inside));
-        done(&mut talker, &format!("chroot {}", root.display()));
-        assert_eq!(talker.ask(&fork(&good)).unwrap(), answer);
-        execute(&mut talker, &good);
-        assert_eq!(near(&mut talker), answer);
+        done(&mut test_process, &show(shown, &inside));
+        done(&mut test_process, &format!("chroot {}", root.display()));
+        assert_eq!(test_process.ask(&fork(&good)).unwrap(), answer);
+        execute(&mut test_process, &good);
+        assert_eq!(near(&mut test_process), answer);
     }
 }
 
@@ -270,15 +270,15 @@ fn a_pid_namespace_changes_nothing() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let fork = |program: &Path| format!("fork {} {NEAR}", program.display());
-    let mut talker = host.talker(&bad);
-    done(&mut talker, "apart pids");
+    let mut test_process = host.test_process(&bad);
+    done(&mut test_process, "apart pids");
     // The first of a namespace is its init(1): with it the namespace ends.
-    assert_eq!(talker.ask(&fork(&bad)).unwrap(), 0);
+    assert_eq!(test_process.ask(&fork(&bad)).unwrap(), 0);
     let _shield = host.start(&only(&good));
     for (program, answer) in [(&good, 0), (&bad, EPERM)] {
-        let mut talker = host.talker(&bad);
-        done(&mut talker, "apart pids");
-        assert_eq!(talker.ask(&fork(program)).unwrap(), answer);
+        let mut test_process = host.test_process(&bad);
+        done(&mut test_process, "apart pids");
+        assert_eq!(test_process.ask(&fork(program)).unwrap(), answer);
     }
 }
 
@@ -308,7 +308,7 @@ fn a_program_on_an_overlay_is_the_file_below() {
         }
         let (good, bad) = (all.join("good"), all.join("bad"));
         assert_eq!((host.ask(&good), host.ask(&bad)), (0, 0));
-        let mut old = host.talker(&good);
+        let mut old = host.test_process(&good);
         let shield = host.start_looking_never(&only(&good));
         assert_eq!((near(&mut old), host.ask(&good), host.ask(&bad)), (0, 0, EPERM));
         assert_eq!(host.ask(&lower.join("good")), 0, "the same file by another name");
@@ -329,7 +329,7 @@ fn a_program_on_an_overlay_is_the_file_below() {
 }
 
 /// Who may write to one layer may make files until one has the number of a file in another.
-fn a_file_of_another_layer_with_the_same_number_is_a_stranger() {
+fn a_file_of_another_layer_with_the_same_number_is_another_file() {
     let host = Host::new();
     Mounts::apart(|mounts| {
         let [below, above, all] = host.directories(["below", "above", "all"]);
@@ -363,28 +363,28 @@ fn a_file_of_another_layer_with_the_same_number_is_a_stranger() {
     .unwrap();
 }
 
-fn what_a_process_says_of_itself_does_not_help() {
+fn impersonation_does_not_help() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let mut talker = host.talker(&bad);
-    let pretend = |talker: &mut Talker, name: &str| {
-        done(talker, &format!("open {name} 4 tcp"));
-        done(talker, &format!("impostor {} {name} 10.9.0.2:80", good.display()));
+    let mut test_process = host.test_process(&bad);
+    let pretend = |test_process: &mut TestProcess, name: &str| {
+        done(test_process, &format!("open {name} 4 tcp"));
+        done(test_process, &format!("impostor {} {name} 10.9.0.2:80", good.display()));
     };
-    pretend(&mut talker, "first");
-    done(&mut talker, "go");
+    pretend(&mut test_process, "first");
+    done(&mut test_process, "go");
     let shield = host.start(&only(&good));
-    done(&mut talker, "comm good");
-    assert_eq!(near(&mut talker), EPERM);
-    pretend(&mut talker, "second");
-    assert_eq!(talker.ask("go").unwrap(), EPERM);
+    done(&mut test_process, "comm good");
+    assert_eq!(near(&mut test_process), EPERM);
+    pretend(&mut test_process, "second");
+    assert_eq!(test_process.ask("go").unwrap(), EPERM);
     drop(shield);
 
     // Who has lied before Shield came is nobody: execve(2) has not opened what it says that it is.
-    pretend(&mut talker, "third");
-    let mut honest = host.talker(&good);
+    pretend(&mut test_process, "third");
+    let mut honest = host.test_process(&good);
     let _shield = host.start(&only(&good));
-    assert_eq!((near(&mut talker), talker.ask("go").unwrap()), (EPERM, EPERM));
+    assert_eq!((near(&mut test_process), test_process.ask("go").unwrap()), (EPERM, EPERM));
     assert_eq!(near(&mut honest), 0);
 }
 
@@ -393,20 +393,20 @@ fn threads_and_children_are_their_program() {
     let (good, bad) = (host.program("good"), host.program("bad"));
     let orders =
         ["thread", "child", "thread child", "child child"].map(|by| format!("{by} {NEAR}"));
-    let mut before = [host.talker(&good), host.talker(&bad)];
-    for talker in &mut before {
-        orders.iter().for_each(|order| done(talker, order));
+    let mut before = [host.test_process(&good), host.test_process(&bad)];
+    for test_process in &mut before {
+        orders.iter().for_each(|order| done(test_process, order));
     }
     let _shield = host.start(&only(&good));
-    let mut after = [host.talker(&good), host.talker(&bad)];
-    for talkers in [&mut before, &mut after] {
-        for (talker, answer) in talkers.iter_mut().zip([0, EPERM]) {
+    let mut after = [host.test_process(&good), host.test_process(&bad)];
+    for test_processes in [&mut before, &mut after] {
+        for (test_process, answer) in test_processes.iter_mut().zip([0, EPERM]) {
             for order in &orders {
-                assert_eq!(talker.ask(order).unwrap(), answer, "{order}");
+                assert_eq!(test_process.ask(order).unwrap(), answer, "{order}");
             }
         }
     }
-    // posix_spawn(3), by which a talker starts another, is vfork(2).
+    // posix_spawn(3), by which a test process starts another, is vfork(2).
     let [allowed, other] = &mut before;
     for (program, answer) in [(&good, 0), (&bad, EPERM)] {
         let order = format!("fork {} {NEAR}", program.display());
@@ -425,22 +425,22 @@ fn threads_and_children_are_their_program() {
 fn a_process_without_its_first_thread_is_its_program() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let mut before = [host.talker(&good), host.talker(&bad)];
-    for talker in &mut before {
-        done(talker, "leaderless");
-        assert_eq!(near(talker), 0);
+    let mut before = [host.test_process(&good), host.test_process(&bad)];
+    for test_process in &mut before {
+        done(test_process, "leaderless");
+        assert_eq!(near(test_process), 0);
     }
     let shield = host.start(&only(&good));
-    let mut after = [host.talker(&good), host.talker(&bad)];
-    after.iter_mut().for_each(|talker| done(talker, "leaderless"));
-    for talkers in [&mut before, &mut after] {
-        let [allowed, other] = talkers;
+    let mut after = [host.test_process(&good), host.test_process(&bad)];
+    after.iter_mut().for_each(|test_process| done(test_process, "leaderless"));
+    for test_processes in [&mut before, &mut after] {
+        let [allowed, other] = test_processes;
         assert_eq!((near(allowed), near(other)), (0, EPERM));
     }
     let deny = rule(1, SocketAction::Deny).who(Subject::new("").exe(&bad));
     shield.apply(&policy([deny])).unwrap();
-    for talkers in [&mut before, &mut after] {
-        let [allowed, other] = talkers;
+    for test_processes in [&mut before, &mut after] {
+        let [allowed, other] = test_processes;
         assert_eq!((near(allowed), near(other)), (0, EPERM));
         execute(other, &good);
         assert_eq!(near(other), 0);
@@ -460,24 +460,24 @@ fn no_process_slips_through_a_start() {
     let mut runners: Vec<_> = [("exec", &good), ("spawn", &good), ("fork", &bad)]
         .into_iter()
         .map(|(way, program)| {
-            let mut talker = host.talker(program);
+            let mut test_process = host.test_process(program);
             // What starts gets its turn where there are few processors.
-            done(&mut talker, "nice");
-            talker.run(way, &period, (&good, &bad), to).unwrap();
-            (way, talker)
+            done(&mut test_process, "nice");
+            test_process.run(way, &period, (&good, &bad), to).unwrap();
+            (way, test_process)
         })
         .collect();
     for number in 1..=STARTS {
         let shield = host.start(&only(&good));
         let now = 2 * number - 1;
         fs::write(&period, now.to_string()).unwrap();
-        for (way, talker) in &mut runners {
+        for (way, test_process) in &mut runners {
             let (mut found, mut wanted) = ([0, 0], FINDINGS);
             if *way == "fork" {
                 wanted[0] = 0;
             }
             while found.iter().zip(wanted).any(|(&found, wanted)| found < wanted) {
-                let finding = talker.finding().unwrap();
+                let finding = test_process.finding().unwrap();
                 assert!(!finding.is_wrong, "{way}, start {number}: {finding:?}");
                 if finding.period == now {
                     found[usize::from(finding.is_bad)] += 1;
@@ -497,20 +497,22 @@ fn a_process_has_nothing_of_its_number_s_last_owner() {
     let again = |pid: u32, program: &Path| {
         let start = || {
             fs::write(LAST, (pid - 1).to_string()).ok()?;
-            Some(Talker::start(&host.cgroup, program).unwrap())
+            Some(TestProcess::start(&host.cgroup, program).unwrap())
         };
-        (0..100).find_map(|_| host.net.run(start).unwrap().filter(|talker| talker.pid() == pid))
+        (0..100).find_map(|_| {
+            host.net.run(start).unwrap().filter(|test_process| test_process.pid() == pid)
+        })
     };
     let _shield = host.start(&only(&good));
     for (first, second, answer) in [(&good, &bad, EPERM), (&bad, &good, 0)] {
-        let mut talker = host.talker(first);
-        assert_eq!(near(&mut talker), EPERM - answer);
-        let pid = talker.pid();
-        drop(talker);
-        let Some(mut talker) = again(pid, second) else {
+        let mut test_process = host.test_process(first);
+        assert_eq!(near(&mut test_process), EPERM - answer);
+        let pid = test_process.pid();
+        drop(test_process);
+        let Some(mut test_process) = again(pid, second) else {
             skip("this kernel gives no number again that one asks for");
         };
-        assert_eq!(near(&mut talker), answer);
+        assert_eq!(near(&mut test_process), answer);
     }
 }
 
@@ -522,8 +524,8 @@ struct Record {
 }
 
 impl Record {
-    fn of(talker: &Talker) -> Self {
-        Self::of_process(talker.pid())
+    fn of(test_process: &TestProcess) -> Self {
+        Self::of_process(test_process.pid())
     }
 
     fn of_process(pid: u32) -> Self {
@@ -571,19 +573,19 @@ fn an_execve_that_was_passed_over_is_seen() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let _shield = host.start(&only(&good));
-    let mut talker = host.talker(&good);
-    assert_eq!(near(&mut talker), 0);
-    let record = Record::of(&talker);
+    let mut test_process = host.test_process(&good);
+    assert_eq!(near(&mut test_process), 0);
+    let record = Record::of(&test_process);
     for (program, answer) in [(&bad, EPERM), (&good, 0), (&bad, EPERM)] {
         let before = record.read();
-        execute(&mut talker, program);
+        execute(&mut test_process, program);
         let right = record.read();
         record.write(&before);
-        assert_eq!(near(&mut talker), answer, "{}", program.display());
+        assert_eq!(near(&mut test_process), answer, "{}", program.display());
         let orders = ["thread", "child"].map(|by| format!("{by} {NEAR}"));
         for order in &orders {
             record.write(&before);
-            assert_eq!(talker.ask(order).unwrap(), answer, "{order}");
+            assert_eq!(test_process.ask(order).unwrap(), answer, "{order}");
         }
         for (learned, right) in record.read().into_iter().zip(right) {
             assert!(learned.exec_ns >= right.exec_ns);
@@ -599,8 +601,8 @@ fn an_exit_that_was_passed_over_is_seen() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let _shield = host.start(&only(&good));
-    let mut talkers = [host.talker(&good), host.talker(&bad)];
-    let records = talkers.each_ref().map(Record::of);
+    let mut test_processes = [host.test_process(&good), host.test_process(&bad)];
+    let records = test_processes.each_ref().map(Record::of);
     // As if each had the number of another that executed the other's program after as many calls.
     let [first, second] = records.each_ref().map(Record::read);
     let as_other = |record: &[Process], other: &[Process]| -> Vec<Process> {
@@ -609,7 +611,7 @@ fn an_exit_that_was_passed_over_is_seen() {
     };
     records[0].write(&as_other(&first, &second));
     records[1].write(&as_other(&second, &first));
-    assert_eq!(talkers.each_mut().map(near), [0, EPERM]);
+    assert_eq!(test_processes.each_mut().map(near), [0, EPERM]);
 }
 
 fn a_fork_that_was_passed_over_is_seen() {
@@ -622,11 +624,11 @@ fn a_fork_that_was_passed_over_is_seen() {
         (Subject::new("").descendant_of(&host.own), &[NEAR, &thread, &child]),
     ] {
         let _shield = host.start(&policy([rule(1, SocketAction::Deny).who(who.clone())]));
-        let mut talker = host.talker(&bad);
-        assert_eq!(near(&mut talker), EPERM, "{who:?}");
+        let mut test_process = host.test_process(&bad);
+        assert_eq!(near(&mut test_process), EPERM, "{who:?}");
         for order in orders {
-            Record::of(&talker).delete();
-            assert_eq!(talker.ask(order).unwrap(), EPERM, "{who:?}: {order}");
+            Record::of(&test_process).delete();
+            assert_eq!(test_process.ask(order).unwrap(), EPERM, "{who:?}: {order}");
         }
     }
 }
@@ -636,7 +638,7 @@ fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let (starter, never) = (host.path("starter"), host.path("never"));
-    // Its child is the talker; it itself executes what waits for orders that never come.
+    // Its child is the test process; it itself executes what waits for orders that never come.
     let script = format!(
         "#!/bin/sh\nexec 3<&0\n\"{}\" \"$@\" <&3 &\nexec 3<&-\nexec \"{}\" \"$@\" <>\"{}\" >/dev/null\n",
         bad.display(),
@@ -645,15 +647,15 @@ fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
     );
     fs::write(&starter, script).unwrap();
     fs::set_permissions(&starter, Permissions::from_mode(0o755)).unwrap();
-    done(&mut host.talker(&bad), &format!("mkfifo {}", never.display()));
+    done(&mut host.test_process(&bad), &format!("mkfifo {}", never.display()));
     for who in [Subject::new("").parent(&good), Subject::new("").descendant_of(&good)] {
         let allow = rule(1, SocketAction::Allow).who(who.clone());
         let policy = Policy::builder().socket_rule(allow);
         let policy = policy.socket_default(Direction::Out, Verdict::Drop).compile().unwrap();
         let _shield = host.start(&policy);
-        let mut talker = host.talker(&starter);
-        assert_eq!(near(&mut talker), EPERM, "{who:?}");
-        let parent = talker.pid();
+        let mut test_process = host.test_process(&starter);
+        assert_eq!(near(&mut test_process), EPERM, "{who:?}");
+        let parent = test_process.pid();
         let is_good = || fs::read_link(format!("/proc/{parent}/exe")).is_ok_and(|exe| exe == good);
         let since = Instant::now();
         while !is_good() {
@@ -663,15 +665,15 @@ fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let child = children.unwrap().trim().parse().unwrap();
         Record::of_process(child).delete();
-        assert_eq!(near(&mut talker), EPERM, "{who:?}");
+        assert_eq!(near(&mut test_process), EPERM, "{who:?}");
         // Of the parent it is so.
         let order = format!("fork {} {NEAR}", good.display());
-        assert_eq!(host.talker(&good).ask(&order).unwrap(), 0, "{who:?}");
+        assert_eq!(host.test_process(&good).ask(&order).unwrap(), 0, "{who:?}");
     }
 }
 
 /// A file that is not there when a policy is applied is nobody.
-fn a_program_that_comes_later_is_a_stranger() {
+fn a_program_that_is_created_later_is_unidentified() {
     let host = Host::new();
     let good = host.path("good");
     let shield = host.start_looking_never(&only(&good));

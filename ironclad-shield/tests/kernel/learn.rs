@@ -7,7 +7,7 @@ use std::time::Duration;
 use ironclad_bpf::probe::probe_lsm;
 use ironclad_core::RuleId;
 use ironclad_core::abi::FileId;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::document::Document;
 use ironclad_policy::learn::LearnOptions;
 use ironclad_policy::socket::{SocketAction, SocketRule};
@@ -55,13 +55,13 @@ fn next(events: &EventReceiver) -> SocketRecord {
 
 /// Each order is one event, which is learned from at once.
 fn follow(
-    talker: &mut Talker,
+    test_process: &mut TestProcess,
     orders: &[&str],
     events: &EventReceiver,
     learning: &mut Learning<'_>,
 ) {
     for order in orders {
-        assert_eq!(talker.ask(order).unwrap(), 0, "{order}");
+        assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
         learning.saw(&next(events)).unwrap();
     }
 }
@@ -84,14 +84,14 @@ const ORDERS: [&str; 8] = [
 fn what_was_done_under_learning_is_what_may_be_done() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
-    let mut before = host.talker(&one);
+    let mut before = host.test_process(&one);
     let denied = SocketRule::new(RuleId(1), "no mail", SocketAction::Deny).port(25);
     let policy = learning(Policy::builder().socket_rule(denied));
     let shield = Shield::builder("learn").cgroup(host.cgroup.dir()).start(&policy).unwrap();
     let (_pump, events) = shield.events(256, Overflow::DropNewest).unwrap();
     let mut learning = shield.learn(LearnOptions::default()).unwrap();
     // One that ran before Shield, and one that was executed since.
-    let mut after = host.talker(&two);
+    let mut after = host.test_process(&two);
     // AF_PACKET. Where it is asked for it is learned like the others.
     let packet = ["create 17 3 768"];
     let packets = if has_lsm() { &packet[..] } else { &[] };
@@ -130,9 +130,9 @@ fn what_was_done_under_learning_is_what_may_be_done() {
     ] {
         assert_eq!(before.ask(order).unwrap(), EPERM, "{order}\n{text}");
     }
-    let mut stranger = host.talker(&host.program("three"));
+    let mut unidentified = host.test_process(&host.program("three"));
     for order in &orders {
-        assert_eq!(stranger.ask(order).unwrap(), EPERM, "{order}");
+        assert_eq!(unidentified.ask(order).unwrap(), EPERM, "{order}");
     }
 }
 
@@ -146,34 +146,34 @@ fn a_path_that_leads_elsewhere_is_a_comment() {
     let (_pump, events) = shield.events(256, Overflow::DropNewest).unwrap();
     let mut learning = shield.learn(LearnOptions::default()).unwrap();
     let order = ["connect tcp 10.9.0.2:80"];
-    let talk = |program: &Path, learning: &mut Learning<'_>, meanwhile: &dyn Fn()| {
-        let mut talker = host.talker(program);
+    let test_process = |program: &Path, learning: &mut Learning<'_>, meanwhile: &dyn Fn()| {
+        let mut test_process = host.test_process(program);
         meanwhile();
-        follow(&mut talker, &order, &events, learning);
-        talker
+        follow(&mut test_process, &order, &events, learning);
+        test_process
     };
     let mut paths: BTreeSet<PathBuf> = BTreeSet::new();
 
     // Gone, another one, and replaced after it was seen.
     let gone = host.program("gone");
-    talk(&gone, &mut learning, &|| std::fs::remove_file(&gone).unwrap());
+    test_process(&gone, &mut learning, &|| std::fs::remove_file(&gone).unwrap());
     let (other, old) = (host.program("other"), host.program("old"));
-    talk(&other, &mut learning, &|| {
+    test_process(&other, &mut learning, &|| {
         std::fs::rename(&other, other.with_extension("moved")).unwrap();
         std::fs::rename(&old, &other).unwrap();
     });
     let late = host.program("late");
-    let running = talk(&late, &mut learning, &|| ());
+    let running = test_process(&late, &mut learning, &|| ());
     std::fs::rename(host.program("new"), &late).unwrap();
     // A link is told as what it leads to, so that nobody can turn it.
     let target = host.program("target");
     let link = target.with_extension("link");
     std::os::unix::fs::symlink(&target, &link).unwrap();
-    talk(&link, &mut learning, &|| ());
+    test_process(&link, &mut learning, &|| ());
     assert_eq!(shield.exe_path(&file(&shield, &target)).unwrap(), Some(link));
     // By a relative path, which is no label: /proc knows better.
     let local = host.program("local");
-    let mut becomes = host.talker(&host.program("start"));
+    let mut becomes = host.test_process(&host.program("start"));
     assert_eq!(becomes.ask(&format!("exec {}", relative(&local))).unwrap(), 0);
     follow(&mut becomes, &order, &events, &mut learning);
 
@@ -191,7 +191,7 @@ fn a_path_that_leads_elsewhere_is_a_comment() {
     drop(running);
 }
 
-/// From the working directory, which talkers share.
+/// From the working directory, which test processes share.
 fn relative(path: &Path) -> String {
     let up = "../".repeat(std::env::current_dir().unwrap().components().count());
     format!("{up}{}", path.strip_prefix("/").unwrap().display())
@@ -200,13 +200,13 @@ fn relative(path: &Path) -> String {
 fn what_was_not_seen_is_told() {
     let host = Host::new();
     let one = host.program("one");
-    let mut talker = host.talker(&one);
+    let mut test_process = host.test_process(&one);
     let policy = learning(Policy::builder());
     // Room for a few dozen events, and nobody reads.
     let builder = Shield::builder("learn").ring_bytes(4096).cgroup(host.cgroup.dir());
     let shield = builder.start(&policy).unwrap();
     let learning = shield.learn(LearnOptions::default()).unwrap();
-    assert_eq!(talker.ask("burst 500 1 10.9.0.2:53").unwrap(), 500);
+    assert_eq!(test_process.ask("burst 500 1 10.9.0.2:53").unwrap(), 500);
     let text = learning.document().unwrap();
     assert!(text.contains(" events were lost: it is not complete."), "{text}");
     let mut again = shield.learn(LearnOptions::default()).unwrap();

@@ -1,12 +1,12 @@
 //! Needs root: processes that there is no memory to note. One test alone in its program: while Shield
-//! starts, the whole program is in a control group whose memory is limited later.
+//! starts, the whole program is in a cgroup whose memory is limited later.
 
 use std::fs;
 use std::path::Path;
 
 use ironclad_core::abi::Loss;
 use ironclad_lab::Cgroup;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_shield::Shield;
 
 use crate::testbed::{EPERM, Host, only};
@@ -14,7 +14,7 @@ use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(who_cannot_be_noted_is_a_stranger).isolated()]
+    vec![test!(a_process_that_cannot_be_recorded_is_unidentified).isolated()]
 }
 
 const THERE: &str = "connect udp 10.9.0.2:53";
@@ -33,7 +33,7 @@ fn limit_of(group: &Cgroup) -> Result<std::path::PathBuf, String> {
         controllers.split_whitespace().any(|name| name == "memory")
     };
     if !has(root) {
-        return Err("the hierarchy of control groups limits no memory".to_owned());
+        return Err("the hierarchy of cgroups limits no memory".to_owned());
     }
     if !has(group.dir()) {
         fs::write(root.join("cgroup.subtree_control"), "+memory").unwrap();
@@ -42,7 +42,7 @@ fn limit_of(group: &Cgroup) -> Result<std::path::PathBuf, String> {
 }
 
 /// Who cannot be noted is nobody. Who was noted before there was no memory left is what he executes.
-fn who_cannot_be_noted_is_a_stranger() {
+fn a_process_that_cannot_be_recorded_is_unidentified() {
     let group = Cgroup::new("memory").unwrap();
     let limit = match limit_of(&group) {
         Ok(limit) => limit,
@@ -59,39 +59,39 @@ fn who_cannot_be_noted_is_a_stranger() {
     let shield = host.start(&only(&good));
     fs::write(own, "0").unwrap();
 
-    let mut talkers: Vec<Talker> = (0..8).map(|_| host.talker(&good)).collect();
+    let mut test_processes: Vec<TestProcess> = (0..8).map(|_| host.test_process(&good)).collect();
     let lost = |shield: &Shield| shield.counters().unwrap().loss(Loss::Process);
-    for talker in &mut talkers {
-        assert_eq!(talker.ask(THERE).unwrap(), 0);
+    for test_process in &mut test_processes {
+        assert_eq!(test_process.ask(THERE).unwrap(), 0);
     }
     fs::write(&limit, "0").unwrap();
     // The kernel keeps some memory for each CPU. A process is lost twice, as it forks and as it executes.
     let mut crowd = 0;
     while lost(&shield) < 400 {
         assert!(crowd < CROWD, "there is memory for everybody");
-        assert_eq!(talkers[0].ask("crowd 50").unwrap(), 0);
+        assert_eq!(test_processes[0].ask("crowd 50").unwrap(), 0);
         crowd += 50;
     }
     // What was there before becomes another program in its place.
     let mut unnoted = 0;
-    for talker in &mut talkers {
-        assert_eq!(talker.ask(THERE).unwrap(), 0, "known from before");
+    for test_process in &mut test_processes {
+        assert_eq!(test_process.ask(THERE).unwrap(), 0, "known from before");
         let before = lost(&shield);
-        let child = talker.ask(&format!("fork {} {THERE}", good.display())).unwrap();
+        let child = test_process.ask(&format!("fork {} {THERE}", good.display())).unwrap();
         if child != 0 {
             assert_eq!(child, EPERM);
-            assert!(lost(&shield) > before, "a stranger that is not counted");
+            assert!(lost(&shield) > before, "an unidentified process that is not counted");
             unnoted += 1;
         }
-        assert_eq!(talker.ask(&format!("exec {}", bad.display())).unwrap(), 0);
-        assert_eq!(talker.ask(THERE).unwrap(), EPERM);
-        assert_eq!(talker.ask(&format!("exec {}", good.display())).unwrap(), 0);
-        assert_eq!(talker.ask(THERE).unwrap(), 0);
-        assert_eq!(talker.ask(&format!("exec {}", bad.display())).unwrap(), 0);
+        assert_eq!(test_process.ask(&format!("exec {}", bad.display())).unwrap(), 0);
+        assert_eq!(test_process.ask(THERE).unwrap(), EPERM);
+        assert_eq!(test_process.ask(&format!("exec {}", good.display())).unwrap(), 0);
+        assert_eq!(test_process.ask(THERE).unwrap(), 0);
+        assert_eq!(test_process.ask(&format!("exec {}", bad.display())).unwrap(), 0);
     }
     assert!(unnoted > 0, "each had memory left");
     // Nobody is let go because he is not known.
-    assert_eq!(talkers[0].ask(&format!("fork {} {THERE}", bad.display())).unwrap(), EPERM);
+    assert_eq!(test_processes[0].ask(&format!("fork {} {THERE}", bad.display())).unwrap(), EPERM);
     fs::write(&limit, "max").unwrap();
-    assert_eq!(host.talker(&good).ask(THERE).unwrap(), 0);
+    assert_eq!(host.test_process(&good).ask(THERE).unwrap(), 0);
 }

@@ -1,4 +1,4 @@
-//! Needs root: what marks sockets for control groups of version 1, which made older kernels forget
+//! Needs root: what marks sockets for cgroups of version 1, which made older kernels forget
 //! those of version 2. One test alone in its program, and only in a machine of its own: nothing but a
 //! restart takes it back there.
 
@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const THERE: &str = "connect tcp 10.9.0.2:80";
 
-/// Control groups of version 1, of which one is the test's.
+/// Cgroups of version 1, of which one is the test's.
 struct Marks<'a>(&'a Path);
 
 impl<'a> Marks<'a> {
@@ -45,11 +45,11 @@ impl Drop for Marks<'_> {
     }
 }
 
-/// Before Linux 5.15, and before 5.10.226 of the stable ones, marks switch hooks of control groups off.
+/// Before Linux 5.15, and before 5.10.226 of the stable ones, marks switch hooks of cgroups off.
 fn marks_of_net_cls_switch_nothing_off_in_silence() {
     let host = Host::new();
     let program = host.program("one");
-    let (mut marked, mut other) = (host.talker(&program), host.talker(&program));
+    let (mut marked, mut other) = (host.test_process(&program), host.test_process(&program));
     let pid = marked.pid();
     let deny = policy([rule(1, SocketAction::Deny)]);
     let shield = host.start(&deny);
@@ -57,40 +57,40 @@ fn marks_of_net_cls_switch_nothing_off_in_silence() {
     let keep = Shield::builder("kept").persistent(true);
     let kept = keep.clone().cgroup(group.dir()).start(&deny).unwrap();
     let mut answers = || (marked.ask(THERE).unwrap(), other.ask(THERE).unwrap());
-    let unasked = || shield.status().unwrap().unasked;
-    assert_eq!((answers(), unasked()), ((EPERM, EPERM), None));
+    let inactive = || shield.status().unwrap().inactive;
+    assert_eq!((answers(), inactive()), ((EPERM, EPERM), None));
 
     let dir = tempfile::tempdir().unwrap();
     for (controller, file, mark) in
         [(c"net_cls", "net_cls.classid", "0x100001"), (c"net_prio", "net_prio.ifpriomap", "lo 5")]
     {
         let marks = Marks::new(dir.path(), controller);
-        if unasked().is_none() {
+        if inactive().is_none() {
             assert_eq!(answers(), (EPERM, EPERM), "nothing is marked");
         }
         marks.write(&format!("marked/{file}"), mark);
         marks.write("marked/cgroup.procs", pid);
-        println!("{controller:?}: {:?}, {:?}", answers(), unasked());
-        let expected = if unasked().is_some() { 0 } else { EPERM };
+        println!("{controller:?}: {:?}, {:?}", answers(), inactive());
+        let expected = if inactive().is_some() { 0 } else { EPERM };
         assert_eq!(answers(), (expected, expected));
         marks.write("cgroup.procs", pid);
     }
 
-    let Some(why) = unasked() else { return kept.stop().unwrap() };
+    let Some(why) = inactive() else { return kept.stop().unwrap() };
     drop(kept);
     for (name, group) in [("later", &host.cgroup), ("kept", &group)] {
         let builder = Shield::builder(name).cgroup(group.dir()).persistent(name == "kept");
         let refused = builder.start(&deny).unwrap_err();
-        assert!(matches!(refused, ShieldError::Unasked { .. }), "{refused}");
+        assert!(matches!(refused, ShieldError::Inactive { .. }), "{refused}");
         println!("{refused}");
     }
     // One that takes over what was protected before, and names nothing.
     let back = keep.start_unattached(&deny).unwrap();
-    assert_eq!(back.status().unwrap().unasked, Some(why));
+    assert_eq!(back.status().unwrap().inactive, Some(why));
     back.stop().unwrap();
     // The root is asked whatever happens.
     let root = host.cgroup.dir().parent().unwrap();
     let on_root = Shield::builder("root").cgroup(root).start(&deny).unwrap();
-    assert_eq!(on_root.status().unwrap().unasked, None);
+    assert_eq!(on_root.status().unwrap().inactive, None);
     assert_eq!(answers(), (EPERM, EPERM));
 }

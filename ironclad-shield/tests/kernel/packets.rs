@@ -1,4 +1,4 @@
-//! Needs root: processes in control groups of the tests' own that open packet sockets. Where BPF LSM
+//! Needs root: processes in cgroups of the tests' own that open packet sockets. Where BPF LSM
 //! does not run, the policies that speak of them are refused instead.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use ironclad_core::abi::{self, SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
 use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::Cgroup;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, RateLimit, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldError};
@@ -36,7 +36,7 @@ const EPERM: u64 = 1;
 const EAFNOSUPPORT: u64 = 97;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The test that a talker runs.
+/// The test that a test process runs.
 /// Packet sockets that see all that is sent (`htons(ETH_P_ALL)`): raw, without link layer, by the
 /// ancient name of the family and by its type alone.
 const PACKET: [&str; 4] =
@@ -45,7 +45,7 @@ const PACKET: [&str; 4] =
 const XDP: &str = "create 44 3 0";
 /// What has hooks of its own or stays in the host: Unix, netlink, UDP, the kernel's ciphers.
 const OTHERS: [&str; 4] = ["create 1 1 0", "create 16 3 0", "create 4 2 17", "create 38 5 0"];
-/// A raw socket, which the control group's own hook sees.
+/// A raw socket, which the cgroup's own hook sees.
 const RAW: &str = "create 4 3 1";
 
 struct Host {
@@ -68,8 +68,8 @@ impl Host {
         path
     }
 
-    fn talker(&self, program: &Path) -> Talker {
-        Talker::start(&self.cgroup, program).unwrap()
+    fn test_process(&self, program: &Path) -> TestProcess {
+        TestProcess::start(&self.cgroup, program).unwrap()
     }
 
     fn start(&self, policy: &CompiledPolicy) -> Shield {
@@ -94,10 +94,13 @@ fn default_drop() -> Policy {
 }
 
 /// The orders that this kernel follows where nobody forbids it.
-fn known<'a>(talker: &mut Talker, orders: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+fn known<'a>(
+    test_process: &mut TestProcess,
+    orders: impl IntoIterator<Item = &'a str>,
+) -> Vec<&'a str> {
     orders
         .into_iter()
-        .filter(|order| match talker.ask(order).unwrap() {
+        .filter(|order| match test_process.ask(order).unwrap() {
             0 => true,
             EAFNOSUPPORT => {
                 println!("not asked: {order}, of whose family this kernel has none");
@@ -112,8 +115,8 @@ fn packet_sockets_are_for_the_program_that_may() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let elsewhere = Cgroup::new("elsewhere").unwrap();
-    let (mut allowed, mut other) = (host.talker(&good), host.talker(&bad));
-    let mut outside = Talker::start(&elsewhere, &bad).unwrap();
+    let (mut allowed, mut other) = (host.test_process(&good), host.test_process(&bad));
+    let mut outside = TestProcess::start(&elsewhere, &bad).unwrap();
     let sockets = known(&mut other, PACKET.into_iter().chain([XDP]));
     assert!(sockets.len() >= PACKET.len());
     let others = known(&mut other, OTHERS);
@@ -140,7 +143,7 @@ fn packet_sockets_are_for_the_program_that_may() {
     let of = |id| counts.iter().find(|count| count.rule == Some(RuleId(id))).unwrap();
     assert_eq!((of(7).allowed, of(8).denied), (sockets.len() as u64, sockets.len() as u64));
 
-    // Which control groups are asked changes while it runs.
+    // Which cgroups are asked changes while it runs.
     shield.protect_cgroup(elsewhere.dir()).unwrap();
     assert_eq!(outside.ask(PACKET[0]).unwrap(), EPERM);
     shield.unprotect_cgroup(host.cgroup.dir()).unwrap();
@@ -152,12 +155,12 @@ fn packet_sockets_are_for_the_program_that_may() {
 /// What a policy says of packet sockets comes and goes with it, and with what other hooks see.
 fn packet_sockets_change_with_the_policy() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
-    assert_eq!((talker.ask(PACKET[0]).unwrap(), talker.ask(RAW).unwrap()), (0, 0));
+    let mut test_process = host.test_process(&host.program("one"));
+    assert_eq!((test_process.ask(PACKET[0]).unwrap(), test_process.ask(RAW).unwrap()), (0, 0));
     let shield = host.start(&policy([]));
     let mut apply = |policy: Policy| {
         shield.apply(&policy.compile().unwrap()).unwrap();
-        (talker.ask(PACKET[0]).unwrap(), talker.ask(RAW).unwrap())
+        (test_process.ask(PACKET[0]).unwrap(), test_process.ask(RAW).unwrap())
     };
     assert_eq!(apply(Policy::builder()), (0, 0));
     assert_eq!(apply(default_drop()), (EPERM, EPERM));
@@ -175,8 +178,8 @@ fn subjects_and_limits_hold_for_packet_sockets() {
     let one = host.program("one");
     let around = host.cgroup.child("around").unwrap();
     let inner = around.child("inner").unwrap();
-    let mut outside = host.talker(&one);
-    let mut inside = Talker::start(&inner, &one).unwrap();
+    let mut outside = host.test_process(&one);
+    let mut inside = TestProcess::start(&inner, &one).unwrap();
     let shield = host.start(&policy([]));
     let mut ask = |who: Subject| {
         shield.apply(&policy([packet(1, SocketAction::Deny).who(who)])).unwrap();
@@ -232,7 +235,7 @@ fn without_bpf_lsm_policies_on_packet_sockets_are_refused() {
         skip("BPF LSM runs here");
     }
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let refused = |policy: Policy, by: &str| {
         let recorder = Arc::new(Recorder::default());
         let builder = Shield::builder("packets").audit(recorder.clone()).cgroup(host.cgroup.dir());
@@ -252,10 +255,10 @@ fn without_bpf_lsm_policies_on_packet_sockets_are_refused() {
 
     // The ways out; and what is in force stays so.
     let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(Protocol::RAW)]));
-    assert_eq!((talker.ask(PACKET[0]).unwrap(), talker.ask(RAW).unwrap()), (0, EPERM));
+    assert_eq!((test_process.ask(PACKET[0]).unwrap(), test_process.ask(RAW).unwrap()), (0, EPERM));
     assert!(shield.apply(&default_drop().compile().unwrap()).is_err());
-    assert_eq!(talker.ask(RAW).unwrap(), EPERM);
+    assert_eq!(test_process.ask(RAW).unwrap(), EPERM);
     let unseen = default_drop().danger_packet_sockets_unseen(true).compile().unwrap();
     shield.apply(&unseen).unwrap();
-    assert_eq!((talker.ask(PACKET[0]).unwrap(), talker.ask(RAW).unwrap()), (0, EPERM));
+    assert_eq!((test_process.ask(PACKET[0]).unwrap(), test_process.ask(RAW).unwrap()), (0, EPERM));
 }

@@ -70,14 +70,14 @@ const WRONG: Sha256Sum = Sha256Sum([7; 32]);
 fn the_pinned_content_may_and_another_is_denied_everything() {
     let host = Host::new();
     let one = host.program("one");
-    let mut before = host.talker(&one);
+    let mut before = host.test_process(&one);
     // Without us it may.
     for order in [OUT, IN, CREATE] {
         assert_eq!(before.ask(order).unwrap(), 0, "{order}");
     }
     let shield = host.start_looking_never(&pinned(&one, sum(&one)));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
-    let mut after = host.talker(&one);
+    let mut after = host.test_process(&one);
     for order in [OUT, IN, CREATE] {
         assert_eq!((before.ask(order).unwrap(), after.ask(order).unwrap()), (0, 0), "{order}");
     }
@@ -107,7 +107,7 @@ fn the_pinned_content_may_and_another_is_denied_everything() {
     }
     assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 6);
     // Whoever executes another file is none of its business.
-    assert_eq!(host.talker(&host.program("other")).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&host.program("other")).ask(OUT).unwrap(), 0);
 }
 
 /// By ctime, which the kernel sets: the agent does nothing.
@@ -117,17 +117,17 @@ fn a_file_that_is_written_later_is_denied() {
     let original = std::fs::read(&one).unwrap();
     // A rule without a pin knows the file, not its content.
     let shield = host.start_looking_never(&policy([allow(Subject::new("").exe(&one))]));
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     append(&one);
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0, "without a pin");
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0, "without a pin");
 
     let content = pinned(&one, sum(&one));
     shield.apply(&content).unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     let times = std::fs::metadata(&one).unwrap();
     append(&one);
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
-    let mut changed = host.talker(&one);
+    let mut changed = host.test_process(&one);
     assert_eq!(changed.ask(OUT).unwrap(), EPERM);
     let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
     let rule = shield.socket_rule(event.generation, event.rule.unwrap());
@@ -145,11 +145,11 @@ fn a_file_that_is_written_later_is_denied() {
     };
     set(original.len() as u64 + 1);
     assert_eq!(std::fs::metadata(&one).unwrap().modified().unwrap(), times.modified().unwrap());
-    let mut again = host.talker(&one);
+    let mut again = host.test_process(&one);
     assert_eq!(again.ask(OUT).unwrap(), EPERM, "not known to be what it was");
     shield.apply(&content).unwrap();
     assert_eq!(again.ask(OUT).unwrap(), 0);
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
 }
 
 fn who_runs_keeps_its_rights_when_the_inode_changes() {
@@ -157,13 +157,13 @@ fn who_runs_keeps_its_rights_when_the_inode_changes() {
     let one = host.program("one");
     let content = pinned(&one, sum(&one));
     let shield = host.start_looking_never(&content);
-    let mut runs = host.talker(&one);
+    let mut runs = host.test_process(&one);
     assert_eq!(runs.ask(OUT).unwrap(), 0);
     let change = || std::fs::set_permissions(&one, PermissionsExt::from_mode(0o700)).unwrap();
     change();
     assert_eq!(runs.ask(OUT).unwrap(), 0);
     assert_eq!(runs.ask(&format!("fork {} {OUT}", one.display())).unwrap(), EPERM);
-    let mut later = host.talker(&one);
+    let mut later = host.test_process(&one);
     assert_eq!(later.ask(OUT).unwrap(), EPERM);
     // Until somebody looks: it is the same content, then and now.
     assert_eq!(shield.refresh_paths().unwrap().len(), 1);
@@ -187,18 +187,18 @@ fn a_file_that_takes_the_place_of_another_is_read() {
     let host = Host::new();
     let (one, new) = (host.program("one"), host.path("new"));
     let shield = host.start_looking_never(&pinned(&one, sum(&one)));
-    let mut runs = host.talker(&one);
+    let mut runs = host.test_process(&one);
     std::fs::copy(&one, &new).unwrap();
     std::fs::rename(&new, &one).unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM, "a stranger");
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), EPERM, "an unidentified process");
     shield.refresh_paths().unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     std::fs::copy(&one, &new).unwrap();
     append(&new);
     std::fs::rename(&new, &one).unwrap();
     shield.refresh_paths().unwrap();
     assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 0);
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), EPERM);
     assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 1);
     assert_eq!(runs.ask(OUT).unwrap(), 0, "it runs since before");
 }
@@ -212,9 +212,9 @@ fn what_cannot_be_told_is_a_mismatch() {
     let writer = OpenOptions::new().write(true).open(&one).unwrap();
     shield.apply(&content).unwrap();
     drop(writer);
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), EPERM);
     shield.refresh_paths().unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
 
     // Nobody waits at a pipe, and what is not there may come.
     let pipe = one.with_file_name("pipe");
@@ -228,12 +228,12 @@ fn what_cannot_be_told_is_a_mismatch() {
     let absent = pipe.with_file_name("absent");
     let who = Subject::new("").exe_sha256(&absent, WRONG).exe_sha256(&one, sum(&one));
     shield.apply(&policy([allow(who)])).unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     assert_eq!((status().missing, status().mismatched), (vec![absent.clone()], vec![]));
     // Whoever reads it then does not wait, either.
     std::fs::rename(&pipe, &absent).unwrap();
     shield.refresh_paths().unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     std::fs::rename(&one, &absent).unwrap();
     shield.refresh_paths().unwrap();
     assert_eq!((status().missing, status().mismatched), (vec![one.clone()], vec![absent.clone()]));
@@ -243,7 +243,7 @@ fn what_cannot_be_told_is_a_mismatch() {
 fn dry_runs_and_logs_only_report() {
     let host = Host::new();
     let one = host.program("one");
-    let mut talker = host.talker(&one);
+    let mut test_process = host.test_process(&one);
     let wrong = || Subject::new("").exe_sha256(&one, WRONG);
     let any = || SocketRule::new(RuleId(2), "any", SocketAction::Allow);
     let log = SocketRule::new(RuleId(3), "log", SocketAction::Log).who(wrong());
@@ -251,7 +251,7 @@ fn dry_runs_and_logs_only_report() {
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     for tried in [allow(wrong()).dry_run(true), log] {
         shield.apply(&policy([tried, any()])).unwrap();
-        assert_eq!(talker.ask(OUT).unwrap(), 0);
+        assert_eq!(test_process.ask(OUT).unwrap(), 0);
         let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
         assert!(event.log);
         let rule = shield.socket_rule(event.generation, event.rule.unwrap());
@@ -284,7 +284,7 @@ fn a_file_that_is_too_large_is_denied_unread() {
     let one = host.program("one");
     let (content, length) = (pinned(&one, sum(&one)), std::fs::metadata(&one).unwrap().len());
     let shield = host.start_looking_never(&content);
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     let large =
         format!("{} is not the file that is pinned, it is larger than 1 GiB", one.display());
     for (most, is_applied) in [((1 << 30) + 1, true), (1 << 42, true), (1 << 41, false)] {
@@ -296,11 +296,11 @@ fn a_file_that_is_too_large_is_denied_unread() {
         let said = in_time(|| warnings(look).1, || set_length(&one, length));
         assert!(said.contains(&large), "{said}");
         assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
-        assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+        assert_eq!(host.test_process(&one).ask(OUT).unwrap(), EPERM);
         set_length(&one, length);
         shield.refresh_paths().unwrap();
         assert_eq!(shield.status().unwrap().mismatched, NONE);
-        assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0, "it has the content of before");
+        assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0, "it has the content of before");
     }
 }
 
@@ -357,7 +357,7 @@ fn nobody_waits_while_files_are_read() {
     let shield = host.start_looking_never(&policy([]));
     shield.apply_provisional(&holes.policy, Duration::from_secs(3600)).unwrap();
     assert_eq!(shield.status().unwrap().mismatched, NONE);
-    let mut talker = host.talker(&holes.one);
+    let mut test_process = host.test_process(&holes.one);
     // By whoever looks where paths lead, and by whoever applies a policy.
     for is_applied in [false, true] {
         holes.set_lengths(1 << 30);
@@ -371,7 +371,7 @@ fn nobody_waits_while_files_are_read() {
                 let provisional = shield.status().unwrap().provisional;
                 let query = SocketQuery::connect(Protocol::TCP, "10.9.0.2:80".parse().unwrap());
                 shield.explain_socket(&query).unwrap();
-                assert_eq!(talker.ask(OUT).unwrap(), 0);
+                assert_eq!(test_process.ask(OUT).unwrap(), 0);
                 match is_applied {
                     true => shield.apply(&policy([allow(Subject::new(""))])).unwrap(),
                     false => shield.confirm().unwrap(),
@@ -407,14 +407,14 @@ fn nobody_waits_for_a_lease() {
     let (one, two) = (host.program("one"), host.program("two"));
     let content = pinned(&one, sum(&one));
     let shield = host.start_looking_never(&policy([]));
-    let mut owner = host.talker(&two);
+    let mut owner = host.test_process(&two);
     assert_eq!(owner.ask(&format!("lease {}", one.display())).unwrap(), 0);
     let ((), said) = warnings(|| shield.apply(&content).unwrap());
     assert!(said.contains("somebody has a lease on it"), "{said}");
     assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
     drop(owner);
     shield.refresh_paths().unwrap();
-    assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+    assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
 }
 
 /// Which is the file below, as whoever opens it learns.
@@ -431,17 +431,17 @@ fn a_pinned_file_may_be_on_an_overlay() {
         let content = pinned(&one, sum(&one));
         let shield = host.start_looking_never(&policy([]));
         let status = || shield.status().unwrap();
-        let mut owner = host.talker(&other);
+        let mut owner = host.test_process(&other);
         assert_eq!(owner.ask(&format!("lease {}", below.display())).unwrap(), 0);
         shield.apply(&content).unwrap();
         assert_eq!((status().missing, status().mismatched), (vec![one.clone()], vec![]));
         drop(owner);
         shield.refresh_paths().unwrap();
         assert_eq!((status().missing, status().mismatched), (vec![], vec![]));
-        assert_eq!(host.talker(&one).ask(OUT).unwrap(), 0);
+        assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
         // Copied up, and written to.
         append(&one);
-        assert_eq!(host.talker(&one).ask(OUT).unwrap(), EPERM);
+        assert_eq!(host.test_process(&one).ask(OUT).unwrap(), EPERM);
         shield.refresh_paths().unwrap();
         assert_eq!(status().mismatched, std::slice::from_ref(&one));
         set_length(&one, (1 << 30) + 1);

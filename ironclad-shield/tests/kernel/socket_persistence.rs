@@ -10,7 +10,7 @@ use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::RuleId;
 use ironclad_core::audit::AuditAction;
 use ironclad_lab::Cgroup;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Shield, ShieldBuilder};
@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(packet_sockets_are_pinned_when_a_policy_asks_for_them).needs(&[lsm]),
         test!(a_deadline_holds_without_an_agent),
         test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was),
-        test!(lineages_are_given_out_again),
+        test!(ancestries_are_given_out_again),
     ]
 }
 
@@ -132,24 +132,24 @@ fn no_packets() -> CompiledPolicy {
     Policy::builder().socket_rule(rule).compile().unwrap()
 }
 
-fn answers(talkers: &mut [&mut Talker]) -> Vec<u64> {
-    talkers.iter_mut().map(|talker| talker.ask(THERE).unwrap()).collect()
+fn answers(test_processes: &mut [&mut TestProcess]) -> Vec<u64> {
+    test_processes.iter_mut().map(|test_process| test_process.ask(THERE).unwrap()).collect()
 }
 
 fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     let host = Host::new();
     let instance = Instance::new("kept");
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let (mut one, mut other) = (host.talker(&good), host.talker(&bad));
+    let (mut one, mut other) = (host.test_process(&good), host.test_process(&bad));
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0], "without us");
     kill(instance.agent(&host, &good, "plain"));
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
     // Nobody lives who could enter these: what is in the kernel does.
-    let (mut later, mut stranger) = (host.talker(&good), host.talker(&bad));
-    assert_eq!(answers(&mut [&mut later, &mut stranger]), [0, EPERM]);
+    let (mut later, mut unidentified) = (host.test_process(&good), host.test_process(&bad));
+    assert_eq!(answers(&mut [&mut later, &mut unidentified]), [0, EPERM]);
     later.ask(&format!("exec {}", bad.display())).unwrap();
-    stranger.ask(&format!("exec {}", good.display())).unwrap();
-    assert_eq!(answers(&mut [&mut later, &mut stranger]), [EPERM, 0]);
+    unidentified.ask(&format!("exec {}", good.display())).unwrap();
+    assert_eq!(answers(&mut [&mut later, &mut unidentified]), [EPERM, 0]);
 
     // The next agents find it so; not one call is answered otherwise while they come and go.
     let (stop, policy) = (std::sync::atomic::AtomicBool::new(false), only(&good));
@@ -200,11 +200,11 @@ fn packet_sockets_are_denied_without_an_agent() {
     let elsewhere = Cgroup::new("elsewhere").unwrap();
     let instance = Instance::new("packets");
     let program = host.program("program");
-    let mut before = host.talker(&program);
-    let mut outside = host.talker_in(&elsewhere, &program);
+    let mut before = host.test_process(&program);
+    let mut outside = host.test_process_in(&elsewhere, &program);
     assert_eq!((before.ask(PACKET).unwrap(), before.ask(PACKETS).unwrap()), (0, 100), "without us");
     kill(instance.agent(&host, &program, "packets"));
-    let mut after = host.talker(&program);
+    let mut after = host.test_process(&program);
     assert_eq!((before.ask(PACKET).unwrap(), after.ask(PACKET).unwrap()), (EPERM, EPERM));
     assert_eq!((outside.ask(PACKET).unwrap(), after.ask(THERE).unwrap()), (0, 0));
 
@@ -254,19 +254,19 @@ fn packet_sockets_are_denied_without_an_agent() {
 fn packet_sockets_are_pinned_when_a_policy_asks_for_them() {
     let host = Host::new();
     let instance = Instance::new("later");
-    let mut talker = host.talker(&host.program("program"));
+    let mut test_process = host.test_process(&host.program("program"));
     let shield = instance.builder(&host).start(&silent()).unwrap();
-    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    assert_eq!(test_process.ask(PACKET).unwrap(), 0);
     shield.apply(&no_packets()).unwrap();
     drop(shield);
-    assert_eq!(talker.ask(PACKET).unwrap(), EPERM);
+    assert_eq!(test_process.ask(PACKET).unwrap(), EPERM);
     // A policy that says nothing of them asks nobody, and one that does asks again.
     let shield = instance.builder(&host).start(&silent()).unwrap();
-    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    assert_eq!(test_process.ask(PACKET).unwrap(), 0);
     shield.apply(&no_packets()).unwrap();
-    assert_eq!(talker.ask(PACKET).unwrap(), EPERM);
+    assert_eq!(test_process.ask(PACKET).unwrap(), EPERM);
     shield.stop().unwrap();
-    assert_eq!(talker.ask(PACKET).unwrap(), 0);
+    assert_eq!(test_process.ask(PACKET).unwrap(), 0);
     assert!(!instance.directory().exists());
 }
 
@@ -274,7 +274,7 @@ fn a_deadline_holds_without_an_agent() {
     let host = Host::new();
     let instance = Instance::new("deadline");
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let mut other = host.talker(&bad);
+    let mut other = host.test_process(&bad);
     let agent = instance.agent(&host, &good, "plain");
     assert_eq!(other.ask(THERE).unwrap(), EPERM);
     kill(agent);
@@ -294,8 +294,8 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     let host = Host::new();
     let instance = Instance::new("half");
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let (mut one, mut other) = (host.talker(&good), host.talker(&bad));
-    // An instance that protects no control group, until an agent names one.
+    let (mut one, mut other) = (host.test_process(&good), host.test_process(&bad));
+    // An instance that protects no cgroup, until an agent names one.
     let plain = Shield::builder(&instance.0).persistent(true);
     drop(plain.clone().start_unattached(&silent()).unwrap());
     assert!(!instance.directory().join("sockets").exists());
@@ -332,7 +332,7 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     assert!(refused.contains("ic_sock_rows missing") && refused.contains("purge"), "{refused}");
 }
 
-fn lineages_are_given_out_again() {
+fn ancestries_are_given_out_again() {
     let host = Host::new();
     let programs = ["first", "second", "third"].map(|name| host.program(name));
     // Nobody executes these.
@@ -347,14 +347,14 @@ fn lineages_are_given_out_again() {
         let deny = SocketRule::new(RuleId(2), "others", SocketAction::Deny);
         Policy::builder().socket_rule(allow).socket_rule(deny).compile().unwrap()
     };
-    let shield = Shield::builder("lineages")
+    let shield = Shield::builder("ancestries")
         .cgroup(host.cgroup.dir())
         .start(&descend(&programs[0]))
         .unwrap();
-    let mut child = host.talker(&programs[0]);
+    let mut child = host.test_process(&programs[0]);
     child.ask(&format!("exec {}", programs[1].display())).unwrap();
     assert_eq!(child.ask(THERE).unwrap(), 0, "it descends from the first");
-    // More lists than there are lineages: bits come round, and nobody inherits another's.
+    // More lists than there are ancestries: bits come round, and nobody inherits another's.
     for of in others {
         shield.apply(&descend(&of)).unwrap();
         assert_eq!(child.ask(THERE).unwrap(), EPERM, "{}", of.display());

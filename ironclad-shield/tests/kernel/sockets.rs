@@ -1,4 +1,4 @@
-//! Needs root: real processes in control groups of the tests' own, and what they may do.
+//! Needs root: real processes in cgroups of the tests' own, and what they may do.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
 fn a_program_may_what_its_copy_may_not() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let (mut allowed, mut other) = (host.talker(&good), host.talker(&bad));
+    let (mut allowed, mut other) = (host.test_process(&good), host.test_process(&bad));
     // Without us, both may.
     for order in ["connect tcp 10.9.0.2:80", "send udp 10.9.0.2:53", "bind tcp 0.0.0.0:8080"] {
         assert_eq!((allowed.ask(order).unwrap(), other.ask(order).unwrap()), (0, 0), "{order}");
@@ -44,7 +44,7 @@ fn a_program_may_what_its_copy_may_not() {
         rule(4, SocketAction::Deny).direction(Direction::In),
     ]));
     // Both ran before; a third comes after, as do what they become and what they start.
-    let mut later = host.talker(&good);
+    let mut later = host.test_process(&good);
     for order in [
         "connect tcp 10.9.0.2:80",
         "connect tcp [fd09::2]:80",
@@ -80,7 +80,7 @@ fn every_dimension_tells_processes_apart() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let inner = host.cgroup.child("inner").unwrap();
-    let (mut outside, mut inside) = (host.talker(&one), host.talker_in(&inner, &one));
+    let (mut outside, mut inside) = (host.test_process(&one), host.test_process_in(&inner, &one));
     let shield = host.start(&policy([]));
     let mut next = 0;
     let mut apply = |narrow: &dyn Fn(SocketRule) -> SocketRule| {
@@ -121,7 +121,7 @@ fn every_dimension_tells_processes_apart() {
     assert_eq!(outside.ask("bind tcp 10.9.0.1:8081").unwrap(), 0);
     assert_eq!(outside.ask("connect udp 10.9.0.2:8080").unwrap(), 0);
 
-    // Nobody's address is one's own host.
+    // The unspecified address is one's own host.
     apply(&|rule| rule.to_cidr("127.0.0.0/8".parse().unwrap()).to_cidr("::1".parse().unwrap()));
     for loopback in ["127.0.0.1:9", "0.0.0.0:9", "[::1]:9", "[::]:9", "[::ffff:127.0.0.1]:9"] {
         for order in ["connect tcp", "connect udp", "send udp"] {
@@ -143,7 +143,7 @@ fn every_dimension_tells_processes_apart() {
     apply(&|rule| rule.direction(Direction::Create).protocol(Protocol::ICMP));
     assert_eq!(outside.ask("create 4 3 1").unwrap(), 0, "a raw socket is raw, whatever it carries");
 
-    // The process: control group, parent, forebear, name.
+    // The process: cgroup, parent, ancestor, name.
     apply(&|rule| rule.who(Subject::new("").cgroup(inner.path())));
     assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (0, EPERM));
     apply(&|rule| rule.who(Subject::new("").cgroup(host.cgroup.path())));
@@ -174,49 +174,49 @@ const EPROTONOSUPPORT: u64 = 93;
 
 fn multipath_tcp_is_tcp() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let order = "connect mptcp 10.9.0.2:80";
-    match talker.ask(order).unwrap() {
+    match test_process.ask(order).unwrap() {
         EPROTONOSUPPORT => {
             skip("this kernel has no Multipath TCP");
         }
         before => assert_eq!(before, 0),
     }
     let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(Protocol::UDP)]));
-    assert_eq!(talker.ask(order).unwrap(), 0);
+    assert_eq!(test_process.ask(order).unwrap(), 0);
     shield.apply(&policy([rule(1, SocketAction::Deny).protocol(Protocol::TCP)])).unwrap();
-    assert_eq!(talker.ask(order).unwrap(), EPERM);
+    assert_eq!(test_process.ask(order).unwrap(), EPERM);
 }
 
 /// An event says who asked for what, and which rule refused.
 fn events_name_process_and_rule() {
     let host = Host::new();
     let one = host.program("one");
-    let mut talker = host.talker(&one);
+    let mut test_process = host.test_process(&one);
     let shield = host.start(&policy([
         rule(7, SocketAction::Allow).port(80).report(true),
         rule(8, SocketAction::Deny).to_cidr("fd09::/16".parse().unwrap()),
     ]));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     let next = || events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
-    assert_eq!(talker.ask("connect tcp [fd09::2]:443").unwrap(), EPERM);
+    assert_eq!(test_process.ask("connect tcp [fd09::2]:443").unwrap(), EPERM);
     let denied = next();
     assert_eq!((denied.op, denied.verdict), (SocketOp::Connect, Verdict::Drop));
     assert_eq!(denied.reason, SocketReason::Rule);
     assert_eq!(denied.addr, Some("[fd09::2]:443".parse().unwrap()));
     let rule = shield.socket_rule(denied.generation, denied.rule.unwrap());
     assert_eq!((rule, denied.protocol), (Some(RuleId(8)), 6));
-    assert_eq!((denied.pid, denied.uid, denied.gid), (talker.pid(), 0, 0));
+    assert_eq!((denied.pid, denied.uid, denied.gid), (test_process.pid(), 0, 0));
     assert_ne!(denied.tid, denied.pid, "a thread of the test harness");
     assert_eq!(denied.ppid, std::process::id());
     use std::os::unix::fs::MetadataExt;
     assert_eq!(denied.cgroup, std::fs::metadata(host.cgroup.dir()).unwrap().ino());
     assert_eq!(denied.exe.ino, std::fs::metadata(&one).unwrap().ino());
-    assert!(!denied.stranger && !denied.log && !denied.dry_run);
-    assert_eq!(talker.ask("connect udp 10.9.0.2:80").unwrap(), 0);
+    assert!(!denied.unidentified && !denied.log && !denied.dry_run);
+    assert_eq!(test_process.ask("connect udp 10.9.0.2:80").unwrap(), 0);
     let allowed = next();
     assert_eq!((allowed.verdict, allowed.rule), (Verdict::Pass, Some(0)));
-    assert_eq!(talker.ask("connect udp 10.9.0.2:81").unwrap(), 0);
+    assert_eq!(test_process.ask("connect udp 10.9.0.2:81").unwrap(), 0);
     assert_eq!(events.try_recv(), None, "what the default allows is not reported");
 }
 
@@ -224,7 +224,7 @@ fn events_name_process_and_rule() {
 /// CPUs together.
 fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     let host = Host::new();
-    let mut talker = host.talker(&host.program("one"));
+    let mut test_process = host.test_process(&host.program("one"));
     let near = "connect udp 10.9.0.2:53";
     let shield = host.start(&policy([
         rule(1, SocketAction::Log).port(53),
@@ -232,9 +232,9 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
         rule(3, SocketAction::Log),
         rule(4, SocketAction::Deny).port(54).dry_run(true),
     ]));
-    assert_eq!(talker.ask(near).unwrap(), EPERM);
-    assert_eq!(talker.ask("connect tcp 10.9.0.2:53").unwrap(), 0);
-    assert_eq!(talker.ask("connect udp 10.9.0.2:54").unwrap(), 0);
+    assert_eq!(test_process.ask(near).unwrap(), EPERM);
+    assert_eq!(test_process.ask("connect tcp 10.9.0.2:53").unwrap(), 0);
+    assert_eq!(test_process.ask("connect udp 10.9.0.2:54").unwrap(), 0);
     assert_eq!((count(&shield, 1).logged, count(&shield, 2).denied), (2, 1));
     assert_eq!(count(&shield, 3).logged, 2, "only what comes before the rule that decides");
     assert_eq!((count(&shield, 4).would_deny, count(&shield, 4).denied), (1, 0));
@@ -243,7 +243,7 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     let limit = RateLimit::per_second(1).burst(1000);
     shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
     let began = std::time::Instant::now();
-    let let_go = talker.ask("burst 2000 4 10.9.0.2:53").unwrap();
+    let let_go = test_process.ask("burst 2000 4 10.9.0.2:53").unwrap();
     let came_back = began.elapsed().as_secs() + 1;
     assert!((1000..=1000 + came_back).contains(&let_go), "{let_go}");
     let counted = count(&shield, 5);
@@ -253,7 +253,7 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     let limit = RateLimit::per_second(1000).burst(1000);
     shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
     let deadline = std::time::Instant::now() + PATIENCE;
-    while talker.ask(near).unwrap() == EPERM {
+    while test_process.ask(near).unwrap() == EPERM {
         assert!(std::time::Instant::now() < deadline, "the former limit's debt is not forgiven");
     }
 }
@@ -290,5 +290,5 @@ fn what_is_loaded_and_attached_leaves_a_record() {
     let refused = Shield::builder("sockets").start_unattached(&rules).unwrap_err();
     assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
     let refused = Shield::builder("sockets").cgroup("/tmp").start(&rules).unwrap_err();
-    assert!(refused.to_string().contains("no control group of version 2"), "{refused}");
+    assert!(refused.to_string().contains("no cgroup of version 2"), "{refused}");
 }

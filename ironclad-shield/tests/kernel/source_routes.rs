@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use ironclad_core::Verdict;
 use ironclad_core::abi::SocketReason;
 use ironclad_lab::PacketSocket;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, Subject};
 use ironclad_shield::{EventReceiver, Overflow, Shield, SocketRecord};
@@ -91,28 +91,28 @@ impl Way {
         STOPS[usize::from(self.family == "6")]
     }
 
-    fn tell(&self, talker: &mut Talker, name: &str) -> u64 {
+    fn tell(&self, test_process: &mut TestProcess, name: &str) -> u64 {
         let open = format!("open {name} {} {}", self.family, self.protocol);
-        assert_eq!(talker.ask(&open).unwrap(), 0, "{open}");
-        orders(talker, name, &self.told)
+        assert_eq!(test_process.ask(&open).unwrap(), 0, "{open}");
+        orders(test_process, name, &self.told)
     }
 
-    fn send(&self, talker: &mut Talker, name: &str) -> u64 {
-        orders(talker, name, &self.sends)
+    fn send(&self, test_process: &mut TestProcess, name: &str) -> u64 {
+        orders(test_process, name, &self.sends)
     }
 
-    fn go(&self, talker: &mut Talker) -> u64 {
-        match self.tell(talker, "s") {
-            0 => self.send(talker, "s"),
+    fn go(&self, test_process: &mut TestProcess) -> u64 {
+        match self.tell(test_process, "s") {
+            0 => self.send(test_process, "s"),
             refused => refused,
         }
     }
 }
 
 /// The first answer that is none of success.
-fn orders(talker: &mut Talker, name: &str, orders: &[String]) -> u64 {
+fn orders(test_process: &mut TestProcess, name: &str, orders: &[String]) -> u64 {
     let mut answers =
-        orders.iter().map(|order| talker.ask(&format!("with {name} {order}")).unwrap());
+        orders.iter().map(|order| test_process.ask(&format!("with {name} {order}")).unwrap());
     answers.find(|&answer| answer != 0).unwrap_or(0)
 }
 
@@ -172,21 +172,21 @@ const EINVAL: u64 = 22;
 struct Wired {
     host: Host,
     wire: PacketSocket,
-    talker: Talker,
+    test_process: TestProcess,
 }
 
 impl Wired {
     fn new() -> Self {
         let host = Host::new();
         let wire = host.net.run(|| PacketSocket::listen("lo").unwrap()).unwrap();
-        let talker = host.talker(&host.program("one"));
-        Self { host, wire, talker }
+        let test_process = host.test_process(&host.program("one"));
+        Self { host, wire, test_process }
     }
 
     /// The ways that this kernel has.
     fn ways(&mut self) -> Vec<Way> {
         let (there, lacking): (Vec<_>, Vec<_>) =
-            ways().into_iter().partition(|way| way.go(&mut self.talker) != EINVAL);
+            ways().into_iter().partition(|way| way.go(&mut self.test_process) != EINVAL);
         // Kernels without Mobile IPv6.
         assert!(
             lacking.iter().all(|way| format!("{way:?}").contains(&home_address())),
@@ -204,7 +204,7 @@ impl Wired {
 
     /// A way that is open.
     fn goes(&mut self, way: &Way, when: &str) {
-        assert_eq!(way.go(&mut self.talker), 0, "{when}: {way:?}");
+        assert_eq!(way.go(&mut self.test_process), 0, "{when}: {way:?}");
         assert_eq!(next(&self.wire), way.stop(), "{when}: {way:?}");
         // On `lo` there is each packet twice.
         assert_eq!(next(&self.wire), way.stop(), "{when}: {way:?}");
@@ -240,54 +240,54 @@ fn source_routes_do_not_leave() {
     }
     let named = |number: usize| format!("before{number}");
     for (number, way) in ways.iter().enumerate() {
-        assert_eq!(way.tell(&mut wired.talker, &named(number)), 0, "{way:?}");
+        assert_eq!(way.tell(&mut wired.test_process, &named(number)), 0, "{way:?}");
     }
     let shield = wired.host.start(&refusing_stops().compile().unwrap());
     let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
     for stop in ["udp 10.9.0.2:48879", "udp [fd09::2]:48879"] {
-        assert_eq!(wired.talker.ask(&format!("send {stop}")).unwrap(), EPERM);
+        assert_eq!(wired.test_process.ask(&format!("send {stop}")).unwrap(), EPERM);
     }
     let mut count = 0;
-    let mut expect = |talker: &mut Talker, way: &Way, answer, stop: Option<&str>| {
+    let mut expect = |test_process: &mut TestProcess, way: &Way, answer, stop: Option<&str>| {
         count += 1;
         assert_eq!(answer, EPERM, "{way:?}");
         assert_eq!(refused(&shield), (count, 0), "{way:?}");
         let event = routed(&events);
         assert_eq!(event.addr.map(|addr| addr.ip().to_string()).as_deref(), stop, "{way:?}");
         assert_eq!((event.verdict, event.rule, event.uid), (Verdict::Drop, None, 0));
-        assert_eq!((event.pid, event.stranger), (0, true));
+        assert_eq!((event.pid, event.unidentified), (0, true));
         let explained = shield.explain_event(&event).unwrap();
         assert_eq!((explained.is_source_route, explained.agrees), (true, None));
         assert!(!explained.why.certain);
         assert_eq!(explained.cgroup.as_deref(), Some(wired.host.cgroup.path()));
         assert!(explained.to_string().contains("a source route"), "{explained}");
         // Nobody else is held up.
-        assert_eq!(talker.ask("send udp 10.9.0.1:1").unwrap(), 0);
+        assert_eq!(test_process.ask("send udp 10.9.0.1:1").unwrap(), 0);
     };
     for (number, way) in ways.iter().enumerate() {
         // What a socket was told before leaves with its packets, and is stopped there.
-        let answer = way.send(&mut wired.talker, &named(number));
-        expect(&mut wired.talker, way, answer, Some(way.stop()));
+        let answer = way.send(&mut wired.test_process, &named(number));
+        expect(&mut wired.test_process, way, answer, Some(way.stop()));
         // It is told no more.
-        let answer = way.go(&mut wired.talker);
+        let answer = way.go(&mut wired.test_process);
         let stop = way.told.is_empty().then(|| way.stop());
-        expect(&mut wired.talker, way, answer, stop);
+        expect(&mut wired.test_process, way, answer, stop);
     }
     // None of them was on the wire, where this comes next.
-    assert_eq!(wired.talker.ask(&format!("send udp {ASKED4}")).unwrap(), 0);
+    assert_eq!(wired.test_process.ask(&format!("send udp {ASKED4}")).unwrap(), 0);
     assert_eq!(next(&wired.wire), "10.9.0.1");
     // A flow label may come with options, which whoever uses it sends.
     let label = format!("option 41 32 {}", hex(&[0; 32]));
-    assert_ne!(wired.talker.ask(&format!("with before0 {label}")).unwrap(), EPERM);
+    assert_ne!(wired.test_process.ask(&format!("with before0 {label}")).unwrap(), EPERM);
     let with_options = format!("option 41 32 {}", hex(&[0; 33]));
-    assert_eq!(wired.talker.ask(&format!("with before0 {with_options}")).unwrap(), EPERM);
+    assert_eq!(wired.test_process.ask(&format!("with before0 {with_options}")).unwrap(), EPERM);
     // Taking it back is no harm, and neither is what is long or none of these.
     for order in [
         format!("option {ROUTE6} "),
         format!("option 41 67 {}", hex(&1i32.to_ne_bytes())),
         format!("option 1 13 {}", hex(&[0; 5000])),
     ] {
-        assert_eq!(wired.talker.ask(&format!("with before0 {order}")).unwrap(), 0, "{order}");
+        assert_eq!(wired.test_process.ask(&format!("with before0 {order}")).unwrap(), 0, "{order}");
     }
 }
 
@@ -295,20 +295,20 @@ fn source_routes_do_not_leave() {
 fn anybody_s_source_routes_do_not_leave() {
     const USER: u32 = 4711;
     let mut wired = Wired::new();
-    assert_eq!(wired.talker.ask(&format!("uid {USER}")).unwrap(), 0);
+    assert_eq!(wired.test_process.ask(&format!("uid {USER}")).unwrap(), 0);
     // Those of IPv4 need a capability.
     let [_, way] = connections();
     let ways = [Way { protocol: "udp", sends: vec![format!("send {ASKED6}")], ..way }];
     for way in &ways {
         wired.goes(way, "without us");
-        assert_eq!(way.tell(&mut wired.talker, way.family), 0);
+        assert_eq!(way.tell(&mut wired.test_process, way.family), 0);
     }
     let shield = wired.host.start(&refusing_stops().compile().unwrap());
     let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
     for way in &ways {
-        assert_eq!(way.send(&mut wired.talker, way.family), EPERM, "{way:?}");
+        assert_eq!(way.send(&mut wired.test_process, way.family), EPERM, "{way:?}");
         assert_eq!(routed(&events).uid, USER);
-        assert_eq!(way.tell(&mut wired.talker, "s"), EPERM, "{way:?}");
+        assert_eq!(way.tell(&mut wired.test_process, "s"), EPERM, "{way:?}");
         assert_eq!(routed(&events).uid, USER);
     }
 }
@@ -317,17 +317,17 @@ fn anybody_s_source_routes_do_not_leave() {
 fn connections_by_source_routes_do_not_leave() {
     let mut wired = Wired::new();
     for way in connections() {
-        assert_eq!(way.go(&mut wired.talker), 0, "without us: {way:?}");
+        assert_eq!(way.go(&mut wired.test_process), 0, "without us: {way:?}");
         while next(&wired.wire) != way.stop() {}
     }
     let mut wired = Wired::new();
     for way in connections() {
-        assert_eq!(way.tell(&mut wired.talker, way.family), 0);
+        assert_eq!(way.tell(&mut wired.test_process, way.family), 0);
     }
     let shield = wired.host.start(&refusing_stops().compile().unwrap());
     let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
     for way in connections() {
-        let answer = way.send(&mut wired.talker, way.family);
+        let answer = way.send(&mut wired.test_process, way.family);
         assert_eq!(answer, 0, "nobody has answered yet: {way:?}");
         // The second by a timer of the kernel's, which belongs to no process. That of the connection
         // before goes on.
@@ -342,7 +342,7 @@ fn connections_by_source_routes_do_not_leave() {
             }
         }
     }
-    assert_eq!(wired.talker.ask(&format!("send udp {ASKED6}")).unwrap(), 0);
+    assert_eq!(wired.test_process.ask(&format!("send udp {ASKED6}")).unwrap(), 0);
     assert_eq!(next(&wired.wire), "fd09::1");
 }
 
@@ -351,12 +351,12 @@ fn answers_go_by_no_way_of_their_own() {
     let mut wired = Wired::new();
     let option = format!("with s option {ROUTE6} {}", routing_header(1));
     let bind = format!("with s bind {ASKED6}");
-    let tell = |talker: &mut Talker| {
-        assert_eq!(talker.ask("open s 6 tcp").unwrap(), 0);
-        assert_eq!(talker.ask(&bind).unwrap(), 0);
-        talker.ask(&option).unwrap()
+    let tell = |test_process: &mut TestProcess| {
+        assert_eq!(test_process.ask("open s 6 tcp").unwrap(), 0);
+        assert_eq!(test_process.ask(&bind).unwrap(), 0);
+        test_process.ask(&option).unwrap()
     };
-    // Who connects is outside of the control group.
+    // Who connects is outside of the cgroup.
     let syn = |host: &Host| {
         let connect = || {
             let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
@@ -368,15 +368,15 @@ fn answers_go_by_no_way_of_their_own() {
         };
         host.net.run(connect).unwrap()
     };
-    assert_eq!(tell(&mut wired.talker), 0);
-    assert_eq!(wired.talker.ask("with s listen").unwrap(), 0);
+    assert_eq!(tell(&mut wired.test_process), 0);
+    assert_eq!(wired.test_process.ask("with s listen").unwrap(), 0);
     let _waits = syn(&wired.host);
     while next(&wired.wire) != STOPS[1] {}
 
     let mut wired = Wired::new();
     let _shield = wired.host.start(&refusing_stops().compile().unwrap());
-    assert_eq!(tell(&mut wired.talker), EPERM);
-    assert_eq!(wired.talker.ask("with s listen").unwrap(), 0);
+    assert_eq!(tell(&mut wired.test_process), EPERM);
+    assert_eq!(wired.test_process.ask("with s listen").unwrap(), 0);
     let _waits = syn(&wired.host);
     // The SYN and its answer, each twice.
     for _ in 0..4 {
@@ -414,7 +414,7 @@ fn source_routes_leave_where_nobody_asks_of_addresses() {
         ("fd09::1", Way::new("6", &[padding], [format!("send {ASKED6}")])),
     ];
     for (to, way) in others {
-        assert_eq!(way.go(&mut wired.talker), 0, "{way:?}");
+        assert_eq!(way.go(&mut wired.test_process), 0, "{way:?}");
         assert_eq!(next(&wired.wire), to, "{way:?}");
         assert_eq!(next(&wired.wire), to, "{way:?}");
     }
@@ -540,9 +540,9 @@ fn packet4(parts: &[Part], end: Option<usize>) -> (Vec<u8>, bool) {
 /// Whoever may make raw sockets writes headers as he likes.
 fn headers_of_any_shape_are_read_to_their_end() {
     let wired = Wired::new();
-    let mut talker = wired.talker;
+    let mut test_process = wired.test_process;
     for family in ["4", "6"] {
-        assert_eq!(talker.ask(&format!("open raw{family} {family} raw")).unwrap(), 0);
+        assert_eq!(test_process.ask(&format!("open raw{family} {family} raw")).unwrap(), 0);
     }
     let shapes = (
         prop::collection::vec(extension(), 0..11),
@@ -551,7 +551,7 @@ fn headers_of_any_shape_are_read_to_their_end() {
         prop::option::weighted(0.3, 0..8usize),
     );
     let seen = Mutex::new([[0u32; 2]; 2]);
-    let talker = Mutex::new(talker);
+    let test_process = Mutex::new(test_process);
     let check = |is_with: bool, cases: u32| {
         let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
         let ran = TestRunner::new(config).run(&shapes, |(extensions, cut, options, end)| {
@@ -561,7 +561,7 @@ fn headers_of_any_shape_are_read_to_their_end() {
             ];
             for (at, (family, to, (bytes, leaves))) in packets.into_iter().enumerate() {
                 let order = format!("with raw{family} send-bytes {} {to}", hex(&bytes));
-                let answer = talker.lock().unwrap().ask(&order).unwrap();
+                let answer = test_process.lock().unwrap().ask(&order).unwrap();
                 let expected = if leaves || !is_with { 0 } else { EPERM };
                 prop_assert_eq!(answer, expected, "{}", order);
                 seen.lock().unwrap()[at][usize::from(leaves)] += 1;

@@ -1,4 +1,4 @@
-//! A host for the tests of socket rules: processes in control groups, and what they may do.
+//! A host for the tests of socket rules: processes in cgroups, and what they may do.
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub(crate) mod shared;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::{RuleId, Verdict};
 use ironclad_lab::harness;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace};
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
@@ -20,7 +20,7 @@ pub(crate) use shared::Running;
 pub(crate) const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// A host of one namespace and one control group.
+/// A host of one namespace and one cgroup.
 pub(crate) struct Host {
     pub(crate) net: Namespace,
     pub(crate) cgroup: Cgroup,
@@ -60,12 +60,12 @@ impl Host {
         })
     }
 
-    pub(crate) fn talker(&self, program: &Path) -> Talker {
-        self.talker_in(&self.cgroup, program)
+    pub(crate) fn test_process(&self, program: &Path) -> TestProcess {
+        self.test_process_in(&self.cgroup, program)
     }
 
-    pub(crate) fn talker_in(&self, cgroup: &Cgroup, program: &Path) -> Talker {
-        self.net.run(|| Talker::start(cgroup, program)).unwrap().unwrap()
+    pub(crate) fn test_process_in(&self, cgroup: &Cgroup, program: &Path) -> TestProcess {
+        self.net.run(|| TestProcess::start(cgroup, program)).unwrap().unwrap()
     }
 
     /// Shield with a policy for the host's cgroup: the shared instance, where the test shares it.

@@ -8,7 +8,7 @@
 
 enum ic_abi {
 	/* Raised whenever a pinned map changes its meaning: it names the pin directory. */
-	IC_ABI_VERSION = 2,
+	IC_ABI_VERSION = 3,
 	/* "IRON", the first word of a state that Ironclad initialised. */
 	IC_ABI_MAGIC = 0x49524f4e,
 };

@@ -31,15 +31,15 @@ struct ic_process {
 	__u64 parent_exec_ns; /* the same of the process that forked it, at that moment */
 	__u64 exe_changed_ns; /* ctime of its file at that moment, see ic_open_file; 0: none */
 	__u64 start_ns; /* CLOCK_BOOTTIME of its fork(2): its number may have been another's before */
-	/* Bit n: before what it is now, it or a forebear was an executable that begins lineage n. */
-	__u64 lineage;
+	/* Bit n: before what it is now, it or a ancestor was an executable that begins ancestry n. */
+	__u64 ancestry;
 	/* Rows of the policy in force; the upper half is the epoch that they are of. */
 	__u64 exe_row;
 	__u64 parent_row;
 	/* The row of a user, who is in the lower half; above it the row, and the epoch's lowest 16 bits. */
 	__u64 user_row;
 	__u32 user_epoch; /* the whole of the epoch in which user_row was last cleared */
-	__u32 exec_id; /* how the kernel numbers its execve(2), from the first process on: the lower half */
+	__u32 exec_id; /* how the kernel numbers its execve(2), from PID 1 on: the lower half */
 	__u32 ppid; /* thread group that forked it */
 	__u32 flags; /* enum ic_process_flag */
 };
@@ -49,7 +49,7 @@ _Static_assert(sizeof(struct ic_process) == 112, "ABI");
 struct ic_process_ctl {
 	/* The one of several loaded copies of the programs that writes: each event has one writer. */
 	__u64 owner;
-	/* Lineages that the iterator takes from every process, because they are to mean another. */
+	/* Ancestries that the iterator takes from every process, because they are to mean another. */
 	__u64 forget;
 };
 _Static_assert(sizeof(struct ic_process_ctl) == 16, "ABI");
@@ -75,7 +75,7 @@ _Static_assert(sizeof(struct ic_open_file) == 40, "ABI");
 /* What the iterator over open sockets tells of one. */
 struct ic_open_socket {
 	__u32 fd;
-	__u8 may_lose_group; /* this kernel may forget to which control group a new socket belongs */
+	__u8 may_lose_group; /* this kernel may forget to which cgroup a new socket belongs */
 	__u8 has_lost_group; /* and has */
 	__u16 _pad;
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who is entitled, what is guarded, and what is told of those who tried. */
+/* Who is trusted, what is guarded, and what is told of those who tried. */
 #ifndef IRONCLAD_ABI_SENTINEL_H
 #define IRONCLAD_ABI_SENTINEL_H
 
@@ -8,15 +8,15 @@
 enum ic_sentinel_limit {
 	IC_SENTINEL_SECRET = 32, /* bytes of a secret: the four words that prctl(2) takes */
 	IC_SENTINEL_MARKS = 64,
-	IC_SENTINEL_OBJECTS = 16384, /* maps and programs of entitled processes */
+	IC_SENTINEL_OBJECTS = 16384, /* maps and programs of trusted processes */
 	IC_SENTINEL_LINKS = 1024,
 	IC_SENTINEL_RULES = 64, /* file rules of a policy: a bit each */
 	IC_SENTINEL_MOUNTS = 4096,
 	IC_SENTINEL_VOLUMES = 1024, /* devices with files that rules cover, and what those lie on */
-	IC_SENTINEL_EXCEPTED = 1024, /* executables that policies except from rules */
+	IC_SENTINEL_EXEMPTIONS = 1024, /* executables that policies except from rules */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
-	IC_SENTINEL_MOVES = 1024, /* threads that move directories */
-	IC_WORD_MOVES = 48, /* lowest bit of the number of moves in ic_sentinel.word */
+	IC_SENTINEL_DIR_RENAMES = 1024, /* threads that move directories */
+	IC_RENAME_SHIFT = 48, /* lowest bit of the number of moves in ic_sentinel.word */
 	IC_SENTINEL_DIRS = 8192, /* directories that are kept in mind, a power of two */
 	IC_SENTINEL_DEPTH = 64, /* directories on the way from a file to its root */
 	IC_SENTINEL_PATH = 512, /* bytes of a path in an event */
@@ -94,7 +94,7 @@ enum ic_file_op {
 struct ic_sentinel {
 	/*
 	 * Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
-	 * IC_WORD_MOVES on: how many directories are being moved, while which nothing is kept in mind.
+	 * IC_RENAME_SHIFT on: how many directories are being moved, while which nothing is kept in mind.
 	 */
 	__u64 word;
 	__u64 gate; /* bit n: programs of type n (enum bpf_prog_type) are refused */
@@ -106,14 +106,14 @@ struct ic_sentinel {
 	__u32 refuse; /* enum ic_refuse_what */
 	__u32 mount_namespace; /* the inode's number of the agent's */
 	__u64 lost; /* alarms that found no room */
-	__u64 group; /* the control group that the agent is started in, by id; 0: any */
+	__u64 group; /* the cgroup that the agent is started in, by id; 0: any */
 	__u32 candidates; /* marks of that kind so far: none, and nobody looks for them */
 	__u32 launch; /* enum ic_launch */
 	/* Where the first agent ran: its successors run there, too. */
 	__u32 root_mount; /* number of the mount that is its root */
 	__u32 filters; /* seccomp(2) filters that it had */
 	__u32 probes[2]; /* types of perf events that are kprobes and uprobes; 0: not known */
-	/* Until then signals to entitled processes are let through, CLOCK_BOOTTIME: a token said so. */
+	/* Until then signals to trusted processes are let through, CLOCK_BOOTTIME: a token said so. */
 	__u64 open_until_ns;
 };
 _Static_assert(sizeof(struct ic_sentinel) == 96, "ABI");
@@ -127,7 +127,7 @@ enum ic_refuse_what {
 	IC_REFUSE_MAPPER = 16, /* the device mapper, where guarded files lie on what it maps */
 };
 
-/* Device numbers of the kernel's, and what is said of devices of characters beside those of blocks. */
+/* Device numbers of the kernel's, and what is said of character devices beside those of blocks. */
 enum ic_volume_key {
 	IC_VOLUME_CHARACTER = 0x80000000, /* no number of a block device is as high */
 	IC_VOLUME_ANY_MINOR = 0xfffff, /* but of misc devices, whose minor tells what they are */
@@ -147,23 +147,23 @@ struct ic_secret_val {
 _Static_assert(sizeof(struct ic_secret_val) == 24, "ABI");
 
 enum ic_mark_flag {
-	IC_MARK_ENTITLED = 1,
+	IC_MARK_TRUSTED = 1,
 	/* The agent's program, started as agents are: it may read the secret, and present it. */
 	IC_MARK_CANDIDATE = 2,
-	/* A child of an entitled process, until it executes something: it has its memory and descriptors. */
+	/* A child of a trusted process, until it executes something: it has its memory and descriptors. */
 	IC_MARK_CHILD = 4,
 };
 
 /* Who starts agents. */
 enum ic_launch {
-	IC_LAUNCH_INIT = 1, /* the first process, which is the service manager */
-	IC_LAUNCH_ENTITLED = 2, /* an entitled process */
+	IC_LAUNCH_INIT = 1, /* PID 1, which is the service manager */
+	IC_LAUNCH_TRUSTED = 2, /* a trusted process */
 };
 
 /* Rules that Sentinel has for itself, behind those of policies. */
 enum ic_own_rule {
 	IC_OWN_MOUNTS = 58, /* what mounts with guarded files lie on */
-	IC_OWN_GROUP = 59, /* the agent's control group */
+	IC_OWN_GROUP = 59, /* the agent's cgroup */
 	IC_OWN_EXECUTABLE = 60,
 	IC_OWN_CODE = 61, /* what the executable maps: libraries, and the loader's cache */
 	IC_OWN_STATE = 62, /* where the secret is */
@@ -175,7 +175,7 @@ enum ic_secret_flag {
 	IC_SECRET_RESTART = 1,
 };
 
-/* A process that is entitled, by its thread group. */
+/* A process that is trusted, by its thread group. */
 struct ic_mark {
 	__u64 start_ns; /* when that began, CLOCK_BOOTTIME: tells it from another of its number */
 	__u32 flags; /* enum ic_mark_flag */
@@ -185,7 +185,7 @@ _Static_assert(sizeof(struct ic_mark) == 16, "ABI");
 
 enum ic_label_flag {
 	/* The way to something that is guarded leads through this directory: it keeps its name. */
-	IC_LABEL_WAY = 1,
+	IC_LABEL_PATH_COMPONENT = 1,
 };
 
 /* What is known of a file or directory; halves by ic_sentinel.word. */
@@ -235,28 +235,28 @@ struct ic_file_policy {
 _Static_assert(sizeof(struct ic_file_policy) == 96, "ABI");
 
 /* A file that is covered, and that somebody had open for writing before. */
-struct ic_open_before {
+struct ic_preopened_fd {
 	__u64 rules;
 	__u32 pid;
 	__u32 fd;
 };
-_Static_assert(sizeof(struct ic_open_before) == 16, "ABI");
+_Static_assert(sizeof(struct ic_preopened_fd) == 16, "ABI");
 
-enum ic_may {
-	IC_MAY_KILL = 1, /* send signals to entitled processes */
+enum ic_has_exemption {
+	IC_MAY_KILL = 1, /* send signals to trusted processes */
 	IC_MAY_TRACE = 2,
 	IC_MAY_LOAD = 4, /* load programs that the gate refuses */
 	IC_MAY_MOUNT = 8,
-	IC_MAY_GROUP = 16, /* move processes between control groups */
-	IC_MAY_MANAGE = 32, /* what the first process may, where that has forked it */
+	IC_MAY_GROUP = 16, /* move processes between cgroups */
+	IC_MAY_MANAGE = 32, /* what PID 1 may, where that has forked it */
 };
 
 /* What an executable may do in spite of rules. */
-struct ic_excepted {
+struct ic_exemptions {
 	__u64 rules[2]; /* bit n: rule n does not bind it */
-	__u32 may[2]; /* enum ic_may */
+	__u32 may[2]; /* enum ic_has_exemption */
 };
-_Static_assert(sizeof(struct ic_excepted) == 24, "ABI");
+_Static_assert(sizeof(struct ic_exemptions) == 24, "ABI");
 
 enum ic_object_kind {
 	IC_OBJECT_MAP = 1,

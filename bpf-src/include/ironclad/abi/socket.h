@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who may talk to whom: the rules that the cgroup hooks decide by. */
+/* Who may test_process to whom: the rules that the cgroup hooks decide by. */
 #ifndef IRONCLAD_ABI_SOCKET_H
 #define IRONCLAD_ABI_SOCKET_H
 
@@ -26,7 +26,7 @@ enum ic_sock_dim {
 	IC_DIM_GID = 6,
 	IC_DIM_CGROUP = 7,
 	IC_DIM_COMM = 8,
-	IC_DIM_LINEAGE = 9, /* two dimensions of eight lineages each */
+	IC_DIM_ANCESTRY = 9, /* two dimensions of eight ancestries each */
 	IC_DIM_MAX = 11,
 };
 
@@ -38,10 +38,10 @@ enum ic_sock_limit {
 	IC_SOCK_WORDS_MAX = 192,
 	IC_SOCK_PROTOCOLS = 256,
 	IC_SOCK_PORT_CELLS = 2048,  /* of 32 ports each */
-	IC_SOCK_LEVELS_MAX = 8,     /* depths at which rules of a policy name control groups */
-	IC_SOCK_LINEAGES = 2,       /* dimensions of lineage */
+	IC_SOCK_LEVELS_MAX = 8,     /* depths at which rules of a policy name cgroups */
+	IC_SOCK_ANCESTRIES = 2,       /* dimensions of ancestry */
 	IC_SOCK_CTIMES = 4,         /* at which a file is known to have had one content */
-	IC_SOCK_CGROUPS_MAX = 256,  /* control groups whose packet sockets are asked for */
+	IC_SOCK_CGROUPS_MAX = 256,  /* cgroups whose packet sockets are asked for */
 	/* Sockets of families that reach others without IP: packet sockets foremost. */
 	IC_SOCK_PROTO_PACKET = 254,
 	/* Raw sockets, and protocols that have no number of their own here. */
@@ -88,10 +88,10 @@ struct ic_sock_policy {
 	__u8 verdict[4]; /* of what no rule decided, by enum ic_sock_op */
 	__u8 dry_run;
 	__u8 logs;       /* rules that report and decide nothing */
-	__u16 lineages;  /* bit n: a rule asks of lineage n */
+	__u16 ancestries;  /* bit n: a rule asks of ancestry n */
 	__u32 rules;     /* rules that decide */
-	__u8 level[8]; /* depths at which rules name control groups, the deepest first */
-	/* First row of each dimension: that of what no rule names. Of one unasked, row 0: all rules. */
+	__u8 level[8]; /* depths at which rules name cgroups, the deepest first */
+	/* First row of each dimension: that of what no rule names. Of one inactive, row 0: all rules. */
 	__u32 none[11];
 	__u8 packets; /* 1: packet sockets are asked for */
 	__u8 _pad[3];
@@ -99,7 +99,7 @@ struct ic_sock_policy {
 };
 _Static_assert(sizeof(struct ic_sock_policy) == 2152, "ABI");
 
-/* What rules can name by value: files, users, groups, control groups, names of threads. */
+/* What rules can name by value: files, users, groups, cgroups, names of threads. */
 struct ic_sock_id_key {
 	__u32 generation; /* the lower half */
 	__u32 dim; /* enum ic_sock_dim */
@@ -108,7 +108,7 @@ struct ic_sock_id_key {
 _Static_assert(sizeof(struct ic_sock_id_key) == 24, "ABI");
 
 struct ic_sock_id_val {
-	__u64 until_ns; /* of files: whoever was executed at this moment or later is a stranger; 0: none */
+	__u64 until_ns; /* of files: whoever was executed at this moment or later is an unidentified process; 0: none */
 	/* Of executables: ctimes with which a file has `row`, and with any other `changed_row`. None: any. */
 	__u64 changed_ns[4];
 	__u32 row;
@@ -168,7 +168,7 @@ enum ic_sock_reason {
 enum ic_sock_ev_flag {
 	IC_SOCK_EV_DRY_RUN = 1,
 	IC_SOCK_EV_LOG = 2, /* reported by a rule that decides nothing */
-	IC_SOCK_EV_STRANGER = 4, /* nothing is known of the process */
+	IC_SOCK_EV_UNIDENTIFIED = 4, /* nothing is known of the process */
 	IC_SOCK_EV_MAPPED = 8, /* the address was written as IPv4-mapped IPv6 */
 };
 
@@ -177,7 +177,7 @@ struct ic_sock_ev {
 	__u64 generation;
 	__u64 cgroup;
 	__u64 exec_ns;
-	__u64 lineage;
+	__u64 ancestry;
 	struct ic_file_id exe;
 	struct ic_file_id parent;
 	__u32 pid; /* thread group */

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ironclad_core::abi::SentinelVerdict;
-use ironclad_lab::talk::{Talker, outcome};
+use ironclad_lab::test_process::{TestProcess, outcome};
 use ironclad_sentinel::{EventReceiver, SentinelRecord};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,7 +23,7 @@ pub(crate) struct Attacks {
 
 impl Attacks {
     /// Tries one where Sentinel is not, or has no rule yet.
-    pub(crate) fn without(&mut self, name: &str, attacker: &mut Talker, order: &str) {
+    pub(crate) fn without(&mut self, name: &str, attacker: &mut TestProcess, order: &str) {
         let outcome = outcome(order, attacker.ask(order).unwrap());
         self.went_without(name, &outcome);
     }
@@ -42,7 +42,7 @@ impl Attacks {
     pub(crate) fn with(
         &self,
         name: &str,
-        attacker: &mut Talker,
+        attacker: &mut TestProcess,
         order: &str,
         events: &EventReceiver,
     ) -> SentinelRecord {

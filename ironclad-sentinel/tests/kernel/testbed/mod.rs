@@ -12,7 +12,7 @@ use std::time::Duration;
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::abi::SentinelVerdict;
 use ironclad_lab::harness;
-use ironclad_lab::talk::Talker;
+use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::CompiledPolicy;
 use ironclad_sentinel::{EventReceiver, Sentinel, SentinelRecord};
 
@@ -54,12 +54,12 @@ impl Host {
     }
 
     /// A process of root's that is not the agent, although it runs the agent's program.
-    pub(crate) fn talker(&self) -> Talker {
-        self.talker_by(&self.own)
+    pub(crate) fn test_process(&self) -> TestProcess {
+        self.test_process_by(&self.own)
     }
 
-    pub(crate) fn talker_by(&self, program: &Path) -> Talker {
-        Talker::start_as(Command::new(program)).unwrap()
+    pub(crate) fn test_process_by(&self, program: &Path) -> TestProcess {
+        TestProcess::start_as(Command::new(program)).unwrap()
     }
 
     /// Sentinel with a policy: the shared instance, where the test shares it.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ironclad_core::abi;
 use ironclad_lab::harness::Shared;
-use ironclad_lab::talk::ends_within;
+use ironclad_lab::test_process::ends_within;
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Degraded, HookState, Sentinel, Status};
 use ironclad_syscalls::write_word;
@@ -101,7 +101,7 @@ impl Paused {
         if status.policy != nothing().id().to_string()
             || status.is_armed
             || !status.missing.is_empty()
-            || !status.opened_before.is_empty()
+            || !status.preopened.is_empty()
         {
             return Err(format!("it has a policy: {status:?}"));
         }

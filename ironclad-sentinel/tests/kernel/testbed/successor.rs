@@ -13,7 +13,7 @@ use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
 
 /// Where a successor finds what it is to do.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
-/// The control group that its successors are to be in.
+/// The cgroup that its successors are to be in.
 pub(crate) const GROUP: &str = "IRONCLAD_TEST_GROUP";
 /// A state directory that is not the one of before.
 pub(crate) const STATE: &str = "IRONCLAD_TEST_STATE";
@@ -50,7 +50,7 @@ pub(crate) fn builder(dir: &Path) -> SentinelBuilder {
     let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
     Sentinel::builder(&instance)
         .persistent(true)
-        .launched_by(Launch::Entitled)
+        .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
         .scratch(dir)
 }

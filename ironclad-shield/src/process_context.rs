@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, boottime_ns};
 use ironclad_core::abi::{Process, SOCK_KERNEL};
-use ironclad_policy::socket::{Asker, Cgroups};
+use ironclad_policy::socket::{Cgroups, ProcessContext};
 
 use crate::cgroups;
 use crate::error::ShieldError;
@@ -24,7 +24,7 @@ use crate::sockets::cgroup_root;
 pub struct DescribedProcess {
     exe: Option<PathBuf>,
     parent: Option<PathBuf>,
-    forebears: Vec<PathBuf>,
+    ancestors: Vec<PathBuf>,
     uid: Option<u32>,
     gid: Option<u32>,
     cgroup: Option<String>,
@@ -51,7 +51,7 @@ impl DescribedProcess {
 
     /// It descends from one that executed this file.
     pub fn descendant_of(mut self, path: impl Into<PathBuf>) -> Self {
-        self.forebears.push(path.into());
+        self.ancestors.push(path.into());
         self
     }
 
@@ -67,7 +67,7 @@ impl DescribedProcess {
         self
     }
 
-    /// Its control group, by its path from the root of the hierarchy.
+    /// Its cgroup, by its path from the root of the hierarchy.
     pub fn cgroup(mut self, path: impl Into<String>) -> Self {
         self.cgroup = Some(path.into());
         self
@@ -79,8 +79,11 @@ impl DescribedProcess {
         self
     }
 
-    pub(crate) fn asker(&self, processes: &Processes) -> Result<Asker, ShieldError> {
-        let named = [&self.exe, &self.parent].into_iter().flatten().chain(&self.forebears);
+    pub(crate) fn process_context(
+        &self,
+        processes: &Processes,
+    ) -> Result<ProcessContext, ShieldError> {
+        let named = [&self.exe, &self.parent].into_iter().flatten().chain(&self.ancestors);
         let paths: Vec<&Path> = named.map(PathBuf::as_path).collect();
         let mut files = Vec::with_capacity(paths.len());
         for (path, file) in paths.iter().zip(processes.look_at(&paths)?) {
@@ -89,27 +92,27 @@ impl DescribedProcess {
         let mut files = files.into_iter();
         let mut next = |said: bool| if said { files.next() } else { None }.unwrap_or_default();
         let (exe, parent) = (next(self.exe.is_some()), next(self.parent.is_some()));
-        let mut lineage = 0;
-        for forebear in files {
-            lineage |= processes.lineages.lookup(&forebear.file)?.unwrap_or(0);
+        let mut ancestry = 0;
+        for ancestor in files {
+            ancestry |= processes.ancestries.lookup(&ancestor.file)?.unwrap_or(0);
         }
         let process = Process {
             exe: exe.file,
             exe_changed_ns: exe.changed_ns,
             parent: parent.file,
-            lineage,
+            ancestry,
             exec_ns: boottime_ns(),
             ..Process::default()
         };
         let cgroups = match &self.cgroup {
             Some(path) => {
                 let found = cgroups::by_path(&cgroup_root()?, path);
-                let why = "there is no such control group".to_owned();
+                let why = "there is no such cgroup".to_owned();
                 found.ok_or(BpfError::NoCgroup { path: path.into(), why })?.ids
             }
             None => Vec::new(),
         };
-        Ok(Asker {
+        Ok(ProcessContext {
             process: (!paths.is_empty()).then_some(process),
             uid: self.uid,
             gid: self.gid,
@@ -130,7 +133,7 @@ fn is_kernel(stat: &[u8]) -> bool {
 }
 
 /// A process that runs, by its number in the initial pid namespace.
-pub(crate) fn running(processes: &Processes, pid: u32) -> Result<Asker, ShieldError> {
+pub(crate) fn running(processes: &Processes, pid: u32) -> Result<ProcessContext, ShieldError> {
     let failed = |source| ShieldError::NoProcess { pid, source };
     let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).map_err(failed);
     let status = read("status")?;
@@ -151,7 +154,7 @@ pub(crate) fn running(processes: &Processes, pid: u32) -> Result<Asker, ShieldEr
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"));
     let root = cgroup_root()?;
     let found = path.and_then(|path| cgroups::by_path(&root, path));
-    Ok(Asker {
+    Ok(ProcessContext {
         process: processes.table.lookup(&pid)?,
         uid: Some(uid),
         gid: Some(gid),

@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{let_go, say};
 
-/// Makes a talker one of these: `PERIOD GOOD BAD ADDRESS`.
+/// Makes a test process one of these: `PERIOD GOOD BAD ADDRESS`.
 const VARIABLE: &str = "IRONCLAD_LAB_TREADMILL";
 /// Makes it one that connects once.
 const ONCE: &str = "IRONCLAD_LAB_TREADMILL_ONCE";

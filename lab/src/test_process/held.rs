@@ -21,7 +21,7 @@ use super::{MSG_FASTOPEN, kind, let_go};
 
 const HELLO: &[u8] = b"hello";
 
-/// Sockets that a talker keeps from one order to the next.
+/// Sockets that a test process keeps from one order to the next.
 #[derive(Default)]
 pub(super) struct Held {
     sockets: BTreeMap<String, Socket>,

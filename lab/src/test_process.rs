@@ -1,6 +1,6 @@
 //! Processes that do with sockets what a test tells them.
 //!
-//! A talker is the test's own program, or a copy of it, started once more: its `main` calls [`serve`] first. A
+//! A test process is the test's own program, or a copy of it, started once more: its `main` calls [`serve`] first. A
 //! copy of the program is another executable.
 
 mod attack;
@@ -33,8 +33,8 @@ use crate::error::LabError;
 use held::Held;
 pub use treadmill::Finding;
 
-/// Tells a talker that it is one.
-pub(crate) const VARIABLE: &str = "IRONCLAD_LAB_TALKER";
+/// Tells a test process that it is one.
+pub(crate) const VARIABLE: &str = "IRONCLAD_LAB_TEST_PROCESS";
 /// Before each answer, which shares its stream with the test harness.
 const ANSWER: &str = "@@ ";
 
@@ -42,13 +42,13 @@ const MSG_FASTOPEN: i32 = 0x2000_0000;
 
 /// A process that waits for orders.
 #[derive(Debug)]
-pub struct Talker {
+pub struct TestProcess {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Talker {
+impl TestProcess {
     /// Starts `program`, which is the test's own or a copy of it, in a cgroup.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Talker {
     /// # Errors
     /// [`LabError`] where it cannot be started.
     pub fn start_as(mut command: Command) -> Result<Self, LabError> {
-        let failed = |source| LabError::System { step: "starting a talker", source };
+        let failed = |source| LabError::System { step: "starting a test process", source };
         let mut child = command
             .env(VARIABLE, "1")
             .stdin(Stdio::piped())
@@ -108,7 +108,7 @@ impl Talker {
     /// `fork PROGRAM ORDER…` passes the order to a child that runs that program, `child ORDER…` to one
     /// that executes nothing, `thread ORDER…` to a new thread; `threads COUNT` starts such as do
     /// nothing, `leaderless` ends the first thread; `heir PROGRAM` goes on as a child that runs that
-    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the control group
+    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the cgroup
     /// goes. `nice` lets others go first, `uid USER` is another user from now on. `comm NAME`;
     /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
     /// and `go` lets it connect the socket; with `impostor-with PATH PROGRAM file|map` it says so by
@@ -128,7 +128,7 @@ impl Talker {
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for whoever executes it,
-    /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at control groups:
+    /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at cgroups:
     /// `keep-program`, `link-kept|attach-kept GROUP`. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
@@ -139,7 +139,7 @@ impl Talker {
     /// # Errors
     /// [`LabError`] where it has ended.
     pub fn ask(&mut self, order: &str) -> Result<u64, LabError> {
-        let failed = |source| LabError::System { step: "talking to a talker", source };
+        let failed = |source| LabError::System { step: "talking to a test process", source };
         writeln!(self.orders, "{order}").map_err(failed)?;
         self.answer()
     }
@@ -157,7 +157,7 @@ impl Talker {
         (good, bad): (&Path, &Path),
         to: SocketAddr,
     ) -> Result<(), LabError> {
-        let failed = |source| LabError::System { step: "talking to a talker", source };
+        let failed = |source| LabError::System { step: "talking to a test process", source };
         let (period, good, bad) = (period.display(), good.display(), bad.display());
         writeln!(self.orders, "run {way} {period} {good} {bad} {to}").map_err(failed)
     }
@@ -171,7 +171,7 @@ impl Talker {
     }
 
     fn answer(&mut self) -> Result<u64, LabError> {
-        let failed = |source| LabError::System { step: "talking to a talker", source };
+        let failed = |source| LabError::System { step: "talking to a test process", source };
         loop {
             let mut line = String::new();
             if self.answers.read_line(&mut line).map_err(failed)? == 0 {
@@ -186,7 +186,7 @@ impl Talker {
     }
 }
 
-impl Drop for Talker {
+impl Drop for TestProcess {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
@@ -216,18 +216,18 @@ pub fn outcome(order: &str, answer: u64) -> String {
     }
 }
 
-/// Follows orders until they end, where this process is a talker; `false` where it is none.
+/// Follows orders until they end, where this process is a test process; `false` where it is none.
 ///
 /// # Panics
 /// At an order that is none.
 pub fn serve() -> bool {
-    let is_talker = std::env::var_os(VARIABLE).is_some();
-    if is_talker {
+    let is_test_process = std::env::var_os(VARIABLE).is_some();
+    if is_test_process {
         // Orders are followed by another thread than the first, which may end before it.
-        let thread = std::thread::Builder::new().name("talker".into()).spawn(follow_orders);
+        let thread = std::thread::Builder::new().name("test_process".into()).spawn(follow_orders);
         thread.expect("a thread").join().expect("orders that can be followed");
     }
-    is_talker
+    is_test_process
 }
 
 fn follow_orders() {
@@ -241,7 +241,7 @@ fn follow_orders() {
     }
 }
 
-/// What a talker has at hand from one order to the next.
+/// What a test process has at hand from one order to the next.
 #[derive(Default)]
 struct Hands {
     held: Held,
@@ -316,8 +316,9 @@ fn obey(order: &str, hands: &mut Hands) -> io::Result<u64> {
             Err(failed)
         }
         ["fork", program, rest @ ..] => {
-            let talker = Talker::start_as(Command::new(program));
-            let answer = talker.and_then(|mut talker| talker.ask(&rest.join(" ")));
+            let test_process = TestProcess::start_as(Command::new(program));
+            let answer =
+                test_process.and_then(|mut test_process| test_process.ask(&rest.join(" ")));
             answer.map_err(io::Error::other)
         }
         ["open", name, family, protocol] => hands.held.open(name, family, protocol),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The control group, at a depth, that the process is in. */
-#ifndef IRONCLAD_LIB_ANCESTOR_H
-#define IRONCLAD_LIB_ANCESTOR_H
+/* The cgroup, at a depth, that the process is in. */
+#ifndef IRONCLAD_LIB_CGROUP_ANCESTOR_H
+#define IRONCLAD_LIB_CGROUP_ANCESTOR_H
 
 #include "base.h"
 
