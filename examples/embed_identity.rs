@@ -1,4 +1,4 @@
-//! Who may test_process to whom, in two dozen lines: `embed_identity CGROUP PROGRAM PREFIX` lets only PROGRAM
+//! Rules on connections in two dozen lines: `embed_identity CGROUP PROGRAM PREFIX` lets only PROGRAM
 //! connect to PREFIX from a cgroup, says why others are refused, and ends when it is
 //! interrupted. Needs root.
 

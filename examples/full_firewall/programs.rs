@@ -1,4 +1,4 @@
-//! Who may test_process to whom: programs that reach for the same server, told apart by what they are and not
+//! Rules on connections: programs that connect to the same server, told apart by what they are and not
 //! by what they are called.
 
 use std::io::ErrorKind;

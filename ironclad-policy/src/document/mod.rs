@@ -154,7 +154,7 @@ pub struct Document {
     /// defaults of `create` say: only BPF LSM sees them.
     #[serde(default)]
     pub danger_packet_sockets_unseen: bool,
-    /// Who may test_process to whom. The first that matches decides.
+    /// Rules on connections and sockets. The first that matches decides.
     #[serde(default, deserialize_with = "values::list")]
     pub rules: Vec<DocumentRule>,
     /// Who may do what with which files, which Sentinel enforces. Every rule that covers a file decides.

@@ -164,7 +164,7 @@ fn pass() -> Verdict {
     Verdict::Pass
 }
 
-/// Who may test_process to whom. What is not said matches anything, except the direction.
+/// Rules on connections and sockets. What is not said matches anything, except the direction.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

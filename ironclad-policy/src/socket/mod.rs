@@ -1,4 +1,4 @@
-//! Who may test_process to whom: ordered rules on a process, an address, a port and a protocol.
+//! Socket rules: ordered rules on a process, an address, a port and a protocol.
 //!
 //! A [`SocketRule`] joins *who* (a [`Subject`]) with *where* (names of [`AddressGroup`]s), ports,
 //! protocols and a [`Direction`]. The first rule that matches decides. What a rule does not say

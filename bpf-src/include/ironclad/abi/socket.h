@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who may test_process to whom: the rules that the cgroup hooks decide by. */
+/* Rules on connections and sockets, which the cgroup hooks enforce. */
 #ifndef IRONCLAD_ABI_SOCKET_H
 #define IRONCLAD_ABI_SOCKET_H
 
