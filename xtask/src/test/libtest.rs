@@ -141,6 +141,8 @@ impl Reading {
         } else if let Some((name, verdict)) =
             line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
         {
+            // libtest-mimic aligns verdicts with spaces after the names.
+            let name = name.trim_end();
             if !self.verdict(name, verdict) {
                 self.open = Some(name.to_owned());
             }
@@ -231,7 +233,7 @@ mod tests {
 
     const FINE: &str = "
 running 3 tests
-test a::b ... ok
+test a::b      ... ok
 test src/lib.rs - x (line 3) - compile ... ok
 test c ... ok
 
