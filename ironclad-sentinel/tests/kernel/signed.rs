@@ -192,13 +192,15 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     let accept = |(bundle, signature): &(Vec<u8>, String)| {
         store(dir).accept(bundle, &[signature], now()).map(|accepted| accepted.header().serial)
     };
-    assert_eq!(accept(&bundle(1, &one)).unwrap(), 1);
+    // Signed once: another second would make other bytes with the same serial, which are refused.
+    let first = bundle(1, &one);
+    assert_eq!(accept(&first).unwrap(), 1);
     std::fs::copy(&trust, &old).unwrap();
     assert_eq!(accept(&bundle(2, &two)).unwrap(), 2);
-    assert!(matches!(accept(&bundle(1, &one)), Err(BundleError::Replayed { .. })));
+    assert!(matches!(accept(&first), Err(BundleError::Replayed { .. })));
     let back = format!("rename {} {}", old.display(), trust.display());
     assert_eq!(attacker.ask(&back).unwrap(), 0);
-    assert_eq!(accept(&bundle(1, &one)).unwrap(), 1);
+    assert_eq!(accept(&first).unwrap(), 1);
     std::fs::copy(&trust, &old).unwrap();
 
     let recorder = Arc::new(Recorder::default());
@@ -270,7 +272,7 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     let create = format!("create {}", host.path("later/file").display());
     assert_eq!(attacker.ask(&create).unwrap(), EPERM);
 
-    // Who may stop the agent by name of its executable, and nobody else.
+    // Who may stop the agent by name of its executable, and no other process.
     let signal = format!("kill {} {URGENT}", std::process::id());
     assert_eq!(attacker.ask(&signal).unwrap(), EPERM);
     let mut restarted = host.test_process_by(&supervisor);
@@ -278,7 +280,7 @@ fn bundles_alone_are_taken_and_root_does_not_roll_back() {
     // It ran before Sentinel: what it says that it executes is not known to be so.
     assert_eq!(supervisor_runs.ask(&signal).unwrap(), EPERM);
 
-    // A token lets the others, too, and each of their signals is told of.
+    // A token lets the others, too, and each of their signals is reported.
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     let text = stop_for(1, 600).to_string();
     sentinel.break_glass(text.as_bytes(), &[&pair().sign(text.as_bytes())]).unwrap();
@@ -485,7 +487,7 @@ fn uninstalling_takes_a_token() {
     assert!(matches!(sentinel.stop(), Err(SentinelError::NotPermitted)));
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
     drop(events);
-    // Nor for one that takes over, with the bundle of before; root does not give it an older one.
+    // Nor for one that takes over, with the former bundle; root does not give it an older one.
     desk.token(&stop_for(1, 600), &pair());
     let mut agent = Agent::start(host.dir());
     assert_eq!(agent.says(), "ready");
