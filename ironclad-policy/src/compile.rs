@@ -4,7 +4,7 @@ use ironclad_core::abi::{self, Entry, Lpm4Key, Lpm6Key, TupleKey, TupleMask, Tup
 use ironclad_core::{Action, Cidr, Family, PolicyId, RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
-use crate::error::PolicyError;
+use crate::error::{PolicyError, check_rule};
 use crate::file::{self, CompiledFiles};
 use crate::flat::{FlatTable, Leaf};
 use crate::limits::{Memory, SocketMemory, check};
@@ -297,7 +297,7 @@ impl CompiledPolicy {
 
     #[cfg(feature = "signed")]
     pub(crate) fn with_signature(mut self, signed: crate::bundle::Signed) -> Self {
-        // Nobody else has it yet.
+        // No other process has it yet.
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.signed = Some(signed);
         }
@@ -483,9 +483,7 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
     let tuples = policy.tuples.iter().map(|t| (t.rule, &t.name, t.events_per_second, t.action));
     let mut at = std::collections::HashMap::new();
     for (id, name, rate, action) in sets.chain(tuples) {
-        if name.chars().any(char::is_control) || name.chars().count() > 128 {
-            return Err(PolicyError::UnfitName { rule: id, name: name.clone() });
-        }
+        check_rule(id, name)?;
         match at.get(&id) {
             Some(&index) => {
                 let rule: &mut Rule = &mut rules[index];
@@ -511,6 +509,9 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
                 });
             }
         }
+    }
+    if let Some(empty) = policy.sets.iter().find(|set| set.lists.is_empty()) {
+        return Err(PolicyError::EmptySet { rule: empty.rule, name: empty.name.clone() });
     }
     check(
         "rules",

@@ -16,9 +16,23 @@ pub enum PolicyError {
         /// The other.
         second: String,
     },
-    /// A rule's name would disturb a terminal or fill it.
+    /// A rule has the id 0, which events and counters have where no rule decided.
+    #[error("rule `{name}` has the id 0, which stands for no rule: use an id from 1 on")]
+    NoId {
+        /// The rule's name.
+        name: String,
+    },
+    /// A set has neither addresses nor lists.
+    #[error("rule {rule} (`{name}`): the set is empty: add an address or a list, or remove it")]
+    EmptySet {
+        /// The id.
+        rule: RuleId,
+        /// Its name.
+        name: String,
+    },
+    /// A rule's name is empty, or would disturb a terminal or fill it.
     #[error(
-        "rule {rule}: `{}` is no name: use up to 128 characters, none of them a control character",
+        "rule {rule}: `{}` is no name: use 1 to 128 characters, none of them a control character",
         name.chars().take(40).flat_map(char::escape_default).collect::<String>()
     )]
     UnfitName {
@@ -96,6 +110,18 @@ pub enum PolicyError {
         /// What to do.
         next: &'static str,
     },
+}
+
+/// Whether a rule can be told from others by its id and name.
+pub(crate) fn check_rule(rule: RuleId, name: &str) -> Result<(), PolicyError> {
+    if rule == RuleId(0) {
+        return Err(PolicyError::NoId { name: name.to_owned() });
+    }
+    let length = name.chars().count();
+    if length == 0 || length > 128 || name.chars().any(char::is_control) {
+        return Err(PolicyError::UnfitName { rule, name: name.to_owned() });
+    }
+    Ok(())
 }
 
 fn next_of(next: &str) -> String {

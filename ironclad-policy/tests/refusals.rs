@@ -1,6 +1,7 @@
 //! Policies that are not compiled, and what is said of them.
 
 use ironclad_core::{Action, RuleId};
+use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::socket::{Bound, SocketAction, SocketRule, Subject};
 use ironclad_policy::{AddressSet, Policy, PolicyError, Protocol, TupleRule};
 
@@ -25,7 +26,7 @@ fn a_rule_has_one_name() {
 
 #[test]
 fn names_leave_terminals_alone() {
-    for name in ["a\u{1b}[31m", "two\nlines", &"a".repeat(129)] {
+    for name in ["", "a\u{1b}[31m", "two\nlines", &"a".repeat(129)] {
         let error = refusal(Policy::builder().set(set(7, name)));
         assert!(matches!(error, PolicyError::UnfitName { .. }), "{error}");
         let text = error.to_string();
@@ -33,6 +34,31 @@ fn names_leave_terminals_alone() {
         assert!(text.len() < 200, "{text}");
     }
     assert!(Policy::builder().set(set(7, &"ä".repeat(128))).compile().is_ok());
+}
+
+#[test]
+fn rules_have_an_id_and_sets_have_addresses() {
+    let deny = |id| SocketRule::new(RuleId(id), "rule", SocketAction::Deny).port(25);
+    let file = |id| FileRule::new(RuleId(id), "rule", FileAction::Deny).file("/etc/shadow");
+    let (zero, one) = (RuleId(0), RuleId(1));
+    let tuple = |id| TupleRule::new(id, "rule", Action::Allow).protocol(Protocol::TCP).dport(443);
+    for (policy, same_with_id) in [
+        (Policy::builder().set(set(0, "rule")), Policy::builder().set(set(1, "rule"))),
+        (Policy::builder().tuple(tuple(zero)), Policy::builder().tuple(tuple(one))),
+        (Policy::builder().socket_rule(deny(0)), Policy::builder().socket_rule(deny(1))),
+        (Policy::builder().file_rule(file(0)), Policy::builder().file_rule(file(1))),
+    ] {
+        let error = refusal(policy);
+        assert!(matches!(error, PolicyError::NoId { .. }), "{error}");
+        assert!(error.to_string().contains("use an id from 1 on"), "{error}");
+        same_with_id.compile().unwrap();
+    }
+    let empty = AddressSet::new(RuleId(1), "bad", Action::Drop);
+    let error = refusal(Policy::builder().set(empty));
+    assert_eq!(
+        error.to_string(),
+        "rule 1 (`bad`): the set is empty: add an address or a list, or remove it"
+    );
 }
 
 #[test]

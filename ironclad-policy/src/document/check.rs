@@ -12,6 +12,7 @@ use super::{Document, DocumentError};
 use crate::country::CountryCode;
 use crate::error::PolicyError;
 use crate::socket::LimitScope;
+use ironclad_core::RuleId;
 
 /// The steps to a place, made where something is wrong with it.
 macro_rules! steps {
@@ -235,14 +236,19 @@ impl Document {
                 .position(|rule| rule.id == id && rule.name == name)
                 .map(|i| ("files", i))
         };
+        let of_name = |id, name: &str| {
+            set(id, name)
+                .or_else(|| tuple(id, name))
+                .or_else(|| rule(id).filter(|(_, i)| self.rules[*i].name == name))
+                .or_else(|| file(id, name))
+        };
         match error {
             PolicyError::RuleName { rule: id, second, .. } => {
                 tuple(*id, second).or_else(|| set(*id, second)).or_else(|| file(*id, second))
             }
-            PolicyError::UnfitName { rule: id, name } => set(*id, name)
-                .or_else(|| tuple(*id, name))
-                .or_else(|| rule(*id).filter(|(_, i)| self.rules[*i].name == *name))
-                .or_else(|| file(*id, name)),
+            PolicyError::NoId { name } => of_name(RuleId(0), name),
+            PolicyError::EmptySet { rule: id, name } => set(*id, name),
+            PolicyError::UnfitName { rule: id, name } => of_name(*id, name),
             PolicyError::PortWithoutProtocol { rule: id, name }
             | PolicyError::MixedFamilies { rule: id, name } => tuple(*id, name),
             PolicyError::SocketRule { rule: id, .. }

@@ -357,6 +357,18 @@ fn rules_that_cannot_be_compiled_have_a_place() {
             "sets[1]: rule 1 is called `a` and `b`: give one of them another id",
         ),
         (
+            "sets:\n  - { rule: 1, name: a, action: drop, cidrs: 192.0.2.1 }\n  - «{ rule: 2, name: b, action: drop }\n",
+            "sets[1]: rule 2 (`b`): the set is empty: add an address or a list, or remove it",
+        ),
+        (
+            "rules:\n  - { id: 1, name: a, action: deny }\n  - «{ id: 0, name: b, action: deny }\n",
+            "rules[1]: rule `b` has the id 0, which stands for no rule: use an id from 1 on",
+        ),
+        (
+            "files:\n  - «{ id: 3, name: '', action: deny, files: /a }\n",
+            "files[0]: rule 3: `` is no name: use 1 to 128 characters, none of them a control character",
+        ),
+        (
             "files:\n  - «{ id: 3, name: a, action: deny, files: etc/a }\n",
             "files[0]: rule 3 (`a`): `etc/a` is no absolute path: begin it with `/`",
         ),

@@ -6,7 +6,7 @@ use ironclad_core::abi::{FileOp, FilePolicy};
 use sha2::{Digest as _, Sha256};
 
 use super::{FILE_RULES_MAX, FileAction, FileOps, FileRule, FileScope};
-use crate::error::PolicyError;
+use crate::error::{PolicyError, check_rule};
 
 /// What is known of a rule of a compiled policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +51,7 @@ impl CompiledFiles {
             });
         }
         for (number, rule) in rules.iter().enumerate() {
-            if rule.name.chars().any(char::is_control) || rule.name.chars().count() > 128 {
-                return Err(PolicyError::UnfitName { rule: rule.rule, name: rule.name.clone() });
-            }
+            check_rule(rule.rule, &rule.name)?;
             let before = rules[..number].iter().find(|it| it.rule == rule.rule);
             if let Some(first) = before.filter(|it| it.name != rule.name) {
                 return Err(PolicyError::RuleName {

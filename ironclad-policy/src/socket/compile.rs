@@ -12,7 +12,7 @@ use super::bits::{Place, RuleSet};
 use super::packets::PacketSockets;
 use super::pin::{Exe, Pin, SHA256_MISMATCH, mismatches};
 use super::{Direction, Group, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
-use crate::error::PolicyError;
+use crate::error::{PolicyError, check_rule};
 use crate::limits::check;
 use crate::policy::Protocol;
 use crate::sha256::Sha256Sum;
@@ -445,9 +445,7 @@ pub(super) fn unfit(rule: &SocketRule, what: impl Into<String>) -> PolicyError {
 
 /// What a rule may say at all. One that could never match is an error of whoever wrote it.
 fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
-    if rule.name.chars().any(char::is_control) || rule.name.chars().count() > 128 {
-        return Err(PolicyError::UnfitName { rule: rule.rule, name: rule.name.clone() });
-    }
+    check_rule(rule.rule, &rule.name)?;
     let who = &rule.who;
     for path in who.exes.iter().map(|exe| &exe.path).chain(&who.parents).chain(&who.ancestors) {
         if !path.is_absolute() {

@@ -22,7 +22,7 @@ fn limited(policy: Policy, bytes: u64) -> String {
 
 #[test]
 fn what_is_large_is_named() {
-    let executables = (0..500).map(|i| rule(i, Subject::new("").exe(format!("/bin/{i}"))));
+    let executables = (1..=500).map(|i| rule(i, Subject::new("").exe(format!("/bin/{i}"))));
     let many = executables.fold(Policy::builder(), Policy::socket_rule);
     let refused = limited(many.clone(), 500 * 1568);
     assert!(refused.contains("most of it for the rows of socket rules"), "{refused}");

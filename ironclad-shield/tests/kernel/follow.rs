@@ -104,7 +104,7 @@ fn children_of_the_former_file_are_known_by_when_that_was_executed() {
 fn a_child_of_a_former_file_is_denied_when_its_parent_has_ended() {
     let host = Host::new();
     let (parent, child) = (host.program("parent"), host.program("child"));
-    let deny = SocketRule::new(RuleId(1), "", SocketAction::Deny);
+    let deny = SocketRule::new(RuleId(1), "parent", SocketAction::Deny);
     let deny = deny.who(Subject::new("").parent(&parent));
     let followed = Followed::start(&host, &Policy::builder().socket_rule(deny).compile().unwrap());
     let mut heir = host.test_process(&parent);
@@ -124,7 +124,7 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     const ROOM: u32 = 65_536;
     let host = Host::new();
     let programs = ["a", "b", "c"].map(|name| host.program(name));
-    let allow = |id, who| SocketRule::new(RuleId(id), "", SocketAction::Allow).who(who);
+    let allow = |id, who| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).who(who);
     let named = programs.iter().fold(Subject::new("programs"), Subject::exe);
     // Room for two files more, once another policy names the three, too.
     let crowd = (1..=ROOM - 8).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
