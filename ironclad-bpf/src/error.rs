@@ -39,6 +39,18 @@ pub enum BpfError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A ring buffer cannot have this size.
+    #[error(
+        "a ring buffer of {bytes} bytes cannot be made: give `ring_bytes` a power of two from {least} on, such as {fits}"
+    )]
+    RingSize {
+        /// What was asked for.
+        bytes: u32,
+        /// The smallest size: a page.
+        least: u32,
+        /// The nearest size that is possible.
+        fits: u32,
+    },
     /// A map is not what its name says.
     #[error("map `{map}` is not Ironclad's: {what}")]
     ForeignMap {

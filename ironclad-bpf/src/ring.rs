@@ -6,6 +6,17 @@ use std::time::Duration;
 
 use crate::error::BpfError;
 
+/// Refuses sizes that libbpf would round up in silence.
+pub(crate) fn check_size(bytes: u32) -> Result<(), BpfError> {
+    const LARGEST: u32 = 1 << 31;
+    let least = u32::try_from(rustix::param::page_size()).unwrap_or(LARGEST);
+    if bytes >= least && bytes.is_power_of_two() {
+        return Ok(());
+    }
+    let fits = bytes.max(least).checked_next_power_of_two().unwrap_or(LARGEST);
+    Err(BpfError::RingSize { bytes, least, fits })
+}
+
 /// The reading end of a ring buffer. One reader at a time; it may move between threads.
 #[derive(Debug)]
 pub struct EventRing {
@@ -129,4 +140,22 @@ unsafe extern "C" fn on_sample(
         unsafe { deliver.as_mut()(std::slice::from_raw_parts(data.cast::<u8>(), len as usize)) };
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_size;
+    use crate::BpfError;
+
+    #[test]
+    fn sizes_that_would_be_rounded_up_are_refused() {
+        for bytes in [1 << 12, 1 << 16, 1 << 20, 1 << 31] {
+            let least = u32::try_from(rustix::param::page_size()).unwrap();
+            assert_eq!(check_size(bytes).is_ok(), bytes >= least, "{bytes}");
+        }
+        for bytes in [0, 1, 5000, (1 << 20) - 1, u32::MAX] {
+            let Err(BpfError::RingSize { fits, .. }) = check_size(bytes) else { panic!("{bytes}") };
+            check_size(fits).unwrap();
+        }
+    }
 }

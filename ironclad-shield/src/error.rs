@@ -37,6 +37,17 @@ pub enum ShieldError {
         "nothing to protect: name an interface with `.interface(…)` or a cgroup with `.cgroup(…)`"
     )]
     NoInterface,
+    /// An interface that is to be protected no longer is not protected.
+    #[error(
+        "interface `{interface}` of this network namespace is not protected; {}",
+        protected(interfaces)
+    )]
+    NotProtected {
+        /// The name that was given.
+        interface: String,
+        /// Those that are protected, in all network namespaces.
+        interfaces: Vec<String>,
+    },
     /// Something has no room left that outlives policies.
     #[error("{needed} {what} need room, of which the instance has {places}: let rules share them")]
     Slots {
@@ -140,4 +151,11 @@ pub enum ShieldError {
     /// A thread could not be started.
     #[error("a thread did not start: {0}")]
     Thread(std::io::Error),
+}
+
+fn protected(interfaces: &[String]) -> String {
+    match interfaces {
+        [] => "no interface is".to_owned(),
+        interfaces => format!("protected: `{}`", interfaces.join("`, `")),
+    }
 }

@@ -114,11 +114,11 @@ fn refresh(
     let Some(sockets) = &mut control.sockets else { return Ok(Vec::new()) };
     let changes = sockets.refresh(&contents)?;
     for PathChange { path, is_there } in &changes {
-        let leads = if *is_there { "leads elsewhere" } else { "leads nowhere" };
+        let outcome = if *is_there { "resolves to a new target" } else { "no longer resolves" };
         let action = AuditAction::MapWrite {
             map: "ic_sock_ids".to_owned(),
             elements: 1,
-            purpose: format!("{} {leads}", path.display()),
+            purpose: format!("{} {outcome}", path.display()),
         };
         tracing::info!(instance, "{action}");
         audit.record(instance, &action)?;
@@ -746,7 +746,10 @@ impl Shield {
         let is_new = |name: &&String| !protected.iter().any(|p| p.interface.is(name, here));
         let is_new_group = |dir: &&PathBuf| !asking.iter().any(|known| known.path == **dir);
         let undone = [
-            interfaces.iter().filter(is_new).try_for_each(|name| self.unprotect(name)),
+            interfaces
+                .iter()
+                .filter(is_new)
+                .try_for_each(|name| self.detach_interface(name).map(drop)),
             cgroups.iter().filter(is_new_group).try_for_each(|dir| self.unprotect_cgroup(dir)),
             match replaces.then(|| self.revert()) {
                 None | Some(Err(ShieldError::NotProvisional)) => Ok(()),
@@ -805,19 +808,29 @@ impl Shield {
         self.record(action)
     }
 
-    /// Detaches from an interface of the calling thread's network namespace; nothing happens where
-    /// it is not protected.
+    /// Detaches from an interface of the calling thread's network namespace.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses.
+    /// [`ShieldError::NotProtected`] with the interfaces that are, [`ShieldError::Bpf`] where the kernel
+    /// refuses.
     pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
+        if self.detach_interface(name)? {
+            return Ok(());
+        }
+        let control = self.lock();
+        let interfaces = control.links.iter().map(|link| link.interface().name.clone()).collect();
+        Err(ShieldError::NotProtected { interface: name.to_owned(), interfaces })
+    }
+
+    /// False where it is not protected.
+    fn detach_interface(&self, name: &str) -> Result<bool, ShieldError> {
         let mut control = self.lock();
         let here = network_namespace()?;
         let Some(at) = control.links.iter().position(|link| link.interface().is(name, here)) else {
-            return Ok(());
+            return Ok(false);
         };
         control.links.remove(at).detach()?;
-        self.record_detach(name)
+        self.record_detach(name).map(|()| true)
     }
 
     /// Lets the policy's socket rules decide for one more cgroup, by its directory; nothing

@@ -141,22 +141,22 @@ fn a_container_that_is_started_again_is_followed() {
     let builder = Shield::builder("containers").cgroup(host.dir()).audit(recorder.clone());
     let _shield = builder.start(&deny(&id)).unwrap();
     assert_eq!(test_process_in(&container).ask(ORDER).unwrap(), EPERM);
-    let told = |leads: &str| {
-        let words = format!("{id} leads {leads}");
+    let recorded = |outcome: &str| {
+        let words = format!("{id} {outcome}");
         let is_it = |it: &AuditAction| matches!(it, AuditAction::MapWrite { purpose, .. } if *purpose == words);
         recorder.0.lock().unwrap().iter().filter(|it| is_it(it)).count()
     };
-    let wait = |leads: &str| {
+    let wait = |outcome: &str| {
         let begin = Instant::now();
-        while told(leads) == 0 {
-            assert!(begin.elapsed() < PATIENCE, "nobody follows it");
+        while recorded(outcome) == 0 {
+            assert!(begin.elapsed() < PATIENCE, "no record says `{id} {outcome}`");
             std::thread::yield_now();
         }
     };
     drop(container);
-    wait("nowhere");
+    wait("no longer resolves");
     let container = host.child(&name).unwrap();
-    wait("elsewhere");
+    wait("resolves to a new target");
     assert_eq!(test_process_in(&container).ask(ORDER).unwrap(), EPERM);
     assert_eq!(test_process_in(&host).ask(ORDER).unwrap(), 0);
 }

@@ -697,8 +697,15 @@ fn every_action_leaves_an_audit_record() {
     shield.apply_provisional(&dropping(&["10.9.0.3"]), PATIENCE).unwrap();
     shield.confirm().unwrap();
     shield.set_gateways(&["10.9.0.4".parse().unwrap()]).unwrap();
-    shield.unprotect("eth0").unwrap();
+    // In another network namespace.
+    let refused = shield.unprotect("eth0").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "interface `eth0` of this network namespace is not protected; protected: `eth0`"
+    );
     net.host.run(|| shield.unprotect("eth0")).unwrap().unwrap();
+    let refused = net.host.run(|| shield.unprotect("eth0")).unwrap().unwrap_err();
+    assert!(refused.to_string().ends_with("no interface is"), "{refused}");
     net.host.run(|| shield.protect("eth0")).unwrap().unwrap();
     // Dropping it detaches too.
     drop(shield);
