@@ -1,4 +1,4 @@
-//! An agent that nobody else on this host may touch, root included, and a directory that only it may
+//! An agent that no other process on this host may touch, root included, and a directory that only it may
 //! change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM; ends with the first line on its
 //! standard input. `examples/fortress` attacks one.
 

@@ -2,7 +2,7 @@
 /*
  * Directories that are being moved. The kernel tells of the end at the return of a function, where it
  * passes over a program that another task on this processor is within. Until a move is known to have ended
- * nobody keeps in mind what covers which directory: its thread moves another, or ends, at the latest.
+ * no process caches what covers which directory: its thread moves another, or ends, at the latest.
  */
 #ifndef IRONCLAD_LIB_DIR_RENAME_H
 #define IRONCLAD_LIB_DIR_RENAME_H

@@ -77,7 +77,7 @@ IC_INLINE int ic_check_disk_command(__u8 hook, struct file *file, __u32 cmd)
 
 /*
  * By what is not a disk itself commands reach all of them, also by descriptors that may only read: so
- * nobody else opens it.
+ * no other process opens it.
  */
 IC_INLINE int ic_check_character_device(struct file *file)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Which file rules cover a file: by what it is, by where it lies, by the name that it has there. The
- * table of labels decides; what directories were found to be covered by is kept in mind.
+ * table of labels decides; what directories were found to be covered by is cached.
  */
 #ifndef IRONCLAD_LIB_LABELS_H
 #define IRONCLAD_LIB_LABELS_H

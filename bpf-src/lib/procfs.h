@@ -49,7 +49,7 @@ IC_INLINE struct task_struct *ic_proc_task(struct inode *inode)
 	return link ? (void *)(link - bpf_core_field_offset(struct task_struct, pid_links)) : NULL;
 }
 
-/* Whether a sysctl is one that nobody else may write: see sentinel_sysctl, which knows no names. */
+/* Whether a sysctl is one that no other process may write: see sentinel_sysctl, which knows no names. */
 IC_INLINE bool ic_is_sysctl_guarded(struct dentry *dentry)
 {
 	const unsigned char *above = BPF_CORE_READ(dentry, d_parent, d_name.name);

@@ -38,7 +38,7 @@ struct {
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
 const struct ic_sentinel_ev *ic_sentinel_ev_shape;
 
-/* What is told of an attempt, beside who made it. */
+/* What is reported of an attempt, beside who made it. */
 struct ic_attempt {
 	__u64 rules;
 	struct dentry *dentry;

@@ -202,7 +202,7 @@ int ic_seed(struct bpf_iter__task *ctx)
 	if (bpf_map_update_elem(&ic_processes, &tgid, &process, BPF_NOEXIST))
 		return 0;
 	/*
-	 * It may have ended since its memory map was read: then nobody else takes it out any more. Were
+	 * It may have ended since its memory map was read: then no other process takes it out any more. Were
 	 * its number another's within these few instructions, that one would be taken out.
 	 */
 	if (task->signal->live.counter == 0)

@@ -82,7 +82,7 @@ pub(crate) fn run(dir: &Path, unguarded: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// The kernel's ids of what an attacker would look for. Nobody else may open the pins.
+/// The kernel's ids of what an attacker would look for. No other process may open the pins.
 fn ids(paths: &Paths) -> Result<Value> {
     let map = |name: &str| -> Result<u32> {
         let map = libbpf_rs::MapHandle::from_pinned_path(paths.pin(name))?;

@@ -296,7 +296,7 @@ impl Ground {
         agent.hears_by(PATIENCE, |said| is_it(&said["alarm"]).then(|| said.clone()))
     }
 
-    /// Forgets alarms of before.
+    /// Forgets earlier alarms.
     pub(crate) fn hush(&self) {
         while self.agent.as_ref().is_some_and(|agent| agent.said.try_recv().is_ok()) {}
     }

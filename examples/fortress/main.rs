@@ -19,13 +19,13 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Shows a toy agent that root cannot quietly undo, by attacking it.
 ///
 /// Everything attacked is the tour's own: processes, a directory, a bpffs, a cgroup, two network
-/// namespaces. While Sentinel is armed, some seconds, nobody else on this host loads modules or programs of
+/// namespaces. While Sentinel is armed, some seconds, no other process on this host loads modules or programs of
 /// BPF LSM, moves processes between cgroups as root, or writes sysctls that switch hooks off.
 #[derive(Parser)]
 #[command(
     version,
     after_help = "\
-Exit status: 0 where every attack that succeeds without Sentinel was refused with it, and was told of.
+Exit status: 0 where every attack that succeeds without Sentinel was refused with it, and was reported.
 
 Examples:
   fortress

@@ -18,7 +18,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 /// # Safety
-/// `ret` is either negative or a descriptor that nobody else owns.
+/// `ret` is either negative or a descriptor that no other process owns.
 unsafe fn owned(ret: i32) -> io::Result<OwnedFd> {
     let fd = check(ret)?;
     // SAFETY: by the caller's promise.
@@ -208,7 +208,7 @@ pub(crate) fn tracepoint_open(prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Asks for a socket, for the sake of who is asked about it.
 pub(crate) fn try_socket(family: i32, kind: i32, protocol: i32) {
-    // SAFETY: the call takes numbers; the descriptor, if there is one, is nobody else's.
+    // SAFETY: the call takes numbers; the descriptor, if there is one, has no other owner.
     drop(unsafe { owned(libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol)) });
 }
 
@@ -371,7 +371,7 @@ pub(crate) fn count_runs() -> io::Result<OwnedFd> {
 }
 
 /// The root of the cgroups of version 2, as this process's namespace has it, by a mount that
-/// nobody else sees.
+/// no other process sees.
 pub(crate) fn cgroup_root() -> io::Result<OwnedFd> {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,

@@ -260,7 +260,7 @@ impl SentinelBuilder {
         self
     }
 
-    /// The directory of what a persistent agent keeps, and of the [baseline](Self::baseline), which nobody else may read or change. Default:
+    /// The directory of what a persistent agent keeps, and of the [baseline](Self::baseline), which no other process may read or change. Default:
     /// `/var/lib/ironclad/<instance>`.
     #[must_use]
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
@@ -289,7 +289,7 @@ impl SentinelBuilder {
         self
     }
 
-    /// Keeps in mind what the files that rules name contain, in the [state directory](Self::state_dir), and
+    /// Records what the files that rules name contain, in the [state directory](Self::state_dir), and
     /// says at the next start what changed while Sentinel was away: [`Sentinel::baseline`]. Default: off,
     /// because all these files are read at each start.
     #[must_use]

@@ -178,7 +178,7 @@ pub enum SentinelError {
     #[cfg(feature = "signed")]
     #[error("the break-glass token is not taken: {0}")]
     Token(#[source] ironclad_policy::bundle::BundleError),
-    /// Who names who signs policies lets nobody else decide to uninstall.
+    /// Who names who signs policies lets no other process decide to uninstall.
     #[cfg(feature = "signed")]
     #[error(
         "`.signed(…)` names who may have it uninstalled, and nobody has: hand `break_glass` a token that permits `uninstall` first. It is in force still"

@@ -16,7 +16,7 @@ use crate::error::SentinelError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnSuspect {
-    /// They are told of: by [`Status::foreign`](crate::Status::foreign) and audit records.
+    /// They are reported: by [`Status::foreign`](crate::Status::foreign) and audit records.
     #[default]
     Report,
     /// The start is refused.
@@ -49,7 +49,7 @@ pub struct ForeignProgram {
     pub is_suspect: bool,
 }
 
-/// How long the kernel may take to let go of programs that nobody uses any more, those of an agent that
+/// How long the kernel may take to release programs that nobody uses any more, those of an agent that
 /// has just ended among them: grace periods of RCU.
 const LETTING_GO: Duration = Duration::from_millis(500);
 

@@ -235,7 +235,7 @@ fn real(rule: &FileRuleInfo, path: &Path, kind: Kind) -> Result<PathBuf, Sentine
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_tree => {
             // A link to what is not there would lead past its own name.
             if fs::symlink_metadata(path).is_ok() {
-                return Err(refused("is a symbolic link that leads nowhere".to_owned()));
+                return Err(refused("is a symbolic link that leads to no file".to_owned()));
             }
             let (dir, name) = path
                 .parent()

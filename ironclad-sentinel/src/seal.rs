@@ -1,4 +1,4 @@
-//! The secret by which an agent that was restarted is known, in a file that nobody else may read.
+//! The secret by which an agent that was restarted is known, in a file that no other process may read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -74,7 +74,7 @@ impl SecretStore {
     }
 }
 
-/// Writes a file that nobody else may read: the one or the other is there, whenever this is cut off.
+/// Writes a file that no other process may read: the one or the other is there, whenever this is cut off.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = path.with_extension("next");
     match fs::remove_file(&next) {

@@ -74,7 +74,7 @@ pub struct Refreshed {
     pub changes: Vec<FileChange>,
 }
 
-/// A directory in which hooks are tried, which nobody else may change.
+/// A directory in which hooks are tried, which no other process may change.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
@@ -116,7 +116,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// Opens it; an earlier agent's secret entitles this process first, for nobody else may.
+    /// Opens it; an earlier agent's secret entitles this process first, for no other process may.
     fn open(builder: &SentinelBuilder) -> Result<Option<Self>, SentinelError> {
         if !builder.persistent {
             privilege::may_load()?;
@@ -197,7 +197,7 @@ impl Sentinel {
         signatures: &[&str],
         sources: &mut Sources<'_>,
     ) -> Result<Self, SentinelError> {
-        // Before the trust store is written to, which nobody else may.
+        // Before the trust store is written to, which no other process may.
         let (claim, kept) = Self::open(&builder)?;
         let trust = builder.trust.clone();
         let taken = trust.take(bundle, signatures, builder.audited())?;
@@ -468,7 +468,7 @@ impl Sentinel {
     /// covered from here on. Whoever asks meanwhile meets what was covered before, or what is now.
     ///
     /// # Errors
-    /// Those of [`apply`](Self::apply); a path of a rule that leads nowhere by now is one.
+    /// Those of [`apply`](Self::apply); a path of a rule that leads to no file by now is one.
     pub fn refresh(&self) -> Result<Refreshed, SentinelError> {
         let (files, executables) = self.enforce(None)?;
         let changes = self.take_over()?;
@@ -790,7 +790,7 @@ impl Sentinel {
         }
         self.watch.iter_mut().for_each(Watch::end);
         if let Err(error) = self.watched.look_at_files(None) {
-            tracing::error!(%error, "the baseline of guarded files is of before");
+            tracing::error!(%error, "the baseline of guarded files is older than they are");
         }
         for link in self.watched.guard.links() {
             let hook = "lsm".to_owned();
@@ -806,7 +806,7 @@ impl Sentinel {
         let Self { watch, watched, processes, kept, .. } = self;
         drop(watch);
         let Watched { guard, .. } = Arc::into_inner(watched).ok_or_else(|| {
-            let why = "who is told of an alarm may not stop Sentinel: do it from another thread";
+            let why = "a callback of `on_alarm` may not stop Sentinel: do it from another thread";
             SentinelError::Thread(std::io::Error::other(why))
         })?;
         if let Some(kept) = kept {

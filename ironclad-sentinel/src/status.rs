@@ -37,7 +37,7 @@ pub struct Status {
     pub volumes: Vec<VolumeStatus>,
     /// What changed of these files while Sentinel was away, where a baseline is kept.
     pub baseline: Option<BaselineReport>,
-    /// What rules and the builder name and what leads nowhere now, or covers less than it may seem.
+    /// What rules and the builder name and what leads to no file now, or covers less than it may seem.
     pub missing: Vec<Missing>,
     /// Who had files open for writing when rules came into force that deny that.
     pub preopened: Vec<PreopenedDescriptor>,
@@ -47,7 +47,7 @@ pub struct Status {
     pub alarms_lost: u64,
 }
 
-/// Something that is named and leads nowhere, or not to all that it seems to.
+/// Something that is named and leads to no file, or not to all that it seems to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Missing {

@@ -59,7 +59,7 @@ pub(crate) struct Watched {
     pub(crate) state: Mutex<State>,
     pub(crate) baseline: Option<Baseline>,
     pub(crate) guard: Guard,
-    /// The kernel is told of one canary at a time.
+    /// The kernel knows one canary at a time.
     pub(crate) trying: Mutex<()>,
 }
 
@@ -181,7 +181,7 @@ impl Watch {
         *is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         told.notify_all();
         let Some(thread) = self.thread.take() else { return };
-        // Whoever is told of an alarm may drop the handle.
+        // A callback of `on_alarm` may drop the handle.
         if thread.thread().id() != std::thread::current().id() {
             // It has told already what it panicked of.
             let _ = thread.join();

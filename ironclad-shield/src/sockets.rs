@@ -111,7 +111,7 @@ pub(crate) struct SocketPolicy {
     mismatches: Vec<(PathBuf, &'static str)>,
 }
 
-/// What paths mean on this host, and what is to be told of them.
+/// What paths mean on this host, and what is to be reported of them.
 struct Paths {
     bound: Bound,
     mismatches: Vec<(PathBuf, &'static str)>,
@@ -485,7 +485,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Keeps in mind the files that paths led to and lead to no more.
+    /// Records the files that paths led to and lead to no more.
     fn note_former(&mut self, was: &Bound, is: &Bound) {
         let until_ns = boottime_ns();
         for (path, file) in &was.files {

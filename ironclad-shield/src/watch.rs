@@ -94,7 +94,7 @@ impl PathWatch {
             };
             changed |= match event.file_name() {
                 Some(name) => names.contains(OsStr::from_bytes(name.to_bytes())),
-                // Of the directory itself, whose attributes lead nowhere else.
+                // Of the directory itself, whose attributes lead to no file else.
                 None => event.events() != ReadFlags::ATTRIB | ReadFlags::ISDIR,
             };
         }

@@ -5,7 +5,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::error::LabError;
 
-/// Mounts that nobody else sees. They end with the closure and what it started.
+/// Mounts that no other process sees. They end with the closure and what it started.
 #[derive(Debug)]
 pub struct Mounts(());
 

@@ -68,7 +68,7 @@ impl Options {
 /// Measures the figures.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     prepare("figures")?;
-    // A kernel that is not there is told of before minutes of measuring.
+    // A kernel that is not there is reported before minutes of measuring.
     let machine = match options.wants_sentinel() && !options.here {
         true => kernels::fetch(std::slice::from_ref(&options.kernel), false)?,
         false => Vec::new(),

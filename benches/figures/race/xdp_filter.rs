@@ -40,7 +40,7 @@ impl Contender for XdpFilter {
         match fill(track, list, map) {
             Ok(filled) => Ok(Loaded { took: loaded + filled, firewall: filter }),
             Err(why) => {
-                // Nobody else could attach.
+                // No other process could attach.
                 filter.lower()?;
                 Err(why)
             }

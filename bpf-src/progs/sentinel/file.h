@@ -167,7 +167,7 @@ IC_INLINE bool ic_is_launched(struct task_struct *task)
 }
 
 /*
- * The agent's program, by what it is or by the name that nobody else may give another, started as
+ * The agent's program, by what it is or by the name that no other process may give another, started as
  * agents are and traced by nobody: it may read the secret. Whatever mark it had is gone by now.
  */
 SEC("lsm/bprm_committed_creds")

@@ -93,7 +93,7 @@ IC_INLINE int ic_mount_over(__u8 hook, const struct path *path, bool spreads)
 
 /*
  * mount(2) with MS_MOVE names what it moves by a string, which leads elsewhere by the time that the
- * kernel follows it: in the agent's namespace, nobody else moves anything so.
+ * kernel follows it: in the agent's namespace, no other process moves anything so.
  */
 SEC("lsm/sb_mount")
 int BPF_PROG(ic_sb_mount, const char *device, const struct path *path, const char *type,
@@ -276,7 +276,7 @@ int BPF_PROG(ic_sb_umount, struct vfsmount *mnt, int flags)
 
 /*
  * Whoever has the same root gets another, the agent too, and what it looks at by paths with it. The new
- * one is nobody's mount: in the agent's namespace nobody else does so.
+ * one is nobody's mount: in the agent's namespace no other process does so.
  */
 SEC("lsm/sb_pivotroot")
 int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
@@ -413,7 +413,7 @@ int BPF_PROG(ic_load_data, int what)
 	return ic_refuse(IC_HOOK_KERNEL_LOAD_DATA, what, 0);
 }
 
-/* From a file: modules only from one that nobody else may change. */
+/* From a file: modules only from one that no other process may change. */
 SEC("lsm/kernel_read_file")
 int BPF_PROG(ic_read_file, struct file *file, int what)
 {

@@ -5,7 +5,7 @@
 
 #include "../../lib/sentinel.h"
 
-/* Whether somebody else lays hands on a trusted process, or one that is about to be. */
+/* Whether somebody else attacks a trusted process, or one that is about to be. */
 IC_INLINE bool ic_is_attacked(struct task_struct *task)
 {
 	return ic_is_armed() && ic_mark_of(task) && !ic_is_own(task) && !ic_is_trusted();
@@ -20,7 +20,7 @@ IC_INLINE int ic_check_task(__u8 hook, struct task_struct *task, __u32 detail, _
 	return ic_refuse(hook, BPF_CORE_READ(task, tgid), detail);
 }
 
-/* A break-glass token lets others end the agent for a while: it is told of, and let through. */
+/* A break-glass token lets others end the agent for a while: it is reported, and let through. */
 IC_INLINE bool ic_is_open(struct task_struct *task, int sig)
 {
 	__u64 until = IC_READ_ONCE(ic_sentinel.open_until_ns);

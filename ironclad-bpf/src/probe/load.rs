@@ -186,7 +186,7 @@ pub(super) fn is_jited(program: &OwnedFd) -> io::Result<bool> {
 }
 
 /// # Safety
-/// `ret` is either negative or a descriptor that nobody else owns.
+/// `ret` is either negative or a descriptor that no other process owns.
 unsafe fn owned(ret: i32) -> io::Result<OwnedFd> {
     let fd = check(ret)?;
     // SAFETY: by the caller's promise.

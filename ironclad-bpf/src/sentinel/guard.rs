@@ -53,7 +53,7 @@ impl Drop for Guard {
             return;
         }
         if let Err(error) = self.retire() {
-            tracing::warn!(%error, "what Sentinel guarded stays so until the kernel lets go of its programs");
+            tracing::warn!(%error, "what Sentinel guarded stays so until the kernel releases its programs");
         }
     }
 }
@@ -106,7 +106,7 @@ impl Guard {
         directory.unpin()
     }
 
-    /// The kernel lets go of programs some time after their links. Until then they refuse nothing, and
+    /// The kernel releases programs some time after their links. Until then they refuse nothing, and
     /// guard nothing that is new.
     fn retire(&self) -> Result<(), BpfError> {
         self.arm(false);

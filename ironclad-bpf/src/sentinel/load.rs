@@ -24,6 +24,7 @@ use crate::mapping::Mapping;
 use crate::persistent::{LOSSES, SENTINEL};
 use crate::probe::{KernelBtf, State, probe_lsm};
 use crate::program::Program;
+use crate::ring::check_size;
 use crate::shield::boottime_ns;
 use crate::skel::sentinel::SentinelSkelBuilder;
 use crate::socket::Processes;
@@ -43,7 +44,7 @@ pub struct GuardOptions {
     pub names: u32,
     /// Bit n: programs of type n are refused to others.
     pub gate: u64,
-    /// Bit n: programs of type n that are not refused are told of.
+    /// Bit n: programs of type n that are not refused are reported.
     pub gate_log: u64,
     /// [`abi::REFUSE_MEMORY`] and its like: ways into the kernel that others are refused. Default: all.
     pub refuse: u32,
@@ -93,6 +94,7 @@ impl Guard {
         options: GuardOptions,
         pins: Option<GuardPins>,
     ) -> Result<Self, BpfError> {
+        check_size(options.ring_bytes)?;
         let sizes = Sizes::new(&options, pins.as_ref())?;
         let (mut object, missing) = load_object(processes, &options, pins.as_ref(), &sizes)?;
         let number = boottime_ns();

@@ -308,7 +308,7 @@ fn count_nothing() -> Option<io::Result<()>> {
     // and PERF_COUNT_SW_TASK_CLOCK.
     let mut attr = [0u32; 16];
     (attr[0], attr[1], attr[2]) = (1, size_of_val(&attr) as u32, 1);
-    // SAFETY: a struct of the size that it says; the descriptor is nobody else's.
+    // SAFETY: a struct of the size that it says; the descriptor has no other owner.
     let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 0) };
     match check(fd as i32) {
         // A kernel without performance events.

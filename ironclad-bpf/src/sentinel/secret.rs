@@ -27,7 +27,7 @@ impl Secret {
         Self(SecretKey::read_from_bytes(&bytes).unwrap_or_default())
     }
 
-    /// To be kept where nobody else reads it.
+    /// To be kept where no other process reads it.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }

@@ -16,6 +16,7 @@ use crate::mapping::Mapping;
 use crate::persistent::{LOSSES, SHIELD, pin_name, pin_names};
 use crate::pin::{PinDirectory, PinState};
 use crate::program::Program;
+use crate::ring::check_size;
 use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
 use crate::sys;
 
@@ -112,6 +113,7 @@ impl Shared {
     /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
     pub fn load(options: SharedOptions) -> Result<Self, BpfError> {
         crate::log::to_tracing();
+        check_size(options.ring_bytes)?;
         let mut storage = MaybeUninit::uninit();
         let mut open = XdpDispatchSkelBuilder::default()
             .open(&mut storage)

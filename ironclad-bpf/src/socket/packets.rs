@@ -72,7 +72,7 @@ impl Groups {
 
 /// BPF LSM's program for packet sockets and others that reach others without IP, at the hook of
 /// socket(2). It decides by the tables of [`SocketShared`], for processes in the cgroups that
-/// it was told of, where the policy in force asks for it. Dropping it detaches, unless it is
+/// it was reported, where the policy in force asks for it. Dropping it detaches, unless it is
 /// pinned.
 #[derive(Debug)]
 pub struct PacketSockets {

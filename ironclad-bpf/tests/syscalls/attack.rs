@@ -1,4 +1,4 @@
-//! Calls by which one process lays hands on another, or on a file by a way around its name.
+//! Calls by which one process attacks another, or on a file by a way around its name.
 
 use std::ffi::{CStr, CString, c_int};
 use std::fs::File;
@@ -70,7 +70,7 @@ pub fn chattr_32(file: &File) -> io::Result<()> {
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // Where 32-bit pointers reach.
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
-    // SAFETY: a new mapping that nobody else uses, with room for the flags, which ioctl(2) reads; rbx is put
+    // SAFETY: a new mapping that no other process uses, with room for the flags, which ioctl(2) reads; rbx is put
     // back, as the compiler wants it.
     let answer = unsafe {
         let at = libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0);
@@ -199,7 +199,7 @@ fn on_memory(pid: i32, call: OnMemory) -> io::Result<()> {
     }
 }
 
-/// Becomes a process's tracer, and lets go of it.
+/// Becomes a process's tracer, and releases it.
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -279,7 +279,7 @@ impl Handle {
     pub fn open(&mut self) -> io::Result<File> {
         let flags = libc::O_RDWR | libc::O_CLOEXEC;
         let handle = (&raw mut self.handle).cast();
-        // SAFETY: a handle that the kernel has made; a new descriptor is nobody else's.
+        // SAFETY: a handle that the kernel has made; a new descriptor has no other owner.
         unsafe {
             let fd = libc::open_by_handle_at(self.around.as_raw_fd(), handle, flags);
             check(fd)?;
@@ -337,7 +337,7 @@ pub(crate) fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<Own
     // The second half of these words: expected_attach_type and attach_btf_id.
     attr[8] = u64::from(attach_type) << 32;
     attr[13] = u64::from(function) << 32;
-    // SAFETY: the attributes, and what they point to, outlive the call; the descriptor is nobody else's.
+    // SAFETY: the attributes, and what they point to, outlive the call; the descriptor has no other owner.
     unsafe {
         let fd = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, attr.as_ptr(), size_of_val(&attr));
         check(fd as c_int)?;
@@ -353,7 +353,7 @@ pub(crate) fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<Own
 pub fn decide_on_opens(path: &Path, what: u32, mask: u64) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let class = libc::FAN_CLASS_PRE_CONTENT | libc::FAN_CLOEXEC;
-    // SAFETY: a path that ends with a zero; a new descriptor is nobody else's.
+    // SAFETY: a path that ends with a zero; a new descriptor has no other owner.
     unsafe {
         let queue = libc::fanotify_init(class, libc::O_RDONLY as libc::c_uint);
         check(queue)?;
@@ -388,7 +388,7 @@ pub fn share_mount(path: &Path) -> io::Result<()> {
 /// Where the kernel refuses; whether the signal goes out it does not tell.
 pub fn signal_by_file(pid: i32, signal: c_int) -> io::Result<()> {
     let mut ends = [0; 2];
-    // SAFETY: room for two descriptors, which are nobody else's; the rest are numbers.
+    // SAFETY: room for two descriptors, which have no other owner; the rest are numbers.
     unsafe {
         check(libc::pipe(ends.as_mut_ptr()))?;
         let [reader, writer] = ends.map(|fd| OwnedFd::from_raw_fd(fd));
@@ -444,7 +444,7 @@ fn sampled(pid: i32, kind: u32, config: [u64; 3], sample: u64) -> io::Result<()>
     // With a sample each time.
     (attr[2], attr[3]) = (u64::from(sample != 0), sample);
     let processor = if pid < 0 { 0 } else { -1 };
-    // SAFETY: a struct of the size that it says; the descriptor is nobody else's.
+    // SAFETY: a struct of the size that it says; the descriptor has no other owner.
     unsafe {
         let fd = libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, processor, -1, 0);
         check(fd as c_int)?;

@@ -73,7 +73,7 @@ pub fn eat_in_group(group: &File, bytes: usize) -> io::Result<bool> {
     };
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the arguments have the size that is told. The child makes system calls, and writes to a new
-    // mapping that nobody else uses.
+    // mapping that no other process uses.
     let child = unsafe {
         let child = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>());
         if child == 0 {

@@ -227,7 +227,7 @@ fn code() -> io::Result<extern "C" fn(*mut Call) -> !> {
     let mut file = File::from(memfd_create("calls", MemfdFlags::CLOEXEC)?);
     file.write_all(code)?;
     let (prot, fd) = (libc::PROT_READ | libc::PROT_EXEC, file.as_raw_fd());
-    // SAFETY: a new mapping, of a file that nobody else has.
+    // SAFETY: a new mapping, of a file that no other process has.
     let place =
         unsafe { libc::mmap(std::ptr::null_mut(), code.len(), prot, libc::MAP_PRIVATE, fd, 0) };
     if place == libc::MAP_FAILED {

@@ -29,7 +29,7 @@ fn bpf(cmd: c_int, attr: [u32; 4]) -> io::Result<c_int> {
 
 fn descriptor(cmd: c_int, attr: [u32; 4]) -> io::Result<OwnedFd> {
     let fd = bpf(cmd, attr)?;
-    // SAFETY: a new descriptor is nobody else's.
+    // SAFETY: a new descriptor has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

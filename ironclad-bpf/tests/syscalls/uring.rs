@@ -48,7 +48,7 @@ pub fn uring_write(file: BorrowedFd<'_>, data: &[u8], how: Uring) -> io::Result<
 /// As of [`uring_connect`].
 pub fn uring_open(path: &CStr, how: Uring) -> io::Result<OwnedFd> {
     let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr());
-    // SAFETY: the path outlives the call; a new descriptor is nobody else's.
+    // SAFETY: the path outlives the call; a new descriptor has no other owner.
     unsafe {
         let fd = submit(None, entry.flags(libc::O_WRONLY | libc::O_CLOEXEC).build(), how)?;
         Ok(OwnedFd::from_raw_fd(fd))

@@ -1,4 +1,4 @@
-//! Who is trusted, what is guarded, and what is told of those who tried: `ironclad/abi/sentinel.h`.
+//! Who is trusted, what is guarded, and what is reported of those who tried: `ironclad/abi/sentinel.h`.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -24,7 +24,7 @@ pub const SENTINEL_EXEMPTIONS: u32 = 1024;
 pub const SENTINEL_NAME: usize = 256;
 /// Directories on the way from a file to its root; of more, every rule on directories is taken to cover it.
 pub const SENTINEL_DEPTH: usize = 64;
-/// Directories that are kept in mind.
+/// Directories that are cached.
 pub const SENTINEL_DIRS: u32 = 8192;
 /// The lowest bit of the number of moves in [`Sentinel::word`].
 pub const RENAME_SHIFT: u32 = 48;
@@ -247,7 +247,7 @@ pub const MAY_MANAGE: u32 = 32;
 
 /// [`Sentinel::refuse`]: the kernel's memory, and probes: what lockdown calls confidentiality.
 pub const REFUSE_MEMORY: u32 = 1;
-/// [`Sentinel::refuse`]: modules, but from files that nobody else may change.
+/// [`Sentinel::refuse`]: modules, but from files that no other process may change.
 pub const REFUSE_MODULES: u32 = 2;
 /// [`Sentinel::refuse`]: other kernels by kexec(8).
 pub const REFUSE_KEXEC: u32 = 4;
@@ -267,11 +267,11 @@ pub const VOLUME_ANY_MINOR: u32 = 0xf_ffff;
 #[repr(C)]
 pub struct Sentinel {
     /// Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
-    /// [`RENAME_SHIFT`] on: how many directories are being moved, while which nothing is kept in mind.
+    /// [`RENAME_SHIFT`] on: how many directories are being moved, and nothing is cached meanwhile.
     pub word: u64,
     /// Bit n: programs of type n are refused.
     pub gate: u64,
-    /// Of others than those: they are told of.
+    /// Of others than those: they are reported.
     pub gate_log: u64,
     /// 1: others are refused.
     pub is_armed: u32,

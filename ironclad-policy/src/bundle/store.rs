@@ -18,7 +18,7 @@ const SKEW: u64 = 86_400;
 
 /// Which keys are trusted, and what was taken already: in a file, so that a restart forgets nothing.
 ///
-/// Whoever may write that file decides what is trusted: keep it where nobody else may, for instance in
+/// Whoever may write that file decides what is trusted: keep it where no other process may, for instance in
 /// the state directory that Sentinel guards.
 #[derive(Debug)]
 pub struct TrustStore {

@@ -54,7 +54,7 @@ impl KeyPath {
         &self.0
     }
 
-    /// Whether it leads nowhere.
+    /// Whether it leads to no file.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }

@@ -46,7 +46,7 @@ impl PrivateDir {
         self.0.join(name)
     }
 
-    /// Waits until nobody writes, or nobody else reads or writes.
+    /// Waits until nobody writes, or no other process reads or writes.
     pub(super) fn lock(&self, how: FlockOperation) -> Result<Lock, CacheError> {
         let path = self.path("lock");
         let flags = OFlags::RDWR | OFlags::CREATE;

@@ -30,7 +30,7 @@ use crate::list::AddressList;
 pub struct FeedSet {
     cache: FeedCache,
     specs: Vec<FeedSpec>,
-    /// When a refresh failed that the cache could not keep in mind.
+    /// When a refresh failed that the cache could not store.
     held: Mutex<BTreeMap<String, SystemTime>>,
 }
 

@@ -29,7 +29,7 @@ use walk::Snapshot;
 /// number.
 const RECORDS: usize = 1024;
 
-/// How the contents of guarded files are kept in mind.
+/// How the contents of guarded files are cached.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BaselineOptions {
@@ -280,7 +280,7 @@ impl Baseline {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares what is there with what was, and keeps what is there in mind. Nothing is written yet.
+    /// Compares what is there with what was, and keeps what is there. Nothing is written yet.
     pub(crate) fn begin(
         &self,
         scopes: Scopes,
@@ -352,7 +352,7 @@ impl Baseline {
         Ok(Some(Look { changes, records }))
     }
 
-    /// Writes what is kept in mind; `changes` are those since the last time.
+    /// Writes what is cached; `changes` are those since the last time.
     pub(crate) fn write(&self, changes: usize) -> io::Result<Option<AuditAction>> {
         let kept = self.kept();
         let Some(Kept { scopes, policy, snapshot }) = kept.as_ref() else { return Ok(None) };

@@ -112,7 +112,7 @@ fn the_kernel_stays_closed() {
         let event = attacks.with(foreign, &mut attacker, &insert, &events);
         let hooks = [SentinelHook::KernelReadFile, SentinelHook::KernelLoadData];
         assert!(hooks.contains(&event.hook), "{event}");
-        // One that nobody else may change.
+        // One that no other process may change.
         let rule = FileRule::new(RuleId(1), "modules", FileAction::Deny).tree("/lib/modules");
         sentinel.apply(&Policy::builder().file_rule(rule).compile().unwrap()).unwrap();
         assert_eq!(attacker.ask(&insert).unwrap(), 0);

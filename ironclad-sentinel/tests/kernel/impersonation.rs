@@ -132,7 +132,7 @@ fn an_unidentified_process_has_no_exemption() {
     drop(sentinel);
 }
 
-/// What execve(2) maps before the table is told of it is asked of the former program, as its file was.
+/// What execve(2) maps before the table knows of it is checked as of the former program, as its file was.
 fn an_exempt_executable_starts_what_others_may_not() {
     let host = Host::new();
     let (starter, other, tool) =

@@ -1,4 +1,4 @@
-//! What is refused of rules and of a start, with what to do, and what is told of rules that lead nowhere.
+//! What is refused of rules and of a start, with what to do, and what is reported of rules that lead to no file.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

@@ -50,7 +50,7 @@ const URGENT: i32 = 23;
 /// SIGTERM.
 const TERMINATE: i32 = 15;
 
-/// Ways to lay hands on a process: an attack's name, the order, and who refuses it.
+/// Ways to attack a process: an attack's name, the order, and who refuses it.
 const TASK_ATTACKS: [(&str, &str, SentinelHook); 17] = {
     use SentinelHook::{
         FileOpen, PtraceAccessCheck, TaskKill, TaskSetnice, TaskSetrlimit, TaskSetscheduler,
@@ -181,7 +181,7 @@ fn the_oom_killer_does_not_end_the_agent() {
     drop((held, moved));
 }
 
-/// It may mount, and move the agent: nobody else becomes it.
+/// It may mount, and move the agent: no other process becomes it.
 fn pid_1_is_not_taken_over() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
@@ -544,7 +544,7 @@ fn maps_and_programs_are_out_of_reach() {
     assert_eq!(tool(&mut attacker, &format!("map dump pinned {name}")), 0);
     std::fs::remove_file(name).unwrap();
     drop(sentinel);
-    // From that moment, whenever the kernel lets go of its programs.
+    // From that moment, whenever the kernel releases its programs.
     let later = Shared::load(SharedOptions::default()).unwrap();
     for shared in [&before, &after, &later] {
         let map = shared.reasons.info().id;
@@ -684,7 +684,7 @@ fn programs_that_could_undo_it_are_not_loaded() {
     }
     let event = attacks.with(by_lsm, &mut attacker, &load_lsm, &events);
     assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
-    // The rest is told of.
+    // The rest is reported.
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
     let event = loop {
         let event = events.recv_timeout(crate::testbed::PATIENCE).unwrap().into_sentinel().unwrap();

@@ -85,7 +85,7 @@ impl Foreigner {
     }
 }
 
-/// The kernel lets go of programs some time after those who loaded them have ended: other tests', too.
+/// The kernel releases programs some time after those who loaded them have ended: other tests', too.
 fn wait_for_no_programs() {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -244,7 +244,7 @@ fn an_inactive_hook_is_reported() {
     assert!(alarms.try_recv().is_err());
     assert_eq!(attacker.ask("write-kept 0").unwrap(), EPERM);
 
-    // The agent itself lets go of a link: no event tells of that.
+    // The agent itself releases a link: no event tells of that.
     put_over(&fs::File::open("/dev/null").unwrap(), sysctl_link()).unwrap();
     until(&|it| matches!(it, Alarm::Silent { hook, .. } if hook == "sysctl"));
     let now = state("sysctl");
@@ -278,7 +278,7 @@ fn an_inactive_hook_is_reported() {
         }
         other => panic!("{other}"),
     }
-    // The thread that looks ends with the handle, and lets go of who is told.
+    // The thread that looks ends with the handle, and releases who is told.
     drop(sentinel);
     while alarms.try_recv().is_ok() {}
     assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
@@ -372,7 +372,7 @@ fn changes_made_while_sentinel_was_stopped_are_reported() {
         assert_eq!(attacker.ask(&format!("{order} {}", kept.display())).unwrap(), EPERM, "{order}");
     }
     assert_eq!(attacker.ask(&format!("append {}", guarded("changed").display())).unwrap(), EPERM);
-    // What the agent changes is told of at once, and not after a restart.
+    // What the agent changes is reported at once, and not after a restart.
     fs::write(guarded("agents"), "other").unwrap();
     let Alarm::Files(changes) = alarms.recv_timeout(PATIENCE).unwrap() else { panic!("no change") };
     assert_eq!(told(&changes), [("agents".to_owned(), "content")]);

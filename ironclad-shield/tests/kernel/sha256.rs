@@ -133,7 +133,7 @@ fn a_file_that_is_written_later_is_denied() {
     let rule = shield.socket_rule(event.generation, event.rule.unwrap());
     assert_eq!((rule, event.exe.ino), (Some(SHA256_MISMATCH), times.ino()));
     drop(changed);
-    // The content of before, and its times as far as anybody can set them.
+    // The former content, and its times as far as anybody can set them.
     let set = |length| {
         let file = OpenOptions::new().write(true).open(&one).unwrap();
         file.set_len(length).unwrap();
@@ -300,7 +300,7 @@ fn a_file_that_is_too_large_is_denied_unread() {
         set_length(&one, length);
         shield.refresh_paths().unwrap();
         assert_eq!(shield.status().unwrap().mismatched, NONE);
-        assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0, "it has the content of before");
+        assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0, "it has the former content");
     }
 }
 

@@ -261,7 +261,7 @@ fn source_routes_do_not_leave() {
         assert!(!explained.why.certain);
         assert_eq!(explained.cgroup.as_deref(), Some(wired.host.cgroup.path()));
         assert!(explained.to_string().contains("a source route"), "{explained}");
-        // Nobody else is held up.
+        // No other process is held up.
         assert_eq!(test_process.ask("send udp 10.9.0.1:1").unwrap(), 0);
     };
     for (number, way) in ways.iter().enumerate() {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who is trusted, what is guarded, and what is told of those who tried. */
+/* Who is trusted, what is guarded, and what is reported of those who tried. */
 #ifndef IRONCLAD_ABI_SENTINEL_H
 #define IRONCLAD_ABI_SENTINEL_H
 
@@ -17,12 +17,12 @@ enum ic_sentinel_limit {
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
 	IC_SENTINEL_DIR_RENAMES = 1024, /* threads that move directories */
 	IC_RENAME_SHIFT = 48, /* lowest bit of the number of moves in ic_sentinel.word */
-	IC_SENTINEL_DIRS = 8192, /* directories that are kept in mind, a power of two */
+	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
 	IC_SENTINEL_DEPTH = 64, /* directories on the way from a file to its root */
 	IC_SENTINEL_PATH = 512, /* bytes of a path in an event */
 	/* The first argument of prctl(2) with which a process presents a secret: "IRON". */
 	IC_SENTINEL_HELLO = 0x49524f4e,
-	/* What canaries are refused with, and nobody else: ENOANO of asm-generic/errno.h. */
+	/* What canaries are refused with, and no other process: ENOANO of asm-generic/errno.h. */
 	IC_SENTINEL_ECANARY = 55,
 };
 
@@ -94,11 +94,11 @@ enum ic_file_op {
 struct ic_sentinel {
 	/*
 	 * Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
-	 * IC_RENAME_SHIFT on: how many directories are being moved, while which nothing is kept in mind.
+	 * IC_RENAME_SHIFT on: how many directories are being moved, and nothing is cached meanwhile.
 	 */
 	__u64 word;
 	__u64 gate; /* bit n: programs of type n (enum bpf_prog_type) are refused */
-	__u64 gate_log; /* of those, and of others: they are told of and loaded */
+	__u64 gate_log; /* of those, and of others: they are reported and loaded */
 	__u32 is_armed; /* 1: others are refused */
 	__u32 canary; /* the thread that canary_hook refuses, whatever it does; 0: none */
 	__u32 canary_hook; /* enum ic_sentinel_hook */
@@ -121,7 +121,7 @@ _Static_assert(sizeof(struct ic_sentinel) == 96, "ABI");
 enum ic_refuse_what {
 	IC_REFUSE_MEMORY =
 		1, /* what lockdown(7) calls confidentiality: the kernel's memory, and probes */
-	IC_REFUSE_MODULES = 2, /* modules, but from files that nobody else may change */
+	IC_REFUSE_MODULES = 2, /* modules, but from files that no other process may change */
 	IC_REFUSE_KEXEC = 4,
 	IC_REFUSE_DISKS = 8, /* commands to disks that guarded files lie on */
 	IC_REFUSE_MAPPER = 16, /* the device mapper, where guarded files lie on what it maps */

@@ -15,7 +15,7 @@ const SUCCEEDED: &str = "succeeded";
 pub(crate) const NO_EFFECT: &str = "no effect";
 
 /// The attacks of one test. Each is tried twice under one name, which no other attack has: without
-/// Sentinel, where it has to succeed, and with it, where it has to fail and to be told of.
+/// Sentinel, where it has to succeed, and with it, where it has to fail and to be reported.
 #[derive(Default)]
 pub(crate) struct Attacks {
     without: BTreeMap<String, String>,

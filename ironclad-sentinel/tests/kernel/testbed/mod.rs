@@ -22,7 +22,7 @@ pub(crate) use shared::Running;
 pub(crate) const EPERM: u64 = 1;
 /// Ends waits for what should come at once and then fails; nothing is measured against it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Executes programs that it is told of.
+/// Executes the programs that it is given.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 #[cfg(target_arch = "aarch64")]

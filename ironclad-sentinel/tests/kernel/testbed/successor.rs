@@ -15,7 +15,7 @@ use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
 /// The cgroup that its successors are to be in.
 pub(crate) const GROUP: &str = "IRONCLAD_TEST_GROUP";
-/// A state directory that is not the one of before.
+/// A state directory that is not the former one.
 pub(crate) const STATE: &str = "IRONCLAD_TEST_STATE";
 
 /// An agent that takes over.
