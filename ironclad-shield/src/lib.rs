@@ -18,33 +18,22 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod bindings;
 mod builder;
-mod cgroups;
-mod containers;
-mod contents;
-mod counters;
 mod error;
-mod files;
-mod follow;
-mod image;
-mod process_context;
 mod pump;
 mod shield;
 mod slots;
 mod sockets;
 mod trust;
-mod watch;
 
 pub use builder::ShieldBuilder;
-pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
 pub use error::ShieldError;
 pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::{CompiledPolicy, Provenance};
-pub use process_context::DescribedProcess;
-
 pub use shield::{
-    ExplainedEvent, ExplainedSocket, InterfaceChange, InterfaceStatus, Learning, Shield, Status,
+    CgroupStatus, Count, Counters, ExplainedEvent, ExplainedSocket, InterfaceChange,
+    InterfaceStatus, Learning, LossCount, PrefixCount, ReasonCount, RuleCount, Shield, Status,
 };
+pub use sockets::process_context::DescribedProcess;
 pub use sockets::{PathChange, SocketCount};

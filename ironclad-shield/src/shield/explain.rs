@@ -12,10 +12,9 @@ use ironclad_policy::socket::{
 use serde::Serialize;
 
 use super::{Control, Shield};
-use crate::cgroups::{self, CgroupPath};
 use crate::error::ShieldError;
-use crate::process_context::{self, DescribedProcess};
-use crate::sockets::cgroup_root;
+use crate::sockets::cgroup_paths::{self, CgroupPath, cgroup_root};
+use crate::sockets::process_context::{self, DescribedProcess};
 
 /// Why a process would get its answer now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -116,7 +115,7 @@ impl Shield {
     pub fn explain_event(&self, event: &SocketRecord) -> Result<ExplainedEvent, ShieldError> {
         // Of source routes no rule is asked, and nobody knows who it was.
         let is_source_route = event.reason == SocketReason::Route;
-        let group = cgroups::by_id(&cgroup_root()?, event.cgroup);
+        let group = cgroup_paths::by_id(&cgroup_root()?, event.cgroup);
         let (cgroups, cgroup) = match group {
             Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
             None => (Cgroups::Unknown, None),

@@ -1,7 +1,14 @@
-//! Cgroups by path and by id.
+//! Cgroups by path and by id, and where their hierarchy is mounted.
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::BpfError;
+
+use crate::error::ShieldError;
+
+/// Id of the root cgroup: cgroup2's first inode.
+pub(super) const ROOT_ID: u64 = 1;
 
 /// A cgroup and those around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +65,35 @@ pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
         }
     }
     None
+}
+
+/// Where the hierarchy of cgroups, version 2, is mounted.
+pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
+    let failed = |source| BpfError::System { step: "reading /proc/thread-self/mountinfo", source };
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
+    // Fields of proc(5): the root within the file system is the fourth, the place the fifth; behind
+    // the hyphen comes the type.
+    let root = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let fields: Vec<&str> = before.split(' ').collect();
+        let is_whole = after.starts_with("cgroup2 ") && fields.get(3) == Some(&"/");
+        is_whole.then(|| PathBuf::from(fields[4]))
+    });
+    let root = root.ok_or_else(|| BpfError::NoCgroup {
+        path: "/sys/fs/cgroup".into(),
+        why: "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
+    })?;
+    let failed = |source| BpfError::System { step: "looking at the root cgroup", source };
+    if std::fs::metadata(&root).map_err(failed)?.ino() != ROOT_ID {
+        // Its paths begin further down than the kernel counts from: rules would name others.
+        return Err(ShieldError::Bpf(BpfError::NoCgroup {
+            path: root,
+            why: "this is seen from within a namespace of cgroups, and rules need the \
+                  host's: start the agent outside of it (`docker run --cgroupns=host`)"
+                .into(),
+        }));
+    }
+    Ok(root)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ironclad_policy::socket::{Bound, CompiledSockets};
 
+use super::cgroup_paths::cgroup_root;
 use crate::error::ShieldError;
-use crate::sockets::cgroup_root;
 
 /// Enters those that are there into `bound`.
 ///

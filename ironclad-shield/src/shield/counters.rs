@@ -1,10 +1,13 @@
+//! Counters of packets and bytes.
 use ironclad_bpf::shield::Shared;
 use ironclad_core::abi::{Loss, Reason, Stats};
 use ironclad_core::{Action, Cidr, RuleId};
-use ironclad_policy::Rule;
+use ironclad_policy::{CompiledPolicy, Rule};
 use serde::Serialize;
 
+use super::Shield;
 use crate::error::ShieldError;
+use crate::sockets::SocketCount;
 
 /// Packets and bytes of their frames, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -114,6 +117,72 @@ impl Count {
     }
 }
 
+impl Shield {
+    /// All counters.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn counters(&self) -> Result<Counters, ShieldError> {
+        let control = self.lock();
+        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let known = policy.map(CompiledPolicy::rules).unwrap_or_default();
+        let mut rules = Vec::new();
+        for (id, slot) in control.slots.iter() {
+            let id = RuleId(id);
+            let rule = known.iter().skip(1).find(|rule| rule.id == id);
+            rules.push(read_rule(&self.shared, slot, id, rule)?);
+        }
+        Ok(Counters {
+            reasons: read_reasons(&self.shared)?,
+            rules,
+            losses: read_losses(&self.shared)?,
+        })
+    }
+
+    /// What socket rules decided, the default first.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn socket_counts(&self) -> Result<Vec<SocketCount>, ShieldError> {
+        let control = self.lock();
+        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        match &control.sockets {
+            Some(sockets) => sockets.counts(policy.and_then(CompiledPolicy::sockets)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The prefixes of the policy in force that decided or reported most packets, at most `limit`,
+    /// the busiest first. Counts begin anew with each policy.
+    pub fn busiest_prefixes(&self, limit: usize) -> Vec<PrefixCount> {
+        let control = self.lock();
+        let Some(loaded) = control.in_force(&self.shared) else { return Vec::new() };
+        let Some(policy) = &loaded.policy else { return Vec::new() };
+        let mut counts: Vec<PrefixCount> = (1..loaded.program.entries())
+            .filter_map(|entry| {
+                let packets = loaded.program.entry_packets(entry).filter(|&packets| packets > 0)?;
+                let rule = policy.rules()[policy.entry_rule(entry)].id;
+                Some(PrefixCount { cidr: policy.entry_cidr(entry)?, rule, packets })
+            })
+            .collect();
+        counts.sort_by_key(|count| (std::cmp::Reverse(count.packets), count.cidr));
+        counts.truncate(limit);
+        counts
+    }
+
+    /// Kernel memory of the maps of the policy in force, in bytes, as the kernel accounts it.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    pub fn policy_memory(&self) -> Result<u64, ShieldError> {
+        let control = self.lock();
+        match control.in_force(&self.shared) {
+            Some(loaded) => Ok(loaded.program.kernel_memory()?),
+            None => Ok(0),
+        }
+    }
+}
+
 fn sum(cpus: Option<Vec<Stats>>) -> (Count, Count) {
     cpus.unwrap_or_default().iter().fold((Count::default(), Count::default()), |(all, dry), cpu| {
         (
@@ -123,7 +192,7 @@ fn sum(cpus: Option<Vec<Stats>>) -> (Count, Count) {
     })
 }
 
-pub(crate) fn read_reasons(shared: &Shared) -> Result<Vec<ReasonCount>, ShieldError> {
+fn read_reasons(shared: &Shared) -> Result<Vec<ReasonCount>, ShieldError> {
     Reason::ALL
         .iter()
         .map(|&reason| {
@@ -135,7 +204,7 @@ pub(crate) fn read_reasons(shared: &Shared) -> Result<Vec<ReasonCount>, ShieldEr
         .collect()
 }
 
-pub(crate) fn read_rule(
+fn read_rule(
     shared: &Shared,
     slot: u16,
     id: RuleId,
@@ -146,7 +215,7 @@ pub(crate) fn read_rule(
     Ok(RuleCount { rule: id, name, actions, matched, would_drop })
 }
 
-pub(crate) fn read_losses(shared: &Shared) -> Result<Vec<LossCount>, ShieldError> {
+fn read_losses(shared: &Shared) -> Result<Vec<LossCount>, ShieldError> {
     Loss::ALL
         .iter()
         .map(|&loss| {

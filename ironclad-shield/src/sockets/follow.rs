@@ -6,8 +6,8 @@ use std::thread::{Builder, JoinHandle};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::watch::PathWatch;
 use crate::error::ShieldError;
-use crate::watch::PathWatch;
 
 /// Between two looks where nothing was told: mounts tell nobody.
 const ROUND: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };

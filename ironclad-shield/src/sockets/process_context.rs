@@ -7,9 +7,8 @@ use ironclad_bpf::{BpfError, boottime_ns};
 use ironclad_core::abi::{Process, SOCK_KERNEL};
 use ironclad_policy::socket::{Cgroups, ProcessContext};
 
-use crate::cgroups;
+use super::cgroup_paths::{self, cgroup_root};
 use crate::error::ShieldError;
-use crate::sockets::cgroup_root;
 
 /// A process that need not be: what is not said of it is what no rule names.
 ///
@@ -106,7 +105,7 @@ impl DescribedProcess {
         };
         let cgroups = match &self.cgroup {
             Some(path) => {
-                let found = cgroups::by_path(&cgroup_root()?, path);
+                let found = cgroup_paths::by_path(&cgroup_root()?, path);
                 let why = "there is no such cgroup".to_owned();
                 found.ok_or(BpfError::NoCgroup { path: path.into(), why })?.ids
             }
@@ -153,7 +152,7 @@ pub(crate) fn running(processes: &Processes, pid: u32) -> Result<ProcessContext,
     let groups = String::from_utf8_lossy(&groups);
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"));
     let root = cgroup_root()?;
-    let found = path.and_then(|path| cgroups::by_path(&root, path));
+    let found = path.and_then(|path| cgroup_paths::by_path(&root, path));
     Ok(ProcessContext {
         process: processes.table.lookup(&pid)?,
         uid: Some(uid),

@@ -1,4 +1,4 @@
-//! From a compiled policy to what the loader takes.
+//! From a policy's packet rules to what the loader takes.
 use ironclad_bpf::shield::{PolicyConfig, PolicyImage, PolicyProgram, SetsBackend, Shared};
 use ironclad_core::Family;
 use ironclad_core::abi::{self, Generation};

@@ -1,0 +1,168 @@
+//! Protected interfaces, and gateways.
+use std::net::IpAddr;
+
+use ironclad_bpf::{Interface, XdpLink, XdpMode, network_namespace};
+use ironclad_core::audit::AuditAction;
+use serde::Serialize;
+
+use super::Shield;
+use crate::error::ShieldError;
+
+/// A protected interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct InterfaceStatus {
+    /// The interface.
+    pub interface: Interface,
+    /// How it is attached.
+    pub mode: XdpMode,
+    /// False where the interface was removed: see [`Shield::refresh_interfaces`].
+    pub alive: bool,
+}
+
+/// What became of a protected interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum InterfaceChange {
+    /// It was removed. It is protected again as soon as one of its name appears.
+    Gone {
+        /// The name.
+        interface: String,
+    },
+    /// One of its name appeared and is protected now.
+    Reattached {
+        /// The name.
+        interface: String,
+        /// How.
+        mode: XdpMode,
+    },
+    /// One of its name appeared but could not be protected.
+    Unprotected {
+        /// The name.
+        interface: String,
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+impl Shield {
+    /// Attaches to one more interface of the calling thread's network namespace; nothing happens
+    /// where it is protected already.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`], naming whose program holds the hook where it is taken.
+    pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
+        let mut control = self.lock();
+        let interface = Interface::by_name(name)?;
+        let is_same = |link: &XdpLink| link.interface().is(name, interface.namespace);
+        if let Some(at) = control.links.iter().position(is_same) {
+            let link = &control.links[at];
+            if link.is_alive()? && link.interface().index == interface.index {
+                return Ok(());
+            }
+            // The link of an interface that was removed, and its hook with it, or was renamed.
+            control.links.remove(at).detach()?;
+            self.record_detach(name)?;
+        }
+        let dispatcher = self.shared.dispatcher();
+        let mut link = match self.mode {
+            Some(mode) => XdpLink::attach_mode(dispatcher, &interface, mode)?,
+            None => XdpLink::attach(dispatcher, &interface)?,
+        };
+        if let Some(directory) = self.directory.as_ref().filter(|d| d.path().exists()) {
+            self.shared.persist_link(directory, &mut link)?;
+        }
+        let action = AuditAction::Attach {
+            program: dispatcher.info().name.clone(),
+            hook: "xdp".to_owned(),
+            interface: name.to_owned(),
+            mode: link.mode().to_string(),
+        };
+        control.links.push(link);
+        self.record(action)
+    }
+
+    /// Detaches from an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`ShieldError::NotProtected`] with the interfaces that are, [`ShieldError::Bpf`] where the kernel
+    /// refuses.
+    pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
+        if self.detach_interface(name)? {
+            return Ok(());
+        }
+        let control = self.lock();
+        let interfaces = control.links.iter().map(|link| link.interface().name.clone()).collect();
+        Err(ShieldError::NotProtected { interface: name.to_owned(), interfaces })
+    }
+
+    /// False where it is not protected.
+    pub(super) fn detach_interface(&self, name: &str) -> Result<bool, ShieldError> {
+        let mut control = self.lock();
+        let here = network_namespace()?;
+        let Some(at) = control.links.iter().position(|link| link.interface().is(name, here)) else {
+            return Ok(false);
+        };
+        control.links.remove(at).detach()?;
+        self.record_detach(name).map(|()| true)
+    }
+
+    /// Looks after interfaces that were removed or re-created under their name, and protects the
+    /// latter again. Call it from the namespace of the interfaces, when `ip monitor link` would
+    /// speak, or from time to time.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] where the kernel refuses to tell; what one interface lacks is in its
+    /// [`InterfaceChange`].
+    pub fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
+        let mut dead = Vec::new();
+        let here = network_namespace()?;
+        for link in self.lock().links.iter().filter(|l| l.interface().namespace == here) {
+            if !link.is_alive()? {
+                dead.push(link.interface().name.clone());
+            }
+        }
+        Ok(dead
+            .into_iter()
+            .map(|interface| {
+                if Interface::by_name(&interface).is_err() {
+                    return InterfaceChange::Gone { interface };
+                }
+                match self.protect(&interface) {
+                    Ok(()) => InterfaceChange::Reattached {
+                        mode: self.mode_of(&interface).unwrap_or(XdpMode::Generic),
+                        interface,
+                    },
+                    Err(e) => InterfaceChange::Unprotected { interface, error: e.to_string() },
+                }
+            })
+            .collect())
+    }
+
+    fn mode_of(&self, name: &str) -> Option<XdpMode> {
+        let (control, here) = (self.lock(), network_namespace().ok()?);
+        control.links.iter().find(|link| link.interface().is(name, here)).map(XdpLink::mode)
+    }
+
+    /// Addresses whose packets no policy ever blocks, for packets from now on; at most eight of each
+    /// family.
+    ///
+    /// # Errors
+    /// [`ShieldError::Bpf`] with the limit; then the former addresses stand.
+    pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), ShieldError> {
+        let _control = self.lock();
+        self.shared.set_gateways(addresses)?;
+        self.record(AuditAction::MapWrite {
+            map: "ic_state".to_owned(),
+            elements: addresses.len() as u64,
+            purpose: format!("gateways {addresses:?}"),
+        })
+    }
+
+    /// Addresses whose packets no policy ever blocks.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let _control = self.lock();
+        self.shared.gateways()
+    }
+}
