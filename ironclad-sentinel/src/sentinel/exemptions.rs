@@ -1,0 +1,72 @@
+//! Executables that rules do not bind.
+
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::paths::interpreter;
+use ironclad_core::abi;
+use ironclad_policy::file::CompiledFiles;
+
+use super::Sentinel;
+use crate::error::SentinelError;
+use crate::status::{Missing, MissingKind};
+use crate::{own, resolve};
+
+impl Sentinel {
+    /// Executables that Sentinel's own rules do not bind, from which, and what they may.
+    pub(super) fn exemptions(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
+        let updaters = self.updaters.iter().map(|path| (path.as_path(), own::UPDATED, 0));
+        let stop = abi::MAY_KILL | abi::MAY_GROUP;
+        let stoppers = self.may_stop.iter().map(move |path| (path.as_path(), own::MANAGED, stop));
+        let managers = self.group_managers.iter();
+        let managers = managers.map(|path| (path.as_path(), own::MANAGED, abi::MAY_GROUP));
+        let executors = own::EXECUTORS.iter().map(|path| (Path::new(path), 0, abi::MAY_MANAGE));
+        updaters.chain(stoppers).chain(managers).chain(executors)
+    }
+
+    /// Executables that the builder was given, and by which method.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let lists = [
+            ("`.updater(…)`", &self.updaters),
+            ("`.may_stop(…)`", &self.may_stop),
+            ("`.group_manager(…)`", &self.group_managers),
+        ];
+        lists.into_iter().flat_map(|(by, paths)| paths.iter().map(move |path| (by, path)))
+    }
+
+    pub(super) fn missing_executables(&self) -> impl Iterator<Item = Missing> {
+        self.named().filter(|(_, path)| !path.is_file()).map(|(by, path)| Missing {
+            path: path.clone(),
+            by: by.to_owned(),
+            kind: MissingKind::Executable,
+        })
+    }
+
+    /// Whoever is named by a script or a directory is nobody.
+    pub(super) fn refuse_no_programs(
+        &self,
+        files: Option<&CompiledFiles>,
+    ) -> Result<(), SentinelError> {
+        let rules = files.iter().flat_map(|files| files.rules());
+        let exemptions = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
+        for (rule, path) in exemptions {
+            refuse_no_program(|| resolve::described(rule), path)?;
+        }
+        self.named().try_for_each(|(by, path)| refuse_no_program(|| by.to_owned(), path))
+    }
+}
+
+pub(super) fn refuse_no_program(
+    by: impl FnOnce() -> String,
+    path: &Path,
+) -> Result<(), SentinelError> {
+    if path.is_dir() {
+        let what = "is a directory, which nobody executes: name the executables in it".to_owned();
+        return Err(SentinelError::Path { rule: by(), path: path.to_owned(), what });
+    }
+    match interpreter(path) {
+        Some(interpreter) => {
+            Err(SentinelError::Script { by: by(), path: path.to_owned(), interpreter })
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,36 @@
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use ironclad_bpf::BpfError;
+use ironclad_bpf::sentinel::Secret;
+
+use crate::error::SentinelError;
+
+/// A directory in which hooks are tried, which no other process may change.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(super) fn new(within: &Path) -> Result<Self, SentinelError> {
+        let failed =
+            |source| BpfError::System { step: "making a directory to try hooks in", source };
+        let mut random = [0; 8];
+        random.copy_from_slice(&Secret::new()?.as_bytes()[..8]);
+        let name = format!(".ironclad-{:016x}", u64::from_ne_bytes(random));
+        let within = std::fs::canonicalize(within).map_err(|e| SentinelError::Path {
+            rule: "`.scratch(…)`".to_owned(),
+            path: within.to_owned(),
+            what: format!("is no directory to make one in that hooks are tried in: {e}"),
+        })?;
+        let path = within.join(name);
+        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing is in it but what a canary could not take away.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
