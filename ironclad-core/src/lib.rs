@@ -14,7 +14,9 @@
 pub mod abi;
 pub mod audit;
 mod cidr;
+mod instance;
 mod rule;
 
 pub use cidr::{Cidr, CidrError, Family};
+pub use instance::{InstanceName, InstanceNameError};
 pub use rule::{Action, PolicyId, RuleId, Verdict};
