@@ -35,6 +35,7 @@
 mod action;
 #[cfg(feature = "audit-jsonl")]
 mod chain;
+mod log;
 #[cfg(all(feature = "audit-jsonl", unix))]
 mod sink;
 #[cfg(all(feature = "audit-jsonl", unix))]
@@ -45,6 +46,7 @@ mod verify;
 pub use action::AuditAction;
 #[cfg(feature = "audit-jsonl")]
 pub use chain::{Anchor, AnchorError, AuditRecord, Digest, MAX_LINE};
+pub use log::AuditLog;
 #[cfg(all(feature = "audit-jsonl", unix))]
 pub use sink::{Durability, JsonLinesSink, OpenError, Recovered};
 #[cfg(feature = "audit-jsonl")]
