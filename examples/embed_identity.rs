@@ -38,7 +38,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     eprintln!("in force; Ctrl-C ends it");
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
-    for event in events.as_crossbeam() {
+    for event in &events {
         if let Record::Socket(event) = event {
             println!("{event}\n{}", shield.explain_event(&event)?);
         }

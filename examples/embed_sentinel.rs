@@ -32,7 +32,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let (pump, events) = sentinel.events(1024, Overflow::DropNewest)?;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for alarm in events.as_crossbeam().iter().filter_map(Record::into_sentinel) {
+            for alarm in events.iter().filter_map(Record::into_sentinel) {
                 match sentinel.explain_event(&alarm) {
                     Ok(explained) => println!("{explained}"),
                     Err(error) => println!("{alarm} ({error})"),

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let policy = Policy::builder().set(set).compile()?;
     let shield = Shield::builder("embed").interface(interface).start(&policy)?;
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
-    for event in events.as_crossbeam() {
+    for event in &events {
         println!("{event}; {} dropped so far", shield.counters()?.dropped().packets);
     }
     Ok(())

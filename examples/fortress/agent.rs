@@ -47,7 +47,7 @@ pub(crate) fn run(dir: &Path, unguarded: bool) -> Result<bool> {
         sentinel.as_ref().map(|it| it.events(1 << 14, Overflow::DropNewest)).transpose()?;
     let _pump = alarms.map(|(pump, alarms)| {
         let tell = move || {
-            for alarm in alarms.as_crossbeam().iter().filter_map(|it| it.into_sentinel()) {
+            for alarm in alarms.iter().filter_map(|it| it.into_sentinel()) {
                 say(&json!({ "alarm": alarm, "text": alarm.to_string() }));
             }
         };

@@ -6,11 +6,12 @@
 //! ```
 //! use ironclad_events::{Event, Overflow, channel, decode};
 //!
-//! let (sender, receiver) = channel(1024, Overflow::DropNewest);
+//! let (sender, receiver) = channel(1024, Overflow::DropNewest)?;
 //! sender.deliver(b"no event");
 //! assert_eq!(sender.stats().undecodable, 1);
 //! assert!(receiver.try_recv().is_none());
 //! assert!(decode(b"no event").is_err());
+//! # Ok::<(), std::io::Error>(())
 //! ```
 #![forbid(unsafe_code)]
 
@@ -20,8 +21,9 @@ mod pump;
 mod record;
 mod sentinel;
 mod socket;
+mod wake;
 
-pub use channel::{EventReceiver, EventSender, Overflow, Stats, channel};
+pub use channel::{EventReceiver, EventSender, IntoIter, Iter, Overflow, Stats, channel};
 pub use decode::{DecodeError, Event, ShieldEvent, decode};
 pub use pump::EventPump;
 pub use record::{Record, ShieldRecord};

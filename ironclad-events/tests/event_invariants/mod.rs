@@ -22,7 +22,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let decoded = decode(record);
     assert_eq!(decoded.err(), fault(bytes), "{bytes:?}");
 
-    let (sender, receiver) = channel(1, Overflow::DropNewest);
+    let (sender, receiver) = channel(1, Overflow::DropNewest).unwrap();
     sender.deliver(record);
     let received = receiver.recv_timeout(Duration::ZERO);
     let good = u64::from(decoded.is_ok());
