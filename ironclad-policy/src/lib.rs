@@ -43,6 +43,7 @@ mod policy;
 mod sha256;
 pub mod socket;
 mod time;
+pub mod trust;
 mod tuple;
 
 pub use compile::{CompiledPolicy, Provenance, Rule, Settings};
@@ -54,4 +55,5 @@ pub use limits::{Limits, Memory, SocketMemory};
 pub use list::AddressList;
 pub use policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, Protocol, TupleRule};
 pub use sha256::{ChecksumError, Sha256Sum};
+pub use trust::PolicySource;
 pub use tuple::PacketQuery;

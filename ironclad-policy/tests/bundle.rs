@@ -13,6 +13,7 @@ use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, Tru
 use ironclad_policy::document::Sources;
 
 mod bundle_invariants;
+mod bundle_trust;
 
 const NOW: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
