@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod command;
 mod demo;
+mod docs;
 mod elf;
 mod failure;
 mod figures;
@@ -87,6 +88,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Write the tables of docs/ that are made from data and code; `cargo xtask check docs` compares them.
+    Docs,
     /// Format the Rust and C sources.
     Fmt,
     /// Check, then test: what has to hold before a change is taken.
@@ -166,6 +169,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { arguments, .. } => return demo::run(&arguments),
         Task::Figures(options) => return figures::run(&options),
         Task::Race { arguments } => return figures::race(&arguments),
+        Task::Docs => docs::generate()?,
         Task::Fmt => {
             setup::ensure(Purpose::Build)?;
             check::format()?;

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::command::write;
+use crate::docs::threats::Threats;
 use crate::failure::{Context, Result};
 use crate::kernels::{self, Kernel};
 use crate::test::{self, Depth, Outcome, Report, Row};
 use table::Table;
-use threats::Threats;
 
 /// The package whose tests attack.
 const PACKAGE: &str = "ironclad-sentinel";
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// What documents say, without having run anything.
 pub(crate) fn check() -> Result<Outcome> {
-    let mut problems = Threats::read()?.problems(&threats::sources()?);
+    let mut problems = threats::problems(&Threats::read()?, &threats::sources()?);
     problems
         .extend(Table::kept()?.problems().into_iter().map(|it| format!("{}: {it}", table::FILE)));
     Ok(outcome(problems))
@@ -75,11 +75,11 @@ pub(crate) fn check() -> Result<Outcome> {
 
 /// Adds, for each kernel that the whole matrix ran on, whether what was seen there is what documents say.
 pub(crate) fn compare(kernels: &[Kernel], report: &mut Report) -> Result<()> {
-    let (threats, kept, mut seen) = (Threats::read()?, Table::kept()?, Table::of_report(report));
+    let (model, kept, mut seen) = (Threats::read()?, Table::kept()?, Table::of_report(report));
     let mut is_as_kept = true;
     for Kernel { label, .. } in kernels {
         let suite = format!("linux {label}");
-        let unproven = threats.unproven(report, &suite);
+        let unproven = threats::unproven(&model, report, &suite);
         report.add(Row::single(&suite, "threat model", outcome(unproven), 0.0));
         let differences = seen.differences(&kept, label);
         is_as_kept &= differences.is_empty();

@@ -14,11 +14,11 @@ pub(super) const FILE: &str = "docs/attacks.md";
 
 const HEADING: &str = "# Attacks
 
-Attacks that tests of Sentinel carry out as root, on each kernel of the matrix: what comes of one without
-Sentinel, and with it. What would harm the agent, or what it alone has, is attacked without Sentinel in another
-process, or in files of the same kind that nobody guards. `exit N` is what a tool ended with, `no effect` a call
-that tells its caller nothing. Where nothing else is said, an alarm told of it. Made by `cargo xtask attacks
---write`; `cargo xtask ci` compares it with what it sees. [threat-model.md](threat-model.md) says what is not tried.
+Attacks that tests of Sentinel carry out as root on each kernel of the matrix, without Sentinel and with it. Without
+Sentinel an attack that would harm the agent is carried out on another process, or on unprotected files of the same kind.
+`exit N` is the exit status of a tool, `no effect` a call that returns no error. Every attack raised an alarm unless the
+cell says otherwise. Written by `cargo xtask attacks --write`; `cargo xtask ci` compares the page with what it sees. The
+[threat model](threat-model.md) lists what is not tried.
 
 ";
 const UNTRIED: &str = "–";

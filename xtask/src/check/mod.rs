@@ -8,20 +8,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::attacks;
 use crate::command::{cargo, command, line, output, tail};
 use crate::failure::{Context, Failure, Result};
 use crate::test::{Outcome, Report, Row};
-use crate::tools;
 use crate::vmlinux::{self, Comparison};
+use crate::{attacks, docs, tools};
 
 type Check = fn() -> Result<Outcome>;
 
 /// In the order of how soon they fail.
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("rustfmt", rustfmt),
     ("clang-format", clang_format),
     ("tree", tree::check),
+    ("docs", docs::check),
     ("threat model", attacks::check),
     ("vmlinux.h", generated),
     ("clippy", clippy),
