@@ -14,7 +14,7 @@ const volatile __u8 ic_cfg_dry_run = 0;
 __u64 ic_report_woken;
 
 /* Whether nothing is left of a budget now: asked before anything is made ready for a report. */
-IC_INLINE bool ic_budget_spent(const struct ic_report_budget *budget, __u32 rate)
+IC_INLINE bool ic_budget_spent(const struct ic_sample *budget, __u32 rate)
 {
 	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
 	if ((__s64)(bpf_jiffies64() - IC_READ_ONCE(budget->window)) >= 0 ||
@@ -25,7 +25,7 @@ IC_INLINE bool ic_budget_spent(const struct ic_report_budget *budget, __u32 rate
 }
 
 /* Takes one of the events of this second. */
-IC_INLINE bool ic_budget_take(struct ic_report_budget *budget, __u32 rate)
+IC_INLINE bool ic_budget_take(struct ic_sample *budget, __u32 rate)
 {
 	bool taken = false;
 	__u64 now = bpf_jiffies64();

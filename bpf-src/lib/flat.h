@@ -21,7 +21,7 @@ IC_INLINE __u32 ic_flat_word(const struct ic_flat_at *flat, __u32 word)
 {
 	const union ic_flat_cell *cell = ic_flat_cell(flat, word >> 4);
 
-	return cell ? cell->row.ref[word & 15] : 0;
+	return cell ? cell->row.refs[word & 15] : 0;
 }
 
 /* What a root says of the first 21 bits of an address: 0 where no prefix touches them. */
@@ -33,7 +33,7 @@ IC_INLINE __u32 ic_flat_begin(const struct ic_flat_at *flat, __u32 root, __u32 b
 	if (!cell)
 		return 0;
 	slot = &cell->slot[bits >> 5 & 7];
-	return slot->touched >> (bits & 31) & 1 ? slot->ref : 0;
+	return slot->touched >> (bits & 31) & 1 ? slot->reference : 0;
 }
 
 /*

@@ -420,7 +420,7 @@ IC_INLINE int ic_enforce(__u8 hook, __u64 rules, __u32 op, __u32 other, struct d
 			 __u32 detail)
 {
 	const struct ic_file_policy *policy;
-	const struct ic_exemptions *exemptions;
+	const struct ic_exemption *exemptions;
 	struct ic_attempt attempt;
 	__u32 half, mark;
 

@@ -14,7 +14,7 @@ enum { IC_BUCKET_SKEW_NS = 1000000000 };
 /* Takes a token; false where there is none. A lock, because 5.10 has no compare-and-exchange. */
 IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
 {
-	struct ic_token_bucket *bucket = bpf_map_lookup_elem(&ic_buckets, &index);
+	struct ic_bucket *bucket = bpf_map_lookup_elem(&ic_buckets, &index);
 	__u64 now = bpf_ktime_get_ns(), full;
 	bool taken;
 

@@ -10,13 +10,13 @@
 const volatile __u32 ic_cfg_report_rate[IC_RULES_MAX] = {};
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
-const struct ic_shield_ev *ic_report_ev;
+const struct ic_shield_event *ic_report_ev;
 
 /* Whether a rule has nothing to report now. */
 IC_INLINE bool ic_report_quiet(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
-	struct ic_report_budget *budget;
+	struct ic_sample *budget;
 
 	if (!rate)
 		return true;
@@ -32,7 +32,7 @@ IC_INLINE bool ic_report_quiet(__u32 rule)
 IC_INLINE bool ic_report_allowed(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
-	struct ic_report_budget *budget = bpf_map_lookup_elem(&ic_sample, &slot);
+	struct ic_sample *budget = bpf_map_lookup_elem(&ic_sample, &slot);
 
 	if (!budget) {
 		ic_count_loss(IC_LOSS_MAP);
@@ -52,7 +52,7 @@ struct ic_report {
 static __noinline void ic_report(struct xdp_md *ctx, const struct ic_packet *packet,
 				 const struct ic_report *report)
 {
-	struct ic_shield_ev *ev;
+	struct ic_shield_event *ev;
 
 	/* Most callers have asked already: where they have not, here is one place for the verifier. */
 	if (ic_report_quiet(report->rule) || !ic_report_allowed(report->rule))

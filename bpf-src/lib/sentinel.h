@@ -26,7 +26,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, IC_SENTINEL_EXEMPTIONS);
 	__type(key, struct ic_file_id);
-	__type(value, struct ic_exemptions);
+	__type(value, struct ic_exemption);
 } ic_exemptions SEC(".maps");
 
 /* Of its own, so that no flood of other events takes the room of alarms. Sized at load. */
@@ -36,7 +36,7 @@ struct {
 } ic_alarms SEC(".maps");
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
-const struct ic_sentinel_ev *ic_sentinel_ev_shape;
+const struct ic_sentinel_event *ic_sentinel_ev_shape;
 
 /* What is reported of an attempt, beside who made it. */
 struct ic_attempt {
@@ -207,7 +207,7 @@ IC_INLINE const struct ic_process *ic_caller(bool maps)
  * Of what the caller executes; kernel threads are nobody, and so is who ran before: what those say that
  * they execute is not known to be so, but for PID 1.
  */
-IC_INLINE const struct ic_exemptions *ic_exception(bool maps)
+IC_INLINE const struct ic_exemption *ic_exception(bool maps)
 {
 	const struct ic_process *process = ic_caller(maps);
 	struct ic_file_id exe;
@@ -227,7 +227,7 @@ IC_INLINE __u32 ic_half(void)
 /* Whether a policy lets the caller do it although it is not trusted. */
 IC_INLINE bool ic_has_exemption(__u32 what)
 {
-	const struct ic_exemptions *exemptions;
+	const struct ic_exemption *exemptions;
 
 	/* It ends the host, and unmounts what there is. */
 	if (what == IC_MAY_MOUNT && bpf_get_current_pid_tgid() >> 32 == IC_INIT)
@@ -244,7 +244,7 @@ IC_INLINE bool ic_has_exemption(__u32 what)
 IC_INLINE bool ic_is_manager_of(struct task_struct *task, bool unknown)
 {
 	const struct ic_process *process, *first;
-	const struct ic_exemptions *exemptions;
+	const struct ic_exemption *exemptions;
 	struct ic_file_id exe;
 	__u32 init = IC_INIT, tgid = BPF_CORE_READ(task, tgid);
 
@@ -269,7 +269,7 @@ IC_INLINE bool ic_is_manager(void)
 }
 
 /* The names from a file up to the root of its file system. */
-IC_INLINE void ic_path(struct ic_sentinel_ev *ev, struct dentry *dentry)
+IC_INLINE void ic_path(struct ic_sentinel_event *ev, struct dentry *dentry)
 {
 	struct dentry *parent;
 	const unsigned char *name;
@@ -299,9 +299,9 @@ IC_INLINE void ic_path(struct ic_sentinel_ev *ev, struct dentry *dentry)
  * Begins to tell of an attempt. What finds no room is lost, and the next one says how many were. Who it is
  * is read from the task: programs at cgroups have no other way before Linux 6.2.
  */
-IC_INLINE struct ic_sentinel_ev *ic_alarm_begin(const struct ic_attempt *attempt)
+IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *attempt)
 {
-	struct ic_sentinel_ev *ev = bpf_ringbuf_reserve(&ic_alarms, sizeof(*ev), 0);
+	struct ic_sentinel_event *ev = bpf_ringbuf_reserve(&ic_alarms, sizeof(*ev), 0);
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 user = bpf_get_current_uid_gid();
 	const struct ic_process *process;
@@ -345,7 +345,7 @@ IC_INLINE struct ic_sentinel_ev *ic_alarm_begin(const struct ic_attempt *attempt
 /* Tells of an attempt. */
 static __noinline void ic_alarm(const struct ic_attempt *attempt)
 {
-	struct ic_sentinel_ev *ev = ic_alarm_begin(attempt);
+	struct ic_sentinel_event *ev = ic_alarm_begin(attempt);
 	struct dentry *dentry = attempt->dentry;
 	struct inode *inode;
 

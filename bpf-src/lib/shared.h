@@ -32,19 +32,12 @@ struct {
 	__uint(max_entries, 4096);
 } ic_events SEC(".maps");
 
-struct ic_report_budget {
-	__u64 window; /* jiffies when the present second ends */
-	__u32 sent;
-	struct bpf_spin_lock lock;
-};
-_Static_assert(sizeof(struct ic_report_budget) == sizeof(struct ic_sample), "ABI");
-
 /* Indexed by rule slot. Shared by every CPU: the rate is the host's, not one CPU's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, IC_RULES_MAX);
 	__type(key, __u32);
-	__type(value, struct ic_report_budget);
+	__type(value, struct ic_sample);
 } ic_sample SEC(".maps");
 
 #endif

@@ -8,9 +8,6 @@
 
 #include "process.h"
 
-/* Keeps this type in the object's BTF, where a test compares it with Rust. */
-const struct ic_bucket *ic_bucket_shape;
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -93,22 +90,15 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct ic_report_budget);
+	__type(value, struct ic_sample);
 } ic_sock_sample SEC(".maps");
-
-struct ic_token_bucket {
-	__u64 full_ns;
-	struct bpf_spin_lock lock;
-	__u32 _pad;
-};
-_Static_assert(sizeof(struct ic_token_bucket) == sizeof(struct ic_bucket), "ABI");
 
 /* Sized at load. What a bucket holds outlives the policy that made it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct ic_token_bucket);
+	__type(value, struct ic_bucket);
 } ic_buckets SEC(".maps");
 
 /* Rule id to slot in ic_sock_stats, for the agent alone: counters outlive it. Sized at load. */

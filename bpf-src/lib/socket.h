@@ -12,7 +12,7 @@
 #include "subject.h"
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
-const struct ic_sock_ev *ic_socket_ev;
+const struct ic_sock_event *ic_socket_ev;
 
 enum {
 	IC_SOCK_STREAM = 1,
@@ -120,11 +120,11 @@ IC_INLINE __u32 ic_ask_port(const struct ic_ask *ask, __u32 slot)
 }
 
 /* A new event of a policy's rule, where that may report one now. */
-IC_INLINE struct ic_sock_ev *ic_socket_ev_begin(const struct ic_answer *answer)
+IC_INLINE struct ic_sock_event *ic_socket_ev_begin(const struct ic_answer *answer)
 {
-	struct ic_report_budget *budget;
+	struct ic_sample *budget;
 	__u32 slot = answer->slot, rate = answer->rate;
-	struct ic_sock_ev *ev;
+	struct ic_sock_event *ev;
 
 	if (!rate)
 		return NULL;
@@ -144,7 +144,7 @@ IC_INLINE struct ic_sock_ev *ic_socket_ev_begin(const struct ic_answer *answer)
 	return ev;
 }
 
-IC_INLINE void ic_socket_ev_submit(struct ic_sock_ev *ev, const struct ic_ask *ask,
+IC_INLINE void ic_socket_ev_submit(struct ic_sock_event *ev, const struct ic_ask *ask,
 				   const struct ic_answer *answer)
 {
 	ev->hdr.kind = IC_EV_SOCKET;
@@ -166,7 +166,7 @@ IC_INLINE void ic_socket_ev_submit(struct ic_sock_ev *ev, const struct ic_ask *a
 
 IC_INLINE void ic_socket_report(const struct ic_ask *ask, const struct ic_answer *answer)
 {
-	struct ic_sock_ev *ev = ic_socket_ev_begin(answer);
+	struct ic_sock_event *ev = ic_socket_ev_begin(answer);
 	__u64 ids, owner;
 	struct ic_process *process;
 

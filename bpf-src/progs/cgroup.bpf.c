@@ -114,7 +114,7 @@ int ic_sock_create(struct bpf_sock *ctx)
  * Where rules ask of addresses, nothing leaves by a way of its own. Who runs is not whose packet it
  * is: an event names the socket's owner and cgroup.
  */
-IC_INLINE struct ic_sock_ev *ic_route_judge(struct ic_answer *answer, bool *refused)
+IC_INLINE struct ic_sock_event *ic_route_judge(struct ic_answer *answer, bool *refused)
 {
 	__u32 slot = ic_slot_in_force();
 	const struct ic_sock_policy *policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
@@ -135,7 +135,7 @@ int ic_egress(struct __sk_buff *skb)
 	struct ic_packet packet = {};
 	struct ic_answer answer = {};
 	struct ic_ask ask = { .op = IC_SOCK_SEND, .flags = IC_SOCK_EV_UNIDENTIFIED };
-	struct ic_sock_ev *ev;
+	struct ic_sock_event *ev;
 	bool refused = false;
 
 	if (!ic_source_route(skb, &packet))
@@ -161,7 +161,7 @@ int ic_setsockopt(struct bpf_sockopt *ctx)
 {
 	struct ic_answer answer = {};
 	struct ic_ask ask = { .op = IC_SOCK_CREATE, .flags = IC_SOCK_EV_UNIDENTIFIED };
-	struct ic_sock_ev *ev;
+	struct ic_sock_event *ev;
 	bool refused = false;
 
 	if (ic_source_route_option(ctx)) {

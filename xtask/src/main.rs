@@ -1,6 +1,7 @@
 //! Builds, tests and measures Ironclad: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod abi;
 mod apt;
 mod attacks;
 mod btf;
@@ -64,6 +65,8 @@ enum Task {
         #[arg(long)]
         coverage: bool,
     },
+    /// Make ironclad-core's abi module from the headers in bpf-src/include/ironclad/abi.
+    Abi,
     /// Check style, lints, documentation, licences, packages and the oldest Rust.
     Check {
         /// Only these checks, by the names that the table shows.
@@ -156,6 +159,7 @@ fn perform(task: Task) -> Result<ExitCode> {
                 _ => vmlinux::generate()?,
             }
         }
+        Task::Abi => abi::generate()?,
         Task::Check { only } => {
             setup::ensure(Purpose::Test)?;
             let mut report = Report::default();

@@ -16,7 +16,7 @@ enum {
 };
 
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
-const struct ic_preopened_fd *ic_preopened_fd_shape;
+const struct ic_preopened_descriptor *ic_preopened_fd_shape;
 
 /* What rules cover what is written to; of a disk, files that lie on it. */
 IC_INLINE __u64 ic_rules_written(struct file *file)
@@ -39,7 +39,7 @@ int ic_preopened(struct bpf_iter__task_file *ctx)
 	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct ic_preopened_fd found = {};
+	struct ic_preopened_descriptor found = {};
 
 	if (!task || !file || !policy || !(file->f_mode & IC_FMODE_WRITE))
 		return 0;

@@ -25,7 +25,7 @@ IC_INLINE void ic_sysctl_alarm(const union ic_sysctl_name *name)
 		.op = IC_FILE_WRITE,
 		.verdict = IC_SENTINEL_DENIED,
 	};
-	struct ic_sentinel_ev *ev = ic_alarm_begin(&attempt);
+	struct ic_sentinel_event *ev = ic_alarm_begin(&attempt);
 
 	if (!ev)
 		return;

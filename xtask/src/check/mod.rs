@@ -12,17 +12,18 @@ use crate::command::{cargo, command, line, output, tail};
 use crate::failure::{Context, Failure, Result};
 use crate::test::{Outcome, Report, Row};
 use crate::vmlinux::{self, Comparison};
-use crate::{attacks, docs, tools};
+use crate::{abi, attacks, docs, tools};
 
 type Check = fn() -> Result<Outcome>;
 
 /// In the order of how soon they fail.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("rustfmt", rustfmt),
     ("clang-format", clang_format),
     ("tree", tree::check),
     ("docs", docs::check),
     ("threat model", attacks::check),
+    ("abi", abi::check),
     ("vmlinux.h", generated),
     ("clippy", clippy),
     ("rustdoc", rustdoc),

@@ -1,303 +1,330 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who is trusted, what is guarded, and what is reported of those who tried. */
+/* Sentinel: trusted processes, protected files, and alarms. */
 #ifndef IRONCLAD_ABI_SENTINEL_H
 #define IRONCLAD_ABI_SENTINEL_H
 
 #include "process.h"
 
+/* Limits of Sentinel. */
 enum ic_sentinel_limit {
 	IC_SENTINEL_SECRET = 32, /* bytes of a secret: the four words that prctl(2) takes */
-	IC_SENTINEL_MARKS = 64,
-	IC_SENTINEL_OBJECTS = 16384, /* maps and programs of trusted processes */
-	IC_SENTINEL_LINKS = 1024,
 	IC_SENTINEL_RULES = 64, /* file rules of a policy: a bit each */
-	IC_SENTINEL_MOUNTS = 4096,
-	IC_SENTINEL_VOLUMES = 1024, /* devices with files that rules cover, and what those lie on */
-	IC_SENTINEL_EXEMPTIONS = 1024, /* executables that policies except from rules */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
-	IC_SENTINEL_DIR_RENAMES = 1024, /* threads that move directories */
-	IC_RENAME_SHIFT = 48, /* lowest bit of the number of moves in ic_sentinel.word */
-	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
-	IC_SENTINEL_DEPTH = 64, /* directories on the way from a file to its root */
+	/* Directories from a file up to its root. Below more, every rule on directories covers a file. */
+	IC_SENTINEL_DEPTH = 64,
 	IC_SENTINEL_PATH = 512, /* bytes of a path in an event */
+};
+
+/* Limits of Sentinel that size maps. */
+enum ic_sentinel_entries {
+	IC_SENTINEL_MARKS = 64, /* trusted processes at once, and outstanding secrets */
+	IC_SENTINEL_OBJECTS = 16384, /* maps and programs of trusted processes */
+	IC_SENTINEL_LINKS = 1024, /* links of trusted processes */
+	IC_SENTINEL_MOUNTS = 4096, /* mounts on the paths to protected files */
+	IC_SENTINEL_VOLUMES = 1024, /* devices with protected files, and their backing devices */
+	IC_SENTINEL_EXEMPTIONS = 1024, /* executables with an exemption */
+	IC_SENTINEL_DIR_RENAMES = 1024, /* threads that rename directories */
+	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
+};
+
+enum ic_sentinel_word {
+	/* The lowest bit of the rename counter in ic_sentinel.word. */
+	IC_RENAME_SHIFT = 48,
+};
+
+/* Numbers by which the agent and the hooks recognise each other's calls. */
+enum ic_sentinel_call {
 	/* The first argument of prctl(2) with which a process presents a secret: "IRON". */
 	IC_SENTINEL_HELLO = 0x49524f4e,
-	/* What canaries are refused with, and no other process: ENOANO of asm-generic/errno.h. */
+	/* The error of a canary call, and of no other: ENOANO of asm-generic/errno.h. */
 	IC_SENTINEL_ECANARY = 55,
 };
 
-/* Where a process was seen to try something, the hooks of BPF LSM by their names. */
+/* A hook of BPF LSM at which Sentinel decides, by the kernel's name. */
 enum ic_sentinel_hook {
-	IC_HOOK_BPF = 1,
-	IC_HOOK_BPF_MAP = 2,
-	IC_HOOK_BPF_PROG = 3,
-	IC_HOOK_TASK_PRCTL = 4,
-	IC_HOOK_TASK_KILL = 5,
-	IC_HOOK_PTRACE_ACCESS_CHECK = 6,
-	IC_HOOK_TASK_SETRLIMIT = 7,
-	IC_HOOK_TASK_SETSCHEDULER = 8,
-	IC_HOOK_TASK_SETNICE = 9,
-	IC_HOOK_TASK_SETIOPRIO = 10,
-	IC_HOOK_TASK_MOVEMEMORY = 11,
-	IC_HOOK_TASK_SETPGID = 12,
-	IC_HOOK_FILE_OPEN = 13,
-	IC_HOOK_INODE_UNLINK = 14,
-	IC_HOOK_INODE_RMDIR = 15,
-	IC_HOOK_INODE_RENAME = 16,
-	IC_HOOK_INODE_LINK = 17,
-	IC_HOOK_INODE_CREATE = 18,
-	IC_HOOK_INODE_MKDIR = 19,
-	IC_HOOK_INODE_MKNOD = 20,
-	IC_HOOK_INODE_SYMLINK = 21,
-	IC_HOOK_INODE_SETATTR = 22,
-	IC_HOOK_INODE_SETXATTR = 23,
-	IC_HOOK_INODE_REMOVEXATTR = 24,
-	IC_HOOK_INODE_SET_ACL = 25,
-	IC_HOOK_INODE_REMOVE_ACL = 26,
-	IC_HOOK_FILE_IOCTL = 27,
-	IC_HOOK_FILE_IOCTL_COMPAT = 28,
-	IC_HOOK_INODE_FILE_SETATTR = 29,
-	IC_HOOK_BPRM_CHECK_SECURITY = 30,
-	IC_HOOK_SB_MOUNT = 31,
-	IC_HOOK_SB_UMOUNT = 32,
-	IC_HOOK_SB_PIVOTROOT = 34,
-	IC_HOOK_MOVE_MOUNT = 35,
-	IC_HOOK_LOCKED_DOWN = 36,
-	IC_HOOK_SYSCTL = 37,
-	IC_HOOK_FILE_PERMISSION = 38,
-	IC_HOOK_MMAP_FILE = 39,
-	IC_HOOK_KERNEL_LOAD_DATA = 40,
-	IC_HOOK_KERNEL_READ_FILE = 41,
-	IC_HOOK_FILE_SEND_SIGIOTASK = 42,
-	IC_HOOK_PERF_EVENT_ALLOC = 43,
-	IC_HOOK_SB_REMOUNT = 44,
-	IC_HOOK_PATH_NOTIFY = 45,
-	IC_HOOK_FILE_LOCK = 46,
-	IC_SENTINEL_HOOKS = 47,
+	IC_HOOK_BPF = 1, /* a command of bpf(2) */
+	IC_HOOK_BPF_MAP = 2, /* a descriptor of a map */
+	IC_HOOK_BPF_PROG = 3, /* a descriptor of a program */
+	IC_HOOK_TASK_PRCTL = 4, /* a secret, presented by prctl(2) */
+	IC_HOOK_TASK_KILL = 5, /* a signal */
+	IC_HOOK_PTRACE_ACCESS_CHECK = 6, /* ptrace(2), and every call that needs its rights */
+	IC_HOOK_TASK_SETRLIMIT = 7, /* a resource limit of another process */
+	IC_HOOK_TASK_SETSCHEDULER = 8, /* a task's scheduling policy or CPU affinity */
+	IC_HOOK_TASK_SETNICE = 9, /* a task's nice value */
+	IC_HOOK_TASK_SETIOPRIO = 10, /* a task's I/O priority */
+	IC_HOOK_TASK_MOVEMEMORY = 11, /* the NUMA nodes of a task's memory */
+	IC_HOOK_TASK_SETPGID = 12, /* a task's process group */
+	IC_HOOK_FILE_OPEN = 13, /* open(2) and its relatives */
+	IC_HOOK_INODE_UNLINK = 14, /* unlink(2) */
+	IC_HOOK_INODE_RMDIR = 15, /* rmdir(2) */
+	IC_HOOK_INODE_RENAME = 16, /* rename(2) */
+	IC_HOOK_INODE_LINK = 17, /* link(2) */
+	IC_HOOK_INODE_CREATE = 18, /* creation of a regular file */
+	IC_HOOK_INODE_MKDIR = 19, /* mkdir(2) */
+	IC_HOOK_INODE_MKNOD = 20, /* mknod(2), also of sockets */
+	IC_HOOK_INODE_SYMLINK = 21, /* symlink(2) */
+	IC_HOOK_INODE_SETATTR = 22, /* truncate(2), chmod(2), chown(2), utimensat(2) */
+	IC_HOOK_INODE_SETXATTR = 23, /* setxattr(2) */
+	IC_HOOK_INODE_REMOVEXATTR = 24, /* removexattr(2) */
+	IC_HOOK_INODE_SET_ACL = 25, /* an access control list is set */
+	IC_HOOK_INODE_REMOVE_ACL = 26, /* an access control list is removed */
+	IC_HOOK_FILE_IOCTL = 27, /* attributes of files by ioctl(2): chattr(1) */
+	IC_HOOK_FILE_IOCTL_COMPAT = 28, /* the same by 32-bit programs */
+	IC_HOOK_INODE_FILE_SETATTR = 29, /* file_setattr(2) */
+	IC_HOOK_BPRM_CHECK_SECURITY = 30, /* execve(2) */
+	IC_HOOK_SB_MOUNT = 31, /* mount(2) */
+	IC_HOOK_SB_UMOUNT = 32, /* umount(2) */
+	IC_HOOK_SB_PIVOTROOT = 34, /* pivot_root(2) */
+	IC_HOOK_MOVE_MOUNT = 35, /* move_mount(2) */
+	IC_HOOK_LOCKED_DOWN = 36, /* an operation that the kernel's lockdown restricts */
+	IC_HOOK_SYSCTL = 37, /* a write to a sysctl */
+	IC_HOOK_FILE_PERMISSION = 38, /* read(2) and write(2) */
+	IC_HOOK_MMAP_FILE = 39, /* a file is mapped to be executed */
+	IC_HOOK_KERNEL_LOAD_DATA = 40, /* a module or kernel from memory */
+	IC_HOOK_KERNEL_READ_FILE = 41, /* a module or kernel from a file */
+	IC_HOOK_FILE_SEND_SIGIOTASK = 42, /* a signal by F_SETOWN of fcntl(2) */
+	IC_HOOK_PERF_EVENT_ALLOC = 43, /* perf_event_open(2) */
+	IC_HOOK_SB_REMOUNT = 44, /* a change of the options of a file system */
+	IC_HOOK_PATH_NOTIFY = 45, /* a mark of fanotify(7) or inotify(7) */
+	IC_HOOK_FILE_LOCK = 46, /* a lock of flock(2) or fcntl(2), or a lease */
+	IC_SENTINEL_HOOKS, /* one more than the highest number of a hook */
 };
 
-/* What a file rule speaks of. */
+/* An operation that a file rule covers. */
 enum ic_file_op {
-	IC_FILE_READ = 0,
-	IC_FILE_WRITE = 1,
-	IC_FILE_CREATE = 2,
-	IC_FILE_DELETE = 3,
-	IC_FILE_RENAME = 4,
-	IC_FILE_LINK = 5,
+	IC_FILE_READ = 0, /* opening a file for reading, and listing a directory */
+	IC_FILE_WRITE = 1, /* opening a file for writing, and truncate(2) */
+	IC_FILE_CREATE = 2, /* a new name in a directory, of any kind of file */
+	IC_FILE_DELETE = 3, /* removing a name, also by a rename over it */
+	IC_FILE_RENAME = 4, /* changing a name */
+	IC_FILE_LINK = 5, /* adding a name */
+	/* Mode, owner, times, extended attributes, access control lists, flags. */
 	IC_FILE_METADATA = 6,
-	IC_FILE_EXECUTE = 7,
-	IC_FILE_MOUNT = 8, /* mounting over, unmounting; no rule's, part of every one that denies */
-	IC_FILE_OPS = 9,
+	IC_FILE_EXECUTE = 7, /* execve(2), or mapping a file to be executed */
+	/* Mounting over a file or directory, and unmounting. Part of every rule that denies. */
+	IC_FILE_MOUNT = 8,
+	IC_FILE_OPS, /* how many operations there are */
 };
 
-/* What is said once, of the whole instance. */
+/* The state of an instance. */
 struct ic_sentinel {
 	/*
-	 * Bit 0: which half of labels and policies is in force. Above: the epoch of their meaning. From bit
-	 * IC_RENAME_SHIFT on: how many directories are being moved, and nothing is cached meanwhile.
+	 * Bit 0: the half of labels and policies that is in force. From bit 1 on: the epoch of their
+	 * meaning. From bit IC_RENAME_SHIFT on: the number of directories that are being renamed,
+	 * during which nothing is cached.
 	 */
 	__u64 word;
 	__u64 gate; /* bit n: programs of type n (enum bpf_prog_type) are refused */
-	__u64 gate_log; /* of those, and of others: they are reported and loaded */
-	__u32 is_armed; /* 1: others are refused */
-	__u32 canary; /* the thread that canary_hook refuses, whatever it does; 0: none */
+	__u64 gate_log; /* bit n: programs of type n are reported, and loaded unless refused */
+	__u32 is_armed; /* 1: Sentinel refuses */
+	__u32 canary; /* the thread whose every call `canary_hook` refuses; 0: none */
 	__u32 canary_hook; /* enum ic_sentinel_hook */
-	__u32 adopting; /* the thread whose maps and programs, opened by id, are guarded from then on */
+	__u32 adopting; /* the thread whose maps and programs, opened by id, become protected */
 	__u32 refuse; /* enum ic_refuse_what */
-	__u32 mount_namespace; /* the inode's number of the agent's */
+	__u32 mount_namespace; /* inode number of the agent's mount namespace */
 	__u64 lost; /* alarms that found no room */
 	__u64 group; /* the cgroup that the agent is started in, by id; 0: any */
-	__u32 candidates; /* marks of that kind so far: none, and nobody looks for them */
+	__u32 candidates; /* processes with IC_MARK_CANDIDATE so far; 0: none are looked up */
 	__u32 launch; /* enum ic_launch */
-	/* Where the first agent ran: its successors run there, too. */
-	__u32 root_mount; /* number of the mount that is its root */
-	__u32 filters; /* seccomp(2) filters that it had */
+	__u32 root_mount; /* number of the mount that is the first agent's root */
+	__u32 filters; /* seccomp(2) filters of the first agent */
 	__u32 probes[2]; /* types of perf events that are kprobes and uprobes; 0: not known */
-	/* Until then signals to trusted processes are let through, CLOCK_BOOTTIME: a token said so. */
+	/* CLOCK_BOOTTIME until which a break-glass token allows signals to trusted processes. */
 	__u64 open_until_ns;
 };
 _Static_assert(sizeof(struct ic_sentinel) == 96, "ABI");
 
+/* Operations on the host that are refused. */
 enum ic_refuse_what {
-	IC_REFUSE_MEMORY =
-		1, /* what lockdown(7) calls confidentiality: the kernel's memory, and probes */
-	IC_REFUSE_MODULES = 2, /* modules, but from files that no other process may change */
-	IC_REFUSE_KEXEC = 4,
-	IC_REFUSE_DISKS = 8, /* commands to disks that guarded files lie on */
-	IC_REFUSE_MAPPER = 16, /* the device mapper, where guarded files lie on what it maps */
+	/* The kernel's memory, and probes: the confidentiality mode of lockdown(7). */
+	IC_REFUSE_MEMORY = 1,
+	IC_REFUSE_MODULES = 2, /* modules, except from files that no other process may change */
+	IC_REFUSE_KEXEC = 4, /* other kernels by kexec(8) */
+	IC_REFUSE_DISKS = 8, /* commands to disks with protected files */
+	IC_REFUSE_MAPPER = 16, /* the device mapper, where protected files are on a mapped device */
 };
 
-/* Device numbers of the kernel's, and what is said of character devices beside those of blocks. */
+/* Keys of volumes: the kernel's device numbers of block devices, and these bits. */
 enum ic_volume_key {
-	IC_VOLUME_CHARACTER = 0x80000000, /* no number of a block device is as high */
-	IC_VOLUME_ANY_MINOR = 0xfffff, /* but of misc devices, whose minor tells what they are */
+	IC_VOLUME_CHARACTER = 0x80000000, /* a character device; no block device has this bit */
+	/* A character device of any minor, except misc devices, whose minor is the kind of device. */
+	IC_VOLUME_ANY_MINOR = 0xfffff,
 };
 
 /* A secret that gives its bearer a mark, once. */
 struct ic_secret_key {
-	__u64 word[4];
+	__u64 word[4]; /* the words that prctl(2) takes */
 };
 _Static_assert(sizeof(struct ic_secret_key) == IC_SENTINEL_SECRET, "ABI");
 
+/* What a secret gives its bearer. */
 struct ic_secret_val {
-	struct ic_file_id exe; /* what its bearer executes; all zero: anything */
-	__u32 mark; /* enum ic_mark_flag */
+	struct ic_file_id exe; /* the executable of its bearer; all zero: any */
+	__u32 mark; /* the mark of its bearer: enum ic_mark_flag */
 	__u32 flags; /* enum ic_secret_flag */
 };
 _Static_assert(sizeof(struct ic_secret_val) == 24, "ABI");
 
+/* Flags of a struct ic_mark. */
 enum ic_mark_flag {
-	IC_MARK_TRUSTED = 1,
+	IC_MARK_TRUSTED = 1, /* the process is trusted */
 	/* The agent's program, started as agents are: it may read the secret, and present it. */
 	IC_MARK_CANDIDATE = 2,
-	/* A child of a trusted process, until it executes something: it has its memory and descriptors. */
+	/* A child of a trusted process until its execve(2): it shares memory and descriptors. */
 	IC_MARK_CHILD = 4,
 };
 
-/* Who starts agents. */
+/* The processes that start agents. */
 enum ic_launch {
 	IC_LAUNCH_INIT = 1, /* PID 1, which is the service manager */
 	IC_LAUNCH_TRUSTED = 2, /* a trusted process */
 };
 
-/* Rules that Sentinel has for itself, behind those of policies. */
+/* Rules of Sentinel's own, behind those of policies. */
 enum ic_own_rule {
-	IC_OWN_MOUNTS = 58, /* what mounts with guarded files lie on */
+	IC_OWN_MOUNTS = 58, /* the directories below mounts with protected files */
 	IC_OWN_GROUP = 59, /* the agent's cgroup */
-	IC_OWN_EXECUTABLE = 60,
-	IC_OWN_CODE = 61, /* what the executable maps: libraries, and the loader's cache */
-	IC_OWN_STATE = 62, /* where the secret is */
-	IC_OWN_PINS = 63,
+	IC_OWN_EXECUTABLE = 60, /* the agent's executable */
+	IC_OWN_CODE = 61, /* files that the executable maps: libraries, and the loader's cache */
+	IC_OWN_STATE = 62, /* the directory of the secret */
+	IC_OWN_PINS = 63, /* the pins */
 };
 
+/* Flags of a struct ic_secret_val. */
 enum ic_secret_flag {
-	/* For an agent that was restarted: candidates alone, and as often as it takes to have another. */
+	/* For an agent that restarts: valid for candidates only, and until another secret exists. */
 	IC_SECRET_RESTART = 1,
 };
 
-/* A process that is trusted, by its thread group. */
+/* The trust mark of a process, by its thread group. */
 struct ic_mark {
-	__u64 start_ns; /* when that began, CLOCK_BOOTTIME: tells it from another of its number */
+	/* CLOCK_BOOTTIME of the process's start: numbers of processes are used again. */
+	__u64 start_ns;
 	__u32 flags; /* enum ic_mark_flag */
 	__u32 _pad;
 };
 _Static_assert(sizeof(struct ic_mark) == 16, "ABI");
 
+/* Flags of a struct ic_label. */
 enum ic_label_flag {
-	/* The way to something that is guarded leads through this directory: it keeps its name. */
+	/* The directory is a component of the path to a protected file: it keeps its name. */
 	IC_LABEL_PATH_COMPONENT = 1,
 };
 
-/* What is known of a file or directory; halves by ic_sentinel.word. */
+/* The label of a file or directory. Each array has a value for each half of ic_sentinel.word. */
 struct ic_label {
-	__u64 own[2]; /* bit n: rule n covers it */
-	__u64 below[2]; /* and what is in it, at any depth */
+	__u64 own[2]; /* bit n: rule n covers the file or directory itself */
+	__u64 below[2]; /* bit n: rule n covers the files below it, at any depth */
 	__u32 flags[2]; /* enum ic_label_flag */
-	/* Bit n: rules cover names of n, n + 32 … bytes in it, whatever file has them. */
+	/* Bit n: rules cover names of n, n + 32 … bytes in the directory, of whatever file. */
 	__u32 names[2];
 };
 _Static_assert(sizeof(struct ic_label) == 48, "ABI");
 
-/* A name in a directory. Another name of the same hash is covered, too: nobody wins by that. */
+/* A name in a directory. Another name with the same hash is covered, too, which is harmless. */
 struct ic_name_key {
-	struct ic_file_id dir;
-	__u64 hash; /* ic_name_hash() */
-	__u32 len; /* bytes */
+	struct ic_file_id dir; /* the directory */
+	__u64 hash; /* over the name: ic_name_hash() */
+	__u32 len; /* bytes of the name */
 	__u32 _pad;
 };
 _Static_assert(sizeof(struct ic_name_key) == 32, "ABI");
 
-/* Rules, of a name or a device. */
+/* The rules on a name or a device. */
 struct ic_name_val {
-	__u64 rules[2];
+	__u64 rules[2]; /* bit n: rule n covers it; a value for each half */
 };
 _Static_assert(sizeof(struct ic_name_val) == 16, "ABI");
 
-/* What rules cover in a directory, as last found on the way from it to the root. A cache line. */
+/* The rules that cover the files in a directory, as found on the last walk to the root. A cache line. */
 struct ic_dir_cache {
-	__u64 word; /* ic_sentinel.word of then */
-	struct ic_file_id dir;
-	__u64 below;
-	__u32 names; /* of its label */
-	__u32 flags; /* likewise */
-	__u64 sum; /* over the rest: see ic_dir_sum() */
+	__u64 word; /* ic_sentinel.word at the walk */
+	struct ic_file_id dir; /* the directory */
+	__u64 below; /* bit n: rule n covers the files in it */
+	__u32 names; /* ic_label.names of the directory */
+	__u32 flags; /* ic_label.flags of the directory */
+	__u64 sum; /* checksum of the other fields: ic_dir_sum() */
 	__u64 _pad[2];
 };
 _Static_assert(sizeof(struct ic_dir_cache) == 64, "ABI");
 
 /* The file rules of a half. */
 struct ic_file_policy {
-	__u64 op[IC_FILE_OPS]; /* bit n: rule n speaks of this operation */
-	__u64 deny;
-	__u64 log;
-	__u64 below; /* rules that cover what is in a directory */
+	__u64 op[IC_FILE_OPS]; /* bit n: rule n covers this operation */
+	__u64 deny; /* rules that deny */
+	__u64 log; /* rules that report */
+	__u64 below; /* rules that cover the files in a directory */
 };
 _Static_assert(sizeof(struct ic_file_policy) == 96, "ABI");
 
-/* A file that is covered, and that somebody had open for writing before. */
-struct ic_preopened_fd {
-	__u64 rules;
-	__u32 pid;
-	__u32 fd;
+/* A pre-opened descriptor: of a covered file, opened for writing before the rule covered it. */
+struct ic_preopened_descriptor {
+	__u64 rules; /* bit n: rule n denies writing */
+	__u32 pid; /* the process, by its thread group */
+	__u32 fd; /* the descriptor */
 };
-_Static_assert(sizeof(struct ic_preopened_fd) == 16, "ABI");
+_Static_assert(sizeof(struct ic_preopened_descriptor) == 16, "ABI");
 
-enum ic_has_exemption {
-	IC_MAY_KILL = 1, /* send signals to trusted processes */
-	IC_MAY_TRACE = 2,
+/* Operations that an exemption allows. */
+enum ic_may {
+	IC_MAY_KILL = 1, /* send signals to trusted processes, and change their limits */
+	IC_MAY_TRACE = 2, /* trace trusted processes */
 	IC_MAY_LOAD = 4, /* load programs that the gate refuses */
-	IC_MAY_MOUNT = 8,
+	IC_MAY_MOUNT = 8, /* mount over protected files, and unmount them */
 	IC_MAY_GROUP = 16, /* move processes between cgroups */
-	IC_MAY_MANAGE = 32, /* what PID 1 may, where that has forked it */
+	IC_MAY_MANAGE = 32, /* what PID 1 may, where PID 1 has forked the process */
 };
 
-/* What an executable may do in spite of rules. */
-struct ic_exemptions {
-	__u64 rules[2]; /* bit n: rule n does not bind it */
-	__u32 may[2]; /* enum ic_has_exemption */
+/* The exemption of an executable. Each array has a value for each half of ic_sentinel.word. */
+struct ic_exemption {
+	__u64 rules[2]; /* bit n: rule n does not apply */
+	__u32 may[2]; /* enum ic_may */
 };
-_Static_assert(sizeof(struct ic_exemptions) == 24, "ABI");
+_Static_assert(sizeof(struct ic_exemption) == 24, "ABI");
 
+/* The kind of an object of a trusted process. */
 enum ic_object_kind {
-	IC_OBJECT_MAP = 1,
-	IC_OBJECT_PROG = 2,
+	IC_OBJECT_MAP = 1, /* a map */
+	IC_OBJECT_PROG = 2, /* a program */
 };
 
+/* The outcome of an attempt. */
 enum ic_sentinel_verdict {
-	IC_SENTINEL_DENIED = 1,
-	IC_SENTINEL_LOGGED = 2, /* a rule that only tells, or a dry run */
-	IC_SENTINEL_GRANTED = 3, /* a secret was taken */
-	IC_SENTINEL_REFUSED = 4, /* a secret was not */
+	IC_SENTINEL_DENIED = 1, /* the call was denied */
+	/* The call was allowed and reported, by a log rule or in a dry run. */
+	IC_SENTINEL_LOGGED = 2,
+	IC_SENTINEL_GRANTED = 3, /* a secret was accepted: its bearer is trusted */
+	IC_SENTINEL_REFUSED = 4, /* a secret was rejected */
 };
 
-/* What somebody tried. */
-struct ic_sentinel_ev {
-	struct ic_ev_hdr hdr;
+/* The alarm of an attempt. */
+struct ic_sentinel_event {
+	struct ic_event_header hdr; /* the common head */
 	__u64 lost; /* alarms that found no room before this one */
-	__u64 cgroup;
-	__u64 exec_ns; /* CLOCK_BOOTTIME of the actor's execve(2) */
-	__u64 rules; /* bit n: rule n said so */
-	struct ic_file_id exe; /* what the actor executes */
-	struct ic_file_id parent; /* what its parent executed */
-	struct ic_file_id file; /* what it was about; all zero: no file */
-	__u32 pid;
-	__u32 tid;
-	__u32 ppid;
-	__u32 uid;
-	__u32 gid;
+	__u64 cgroup; /* id of the process's cgroup */
+	__u64 exec_ns; /* CLOCK_BOOTTIME of the process's execve(2) */
+	__u64 rules; /* bit n: file rule n matched */
+	struct ic_file_id exe; /* the executable of the process */
+	struct ic_file_id parent; /* the executable of its parent */
+	struct ic_file_id file; /* the file of the attempt; all zero: none */
+	__u32 pid; /* thread group */
+	__u32 tid; /* thread */
+	__u32 ppid; /* the thread group that forked it */
+	__u32 uid; /* real user */
+	__u32 gid; /* real group */
 	__u32 target; /* a process, an id of a map, program or link, a program's type, a signal */
 	__u32 detail; /* a command of bpf(2), a signal, ATTR_ flags */
 	__u8 hook; /* enum ic_sentinel_hook */
 	__u8 op; /* enum ic_file_op */
 	__u8 verdict; /* enum ic_sentinel_verdict */
-	__u8 flags;
-	__u8 comm[16];
-	__u16 path_len; /* bytes of path */
+	__u8 flags; /* zero */
+	__u8 comm[16]; /* the thread's name, which a thread may set itself; zero behind its end */
+	__u16 path_len; /* bytes of `path` */
 	__u16 path_cut; /* 1: directories are missing at its end */
 	__u32 _pad;
 	/* The names from the file up to its file system's root, each ended by a zero. */
 	__u8 path[IC_SENTINEL_PATH];
 };
-_Static_assert(sizeof(struct ic_sentinel_ev) == 664, "ABI");
+_Static_assert(sizeof(struct ic_sentinel_event) == 664, "ABI");
 
 #endif
