@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Measures lookups inside the kernel; needs bpf_loop (Linux 5.17). Never part of a firewall. */
-#include "../lib/sets.h"
+#include "../lib/packet/sets.h"
 
 enum {
 	IC_BENCH_PROBES = 65536,

@@ -3,7 +3,7 @@
  * Sends packets from one source after another, by BPF_PROG_TEST_RUN with live frames (Linux 5.18).
  * Never part of a firewall.
  */
-#include "../lib/packet.h"
+#include "../lib/packet/packet.h"
 
 enum {
 	IC_BENCH_PROBES = 65536,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Gives each run of an XDP program a packet from another source. Never part of a firewall. */
-#include "../lib/packet.h"
+#include "../lib/packet/packet.h"
 
 enum {
 	IC_BENCH_PROBES = 65536,

@@ -3,7 +3,7 @@
 #ifndef IRONCLAD_LIB_EVENTS_H
 #define IRONCLAD_LIB_EVENTS_H
 
-#include "count.h"
+#include "shared.h"
 
 /* The kernel's ticks per second. */
 const volatile __u32 ic_cfg_report_hz = 250;

@@ -3,7 +3,7 @@
 #ifndef IRONCLAD_LIB_FLAT_H
 #define IRONCLAD_LIB_FLAT_H
 
-#include "packet.h"
+#include "base.h"
 
 /* Where a table's cells are: in an array map, from `first` on. */
 struct ic_flat_at {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What is attached to a cgroup: who × where × port × protocol → rule. */
-#include "../lib/socket.h"
-#include "../lib/source_route.h"
+#include "../lib/socket/socket.h"
+#include "../lib/socket/source_route.h"
 
 /* Ping sockets are asked for where they are made, as all that is neither TCP nor UDP. */
 IC_INLINE bool ic_was_asked(__u32 protocol)

@@ -5,7 +5,7 @@
  */
 #define IC_OBJECT_LSM 1
 
-#include "../lib/socket.h"
+#include "../lib/socket/socket.h"
 
 #include <bpf/bpf_tracing.h>
 

@@ -3,8 +3,8 @@
  * Keeps the table of processes: written at execve(2), inherited at fork(2), dropped at the end of
  * the last thread. What ran before is read from its memory map, once, after these are attached.
  */
-#include "../lib/exe_names.h"
-#include "../lib/learn.h"
+#include "../lib/process/exe_names.h"
+#include "../lib/process/refresh.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -4,7 +4,7 @@
  * A policy is a program with maps of its own, so replacing all of it is one store to one word, and
  * a packet sees one policy or the other.
  */
-#include "../lib/count.h"
+#include "../lib/packet/count.h"
 #include "../lib/slots.h"
 
 struct {

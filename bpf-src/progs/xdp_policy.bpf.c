@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* One policy: parse → gateway bypass → address sets → tuples → default. */
-#include "../lib/count.h"
-#include "../lib/gateway.h"
-#include "../lib/parse.h"
-#include "../lib/report.h"
-#include "../lib/sets.h"
-#include "../lib/tuples.h"
+#include "../lib/packet/count.h"
+#include "../lib/packet/gateway.h"
+#include "../lib/packet/parse.h"
+#include "../lib/packet/report.h"
+#include "../lib/packet/sets.h"
+#include "../lib/packet/tuples.h"
 
 const volatile __u8 ic_cfg_default = IC_VERDICT_PASS;
 const volatile __u8 ic_cfg_malformed = IC_VERDICT_DROP;

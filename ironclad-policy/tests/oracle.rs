@@ -81,7 +81,7 @@ fn edges(cidr: Cidr) -> Vec<IpAddr> {
     out
 }
 
-/// What the kernel makes of a packet that no gateway sent: `lib/tuples.h` over the compiled keys.
+/// What the kernel makes of a packet that no gateway sent: `lib/packet/tuples.h` over the compiled keys.
 fn as_the_kernel(policy: &CompiledPolicy, packet: &PacketQuery) -> Outcome {
     let (decided, logged) = meaning(policy, trie(policy, packet.src));
     let mut logged = Vec::from_iter(logged);

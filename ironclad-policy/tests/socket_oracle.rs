@@ -230,7 +230,7 @@ fn mismatch(specs: &[Spec], ask: &Ask, contents: &Contents, only_binding: bool) 
     })
 }
 
-/// What `bpf-src/lib/socket.h` does with the image, step by step.
+/// What `bpf-src/lib/socket/socket.h` does with the image, step by step.
 struct Kernel<'a> {
     compiled: &'a CompiledSockets,
     image: &'a SocketImage,

@@ -3,10 +3,10 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_FILE_H
 #define IRONCLAD_PROGS_SENTINEL_FILE_H
 
-#include "../../lib/cgroupfs.h"
-#include "../../lib/dir_rename.h"
-#include "../../lib/disks.h"
-#include "../../lib/procfs.h"
+#include "../../lib/sentinel/cgroupfs.h"
+#include "../../lib/sentinel/dir_rename.h"
+#include "../../lib/sentinel/disks.h"
+#include "../../lib/sentinel/procfs.h"
 
 enum {
 	IC_ATTR_SIZE = 1 << 3, /* include/linux/fs.h */

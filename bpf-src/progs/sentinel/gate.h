@@ -6,8 +6,8 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_GATE_H
 #define IRONCLAD_PROGS_SENTINEL_GATE_H
 
-#include "../../lib/dir_rename.h"
-#include "../../lib/sentinel.h"
+#include "../../lib/sentinel/alarm.h"
+#include "../../lib/sentinel/dir_rename.h"
 
 /* Secrets that are good for a mark, each once. */
 struct {

@@ -6,8 +6,8 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_HOST_H
 #define IRONCLAD_PROGS_SENTINEL_HOST_H
 
-#include "../../lib/labels.h"
-#include "../../lib/procfs.h"
+#include "../../lib/sentinel/procfs.h"
+#include "../../lib/sentinel/rules.h"
 
 /* Mounts by which guarded files are reached, by number. */
 struct {

@@ -6,7 +6,7 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 #define IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 
-#include "../../lib/labels.h"
+#include "../../lib/sentinel/rules.h"
 
 enum {
 	IC_MAY_WRITE = 2, /* include/linux/fs.h */

@@ -6,8 +6,8 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_SYSCTL_H
 #define IRONCLAD_PROGS_SENTINEL_SYSCTL_H
 
-#include "../../lib/sentinel.h"
-#include "../../lib/sysctls.h"
+#include "../../lib/sentinel/alarm.h"
+#include "../../lib/sentinel/sysctls.h"
 
 /* The agent's own thread, which sees whether this is in force, makes no alarm. */
 IC_INLINE bool ic_is_sysctl_canary(void)

@@ -3,7 +3,7 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_TASK_H
 #define IRONCLAD_PROGS_SENTINEL_TASK_H
 
-#include "../../lib/sentinel.h"
+#include "../../lib/sentinel/alarm.h"
 
 /* Whether somebody else attacks a trusted process, or one that is about to be. */
 IC_INLINE bool ic_is_attacked(struct task_struct *task)

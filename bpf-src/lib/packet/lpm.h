@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The portable back end: the kernel's LPM_TRIE, whose values are indices of entries. */
-#ifndef IRONCLAD_LIB_LPM_H
-#define IRONCLAD_LIB_LPM_H
+#ifndef IRONCLAD_LIB_PACKET_LPM_H
+#define IRONCLAD_LIB_PACKET_LPM_H
 
 #include "packet.h"
 

@@ -3,10 +3,10 @@
  * Ways to what guarded files lie on past the blocks of its device: commands by descriptors that may only
  * read, character devices, targets that export it once more.
  */
-#ifndef IRONCLAD_LIB_DISKS_H
-#define IRONCLAD_LIB_DISKS_H
+#ifndef IRONCLAD_LIB_SENTINEL_DISKS_H
+#define IRONCLAD_LIB_SENTINEL_DISKS_H
 
-#include "labels.h"
+#include "rules.h"
 
 enum {
 	IC_CONFIGFS_MAGIC = 0x62656570, /* include/uapi/linux/magic.h */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Address sets: the entry of the longest prefix that covers a packet's source. */
-#ifndef IRONCLAD_LIB_SETS_H
-#define IRONCLAD_LIB_SETS_H
+#ifndef IRONCLAD_LIB_PACKET_SETS_H
+#define IRONCLAD_LIB_PACKET_SETS_H
 
+#include "../flat.h"
 #include "count.h"
-#include "flat.h"
 #include "lpm.h"
 
 /* Sized at load. Filled through a mapping, then frozen. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Which file it is that somebody executes or has open. */
-#ifndef IRONCLAD_LIB_FILE_H
-#define IRONCLAD_LIB_FILE_H
+#ifndef IRONCLAD_LIB_PROCESS_FILE_H
+#define IRONCLAD_LIB_PROCESS_FILE_H
 
 #include "process.h"
 

@@ -4,10 +4,10 @@
  * for what it lets be written (oom_score_adj); and Linux 7.3, unlike 6.12, lets root read memory maps
  * and environments without asking.
  */
-#ifndef IRONCLAD_LIB_PROCFS_H
-#define IRONCLAD_LIB_PROCFS_H
+#ifndef IRONCLAD_LIB_SENTINEL_PROCFS_H
+#define IRONCLAD_LIB_SENTINEL_PROCFS_H
 
-#include "labels.h"
+#include "rules.h"
 #include "sysctls.h"
 
 enum {

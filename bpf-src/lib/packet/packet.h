@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What is known of a packet while a program runs. */
-#ifndef IRONCLAD_LIB_PACKET_H
-#define IRONCLAD_LIB_PACKET_H
+#ifndef IRONCLAD_LIB_PACKET_PACKET_H
+#define IRONCLAD_LIB_PACKET_PACKET_H
 
-#include "base.h"
+#include "../base.h"
 
 /* An address in network byte order; IPv4 in word[0], the rest zero. */
 union ic_addr {

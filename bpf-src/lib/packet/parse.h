@@ -3,11 +3,11 @@
  * From a frame to addresses, protocol and ports. Each step advances the cursor and returns
  * IC_PARSE_OK or the reason why the packet needs no policy: it is malformed, or not IP.
  */
-#ifndef IRONCLAD_LIB_PARSE_H
-#define IRONCLAD_LIB_PARSE_H
+#ifndef IRONCLAD_LIB_PACKET_PARSE_H
+#define IRONCLAD_LIB_PACKET_PARSE_H
 
+#include "../proto.h"
 #include "packet.h"
-#include "proto.h"
 
 enum {
 	IC_ETH_P_IP = 0x0800,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The cgroup, at a depth, that the process is in. */
-#ifndef IRONCLAD_LIB_CGROUP_ANCESTOR_H
-#define IRONCLAD_LIB_CGROUP_ANCESTOR_H
+#ifndef IRONCLAD_LIB_PROCESS_CGROUP_ANCESTOR_H
+#define IRONCLAD_LIB_PROCESS_CGROUP_ANCESTOR_H
 
-#include "base.h"
+#include "../base.h"
 
 #ifdef IC_OBJECT_LSM
 

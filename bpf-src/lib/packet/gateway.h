@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The gateway bypass: addresses that no policy ever blocks. */
-#ifndef IRONCLAD_LIB_GATEWAY_H
-#define IRONCLAD_LIB_GATEWAY_H
+#ifndef IRONCLAD_LIB_PACKET_GATEWAY_H
+#define IRONCLAD_LIB_PACKET_GATEWAY_H
 
+#include "../shared.h"
 #include "packet.h"
-#include "shared.h"
 
 /*
  * The agent writes the set that is not in force and then changes `gateways_active`. It does not

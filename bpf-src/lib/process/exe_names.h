@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Labels of executables: the path by which each was executed first. They prove nothing. */
-#ifndef IRONCLAD_LIB_EXE_NAMES_H
-#define IRONCLAD_LIB_EXE_NAMES_H
+#ifndef IRONCLAD_LIB_PROCESS_EXE_NAMES_H
+#define IRONCLAD_LIB_PROCESS_EXE_NAMES_H
 
 #include "process.h"
 

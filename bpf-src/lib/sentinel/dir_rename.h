@@ -4,11 +4,11 @@
  * passes over a program that another task on this processor is within. Until a move is known to have ended
  * no process caches what covers which directory: its thread moves another, or ends, at the latest.
  */
-#ifndef IRONCLAD_LIB_DIR_RENAME_H
-#define IRONCLAD_LIB_DIR_RENAME_H
+#ifndef IRONCLAD_LIB_SENTINEL_DIR_RENAME_H
+#define IRONCLAD_LIB_SENTINEL_DIR_RENAME_H
 
-#include "loss.h"
-#include "sentinel_state.h"
+#include "../loss.h"
+#include "state.h"
 
 /* By their threads: the address of the task. */
 struct {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The table of processes: one lookup tells a hook who is asking. */
-#ifndef IRONCLAD_LIB_PROCESS_H
-#define IRONCLAD_LIB_PROCESS_H
+#ifndef IRONCLAD_LIB_PROCESS_PROCESS_H
+#define IRONCLAD_LIB_PROCESS_PROCESS_H
 
-#include "loss.h"
+#include "../loss.h"
 
 /*
  * By thread group. Sized at load for as many as the kernel lets run, so that it is never full; not

@@ -3,11 +3,11 @@
  * Packets that say by which way they are to go. Processes are asked for the last stop, and the wire
  * leads to the first.
  */
-#ifndef IRONCLAD_LIB_SOURCE_ROUTE_H
-#define IRONCLAD_LIB_SOURCE_ROUTE_H
+#ifndef IRONCLAD_LIB_SOCKET_SOURCE_ROUTE_H
+#define IRONCLAD_LIB_SOCKET_SOURCE_ROUTE_H
 
-#include "packet.h"
-#include "proto.h"
+#include "../packet/packet.h"
+#include "../proto.h"
 
 /* The beginning of either header, as far as it tells whether there is more to look at. */
 enum {

@@ -6,10 +6,10 @@
  * policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and G. Varghese, "Scalable packet
  * classification", SIGCOMM 2001).
  */
-#ifndef IRONCLAD_LIB_MATCH_H
-#define IRONCLAD_LIB_MATCH_H
+#ifndef IRONCLAD_LIB_SOCKET_MATCH_H
+#define IRONCLAD_LIB_SOCKET_MATCH_H
 
-#include "sock_shared.h"
+#include "maps.h"
 
 /*
  * The question: numbers of rows in the slot, 16 bits each, in the order of the dimensions. The last

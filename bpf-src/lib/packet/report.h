@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Reports of packets. */
-#ifndef IRONCLAD_LIB_REPORT_H
-#define IRONCLAD_LIB_REPORT_H
+#ifndef IRONCLAD_LIB_PACKET_REPORT_H
+#define IRONCLAD_LIB_PACKET_REPORT_H
 
-#include "events.h"
+#include "../events.h"
 #include "packet.h"
 
 /* Events a second that each rule slot may report; 0 for none. */

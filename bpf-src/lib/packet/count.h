@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Counters of packets; one per CPU, so that none waits for another. */
-#ifndef IRONCLAD_LIB_COUNT_H
-#define IRONCLAD_LIB_COUNT_H
+#ifndef IRONCLAD_LIB_PACKET_COUNT_H
+#define IRONCLAD_LIB_PACKET_COUNT_H
 
-#include "shared.h"
+#include "../shared.h"
 
 IC_INLINE void ic_count_packet(void *map, __u32 index, __u32 bytes, bool dry)
 {

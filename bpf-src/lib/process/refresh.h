@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What a process executes, as the kernel has it: of those whose execve(2) or fork(2) was not seen. */
-#ifndef IRONCLAD_LIB_LEARN_H
-#define IRONCLAD_LIB_LEARN_H
+#ifndef IRONCLAD_LIB_PROCESS_REFRESH_H
+#define IRONCLAD_LIB_PROCESS_REFRESH_H
 
 #include "file.h"
 

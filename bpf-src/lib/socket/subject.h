@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Who asks: the rows of all that rules can say of a process. */
-#ifndef IRONCLAD_LIB_SUBJECT_H
-#define IRONCLAD_LIB_SUBJECT_H
+#ifndef IRONCLAD_LIB_SOCKET_SUBJECT_H
+#define IRONCLAD_LIB_SOCKET_SUBJECT_H
 
-#include "cgroup_ancestor.h"
-#include "learn.h"
-#include "sock_shared.h"
+#include "../process/cgroup_ancestor.h"
+#include "../process/refresh.h"
+#include "maps.h"
 
 enum {
 	/* Dimensions whose answer is in the table of processes. */

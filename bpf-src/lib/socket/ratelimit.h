@@ -3,10 +3,10 @@
  * Token buckets by the generic cell rate algorithm (ITU-T I.371, annex A): a bucket is the moment
  * at which it will be full, and a token moves that moment by one interval.
  */
-#ifndef IRONCLAD_LIB_RATELIMIT_H
-#define IRONCLAD_LIB_RATELIMIT_H
+#ifndef IRONCLAD_LIB_SOCKET_RATELIMIT_H
+#define IRONCLAD_LIB_SOCKET_RATELIMIT_H
 
-#include "sock_shared.h"
+#include "maps.h"
 
 /* CPUs read the clock before they have the lock, and may lose the CPU in between. */
 enum { IC_BUCKET_SKEW_NS = 1000000000 };

@@ -3,10 +3,10 @@
  * Cgroups freeze and kill without a signal, and starve. No hook sees who is moved where: so who
  * could move the agent, or write what its own groups do, is refused when it opens the file.
  */
-#ifndef IRONCLAD_LIB_CGROUPFS_H
-#define IRONCLAD_LIB_CGROUPFS_H
+#ifndef IRONCLAD_LIB_SENTINEL_CGROUPFS_H
+#define IRONCLAD_LIB_SENTINEL_CGROUPFS_H
 
-#include "labels.h"
+#include "rules.h"
 
 enum {
 	IC_CGROUP_SUPER_MAGIC = 0x27e0eb, /* include/uapi/linux/magic.h */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Sysctls that switch hooks off, or let others into the kernel. */
-#ifndef IRONCLAD_LIB_SYSCTLS_H
-#define IRONCLAD_LIB_SYSCTLS_H
+#ifndef IRONCLAD_LIB_SENTINEL_SYSCTLS_H
+#define IRONCLAD_LIB_SENTINEL_SYSCTLS_H
 
-#include "base.h"
+#include "../base.h"
 
 enum { IC_SYSCTL_NAME = 64 };
 

@@ -3,8 +3,8 @@
  * (source, destination, destination port, protocol) with wildcards: one hash, probed once for each
  * shape of tuple that the policy uses, the most specific shape first.
  */
-#ifndef IRONCLAD_LIB_TUPLES_H
-#define IRONCLAD_LIB_TUPLES_H
+#ifndef IRONCLAD_LIB_PACKET_TUPLES_H
+#define IRONCLAD_LIB_PACKET_TUPLES_H
 
 #include "packet.h"
 

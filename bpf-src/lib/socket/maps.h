@@ -3,10 +3,10 @@
  * The maps of the cgroup hooks. The programs are the same for every policy: a policy is what is in
  * the maps of one of two slots, and the slot in force is that of the packets' policy.
  */
-#ifndef IRONCLAD_LIB_SOCK_SHARED_H
-#define IRONCLAD_LIB_SOCK_SHARED_H
+#ifndef IRONCLAD_LIB_SOCKET_MAPS_H
+#define IRONCLAD_LIB_SOCKET_MAPS_H
 
-#include "process.h"
+#include "../process/process.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What a process asks of the network, and the answer. */
-#ifndef IRONCLAD_LIB_SOCKET_H
-#define IRONCLAD_LIB_SOCKET_H
+#ifndef IRONCLAD_LIB_SOCKET_SOCKET_H
+#define IRONCLAD_LIB_SOCKET_SOCKET_H
 
-#include "events.h"
-#include "flat.h"
+#include "../events.h"
+#include "../flat.h"
+#include "../packet/packet.h"
+#include "../proto.h"
+#include "../slots.h"
 #include "match.h"
-#include "proto.h"
 #include "ratelimit.h"
-#include "slots.h"
 #include "subject.h"
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The rules that cover a directory with everything below it: found on a walk to the root, and cached. */
+#ifndef IRONCLAD_LIB_SENTINEL_DIRECTORY_H
+#define IRONCLAD_LIB_SENTINEL_DIRECTORY_H
+
+#include "label.h"
+
+/* Devices with files that rules cover, what those lie on, and which rules these are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, IC_SENTINEL_VOLUMES);
+	__type(key, __u32);
+	__type(value, struct ic_name_val);
+} ic_volumes SEC(".maps");
+
+/*
+ * By a hash of the directory, one place for each. Inode storage would do the same, but the verifier of
+ * Linux 7.3, unlike that of 6.12, does not trust the inode of a dentry's parent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, IC_SENTINEL_DIRS);
+	__type(key, __u32);
+	__type(value, struct ic_dir_cache);
+} ic_dir_cache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct ic_file_policy);
+} ic_file_policy SEC(".maps");
+
+IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
+{
+	half &= 1;
+	return bpf_map_lookup_elem(&ic_file_policy, &half);
+}
+
+/*
+ * The way from a directory to its root is of small functions that numbers lead to: the verifier walks
+ * each of them once, and not once for each directory on the way.
+ */
+__noinline __u64 ic_parent(__u64 address)
+{
+	struct dentry *dentry = (struct dentry *)address;
+
+	return (__u64)BPF_CORE_READ(dentry, d_parent);
+}
+
+/* What a directory's own label says of everything below. */
+__noinline __u64 ic_below_own(__u64 address, __u32 half)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	const struct ic_label *label;
+	struct ic_file_id id;
+
+	if (!inode)
+		return 0;
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	return label ? label->below[half & 1] : 0;
+}
+
+/* What rules of the device cover directories. */
+__noinline __u64 ic_below_any(__u64 address, __u32 half)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	__u32 device = BPF_CORE_READ(dentry, d_sb, s_dev);
+	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	const struct ic_file_policy *policy = ic_file_policy_at(half);
+
+	return volume && policy ? volume->rules[half & 1] & policy->below : 0;
+}
+
+/* What was found on the way to where it ends, if that is the root. */
+__noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
+{
+	struct dentry *dentry = (struct dentry *)address;
+
+	return BPF_CORE_READ(dentry, d_sb, s_root) == dentry ? rules : ic_below_any(address, half);
+}
+
+/*
+ * What rules cover everything in a directory: those of it and of all those around it. Where the way to
+ * the root is not known (a file opened by its handle) or too long, all rules that cover directories of
+ * the device; pipes and the like have no root either, and devices of which no rule speaks.
+ */
+__noinline __u64 ic_below(__u64 address, __u32 half)
+{
+	__u64 rules = 0, parent;
+	__u32 i;
+
+	if (!ic_below_any(address, half))
+		return 0;
+	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {
+		rules |= ic_below_own(address, half);
+		parent = ic_parent(address);
+		if (parent == address)
+			return ic_below_end(address, half, rules);
+		address = parent;
+	}
+	return ic_below_any(address, half);
+}
+
+/* What is kept of a directory, read once: another CPU may write it meanwhile. */
+IC_INLINE void ic_dir_read(struct ic_dir_cache *found, const struct ic_dir_cache *cache)
+{
+	found->word = IC_READ_ONCE(cache->word);
+	found->dir.ino = IC_READ_ONCE(cache->dir.ino);
+	found->dir.dev = IC_READ_ONCE(cache->dir.dev);
+	found->dir.generation = IC_READ_ONCE(cache->dir.generation);
+	found->below = IC_READ_ONCE(cache->below);
+	found->names = IC_READ_ONCE(cache->names);
+	found->flags = IC_READ_ONCE(cache->flags);
+	found->sum = IC_READ_ONCE(cache->sum);
+}
+
+/* Ties what is kept together: two CPUs may write it at once. */
+IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
+{
+	return cache->word * 0x9e3779b97f4a7c15ULL ^ cache->dir.ino * 0xff51afd7ed558ccdULL ^
+	       cache->below * 0xc2b2ae3d27d4eb4fULL ^ (__u64)cache->dir.dev << 32 ^
+	       cache->dir.generation ^ (__u64)cache->names << 17 ^ (__u64)cache->flags << 49;
+}
+
+/* Where nothing is kept of a directory: what its label and those on the way to the root say. */
+IC_INLINE void ic_dir_look(struct ic_dir_cache *found, struct dentry *child)
+{
+	const struct ic_file_id id = found->dir;
+	__u32 half = found->word & 1;
+	const struct ic_label *label;
+
+	/* A number, as the verifier wants it of arguments, and not a pointer. */
+	found->below = ic_below((__u64)BPF_CORE_READ(child, d_parent), half);
+	label = ic_label_of(&id);
+	found->names = label ? label->names[half] : 0;
+	found->flags = label ? label->flags[half] : 0;
+	found->sum = ic_dir_sum(found);
+}
+
+/* What rules cover what is in a child's directory, and which names in it they speak of. */
+IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, struct inode *dir,
+			   __u32 dev)
+{
+	const struct ic_file_id id = {
+		.ino = dir->i_ino,
+		.dev = dev,
+		.generation = dir->i_generation,
+	};
+	__u64 word = IC_READ_ONCE(ic_sentinel.word);
+	__u32 index = ic_label_hash(id.ino, id.dev) & (IC_SENTINEL_DIRS - 1);
+	struct ic_dir_cache *cache = bpf_map_lookup_elem(&ic_dir_cache, &index);
+
+	if (cache) {
+		ic_dir_read(found, cache);
+		if (found->word == word && found->dir.ino == id.ino && found->dir.dev == id.dev &&
+		    found->dir.generation == id.generation && found->sum == ic_dir_sum(found))
+			return;
+	}
+	found->word = word;
+	found->dir = id;
+	ic_dir_look(found, child);
+	if (cache && !(word >> IC_RENAME_SHIFT))
+		*cache = *found;
+}
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The file rules that cover a file, by its label, its directory and its name there, and their
+ * enforcement.
+ */
+#ifndef IRONCLAD_LIB_SENTINEL_RULES_H
+#define IRONCLAD_LIB_SENTINEL_RULES_H
+
+#include "name.h"
+
+/* What rules cover what is, or will be, in a directory under a name. */
+IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry, __u32 dev)
+{
+	struct ic_dir_cache found = {};
+	struct ic_file_id id;
+	__u32 len;
+
+	ic_dir_find(&found, dentry, dir, dev);
+	if (!found.names)
+		return found.below;
+	/* A copy: what has its address taken leaves the registers. */
+	id = found.dir;
+	len = dentry->d_name.len;
+	if (found.names >> (len & 31) & 1)
+		found.below |= ic_rules_of_name(&id, dentry, found.word & 1);
+	return found.below;
+}
+
+/* The rules of a file's or directory's own label, and its flags (enum ic_label_flag). */
+IC_INLINE __u64 ic_rules_own(struct inode *inode, __u32 dev, __u32 *flags)
+{
+	const struct ic_label *label = ic_label_on(inode, dev);
+	__u32 half = ic_half();
+
+	if (!label)
+		return 0;
+	*flags = label->flags[half];
+	return label->own[half];
+}
+
+/*
+ * What rules cover an inode, if there is one, and its name in a directory. Both lie on one device, as
+ * do all dentries on the way to a root.
+ */
+IC_INLINE __u64 ic_rules_at(struct inode *dir, struct dentry *dentry, struct inode *inode,
+			    __u32 dev, __u32 *flags)
+{
+	__u64 rules = inode ? ic_rules_own(inode, dev, flags) : 0;
+
+	return dir ? rules | ic_rules_in(dir, dentry, dev) : rules;
+}
+
+/* What rules cover a file or directory. */
+IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
+{
+	struct inode *dir = dentry->d_parent->d_inode, *inode = dentry->d_inode;
+	__u32 flags = 0;
+
+	if (dir)
+		return ic_rules_at(dir, dentry, inode, dir->i_sb->s_dev, &flags);
+	return inode ? ic_rules_own(inode, inode->i_sb->s_dev, &flags) : 0;
+}
+
+/* Where a dentry is in the list of its inode's names: with a name of its own in 6.12, without in 7.3. */
+struct dentry___v6_12 {
+	union {
+		struct hlist_node d_alias;
+	} d_u;
+} __attribute__((preserve_access_index));
+
+/* What rules cover an inode that was come to by no name of its own: by one of its names. */
+static __noinline __u64 ic_rules_of_alias(struct inode *inode)
+{
+	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first), rules = 0;
+	const struct ic_name_val *volume;
+	const struct ic_label *label;
+	struct dentry *dentry;
+	struct ic_file_id id;
+	struct inode *dir;
+	__u32 half = ic_half();
+
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	if (label)
+		rules = label->own[half];
+	if (!alias) {
+		volume = bpf_map_lookup_elem(&ic_volumes, &id.dev);
+		return volume ? rules | volume->rules[half] : rules;
+	}
+	if (bpf_core_field_exists(struct dentry___v6_12, d_u))
+		dentry =
+			(void *)(alias - bpf_core_field_offset(struct dentry___v6_12, d_u.d_alias));
+	else
+		dentry = (void *)(alias - bpf_core_field_offset(struct dentry, d_alias));
+	rules |= ic_below((__u64)BPF_CORE_READ(dentry, d_parent), half);
+	dir = BPF_CORE_READ(dentry, d_parent, d_inode);
+	if (!dir)
+		return rules;
+	ic_file_identify(&id, dir);
+	label = ic_label_of(&id);
+	if (label && label->names[half])
+		rules |= ic_rules_of_name(&id, dentry, half);
+	return rules;
+}
+
+/* What rules say of an attempt; two operations where it is both. */
+IC_INLINE int ic_enforce(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
+			 __u32 detail)
+{
+	const struct ic_file_policy *policy;
+	const struct ic_exemption *exemptions;
+	struct ic_attempt attempt;
+	__u32 half, mark;
+
+	if (!rules || op >= IC_FILE_OPS || other >= IC_FILE_OPS)
+		return 0;
+	half = ic_half();
+	policy = ic_file_policy_at(half);
+	if (!policy)
+		return 0;
+	rules &= policy->op[op] | policy->op[other];
+	if (!rules)
+		return 0;
+	mark = ic_mark();
+	if (mark & IC_MARK_TRUSTED)
+		return 0;
+	/* Where the secret is. */
+	if (mark & IC_MARK_CANDIDATE && op == IC_FILE_READ && other == IC_FILE_READ)
+		rules &= ~(1ULL << IC_OWN_STATE);
+	/* The service manager manages the agent's group as well. */
+	if (rules & 1ULL << IC_OWN_GROUP && ic_is_manager())
+		rules &= ~(1ULL << IC_OWN_GROUP);
+	exemptions = ic_exception(hook == IC_HOOK_MMAP_FILE);
+	if (exemptions)
+		rules &= ~exemptions->rules[half];
+	if (!rules)
+		return 0;
+	attempt = (struct ic_attempt){
+		.hook = hook,
+		.op = op,
+		.dentry = dentry,
+		.detail = detail,
+		.rules = rules,
+		.verdict = rules & policy->deny ? IC_SENTINEL_DENIED : IC_SENTINEL_LOGGED,
+	};
+	ic_alarm(&attempt);
+	return rules & policy->deny ? -IC_EPERM : 0;
+}
+
+#endif
