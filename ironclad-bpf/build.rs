@@ -46,7 +46,7 @@ fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// libbpf-cargo tells cargo nothing of the headers.
+/// libbpf-cargo reports no headers to cargo.
 fn rerun_if_changed(dir: &Path) -> io::Result<()> {
     println!("cargo::rerun-if-changed={}", dir.display());
     for entry in fs::read_dir(dir)? {

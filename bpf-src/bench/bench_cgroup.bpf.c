@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The least that a program at connect(2) can do: what others cost is told beside it. */
+/* The smallest program at connect(2), as a baseline. */
 #include "../lib/base.h"
 
 SEC("cgroup/connect4")

@@ -7,8 +7,8 @@ enum {
 };
 
 /*
- * Distinct addresses, so that no lookup finds its way in the cache by habit. IPv4 addresses lie side
- * by side: what the loop reads should not fill the cache.
+ * Distinct addresses, so that no lookup is in the cache already. IPv4 addresses are adjacent: the
+ * loop's own reads should not fill the cache.
  */
 union {
 	union ic_addr v6[IC_BENCH_PROBES];
@@ -52,7 +52,7 @@ IC_INLINE __u32 ic_bench_one(const union ic_addr *probe)
 		found = bpf_map_lookup_elem(&ic_hash, probe);
 		return found ? *found : 0;
 	}
-	/* The address is read, and nothing that a branch could guess wrong depends on it. */
+	/* The address is read, without a branch that could be mispredicted. */
 	asm volatile("" ::"r"(probe->word[0]));
 	return 0;
 }

@@ -10,12 +10,15 @@ enum {
 	IC_ETH_LEN = 14,
 };
 
-/* One word of each IPv4 source, four of each IPv6 one: what the sender reads takes cache from the receiver. */
+/*
+ * One word of each IPv4 source, four of each IPv6 one: the sender's reads take cache from the
+ * receiver.
+ */
 __u32 ic_sources[IC_BENCH_PROBES * 4] SEC(".data.ic_sources");
 
 const volatile __u8 ic_cfg_bench_v6 = 0;
 const volatile __u32 ic_cfg_bench_sources = IC_BENCH_PROBES;
-/* Where the packets leave. */
+/* The interface that the packets leave by. */
 const volatile __u32 ic_cfg_bench_ifindex = 0;
 
 __u32 ic_bench_next;
@@ -41,7 +44,7 @@ int ic_bench_send(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
 	ic_bench_next = next + 1 < ic_cfg_bench_sources ? next + 1 : 0;
-	/* Frames come back: each still has its former source. */
+	/* Frames are reused: each still has its former source. */
 	if (ic_cfg_bench_v6) {
 		struct ipv6hdr *ip = data + IC_ETH_LEN;
 
@@ -59,7 +62,7 @@ int ic_bench_send(struct xdp_md *ctx)
 	return bpf_redirect(ic_cfg_bench_ifindex, 0);
 }
 
-/* The least that a firewall which drops everything can do. */
+/* The smallest firewall that drops everything. */
 SEC("xdp")
 int ic_bench_drop(struct xdp_md *ctx)
 {

@@ -7,7 +7,7 @@ enum {
 	IC_ETH_LEN = 14,
 };
 
-/* IPv4 addresses lie side by side: what the harness reads should not fill the cache. */
+/* IPv4 addresses are adjacent: the harness's own reads should not fill the cache. */
 union {
 	union ic_addr v6[IC_BENCH_PROBES];
 	__u32 v4[IC_BENCH_PROBES];

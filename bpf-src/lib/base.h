@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What every program includes first. */
+/* Common definitions, which every program includes first. */
 #ifndef IRONCLAD_LIB_BASE_H
 #define IRONCLAD_LIB_BASE_H
 
@@ -18,8 +18,8 @@
 #define IC_INLINE static __always_inline
 
 /*
- * Whether the program's type may take spin locks: LSM programs may since 5.11, which the agent finds
- * out. Their objects define IC_OBJECT_LSM before they include anything.
+ * Whether the program's type may take spin locks. LSM programs may since Linux 5.11, which the
+ * agent probes. Their objects define IC_OBJECT_LSM before the first include.
  */
 #ifdef IC_OBJECT_LSM
 const volatile __u8 ic_cfg_may_lock = 1;
@@ -32,8 +32,8 @@ enum { ic_cfg_may_lock = 1 };
 #define IC_WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
 /*
- * A 16-bit number in network byte order. Before Linux 6.13 the verifier forgets the range of a
- * number whose bytes were swapped, and clang drops a mask that it knows to be idle.
+ * A 16-bit number in network byte order, as a host number. Before Linux 6.13 the verifier forgets
+ * the range of a number after a byte swap, and clang drops a mask that it knows to have no effect.
  */
 IC_INLINE __u32 ic_ntohs(__u16 value)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Events: at most so many a second of each rule, without a wakeup for each. */
+/* Events: rate limits for each rule, and few wakeups. */
 #ifndef IRONCLAD_LIB_EVENTS_H
 #define IRONCLAD_LIB_EVENTS_H
 
@@ -10,13 +10,19 @@ const volatile __u32 ic_cfg_report_hz = 250;
 const volatile __u64 ic_cfg_generation = 0;
 const volatile __u8 ic_cfg_dry_run = 0;
 
-/* Jiffies of the last wakeup. Two CPUs may both find it old: one wakeup too many. */
+/*
+ * Jiffies of the last wakeup. An accepted race: two CPUs may both read an old value, and wake
+ * twice.
+ */
 __u64 ic_report_woken;
 
-/* Whether nothing is left of a budget now: asked before anything is made ready for a report. */
+/* Whether a budget is exhausted. Checked before any work for a report. */
 IC_INLINE bool ic_budget_spent(const struct ic_sample *budget, __u32 rate)
 {
-	/* Without the lock: within a window `sent` only grows, so a full one stays full. */
+	/*
+	 * Without the lock: within a window `sent` only grows, so an exhausted budget stays
+	 * exhausted.
+	 */
 	if ((__s64)(bpf_jiffies64() - IC_READ_ONCE(budget->window)) >= 0 ||
 	    IC_READ_ONCE(budget->sent) < rate)
 		return false;
@@ -24,13 +30,16 @@ IC_INLINE bool ic_budget_spent(const struct ic_sample *budget, __u32 rate)
 	return true;
 }
 
-/* Takes one of the events of this second. */
+/* Takes one event from the budget of this second. */
 IC_INLINE bool ic_budget_take(struct ic_sample *budget, __u32 rate)
 {
 	bool taken = false;
 	__u64 now = bpf_jiffies64();
 
-	/* Without it two CPUs may both take the last event of a second: one too many. */
+	/*
+	 * Without the lock two CPUs may both take the last event of a second, which is one too
+	 * many.
+	 */
 	if (ic_cfg_may_lock)
 		bpf_spin_lock(&budget->lock);
 	if ((__s64)(now - budget->window) >= 0) {
@@ -48,7 +57,7 @@ IC_INLINE bool ic_budget_take(struct ic_sample *budget, __u32 rate)
 	return taken;
 }
 
-/* A reader that polls loses nothing by waking late: fifty wakeups a second, or a quarter full. */
+/* A polling reader loses no event by a late wakeup: fifty wakeups a second, or a quarter full. */
 IC_INLINE __u64 ic_report_wakeup(void)
 {
 	__u64 now = bpf_jiffies64();

@@ -5,7 +5,7 @@
 
 #include "base.h"
 
-/* Where a table's cells are: in an array map, from `first` on. */
+/* The cells of a table: in an array map, from `first` on. */
 struct ic_flat_at {
 	void *map;
 	__u32 first;
@@ -24,7 +24,7 @@ IC_INLINE __u32 ic_flat_word(const struct ic_flat_at *flat, __u32 word)
 	return cell ? cell->row.refs[word & 15] : 0;
 }
 
-/* What a root says of the first 21 bits of an address: 0 where no prefix touches them. */
+/* The root's reference for the first 21 bits of an address: 0 where no prefix touches them. */
 IC_INLINE __u32 ic_flat_begin(const struct ic_flat_at *flat, __u32 root, __u32 bits)
 {
 	const union ic_flat_cell *cell = ic_flat_cell(flat, root + (bits >> 8));
@@ -37,10 +37,10 @@ IC_INLINE __u32 ic_flat_begin(const struct ic_flat_at *flat, __u32 root, __u32 b
 }
 
 /*
- * Fetches what ic_flat_begin() will read: nothing waits for it, and a processor goes on with what
- * follows meanwhile.
+ * Prefetches what ic_flat_begin() reads. No instruction depends on the load, so the processor
+ * continues meanwhile.
  */
-IC_INLINE void ic_flat_touch(const struct ic_flat_at *flat, __u32 root, __u32 bits)
+IC_INLINE void ic_flat_prefetch(const struct ic_flat_at *flat, __u32 root, __u32 bits)
 {
 	const union ic_flat_cell *cell = ic_flat_cell(flat, root + (bits >> 8));
 	__u64 slot;
@@ -52,8 +52,8 @@ IC_INLINE void ic_flat_touch(const struct ic_flat_at *flat, __u32 root, __u32 bi
 }
 
 /*
- * Seven comparisons at once: each lane is 256 + byte − start, whose bit 8 tells whether the run
- * has begun. The multiplication adds those bits up in the top lane.
+ * Seven comparisons at once: each lane is 256 + byte − start, whose bit 8 is set if the run has
+ * begun. The multiplication adds those bits up in the top lane.
  */
 IC_INLINE __u32 ic_flat_begun(__u64 starts, __u32 byte)
 {
@@ -63,7 +63,7 @@ IC_INLINE __u32 ic_flat_begun(__u64 starts, __u32 byte)
 	return begun * ones >> 54 & 7;
 }
 
-/* What the counts index stays within the half cell or the cell, whatever the table says. */
+/* The index of three bits stays within the half cell or the cell, whatever the table holds. */
 IC_INLINE __u32 ic_flat_runs(const struct ic_flat_at *flat, __u32 index, __u32 byte)
 {
 	const union ic_flat_cell *cell = ic_flat_cell(flat, index >> 1);
@@ -150,7 +150,7 @@ IC_INLINE __u32 ic_flat_lookup6(const struct ic_flat_at *flat, __u32 root, __u64
 {
 	__u64 high = bpf_be64_to_cpu(high_be), low = bpf_be64_to_cpu(low_be);
 	__u32 depth = 2, ref;
-	__u64 i; /* the verifier forgets half a word that is kept on the stack */
+	__u64 i; /* 64 bits: the verifier forgets the range of a 32-bit number on the stack */
 
 	ref = ic_flat_begin(flat, root, high >> 43);
 	for (i = 0; i < 16; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What was lost, counted: one counter per CPU, so that none waits for another. */
+/* Counters of losses, one per CPU, so that no CPU waits for another. */
 #ifndef IRONCLAD_LIB_LOSS_H
 #define IRONCLAD_LIB_LOSS_H
 

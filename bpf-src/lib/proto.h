@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Numbers of protocols, and the extension headers of IPv6. */
+/* Protocol numbers, and the extension headers of IPv6. */
 #ifndef IRONCLAD_LIB_PROTO_H
 #define IRONCLAD_LIB_PROTO_H
 
@@ -22,7 +22,7 @@ enum {
 	IC_PROTO_UDPLITE = 136,
 	IC_PROTO_HIP = 139,
 	IC_PROTO_SHIM6 = 140,
-	IC_PROTO_MPTCP = 262, /* of sockets alone */
+	IC_PROTO_MPTCP = 262, /* of sockets only */
 };
 
 struct ic_ext {
@@ -38,7 +38,10 @@ enum {
 	IC_IP6_OFFSET = 0xfff8,
 };
 
-/* How an extension header says its length, by protocol; 0 where the protocol is none. */
+/*
+ * How an extension header gives its length, by protocol; 0 where the protocol is no extension
+ * header.
+ */
 enum ic_ext_kind {
 	IC_EXT_EIGHTS = 1, /* (len + 1) * 8 bytes */
 	IC_EXT_FOURS = 2, /* (len + 2) * 4 bytes */
@@ -53,7 +56,7 @@ const volatile __u8 ic_cfg_ext_kind[256] = {
 	[IC_PROTO_HIP] = IC_EXT_EIGHTS,     [IC_PROTO_SHIM6] = IC_EXT_EIGHTS,
 };
 
-/* The bytes of an extension header, by its kind and what it says. */
+/* The bytes of an extension header, by its kind and its length field. */
 IC_INLINE __u32 ic_ext_len(__u8 kind, __u8 len)
 {
 	return kind == IC_EXT_FIXED ? 8 : kind == IC_EXT_FOURS ? (len + 2) * 4 : (len + 1) * 8;

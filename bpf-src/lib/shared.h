@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What all programs of an instance share, from policy to policy and from agent to agent. The
- * dispatcher's object creates these maps; a policy's object is given their descriptors.
+ * Maps that all programs of an instance share, across policies and agents. The dispatcher's object
+ * creates them; a policy's object receives their descriptors.
  */
 #ifndef IRONCLAD_LIB_SHARED_H
 #define IRONCLAD_LIB_SHARED_H
@@ -26,13 +26,13 @@ struct {
 	__type(value, struct ic_stats);
 } ic_rules SEC(".maps");
 
-/* Sized at load, a power of two and a multiple of the page. */
+/* Sized at load: a power of two and a multiple of the page size. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
 } ic_events SEC(".maps");
 
-/* Indexed by rule slot. Shared by every CPU: the rate is the host's, not one CPU's. */
+/* Indexed by rule slot. Shared by all CPUs: the rate is the host's, not one CPU's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, IC_RULES_MAX);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which policy is in force: one word says it for every hook, so that they change together. */
+/* The policy in force: one word for all hooks, so that they change together. */
 #ifndef IRONCLAD_LIB_SLOTS_H
 #define IRONCLAD_LIB_SLOTS_H
 
 #include "shared.h"
 
-/* The deadline of a provisional policy holds whether or not an agent lives. */
+/* The kernel enforces the deadline of a provisional policy, whether or not an agent runs. */
 IC_INLINE __u32 ic_slot_in_force(void)
 {
 	__u64 selector = IC_READ_ONCE(ic_state.selector);
@@ -16,7 +16,9 @@ IC_INLINE __u32 ic_slot_in_force(void)
 	return selector & IC_SELECTOR_ACTIVE;
 }
 
-/* Constant indices: the JIT turns the calls into jumps. The other slot is better than none. */
+/*
+ * Constant indices: the JIT compiles the calls to jumps. The other slot is better than no policy.
+ */
 IC_INLINE void ic_slots_call(void *ctx, const void *slots)
 {
 	if (ic_slot_in_force()) {

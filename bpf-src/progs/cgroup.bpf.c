@@ -1,51 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is attached to a cgroup: who × where × port × protocol → rule. */
+/* The programs at a cgroup: they decide on operations of sockets. */
 #include "../lib/socket/socket.h"
 #include "../lib/socket/source_route.h"
 
-/* Ping sockets are asked for where they are made, as all that is neither TCP nor UDP. */
-IC_INLINE bool ic_was_asked(__u32 protocol)
+/*
+ * Whether a ping socket was checked at its creation, as all protocols other than TCP and UDP are.
+ */
+IC_INLINE bool ic_is_checked_at_create(__u32 protocol)
 {
 	return protocol == IC_PROTO_ICMP || protocol == IC_PROTO_ICMPV6;
 }
 
-IC_INLINE int ic_ask4(struct bpf_sock_addr *ctx, __u8 op)
+IC_INLINE int ic_check4(struct bpf_sock_addr *ctx, __u8 op)
 {
-	struct ic_ask ask = {
+	struct ic_request request = {
 		.addr.word[0] = ctx->user_ip4,
 		.port = ctx->user_port,
 		.family = 4,
 		.op = op,
-		.proto = ic_ask_proto(ctx->protocol),
+		.proto = ic_request_proto(ctx->protocol),
 	};
 
-	if (ic_was_asked(ctx->protocol))
+	if (ic_is_checked_at_create(ctx->protocol))
 		return 1;
-	if (!ic_socket_decide(&ask))
+	if (!ic_socket_decide(&request))
 		return 0;
 	/*
-	 * What was decided on is what the kernel is to use: from a socket that is bound to an address or
-	 * an interface, the unspecified address leads elsewhere.
+	 * Make the kernel use the address that was checked: from a socket that is bound to an
+	 * address or an interface, the unspecified address leads elsewhere.
 	 */
 	if (op != IC_SOCK_BIND && !ctx->user_ip4)
 		ctx->user_ip4 = bpf_htonl(IC_LOOPBACK4);
 	return 1;
 }
 
-IC_INLINE int ic_ask6(struct bpf_sock_addr *ctx, __u8 op)
+IC_INLINE int ic_check6(struct bpf_sock_addr *ctx, __u8 op)
 {
-	struct ic_ask ask = {
+	struct ic_request request = {
 		.addr.word = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
 			       ctx->user_ip6[3] },
 		.port = ctx->user_port,
 		.family = 6,
 		.op = op,
-		.proto = ic_ask_proto(ctx->protocol),
+		.proto = ic_request_proto(ctx->protocol),
 	};
 
-	if (ic_was_asked(ctx->protocol))
+	if (ic_is_checked_at_create(ctx->protocol))
 		return 1;
-	if (!ic_socket_decide(&ask))
+	if (!ic_socket_decide(&request))
 		return 0;
 	if (op != IC_SOCK_BIND && !ctx->user_ip6[0] && !ctx->user_ip6[1] && !ctx->user_ip6[3]) {
 		if (!ctx->user_ip6[2])
@@ -59,120 +61,123 @@ IC_INLINE int ic_ask6(struct bpf_sock_addr *ctx, __u8 op)
 SEC("cgroup/connect4")
 int ic_connect4(struct bpf_sock_addr *ctx)
 {
-	return ic_ask4(ctx, IC_SOCK_CONNECT);
+	return ic_check4(ctx, IC_SOCK_CONNECT);
 }
 
 SEC("cgroup/connect6")
 int ic_connect6(struct bpf_sock_addr *ctx)
 {
-	return ic_ask6(ctx, IC_SOCK_CONNECT);
+	return ic_check6(ctx, IC_SOCK_CONNECT);
 }
 
 SEC("cgroup/sendmsg4")
 int ic_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return ic_ask4(ctx, IC_SOCK_SEND);
+	return ic_check4(ctx, IC_SOCK_SEND);
 }
 
 SEC("cgroup/sendmsg6")
 int ic_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return ic_ask6(ctx, IC_SOCK_SEND);
+	return ic_check6(ctx, IC_SOCK_SEND);
 }
 
 SEC("cgroup/bind4")
 int ic_bind4(struct bpf_sock_addr *ctx)
 {
-	return ic_ask4(ctx, IC_SOCK_BIND);
+	return ic_check4(ctx, IC_SOCK_BIND);
 }
 
 SEC("cgroup/bind6")
 int ic_bind6(struct bpf_sock_addr *ctx)
 {
-	return ic_ask6(ctx, IC_SOCK_BIND);
+	return ic_check6(ctx, IC_SOCK_BIND);
 }
 
 /*
- * TCP and UDP are decided where they say whom they mean. The others have no such hook, or, as
- * UDP-Lite, one for datagrams that connect(2) goes round.
+ * TCP and UDP are checked when they name the peer. Other protocols have no such hook; UDP-Lite has
+ * one for datagrams, which connect(2) bypasses.
  */
 SEC("cgroup/sock_create")
 int ic_sock_create(struct bpf_sock *ctx)
 {
 	__u32 protocol = ctx->protocol, type = ctx->type;
-	struct ic_ask ask = { .op = IC_SOCK_CREATE };
+	struct ic_request request = { .op = IC_SOCK_CREATE };
 
-	if (type == IC_SOCK_STREAM && ic_ask_proto(protocol) == IC_PROTO_TCP)
+	if (type == IC_SOCK_STREAM && ic_request_proto(protocol) == IC_PROTO_TCP)
 		return 1;
 	if (type == IC_SOCK_DGRAM && protocol == IC_PROTO_UDP)
 		return 1;
-	ask.proto = type == IC_SOCK_RAW ? IC_SOCK_PROTO_RAW : ic_ask_proto(protocol);
-	return ic_socket_decide(&ask);
+	request.proto = type == IC_SOCK_RAW ? IC_SOCK_PROTO_RAW : ic_request_proto(protocol);
+	return ic_socket_decide(&request);
 }
 
 /*
- * Where rules ask of addresses, nothing leaves by a way of its own. Who runs is not whose packet it
- * is: an event names the socket's owner and cgroup.
+ * Where rules compare addresses, source-routed packets are dropped. The running process is not
+ * always the packet's sender: an event has the socket's owner and cgroup.
  */
-IC_INLINE struct ic_sock_event *ic_route_judge(struct ic_answer *answer, bool *refused)
+IC_INLINE struct ic_sock_event *ic_enforce_route(struct ic_decision *decision, bool *refused)
 {
 	__u32 slot = ic_slot_in_force();
 	const struct ic_sock_policy *policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
 
 	if (!policy || !policy->generation || !(policy->dims >> IC_DIM_WHERE & 1))
 		return NULL;
-	answer->reason = IC_SOCK_REASON_ROUTE;
-	answer->verdict = IC_VERDICT_DROP;
-	answer->generation = policy->generation;
-	answer->rate = policy->rate;
-	*refused = ic_socket_count(policy, answer);
-	return ic_socket_ev_begin(answer);
+	decision->reason = IC_SOCK_REASON_ROUTE;
+	decision->verdict = IC_VERDICT_DROP;
+	decision->generation = policy->generation;
+	decision->rate = policy->rate;
+	*refused = ic_socket_count(policy, decision);
+	return ic_socket_event_begin(decision);
 }
 
 SEC("cgroup_skb/egress")
 int ic_egress(struct __sk_buff *skb)
 {
 	struct ic_packet packet = {};
-	struct ic_answer answer = {};
-	struct ic_ask ask = { .op = IC_SOCK_SEND, .flags = IC_SOCK_EV_UNIDENTIFIED };
+	struct ic_decision decision = {};
+	struct ic_request request = { .op = IC_SOCK_SEND, .flags = IC_SOCK_EV_UNIDENTIFIED };
 	struct ic_sock_event *ev;
 	bool refused = false;
 
-	if (!ic_source_route(skb, &packet))
+	if (!ic_is_source_routed(skb, &packet))
 		return 1;
-	ev = ic_route_judge(&answer, &refused);
+	ev = ic_enforce_route(&decision, &refused);
 	if (ev) {
-		ask.addr = packet.dst;
-		ask.family = packet.family;
-		ask.proto = packet.proto;
+		request.addr = packet.dst;
+		request.family = packet.family;
+		request.proto = packet.proto;
 		ev->uid = bpf_get_socket_uid(skb);
 		ev->cgroup = bpf_skb_cgroup_id(skb);
-		ic_socket_ev_submit(ev, &ask, &answer);
+		ic_socket_event_submit(ev, &request, &decision);
 	}
 	return !refused;
 }
 
 /*
- * What a socket is told once may leave where ic_egress() does not see it: in answers to a SYN, which
- * belong to no socket yet, and in what IPsec wraps.
+ * A source route that is set on a socket may leave where ic_egress() does not see it: in replies to
+ * a SYN, which belong to no socket yet, and within IPsec.
  */
 SEC("cgroup/setsockopt")
 int ic_setsockopt(struct bpf_sockopt *ctx)
 {
-	struct ic_answer answer = {};
-	struct ic_ask ask = { .op = IC_SOCK_CREATE, .flags = IC_SOCK_EV_UNIDENTIFIED };
+	struct ic_decision decision = {};
+	struct ic_request request = { .op = IC_SOCK_CREATE, .flags = IC_SOCK_EV_UNIDENTIFIED };
 	struct ic_sock_event *ev;
 	bool refused = false;
 
-	if (ic_source_route_option(ctx)) {
-		ev = ic_route_judge(&answer, &refused);
+	if (ic_is_source_route_option(ctx)) {
+		ev = ic_enforce_route(&decision, &refused);
 		if (ev) {
 			ev->uid = bpf_get_current_uid_gid();
 			ev->cgroup = bpf_get_current_cgroup_id();
-			ic_socket_ev_submit(ev, &ask, &answer);
+			ic_socket_event_submit(ev, &request, &decision);
 		}
 	}
-	/* Of more than a program may see, the kernel is to use what the process gave. */
+	/*
+	 * The option is longer than a program can read: the kernel shall use the bytes of the
+	 * process.
+	 */
 	if (!refused && ctx->optlen > IC_SOCKOPT_SEEN)
 		ctx->optlen = 0;
 	return !refused;

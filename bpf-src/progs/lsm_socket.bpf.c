@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sockets that the hooks of cgroups never see, because they reach others without IP. BPF LSM
- * sees all of the host: who is in no protected cgroup goes on.
+ * Sockets that the cgroup hooks never see, because they reach other hosts without IP. BPF LSM sees
+ * all processes of the host: those outside of protected cgroups are allowed.
  */
 #define IC_OBJECT_LSM 1
 
@@ -9,7 +9,9 @@
 
 #include <bpf/bpf_tracing.h>
 
-/* Families of include/linux/socket.h that IP's own hooks ask for, and those that stay in the host. */
+/*
+ * Families of include/linux/socket.h that the IP hooks check, and those that stay within the host.
+ */
 enum {
 	IC_AF_UNIX = 1,
 	IC_AF_INET = 2,
@@ -21,7 +23,7 @@ enum {
 
 enum { IC_EPERM = 1 };
 
-/* The cgroups whose processes ask; what is free among them is empty. */
+/* The protected cgroups; unused elements are empty. */
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
 	__uint(max_entries, IC_SOCK_CGROUPS_MAX);
@@ -29,7 +31,7 @@ struct {
 	__type(value, __u32);
 } ic_cgroups SEC(".maps");
 
-/* The protocol of the socket by which the agent sees whether this program runs at all. */
+/* The protocol of the socket by which the agent verifies that this program runs. */
 const volatile __u32 ic_cfg_canary = 0;
 
 /* How often that socket was seen. */
@@ -40,7 +42,7 @@ struct {
 	__type(value, __u64);
 } ic_canary SEC(".maps");
 
-IC_INLINE void ic_canary_seen(void)
+IC_INLINE void ic_count_canary(void)
 {
 	__u32 index = 0;
 	__u64 *seen = bpf_map_lookup_elem(&ic_canary, &index);
@@ -49,7 +51,7 @@ IC_INLINE void ic_canary_seen(void)
 		__sync_fetch_and_add(seen, 1);
 }
 
-IC_INLINE bool ic_family_goes_on(int family)
+IC_INLINE bool ic_is_family_allowed(int family)
 {
 	return family == IC_AF_UNIX || family == IC_AF_INET || family == IC_AF_INET6 ||
 	       family == IC_AF_KEY || family == IC_AF_NETLINK || family == IC_AF_ALG;
@@ -67,26 +69,26 @@ IC_INLINE bool ic_is_protected(void)
 }
 
 /*
- * `ret` is what another program has answered. A policy may come into force between this lookup and
- * that of the decision: then the new one decides, also where it says nothing of packet sockets.
+ * `ret` is the result of the program before. A policy may come into force between this lookup and
+ * that of the decision: then the new one decides, even if it has no rule on packet sockets.
  */
 SEC("lsm/socket_create")
 int BPF_PROG(ic_packet, int family, int type, int protocol, int kern, int ret)
 {
-	struct ic_ask ask = { .op = IC_SOCK_CREATE, .proto = IC_SOCK_PROTO_PACKET };
+	struct ic_request request = { .op = IC_SOCK_CREATE, .proto = IC_SOCK_PROTO_PACKET };
 	__u32 slot = ic_slot_in_force();
 	const struct ic_sock_policy *policy;
 
 	if (ret)
 		return ret;
 	if (family == IC_AF_UNIX && (__u32)protocol == ic_cfg_canary)
-		ic_canary_seen();
-	if (kern || ic_family_goes_on(family))
+		ic_count_canary();
+	if (kern || ic_is_family_allowed(family))
 		return 0;
 	policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
 	if (!policy || !policy->packets || !ic_is_protected())
 		return 0;
-	return ic_socket_decide(&ask) ? 0 : -IC_EPERM;
+	return ic_socket_decide(&request) ? 0 : -IC_EPERM;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

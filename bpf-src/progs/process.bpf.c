@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Keeps the table of processes: written at execve(2), inherited at fork(2), dropped at the end of
- * the last thread. What ran before is read from its memory map, once, after these are attached.
+ * Maintains the process table: written at execve(2), inherited at fork(2), removed at the end of
+ * the last thread. Processes that ran before are seeded from their memory maps, once, after these
+ * programs are attached.
  */
 #include "../lib/process/exe_names.h"
 #include "../lib/process/refresh.h"
@@ -21,10 +22,10 @@ struct {
 	__type(value, __u32);
 } ic_ancestry_ids SEC(".maps");
 
-/* Which copy of these programs this is. */
+/* The number of this copy of the programs. */
 const volatile __u64 ic_cfg_owner = 0;
 
-/* Whose open files the iterator tells of. */
+/* The process whose open files the iterator reports. */
 const volatile __u32 ic_cfg_open_tgid = 0;
 
 /* Keep the struct in the object's BTF, where a test compares it with Rust. */
@@ -38,10 +39,10 @@ IC_INLINE const struct ic_process_ctl *ic_process_ctl_get(void)
 }
 
 /*
- * Whether this copy of the programs keeps the table. An agent that takes over attaches a copy of its
- * own before it detaches the former one, and hands the table over by one word.
+ * Whether this copy of the programs writes the table. An agent that adopts attaches a copy of its
+ * own before it detaches the former one, and transfers the table by one word.
  */
-IC_INLINE bool ic_process_owned(void)
+IC_INLINE bool ic_process_is_owner(void)
 {
 	const struct ic_process_ctl *ctl = ic_process_ctl_get();
 
@@ -49,8 +50,8 @@ IC_INLINE bool ic_process_owned(void)
 }
 
 /*
- * Enters a record. Where the kernel has no room for another, the one that is there is written over: what a
- * process was before says nothing of what it is now. Of several copies, one counts who has none.
+ * Writes a record. Where the map has no room for a new element, the existing one is overwritten:
+ * the former record says nothing of the process now. Of several copies, one counts the loss.
  */
 IC_INLINE void ic_process_write(__u32 tgid, struct ic_process *process, bool counts)
 {
@@ -60,12 +61,12 @@ IC_INLINE void ic_process_write(__u32 tgid, struct ic_process *process, bool cou
 		return;
 	old = bpf_map_lookup_elem(&ic_processes, &tgid);
 	if (old)
-		ic_process_put(old, process);
+		ic_process_overwrite(old, process);
 	else if (counts)
 		ic_count_loss(IC_LOSS_PROCESS);
 }
 
-IC_INLINE int ic_executes(__u64 *ctx, bool counts)
+IC_INLINE int ic_record_exec(__u64 *ctx, bool counts)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct linux_binprm *bprm = (void *)ctx[2];
@@ -73,35 +74,35 @@ IC_INLINE int ic_executes(__u64 *ctx, bool counts)
 	struct ic_process *before = bpf_map_lookup_elem(&ic_processes, &tgid);
 	struct ic_process process = {};
 
-	if (!ic_process_owned() || (before && ic_process_is_now(before, task)))
+	if (!ic_process_is_owner() || (before && ic_process_is_current(before, task)))
 		return 0;
 	ic_process_stamp(&process, task);
 	if (before && ic_process_is_same(before, task))
-		ic_process_goes_on(&process, before);
+		ic_process_carry_over(&process, before);
 	else
-		ic_process_descends(&process, task);
-	ic_process_is(&process, BPF_CORE_READ(bprm, file));
+		ic_process_init_ancestry(&process, task);
+	ic_process_set_exe(&process, BPF_CORE_READ(bprm, file));
 	process.exec_ns = bpf_ktime_get_boot_ns();
 	ic_process_write(tgid, &process, counts);
 	ic_exe_name(&process.exe, bprm);
 	return 0;
 }
 
-IC_INLINE int ic_forks(__u64 *ctx, bool counts)
+IC_INLINE int ic_record_fork(__u64 *ctx, bool counts)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
 	__u32 from = parent->tgid, tgid = child->tgid;
 	struct ic_process process = {}, *known;
 
-	if (from == tgid || !ic_process_owned())
+	if (from == tgid || !ic_process_is_owner())
 		return 0;
 	known = bpf_map_lookup_elem(&ic_processes, &tgid);
-	if (known && ic_process_is_now(known, child))
+	if (known && ic_process_is_current(known, child))
 		return 0;
-	/* Who forks is the caller. */
-	known = ic_process_learn() ? bpf_map_lookup_elem(&ic_processes, &from) : NULL;
+	/* The parent is the caller. */
+	known = ic_process_refresh() ? bpf_map_lookup_elem(&ic_processes, &from) : NULL;
 	if (!known) {
-		/* A kernel thread: what comes of it has an execve(2) to come. */
+		/* A kernel thread: a child that becomes a process will call execve(2). */
 		bpf_map_delete_elem(&ic_processes, &tgid);
 		return 0;
 	}
@@ -120,9 +121,9 @@ IC_INLINE int ic_forks(__u64 *ctx, bool counts)
 }
 
 /*
- * Each several times: the kernel passes over a program that another task on this processor is within, but
- * not over a copy, which does then what the one before was kept from. To be kept from all of them, as
- * many tasks have to be preempted each within another copy, of which all but the first are short.
+ * Each program is attached several times: the kernel skips a program while another task on the same
+ * processor is within it, but not its copy, which then records the event. To lose an event, as many
+ * tasks have to be preempted, each within another copy, and all copies but the first are short.
  */
 #define IC_COPY(tracepoint, name, does, counts) \
 	SEC("tp_btf/" #tracepoint)              \
@@ -131,31 +132,36 @@ IC_INLINE int ic_forks(__u64 *ctx, bool counts)
 		return does(ctx, counts);       \
 	}
 
-IC_COPY(sched_process_exec, ic_exec, ic_executes, true)
-IC_COPY(sched_process_exec, ic_exec_2, ic_executes, false)
-IC_COPY(sched_process_exec, ic_exec_3, ic_executes, false)
-IC_COPY(sched_process_exec, ic_exec_4, ic_executes, false)
-IC_COPY(sched_process_fork, ic_fork, ic_forks, true)
-IC_COPY(sched_process_fork, ic_fork_2, ic_forks, false)
-IC_COPY(sched_process_fork, ic_fork_3, ic_forks, false)
-IC_COPY(sched_process_fork, ic_fork_4, ic_forks, false)
+IC_COPY(sched_process_exec, ic_exec, ic_record_exec, true)
+IC_COPY(sched_process_exec, ic_exec_2, ic_record_exec, false)
+IC_COPY(sched_process_exec, ic_exec_3, ic_record_exec, false)
+IC_COPY(sched_process_exec, ic_exec_4, ic_record_exec, false)
+IC_COPY(sched_process_fork, ic_fork, ic_record_fork, true)
+IC_COPY(sched_process_fork, ic_fork_2, ic_record_fork, false)
+IC_COPY(sched_process_fork, ic_fork_3, ic_record_fork, false)
+IC_COPY(sched_process_fork, ic_fork_4, ic_record_fork, false)
 
-/* Of the end once: what was not taken out is of nobody who has its number next. */
+/*
+ * Once, for the end: a record that is not removed does not match a later process with its number.
+ */
 SEC("tp_btf/sched_process_exit")
 int ic_exit(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	__u32 tgid = task->tgid;
 
-	/* The kernel counts a thread out before it calls this: with the last one the process ends. */
-	if (task->signal->live.counter == 0 && ic_process_owned())
+	/*
+	 * The kernel counts a thread out before it calls this: with the last thread the process
+	 * ends.
+	 */
+	if (task->signal->live.counter == 0 && ic_process_is_owner())
 		bpf_map_delete_elem(&ic_processes, &tgid);
 	return 0;
 }
 
 /*
- * What the tracepoints have not seen: they are attached before this runs, and know better. Tells which
- * processes there are.
+ * Seeds the table with processes that the tracepoints have not seen: these are attached before, and
+ * their records are kept. Returns the numbers of all processes.
  */
 SEC("iter/task")
 int ic_seed(struct bpf_iter__task *ctx)
@@ -172,23 +178,26 @@ int ic_seed(struct bpf_iter__task *ctx)
 	bpf_seq_write(ctx->meta->seq, &tgid, sizeof(tgid));
 	known = bpf_map_lookup_elem(&ic_processes, &tgid);
 	/*
-	 * Once for each process that is known. Of others any of their threads: the first may have ended
-	 * before the rest, and has no memory map then.
+	 * Once for each known process. Of an unknown one at any of its threads: the first may have
+	 * ended before the rest, and has no memory map then.
 	 */
 	if (known) {
 		if (task->pid != task->tgid)
 			return 0;
-		process.ancestry = ic_ancestry_read(task);
+		process.ancestry = ic_ancestry_of_ancestors(task);
 		/*
-		 * Anew: the record of a process that has ended may be another's by now. The next lines have
-		 * that gap, too, of a few instructions.
+		 * A second lookup: the record of a process that has ended may be another's by now.
+		 * The following lines have the same race, of a few instructions.
 		 */
 		known = bpf_map_lookup_elem(&ic_processes, &tgid);
 		if (!known)
 			return 0;
 		if (ctl)
 			known->ancestry &= ~ctl->forget;
-		/* A policy may speak of ancestors that none did before. Lost where it executes just now. */
+		/*
+		 * A policy may name ancestors that no earlier policy did. An accepted race: lost
+		 * where the process calls execve(2) now.
+		 */
 		known->ancestry |= process.ancestry;
 		return 0;
 	}
@@ -197,20 +206,21 @@ int ic_seed(struct bpf_iter__task *ctx)
 	if (!file)
 		return 0;
 	process.flags = IC_PROCESS_SEEDED;
-	ic_process_is(&process, file);
-	ic_process_descends(&process, task);
+	ic_process_set_exe(&process, file);
+	ic_process_init_ancestry(&process, task);
 	if (bpf_map_update_elem(&ic_processes, &tgid, &process, BPF_NOEXIST))
 		return 0;
 	/*
-	 * It may have ended since its memory map was read: then no other process takes it out any more. Were
-	 * its number another's within these few instructions, that one would be taken out.
+	 * The process may have ended since its memory map was read: then no event removes the
+	 * record. An accepted race: another process with its number within these few instructions
+	 * loses its record.
 	 */
 	if (task->signal->live.counter == 0)
 		bpf_map_delete_elem(&ic_processes, &tgid);
 	return 0;
 }
 
-/* Identities as the kernel sees them: file systems such as btrfs show stat(2) others. */
+/* Identities in the kernel's numbers: file systems such as btrfs show stat(2) different ones. */
 SEC("iter/task_file")
 int ic_open_files(struct bpf_iter__task_file *ctx)
 {
@@ -223,14 +233,16 @@ int ic_open_files(struct bpf_iter__task_file *ctx)
 		return 0;
 	own = BPF_CORE_READ(file, f_inode);
 	inode = ic_file_inode(file);
-	/* Directories and the like, which nobody executes, are what they are on the overlay. */
+	/*
+	 * Directories and the like, which are never executed, have their identity on the overlay.
+	 */
 	if (!inode && (BPF_CORE_READ(own, i_mode) & IC_S_IFMT) != IC_S_IFREG)
 		inode = own;
 	if (!inode)
 		return 0;
 	ic_file_identify(&found.file, inode);
 	found.fd = ctx->fd;
-	found.changed_ns = ic_file_changed(inode);
+	found.changed_ns = ic_file_ctime(inode);
 	found.nlink = BPF_CORE_READ(own, i_nlink);
 	found.writers = BPF_CORE_READ(inode, i_writecount.counter);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
@@ -241,8 +253,8 @@ int ic_open_files(struct bpf_iter__task_file *ctx)
 const struct ic_open_socket *ic_open_socket_shape;
 
 /*
- * Where a socket's cgroup is before 5.15, and before 5.10.226 of the stable ones: in one word
- * with the marks of net_cls and net_prio.
+ * The cgroup of a socket before 5.15, and before 5.10.226 of the stable releases: in one word with
+ * the marks of net_cls and net_prio.
  */
 struct sock_cgroup_data___v5_10 {
 	__u64 val;
@@ -257,8 +269,8 @@ struct socket___v5_10 {
 } __attribute__((preserve_access_index));
 
 /*
- * Once somebody has marked sockets there, the kernel gives new ones no cgroup until it is
- * restarted: two bits say so, which no pointer has.
+ * Once a mark was set on any socket, the kernel gives new ones no cgroup until the next boot: two
+ * bits show it, which no pointer has.
  */
 SEC("iter/task_file")
 int ic_open_sockets(struct bpf_iter__task_file *ctx)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * All programs of Sentinel in one object: libbpf parses the kernel's BTF once for each object. A header
- * holds the hooks of one family.
+ * All programs of Sentinel in one object: libbpf parses the kernel's BTF once for each object. Each
+ * header holds the hooks of one family.
  */
 #include "sentinel/file.h"
 #include "sentinel/gate.h"

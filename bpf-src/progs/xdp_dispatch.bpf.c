@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is attached to an interface. It knows no policy: it calls the one that the selector names.
- * A policy is a program with maps of its own, so replacing all of it is one store to one word, and
- * a packet sees one policy or the other.
+ * The program at an interface. It knows no policy: it calls the one that the selector names. A
+ * policy is a program with maps of its own, so a swap is one store to one word, and a packet sees
+ * one policy or the other.
  */
 #include "../lib/packet/count.h"
 #include "../lib/slots.h"
@@ -26,7 +26,7 @@ SEC("xdp")
 int ic_xdp(struct xdp_md *ctx)
 {
 	ic_slots_call(ctx, &ic_slots);
-	/* Shield fails open, and says so. */
+	/* Shield fails open, and counts it. */
 	ic_count_loss(IC_LOSS_NO_POLICY);
 	return XDP_PASS;
 }

@@ -10,7 +10,7 @@
 const volatile __u8 ic_cfg_default = IC_VERDICT_PASS;
 const volatile __u8 ic_cfg_malformed = IC_VERDICT_DROP;
 const volatile __u8 ic_cfg_non_ip = IC_VERDICT_PASS;
-/* 1: neighbour discovery passes before any set is asked. */
+/* 1: neighbour discovery passes before any set is evaluated. */
 const volatile __u8 ic_cfg_neighbour = 1;
 /* 1: a rule with log is in the policy. */
 const volatile __u8 ic_cfg_log = 0;
@@ -22,7 +22,7 @@ struct ic_outcome {
 	__u8 reason;
 };
 
-/* Counts and reports a packet, and says what XDP does with it. */
+/* Counts and reports a packet; returns the action of XDP. */
 IC_INLINE int ic_finish(struct xdp_md *ctx, const struct ic_packet *packet,
 			const struct ic_outcome *out)
 {
@@ -108,7 +108,7 @@ IC_INLINE bool ic_decide_tuples(struct xdp_md *ctx, const struct ic_packet *pack
 	return false;
 }
 
-/* Link layer and fixed IP header: what has to be known before the gateways are. */
+/* Link layer and fixed IP header: what the check for gateways needs. */
 IC_INLINE __u32 ic_parse_l3(struct ic_cursor *cur, struct ic_packet *packet)
 {
 	__u32 reason = ic_parse_eth(cur, packet);
@@ -164,11 +164,17 @@ int ic_policy(struct xdp_md *ctx)
 		reason = ic_parse_rest(ctx, &cur, &packet);
 	if (reason != IC_PARSE_OK) {
 		out.reason = reason;
-		/* The kernel looks as deep as it takes: what no rule has seen does not pass. */
+		/*
+		 * The kernel follows any number of headers: a packet that rules cannot check does
+		 * not pass.
+		 */
 		out.verdict = reason == IC_REASON_VLAN_DEEP || reason == IC_REASON_EXT_DEEP
 				      ? IC_VERDICT_DROP
 				      : ic_cfg_malformed;
-		/* Where malformed packets may pass, the sets and tuples still bind what has addresses. */
+		/*
+		 * Where malformed packets may pass, the sets and tuples still apply to those with
+		 * addresses.
+		 */
 		if (out.verdict == IC_VERDICT_DROP || !packet.family)
 			return ic_finish(ctx, &packet, &out);
 	} else if (ic_cfg_neighbour && ic_is_neighbour(&cur, &packet)) {

@@ -55,8 +55,8 @@ pub(crate) fn compilation(
     clang: &Path,
 ) -> SkeletonBuilder {
     let Sources { dir, headers } = sources;
-    // libbpf-cargo keeps clang's warnings to itself: CI turns them into errors. An unidentified process's newer
-    // clang may warn of more and still build.
+    // libbpf-cargo does not show clang's warnings: CI turns them into errors. A user's newer clang may
+    // warn of more and still build.
     let werror = if env::var_os("IRONCLAD_WERROR").is_some() { "-Werror" } else { "-Wno-error" };
     let args = [
         format!("-I{}", dir.join("include").display()),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Counters of packets; one per CPU, so that none waits for another. */
+/* Counters of packets, one per CPU, so that no CPU waits for another. */
 #ifndef IRONCLAD_LIB_PACKET_COUNT_H
 #define IRONCLAD_LIB_PACKET_COUNT_H
 

@@ -7,8 +7,8 @@
 #include "packet.h"
 
 /*
- * The agent writes the set that is not in force and then changes `gateways_active`. It does not
- * write again before every packet that might read the former set is done.
+ * The agent writes the inactive set and then changes `gateways_active`. It writes the next time
+ * only after every packet that might read the former set is done.
  */
 IC_INLINE bool ic_gateway_is(const struct ic_packet *packet)
 {

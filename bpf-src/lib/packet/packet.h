@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is known of a packet while a program runs. */
+/* The parsed packet. */
 #ifndef IRONCLAD_LIB_PACKET_PACKET_H
 #define IRONCLAD_LIB_PACKET_PACKET_H
 
@@ -25,7 +25,7 @@ struct ic_packet {
 	__u8 has_ports; /* sport and dport are ports */
 };
 
-/* `reason` of a packet that is well-formed and has addresses: the policy decides. */
+/* The `reason` of a packet that is well-formed and has addresses: the policy decides. */
 enum { IC_PARSE_OK = 255 };
 
 #endif

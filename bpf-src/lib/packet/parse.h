@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * From a frame to addresses, protocol and ports. Each step advances the cursor and returns
- * IC_PARSE_OK or the reason why the packet needs no policy: it is malformed, or not IP.
+ * IC_PARSE_OK or the reason why the policy is not evaluated: the packet is malformed, or not IP.
  */
 #ifndef IRONCLAD_LIB_PACKET_PARSE_H
 #define IRONCLAD_LIB_PACKET_PARSE_H
@@ -25,14 +25,14 @@ enum {
 };
 
 /*
- * Where a parser stands. The place is a number, not a pointer: paths that differ only in what they
- * have skipped look alike to the verifier, which then follows one of them.
+ * The parser's position: a number, not a pointer. The verifier then treats paths that differ only
+ * in what they have skipped as one.
  */
 struct ic_cursor {
 	void *data;
 	void *end;
 	__u32 off;    /* bytes from `data` on */
-	__u32 left;   /* bytes that the IP header still promises from `off` on */
+	__u32 left;   /* bytes after `off` according to the IP header */
 	__u16 proto;  /* ethertype in network byte order */
 	__u8 hops;    /* IPv6 hop limit */
 	__u8 partial; /* the first fragment of several: later ones carry the rest */
@@ -149,7 +149,10 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 	packet->family = IC_TUPLE_V6;
 	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
 	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
-	/* An IPv4-mapped source: a socket would take the packet for IPv4's, past the rules of IPv4. */
+	/*
+	 * An IPv4-mapped source: a socket would treat the packet as IPv4, and bypass the rules of
+	 * IPv4.
+	 */
 	if (!packet->src.half[0] && packet->src.word[2] == bpf_htonl(0xffff))
 		return IC_REASON_IP6_HEADER;
 	packet->proto = ip->nexthdr;
@@ -188,7 +191,7 @@ IC_INLINE __u32 ic_parse_ext_one(struct ic_cursor *cur, struct ic_packet *packet
 	return IC_PARSE_OK;
 }
 
-/* What `left` promises lies within the frame: ic_parse_ip6() has seen to it. */
+/* The bytes of `left` are within the frame: ic_parse_ip6() has checked them. */
 IC_INLINE __u32 ic_parse_ext_all(struct ic_cursor *cur, struct ic_packet *packet)
 {
 	__u64 i;
@@ -210,7 +213,7 @@ IC_INLINE __u32 ic_parse_ext_all(struct ic_cursor *cur, struct ic_packet *packet
 	return IC_REASON_EXT_DEEP;
 }
 
-/* Where extension headers lead to, in one word. */
+/* The position behind all extension headers, in one word. */
 union ic_ext_end {
 	__u64 word;
 	struct {
@@ -224,15 +227,15 @@ union ic_ext_end {
 };
 
 /*
- * A function of its own that takes nothing but the context and numbers: the verifier walks it once,
- * and not again for each way that leads to it.
+ * A global function with only the context and numbers as arguments: the verifier checks it once,
+ * and not for each path that leads to it.
  */
 __noinline __u64 ic_parse_ext_from(struct xdp_md *ctx, __u32 off, __u32 left, __u32 proto)
 {
 	struct ic_cursor cur = {
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
-		/* Link layer and IPv6 header take less. */
+		/* The link layer and the IPv6 header are shorter. */
 		.off = off & 0xff,
 		.left = left & 0xffff,
 	};
@@ -342,7 +345,7 @@ IC_INLINE __u32 ic_parse_l4(struct ic_cursor *cur, struct ic_packet *packet)
 	return IC_PARSE_OK;
 }
 
-/* Neighbour discovery: what a link cannot live without, and no router forwards. */
+/* Neighbour discovery: messages that a link needs to work, and that no router forwards. */
 IC_INLINE bool ic_is_neighbour(const struct ic_cursor *cur, const struct ic_packet *packet)
 {
 	__u8 type = packet->dport & 0xff; /* the first byte on the wire */

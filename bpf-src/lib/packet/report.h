@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Reports of packets. */
+/* Events of packets. */
 #ifndef IRONCLAD_LIB_PACKET_REPORT_H
 #define IRONCLAD_LIB_PACKET_REPORT_H
 
@@ -10,9 +10,9 @@
 const volatile __u32 ic_cfg_report_rate[IC_RULES_MAX] = {};
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
-const struct ic_shield_event *ic_report_ev;
+const struct ic_shield_event *ic_shield_event_shape;
 
-/* Whether a rule has nothing to report now. */
+/* Whether a rule cannot report now: it has no rate, or its budget is exhausted. */
 IC_INLINE bool ic_report_quiet(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
@@ -28,7 +28,7 @@ IC_INLINE bool ic_report_quiet(__u32 rule)
 	return ic_budget_spent(budget, rate);
 }
 
-/* Takes one of the events that a rule which is not quiet may report in this second. */
+/* Takes one event from a rule's budget of this second. */
 IC_INLINE bool ic_report_allowed(__u32 rule)
 {
 	__u32 slot = rule & (IC_RULES_MAX - 1), rate = ic_cfg_report_rate[slot];
@@ -54,7 +54,10 @@ static __noinline void ic_report(struct xdp_md *ctx, const struct ic_packet *pac
 {
 	struct ic_shield_event *ev;
 
-	/* Most callers have asked already: where they have not, here is one place for the verifier. */
+	/*
+	 * Most callers have checked this already. Checked again here, the verifier merges their
+	 * paths.
+	 */
 	if (ic_report_quiet(report->rule) || !ic_report_allowed(report->rule))
 		return;
 	ev = bpf_ringbuf_reserve(&ic_events, sizeof(*ev), 0);

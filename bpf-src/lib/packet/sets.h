@@ -60,7 +60,7 @@ IC_INLINE struct ic_entry *ic_sets_entry(__u32 index)
 		ic_count_loss(IC_LOSS_MAP);
 		return NULL;
 	}
-	/* A count per prefix is worth one contended line; 5.10 has no per-CPU maps that can be mapped. */
+	/* A count per prefix is worth one contended line: per-CPU maps cannot be mapped on 5.10. */
 	__sync_fetch_and_add(&entry->packets, 1);
 	return entry;
 }

@@ -20,7 +20,7 @@ struct {
 	__type(value, struct ic_tuple_val);
 } ic_tuples SEC(".maps");
 
-/* What the packet looks like to shape number `shape`; NULL where it matches nothing. */
+/* The tuple that the packet matches in shape number `shape`; NULL where it matches none. */
 IC_INLINE struct ic_tuple_val *ic_tuples_probe(const struct ic_packet *packet, __u32 shape)
 {
 	const volatile struct ic_tuple_mask *mask =

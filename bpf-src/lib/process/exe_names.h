@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Labels of executables: the path by which each was executed first. They prove nothing. */
+/* Labels of executables: the path of the first execve(2) of each. They prove nothing. */
 #ifndef IRONCLAD_LIB_PROCESS_EXE_NAMES_H
 #define IRONCLAD_LIB_PROCESS_EXE_NAMES_H
 
@@ -13,8 +13,8 @@ struct {
 } ic_exe_names SEC(".maps");
 
 /*
- * As execve(2) was given it; of a script, as its first line names the interpreter. One that is not
- * written is a label less: the next execve(2) tries again.
+ * The path that execve(2) was called with; of a script, the interpreter in its first line. A failed
+ * update only loses a label: the next execve(2) tries again.
  */
 IC_INLINE void ic_exe_name(const struct ic_file_id *exe, const struct linux_binprm *bprm)
 {

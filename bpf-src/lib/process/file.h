@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which file it is that somebody executes or has open. */
+/* Identity of executables and open files. */
 #ifndef IRONCLAD_LIB_PROCESS_FILE_H
 #define IRONCLAD_LIB_PROCESS_FILE_H
 
@@ -18,9 +18,9 @@ enum {
 };
 
 /*
- * By a helper and not by loads: btf_nested_type_is_trusted(), which 6.5 has and 6.2 has not, looks for
- * the type of each pointer that is loaded among all types of the kernel, one after the other, at each
- * path. On 6.18 a start took 0.27 s of that.
+ * By a helper and not by loads: btf_nested_type_is_trusted(), which 6.5 has and 6.2 lacks, searches
+ * all types of the kernel for the type of each pointer that is loaded, at each path. On 6.18 it
+ * took 0.27 s of a start.
  */
 IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
 {
@@ -29,7 +29,7 @@ IC_INLINE void ic_file_identify(struct ic_file_id *id, struct inode *inode)
 	id->generation = BPF_CORE_READ(inode, i_generation);
 }
 
-/* Whether a pointer leads to an open file below an overlay, which has its inode's pages. */
+/* Whether a pointer is that of an open file below an overlay, which has the pages of its inode. */
 IC_INLINE bool ic_is_file(struct file *file)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
@@ -39,11 +39,11 @@ IC_INLINE bool ic_is_file(struct file *file)
 }
 
 /*
- * Of a file on an overlay, the one below that is read and executed. Since Linux 6.13 it is the first
- * field of a struct ovl_file (fs/overlayfs/file.c); before, it is the private data itself, whose own
- * first field leads to no file.
+ * The file below an overlay that is read and executed. Since Linux 6.13 it is the first field of a
+ * struct ovl_file (fs/overlayfs/file.c); before, it is the private data itself, whose own first
+ * field is no file.
  */
-IC_INLINE struct file *ic_file_below(struct file *file)
+IC_INLINE struct file *ic_file_backing(struct file *file)
 {
 	struct file *below = BPF_CORE_READ(file, private_data), *first = NULL;
 
@@ -52,9 +52,10 @@ IC_INLINE struct file *ic_file_below(struct file *file)
 }
 
 /*
- * The inode that holds what is executed. An overlay's own has the number of that of whichever layer,
- * no generation, and the overlay's device: who may write to one layer makes files there until one has
- * the number of a file in another. None where nobody has opened what is below.
+ * The inode that holds the executed content. An overlay's own inode has the number of an inode of
+ * some layer, no generation, and the overlay's device: a process that may write to one layer could
+ * create files there until one has the number of a file in another layer. NULL where the file below
+ * is not open.
  */
 IC_INLINE struct inode *ic_file_inode(struct file *file)
 {
@@ -65,7 +66,7 @@ IC_INLINE struct inode *ic_file_inode(struct file *file)
 		inode = BPF_CORE_READ(file, f_inode);
 		if (!inode || BPF_CORE_READ(inode, i_sb, s_magic) != IC_OVERLAYFS_MAGIC)
 			return inode;
-		file = ic_file_below(file);
+		file = ic_file_backing(file);
 		if (!ic_is_file(file))
 			break;
 	}
@@ -73,8 +74,8 @@ IC_INLINE struct inode *ic_file_inode(struct file *file)
 }
 
 /*
- * What a process executes, as its memory map says. prctl(2) puts another file there, but none that open(2)
- * has opened: who has done that is an unidentified process.
+ * The executable in a process's memory map. prctl(2) can replace it with a file that open(2) has
+ * opened; the process is unidentified then.
  */
 IC_INLINE struct file *ic_exe_file(struct task_struct *task)
 {
@@ -83,8 +84,8 @@ IC_INLINE struct file *ic_exe_file(struct task_struct *task)
 	return file && BPF_CORE_READ(file, f_flags) & IC_FMODE_EXEC ? file : NULL;
 }
 
-/* Which file that is; false, and none, where that cannot be told. */
-IC_INLINE bool ic_exe_of(struct ic_file_id *exe, struct task_struct *task)
+/* Identifies the executable of a task; false, and all zero, where it is not known. */
+IC_INLINE bool ic_exe_identify(struct ic_file_id *exe, struct task_struct *task)
 {
 	struct file *file = ic_exe_file(task);
 	struct inode *inode = file ? ic_file_inode(file) : NULL;
@@ -95,7 +96,7 @@ IC_INLINE bool ic_exe_of(struct ic_file_id *exe, struct task_struct *task)
 	return inode;
 }
 
-/* The ctime under its names before 6.11 and before 6.6. */
+/* The names of the ctime before 6.11 and before 6.6. */
 struct timespec64___old {
 	__s64 tv_sec;
 	long tv_nsec;
@@ -109,13 +110,15 @@ struct inode___v5_10 {
 	struct timespec64___old i_ctime;
 } __attribute__((preserve_access_index));
 
-IC_INLINE __u64 ic_file_changed(struct inode *inode)
+IC_INLINE __u64 ic_file_ctime(struct inode *inode)
 {
 	__u64 sec, nsec;
 
 	if (bpf_core_field_exists(inode->i_ctime_nsec)) {
 		sec = BPF_CORE_READ(inode, i_ctime_sec);
-		/* From 6.13 on the highest bit says that somebody has looked: not part of the time. */
+		/*
+		 * From 6.13 on the highest bit records a query of the time: not part of the time.
+		 */
 		nsec = BPF_CORE_READ(inode, i_ctime_nsec) & ~(1U << 31);
 	} else if (bpf_core_field_exists(((struct inode___v6_6 *)0)->__i_ctime)) {
 		struct inode___v6_6 *old = (void *)inode;

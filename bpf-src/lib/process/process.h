@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The table of processes: one lookup tells a hook who is asking. */
+/* The process table: one lookup identifies the process that calls a hook. */
 #ifndef IRONCLAD_LIB_PROCESS_PROCESS_H
 #define IRONCLAD_LIB_PROCESS_PROCESS_H
 
 #include "../loss.h"
 
 /*
- * By thread group. Sized at load for as many as the kernel lets run, so that it is never full; not
- * preallocated. Task storage would do the same, but cgroup programs may not read it before 6.13.
+ * By thread group. Sized at load for as many processes as the kernel allows, so that it is never
+ * full; not preallocated. Task storage would do the same, but cgroup programs may not read it
+ * before 6.13.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -22,39 +23,43 @@ enum {
 	IC_PF_KTHREAD = 0x00200000,
 };
 
-/* When the process began that a task is a thread of. */
+/* The start time of a task's process. */
 IC_INLINE __u64 ic_process_start(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, group_leader, start_boottime);
 }
 
-/* Which process a record is of, and of which execve(2): to be read before what it executes. */
+/*
+ * Sets the process and the execve(2) that a record is of. To be called before its executable is
+ * read.
+ */
 IC_INLINE void ic_process_stamp(struct ic_process *process, struct task_struct *task)
 {
 	process->start_ns = ic_process_start(task);
 	process->exec_id = BPF_CORE_READ(task, self_exec_id);
 }
 
-/* Whether a record is of the process, and not of one that had its number before. */
+/* Whether a record is of this process, and not of an earlier one with the same number. */
 IC_INLINE bool ic_process_is_same(const struct ic_process *process, struct task_struct *task)
 {
 	return process->start_ns == ic_process_start(task);
 }
 
 /*
- * Whether it is of what the process executes now. The kernel passes over a program at a tracepoint that
- * another task on this processor is within. Since tracepoints may be preempted, as on Linux 7.3, that
- * comes about, and the table lacks the event.
+ * Whether a record is of the process's last execve(2). The kernel skips a program at a tracepoint
+ * while another task on the same processor is within it. Where tracepoints may be preempted, as on
+ * Linux 7.3, that happens, and the table lacks the event.
  */
-IC_INLINE bool ic_process_is_now(const struct ic_process *process, struct task_struct *task)
+IC_INLINE bool ic_process_is_current(const struct ic_process *process, struct task_struct *task)
 {
 	return process->exec_id == (__u32)BPF_CORE_READ(task, self_exec_id) &&
 	       ic_process_is_same(process, task);
 }
 
 /*
- * Whether a process was forked by what its parent executes now, and not by what that did before, nor by
- * another that has ended. Who forks with CLONE_PARENT is not told from its own parent.
+ * Whether a process was forked by its parent since the parent's last execve(2), and not earlier,
+ * nor by another process that has ended. A process that was forked with CLONE_PARENT cannot be
+ * distinguished from a child of that parent.
  */
 IC_INLINE bool ic_process_is_child(struct task_struct *task, struct task_struct *parent)
 {
@@ -62,9 +67,10 @@ IC_INLINE bool ic_process_is_child(struct task_struct *task, struct task_struct 
 }
 
 /*
- * Writes over a record. Another thread may read it: it is of no execve(2) until all of it is written.
+ * Overwrites a record. Another thread may read it: the record is of no execve(2) until it is
+ * complete.
  */
-IC_INLINE void ic_process_put(struct ic_process *old, struct ic_process *process)
+IC_INLINE void ic_process_overwrite(struct ic_process *old, struct ic_process *process)
 {
 	__u32 exec_id = process->exec_id;
 

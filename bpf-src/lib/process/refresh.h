@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What a process executes, as the kernel has it: of those whose execve(2) or fork(2) was not seen. */
+/*
+ * Records of processes whose execve(2) or fork(2) was not seen, read from the kernel's own
+ * structures.
+ */
 #ifndef IRONCLAD_LIB_PROCESS_REFRESH_H
 #define IRONCLAD_LIB_PROCESS_REFRESH_H
 
 #include "file.h"
 
-/* Bits of the ancestries that begin with an executable. */
+/* The ancestries that begin with an executable, as bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -20,8 +23,10 @@ IC_INLINE __u64 ic_ancestry_of(const struct ic_file_id *exe)
 	return bits ? *bits : 0;
 }
 
-/* What a file is that is executed; nothing where that cannot be told, which no rule names. */
-IC_INLINE void ic_process_is(struct ic_process *process, struct file *file)
+/*
+ * Sets the executable of a record. All zero where the file cannot be identified: no rule names it.
+ */
+IC_INLINE void ic_process_set_exe(struct ic_process *process, struct file *file)
 {
 	struct inode *inode = ic_file_inode(file);
 
@@ -29,25 +34,28 @@ IC_INLINE void ic_process_is(struct ic_process *process, struct file *file)
 	if (!inode)
 		return;
 	ic_file_identify(&process->exe, inode);
-	process->exe_changed_ns = ic_file_changed(inode);
-	/* Names are the overlay's: what is below keeps its own. */
+	process->exe_changed_ns = ic_file_ctime(inode);
+	/* The number of names is the overlay's; the file below keeps its own. */
 	if (!BPF_CORE_READ(file, f_inode, i_nlink))
 		process->flags |= IC_PROCESS_UNLINKED;
 }
 
 /*
- * Bits of the ancestries that begin with what a process executes. A function that a number leads to, which
- * the verifier walks once and not for each ancestor.
+ * The ancestries that begin with the executable of a process. A global function with a number as
+ * its argument, which the verifier checks once and not for each ancestor.
  */
 __noinline __u64 ic_ancestry_at(__u64 address)
 {
 	struct ic_file_id exe;
 
-	return ic_exe_of(&exe, (void *)address) ? ic_ancestry_of(&exe) : 0;
+	return ic_exe_identify(&exe, (void *)address) ? ic_ancestry_of(&exe) : 0;
 }
 
-/* Those of its ancestors. What has ended, or has executed something since, is not known. */
-IC_INLINE __u64 ic_ancestry_read(struct task_struct *task)
+/*
+ * The ancestries that begin with ancestors. Ancestors that have ended, or have called execve(2)
+ * since, are not known.
+ */
+IC_INLINE __u64 ic_ancestry_of_ancestors(struct task_struct *task)
 {
 	struct task_struct *parent;
 	__u64 ancestry = 0;
@@ -64,8 +72,8 @@ IC_INLINE __u64 ic_ancestry_read(struct task_struct *task)
 	return ancestry;
 }
 
-/* All of a process whose fork(2) was not seen, but for what it executes. */
-IC_INLINE void ic_process_descends(struct ic_process *process, struct task_struct *task)
+/* Initialises the ancestry of a process whose fork(2) was not seen. */
+IC_INLINE void ic_process_init_ancestry(struct ic_process *process, struct task_struct *task)
 {
 	struct task_struct *ancestor = BPF_CORE_READ(task, real_parent);
 
@@ -73,14 +81,14 @@ IC_INLINE void ic_process_descends(struct ic_process *process, struct task_struc
 	process->parent_exec_ns = 0;
 	process->flags &= ~IC_PROCESS_FORKED;
 	if (ic_process_is_child(task, ancestor))
-		ic_exe_of(&process->parent, ancestor);
+		ic_exe_identify(&process->parent, ancestor);
 	else
 		__builtin_memset(&process->parent, 0, sizeof(process->parent));
-	process->ancestry = ic_ancestry_read(task);
+	process->ancestry = ic_ancestry_of_ancestors(task);
 }
 
-/* What it executes, and what follows from that and its parent: nothing that is known. */
-IC_INLINE void ic_process_forget(struct ic_process *process)
+/* Clears the executable, and the rows that follow from it and the parent. */
+IC_INLINE void ic_process_reset(struct ic_process *process)
 {
 	__builtin_memset(&process->exe, 0, sizeof(process->exe));
 	process->exe_changed_ns = 0;
@@ -90,8 +98,8 @@ IC_INLINE void ic_process_forget(struct ic_process *process)
 	process->user_epoch = 0;
 }
 
-/* Of one whose fork(2) was seen, what that told of it, whatever it has executed since. */
-IC_INLINE void ic_process_goes_on(struct ic_process *process, const struct ic_process *before)
+/* Carries over what a seen fork(2) has recorded, across any later execve(2). */
+IC_INLINE void ic_process_carry_over(struct ic_process *process, const struct ic_process *before)
 {
 	process->parent = before->parent;
 	process->parent_exec_ns = before->parent_exec_ns;
@@ -100,17 +108,19 @@ IC_INLINE void ic_process_goes_on(struct ic_process *process, const struct ic_pr
 	process->ancestry = before->ancestry | ic_ancestry_of(&before->exe);
 }
 
-/* A record of no process. */
+/* The record of an unidentified process. */
 const struct ic_process ic_unidentified = {};
 
 /*
- * Sees to it that the table tells what the caller executes; whether it does. Of threads of the kernel's
- * and of what ends it does not. What cannot be told is entered as an unidentified process.
+ * Ensures that the table has the caller's executable, and returns whether it has. It does not for
+ * kernel threads and exiting tasks. A process whose executable is not known is recorded as
+ * unidentified.
  *
- * Records are changed in their places: another thread may do the same, or read them. Until all of one is
- * written it is of no execve(2), and for a moment an unidentified process's to threads that learn at once.
+ * Records are changed in place: another thread may do the same, or read them. Until a record is
+ * complete it is of no execve(2), and threads that refresh at once may see an unidentified process
+ * for a moment.
  */
-__noinline int ic_process_learn(void)
+__noinline int ic_process_refresh(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u32 tgid = BPF_CORE_READ(task, tgid), exec_id;
@@ -118,7 +128,7 @@ __noinline int ic_process_learn(void)
 	struct file *file;
 
 	process = bpf_map_lookup_elem(&ic_processes, &tgid);
-	if (process && ic_process_is_now(process, task))
+	if (process && ic_process_is_current(process, task))
 		return 1;
 	if (BPF_CORE_READ(task, flags) & (IC_PF_KTHREAD | IC_PF_EXITING))
 		return 0;
@@ -136,14 +146,14 @@ __noinline int ic_process_learn(void)
 	if (ic_process_is_same(process, task))
 		process->ancestry |= ic_ancestry_of(&process->exe);
 	else
-		ic_process_descends(process, task);
+		ic_process_init_ancestry(process, task);
 	process->flags = (process->flags & IC_PROCESS_FORKED) | IC_PROCESS_SEEDED;
 	process->exec_ns = bpf_ktime_get_boot_ns();
 	process->start_ns = ic_process_start(task);
-	ic_process_forget(process);
+	ic_process_reset(process);
 	file = ic_exe_file(task);
 	if (file)
-		ic_process_is(process, file);
+		ic_process_set_exe(process, file);
 	barrier();
 	IC_WRITE_ONCE(process->exec_id, exec_id);
 	return 1;

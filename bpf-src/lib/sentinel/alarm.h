@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Alarms: events of attempts. */
+/* Alarms: the events of attempts. */
 #ifndef IRONCLAD_LIB_SENTINEL_ALARM_H
 #define IRONCLAD_LIB_SENTINEL_ALARM_H
 
 #include "exemption.h"
 
-/* Of its own, so that no flood of other events takes the room of alarms. Sized at load. */
+/*
+ * A ring buffer of its own, so that a flood of other events cannot displace alarms. Sized at load.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
 } ic_alarms SEC(".maps");
 
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
-const struct ic_sentinel_event *ic_sentinel_ev_shape;
+const struct ic_sentinel_event *ic_sentinel_event_shape;
 
-/* What is reported of an attempt, beside who made it. */
+/* The attempt that an alarm reports; the actor is added from the caller. */
 struct ic_attempt {
 	__u64 rules;
 	struct dentry *dentry;
@@ -53,8 +55,8 @@ IC_INLINE void ic_path(struct ic_sentinel_event *ev, struct dentry *dentry)
 }
 
 /*
- * Begins to tell of an attempt. What finds no room is lost, and the next one says how many were. Who it is
- * is read from the task: programs at cgroups have no other way before Linux 6.2.
+ * Begins an alarm. An alarm without room is lost, and the next one has the count. The actor is read
+ * from the task: before Linux 6.2 programs at cgroups have no helper for it.
  */
 IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *attempt)
 {
@@ -99,7 +101,7 @@ IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *atte
 	return ev;
 }
 
-/* Tells of an attempt. */
+/* Reports an attempt. */
 static __noinline void ic_alarm(const struct ic_attempt *attempt)
 {
 	struct ic_sentinel_event *ev = ic_alarm_begin(attempt);
@@ -117,7 +119,7 @@ static __noinline void ic_alarm(const struct ic_attempt *attempt)
 	bpf_ringbuf_submit(ev, 0);
 }
 
-/* Refuses what somebody who is not trusted tries with what belongs to Ironclad. */
+/* Denies access of an untrusted process to an object of Ironclad, and reports it. */
 IC_INLINE int ic_refuse(__u8 hook, __u32 target, __u32 detail)
 {
 	const struct ic_attempt attempt = {
@@ -131,7 +133,7 @@ IC_INLINE int ic_refuse(__u8 hook, __u32 target, __u32 detail)
 	return -IC_EPERM;
 }
 
-/* The same of a file, whatever rules say. */
+/* The same for a file, independent of rules. */
 IC_INLINE int ic_refuse_file(__u8 hook, struct dentry *dentry, __u32 op, __u32 detail)
 {
 	const struct ic_attempt attempt = {

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The rules that cover a directory with everything below it: found on a walk to the root, and cached. */
+/*
+ * The rules that cover a directory and everything below it: found on a walk to the root, and
+ * cached.
+ */
 #ifndef IRONCLAD_LIB_SENTINEL_DIRECTORY_H
 #define IRONCLAD_LIB_SENTINEL_DIRECTORY_H
 
 #include "label.h"
 
-/* Devices with files that rules cover, what those lie on, and which rules these are. */
+/* Devices with protected files, their backing devices, and the rules. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -15,8 +18,8 @@ struct {
 } ic_volumes SEC(".maps");
 
 /*
- * By a hash of the directory, one place for each. Inode storage would do the same, but the verifier of
- * Linux 7.3, unlike that of 6.12, does not trust the inode of a dentry's parent.
+ * By a hash of the directory, one cell for each. Inode storage would do the same, but the verifier
+ * of Linux 7.3, unlike that of 6.12, does not trust the inode of a dentry's parent.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -39,8 +42,8 @@ IC_INLINE const struct ic_file_policy *ic_file_policy_at(__u32 half)
 }
 
 /*
- * The way from a directory to its root is of small functions that numbers lead to: the verifier walks
- * each of them once, and not once for each directory on the way.
+ * The walk from a directory to its root consists of small global functions with numbers as
+ * arguments: the verifier checks each of them once, and not for each directory of the path.
  */
 __noinline __u64 ic_parent(__u64 address)
 {
@@ -49,7 +52,7 @@ __noinline __u64 ic_parent(__u64 address)
 	return (__u64)BPF_CORE_READ(dentry, d_parent);
 }
 
-/* What a directory's own label says of everything below. */
+/* The rules of a directory's own label for everything below. */
 __noinline __u64 ic_below_own(__u64 address, __u32 half)
 {
 	struct dentry *dentry = (struct dentry *)address;
@@ -64,7 +67,7 @@ __noinline __u64 ic_below_own(__u64 address, __u32 half)
 	return label ? label->below[half & 1] : 0;
 }
 
-/* What rules of the device cover directories. */
+/* The rules of the device that cover directories. */
 __noinline __u64 ic_below_any(__u64 address, __u32 half)
 {
 	struct dentry *dentry = (struct dentry *)address;
@@ -75,7 +78,7 @@ __noinline __u64 ic_below_any(__u64 address, __u32 half)
 	return volume && policy ? volume->rules[half & 1] & policy->below : 0;
 }
 
-/* What was found on the way to where it ends, if that is the root. */
+/* The rules found on a walk that has ended, if it has ended at the root. */
 __noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
 {
 	struct dentry *dentry = (struct dentry *)address;
@@ -84,9 +87,9 @@ __noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
 }
 
 /*
- * What rules cover everything in a directory: those of it and of all those around it. Where the way to
- * the root is not known (a file opened by its handle) or too long, all rules that cover directories of
- * the device; pipes and the like have no root either, and devices of which no rule speaks.
+ * The rules that cover everything in a directory: its own and those of all its parents. Where the
+ * path to the root is not known (a file opened by its handle) or too long, all rules that cover
+ * directories of the device. Pipes and the like have no root either; no rule covers their devices.
  */
 __noinline __u64 ic_below(__u64 address, __u32 half)
 {
@@ -105,7 +108,7 @@ __noinline __u64 ic_below(__u64 address, __u32 half)
 	return ic_below_any(address, half);
 }
 
-/* What is kept of a directory, read once: another CPU may write it meanwhile. */
+/* Reads a cache cell once: another CPU may write it meanwhile. */
 IC_INLINE void ic_dir_read(struct ic_dir_cache *found, const struct ic_dir_cache *cache)
 {
 	found->word = IC_READ_ONCE(cache->word);
@@ -118,7 +121,7 @@ IC_INLINE void ic_dir_read(struct ic_dir_cache *found, const struct ic_dir_cache
 	found->sum = IC_READ_ONCE(cache->sum);
 }
 
-/* Ties what is kept together: two CPUs may write it at once. */
+/* A checksum over the cell: two CPUs may write it at once. */
 IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
 {
 	return cache->word * 0x9e3779b97f4a7c15ULL ^ cache->dir.ino * 0xff51afd7ed558ccdULL ^
@@ -126,14 +129,14 @@ IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
 	       cache->dir.generation ^ (__u64)cache->names << 17 ^ (__u64)cache->flags << 49;
 }
 
-/* Where nothing is kept of a directory: what its label and those on the way to the root say. */
-IC_INLINE void ic_dir_look(struct ic_dir_cache *found, struct dentry *child)
+/* Fills a cell from the labels of the directory and its parents. */
+IC_INLINE void ic_dir_walk(struct ic_dir_cache *found, struct dentry *child)
 {
 	const struct ic_file_id id = found->dir;
 	__u32 half = found->word & 1;
 	const struct ic_label *label;
 
-	/* A number, as the verifier wants it of arguments, and not a pointer. */
+	/* The verifier requires a number as the argument, and not a pointer. */
 	found->below = ic_below((__u64)BPF_CORE_READ(child, d_parent), half);
 	label = ic_label_of(&id);
 	found->names = label ? label->names[half] : 0;
@@ -141,9 +144,12 @@ IC_INLINE void ic_dir_look(struct ic_dir_cache *found, struct dentry *child)
 	found->sum = ic_dir_sum(found);
 }
 
-/* What rules cover what is in a child's directory, and which names in it they speak of. */
-IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, struct inode *dir,
-			   __u32 dev)
+/*
+ * The rules that cover the files in a child's directory, and the lengths of names that rules cover
+ * in it.
+ */
+IC_INLINE void ic_dir_lookup(struct ic_dir_cache *found, struct dentry *child, struct inode *dir,
+			     __u32 dev)
 {
 	const struct ic_file_id id = {
 		.ino = dir->i_ino,
@@ -162,7 +168,7 @@ IC_INLINE void ic_dir_find(struct ic_dir_cache *found, struct dentry *child, str
 	}
 	found->word = word;
 	found->dir = id;
-	ic_dir_look(found, child);
+	ic_dir_walk(found, child);
 	if (cache && !(word >> IC_RENAME_SHIFT))
 		*cache = *found;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Ways to what guarded files lie on past the blocks of its device: commands by descriptors that may only
- * read, character devices, targets that export it once more.
+ * Access to protected files that bypasses the blocks of their device: ioctls by descriptors for
+ * reading, character devices, targets that export the device once more.
  */
 #ifndef IRONCLAD_LIB_SENTINEL_DISKS_H
 #define IRONCLAD_LIB_SENTINEL_DISKS_H
@@ -12,7 +12,7 @@ enum {
 	IC_CONFIGFS_MAGIC = 0x62656570, /* include/uapi/linux/magic.h */
 	IC_FIFREEZE = 0xc0045877, /* include/uapi/linux/fs.h */
 	IC_FITHAW = 0xc0045878,
-	IC_FS_IOC_SHUTDOWN = 0x8004587d, /* of ext4, f2fs and XFS, each under a name of its own */
+	IC_FS_IOC_SHUTDOWN = 0x8004587d, /* of ext4, f2fs and XFS, which each have a name for it */
 	IC_MINOR_BITS = 20, /* include/linux/kdev_t.h */
 	IC_TTYAUX_MAJOR = 5, /* include/uapi/linux/major.h */
 	IC_MISC_MAJOR = 10,
@@ -20,10 +20,10 @@ enum {
 };
 
 /*
- * Whether a command to a disk only asks, or waits, by its type and number. Drivers have commands by the
- * hundred that write: what is not known is taken for one of these.
+ * Whether an ioctl of a disk only queries, or waits, by its type and number. Drivers have hundreds
+ * of ioctls that write: any unknown one is treated as such.
  */
-static __noinline bool ic_is_question(__u32 cmd)
+static __noinline bool ic_is_query_ioctl(__u32 cmd)
 {
 	static const __u16 questions[] = {
 		/* BLKROGET, BLKGETSIZE to BLKFRAGET, BLKSECTGET, BLKSSZGET, BLKBSZGET, BLKGETSIZE64 */
@@ -44,7 +44,10 @@ static __noinline bool ic_is_question(__u32 cmd)
 	};
 	__u32 type = cmd >> 8 & 0xff, i;
 
-	/* Those that are not the disk's: of terminals, and of the file system that the device's name is in. */
+	/*
+	 * ioctls that are not the disk's: of terminals, and of the file system that holds the
+	 * device's name.
+	 */
 	if (!type || type == 'T' || type == 'f' || type == 'X' || type == 'v')
 		return true;
 	for (i = 0; i < sizeof(questions) / sizeof(*questions); i++) {
@@ -54,7 +57,7 @@ static __noinline bool ic_is_question(__u32 cmd)
 	return false;
 }
 
-/* Who writes to what a file system lies on changes its files, and who commands it may. */
+/* A write to a device changes the files of its file system, and so can an ioctl. */
 IC_INLINE int ic_check_disk(__u8 hook, __u32 key, struct dentry *dentry, __u32 detail)
 {
 	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &key);
@@ -65,19 +68,19 @@ IC_INLINE int ic_check_disk(__u8 hook, __u32 key, struct dentry *dentry, __u32 d
 			  detail);
 }
 
-/* A command to a disk; some of these need no descriptor that may write. */
+/* An ioctl of a disk; some of these need no descriptor for writing. */
 IC_INLINE int ic_check_disk_command(__u8 hook, struct file *file, __u32 cmd)
 {
 	__u32 device = file->f_inode->i_rdev;
 
-	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS) || ic_is_question(cmd))
+	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS) || ic_is_query_ioctl(cmd))
 		return 0;
 	return ic_check_disk(hook, device, file->f_path.dentry, cmd);
 }
 
 /*
- * By what is not a disk itself commands reach all of them, also by descriptors that may only read: so
- * no other process opens it.
+ * Ioctls of character devices reach all disks, also by descriptors for reading. Other processes may
+ * therefore not open them.
  */
 IC_INLINE int ic_check_character_device(struct file *file)
 {
@@ -96,7 +99,7 @@ IC_INLINE int ic_check_character_device(struct file *file)
 	return ic_check_disk(IC_HOOK_FILE_OPEN, key, file->f_path.dentry, device);
 }
 
-/* Whether a command stops a file system with guarded files, or lets it go on. */
+/* Whether an ioctl freezes or thaws a file system with protected files. */
 IC_INLINE bool ic_is_freeze_ioctl(struct file *file, __u32 cmd)
 {
 	const struct ic_name_val *volume;
@@ -110,10 +113,11 @@ IC_INLINE bool ic_is_freeze_ioctl(struct file *file, __u32 cmd)
 }
 
 /*
- * Whether a directory would be a disk of an NVMe target, which is written to without asking anybody and
- * without being held by whom it exports; LIO holds what it exports, and gets none that is mounted.
+ * Whether a directory would be a namespace of an NVMe target, which writes to its device without
+ * any check and without holding it. LIO holds the device that it exports, and cannot open one that
+ * is mounted.
  */
-IC_INLINE bool ic_is_export(struct inode *dir, struct dentry *dentry)
+IC_INLINE bool ic_is_nvme_namespace(struct inode *dir, struct dentry *dentry)
 {
 	struct dentry *parent = dentry->d_parent;
 

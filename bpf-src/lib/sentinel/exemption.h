@@ -5,7 +5,7 @@
 
 #include "mark.h"
 
-/* What executables may do in spite of rules. */
+/* The exemptions of executables. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, IC_SENTINEL_EXEMPTIONS);
@@ -13,13 +13,14 @@ struct {
 	__type(value, struct ic_exemption);
 } ic_exemptions SEC(".maps");
 
-enum { IC_INIT = 1 }; /* PID 1's number */
+enum { IC_INIT = 1 }; /* the number of PID 1 */
 
 /*
- * Whether the table lacks no event of the caller. What execve(2) maps before it tells of the new program is
- * asked of the former one, as its file was. The verifier walks it once, and not wherever it is asked.
+ * Whether the table has every event of the caller. Mappings of execve(2) before its event are
+ * checked against the former program, as the open of its file was. A global function, which the
+ * verifier checks once and not for each caller.
  */
-__noinline int ic_is_known(__u32 maps)
+__noinline int ic_is_caller_recorded(__u32 maps)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 tgid = BPF_CORE_READ(task, tgid);
@@ -34,20 +35,20 @@ __noinline int ic_is_known(__u32 maps)
 	return process->exec_id == exec_id;
 }
 
-/* What is known of the caller; nothing where the table lacks an event of it. */
+/* The caller's record; NULL where the table lacks an event of it. */
 IC_INLINE const struct ic_process *ic_caller(bool maps)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 tgid = BPF_CORE_READ(task, tgid);
 
-	return ic_is_known(maps) ? bpf_map_lookup_elem(&ic_processes, &tgid) : NULL;
+	return ic_is_caller_recorded(maps) ? bpf_map_lookup_elem(&ic_processes, &tgid) : NULL;
 }
 
 /*
- * Of what the caller executes; kernel threads are nobody, and so is who ran before: what those say that
- * they execute is not known to be so, but for PID 1.
+ * The exemption of the caller's executable. Kernel threads have none, and neither do processes that
+ * ran before the start, whose executable is not proven; except PID 1.
  */
-IC_INLINE const struct ic_exemption *ic_exception(bool maps)
+IC_INLINE const struct ic_exemption *ic_exemption_of_caller(bool maps)
 {
 	const struct ic_process *process = ic_caller(maps);
 	struct ic_file_id exe;
@@ -59,22 +60,22 @@ IC_INLINE const struct ic_exemption *ic_exception(bool maps)
 	return bpf_map_lookup_elem(&ic_exemptions, &exe);
 }
 
-/* Whether a policy lets the caller do it although it is not trusted. */
+/* Whether an exemption allows the operation to the untrusted caller. */
 IC_INLINE bool ic_has_exemption(__u32 what)
 {
 	const struct ic_exemption *exemptions;
 
-	/* It ends the host, and unmounts what there is. */
+	/* PID 1 shuts the host down, and unmounts its file systems. */
 	if (what == IC_MAY_MOUNT && bpf_get_current_pid_tgid() >> 32 == IC_INIT)
 		return true;
-	exemptions = ic_exception(false);
+	exemptions = ic_exemption_of_caller(false);
 	return exemptions && exemptions->may[ic_half()] & what;
 }
 
 /*
- * PID 1, and what it forks until that executes something, but what it executes services by.
- * Who executes another program of the same file, as the service managers of users do, is not it. Of a
- * child of which the table lacks an event, `unknown` is the answer.
+ * Whether a task is PID 1, or a child of it that has not called execve(2), or the program by which
+ * PID 1 executes services. A process that has executed PID 1's file again, as a user's service
+ * manager has, does not count. For a child whose event the table lacks, returns `unknown`.
  */
 IC_INLINE bool ic_is_manager_of(struct task_struct *task, bool unknown)
 {
@@ -86,7 +87,7 @@ IC_INLINE bool ic_is_manager_of(struct task_struct *task, bool unknown)
 	if (tgid == IC_INIT)
 		return true;
 	process = bpf_map_lookup_elem(&ic_processes, &tgid);
-	if (!process || !ic_process_is_now(process, task))
+	if (!process || !ic_process_is_current(process, task))
 		return unknown && BPF_CORE_READ(task, real_parent, tgid) == IC_INIT;
 	if (process->ppid != IC_INIT || !(process->flags & IC_PROCESS_FORKED))
 		return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Labels of files and directories: the rules that name a file by what it is. */
+/* Labels of files and directories: the rules that name a file by its identity. */
 #ifndef IRONCLAD_LIB_SENTINEL_LABEL_H
 #define IRONCLAD_LIB_SENTINEL_LABEL_H
 
@@ -14,7 +14,10 @@ struct {
 	__type(value, struct ic_label);
 } ic_labels SEC(".maps");
 
-/* A bit for each label, by a hash: most files have none, and one word says so. A power of two. */
+/*
+ * A Bloom filter of one hash: a bit for each label. Most files have none, and one word answers. A
+ * power of two.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -23,7 +26,7 @@ struct {
 	__type(value, __u64);
 } ic_label_bits SEC(".maps");
 
-/* Words of it, less one. */
+/* The number of its words, less one. */
 const volatile __u32 ic_cfg_label_mask = 0;
 
 IC_INLINE __u32 ic_label_hash(__u64 ino, __u32 dev)
@@ -34,7 +37,7 @@ IC_INLINE __u32 ic_label_hash(__u64 ino, __u32 dev)
 	return hash >> 32;
 }
 
-/* Whether a file may have a label, by the hash of what it is. */
+/* Whether a file may have a label, by the hash of its identity. */
 IC_INLINE bool ic_may_have_label(__u32 hash)
 {
 	__u32 index = (hash >> 6) & ic_cfg_label_mask;
@@ -50,7 +53,7 @@ IC_INLINE const struct ic_label *ic_label_of(const struct ic_file_id *id)
 	return bpf_map_lookup_elem(&ic_labels, id);
 }
 
-/* By loads and not by helpers: on the way of every open(2). The pointer is one that the verifier knows. */
+/* By loads and not by helpers, since every open(2) calls it. The verifier trusts the pointer. */
 IC_INLINE struct ic_file_id ic_inode_id(struct inode *inode)
 {
 	return (struct ic_file_id){
@@ -60,8 +63,8 @@ IC_INLINE struct ic_file_id ic_inode_id(struct inode *inode)
 	};
 }
 
-/* Most have none: what the filter does not ask for is not read before. */
-IC_INLINE const struct ic_label *ic_label_on(struct inode *inode, __u32 dev)
+/* Most files have no label: fields that the filter does not need are read after it. */
+IC_INLINE const struct ic_label *ic_label_lookup(struct inode *inode, __u32 dev)
 {
 	struct ic_file_id id;
 
@@ -73,7 +76,7 @@ IC_INLINE const struct ic_label *ic_label_on(struct inode *inode, __u32 dev)
 
 IC_INLINE const struct ic_label *ic_label_of_inode(struct inode *inode)
 {
-	return ic_label_on(inode, inode->i_sb->s_dev);
+	return ic_label_lookup(inode, inode->i_sb->s_dev);
 }
 
 #endif

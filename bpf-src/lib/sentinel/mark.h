@@ -13,7 +13,9 @@ struct {
 	__type(value, struct ic_mark);
 } ic_marks SEC(".maps");
 
-/* The mark of a process, if it has one: a number is used again, the moment when it began is not. */
+/*
+ * The mark of a process, if it has one. Numbers of processes are used again; start times are not.
+ */
 IC_INLINE __u32 ic_mark_at(__u32 tgid, struct task_struct *task)
 {
 	const struct ic_mark *mark = bpf_map_lookup_elem(&ic_marks, &tgid);
@@ -24,8 +26,9 @@ IC_INLINE __u32 ic_mark_at(__u32 tgid, struct task_struct *task)
 }
 
 /*
- * The mark of another process. Where its fork(2) was passed over, it is known by its parent: until it
- * executes something, it has executed as often as that. The verifier walks it once.
+ * The mark of another process. Where its fork(2) was not seen, its parent has the mark: until the
+ * child's execve(2), both have the same count of them. A global function, which the verifier checks
+ * once.
  */
 __noinline __u32 ic_mark_by(__u64 address)
 {
@@ -43,12 +46,12 @@ __noinline __u32 ic_mark_by(__u64 address)
 
 IC_INLINE __u32 ic_mark_of(struct task_struct *task)
 {
-	/* Read by a helper it is a number, as the verifier wants it of arguments. */
+	/* Read by a helper the pointer is a number, as the verifier requires of the argument. */
 	return ic_mark_by((__u64)BPF_CORE_READ(task, group_leader));
 }
 
 /* Whether a task is a thread of the caller's process. */
-IC_INLINE bool ic_is_own(struct task_struct *task)
+IC_INLINE bool ic_is_same_process(struct task_struct *task)
 {
 	return (__u32)BPF_CORE_READ(task, tgid) == bpf_get_current_pid_tgid() >> 32;
 }
@@ -64,8 +67,8 @@ IC_INLINE bool ic_is_trusted(void)
 	return ic_mark() & IC_MARK_TRUSTED;
 }
 
-/* Gives the caller a mark. */
-IC_INLINE bool ic_mark_give(__u32 flags)
+/* Marks the caller. */
+IC_INLINE bool ic_mark_set(__u32 flags)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -92,8 +95,8 @@ IC_INLINE __u32 ic_root_mount(struct task_struct *task)
 	return BPF_CORE_READ(mount, mnt_id);
 }
 
-/* Keeps where the first agent runs. */
-IC_INLINE void ic_home_note(struct task_struct *task)
+/* Records the environment of the first agent. */
+IC_INLINE void ic_environment_record(struct task_struct *task)
 {
 	if (ic_sentinel.mount_namespace)
 		return;
@@ -103,10 +106,11 @@ IC_INLINE void ic_home_note(struct task_struct *task)
 }
 
 /*
- * Whether a task sees the files that the first agent saw, with all the rights of root, and shares with
- * nobody what it sees; and nobody answers its system calls in the kernel's stead.
+ * Whether a task has the environment of the first agent: the same mounts and root, all privileges
+ * of root, a file system context that no other task shares, and the same number of seccomp filters,
+ * so that no other process answers its system calls.
  */
-IC_INLINE bool ic_is_at_home(struct task_struct *task)
+IC_INLINE bool ic_has_agent_environment(struct task_struct *task)
 {
 	struct dentry *root = BPF_CORE_READ(task, fs, root.dentry);
 
@@ -117,8 +121,8 @@ IC_INLINE bool ic_is_at_home(struct task_struct *task)
 	       (__u32)BPF_CORE_READ(task, seccomp.filter_count.counter) == ic_sentinel.filters;
 }
 
-/* Takes it away. */
-IC_INLINE void ic_mark_take(void)
+/* Removes the caller's mark. */
+IC_INLINE void ic_mark_remove(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 

@@ -19,7 +19,7 @@ IC_INLINE __u64 ic_name_mix(__u64 hash, __u64 word)
 	return hash ^ hash >> 32;
 }
 
-/* Over eight bytes at a time: a name of 255 bytes would not find room on the stack. */
+/* Over eight bytes at a time: a name of 255 bytes does not fit on the stack. */
 __noinline __u64 ic_name_hash(__u64 address, __u32 len)
 {
 	const unsigned char *name = (const unsigned char *)address;
@@ -36,13 +36,13 @@ __noinline __u64 ic_name_hash(__u64 address, __u32 len)
 	if (!rest)
 		return hash;
 	word = 0;
-	/* clang knows that it is idle, and the verifier does not. */
+	/* clang knows that the mask has no effect; the verifier does not. */
 	asm volatile("%0 &= 7" : "+r"(rest));
 	bpf_probe_read_kernel(&word, rest, name);
 	return ic_name_mix(hash, word);
 }
 
-/* What rules cover a name in a directory. */
+/* The rules that cover a name in a directory. */
 static __noinline __u64 ic_rules_of_name(const struct ic_file_id *dir, struct dentry *dentry,
 					 __u32 half)
 {
@@ -62,7 +62,7 @@ union ic_short_name {
 	__u64 word[2];
 };
 
-/* A longer one is cut, and is none of those that it is compared with. */
+/* A longer name is cut, and equals none of the names that it is compared with. */
 IC_INLINE bool ic_short_name(union ic_short_name *name, struct dentry *dentry)
 {
 	const unsigned char *at = BPF_CORE_READ(dentry, d_name.name);
@@ -72,16 +72,16 @@ IC_INLINE bool ic_short_name(union ic_short_name *name, struct dentry *dentry)
 	return bpf_probe_read_kernel_str(name->text, sizeof(name->text), at) > 0;
 }
 
-IC_INLINE bool ic_is_same(const union ic_short_name *one, const union ic_short_name *other)
+IC_INLINE bool ic_is_same_name(const union ic_short_name *one, const union ic_short_name *other)
 {
 	return one->word[0] == other->word[0] && one->word[1] == other->word[1];
 }
 
-#define ic_is_named(dentry, literal)                                          \
-	({                                                                    \
-		static const union ic_short_name wanted = { literal };        \
-		union ic_short_name found;                                    \
-		ic_short_name(&found, dentry) && ic_is_same(&found, &wanted); \
+#define ic_is_named(dentry, literal)                                               \
+	({                                                                         \
+		static const union ic_short_name wanted = { literal };             \
+		union ic_short_name found;                                         \
+		ic_short_name(&found, dentry) && ic_is_same_name(&found, &wanted); \
 	})
 
 #endif

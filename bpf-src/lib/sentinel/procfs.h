@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What /proc shows of trusted processes. For most of it the kernel asks ptrace_access_check, but not
- * for what it lets be written (oom_score_adj); and Linux 7.3, unlike 6.12, lets root read memory maps
- * and environments without asking.
+ * Files of procfs of trusted processes. For most of them the kernel calls ptrace_access_check, but
+ * not for writes (oom_score_adj); and Linux 7.3, unlike 6.12, allows root to read memory maps and
+ * environments without the hook.
  */
 #ifndef IRONCLAD_LIB_SENTINEL_PROCFS_H
 #define IRONCLAD_LIB_SENTINEL_PROCFS_H
@@ -15,9 +15,9 @@ enum {
 	IC_SYSFS_MAGIC = 0x62656572,
 };
 
-IC_INLINE bool ic_is_harmless(struct dentry *dentry)
+IC_INLINE bool ic_is_proc_file_harmless(struct dentry *dentry)
 {
-	/* What monitors, service managers and ps(1) read. */
+	/* Files that monitors, service managers and ps(1) read. */
 	static const union ic_short_name harmless[] = {
 		{ "stat" },      { "statm" },         { "status" }, { "cmdline" },
 		{ "comm" },      { "cgroup" },        { "limits" }, { "oom_score" },
@@ -31,13 +31,13 @@ IC_INLINE bool ic_is_harmless(struct dentry *dentry)
 	if (!ic_short_name(&name, dentry))
 		return false;
 	for (i = 0; i < sizeof(harmless) / sizeof(*harmless); i++) {
-		if (ic_is_same(&name, &harmless[i]))
+		if (ic_is_same_name(&name, &harmless[i]))
 			return true;
 	}
 	return false;
 }
 
-/* The process that a file of procfs tells of; none of files that tell of the host. */
+/* The process of a file of procfs; NULL for files of the host. */
 IC_INLINE struct task_struct *ic_proc_task(struct inode *inode)
 {
 	__u64 at = (__u64)inode - bpf_core_field_offset(struct proc_inode, vfs_inode), link;
@@ -49,8 +49,8 @@ IC_INLINE struct task_struct *ic_proc_task(struct inode *inode)
 	return link ? (void *)(link - bpf_core_field_offset(struct task_struct, pid_links)) : NULL;
 }
 
-/* Whether a sysctl is one that no other process may write: see sentinel_sysctl, which knows no names. */
-IC_INLINE bool ic_is_sysctl_guarded(struct dentry *dentry)
+/* Whether a sysctl is protected from writes. The program ic_sysctl cannot see the process. */
+IC_INLINE bool ic_is_sysctl_protected(struct dentry *dentry)
 {
 	const unsigned char *above = BPF_CORE_READ(dentry, d_parent, d_name.name);
 	union ic_sysctl_name name = {};
@@ -73,16 +73,17 @@ IC_INLINE bool ic_is_sysctl_guarded(struct dentry *dentry)
 }
 
 /*
- * Whether a file of sysfs says of memory that it is broken: whoever has it is killed.
- * hard_offline_page and soft_offline_page, as long as names are that are compared.
+ * Whether a file of sysfs poisons memory, which kills the processes that use it: hard_offline_page
+ * and soft_offline_page, as far as names are compared.
  */
 IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 {
 	return ic_is_named(dentry, "hard_offline_pa") || ic_is_named(dentry, "soft_offline_pa");
 }
 
-/* Whether a file of procfs is to be kept from the caller. */
-static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *dentry, __u32 writes)
+/* Whether a file of procfs is protected from the caller. */
+static __noinline bool ic_is_proc_file_protected(struct inode *inode, struct dentry *dentry,
+						 __u32 writes)
 {
 	__u64 at = (__u64)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
 	struct task_struct *task;
@@ -90,13 +91,13 @@ static __noinline bool ic_proc_is_guarded(struct inode *inode, struct dentry *de
 	if ((BPF_CORE_READ(inode, i_mode) & IC_S_IFMT) != IC_S_IFREG)
 		return false;
 	if (writes && BPF_CORE_READ((struct proc_inode *)at, sysctl))
-		return ic_is_sysctl_guarded(dentry) && !ic_is_trusted();
+		return ic_is_sysctl_protected(dentry) && !ic_is_trusted();
 	task = ic_proc_task(inode);
 	if (!task && writes)
 		return ic_is_named(dentry, "sysrq-trigger") && !ic_is_trusted();
-	if (!task || !ic_mark_of(task) || ic_is_own(task) || ic_is_trusted())
+	if (!task || !ic_mark_of(task) || ic_is_same_process(task) || ic_is_trusted())
 		return false;
-	return writes || !ic_is_harmless(dentry);
+	return writes || !ic_is_proc_file_harmless(dentry);
 }
 
 #endif

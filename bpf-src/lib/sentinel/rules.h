@@ -8,17 +8,17 @@
 
 #include "name.h"
 
-/* What rules cover what is, or will be, in a directory under a name. */
+/* The rules that cover a name in a directory, of an existing or a new file. */
 IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry, __u32 dev)
 {
 	struct ic_dir_cache found = {};
 	struct ic_file_id id;
 	__u32 len;
 
-	ic_dir_find(&found, dentry, dir, dev);
+	ic_dir_lookup(&found, dentry, dir, dev);
 	if (!found.names)
 		return found.below;
-	/* A copy: what has its address taken leaves the registers. */
+	/* A copy: a variable whose address is taken cannot stay in a register. */
 	id = found.dir;
 	len = dentry->d_name.len;
 	if (found.names >> (len & 31) & 1)
@@ -29,7 +29,7 @@ IC_INLINE __u64 ic_rules_in(struct inode *dir, struct dentry *dentry, __u32 dev)
 /* The rules of a file's or directory's own label, and its flags (enum ic_label_flag). */
 IC_INLINE __u64 ic_rules_own(struct inode *inode, __u32 dev, __u32 *flags)
 {
-	const struct ic_label *label = ic_label_on(inode, dev);
+	const struct ic_label *label = ic_label_lookup(inode, dev);
 	__u32 half = ic_half();
 
 	if (!label)
@@ -39,8 +39,8 @@ IC_INLINE __u64 ic_rules_own(struct inode *inode, __u32 dev, __u32 *flags)
 }
 
 /*
- * What rules cover an inode, if there is one, and its name in a directory. Both lie on one device, as
- * do all dentries on the way to a root.
+ * The rules that cover an inode, if there is one, and its name in a directory. Both are on one
+ * device, as are all dentries of a path.
  */
 IC_INLINE __u64 ic_rules_at(struct inode *dir, struct dentry *dentry, struct inode *inode,
 			    __u32 dev, __u32 *flags)
@@ -50,7 +50,7 @@ IC_INLINE __u64 ic_rules_at(struct inode *dir, struct dentry *dentry, struct ino
 	return dir ? rules | ic_rules_in(dir, dentry, dev) : rules;
 }
 
-/* What rules cover a file or directory. */
+/* The rules that cover a file or directory. */
 IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
 {
 	struct inode *dir = dentry->d_parent->d_inode, *inode = dentry->d_inode;
@@ -61,14 +61,14 @@ IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
 	return inode ? ic_rules_own(inode, inode->i_sb->s_dev, &flags) : 0;
 }
 
-/* Where a dentry is in the list of its inode's names: with a name of its own in 6.12, without in 7.3. */
+/* The dentry's node in the list of its inode's names: in a union on 6.12, and not on 7.3. */
 struct dentry___v6_12 {
 	union {
 		struct hlist_node d_alias;
 	} d_u;
 } __attribute__((preserve_access_index));
 
-/* What rules cover an inode that was come to by no name of its own: by one of its names. */
+/* The rules that cover an inode without its path: by one of its names. */
 static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 {
 	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first), rules = 0;
@@ -103,7 +103,7 @@ static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 	return rules;
 }
 
-/* What rules say of an attempt; two operations where it is both. */
+/* Enforces rules on an attempt; on two operations where the attempt is both. */
 IC_INLINE int ic_enforce(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
 			 __u32 detail)
 {
@@ -124,13 +124,13 @@ IC_INLINE int ic_enforce(__u8 hook, __u64 rules, __u32 op, __u32 other, struct d
 	mark = ic_mark();
 	if (mark & IC_MARK_TRUSTED)
 		return 0;
-	/* Where the secret is. */
+	/* The directory of the secret. */
 	if (mark & IC_MARK_CANDIDATE && op == IC_FILE_READ && other == IC_FILE_READ)
 		rules &= ~(1ULL << IC_OWN_STATE);
-	/* The service manager manages the agent's group as well. */
+	/* The service manager manages the agent's cgroup as well. */
 	if (rules & 1ULL << IC_OWN_GROUP && ic_is_manager())
 		rules &= ~(1ULL << IC_OWN_GROUP);
-	exemptions = ic_exception(hook == IC_HOOK_MMAP_FILE);
+	exemptions = ic_exemption_of_caller(hook == IC_HOOK_MMAP_FILE);
 	if (exemptions)
 		rules &= ~exemptions->rules[half];
 	if (!rules)

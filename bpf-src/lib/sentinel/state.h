@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The state that all of Sentinel's programs read first. They return 0 or a negative error number and
- * nothing else: one more than zero would let a caller of the hook go on before Linux 6.12.
+ * The state that all of Sentinel's programs read first. The programs return 0 or a negative error
+ * number: before Linux 6.12 a positive number would let the caller of the hook continue.
  */
 #ifndef IRONCLAD_LIB_SENTINEL_STATE_H
 #define IRONCLAD_LIB_SENTINEL_STATE_H
@@ -25,8 +25,8 @@ IC_INLINE __u32 ic_half(void)
 }
 
 /*
- * The agent sees whether a hook is in force by a thread of its own that the hook refuses everything,
- * with a number that the kernel itself does not give there.
+ * Whether the call is a canary: the agent verifies a hook with a thread of its own, whose every
+ * call the hook refuses with an error that the kernel itself does not return there.
  */
 IC_INLINE bool ic_is_canary(__u8 hook)
 {

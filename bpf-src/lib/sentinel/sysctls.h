@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Sysctls that switch hooks off, or let others into the kernel. */
+/* Sysctls that disable hooks, or give access to the kernel. */
 #ifndef IRONCLAD_LIB_SENTINEL_SYSCTLS_H
 #define IRONCLAD_LIB_SENTINEL_SYSCTLS_H
 
@@ -14,7 +14,7 @@ union ic_sysctl_name {
 
 struct ic_sysctl {
 	union ic_sysctl_name whole;
-	union ic_sysctl_name tail; /* its last directory, and itself */
+	union ic_sysctl_name tail; /* its last directory and its name */
 };
 
 #define IC_SYSCTL(above, tail)  \
@@ -25,7 +25,7 @@ struct ic_sysctl {
 		}               \
 	}
 static const struct ic_sysctl ic_sysctls[] = {
-	/* 0: on Linux 6.1 to 6.18, no hook of BPF LSM is called any more, and all are listed. */
+	/* 0: on Linux 6.1 to 6.18, no hook of BPF LSM is called any more, and all stay attached. */
 	IC_SYSCTL("", "kernel/ftrace_enabled"),
 	IC_SYSCTL("", "kernel/unprivileged_bpf_disabled"),
 	IC_SYSCTL("", "kernel/kptr_restrict"),
@@ -40,7 +40,7 @@ static const struct ic_sysctl ic_sysctls[] = {
 	IC_SYSCTL("net/", "core/bpf_jit_harden"),
 	IC_SYSCTL("net/", "core/bpf_jit_kallsyms"),
 	IC_SYSCTL("", "debug/kprobes-optimization"),
-	/* How long who opens a file waits for another's lease. */
+	/* How long an open(2) waits for the lease of another process. */
 	IC_SYSCTL("", "fs/lease-break-time"),
 };
 #undef IC_SYSCTL

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The maps of the cgroup hooks. The programs are the same for every policy: a policy is what is in
- * the maps of one of two slots, and the slot in force is that of the packets' policy.
+ * The maps of the cgroup hooks. The programs are the same for every policy. A policy is the
+ * contents of the maps of one of two slots; the slot in force is the same as that of the packet
+ * policy.
  */
 #ifndef IRONCLAD_LIB_SOCKET_MAPS_H
 #define IRONCLAD_LIB_SOCKET_MAPS_H
@@ -17,8 +18,8 @@ struct {
 } ic_sock_policy SEC(".maps");
 
 /*
- * Rows of each slot. Sized at load: in maps of a fixed size the JIT makes loads of lookups, where
- * inner maps of any size take calls.
+ * Rows of each slot. Sized at load: for maps of a fixed size the JIT compiles lookups to loads,
+ * where inner maps of a map of maps need calls.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -30,7 +31,10 @@ struct {
 
 const volatile __u32 ic_cfg_sock_rows = 1;
 
-/* The table of addresses of each slot: the class of each, which is the number of its row. Sized at load. */
+/*
+ * The address table of each slot: the class of each address, which is the number of its row. Sized
+ * at load.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -77,7 +81,7 @@ struct {
 	__type(value, struct ic_sock_id_val);
 } ic_sock_ids SEC(".maps");
 
-/* Indexed by rule slot; 0 counts what no rule decided. Sized at load. */
+/* Indexed by rule slot; 0 counts operations that no rule decided. Sized at load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -93,7 +97,7 @@ struct {
 	__type(value, struct ic_sample);
 } ic_sock_sample SEC(".maps");
 
-/* Sized at load. What a bucket holds outlives the policy that made it. */
+/* Sized at load. A bucket's level outlives the policy. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -12,8 +12,8 @@
 #include "maps.h"
 
 /*
- * The question: numbers of rows in the slot, 16 bits each, in the order of the dimensions. The last
- * place, which no dimension has, says whether the rare dimensions are asked at all.
+ * The query: numbers of rows in the slot, 16 bits each, in the order of the dimensions. The last
+ * number, which no dimension has, is 1 if the rare dimensions are compared at all.
  */
 struct ic_match {
 	__u64 rows[3];
@@ -21,7 +21,7 @@ struct ic_match {
 enum { IC_MATCH_RARE = 11 };
 _Static_assert(IC_DIM_MAX <= IC_MATCH_RARE, "places");
 
-/* What is found of it. */
+/* The rows of a query. */
 struct ic_match_rows {
 	const struct ic_sock_row *row[IC_DIM_MAX];
 };
@@ -33,8 +33,8 @@ IC_INLINE void ic_match_set(struct ic_match *match, __u32 dim, __u16 row)
 
 /*
  * Number of the lowest bit that is set in a word that has one: a de Bruijn sequence holds every six
- * bits once, so what it shows when it is multiplied by that bit tells which (C. E. Leiserson et
- * al., "Using de Bruijn sequences to index a 1 in a computer word", 1998).
+ * bits once, so its product with that bit identifies the number (C. E. Leiserson et al., "Using de
+ * Bruijn sequences to index a 1 in a computer word", 1998).
  */
 static const __u8 ic_match_bit[64] = {
 	0,  1,  2,  7,  3,  13, 8,  19, 4,  25, 14, 28, 9,  34, 20, 40, 5,  17, 26, 38, 15, 46,
@@ -46,12 +46,12 @@ IC_INLINE __u32 ic_match_lowest(__u64 bits)
 {
 	__u64 bit = ic_match_bit[(bits & -bits) * 0x0218a392cd3d5dbf >> 58];
 
-	/* The compiler knows what the table holds and would drop a mask; the verifier does not. */
+	/* The compiler knows the table's values and would drop a mask; the verifier does not. */
 	asm volatile("%0 &= 63" : "+r"(bit));
 	return bit;
 }
 
-/* False where a row is missing, which none is. */
+/* False where a row is missing, which cannot happen. */
 IC_INLINE bool ic_match_row(struct ic_match_rows *found, const struct ic_match *match, __u32 slot,
 			    __u32 dim)
 {
@@ -71,7 +71,7 @@ IC_INLINE bool ic_match_find(struct ic_match_rows *found, const struct ic_match 
 		if (!ic_match_row(found, match, slot, dim))
 			return false;
 	}
-	/* One branch for all of them: each would double what the verifier walks. */
+	/* One branch for all of them: each would double the paths of the verifier. */
 	if (rare) {
 #pragma unroll
 		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++) {
@@ -79,7 +79,7 @@ IC_INLINE bool ic_match_find(struct ic_match_rows *found, const struct ic_match 
 				return false;
 		}
 	} else {
-		/* A row that is looked at anyway leaves the rest as it is. */
+		/* A row that is read anyway changes nothing in the AND. */
 #pragma unroll
 		for (dim = IC_DIM_PARENT; dim < IC_DIM_MAX; dim++)
 			found->row[dim] = found->row[IC_DIM_KIND];
@@ -93,9 +93,9 @@ IC_INLINE __u64 ic_match_cell(const struct ic_match_rows *rows, __u32 dim, __u32
 }
 
 /*
- * What all rows have in common of one of their cells. The rows that tell most rules apart come
- * first: nearly always they share nothing, and then the others' cache lines are not touched. One
- * branch, because each doubles what the verifier walks.
+ * The AND of all rows in one of their cells. The rows that distinguish most rules come first:
+ * nearly always they have no bit in common, and the cache lines of the other rows are not read. One
+ * branch, because each doubles the paths of the verifier.
  */
 IC_INLINE __u64 ic_match_and(const struct ic_match_rows *rows, __u32 cell)
 {
@@ -118,13 +118,13 @@ enum { IC_MATCH_LOGS = IC_SOCK_SUMMARY_WORDS, IC_MATCH_WORDS };
 
 enum {
 	IC_MATCH_NONE = -1,
-	IC_MATCH_BROKEN = -2, /* a row is missing, which none is */
+	IC_MATCH_FAILED = -2, /* a row is missing, which cannot happen */
 };
 
 /*
- * The rules that match, among those that report and decide nothing. A function of its own, because
- * few policies have such rules: the verifier walks it once. Before Linux 5.13 it can be given
- * numbers, and no pointer.
+ * The matching rules among those that report and decide nothing. A global function, because few
+ * policies have such rules: the verifier checks it once. Before Linux 5.13 its arguments can be
+ * numbers, and no pointers.
  */
 __noinline __u64 ic_match_logs(__u64 rows0, __u64 rows1, __u64 rows2, __u32 slot)
 {
@@ -135,17 +135,17 @@ __noinline __u64 ic_match_logs(__u64 rows0, __u64 rows1, __u64 rows2, __u32 slot
 }
 
 /*
- * The first rule that matches, among those that decide. Words are taken in their order and not by
- * the summary's lowest bit: where every index is a constant, the verifier has one state for each
- * word; and where nothing but numbers leads here, that is walked once for all ways that do.
+ * The first matching rule among those that decide. Words are visited in their order and not by the
+ * summary's lowest bit: where every index is a constant, the verifier has one state for each word;
+ * and where only numbers lead to the function, it is checked once for all callers.
  */
 IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 slot, __u32 summaries)
 {
 	struct ic_match_rows rows;
-	__u64 i, word; /* the verifier forgets half a word that is kept on the stack */
+	__u64 i, word; /* 64 bits: the verifier forgets the range of a 32-bit number on the stack */
 
 	if (!ic_match_find(&rows, match, slot))
-		return IC_MATCH_BROKEN;
+		return IC_MATCH_FAILED;
 	for (i = 0; i < IC_SOCK_SUMMARY_WORDS; i++) {
 		__u64 summary;
 
@@ -157,7 +157,7 @@ IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 slot, __u32 s
 		for (word = 0; word < 64; word++) {
 			__u64 bits;
 
-			/* Eight words at once that have nothing. */
+			/* Skips eight words without a match at once. */
 			if (!(word & 7) && !(summary >> word & 0xff)) {
 				word += 7;
 				continue;

@@ -8,10 +8,12 @@
 
 #include "maps.h"
 
-/* CPUs read the clock before they have the lock, and may lose the CPU in between. */
+/* CPUs read the clock before they take the lock, and may be preempted in between. */
 enum { IC_BUCKET_SKEW_NS = 1000000000 };
 
-/* Takes a token; false where there is none. A lock, because 5.10 has no compare-and-exchange. */
+/*
+ * Takes a token; false where there is none. With a lock, because 5.10 has no compare-and-exchange.
+ */
 IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
 {
 	struct ic_bucket *bucket = bpf_map_lookup_elem(&ic_buckets, &index);
@@ -22,12 +24,15 @@ IC_INLINE bool ic_bucket_take(__u32 index, __u64 interval_ns, __u64 burst_ns)
 		ic_count_loss(IC_LOSS_MAP);
 		return true;
 	}
-	/* Not reached: the agent refuses policies that would need it here. */
+	/* Not reached: the agent rejects policies that would need it here. */
 	if (!ic_cfg_may_lock)
 		return false;
 	bpf_spin_lock(&bucket->lock);
 	full = bucket->full_ns > now ? bucket->full_ns : now;
-	/* A debt that this limit cannot have is another's, whose bucket it was or whose rate it had. */
+	/*
+	 * A debt that this limit cannot have comes from an earlier limit of the bucket, or an
+	 * earlier rate.
+	 */
 	if (full - now > burst_ns + IC_BUCKET_SKEW_NS)
 		bucket->full_ns = full = now + burst_ns;
 	taken = full + interval_ns - now <= burst_ns;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Packets that say by which way they are to go. Processes are asked for the last stop, and the wire
- * leads to the first.
+ * Source-routed packets. Rules are evaluated for the destination, and the packet goes to its first
+ * stop.
  */
 #ifndef IRONCLAD_LIB_SOCKET_SOURCE_ROUTE_H
 #define IRONCLAD_LIB_SOCKET_SOURCE_ROUTE_H
@@ -9,7 +9,7 @@
 #include "../packet/packet.h"
 #include "../proto.h"
 
-/* The beginning of either header, as far as it tells whether there is more to look at. */
+/* The fields of either header that show whether there are options or extension headers. */
 enum {
 	IC_IP4_PLAIN = 0x45, /* a header without options */
 	IC_IP4_OPTIONS_MAX = 40,
@@ -19,8 +19,11 @@ enum {
 	IC_IP4_OPTION_SSRR = 137, /* strict source route */
 };
 
-/* Whether the options name stops. Those that are no options might. One byte more than there are. */
-IC_INLINE bool ic_source_route_named(const __u8 *option)
+/*
+ * Whether the options include a source route. Unknown options count as one. `option` has one byte
+ * more than the options can have.
+ */
+IC_INLINE bool ic_has_source_route(const __u8 *option)
 {
 	__u32 i, next = 0;
 
@@ -40,25 +43,29 @@ IC_INLINE bool ic_source_route_named(const __u8 *option)
 	return false;
 }
 
-IC_INLINE bool ic_source_route4(struct __sk_buff *skb, __u32 len)
+IC_INLINE bool ic_is_source_routed4(struct __sk_buff *skb, __u32 len)
 {
 	__u8 option[IC_IP4_OPTIONS_MAX + 1] = {};
 	__u64 last = len - 1;
 
-	/* Linux 5.10 learns from this comparison that there is a byte, and from none with zero. */
+	/*
+	 * Linux 5.10 infers from this comparison that there is a byte, and not from a comparison
+	 * with zero.
+	 */
 	asm volatile("" : "+r"(last));
 	if (last >= IC_IP4_OPTIONS_MAX)
 		return true;
 	if (bpf_skb_load_bytes(skb, sizeof(struct iphdr), option, last + 1))
 		return true;
-	return ic_source_route_named(option);
+	return ic_has_source_route(option);
 }
 
 /*
- * Whether there is a routing header of any type, with stops left or without: of those that the
- * kernel makes for a socket, the first stop is what the process wrote, not what it was asked for.
+ * Whether there is a routing header of any type, whether or not segments are left. In a routing
+ * header that the kernel adds for a socket, the first stop is not the address that the rules have
+ * checked.
  */
-IC_INLINE bool ic_source_route6(struct __sk_buff *skb, __u8 proto)
+IC_INLINE bool ic_is_source_routed6(struct __sk_buff *skb, __u8 proto)
 {
 	__u32 off = sizeof(struct ipv6hdr), i;
 
@@ -70,7 +77,7 @@ IC_INLINE bool ic_source_route6(struct __sk_buff *skb, __u8 proto)
 			return false;
 		if (proto == IC_PROTO_ROUTING || bpf_skb_load_bytes(skb, off, &ext, sizeof(ext)))
 			return true;
-		/* What follows is the middle of something, whose beginning was looked at. */
+		/* The packet is a later fragment; the first fragment was checked. */
 		if (kind == IC_EXT_FIXED && ext.fragment & bpf_htons(IC_IP6_OFFSET))
 			return false;
 		off += ic_ext_len(kind, ext.len);
@@ -79,8 +86,8 @@ IC_INLINE bool ic_source_route6(struct __sk_buff *skb, __u8 proto)
 	return ic_cfg_ext_kind[proto];
 }
 
-/* Whether a packet, which begins with its IP header, names stops on its way. */
-IC_INLINE bool ic_source_route(struct __sk_buff *skb, struct ic_packet *packet)
+/* Whether a packet, which begins with its IP header, is source-routed. */
+IC_INLINE bool ic_is_source_routed(struct __sk_buff *skb, struct ic_packet *packet)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *ip6 = data;
@@ -96,7 +103,7 @@ IC_INLINE bool ic_source_route(struct __sk_buff *skb, struct ic_packet *packet)
 		packet->family = IC_TUPLE_V4;
 		packet->proto = ip4->protocol;
 		packet->dst.word[0] = ip4->daddr;
-		return ic_source_route4(skb, (first & 0xf) * 4 - sizeof(*ip4));
+		return ic_is_source_routed4(skb, (first & 0xf) * 4 - sizeof(*ip4));
 	}
 	if ((void *)(ip6 + 1) > end)
 		return true;
@@ -105,7 +112,7 @@ IC_INLINE bool ic_source_route(struct __sk_buff *skb, struct ic_packet *packet)
 	packet->family = IC_TUPLE_V6;
 	packet->proto = ip6->nexthdr;
 	__builtin_memcpy(&packet->dst, &ip6->daddr, sizeof(packet->dst));
-	return ic_source_route6(skb, packet->proto);
+	return ic_is_source_routed6(skb, packet->proto);
 }
 
 enum {
@@ -117,11 +124,11 @@ enum {
 	IC_IPV6_FLOWLABEL_MGR = 32,
 	IC_IPV6_RTHDR = 57,
 	IC_FLOWLABEL_SIZE = 32, /* of struct in6_flowlabel_req; options follow */
-	IC_SOCKOPT_SEEN = 4096, /* bytes that a program may see: a page, or more */
+	IC_SOCKOPT_SEEN = 4096, /* bytes that a program can read: a page, or more */
 };
 
-/* Whether an option lets a socket name stops. One that takes them back has no bytes. */
-IC_INLINE bool ic_source_route_option(struct bpf_sockopt *ctx)
+/* Whether an option sets a source route. An option that removes one has no bytes. */
+IC_INLINE bool ic_is_source_route_option(struct bpf_sockopt *ctx)
 {
 	__u8 option[IC_IP4_OPTIONS_MAX + 1] = {};
 	const __u8 *value = ctx->optval, *end = ctx->optval_end;
@@ -141,7 +148,7 @@ IC_INLINE bool ic_source_route_option(struct bpf_sockopt *ctx)
 			break;
 		option[i] = value[i];
 	}
-	return ic_source_route_named(option);
+	return ic_has_source_route(option);
 }
 
 #endif

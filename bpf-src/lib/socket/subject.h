@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who asks: the rows of all that rules can say of a process. */
+/* The subject: the rows of the process that performs an operation. */
 #ifndef IRONCLAD_LIB_SOCKET_SUBJECT_H
 #define IRONCLAD_LIB_SOCKET_SUBJECT_H
 
@@ -8,36 +8,37 @@
 #include "maps.h"
 
 enum {
-	/* Dimensions whose answer is in the table of processes. */
+	/* Dimensions whose value is in the process table. */
 	IC_DIMS_PROCESS = 1 << IC_DIM_EXE | 1 << IC_DIM_UID | 1 << IC_DIM_GID | 1 << IC_DIM_PARENT |
 			  3 << IC_DIM_ANCESTRY,
 	IC_DIMS_RARE = (1 << IC_DIM_MAX) - (1 << IC_DIM_PARENT),
 };
 
 /*
- * 1 where programs at cgroups may look at the task itself. What the helpers tell of it is
- * the same, but each of them is several calls deep.
+ * 1 where programs at cgroups may read the task itself. The helpers return the same, but each of
+ * them is several calls deep.
  */
 const volatile __u8 ic_cfg_task_btf = 0;
 
 struct ic_subject {
-	struct ic_process *process; /* NULL: nothing is known of it, or nothing is asked */
+	struct ic_process *process; /* NULL: unidentified, or no rule compares it */
 	__u64 start_ns; /* of the process, as in its record */
 	__u32 tgid;
 	__u32 uid;
 	__u32 exec_id;
-	bool kernel; /* a thread of the kernel's */
+	bool kernel; /* a kernel thread */
 };
 
-/* The caller's record, whose number this is. It is learned where the table does not have it. */
-IC_INLINE struct ic_process *ic_subject_learn(__u32 tgid)
+/* The caller's record, by its number. It is refreshed where the table does not have it. */
+IC_INLINE struct ic_process *ic_subject_refresh(__u32 tgid)
 {
-	return ic_process_learn() ? bpf_map_lookup_elem(&ic_processes, &tgid) : NULL;
+	return ic_process_refresh() ? bpf_map_lookup_elem(&ic_processes, &tgid) : NULL;
 }
 
 /*
- * Of those of whom nothing is known. Threads of the kernel's run as root and ask for others, as that
- * does which opens further connections of Multipath TCP: no rule on users is meant for them.
+ * Whether an unidentified caller is a kernel thread. Kernel threads run as root and act for other
+ * processes, such as the one that opens further connections of Multipath TCP: rules on users must
+ * not match them.
  */
 IC_INLINE bool ic_subject_is_kernel(void)
 {
@@ -47,8 +48,8 @@ IC_INLINE bool ic_subject_is_kernel(void)
 }
 
 /*
- * What the task says of itself. To be called before anything branches: at each path of its own, the
- * verifier reads through all types of the kernel to see what may be followed from a task.
+ * Reads the task. To be called before any branch: at each path of its own, the verifier searches
+ * all types of the kernel for the fields of a task.
  */
 IC_INLINE void ic_subject_begin(struct ic_subject *subject)
 {
@@ -65,10 +66,10 @@ IC_INLINE void ic_subject_begin(struct ic_subject *subject)
 }
 
 /*
- * Whether the record that was found is of what the caller executes now. Where programs at cgroups
- * may not look at the task, tracepoints are not preempted either, and the table lacks nothing.
+ * Whether the record is of the caller's last execve(2). Where programs at cgroups may not read the
+ * task, tracepoints are not preempted either, and the table lacks no event.
  */
-IC_INLINE bool ic_subject_is_known(const struct ic_subject *subject)
+IC_INLINE bool ic_subject_is_current(const struct ic_subject *subject)
 {
 	const struct ic_process *process = subject->process;
 
@@ -86,8 +87,8 @@ IC_INLINE void ic_subject_find(struct ic_subject *subject, __u32 dims)
 			subject->uid = bpf_get_current_uid_gid();
 	}
 	subject->process = bpf_map_lookup_elem(&ic_processes, &subject->tgid);
-	if (!ic_subject_is_known(subject))
-		subject->process = ic_subject_learn(subject->tgid);
+	if (!ic_subject_is_current(subject))
+		subject->process = ic_subject_refresh(subject->tgid);
 	if (!subject->process && ic_subject_is_kernel()) {
 		subject->kernel = true;
 		subject->uid = IC_SOCK_KERNEL;
@@ -106,7 +107,7 @@ IC_INLINE const struct ic_sock_id_val *ic_subject_id(const struct ic_sock_policy
 	return bpf_map_lookup_elem(&ic_sock_ids, &key);
 }
 
-/* The row of a file, whose content is known of some ctimes. */
+/* The row of a file whose content is known by its ctimes. */
 IC_INLINE __u32 ic_subject_content(const struct ic_sock_id_val *id, __u64 changed_ns)
 {
 	__u32 i;
@@ -122,8 +123,8 @@ IC_INLINE __u32 ic_subject_content(const struct ic_sock_id_val *id, __u64 change
 }
 
 /*
- * The row of an executable, from the process's own record where that is of this epoch. Two threads
- * may both write it: the same. Whoever changes the map changes it first and the epoch then.
+ * The row of an executable, cached in the process's record for one epoch. Two threads may both
+ * write the same value. The agent changes the map first and the epoch then.
  */
 IC_INLINE __u32 ic_subject_file(const struct ic_sock_policy *policy, __u32 dim,
 				const struct ic_file_id *file, __u64 exec_ns, __u64 changed_ns,
@@ -150,9 +151,9 @@ IC_INLINE __u32 ic_subject_number(const struct ic_sock_policy *policy, __u32 dim
 }
 
 /*
- * The row of a user, from the process's own record where it is of this epoch and this user. The
- * word holds all three at once, because threads of one process may be different users; the epoch's
- * lower half is enough in it, because nothing is left of another epoch that a process was seen in.
+ * The row of a user, cached in the process's record for one epoch and user. The word holds all
+ * three at once, because threads of one process may have different users. The epoch's lower half is
+ * enough, because the record is cleared when its whole epoch changes.
  */
 IC_INLINE __u32 ic_subject_user(const struct ic_sock_policy *policy,
 				const struct ic_subject *subject)
@@ -176,7 +177,7 @@ IC_INLINE __u32 ic_subject_user(const struct ic_sock_policy *policy,
 	return row;
 }
 
-/* The cgroup that a rule names and the process is in, the deepest of them. */
+/* The deepest cgroup of the process that a rule names. */
 IC_INLINE __u32 ic_subject_cgroup(const struct ic_sock_policy *policy)
 {
 	__u32 i;
@@ -187,7 +188,7 @@ IC_INLINE __u32 ic_subject_cgroup(const struct ic_sock_policy *policy)
 
 		if (i >= policy->levels)
 			break;
-		group = ic_ancestor_id(policy->level[i]);
+		group = ic_cgroup_ancestor_id(policy->level[i]);
 		id = ic_subject_id(policy, IC_DIM_CGROUP, group, 0);
 		if (id)
 			return id->row;
@@ -205,7 +206,7 @@ IC_INLINE __u32 ic_subject_comm(const struct ic_sock_policy *policy)
 	return id ? id->row : policy->none[IC_DIM_COMM];
 }
 
-/* The row of dimension `dim`, which is about the process, and which a rule asks of. */
+/* The row of dimension `dim`, which is about the process, and which a rule compares. */
 IC_INLINE __u32 ic_subject_row(const struct ic_sock_policy *policy, __u32 dim,
 			       const struct ic_subject *subject)
 {

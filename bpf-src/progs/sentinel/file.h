@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* File rules: who may read, change or execute what. */
+/* Hooks that enforce file rules. */
 #ifndef IRONCLAD_PROGS_SENTINEL_FILE_H
 #define IRONCLAD_PROGS_SENTINEL_FILE_H
 
@@ -10,10 +10,12 @@
 
 enum {
 	IC_ATTR_SIZE = 1 << 3, /* include/linux/fs.h */
-	/* What a change of size brings with it: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN. */
+	/*
+	 * Attributes that accompany a change of size: ATTR_MTIME, ATTR_CTIME, ATTR_FILE, ATTR_OPEN.
+	 */
 	IC_ATTR_WITH_SIZE = 1 << 5 | 1 << 6 | 1 << 13 | 1 << 15,
 	IC_S_IFCHR = 0020000,
-	/* Of both kinds of devices, and of nothing else, it leaves IC_S_IFCHR. */
+	/* This mask leaves IC_S_IFCHR of both kinds of devices, and of no other file. */
 	IC_S_IFDEVICE = 0130000,
 	IC_S_IFDIR = 0040000,
 	IC_PROT_EXEC = 4,
@@ -28,7 +30,7 @@ enum {
 	IC_F2FS_IOC = 0xf5, /* include/uapi/linux/f2fs.h */
 };
 
-/* A file that is there. */
+/* Checks access to an existing file. */
 IC_INLINE int ic_check_access(__u8 hook, struct dentry *dentry, __u32 op, __u32 other, __u32 detail)
 {
 	if (ic_is_canary(hook))
@@ -38,7 +40,7 @@ IC_INLINE int ic_check_access(__u8 hook, struct dentry *dentry, __u32 op, __u32 
 	return ic_enforce(hook, ic_rules_of(dentry), op, other, dentry, detail);
 }
 
-/* A name that is to be in a directory. */
+/* Checks the creation of a name in a directory. */
 IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentry)
 {
 	__u64 rules;
@@ -51,7 +53,7 @@ IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentr
 	return ic_enforce(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
 }
 
-/* Files by which others reach the agent without a system call of their own. */
+/* Whether the file is one of the kernel's that acts on the agent without a further system call. */
 IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 {
 	struct dentry *dentry = file->f_path.dentry;
@@ -60,7 +62,7 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	struct ic_dir_cache found = {};
 
 	if (magic == IC_PROC_SUPER_MAGIC && ic_is_armed())
-		return ic_proc_is_guarded(inode, dentry, mode & IC_FMODE_WRITE) &&
+		return ic_is_proc_file_protected(inode, dentry, mode & IC_FMODE_WRITE) &&
 		       !ic_has_exemption(IC_MAY_TRACE);
 	if (!(mode & IC_FMODE_WRITE))
 		return false;
@@ -71,16 +73,16 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	dir = dentry->d_parent->d_inode;
 	if (!dir)
 		return false;
-	ic_dir_find(&found, dentry, dir, dir->i_sb->s_dev);
-	return ic_cgroup_is_guarded(dentry, found.flags & IC_LABEL_PATH_COMPONENT);
+	ic_dir_lookup(&found, dentry, dir, dir->i_sb->s_dev);
+	return ic_is_cgroup_file_protected(dentry, found.flags & IC_LABEL_PATH_COMPONENT);
 }
 
-/* Who writes to what a file system lies on changes its files; who reads it, reads them. */
+/* A write to a device changes the files of its file system; a read reads them. */
 IC_INLINE int ic_check_device(struct file *file, __u32 mode)
 {
 	__u32 device = file->f_inode->i_rdev;
 	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
-	/* The secret alone is of no use, and pins are not there. */
+	/* The secret alone is of no use, and pins are not on a device. */
 	__u64 read = ~(1ULL << IC_OWN_STATE | 1ULL << IC_OWN_PINS), rules;
 	__u32 op = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ;
 
@@ -90,7 +92,7 @@ IC_INLINE int ic_check_device(struct file *file, __u32 mode)
 	return ic_enforce(IC_HOOK_FILE_OPEN, rules, op, op, file->f_path.dentry, device);
 }
 
-static __noinline int ic_open_device(struct file *file, __u32 mode)
+static __noinline int ic_check_device_open(struct file *file, __u32 mode)
 {
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
 		return ic_check_device(file, mode);
@@ -98,19 +100,19 @@ static __noinline int ic_open_device(struct file *file, __u32 mode)
 }
 
 /*
- * Before Linux 6.7 overlayfs opens the file below under the overlay's own path: then what is opened is
- * another than what the path leads to, and both are asked.
+ * Before Linux 6.7 overlayfs opens the file below with the overlay's path: the open file differs
+ * from the file of the path, and both are checked.
  */
-static __noinline int ic_open_real(struct file *file, __u32 first, __u32 second)
+static __noinline int ic_check_overlay_open(struct file *file, __u32 first, __u32 second)
 {
 	struct dentry *dentry = file->f_path.dentry;
 	__u32 mode = file->f_mode;
-	int answer = 0;
+	int error = 0;
 
 	if (ic_is_armed())
-		answer = ic_enforce(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first,
-				    second, dentry, mode);
-	return answer ?: ic_check_access(IC_HOOK_FILE_OPEN, dentry, first, second, mode);
+		error = ic_enforce(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first,
+				   second, dentry, mode);
+	return error ?: ic_check_access(IC_HOOK_FILE_OPEN, dentry, first, second, mode);
 }
 
 SEC("lsm/file_open")
@@ -120,15 +122,15 @@ int BPF_PROG(ic_file_open, struct file *file)
 	struct dentry *dentry = file->f_path.dentry;
 	__u32 mode = file->f_mode, first, second, flags = 0;
 	__u64 rules;
-	int answer;
+	int error;
 
 	if (ic_is_kernel_file_refused(file, mode))
 		return ic_refuse_file(IC_HOOK_FILE_OPEN, dentry,
 				      mode & IC_FMODE_WRITE ? IC_FILE_WRITE : IC_FILE_READ, 0);
 	if ((inode->i_mode & IC_S_IFDEVICE) == IC_S_IFCHR) {
-		answer = ic_open_device(file, mode);
-		if (answer)
-			return answer;
+		error = ic_check_device_open(file, mode);
+		if (error)
+			return error;
 	}
 	if (file->f_flags & IC_FMODE_EXEC)
 		first = IC_FILE_EXECUTE;
@@ -139,17 +141,17 @@ int BPF_PROG(ic_file_open, struct file *file)
 	second = mode & IC_FMODE_WRITE ? IC_FILE_WRITE : first;
 	dir = dentry->d_parent->d_inode;
 	if (inode != dentry->d_inode)
-		return ic_open_real(file, first, second);
+		return ic_check_overlay_open(file, first, second);
 	if (ic_is_canary(IC_HOOK_FILE_OPEN))
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
-	/* The inode that is open is one that the verifier trusts: reading it costs less. */
+	/* The verifier trusts the inode of an open file: reading it costs less. */
 	rules = ic_rules_at(dir, dentry, inode, inode->i_sb->s_dev, &flags);
 	return ic_enforce(IC_HOOK_FILE_OPEN, rules, first, second, dentry, mode);
 }
 
-/* Who starts the agent: fork(2) was seen, so nobody passes for a child of PID 1's. */
+/* Whether the task was started as agents are. Its fork(2) was seen: `ppid` is its real parent. */
 IC_INLINE bool ic_is_launched(struct task_struct *task)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32, launch = ic_sentinel.launch;
@@ -167,8 +169,8 @@ IC_INLINE bool ic_is_launched(struct task_struct *task)
 }
 
 /*
- * The agent's program, by what it is or by the name that no other process may give another, started as
- * agents are and traced by nobody: it may read the secret. Whatever mark it had is gone by now.
+ * The agent's program, by identity or by the protected name, started as agents are and not traced:
+ * it may read the secret. An earlier mark was removed before.
  */
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(ic_executed, struct linux_binprm *bprm)
@@ -178,18 +180,18 @@ int BPF_PROG(ic_executed, struct linux_binprm *bprm)
 
 	if (!ic_sentinel.launch || !(ic_rules_of(dentry) >> IC_OWN_EXECUTABLE & 1))
 		return 0;
-	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task) || !ic_is_at_home(task))
+	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task) || !ic_has_agent_environment(task))
 		return 0;
-	if (ic_mark_give(IC_MARK_CANDIDATE))
+	if (ic_mark_set(IC_MARK_CANDIDATE))
 		__sync_fetch_and_add(&ic_sentinel.candidates, 1);
 	return 0;
 }
 
 /*
- * Until it has presented the secret, a candidate maps what the agent mapped, and nothing else: who
- * preloads a library into it has none.
+ * Until it has presented the secret, a candidate may map the files that the agent mapped, and no
+ * others: a preloaded library ends the candidacy.
  */
-IC_INLINE void ic_candidate_maps(struct dentry *dentry)
+IC_INLINE void ic_check_candidate_mmap(struct dentry *dentry)
 {
 	struct ic_attempt attempt = {
 		.hook = IC_HOOK_MMAP_FILE,
@@ -202,25 +204,25 @@ IC_INLINE void ic_candidate_maps(struct dentry *dentry)
 		return;
 	if (ic_rules_of(dentry) & (1ULL << IC_OWN_EXECUTABLE | 1ULL << IC_OWN_CODE))
 		return;
-	ic_mark_take();
+	ic_mark_remove();
 	ic_alarm(&attempt);
 }
 
-/* What a program behind its loader is executed by. */
+/* A file mapped for execution: a program that a loader starts, or a library. */
 SEC("lsm/mmap_file")
-int BPF_PROG(ic_mmap_file, struct file *file, unsigned long asked, unsigned long prot)
+int BPF_PROG(ic_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot)
 {
 	if (!file)
 		return 0;
 	if (IC_READ_ONCE(ic_sentinel.candidates))
-		ic_candidate_maps(file->f_path.dentry);
+		ic_check_candidate_mmap(file->f_path.dentry);
 	if (!(prot & IC_PROT_EXEC))
 		return 0;
 	return ic_check_access(IC_HOOK_MMAP_FILE, file->f_path.dentry, IC_FILE_EXECUTE,
 			       IC_FILE_EXECUTE, prot);
 }
 
-/* Refuses what would let something that is guarded be found elsewhere, or not at all. */
+/* Refuses to move or hide a component of the path to a protected file. */
 IC_INLINE int ic_check_path_component(__u8 hook, struct dentry *dentry, __u32 op)
 {
 	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
@@ -228,21 +230,21 @@ IC_INLINE int ic_check_path_component(__u8 hook, struct dentry *dentry, __u32 op
 	return ic_refuse_file(hook, dentry, op, 0);
 }
 
-/* A name goes from a directory. */
+/* Checks the removal of a name from a directory. */
 IC_INLINE int ic_check_remove(__u8 hook, struct inode *dir, struct dentry *dentry, __u32 op)
 {
 	__u32 flags = 0;
 	__u64 rules;
-	int answer;
+	int error;
 
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
 	rules = ic_rules_at(dir, dentry, dentry->d_inode, dir->i_sb->s_dev, &flags);
-	answer = ic_enforce(hook, rules, op, op, dentry, 0);
-	if (answer || !(flags & IC_LABEL_PATH_COMPONENT))
-		return answer;
+	error = ic_enforce(hook, rules, op, op, dentry, 0);
+	if (error || !(flags & IC_LABEL_PATH_COMPONENT))
+		return error;
 	return ic_check_path_component(hook, dentry, op);
 }
 
@@ -265,29 +267,29 @@ IC_INLINE bool ic_is_dir(struct dentry *dentry)
 	return inode && (inode->i_mode & IC_S_IFMT) == IC_S_IFDIR;
 }
 
-/* Where both are exchanged, the kernel asks again the other way round. */
+/* For an exchange, the kernel calls the hook again with both swapped. */
 SEC("lsm/inode_rename")
 int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 	     struct dentry *new)
 {
-	int answer = ic_check_remove(IC_HOOK_INODE_RENAME, old_dir, old, IC_FILE_RENAME);
+	int error = ic_check_remove(IC_HOOK_INODE_RENAME, old_dir, old, IC_FILE_RENAME);
 	__u32 device;
 
-	if (!answer && new->d_inode)
-		answer = ic_check_remove(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
-	answer = answer ?: ic_check_create(IC_HOOK_INODE_RENAME, new_dir, new);
-	if (answer || !(ic_is_dir(old) || ic_is_dir(new)))
-		return answer;
-	/* Others are covered by nothing, wherever they go. */
+	if (!error && new->d_inode)
+		error = ic_check_remove(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
+	error = error ?: ic_check_create(IC_HOOK_INODE_RENAME, new_dir, new);
+	if (error || !(ic_is_dir(old) || ic_is_dir(new)))
+		return error;
+	/* Other volumes have no protected directory. */
 	device = old_dir->i_sb->s_dev;
 	if (bpf_map_lookup_elem(&ic_volumes, &device))
-		ic_dir_rename_begins();
+		ic_dir_rename_begin();
 	return 0;
 }
 
 /*
- * A directory has moved: before the caller is told so, everybody looks anew. The kernel's two ways to
- * call vfs_rename() are those before Linux 5.12 and since.
+ * The end of a directory rename: the cache is invalidated before the caller's rename(2) returns.
+ * Linux 5.12 changed the arguments of vfs_rename().
  */
 SEC("fexit/vfs_rename")
 int ic_renamed(__u64 *ctx)
@@ -305,16 +307,16 @@ int ic_renamed(__u64 *ctx)
 	}
 	if (ic_is_dir(old) || ic_is_dir(new))
 		ic_labels_changed();
-	ic_dir_rename_ends(bpf_get_current_task());
+	ic_dir_rename_end(bpf_get_current_task());
 	return 0;
 }
 
 SEC("lsm/inode_link")
 int BPF_PROG(ic_inode_link, struct dentry *old, struct inode *dir, struct dentry *new)
 {
-	int answer = ic_check_access(IC_HOOK_INODE_LINK, old, IC_FILE_LINK, IC_FILE_LINK, 0);
+	int error = ic_check_access(IC_HOOK_INODE_LINK, old, IC_FILE_LINK, IC_FILE_LINK, 0);
 
-	return answer ?: ic_check_create(IC_HOOK_INODE_LINK, dir, new);
+	return error ?: ic_check_create(IC_HOOK_INODE_LINK, dir, new);
 }
 
 SEC("lsm/inode_create")
@@ -326,10 +328,10 @@ int BPF_PROG(ic_inode_create, struct inode *dir, struct dentry *dentry)
 SEC("lsm/inode_mkdir")
 int BPF_PROG(ic_inode_mkdir, struct inode *dir, struct dentry *dentry)
 {
-	int answer = ic_check_create(IC_HOOK_INODE_MKDIR, dir, dentry);
+	int error = ic_check_create(IC_HOOK_INODE_MKDIR, dir, dentry);
 
-	if (answer || !ic_is_export(dir, dentry))
-		return answer;
+	if (error || !ic_is_nvme_namespace(dir, dentry))
+		return error;
 	return ic_check_path_component(IC_HOOK_INODE_MKDIR, dentry, IC_FILE_CREATE);
 }
 
@@ -345,32 +347,32 @@ int BPF_PROG(ic_inode_symlink, struct inode *dir, struct dentry *dentry)
 	return ic_check_create(IC_HOOK_INODE_SYMLINK, dir, dentry);
 }
 
-/* truncate(2) is writing; the rest is metadata. */
-IC_INLINE int ic_change(struct dentry *dentry, struct iattr *attr)
+/* truncate(2) is a write; other attributes are metadata. */
+IC_INLINE int ic_check_setattr(struct dentry *dentry, struct iattr *attr)
 {
 	__u32 valid = BPF_CORE_READ(attr, ia_valid);
 	__u32 first = valid & IC_ATTR_SIZE ? IC_FILE_WRITE : IC_FILE_METADATA;
 	__u32 second = valid & ~(IC_ATTR_SIZE | IC_ATTR_WITH_SIZE) ? IC_FILE_METADATA : first;
 
-	if (ic_is_armed() && ic_cgroup_rights_are_guarded(dentry, valid))
+	if (ic_is_armed() && ic_is_cgroup_mode_protected(dentry, valid))
 		return ic_refuse_file(IC_HOOK_INODE_SETATTR, dentry, IC_FILE_METADATA, valid);
 	return ic_check_access(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
 }
 
 /*
- * Since Linux 6.8, and since 5.12 of extended attributes, these hooks begin with the mount's idmap.
- * The agent looks which of two programs fits.
+ * Since Linux 6.8, and since 5.12 for extended attributes, these hooks begin with the mount's
+ * idmap. The agent loads the variant that fits.
  */
 SEC("lsm/inode_setattr")
 int BPF_PROG(ic_setattr, void *idmap, struct dentry *dentry, struct iattr *attr)
 {
-	return ic_change(dentry, attr);
+	return ic_check_setattr(dentry, attr);
 }
 
 SEC("lsm/inode_setattr")
 int BPF_PROG(ic_setattr_5_10, struct dentry *dentry, struct iattr *attr)
 {
-	return ic_change(dentry, attr);
+	return ic_check_setattr(dentry, attr);
 }
 
 SEC("lsm/inode_setxattr")
@@ -424,25 +426,25 @@ int BPF_PROG(ic_file_setattr, struct dentry *dentry)
 			       IC_FILE_METADATA, 0);
 }
 
-IC_INLINE bool ic_is_generation(__u32 cmd)
+IC_INLINE bool ic_is_generation_ioctl(__u32 cmd)
 {
 	return cmd == IC_FS_IOC_SETVERSION || cmd == IC_FS_IOC32_SETVERSION ||
 	       cmd == IC_EXT4_IOC_SETVERSION || cmd == IC_EXT4_IOC32_SETVERSION;
 }
 
 /*
- * Whether a command moves blocks from one file to another, of which no hook but this is told the other:
+ * Whether an ioctl moves blocks from one file to another, which no other hook sees:
  * EXT4_IOC_MOVE_EXT, XFS_IOC_SWAPEXT, XFS_IOC_EXCHANGE_RANGE, F2FS_IOC_MOVE_RANGE.
  */
-IC_INLINE bool ic_is_exchange(__u32 cmd)
+IC_INLINE bool ic_is_block_exchange(__u32 cmd)
 {
 	__u32 which = cmd & 0xffff;
 
 	return which == 0x660f || which == 0x586d || which == 0x5881 || which == 0xf509;
 }
 
-/* Whether it is one of a file system's own, of which some change what is in a file. */
-IC_INLINE bool ic_is_of_files(__u32 cmd)
+/* Whether an ioctl is one of a file system, some of which change the content of files. */
+IC_INLINE bool ic_is_file_system_ioctl(__u32 cmd)
 {
 	__u32 type = cmd >> 8 & 0xff;
 
@@ -450,29 +452,29 @@ IC_INLINE bool ic_is_of_files(__u32 cmd)
 }
 
 /*
- * Executables are exempt by number and generation: a file that has the number of one that is gone gets
- * no other generation, guarded or not.
+ * Exemptions are by inode number and generation: no process may give a file another generation,
+ * protected or not, since it could become that of a removed executable.
  */
-IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
+IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 {
 	struct dentry *dentry = file->f_path.dentry;
-	int answer = 0;
+	int error = 0;
 
-	if (ic_is_generation(cmd) && ic_is_armed() && !ic_is_trusted())
+	if (ic_is_generation_ioctl(cmd) && ic_is_armed() && !ic_is_trusted())
 		return ic_refuse_file(hook, dentry, IC_FILE_METADATA, cmd);
 	if (ic_is_freeze_ioctl(file, cmd))
 		return ic_check_path_component(hook, dentry, IC_FILE_MOUNT);
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
-		answer = ic_check_disk_command(hook, file, cmd);
-	if (answer)
-		return answer;
-	if (ic_is_exchange(cmd))
+		error = ic_check_disk_command(hook, file, cmd);
+	if (error)
+		return error;
+	if (ic_is_block_exchange(cmd))
 		return ic_check_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
 	if (cmd == IC_FS_IOC_SETFLAGS || cmd == IC_FS_IOC32_SETFLAGS ||
 	    cmd == IC_FS_IOC_FSSETXATTR || cmd == IC_FS_IOC_ENABLE_VERITY)
 		return ic_check_access(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
-	/* By a pre-opened descriptor: to whom else rules deny to write, nobody has given one that may. */
-	if (file->f_mode & IC_FMODE_WRITE && ic_is_of_files(cmd))
+	/* By a pre-opened descriptor: rules deny open(2) for writing to all other processes. */
+	if (file->f_mode & IC_FMODE_WRITE && ic_is_file_system_ioctl(cmd))
 		return ic_check_access(hook, dentry, IC_FILE_WRITE, IC_FILE_WRITE, cmd);
 	return 0;
 }
@@ -480,14 +482,14 @@ IC_INLINE int ic_ioctl(__u8 hook, struct file *file, __u32 cmd)
 SEC("lsm/file_ioctl")
 int BPF_PROG(ic_file_ioctl, struct file *file, unsigned int cmd)
 {
-	return ic_ioctl(IC_HOOK_FILE_IOCTL, file, cmd);
+	return ic_check_ioctl(IC_HOOK_FILE_IOCTL, file, cmd);
 }
 
-/* Of programs of 32 bits; some kernels ask file_ioctl of them. */
+/* Of 32-bit programs; some kernels call file_ioctl for these. */
 SEC("?lsm/file_ioctl_compat")
 int BPF_PROG(ic_ioctl_compat, struct file *file, unsigned int cmd)
 {
-	return ic_ioctl(IC_HOOK_FILE_IOCTL_COMPAT, file, cmd);
+	return ic_check_ioctl(IC_HOOK_FILE_IOCTL_COMPAT, file, cmd);
 }
 
 #endif

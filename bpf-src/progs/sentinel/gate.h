@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Who is trusted, and who may reach or load programs and maps. Attached before anything else: a
- * program of BPF LSM, or one that changes what functions return, could undo the rest.
+ * The gate: trust marks, access to programs and maps, and loading of programs. Attached before all
+ * other hooks: a program of BPF LSM, or one that changes the results of functions, could disable
+ * the rest.
  */
 #ifndef IRONCLAD_PROGS_SENTINEL_GATE_H
 #define IRONCLAD_PROGS_SENTINEL_GATE_H
@@ -9,7 +10,7 @@
 #include "../../lib/sentinel/alarm.h"
 #include "../../lib/sentinel/dir_rename.h"
 
-/* Secrets that are good for a mark, each once. */
+/* Secrets that are valid for a mark, each once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, IC_SENTINEL_MARKS);
@@ -17,7 +18,7 @@ struct {
 	__type(value, struct ic_secret_val);
 } ic_secrets SEC(".maps");
 
-/* Maps and programs that trusted processes have made, by their addresses. */
+/* Maps and programs of trusted processes, by their addresses. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, IC_SENTINEL_OBJECTS);
@@ -33,7 +34,7 @@ struct {
 	__type(value, __u32);
 } ic_links SEC(".maps");
 
-/* The beginning of union bpf_attr (include/uapi/linux/bpf.h), of BPF_PROG_LOAD. */
+/* The beginning of union bpf_attr (include/uapi/linux/bpf.h) of BPF_PROG_LOAD. */
 struct ic_attr_load {
 	__u32 prog_type;
 	__u32 insn_cnt;
@@ -46,7 +47,7 @@ struct ic_attr_load {
 	__u32 expected_attach_type;
 };
 
-/* Of BPF_LINK_CREATE and BPF_PROG_ATTACH, which have program and target in another order. */
+/* Of BPF_LINK_CREATE and BPF_PROG_ATTACH, which have program and target in a different order. */
 struct ic_attr_link {
 	__u32 prog_fd, target;
 	__u32 attach_type;
@@ -74,7 +75,7 @@ IC_INLINE bool ic_is_adopting(void)
 	return tid && (__u32)bpf_get_current_pid_tgid() == tid && ic_is_trusted();
 }
 
-/* A map or program gets a descriptor, of whatever mode: a loaded program writes through any. */
+/* Checks a new descriptor of a map or program, of any mode: a loaded program can write by any. */
 IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 {
 	if (ic_is_canary(hook))
@@ -83,7 +84,7 @@ IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 		ic_track_object(address, kind);
 		return 0;
 	}
-	/* Armed or not: who has one once has it for ever. */
+	/* Armed or not: a descriptor that a process has once remains usable. */
 	if (!bpf_map_lookup_elem(&ic_objects, &address) || ic_is_trusted())
 		return 0;
 	return ic_refuse(hook, id, kind);
@@ -104,7 +105,10 @@ int BPF_PROG(ic_bpf_prog, struct bpf_prog *prog)
 			       BPF_CORE_READ(aux, id));
 }
 
-/* What trusted processes make is guarded before anybody can have a descriptor of it. */
+/*
+ * Tracks objects of trusted processes from their creation, before any process can have a
+ * descriptor.
+ */
 IC_INLINE int ic_object_created(__u64 address, __u32 kind)
 {
 	if (ic_is_trusted())
@@ -118,56 +122,56 @@ IC_INLINE int ic_object_freed(__u64 address)
 	return 0;
 }
 
-/* The same hooks under their names before Linux 6.9 and since. */
+/* The names of these hooks before Linux 6.9 and since. */
 SEC("?lsm/bpf_map_alloc_security")
-int BPF_PROG(ic_map_made_5_10, struct bpf_map *map)
+int BPF_PROG(ic_map_created_5_10, struct bpf_map *map)
 {
 	return ic_object_created((__u64)map, IC_OBJECT_MAP);
 }
 
 SEC("?lsm/bpf_map_create")
-int BPF_PROG(ic_map_made, struct bpf_map *map)
+int BPF_PROG(ic_map_created, struct bpf_map *map)
 {
 	return ic_object_created((__u64)map, IC_OBJECT_MAP);
 }
 
 SEC("?lsm/bpf_map_free_security")
-int BPF_PROG(ic_map_gone_5_10, struct bpf_map *map)
+int BPF_PROG(ic_map_freed_5_10, struct bpf_map *map)
 {
 	return ic_object_freed((__u64)map);
 }
 
 SEC("?lsm/bpf_map_free")
-int BPF_PROG(ic_map_gone, struct bpf_map *map)
+int BPF_PROG(ic_map_freed, struct bpf_map *map)
 {
 	return ic_object_freed((__u64)map);
 }
 
 SEC("?lsm/bpf_prog_alloc_security")
-int BPF_PROG(ic_prog_made_5_10, struct bpf_prog_aux *aux)
+int BPF_PROG(ic_prog_created_5_10, struct bpf_prog_aux *aux)
 {
 	return ic_object_created((__u64)aux, IC_OBJECT_PROG);
 }
 
 SEC("?lsm/bpf_prog_load")
-int BPF_PROG(ic_prog_made, struct bpf_prog *prog)
+int BPF_PROG(ic_prog_created, struct bpf_prog *prog)
 {
 	return ic_object_created((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_PROG);
 }
 
 SEC("?lsm/bpf_prog_free_security")
-int BPF_PROG(ic_prog_gone_5_10, struct bpf_prog_aux *aux)
+int BPF_PROG(ic_prog_freed_5_10, struct bpf_prog_aux *aux)
 {
 	return ic_object_freed((__u64)aux);
 }
 
 SEC("?lsm/bpf_prog_free")
-int BPF_PROG(ic_prog_gone, struct bpf_prog *prog)
+int BPF_PROG(ic_prog_freed, struct bpf_prog *prog)
 {
 	return ic_object_freed((__u64)BPF_CORE_READ(prog, aux));
 }
 
-/* A program of a type that policies speak of is loaded, or one that was loaded before is attached. */
+/* Checks the loading of a program, or the attaching of one that was loaded before, by its type. */
 IC_INLINE int ic_gate(__u32 type, int cmd)
 {
 	__u64 bit = 1ULL << (type & 63);
@@ -184,7 +188,7 @@ IC_INLINE int ic_gate(__u32 type, int cmd)
 	return 0;
 }
 
-/* Which programs are attached there: by a trampoline or a probe, or where Sentinel has one itself. */
+/* The program type of an attach type: trampolines, probes, and hooks that Sentinel attaches to. */
 IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 {
 	if (attach_type == BPF_LSM_MAC || attach_type == BPF_LSM_CGROUP)
@@ -198,17 +202,21 @@ IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 	if (attach_type == BPF_TRACE_KPROBE_MULTI || attach_type == BPF_PERF_EVENT ||
 	    attach_type == BPF_TRACE_UPROBE_MULTI)
 		return IC_BPF_PROG_TYPE_KPROBE;
-	/* A cgroup has room for 64 of them: who takes it keeps a successor out. */
+	/*
+	 * A cgroup has room for 64 of them: a process that takes all keeps a successor from
+	 * attaching.
+	 */
 	if (attach_type == BPF_CGROUP_SYSCTL)
 		return IC_BPF_PROG_TYPE_CGROUP_SYSCTL;
 	return 0;
 }
 
 /*
- * Whether a descriptor is a link of a guarded program. Where threads or processes share their
- * descriptors, another of them could put one in its place after this: then each is taken for guarded.
+ * Whether a descriptor is a link of a protected program. Where threads or processes share their
+ * descriptors, one of them could replace it after this check: then each descriptor counts as
+ * protected.
  */
-IC_INLINE bool ic_is_link_guarded(__u32 fd)
+IC_INLINE bool ic_is_link_protected(__u32 fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct files_struct *files = BPF_CORE_READ(task, files);
@@ -227,7 +235,7 @@ IC_INLINE bool ic_is_link_guarded(__u32 fd)
 	return aux && bpf_map_lookup_elem(&ic_objects, &aux);
 }
 
-/* `attr` is the kernel's own copy: nobody changes it after this. */
+/* `attr` is the kernel's own copy: no process can change it after this. */
 SEC("lsm/bpf")
 int BPF_PROG(ic_bpf, int cmd, const void *attr)
 {
@@ -253,7 +261,8 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);
-		return ic_is_link_guarded(id) && !ic_is_trusted() && !ic_has_exemption(IC_MAY_LOAD)
+		return ic_is_link_protected(id) && !ic_is_trusted() &&
+				       !ic_has_exemption(IC_MAY_LOAD)
 			       ? ic_refuse(IC_HOOK_BPF, id, cmd)
 			       : 0;
 	case BPF_LINK_GET_FD_BY_ID:
@@ -266,8 +275,8 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 }
 
 /*
- * A process presents a secret by the words of prctl(2), which the kernel has in registers: nobody
- * changes them either. The answer is the kernel's own, that it knows no such option.
+ * A process presents a secret in the arguments of prctl(2), which the kernel has in registers: no
+ * other process can change them. The result is the kernel's own: EINVAL for an unknown option.
  */
 SEC("lsm/task_prctl")
 int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, unsigned long three,
@@ -298,20 +307,20 @@ int BPF_PROG(ic_task_prctl, int option, unsigned long one, unsigned long two, un
 	is_it = !found.exe.ino || (process && process->exe.ino == found.exe.ino &&
 				   process->exe.dev == found.exe.dev &&
 				   process->exe.generation == found.exe.generation);
-	/* Whoever is traced acts as its tracer wills. */
+	/* A traced process acts for its tracer. */
 	if (!is_it || BPF_CORE_READ(task, ptrace))
 		goto out;
 	if (found.flags & IC_SECRET_RESTART) {
-		/* Its bearer puts another in its stead, and takes it out then. */
+		/* Its bearer replaces it with another one, and removes it then. */
 		if (!(ic_mark() & (IC_MARK_CANDIDATE | IC_MARK_TRUSTED)))
 			goto out;
 	} else if (bpf_map_delete_elem(&ic_secrets, &key)) {
-		/* Of two that come at once, one takes it. */
+		/* Of two processes that present it at once, one succeeds. */
 		goto out;
 	}
-	if (ic_mark_give(found.mark)) {
+	if (ic_mark_set(found.mark)) {
 		attempt.verdict = IC_SENTINEL_GRANTED;
-		ic_home_note(task);
+		ic_environment_record(task);
 	}
 out:
 	ic_alarm(&attempt);
@@ -322,11 +331,14 @@ out:
 SEC("lsm/bprm_committing_creds")
 int BPF_PROG(ic_exec_ends)
 {
-	ic_mark_take();
+	ic_mark_remove();
 	return 0;
 }
 
-/* What it has of its parent's until it executes something is guarded as the parent's is. */
+/*
+ * A child shares its parent's memory and descriptors until its execve(2), and is protected as the
+ * parent is.
+ */
 SEC("tp_btf/sched_process_fork")
 int ic_forked(__u64 *ctx)
 {
@@ -342,14 +354,17 @@ int ic_forked(__u64 *ctx)
 	return 0;
 }
 
-/* With the last that refers to a process, its mark goes: until then, its descriptors may be there. */
+/*
+ * The mark is removed with the last reference to the process: until then, its descriptors may
+ * exist.
+ */
 SEC("lsm/task_free")
 int BPF_PROG(ic_task_free, struct task_struct *task)
 {
 	__u32 tgid = task->tgid;
 	const struct ic_mark *mark;
 
-	ic_dir_rename_ends((__u64)task);
+	ic_dir_rename_end((__u64)task);
 	if (tgid != (__u32)task->pid)
 		return 0;
 	mark = bpf_map_lookup_elem(&ic_marks, &tgid);

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What lies below files and programs: mounts over what is guarded, the kernel's memory and code, and
- * sysctls that switch hooks off.
- */
+/* Protection of the host: mounts over protected files, and the kernel's memory and code. */
 #ifndef IRONCLAD_PROGS_SENTINEL_HOST_H
 #define IRONCLAD_PROGS_SENTINEL_HOST_H
 
 #include "../../lib/sentinel/procfs.h"
 #include "../../lib/sentinel/rules.h"
 
-/* Mounts by which guarded files are reached, by number. */
+/* Mounts on the paths to protected files, by number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -28,13 +25,13 @@ enum {
 	IC_MS_OF_ONE =
 		IC_MS_REMOUNT | IC_MS_UNBINDABLE | IC_MS_PRIVATE | IC_MS_SLAVE | IC_MS_SHARED,
 	IC_MNT_DETACH = 2, /* include/linux/fs.h */
-	/* How many are looked at; of more, the answer is the careful one. */
-	IC_MOUNTS_THERE = 128, /* at one place */
-	IC_MOUNTS_BELOW = 2048, /* one below the other, each on the way down and on that back */
-	IC_MOUNTS_WALKS = 32, /* in as many parts */
+	/* Limits of walks; beyond them the check assumes a protected mount. */
+	IC_MOUNTS_AT = 128, /* mounts at one mount point */
+	IC_MOUNTS_BELOW = 2048, /* mounts below a mount, each visited on the way down and back up */
+	IC_MOUNTS_WALKS = 32, /* parts of the walk */
 };
 
-/* Mounts by which guarded files are reached in the agent's namespace. */
+/* Whether a mount is on the path to protected files in the agent's mount namespace. */
 IC_INLINE bool ic_is_mount_own(struct mount *mount)
 {
 	__u32 id = BPF_CORE_READ(mount, mnt_id);
@@ -43,22 +40,22 @@ IC_INLINE bool ic_is_mount_own(struct mount *mount)
 }
 
 /*
- * Mounts that share what is mounted on them and unmounted from them, with whom ever: mount_setattr(2) has
- * no hook, so groups of mounts and who follows them are others by the time that somebody mounts.
+ * Whether a mount propagates to other mounts, whichever they are: mount_setattr(2) has no hook, so
+ * peer groups may change before the mount is made.
  */
 IC_INLINE bool ic_is_mount_shared(struct mount *mount)
 {
 	return BPF_CORE_READ(mount, mnt_group_id);
 }
 
-/* Those, and others on which what is mounted may be mounted on these, too. */
-IC_INLINE bool ic_is_mount_guarded(struct mount *mount)
+/* Whether mounting on this mount affects a protected one, also by propagation. */
+IC_INLINE bool ic_is_mount_protected(struct mount *mount)
 {
 	return ic_is_mount_own(mount) || ic_is_mount_shared(mount);
 }
 
-/* Whether a directory is guarded, or the way to something that is. */
-IC_INLINE bool ic_is_place_guarded(struct dentry *dentry)
+/* Whether a directory is protected, or a path component of a protected file. */
+IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
 {
 	struct inode *inode = dentry->d_inode;
 	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
@@ -69,60 +66,60 @@ IC_INLINE bool ic_is_place_guarded(struct dentry *dentry)
 	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
 }
 
-IC_INLINE int ic_mount_refuse(__u8 hook, struct dentry *dentry)
+IC_INLINE int ic_refuse_mount(__u8 hook, struct dentry *dentry)
 {
 	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
 		return 0;
 	return ic_refuse_file(hook, dentry, IC_FILE_MOUNT, 0);
 }
 
-/* Something is mounted over a place, or what is mounted there changes. */
-IC_INLINE int ic_mount_over(__u8 hook, const struct path *path, bool spreads)
+/* Checks a mount over a directory, or a change of the mount there. */
+IC_INLINE int ic_check_mount(__u8 hook, const struct path *path, bool spreads)
 {
 	struct mount *mount;
 
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_armed() || !ic_is_place_guarded(path->dentry))
+	if (!ic_is_armed() || !ic_is_mount_target_protected(path->dentry))
 		return 0;
 	mount = ic_mount_of(path->mnt);
-	if (!(spreads ? ic_is_mount_guarded(mount) : ic_is_mount_own(mount)))
+	if (!(spreads ? ic_is_mount_protected(mount) : ic_is_mount_own(mount)))
 		return 0;
-	return ic_mount_refuse(hook, path->dentry);
+	return ic_refuse_mount(hook, path->dentry);
 }
 
 /*
- * mount(2) with MS_MOVE names what it moves by a string, which leads elsewhere by the time that the
- * kernel follows it: in the agent's namespace, no other process moves anything so.
+ * mount(2) with MS_MOVE names its source by a string, which may lead elsewhere when the kernel
+ * resolves it: other processes may not use it in the agent's mount namespace.
  */
 SEC("lsm/sb_mount")
 int BPF_PROG(ic_sb_mount, const char *device, const struct path *path, const char *type,
 	     unsigned long flags)
 {
-	/* Options and propagation are those of the one mount. */
-	int answer = ic_mount_over(IC_HOOK_SB_MOUNT, path, !(flags & IC_MS_OF_ONE));
+	/* Options and propagation types apply to the one mount. */
+	int error = ic_check_mount(IC_HOOK_SB_MOUNT, path, !(flags & IC_MS_OF_ONE));
 	struct mount *mount;
 
-	if (answer || !(flags & IC_MS_MOVE) || !ic_is_armed())
-		return answer;
+	if (error || !(flags & IC_MS_MOVE) || !ic_is_armed())
+		return error;
 	mount = ic_mount_of(path->mnt);
 	if (BPF_CORE_READ(mount, mnt_ns, ns.inum) != ic_sentinel.mount_namespace)
 		return 0;
-	return ic_mount_refuse(IC_HOOK_SB_MOUNT, path->dentry);
+	return ic_refuse_mount(IC_HOOK_SB_MOUNT, path->dentry);
 }
 
 SEC("lsm/move_mount")
 int BPF_PROG(ic_move_mount, const struct path *from, const struct path *to)
 {
-	int answer = ic_mount_over(IC_HOOK_MOVE_MOUNT, to, true);
+	int error = ic_check_mount(IC_HOOK_MOVE_MOUNT, to, true);
 
-	if (answer || !ic_is_armed() || !ic_is_mount_own(ic_mount_of(from->mnt)))
-		return answer;
-	return ic_mount_refuse(IC_HOOK_MOVE_MOUNT, from->dentry);
+	if (error || !ic_is_armed() || !ic_is_mount_own(ic_mount_of(from->mnt)))
+		return error;
+	return ic_refuse_mount(IC_HOOK_MOVE_MOUNT, from->dentry);
 }
 
-/* The same of a directory to which no hook gives a pointer that the verifier knows. */
-IC_INLINE bool ic_is_mountpoint_guarded(struct dentry *dentry)
+/* The same as ic_is_mount_target_protected(), for a dentry that the verifier does not trust. */
+IC_INLINE bool ic_is_mountpoint_protected(struct dentry *dentry)
 {
 	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
 	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
@@ -138,8 +135,8 @@ IC_INLINE bool ic_is_mountpoint_guarded(struct dentry *dentry)
 	return ic_rules_of_alias(inode) & policy->op[IC_FILE_MOUNT];
 }
 
-/* One of those at a place, by its node in the list of them. */
-__noinline int ic_is_own_at(__u64 node)
+/* Whether a mount is an own one, by its node in the list of a mount point. */
+__noinline int ic_is_node_own(__u64 node)
 {
 	struct mount *mount =
 		(struct mount *)(node - bpf_core_field_offset(struct mount, mnt_mp_list));
@@ -147,8 +144,8 @@ __noinline int ic_is_own_at(__u64 node)
 	return ic_is_mount_own(mount);
 }
 
-/* The next of them, 0 after the last and 1 where this one has gone. */
-__noinline __u64 ic_next_at(__u64 address)
+/* The next node of the list; 0 after the last, and 1 where this one was removed meanwhile. */
+__noinline __u64 ic_node_next(__u64 address)
 {
 	struct hlist_node *node = (struct hlist_node *)address;
 	__u64 next = (__u64)BPF_CORE_READ(node, next);
@@ -157,39 +154,39 @@ __noinline __u64 ic_next_at(__u64 address)
 }
 
 /*
- * Whether one of these mounts lies where another does, in whatever namespace. Mounts come and go while
- * it looks: who sees one that goes, or too many, answers yes. What it does with each is a function that
- * numbers lead to, which the verifier walks once.
+ * Whether an own mount is at a mount point, in any mount namespace. Mounts change during the walk:
+ * where one is removed, or there are too many, the result is yes. Each step is a global function
+ * with a number as its argument, which the verifier checks once.
  */
-__noinline int ic_is_own_there(__u64 address)
+__noinline int ic_has_own_mount(__u64 address)
 {
 	struct mountpoint *there = (struct mountpoint *)address;
 	__u64 node = (__u64)BPF_CORE_READ(there, m_list.first);
 	__u32 i;
 
-	for (i = 0; i < IC_MOUNTS_THERE; i++) {
+	for (i = 0; i < IC_MOUNTS_AT; i++) {
 		if (!node)
 			return 0;
-		if (node == 1 || ic_is_own_at(node))
+		if (node == 1 || ic_is_node_own(node))
 			return 1;
-		node = ic_next_at(node);
+		node = ic_node_next(node);
 	}
 	return 1;
 }
 
-/* Whether one of them goes when this one does: its parent shares that. */
-__noinline int ic_takes_own(__u64 address)
+/* Whether the unmount of this mount propagates to an own mount: its parent is shared. */
+__noinline int ic_umount_hits_own(__u64 address)
 {
 	struct mount *mount = (struct mount *)address;
 	struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
 
 	return parent != mount && ic_is_mount_shared(parent) &&
-	       ic_is_own_there((__u64)BPF_CORE_READ(mount, mnt_mp));
+	       ic_has_own_mount((__u64)BPF_CORE_READ(mount, mnt_mp));
 }
 
 /*
- * From one mount to the next below the same: down, aside, or back up, which its lowest bit says. A list
- * ends where it begins, in the parent.
+ * The next mount of a walk through a tree: down, aside, or back up, which the lowest bit indicates.
+ * A list ends where it begins, in the parent.
  */
 __noinline __u64 ic_mount_next(__u64 address)
 {
@@ -209,15 +206,15 @@ __noinline __u64 ic_mount_next(__u64 address)
 }
 
 /*
- * Some steps on the way through what is mounted below: where it has come to, 0 at its end, and 1 where
- * one of them goes.
+ * Some steps of a walk through a tree: its position, 0 at the end, and 1 where an own mount would
+ * be unmounted.
  */
 __noinline __u64 ic_tree_walk(__u64 top, __u64 at)
 {
 	__u32 i;
 
 	for (i = 0; i < IC_MOUNTS_BELOW / IC_MOUNTS_WALKS; i++) {
-		if (!(at & 1) && ic_takes_own(at))
+		if (!(at & 1) && ic_umount_hits_own(at))
 			return 1;
 		at = ic_mount_next(at);
 		if (at == (top | 1))
@@ -227,10 +224,11 @@ __noinline __u64 ic_tree_walk(__u64 top, __u64 at)
 }
 
 /*
- * Whether one of them goes with what is mounted below, which goes along when a mount is lazily unmounted.
- * An accepted race: what somebody moves there after this, and before the kernel has its lock.
+ * Whether an unmount of a tree affects an own mount: a lazy unmount includes all mounts below. An
+ * accepted race: another process may move a mount there after this, and before the kernel takes its
+ * lock.
  */
-__noinline int ic_tree_takes_own(__u64 top)
+__noinline int ic_umount_tree_hits_own(__u64 top)
 {
 	__u64 at = top;
 	__u32 i;
@@ -243,7 +241,9 @@ __noinline int ic_tree_takes_own(__u64 top)
 	return 1;
 }
 
-/* What is mounted below goes with it, and nobody is asked of that: so all mounts on the way count. */
+/*
+ * Mounts below are unmounted, too, without a call of this hook: so all mounts on the paths count.
+ */
 SEC("lsm/sb_umount")
 int BPF_PROG(ic_sb_umount, struct vfsmount *mnt, int flags)
 {
@@ -257,26 +257,27 @@ int BPF_PROG(ic_sb_umount, struct vfsmount *mnt, int flags)
 	if (!ic_is_armed())
 		return 0;
 	mount = ic_mount_of(mnt);
-	/* One of another namespace goes here, too, where what it is mounted on is shared. */
+	/* A mount of another namespace counts, too, where its parent is shared. */
 	if (!ic_is_mount_own(mount)) {
 		parent = BPF_CORE_READ(mount, mnt_parent);
 		dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		takes = ic_is_mount_shared(parent) && ic_is_mountpoint_guarded(dentry);
-		/* A number, as the verifier wants it of arguments, and not a pointer. */
+		takes = ic_is_mount_shared(parent) && ic_is_mountpoint_protected(dentry);
+		/* The verifier requires a number as the argument, and not a pointer. */
 		bpf_probe_read_kernel(&address, sizeof(address), &mount);
 		if (!takes && flags & IC_MNT_DETACH)
-			takes = ic_tree_takes_own(address);
+			takes = ic_umount_tree_hits_own(address);
 		else if (!takes)
-			takes = ic_takes_own(address);
+			takes = ic_umount_hits_own(address);
 		if (!takes)
 			return 0;
 	}
-	return ic_mount_refuse(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
+	return ic_refuse_mount(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
 }
 
 /*
- * Whoever has the same root gets another, the agent too, and what it looks at by paths with it. The new
- * one is nobody's mount: in the agent's namespace no other process does so.
+ * pivot_root(2) changes the root of every process with the same root, the agent's too, and the
+ * files that its paths lead to. The new root is no own mount: other processes may not call it in
+ * the agent's mount namespace.
  */
 SEC("lsm/sb_pivotroot")
 int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
@@ -290,10 +291,10 @@ int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
 	if (BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != ic_sentinel.mount_namespace &&
 	    !ic_is_mount_own(ic_mount_of(old->mnt)) && !ic_is_mount_own(ic_mount_of(new->mnt)))
 		return 0;
-	return ic_mount_refuse(IC_HOOK_SB_PIVOTROOT, old->dentry);
+	return ic_refuse_mount(IC_HOOK_SB_PIVOTROOT, old->dentry);
 }
 
-/* A file system with guarded files gets other options, read-only above all. */
+/* Other options of a file system with protected files, read-only above all. */
 SEC("lsm/sb_remount")
 int BPF_PROG(ic_remount, struct super_block *sb)
 {
@@ -302,7 +303,7 @@ int BPF_PROG(ic_remount, struct super_block *sb)
 
 	if (!ic_is_armed() || !volume || !volume->rules[ic_half()])
 		return 0;
-	return ic_mount_refuse(IC_HOOK_SB_REMOUNT, BPF_CORE_READ(sb, s_root));
+	return ic_refuse_mount(IC_HOOK_SB_REMOUNT, BPF_CORE_READ(sb, s_root));
 }
 
 enum {
@@ -317,8 +318,9 @@ enum {
 };
 
 /*
- * Who has a say in what others open keeps the agent waiting, or out: of a file system with guarded files
- * or its own, and of those in which it reads what the kernel tells of itself. proc(5) lets nobody.
+ * A listener with permission events can delay or deny what the agent opens. Refused on file systems
+ * with protected files, and on those by which the agent reads the kernel's state. procfs has no
+ * such events.
  */
 SEC("lsm/path_notify")
 int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
@@ -343,8 +345,9 @@ int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
 }
 
 /*
- * A lock to write is a lease, too, which lets whoever opens the file wait: nobody has one on a guarded
- * file who may not write it. One to read looks like the lock of any reader.
+ * A lock for writing can be a lease, too, which makes an open(2) of the file wait: refused on a
+ * protected file that the process may not write. A lease for reading cannot be distinguished from a
+ * reader's lock.
  */
 SEC("lsm/file_lock")
 int BPF_PROG(ic_file_lock, struct file *file, unsigned int kind)
@@ -365,13 +368,14 @@ IC_INLINE bool ic_is_refused(__u32 what)
 	       !ic_has_exemption(IC_MAY_LOAD);
 }
 
-#define IC_REASON(name)                                            \
+#define IC_LOCKDOWN(name)                                          \
 	(bpf_core_enum_value_exists(enum lockdown_reason, name) && \
 	 what == (int)bpf_core_enum_value(enum lockdown_reason, name))
 
 /*
- * Ways into the kernel's memory and code, as lockdown lists them. Before LOCKDOWN_BPF_READ_KERNEL had
- * its name, the kernel asked each time that a program read, ours too: so only under that name.
+ * Access to the kernel's memory and code, by the reasons of lockdown. Before
+ * LOCKDOWN_BPF_READ_KERNEL had its name, the kernel called the hook for each read of a program,
+ * ours too: so it is compared by that name only.
  */
 SEC("lsm/locked_down")
 int BPF_PROG(ic_locked_down, int what)
@@ -380,23 +384,23 @@ int BPF_PROG(ic_locked_down, int what)
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
-	if (!IC_REASON(LOCKDOWN_DEV_MEM) && !IC_REASON(LOCKDOWN_KEXEC) &&
-	    !IC_REASON(LOCKDOWN_HIBERNATION) && !IC_REASON(LOCKDOWN_PCI_ACCESS) &&
-	    !IC_REASON(LOCKDOWN_IOPORT) && !IC_REASON(LOCKDOWN_MSR) &&
-	    !IC_REASON(LOCKDOWN_ACPI_TABLES) && !IC_REASON(LOCKDOWN_TIOCSSERIAL) &&
-	    !IC_REASON(LOCKDOWN_PCMCIA_CIS) && !IC_REASON(LOCKDOWN_EFI_TEST) &&
-	    !IC_REASON(LOCKDOWN_DEVICE_TREE) && !IC_REASON(LOCKDOWN_RTAS_ERROR_INJECTION) &&
-	    !IC_REASON(LOCKDOWN_MODULE_PARAMETERS) && !IC_REASON(LOCKDOWN_MMIOTRACE) &&
-	    !IC_REASON(LOCKDOWN_DEBUGFS) && !IC_REASON(LOCKDOWN_BPF_WRITE_USER) &&
-	    !IC_REASON(LOCKDOWN_DBG_WRITE_KERNEL) && !IC_REASON(LOCKDOWN_KCORE) &&
-	    !IC_REASON(LOCKDOWN_KPROBES) && !IC_REASON(LOCKDOWN_BPF_READ_KERNEL) &&
-	    !IC_REASON(LOCKDOWN_DBG_READ_KERNEL) && !IC_REASON(LOCKDOWN_PERF) &&
-	    !IC_REASON(LOCKDOWN_TRACEFS))
+	if (!IC_LOCKDOWN(LOCKDOWN_DEV_MEM) && !IC_LOCKDOWN(LOCKDOWN_KEXEC) &&
+	    !IC_LOCKDOWN(LOCKDOWN_HIBERNATION) && !IC_LOCKDOWN(LOCKDOWN_PCI_ACCESS) &&
+	    !IC_LOCKDOWN(LOCKDOWN_IOPORT) && !IC_LOCKDOWN(LOCKDOWN_MSR) &&
+	    !IC_LOCKDOWN(LOCKDOWN_ACPI_TABLES) && !IC_LOCKDOWN(LOCKDOWN_TIOCSSERIAL) &&
+	    !IC_LOCKDOWN(LOCKDOWN_PCMCIA_CIS) && !IC_LOCKDOWN(LOCKDOWN_EFI_TEST) &&
+	    !IC_LOCKDOWN(LOCKDOWN_DEVICE_TREE) && !IC_LOCKDOWN(LOCKDOWN_RTAS_ERROR_INJECTION) &&
+	    !IC_LOCKDOWN(LOCKDOWN_MODULE_PARAMETERS) && !IC_LOCKDOWN(LOCKDOWN_MMIOTRACE) &&
+	    !IC_LOCKDOWN(LOCKDOWN_DEBUGFS) && !IC_LOCKDOWN(LOCKDOWN_BPF_WRITE_USER) &&
+	    !IC_LOCKDOWN(LOCKDOWN_DBG_WRITE_KERNEL) && !IC_LOCKDOWN(LOCKDOWN_KCORE) &&
+	    !IC_LOCKDOWN(LOCKDOWN_KPROBES) && !IC_LOCKDOWN(LOCKDOWN_BPF_READ_KERNEL) &&
+	    !IC_LOCKDOWN(LOCKDOWN_DBG_READ_KERNEL) && !IC_LOCKDOWN(LOCKDOWN_PERF) &&
+	    !IC_LOCKDOWN(LOCKDOWN_TRACEFS))
 		return 0;
 	return ic_is_refused(IC_REFUSE_MEMORY) ? ic_refuse(IC_HOOK_LOCKED_DOWN, what, 0) : 0;
 }
 
-/* Modules and kernels from memory: nobody knows where they come from. */
+/* Modules and kernels from memory, whose origin is not known. */
 SEC("lsm/kernel_load_data")
 int BPF_PROG(ic_load_data, int what)
 {
@@ -413,7 +417,7 @@ int BPF_PROG(ic_load_data, int what)
 	return ic_refuse(IC_HOOK_KERNEL_LOAD_DATA, what, 0);
 }
 
-/* From a file: modules only from one that no other process may change. */
+/* From a file: modules are allowed only from a file that no other process may change. */
 SEC("lsm/kernel_read_file")
 int BPF_PROG(ic_read_file, struct file *file, int what)
 {

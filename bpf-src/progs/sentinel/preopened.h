@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Files that somebody had open for writing before rules covered them: an iterator finds them, and only
- * where it did are reads and writes asked, which costs each of them.
+ * Pre-opened descriptors: files that were open for writing before rules covered them. An iterator
+ * finds them. The hooks on reads and writes are attached only where it found one, since each call
+ * costs.
  */
 #ifndef IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 #define IRONCLAD_PROGS_SENTINEL_PREOPENED_H
@@ -16,9 +17,9 @@ enum {
 };
 
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
-const struct ic_preopened_descriptor *ic_preopened_fd_shape;
+const struct ic_preopened_descriptor *ic_preopened_descriptor_shape;
 
-/* What rules cover what is written to; of a disk, files that lie on it. */
+/* The rules that cover a write to the file; of a disk, also those of the files on it. */
 IC_INLINE __u64 ic_rules_written(struct file *file)
 {
 	__u64 rules = ic_rules_of(file->f_path.dentry);
@@ -53,8 +54,8 @@ int ic_preopened(struct bpf_iter__task_file *ctx)
 }
 
 /*
- * Threads of loop devices write for whoever mounts these. On 5.10 workers of io_uring are threads of the
- * kernel's, too, with the memory of whom they work for.
+ * Whether the caller is a kernel thread: threads of loop devices write for the process that mounted
+ * them. On 5.10 io_uring workers are kernel threads, too, with the memory of their process.
  */
 IC_INLINE bool ic_is_kernel(void)
 {
@@ -78,13 +79,13 @@ int BPF_PROG(ic_file_permission, struct file *file, int mask)
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(ic_preopened_map, struct file *file, unsigned long asked, unsigned long prot,
+int BPF_PROG(ic_preopened_map, struct file *file, unsigned long reqprot, unsigned long prot,
 	     unsigned long flags)
 {
 	__u32 type = flags & IC_MAP_TYPE;
 	struct dentry *dentry;
 
-	/* mprotect(2) can make it writable later, of such a descriptor. */
+	/* mprotect(2) can make the mapping writable later. */
 	if (!file || !(file->f_mode & IC_FMODE_WRITE) || !ic_is_armed() ||
 	    (type != IC_MAP_SHARED && type != IC_MAP_SHARED_VALIDATE))
 		return 0;

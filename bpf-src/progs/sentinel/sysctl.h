@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Keeps sysctls that switch hooks off, also from whoever has opened them before. At the root of the
- * cgroups, so that it sees every process, on every mount of procfs.
+ * Protects sysctls that disable hooks, also from pre-opened descriptors. Attached to the root
+ * cgroup, so that it sees every process, on every mount of procfs.
  */
 #ifndef IRONCLAD_PROGS_SENTINEL_SYSCTL_H
 #define IRONCLAD_PROGS_SENTINEL_SYSCTL_H
@@ -9,7 +9,7 @@
 #include "../../lib/sentinel/alarm.h"
 #include "../../lib/sentinel/sysctls.h"
 
-/* The agent's own thread, which sees whether this is in force, makes no alarm. */
+/* Whether the caller is the agent's own thread, which verifies the program and makes no alarm. */
 IC_INLINE bool ic_is_sysctl_canary(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -29,14 +29,14 @@ IC_INLINE void ic_sysctl_alarm(const union ic_sysctl_name *name)
 
 	if (!ev)
 		return;
-	/* One name, slashes and all, below where they are mounted. */
+	/* The whole name with its slashes, relative to the directory of sysctls. */
 	__builtin_memcpy(ev->path, name->text, sizeof(name->text));
 	ev->path_len = sizeof(name->text);
 	ev->path_cut = 1;
 	bpf_ringbuf_submit(ev, 0);
 }
 
-/* While Sentinel is armed, nobody writes these. */
+/* While Sentinel is armed, no process writes these. */
 SEC("cgroup/sysctl")
 int ic_sysctl(struct bpf_sysctl *ctx)
 {

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Keeps others from ending, stopping, tracing or starving trusted processes. */
+/* Protects trusted processes from signals, tracing and resource limits by other processes. */
 #ifndef IRONCLAD_PROGS_SENTINEL_TASK_H
 #define IRONCLAD_PROGS_SENTINEL_TASK_H
 
 #include "../../lib/sentinel/alarm.h"
 
-/* Whether somebody else attacks a trusted process, or one that is about to be. */
-IC_INLINE bool ic_is_attacked(struct task_struct *task)
+/* Whether the task is protected from the caller: trusted, or about to be. */
+IC_INLINE bool ic_is_protected_process(struct task_struct *task)
 {
-	return ic_is_armed() && ic_mark_of(task) && !ic_is_own(task) && !ic_is_trusted();
+	return ic_is_armed() && ic_mark_of(task) && !ic_is_same_process(task) && !ic_is_trusted();
 }
 
 IC_INLINE int ic_check_task(__u8 hook, struct task_struct *task, __u32 detail, __u32 may)
 {
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
-	if (!ic_is_attacked(task) || ic_has_exemption(may))
+	if (!ic_is_protected_process(task) || ic_has_exemption(may))
 		return 0;
 	return ic_refuse(hook, BPF_CORE_READ(task, tgid), detail);
 }
 
-/* A break-glass token lets others end the agent for a while: it is reported, and let through. */
-IC_INLINE bool ic_is_open(struct task_struct *task, int sig)
+/* A break-glass token allows other processes to end the agent for a while; signals are reported. */
+IC_INLINE bool ic_is_break_glass_open(struct task_struct *task, int sig)
 {
 	__u64 until = IC_READ_ONCE(ic_sentinel.open_until_ns);
 	const struct ic_attempt attempt = {
@@ -33,27 +33,27 @@ IC_INLINE bool ic_is_open(struct task_struct *task, int sig)
 
 	if (!until || bpf_ktime_get_boot_ns() >= until)
 		return false;
-	if (ic_is_attacked(task))
+	if (ic_is_protected_process(task))
 		ic_alarm(&attempt);
 	return true;
 }
 
-/* Signal 0 asks whether it is there. */
+/* Signal 0 only checks whether the process exists. */
 SEC("lsm/task_kill")
 int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
 {
-	if (!ic_is_canary(IC_HOOK_TASK_KILL) && (!sig || ic_is_open(task, sig)))
+	if (!ic_is_canary(IC_HOOK_TASK_KILL) && (!sig || ic_is_break_glass_open(task, sig)))
 		return 0;
 	return ic_check_task(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
 }
 
 enum { IC_PTRACE_MODE_ATTACH = 2 }; /* include/linux/ptrace.h */
 
-/* PID 1 may mount, and move the agent: who takes it over may, too. Reading is let through. */
+/* PID 1 may mount, and move the agent, and so may its tracer. Reading is allowed. */
 IC_INLINE bool ic_is_manager_traced(struct task_struct *task, __u32 mode)
 {
 	return mode & IC_PTRACE_MODE_ATTACH && ic_is_armed() && ic_is_manager_of(task, true) &&
-	       !ic_is_own(task) && !ic_is_trusted() && !ic_has_exemption(IC_MAY_TRACE);
+	       !ic_is_same_process(task) && !ic_is_trusted() && !ic_has_exemption(IC_MAY_TRACE);
 }
 
 /* ptrace(2), process_vm_readv(2), pidfd_getfd(2), and /proc/PID/{mem,maps,fd,environ,exe,…}. */
@@ -102,7 +102,7 @@ int BPF_PROG(ic_setpgid, struct task_struct *task, int group)
 	return ic_check_task(IC_HOOK_TASK_SETPGID, task, group, IC_MAY_KILL);
 }
 
-/* fcntl(2) with F_SETOWN and F_SETSIG has the kernel send any signal, SIGKILL too, in whose name ever. */
+/* F_SETOWN and F_SETSIG of fcntl(2) make the kernel send any signal, SIGKILL too. */
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(ic_sigio, struct task_struct *task, void *owner, int sig)
 {
@@ -118,18 +118,19 @@ enum {
 };
 
 /*
- * A tracepoint tells what a system call is given, and so the secret that somebody is about to present:
- * by samples, and by filters that ask for a bit each. Who presents one is not marked before, and events
- * are inherited: nobody watches another.
+ * Whether an event traces the system calls of other processes. A tracepoint exposes their
+ * arguments, and so the secret that a process is about to present: by samples, and by filters that
+ * compare one bit each. A process that presents a secret has no mark yet, and events are inherited:
+ * so other processes may not be traced at all.
  */
-IC_INLINE bool ic_is_watched(struct task_struct *task, __u32 type)
+IC_INLINE bool ic_is_syscall_traced(struct task_struct *task, __u32 type)
 {
-	return type == IC_PERF_TYPE_TRACEPOINT && !(task && ic_is_own(task));
+	return type == IC_PERF_TYPE_TRACEPOINT && !(task && ic_is_same_process(task));
 }
 
 /*
- * Of a trusted process nothing is counted, and of all processes no registers and stacks are shown;
- * nor are probes put into kernel and programs.
+ * Refuses to measure trusted processes, to sample registers and stacks of all processes, and to
+ * place probes in kernel and programs.
  */
 SEC("lsm/perf_event_alloc")
 int BPF_PROG(ic_perf, struct perf_event *event)
@@ -144,7 +145,7 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 		return 0;
 	if (!(task && ic_mark_of(task)) &&
 	    !(!task && sample & (IC_SAMPLE_REGS_USER | IC_SAMPLE_STACK_USER)) &&
-	    !ic_is_watched(task, type) &&
+	    !ic_is_syscall_traced(task, type) &&
 	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
 	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))
 		return 0;

@@ -118,7 +118,7 @@ impl PacketSockets {
         let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
         rodata.ic_cfg_may_lock = u8::from(may_limit);
         rodata.ic_cfg_task_btf = u8::from(has(Helper::GET_CURRENT_TASK_BTF));
-        rodata.ic_cfg_may_ask_ancestor = u8::from(has(Helper::GET_CURRENT_ANCESTOR_CGROUP_ID));
+        rodata.ic_cfg_has_ancestor_helper = u8::from(has(Helper::GET_CURRENT_ANCESTOR_CGROUP_ID));
         rodata.ic_cfg_canary = canary;
         rodata.ic_cfg_report_hz = kernel_hz();
         rodata.ic_cfg_sock_rows = sockets.rows_each as u32;

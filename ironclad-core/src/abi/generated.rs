@@ -510,8 +510,7 @@ pub const SELECTOR_ACTIVE: u64 = 1;
 /// The slot to return to at the deadline.
 pub const SELECTOR_FALLBACK: u64 = 2;
 
-/// The lowest bit of the deadline in [`State::selector`]: `CLOCK_BOOTTIME` in units of 4 ns; 0:
-/// none.
+/// The deadline in [`State::selector`]: `CLOCK_BOOTTIME` in units of 4 ns; 0: none.
 pub const SELECTOR_DEADLINE_SHIFT: u32 = 2;
 
 /// Shared by every program of an instance, and by the agent that maps it.
@@ -552,7 +551,7 @@ pub struct Sample {
     pub window: u64,
     /// Events so far.
     pub sent: u32,
-    /// Held while the others are written.
+    /// Held while the other fields are written.
     pub lock: u32,
 }
 const _: () = assert!(size_of::<Sample>() == 16);
@@ -684,7 +683,7 @@ pub struct Process {
     pub exe_changed_ns: u64,
     /// `CLOCK_BOOTTIME` of its fork(2): numbers of processes are used again.
     pub start_ns: u64,
-    /// Bit n: an executable that begins ancestry n was executed earlier by it or by an ancestor.
+    /// Bit n: the process or an ancestor executed a file that begins ancestry n, earlier.
     pub ancestry: u64,
     /// A row of the policy in force; the upper half is the row's epoch.
     pub exe_row: u64,
@@ -711,7 +710,7 @@ const _: () = assert!(size_of::<Process>() == 112);
 )]
 #[repr(C)]
 pub struct ProcessCtl {
-    /// The one of several loaded copies of the programs that writes: each event has one writer.
+    /// The loaded copy of the programs that writes: each event has one writer.
     pub owner: u64,
     /// Ancestries that the iterator clears in every process, because their meaning changes.
     pub forget: u64,
@@ -788,8 +787,7 @@ numbered! {
         Send = 1, "send";
         /// bind(2): which processes may listen.
         Bind = 2, "bind";
-        /// socket(2), of sockets without another hook: raw, ICMP, SCTP, packet sockets and the
-        /// like.
+        /// socket(2), of sockets without another hook: raw, ICMP, SCTP, packet sockets and such.
         Create = 3, "create";
     }
 }
@@ -929,8 +927,7 @@ pub struct SockPolicy {
     pub rules: u32,
     /// Depths at which rules name cgroups, the deepest first.
     pub level: [u8; SOCK_LEVELS_MAX],
-    /// The row of values that no rule names, by dimension. Of an inactive dimension, row 0: all
-    /// rules.
+    /// The row of values that no rule names, by dimension. Where inactive, row 0: all rules.
     pub none: [u32; DIM_MAX],
     /// 1: packet sockets are checked.
     pub packets: u8,
@@ -1169,7 +1166,7 @@ pub const SENTINEL_SECRET: usize = 32;
 pub const SENTINEL_RULES: usize = 64;
 /// Bytes of a name in a directory, its end included.
 pub const SENTINEL_NAME: usize = 256;
-/// Directories from a file up to its root. Below more, every rule on directories covers a file.
+/// Directories from a file up to its root. Below more, all rules on directories apply.
 pub const SENTINEL_DEPTH: usize = 64;
 /// Bytes of a path in an event.
 pub const SENTINEL_PATH: usize = 512;
@@ -1398,7 +1395,7 @@ pub const REFUSE_MAPPER: u32 = 16;
 
 /// A character device; no block device has this bit.
 pub const VOLUME_CHARACTER: u32 = 0x80000000;
-/// A character device of any minor, except misc devices, whose minor is the kind of device.
+/// Any minor of a character device; of misc devices the minor is the kind of device.
 pub const VOLUME_ANY_MINOR: u32 = 0xfffff;
 
 /// A secret that gives its bearer a mark, once.
@@ -1551,8 +1548,7 @@ pub struct NameVal {
 }
 const _: () = assert!(size_of::<NameVal>() == 16);
 
-/// The rules that cover the files in a directory, as found on the last walk to the root. A cache
-/// line.
+/// The rules that cover the files in a directory, as found on a walk to the root. A cache line.
 ///
 /// `struct ic_dir_cache` in C.
 #[derive(

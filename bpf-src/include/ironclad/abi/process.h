@@ -5,7 +5,10 @@
 
 #include "base.h"
 
-/* A file, independent of its names, in the kernel's numbers and not those of stat(2). All zero: none. */
+/*
+ * A file, independent of its names, in the kernel's numbers and not those of stat(2). All zero:
+ * none.
+ */
 struct ic_file_id {
 	__u64 ino; /* inode number */
 	__u32 dev; /* device of the superblock: major << 20 | minor */
@@ -24,14 +27,14 @@ struct ic_process {
 	struct ic_file_id exe; /* the file that it executes: of a script, the interpreter */
 	struct ic_file_id parent; /* the executable of its parent at the moment of the fork(2) */
 	/*
-	 * CLOCK_BOOTTIME of its last execve(2). Where that was not seen: 0 if the process ran before the
-	 * start, else the moment at which the process was recorded.
+	 * CLOCK_BOOTTIME of its last execve(2). Where that was not seen: 0 if the process ran before
+	 * the start, else the moment at which the process was recorded.
 	 */
 	__u64 exec_ns;
 	__u64 parent_exec_ns; /* `exec_ns` of its parent at the moment of the fork(2) */
 	__u64 exe_changed_ns; /* ic_open_file.changed_ns of its file at the execve(2); 0: none */
 	__u64 start_ns; /* CLOCK_BOOTTIME of its fork(2): numbers of processes are used again */
-	/* Bit n: an executable that begins ancestry n was executed earlier by it or by an ancestor. */
+	/* Bit n: the process or an ancestor executed a file that begins ancestry n, earlier. */
 	__u64 ancestry;
 	__u64 exe_row; /* a row of the policy in force; the upper half is the row's epoch */
 	__u64 parent_row; /* a row of the policy in force; the upper half is the row's epoch */
@@ -46,7 +49,7 @@ _Static_assert(sizeof(struct ic_process) == 112, "ABI");
 
 /* Controls the programs that maintain the process table. */
 struct ic_process_ctl {
-	/* The one of several loaded copies of the programs that writes: each event has one writer. */
+	/* The loaded copy of the programs that writes: each event has one writer. */
 	__u64 owner;
 	/* Ancestries that the iterator clears in every process, because their meaning changes. */
 	__u64 forget;

@@ -10,7 +10,7 @@ enum ic_sentinel_limit {
 	IC_SENTINEL_SECRET = 32, /* bytes of a secret: the four words that prctl(2) takes */
 	IC_SENTINEL_RULES = 64, /* file rules of a policy: a bit each */
 	IC_SENTINEL_NAME = 256, /* bytes of a name in a directory, its end included */
-	/* Directories from a file up to its root. Below more, every rule on directories covers a file. */
+	/* Directories from a file up to its root. Below more, all rules on directories apply. */
 	IC_SENTINEL_DEPTH = 64,
 	IC_SENTINEL_PATH = 512, /* bytes of a path in an event */
 };
@@ -147,7 +147,7 @@ enum ic_refuse_what {
 /* Keys of volumes: the kernel's device numbers of block devices, and these bits. */
 enum ic_volume_key {
 	IC_VOLUME_CHARACTER = 0x80000000, /* a character device; no block device has this bit */
-	/* A character device of any minor, except misc devices, whose minor is the kind of device. */
+	/* Any minor of a character device; of misc devices the minor is the kind of device. */
 	IC_VOLUME_ANY_MINOR = 0xfffff,
 };
 
@@ -236,7 +236,7 @@ struct ic_name_val {
 };
 _Static_assert(sizeof(struct ic_name_val) == 16, "ABI");
 
-/* The rules that cover the files in a directory, as found on the last walk to the root. A cache line. */
+/* The rules that cover the files in a directory, as found on a walk to the root. A cache line. */
 struct ic_dir_cache {
 	__u64 word; /* ic_sentinel.word at the walk */
 	struct ic_file_id dir; /* the directory */

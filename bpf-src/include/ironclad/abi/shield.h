@@ -178,7 +178,7 @@ enum ic_selector {
 };
 
 enum ic_selector_shift {
-	/* The lowest bit of the deadline in ic_state.selector: CLOCK_BOOTTIME in units of 4 ns; 0: none. */
+	/* The deadline in ic_state.selector: CLOCK_BOOTTIME in units of 4 ns; 0: none. */
 	IC_SELECTOR_DEADLINE_SHIFT = 2,
 };
 
@@ -199,7 +199,7 @@ _Static_assert(sizeof(struct ic_state) == 472, "ABI");
 struct ic_sample {
 	__u64 window; /* jiffies when the present second ends */
 	__u32 sent; /* events so far */
-	struct bpf_spin_lock lock; /* held while the others are written */
+	struct bpf_spin_lock lock; /* held while the other fields are written */
 };
 _Static_assert(sizeof(struct ic_sample) == 16, "ABI");
 

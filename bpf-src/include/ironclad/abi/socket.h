@@ -10,7 +10,7 @@ enum ic_socket_op {
 	IC_SOCK_CONNECT = 0, /* connect(2), or a first datagram with TCP Fast Open */
 	IC_SOCK_SEND = 1,    /* a datagram from a socket that is not connected */
 	IC_SOCK_BIND = 2,    /* bind(2): which processes may listen */
-	/* socket(2), of sockets without another hook: raw, ICMP, SCTP, packet sockets and the like. */
+	/* socket(2), of sockets without another hook: raw, ICMP, SCTP, packet sockets and such. */
 	IC_SOCK_CREATE = 3,
 	IC_SOCK_OPS, /* how many operations there are */
 };
@@ -104,7 +104,7 @@ struct ic_sock_policy {
 	__u16 ancestries; /* bit n: a rule compares ancestry n */
 	__u32 rules; /* rules that decide */
 	__u8 level[IC_SOCK_LEVELS_MAX]; /* depths at which rules name cgroups, the deepest first */
-	/* The row of values that no rule names, by dimension. Of an inactive dimension, row 0: all rules. */
+	/* The row of values that no rule names, by dimension. Where inactive, row 0: all rules. */
 	__u32 none[IC_DIM_MAX];
 	__u8 packets; /* 1: packet sockets are checked */
 	__u8 _pad[3];
