@@ -78,7 +78,7 @@ __noinline __u64 ic_below_any(__u64 address, __u32 half)
 	return volume && policy ? volume->rules[half & 1] & policy->below : 0;
 }
 
-/* The rules found on a walk that has ended, if it has ended at the root. */
+/* The rules found on a walk that ended at the root; of any other walk, all rules of the device. */
 __noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
 {
 	struct dentry *dentry = (struct dentry *)address;
