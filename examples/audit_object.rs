@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use ironclad::bpf::audit::{
-    Allowlist, AuditError, audit_object, audit_prepared, compare_loaded, inspect_object,
-    open_object,
+    Allowlist, audit_object, audit_prepared, compare_loaded, inspect_object, open_object,
 };
 use ironclad::bpf::uapi::{Helper, ProgramType};
+use ironclad::bpf::{BpfError, BpfErrorKind};
+use ironclad::core::ErrorChain;
 
 const HELP: &str = "\
 usage: audit_object [OPTION…] FILE…
@@ -118,9 +119,10 @@ fn main() -> ExitCode {
             Ok(()) => println!("passed\n"),
             Err(e) => {
                 passed = false;
-                let refused = matches!(e.downcast_ref(), Some(AuditError::Refused(_)));
+                let refused =
+                    e.downcast_ref::<BpfError>().is_some_and(|e| e.kind() == BpfErrorKind::Audit);
                 let verdict = if refused { "" } else { "error: " };
-                println!("{verdict}{e}\n");
+                println!("{verdict}{}\n", ErrorChain::new(&*e));
             }
         }
     }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ironclad::core::ErrorChain;
 use ironclad::core::{Cidr, RuleId};
 use ironclad::events::Record;
 use ironclad::policy::Policy;
@@ -14,7 +15,7 @@ use ironclad::shield::{Overflow, Shield};
 fn main() -> ExitCode {
     run().map_or_else(
         |error| {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", ErrorChain::new(&*error));
             ExitCode::FAILURE
         },
         |()| ExitCode::SUCCESS,

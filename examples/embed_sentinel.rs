@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use ironclad::core::ErrorChain;
 use ironclad::core::RuleId;
 use ironclad::events::Record;
 use ironclad::policy::Policy;
@@ -13,7 +14,7 @@ use ironclad::sentinel::{Overflow, Sentinel};
 fn main() -> ExitCode {
     run().map_or_else(
         |error| {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", ErrorChain::new(&*error));
             ExitCode::FAILURE
         },
         |()| ExitCode::SUCCESS,
@@ -35,7 +36,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             for alarm in events.iter().filter_map(Record::into_sentinel) {
                 match sentinel.explain_event(&alarm) {
                     Ok(explained) => println!("{explained}"),
-                    Err(error) => println!("{alarm} ({error})"),
+                    Err(error) => println!("{alarm} ({})", ErrorChain::new(&error)),
                 }
             }
         });

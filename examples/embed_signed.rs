@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use ironclad::core::ErrorChain;
 use ironclad::policy::bundle::TrustStore;
 use ironclad::policy::document::Sources;
 use ironclad::sentinel::Sentinel;
@@ -22,7 +23,7 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     run().map_or_else(
         |error| {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", ErrorChain::new(&*error));
             ExitCode::FAILURE
         },
         |()| ExitCode::SUCCESS,
@@ -73,7 +74,7 @@ fn run() -> Result<(), Failure> {
             "stop" => break,
             other => Err(format!("{other}: say `apply`, `break-glass` or `stop`").into()),
         };
-        println!("{}", done.unwrap_or_else(|error| error.to_string()));
+        println!("{}", done.unwrap_or_else(|error| ErrorChain::new(&*error).to_string()));
     }
     if let Some(shield) = shield {
         shield.stop()?;

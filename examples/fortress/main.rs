@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ironclad::bpf::probe::{State, probe_lsm};
+use ironclad::core::ErrorChain;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", ErrorChain::new(&*error));
             ExitCode::FAILURE
         }
     }

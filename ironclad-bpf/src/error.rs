@@ -1,195 +1,346 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditError as SinkError;
 
-use crate::audit::AuditError;
+use crate::audit::Refusal;
+use crate::capabilities::Capabilities;
 
-/// Why something of the kernel's could not be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BpfError {
-    /// A program's object could not be opened or prepared.
-    #[error("eBPF object `{object}`: {step} failed: {source}{}", hint_of(source))]
-    Object {
-        /// The object.
-        object: &'static str,
-        /// What was tried.
-        step: &'static str,
-        /// What libbpf or the kernel said.
-        source: io::Error,
-    },
-    /// The kernel refused a program.
-    #[error("the kernel refused program `{program}`: {source}{}\n{log}", hint_of(source))]
-    Load {
-        /// The program.
-        program: String,
-        /// What the kernel said.
-        source: io::Error,
-        /// The end of the verifier's log; empty where it wrote none.
-        log: String,
-    },
-    /// A map could not be created, read or written.
-    #[error("map `{map}`: {step} failed: {source}{}", hint_of(source))]
-    Map {
-        /// The map.
-        map: String,
-        /// What was tried.
-        step: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A ring buffer cannot have this size.
-    #[error(
-        "a ring buffer of {bytes} bytes cannot be made: give `ring_bytes` a power of two from {least} on, such as {fits}"
-    )]
-    RingSize {
-        /// What was asked for.
-        bytes: u32,
-        /// The smallest size: a page.
-        least: u32,
-        /// The nearest size that is possible.
-        fits: u32,
-    },
-    /// A map is not what its name says.
-    #[error("map `{map}` is not Ironclad's: {what}")]
-    ForeignMap {
-        /// The map.
-        map: String,
-        /// What differs.
-        what: String,
-    },
-    /// A program could not be attached to an interface.
-    #[error(
-        "attaching `{program}` to XDP of interface `{interface}` ({mode}) failed: {source}; {next}"
-    )]
-    Attach {
-        /// The program.
-        program: String,
-        /// The interface.
-        interface: String,
-        /// `native` or `generic`.
-        mode: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-        /// What to do.
-        next: String,
-    },
-    /// A program could not be attached to a hook that is no interface's.
-    #[error("attaching `{program}` to {hook} failed: {source}{}", hint_of(source))]
-    AttachHook {
-        /// The program.
-        program: String,
-        /// The hook, and where.
-        hook: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// There is no cgroup there.
-    #[error("`{}` is no cgroup of version 2: {why}", path.display())]
-    NoCgroup {
-        /// The directory.
-        path: PathBuf,
-        /// Why, and what to do.
-        why: String,
-    },
-    /// BPF LSM, which something needs, does not run.
-    #[error("BPF LSM does not run here: {why}")]
-    NoLsm {
-        /// Why, and what to do.
-        why: String,
-    },
-    /// There is no such interface.
-    #[error("no interface `{0}` in this network namespace: `ip link` lists those there are")]
-    NoInterface(String),
-    /// A link could not be read or given another program.
-    #[error("link of interface `{interface}`: {step} failed: {source}")]
-    Link {
-        /// The interface.
-        interface: String,
-        /// What was tried.
-        step: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A pin could not be made, opened or removed.
-    #[error("pin `{}`: {step} failed: {source}{}", path.display(), hint_of(source))]
-    Pin {
-        /// The path in bpffs.
-        path: PathBuf,
-        /// What was tried.
-        step: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A pin directory is unusable as it is.
-    #[error("pin directory `{}`: {what}; {next}", path.display())]
-    PinDirectory {
-        /// The path in bpffs.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-        /// What to do.
-        next: &'static str,
-    },
-    /// A gateway is not the address of a host.
-    #[error("`{0}` is no gateway: no host sends from it; name a unicast address, IPv4 as IPv4")]
-    Gateway(std::net::IpAddr),
-    /// A value is out of its range.
-    #[error("{what}: {value} is over the limit of {limit}")]
-    Limit {
-        /// What it is a number of.
-        what: &'static str,
-        /// The number.
-        value: u64,
-        /// The most there may be.
-        limit: u64,
-    },
-    /// The instruction audit refused a program, or found another one in the kernel.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// The sink of audit records refused one.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// Another call to the kernel failed.
-    #[error("{step} failed: {source}{}", hint_of(source))]
-    System {
-        /// What was tried.
-        step: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
+/// Why a call of this crate failed.
+///
+/// [`Display`](fmt::Display) names what failed and the [next step](Self::hint); the cause is the
+/// [source](Error::source). [`ErrorChain`] prints both on one line.
+#[derive(Debug)]
+pub struct BpfError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    failure: Failure,
+    hint: Option<Cow<'static, str>>,
 }
 
-/// The next step for a person, where the error number tells it.
-fn hint_of(source: &io::Error) -> &'static str {
-    match source.raw_os_error() {
-        Some(libc::EPERM) | Some(libc::EACCES) => {
-            " (needs CAP_BPF and CAP_NET_ADMIN, before Linux 5.8 CAP_SYS_ADMIN: run as root or grant them)"
+/// What kind of failure a [`BpfError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BpfErrorKind {
+    /// An object could not be read, opened or prepared.
+    Object,
+    /// The instruction audit refused programs: see [`BpfError::refusal`].
+    Audit,
+    /// A program in the kernel is not the one that was audited.
+    Changed,
+    /// The sink of audit records refused one.
+    AuditSink,
+    /// The kernel refused a program: see [`BpfError::verifier_log`].
+    Load,
+    /// A map could not be created, read or written.
+    Map,
+    /// A map is not what its name says.
+    ForeignMap,
+    /// A ring buffer cannot have this size.
+    RingSize,
+    /// A program could not be attached to its hook.
+    Attach,
+    /// A link could not be read, updated or detached.
+    Link,
+    /// A pin could not be made, opened or removed.
+    Pin,
+    /// A pin directory is unusable as it is.
+    PinDirectory,
+    /// There is no such cgroup of version 2.
+    NoCgroup,
+    /// BPF LSM does not run.
+    NoLsm,
+    /// There is no such interface.
+    NoInterface,
+    /// A gateway is not the address of a host.
+    Gateway,
+    /// A value is out of its range.
+    Limit,
+    /// Another system call failed.
+    System,
+}
+
+/// What failed. `Display` is the context alone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("eBPF object `{object}`: {step} failed")]
+    Object { object: &'static str, step: &'static str, source: io::Error },
+    #[error("the object {what}")]
+    Unreadable { what: String },
+    #[error("libbpf could not {step} the object")]
+    Prepare { step: &'static str, source: LoggedError },
+    #[error("refused by the audit: {0}")]
+    Refused(Refusal),
+    #[error("program `{program}` in the kernel is not the one that was audited: {what}")]
+    Changed { program: String, what: String },
+    #[error(transparent)]
+    Sink(SinkError),
+    #[error("the kernel refused program `{program}`")]
+    Load { program: String, source: LoggedError },
+    #[error("map `{map}`: {step} failed")]
+    Map { map: String, step: &'static str, source: io::Error },
+    #[error("map `{map}` is not Ironclad's: {what}")]
+    ForeignMap { map: String, what: String },
+    #[error("a ring buffer cannot have {bytes} bytes")]
+    RingSize { bytes: u32 },
+    #[error("attaching `{program}` to {hook} failed")]
+    Attach { program: String, hook: String, source: io::Error },
+    #[error("link of interface `{interface}`: {step} failed")]
+    Link { interface: String, step: &'static str, source: io::Error },
+    #[error("pin `{}`: {step} failed", path.display())]
+    Pin { path: PathBuf, step: &'static str, source: io::Error },
+    #[error("pin directory `{}`: {what}", path.display())]
+    PinDirectory { path: PathBuf, what: String },
+    #[error("`{}` is no cgroup of version 2", path.display())]
+    NoCgroup { path: PathBuf, source: Option<io::Error> },
+    #[error("BPF LSM does not run here: {why}")]
+    NoLsm { why: String },
+    #[error("no interface `{0}` in this network namespace")]
+    NoInterface(String),
+    #[error("`{0}` is no gateway: no host sends from it")]
+    Gateway(std::net::IpAddr),
+    #[error("{what}: {value} is over the limit of {limit}")]
+    Limit { what: &'static str, value: u64, limit: u64 },
+    #[error("{step} failed")]
+    System { step: Cow<'static, str>, source: io::Error },
+}
+
+/// An error with the log that explains it: libbpf's or the verifier's. The log comes last, so that
+/// the error number is not below some hundred lines.
+#[derive(Debug)]
+pub(crate) struct LoggedError {
+    pub(crate) error: io::Error,
+    pub(crate) log: String,
+}
+
+impl fmt::Display for LoggedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { error, log } = self;
+        match log.trim_end() {
+            "" => write!(f, "{error}"),
+            log => write!(f, "{error}\n{log}"),
         }
-        Some(libc::ENOMEM) | Some(libc::E2BIG) => {
-            " (out of memory or over a limit of this kernel: lower the policy's size, or raise RLIMIT_MEMLOCK before Linux 5.11)"
+    }
+}
+
+impl Error for LoggedError {}
+
+impl Failure {
+    fn kind(&self) -> BpfErrorKind {
+        match self {
+            Self::Object { .. } | Self::Unreadable { .. } | Self::Prepare { .. } => {
+                BpfErrorKind::Object
+            }
+            Self::Refused(_) => BpfErrorKind::Audit,
+            Self::Changed { .. } => BpfErrorKind::Changed,
+            Self::Sink(_) => BpfErrorKind::AuditSink,
+            Self::Load { .. } => BpfErrorKind::Load,
+            Self::Map { .. } => BpfErrorKind::Map,
+            Self::ForeignMap { .. } => BpfErrorKind::ForeignMap,
+            Self::RingSize { .. } => BpfErrorKind::RingSize,
+            Self::Attach { .. } => BpfErrorKind::Attach,
+            Self::Link { .. } => BpfErrorKind::Link,
+            Self::Pin { .. } => BpfErrorKind::Pin,
+            Self::PinDirectory { .. } => BpfErrorKind::PinDirectory,
+            Self::NoCgroup { .. } => BpfErrorKind::NoCgroup,
+            Self::NoLsm { .. } => BpfErrorKind::NoLsm,
+            Self::NoInterface(_) => BpfErrorKind::NoInterface,
+            Self::Gateway(_) => BpfErrorKind::Gateway,
+            Self::Limit { .. } => BpfErrorKind::Limit,
+            Self::System { .. } => BpfErrorKind::System,
         }
-        _ => "",
+    }
+
+    fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Load { source, .. } | Self::Prepare { source, .. } => source.error.raw_os_error(),
+            other => ErrorChain::new(other).errno(),
+        }
+    }
+
+    /// The next step for a person, where the failure alone determines it.
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        let fixed: &'static str = match (self, self.errno()) {
+            (Self::Changed { .. }, _) => {
+                "unload it, and find out what changes programs in this process, such as a section handler registered with libbpf"
+            }
+            (Self::NoInterface(_), _) => "`ip link` lists those there are",
+            (Self::NoCgroup { .. }, _) => "`mount -t cgroup2` shows where the hierarchy is",
+            (Self::Gateway(_), _) => "name a unicast address, IPv4 as IPv4",
+            (Self::Prepare { .. }, Some(libc::ESRCH)) => {
+                "this kernel lacks something that the object refers to"
+            }
+            // The verifier refuses with these numbers, too.
+            (Self::Load { source, .. }, Some(libc::EACCES | libc::E2BIG))
+                if !source.log.is_empty() =>
+            {
+                return None;
+            }
+            (_, Some(libc::EPERM | libc::EACCES)) => {
+                return Some(Capabilities::effective().hint().into());
+            }
+            (_, Some(libc::ENOMEM | libc::E2BIG)) => {
+                "out of memory or over a limit of this kernel: lower the policy's size, or raise RLIMIT_MEMLOCK before Linux 5.11"
+            }
+            _ => return None,
+        };
+        Some(fixed.into())
     }
 }
 
 impl BpfError {
-    pub(crate) fn map(map: &str, step: &'static str, source: io::Error) -> Self {
-        Self::Map { map: map.to_owned(), step, source }
+    /// A system call that failed; `step` is what was tried, a gerund.
+    ///
+    /// For the crates that build on this one.
+    pub fn system(step: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
+        Failure::System { step: step.into(), source }.into()
     }
 
-    /// The kernel's error number, where the kernel said no.
+    /// A directory that is no cgroup of version 2, and the next step for a person.
+    ///
+    /// For the crates that build on this one.
+    pub fn no_cgroup(
+        path: impl Into<PathBuf>,
+        hint: impl Into<Cow<'static, str>>,
+        source: Option<io::Error>,
+    ) -> Self {
+        Self::from(Failure::NoCgroup { path: path.into(), source }).with_hint(hint)
+    }
+
+    pub(crate) fn map(map: &str, step: &'static str, source: io::Error) -> Self {
+        Failure::Map { map: map.to_owned(), step, source }.into()
+    }
+
+    pub(crate) fn pin(path: impl Into<PathBuf>, step: &'static str, source: io::Error) -> Self {
+        Failure::Pin { path: path.into(), step, source }.into()
+    }
+
+    pub(crate) fn pin_directory(
+        path: impl Into<PathBuf>,
+        what: impl Into<String>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::from(Failure::PinDirectory { path: path.into(), what: what.into() }).with_hint(hint)
+    }
+
+    pub(crate) fn limit(what: &'static str, value: u64, limit: u64) -> Self {
+        Failure::Limit { what, value, limit }.into()
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.0.failure
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> BpfErrorKind {
+        self.0.failure.kind()
+    }
+
+    /// The number of the operating system's error that is the cause, where there is one.
     pub fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Object { source, .. }
-            | Self::Load { source, .. }
-            | Self::Map { source, .. }
-            | Self::Attach { source, .. }
-            | Self::Link { source, .. }
-            | Self::Pin { source, .. }
-            | Self::System { source, .. } => source.raw_os_error(),
+        self.0.failure.errno()
+    }
+
+    /// The next step for a person, which [`Display`](fmt::Display) has in parentheses.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The end of the verifier's log, where the kernel refused a program and wrote one.
+    pub fn verifier_log(&self) -> Option<&str> {
+        match self.failure() {
+            Failure::Load { source, .. } => Some(&*source.log).filter(|log| !log.is_empty()),
             _ => None,
         }
+    }
+
+    /// What the instruction audit refused.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self.failure() {
+            Failure::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// The pin directory that is unusable.
+    pub(crate) fn unusable_directory(&self) -> Option<&Path> {
+        match self.failure() {
+            Failure::PinDirectory { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for BpfError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { failure, hint } = &*self.0;
+        match hint {
+            Some(hint) => write!(f, "{failure} ({hint})"),
+            None => write!(f, "{failure}"),
+        }
+    }
+}
+
+impl Error for BpfError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.failure.source()
+    }
+}
+
+impl From<Failure> for BpfError {
+    fn from(failure: Failure) -> Self {
+        let hint = failure.hint();
+        Self(Box::new(Inner { failure, hint }))
+    }
+}
+
+impl From<SinkError> for BpfError {
+    fn from(error: SinkError) -> Self {
+        Failure::Sink(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_prints_once() {
+        let source = io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = BpfError::map("ic_x", "update", source);
+        assert_eq!(error.to_string(), "map `ic_x`: update failed");
+        assert_eq!((error.kind(), error.errno()), (BpfErrorKind::Map, Some(libc::ENOSPC)));
+        let expected = "map `ic_x`: update failed: No space left on device (os error 28)";
+        assert_eq!(ErrorChain::new(&error).to_string(), expected);
+    }
+
+    #[test]
+    fn the_verifier_log_follows_the_error_number() {
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        let source = LoggedError { error, log: "R1 is bad\n".to_owned() };
+        let error = BpfError::from(Failure::Load { program: "ic_x".to_owned(), source });
+        assert_eq!(error.to_string(), "the kernel refused program `ic_x`");
+        assert_eq!((error.hint(), error.errno()), (None, Some(libc::EACCES)));
+        assert_eq!(error.verifier_log(), Some("R1 is bad\n"));
+        let expected =
+            "the kernel refused program `ic_x`: Permission denied (os error 13)\nR1 is bad";
+        assert_eq!(ErrorChain::new(&error).to_string(), expected);
+    }
+
+    #[test]
+    fn a_refused_system_call_has_the_next_step() {
+        let error = BpfError::system("opening x", io::Error::from_raw_os_error(libc::EPERM));
+        let hint = error.hint().unwrap();
+        assert_eq!(error.to_string(), format!("opening x failed ({hint})"));
     }
 }

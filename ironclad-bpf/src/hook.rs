@@ -2,7 +2,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::pin;
 use crate::program::Program;
 use crate::sys;
@@ -41,11 +41,8 @@ impl HookLink {
 
     /// Opens what an earlier agent has pinned.
     pub(crate) fn open(path: &Path) -> Result<Self, BpfError> {
-        let fd = sys::obj_get(path).map_err(|source| BpfError::Pin {
-            path: path.to_owned(),
-            step: "opening",
-            source,
-        })?;
+        let fd = sys::obj_get(path)
+            .map_err(|source| BpfError::pin(path.to_owned(), "opening", source))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
         let name = name.strip_prefix(LINK).unwrap_or(&name).to_owned();
@@ -85,7 +82,7 @@ impl HookLink {
     /// The id of the cgroup; 0 where it was removed, `None` for a tracepoint's link.
     pub(crate) fn cgroup_id(&self) -> Result<Option<u64>, BpfError> {
         let info = sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
-            .map_err(|source| BpfError::System { step: "reading a link's info", source })?;
+            .map_err(|source| BpfError::system("reading a link's info", source))?;
         // SAFETY: the kernel fills this member of the union for links of cgroups.
         let id =
             |info: libbpf_sys::bpf_link_info| unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
@@ -96,18 +93,18 @@ impl HookLink {
     pub(crate) fn program_id(&self) -> Result<u32, BpfError> {
         sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
             .map(|info| info.prog_id)
-            .map_err(|source| BpfError::System { step: "reading a link's info", source })
+            .map_err(|source| BpfError::system("reading a link's info", source))
     }
 
     /// Detaches at once, and removes the pin.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses; then it is still attached.
+    /// `BpfErrorKind::Pin` where bpffs refuses; then it is still attached.
     pub fn detach(self) -> Result<(), BpfError> {
         if let Some(path) = self.pin {
             match std::fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(BpfError::Pin { path, step: "removing", source });
+                    return Err(BpfError::pin(path, "removing", source));
                 }
                 _ => {}
             }
@@ -130,5 +127,5 @@ impl AsFd for HookLink {
 
 fn failed(program: &Program, hook: &str) -> impl FnOnce(io::Error) -> BpfError + use<> {
     let (program, hook) = (program.info().name.clone(), hook.to_owned());
-    move |source| BpfError::AttachHook { program, hook, source }
+    move |source| Failure::Attach { program, hook, source }.into()
 }

@@ -93,9 +93,9 @@ impl Inventory {
     /// are looked for in `bpffs`. What comes or goes meanwhile is listed or not.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel does not tell ids.
+    /// `BpfErrorKind::System` where the kernel does not tell ids.
     pub fn take(own: &BTreeSet<u32>, bpffs: &Path) -> Result<Self, BpfError> {
-        let failed = |source| BpfError::System { step: "listing programs", source };
+        let failed = |source| BpfError::system("listing programs", source);
         let mut own = own.clone();
         own.extend(held("self"));
         let mut this = Self::default();
@@ -117,36 +117,49 @@ impl Inventory {
             program.attached = links.filter_map(|link| link.attached).collect();
         }
         if !this.programs.is_empty() {
-            this.find_holders(bpffs);
+            let programs = this.programs.iter_mut().map(|it| (it.id, &mut it.holders));
+            find_holders(&mut programs.collect(), bpffs);
         }
         Ok(this)
     }
+}
 
-    fn find_holders(&mut self, bpffs: &Path) {
-        let mut programs: BTreeMap<_, _> =
-            self.programs.iter_mut().map(|it| (it.id, &mut it.holders)).collect();
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        for name in processes.filter_map(|it| it.file_name().into_string().ok()) {
-            let Ok(pid) = name.parse() else { continue };
-            for program in held(&name) {
-                let Some(holders) = programs.get_mut(&program) else { continue };
-                let comm = fs::read_to_string(format!("/proc/{name}/comm")).unwrap_or_default();
-                holders.insert(Holder::Process { pid, comm: comm.trim_end().to_owned() });
-            }
+impl Holder {
+    /// A process, by the name that it has now.
+    pub(crate) fn process(pid: u32) -> Self {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Self::Process { pid, comm: comm.trim_end().to_owned() }
+    }
+}
+
+/// The holders of one program. Pins are searched for in `bpffs`.
+pub(crate) fn holders_of(program: u32, bpffs: &Path) -> BTreeSet<Holder> {
+    let mut holders = BTreeSet::new();
+    find_holders(&mut BTreeMap::from([(program, &mut holders)]), bpffs);
+    holders
+}
+
+fn find_holders(programs: &mut BTreeMap<u32, &mut BTreeSet<Holder>>, bpffs: &Path) {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for name in processes.filter_map(|it| it.file_name().into_string().ok()) {
+        let Ok(pid) = name.parse() else { continue };
+        for program in held(&name) {
+            let Some(holders) = programs.get_mut(&program) else { continue };
+            holders.insert(Holder::process(pid));
         }
-        let mut left = vec![bpffs.to_owned()];
-        while let Some(dir) = left.pop() {
-            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if entry.file_type().is_ok_and(|it| it.is_dir()) {
-                    left.push(path);
-                    continue;
-                }
-                let fd = sys::obj_get(&path).ok();
-                let program = fd.and_then(|fd| program_of("self", &fd.as_raw_fd().to_string()));
-                if let Some(holders) = program.and_then(|id| programs.get_mut(&id)) {
-                    holders.insert(Holder::Pin(path));
-                }
+    }
+    let mut left = vec![bpffs.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|it| it.is_dir()) {
+                left.push(path);
+                continue;
+            }
+            let fd = sys::obj_get(&path).ok();
+            let program = fd.and_then(|fd| program_of("self", &fd.as_raw_fd().to_string()));
+            if let Some(holders) = program.and_then(|id| programs.get_mut(&id)) {
+                holders.insert(Holder::Pin(path));
             }
         }
     }

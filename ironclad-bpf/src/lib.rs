@@ -23,6 +23,7 @@ mod abi_tests;
 pub mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod capabilities;
 mod cgroup;
 mod error;
 mod hook;
@@ -46,7 +47,7 @@ mod sys;
 pub mod uapi;
 
 pub use cgroup::cgroup_id;
-pub use error::BpfError;
+pub use error::{BpfError, BpfErrorKind};
 pub use hook::HookLink;
 pub use link::{Interface, XdpLink, XdpMode, network_namespace};
 pub use map::{Map, MapInfo, Plain};

@@ -4,9 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ironclad_core::ErrorChain;
 use serde::Serialize;
 
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
+use crate::inventory::{self, Holder};
 use crate::pin::{self, LinkName};
 use crate::program::{Program, program_info};
 use crate::sys;
@@ -61,9 +63,9 @@ impl Interface {
     /// Finds an interface of the calling thread's network namespace by name.
     ///
     /// # Errors
-    /// [`BpfError::NoInterface`] where there is none.
+    /// `BpfErrorKind::NoInterface` where there is none.
     pub fn by_name(name: &str) -> Result<Self, BpfError> {
-        let missing = || BpfError::NoInterface(name.to_owned());
+        let missing = || BpfError::from(Failure::NoInterface(name.to_owned()));
         let c_name = std::ffi::CString::new(name).map_err(|_| missing())?;
         // SAFETY: a NUL-terminated name that outlives the call.
         match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
@@ -81,11 +83,11 @@ impl Interface {
 /// The calling thread's network namespace, by the number that [`Interface::namespace`] has.
 ///
 /// # Errors
-/// [`BpfError::System`] where `/proc` is not there.
+/// `BpfErrorKind::System` where `/proc` is not there.
 pub fn network_namespace() -> Result<u64, BpfError> {
     std::fs::metadata("/proc/thread-self/ns/net")
         .map(|file| file.ino())
-        .map_err(|source| BpfError::System { step: "reading /proc/thread-self/ns/net", source })
+        .map_err(|source| BpfError::system("reading /proc/thread-self/ns/net", source))
 }
 
 /// A program at the XDP hook of an interface. Dropping it detaches, unless it is pinned.
@@ -104,20 +106,20 @@ impl XdpLink {
     /// Needs Linux 5.9, `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// [`BpfError::Attach`], naming the other program where the hook is taken.
+    /// `BpfErrorKind::Attach`, naming the other program where the hook is taken.
     pub fn attach(program: &Program, interface: &Interface) -> Result<Self, BpfError> {
         match Self::attach_mode(program, interface, XdpMode::Native) {
             // Drivers without XDP say EOPNOTSUPP; those that cannot with this MTU, ring or
             // offload setting say EINVAL, E2BIG, ENOMEM or ERANGE. A taken hook says EBUSY.
-            Err(BpfError::Attach { source, .. })
+            Err(error)
                 if !matches!(
-                    source.raw_os_error(),
+                    error.errno(),
                     Some(libc::EBUSY | libc::EEXIST | libc::EPERM | libc::ENODEV)
                 ) =>
             {
                 tracing::info!(
                     interface = interface.name,
-                    error = %source,
+                    error = %ErrorChain::new(&error),
                     "no native XDP, falling back to generic"
                 );
                 Self::attach_mode(program, interface, XdpMode::Generic)
@@ -129,7 +131,7 @@ impl XdpLink {
     /// Attaches a program in one mode, or not at all.
     ///
     /// # Errors
-    /// [`BpfError::Attach`], naming the other program where the hook is taken.
+    /// `BpfErrorKind::Attach`, naming the other program where the hook is taken.
     pub fn attach_mode(
         program: &Program,
         interface: &Interface,
@@ -142,7 +144,7 @@ impl XdpLink {
 
     /// Opens what an earlier agent has pinned under this name.
     pub(crate) fn open(path: &Path, name: LinkName) -> Result<Self, BpfError> {
-        let pin = |source| BpfError::Pin { path: path.to_owned(), step: "opening", source };
+        let pin = |source| BpfError::pin(path.to_owned(), "opening", source);
         let fd = sys::obj_get(path).map_err(pin)?;
         let index = ifindex(fd.as_fd()).map_err(pin)?;
         let LinkName { namespace, mode, interface } = name;
@@ -159,7 +161,7 @@ impl XdpLink {
     /// Gives the hook another program; no packet finds it empty.
     ///
     /// # Errors
-    /// [`BpfError::Link`] where the kernel refuses.
+    /// `BpfErrorKind::Link` where the kernel refuses.
     pub fn replace(&self, program: &Program) -> Result<(), BpfError> {
         sys::link_update(self.fd.as_fd(), program.as_fd()).map_err(self.error("replacement"))
     }
@@ -167,7 +169,7 @@ impl XdpLink {
     /// Whether the interface that it was attached to still exists.
     ///
     /// # Errors
-    /// [`BpfError::Link`] where the kernel refuses.
+    /// `BpfErrorKind::Link` where the kernel refuses.
     pub fn is_alive(&self) -> Result<bool, BpfError> {
         // The kernel clears the index when the interface is unregistered.
         Ok(ifindex(self.fd.as_fd()).map_err(self.error("reading its info"))? != 0)
@@ -176,7 +178,7 @@ impl XdpLink {
     /// Id of the program that the hook runs.
     ///
     /// # Errors
-    /// [`BpfError::Link`] where the kernel refuses.
+    /// `BpfErrorKind::Link` where the kernel refuses.
     pub fn program_id(&self) -> Result<u32, BpfError> {
         sys::info(self.fd.as_fd(), sys::zeroed::<libbpf_sys::bpf_link_info>())
             .map(|info| info.prog_id)
@@ -201,7 +203,7 @@ impl XdpLink {
     /// Makes the attachment outlive the process.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub(crate) fn pin(&mut self, path: &Path) -> Result<(), BpfError> {
         pin::pin(self.fd.as_fd(), path)?;
         self.pinned_at(path);
@@ -215,12 +217,12 @@ impl XdpLink {
     /// Detaches at once, whoever else holds the link, and removes the pin.
     ///
     /// # Errors
-    /// [`BpfError::Link`] or [`BpfError::Pin`]; where the interface is gone there is nothing to do.
+    /// `BpfErrorKind::Link` or `BpfErrorKind::Pin`; where the interface is gone there is nothing to do.
     pub fn detach(self) -> Result<(), BpfError> {
         if let Some(path) = &self.pin {
             match std::fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(BpfError::Pin { path: path.clone(), step: "removing", source: e });
+                    return Err(BpfError::pin(path, "removing", e));
                 }
                 _ => {}
             }
@@ -233,7 +235,7 @@ impl XdpLink {
 
     fn error(&self, step: &'static str) -> impl FnOnce(io::Error) -> BpfError {
         let interface = self.interface.name.clone();
-        move |source| BpfError::Link { interface, step, source }
+        move |source| Failure::Link { interface, step, source }.into()
     }
 }
 
@@ -252,16 +254,42 @@ fn ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
 }
 
-/// The XDP program that an interface runs, as `name (id N)`.
-fn occupant(interface: &Interface) -> Option<String> {
+/// The XDP program that an interface runs, and its name.
+fn occupant(interface: &Interface) -> Option<(u32, String)> {
     let query = sys::xdp_query(interface.index).ok()?;
     let id = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id]
         .into_iter()
         .find(|&id| id != 0)?;
-    let name = sys::prog_by_id(id)
-        .and_then(|fd| program_info(fd.as_fd()))
-        .map_or_else(|_| "a program".to_owned(), |info| format!("`{}`", info.name));
-    Some(format!("{name} (id {id})"))
+    let name = sys::prog_by_id(id).and_then(|fd| program_info(fd.as_fd()));
+    Some((id, name.map_or_else(|_| "a program".to_owned(), |info| format!("`{}`", info.name))))
+}
+
+/// What holds a hook that is taken, and the next step for a person.
+fn taken(interface: &Interface) -> String {
+    let Some((id, name)) = occupant(interface) else {
+        return "the hook is taken by another mode or program: see `ip link show`".to_owned();
+    };
+    let holders = inventory::holders_of(id, Path::new(pin::BPFFS));
+    let instance = holders.iter().find_map(|holder| match holder {
+        Holder::Pin(path) => pin::instance_of(path),
+        Holder::Process { .. } => None,
+    });
+    let processes = holders.iter().filter(|it| matches!(it, Holder::Process { .. }));
+    let processes: Vec<String> = processes.map(ToString::to_string).collect();
+    let by = match processes.join(", ") {
+        none if none.is_empty() => String::new(),
+        processes => format!(", which {processes} holds"),
+    };
+    match instance {
+        Some(instance) => format!(
+            "the hook already runs {name} (id {id}) of Ironclad's instance `{instance}`{by}: end that instance with `stop` or `purge`"
+        ),
+        None if by.is_empty() => format!(
+            "the hook already runs {name} (id {id}), which no process holds: detach it with `ip link set dev {} xdp off`, or remove its pin",
+            interface.name
+        ),
+        None => format!("the hook already runs {name} (id {id}){by}: end that process"),
+    }
 }
 
 fn attach_error(
@@ -270,26 +298,24 @@ fn attach_error(
     mode: XdpMode,
     source: io::Error,
 ) -> BpfError {
-    let next = match source.raw_os_error() {
-        Some(libc::EBUSY | libc::EEXIST) => match occupant(interface) {
-            Some(other) => format!(
-                "the hook already runs {other}: end the agent that holds it, or where it was attached without a link `ip link set dev {} xdp off`; an instance of Ironclad that outlives its agent ends with `stop` or `purge` of that instance",
-                interface.name
-            ),
-            None => "the hook is taken by another mode or program: see `ip link show`".to_owned(),
-        },
-        Some(libc::EOPNOTSUPP) => "the driver has no native XDP: attach in generic mode".to_owned(),
-        Some(libc::EPERM) => "run as root, or grant CAP_BPF and CAP_NET_ADMIN".to_owned(),
-        Some(libc::ENODEV) => "the interface is gone: see `ip link`".to_owned(),
-        _ => {
-            format!("see the kernel's log (`dmesg`) for what the driver of {} says", interface.name)
+    let hint = match source.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => Some(taken(interface)),
+        Some(libc::EOPNOTSUPP) => {
+            Some("the driver has no native XDP: attach in generic mode".to_owned())
         }
+        Some(libc::ENODEV) => Some("the interface is gone: see `ip link`".to_owned()),
+        // The missing capability.
+        Some(libc::EPERM | libc::EACCES) => None,
+        _ => Some(format!(
+            "see the kernel's log (`dmesg`) for what the driver of {} says",
+            interface.name
+        )),
     };
-    BpfError::Attach {
-        program: program.info().name.clone(),
-        interface: interface.name.clone(),
-        mode: mode.name(),
-        source,
-        next,
+    let program = program.info().name.clone();
+    let hook = format!("XDP of interface `{}` ({mode})", interface.name);
+    let error = BpfError::from(Failure::Attach { program, hook, source });
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }

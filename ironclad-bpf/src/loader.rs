@@ -10,7 +10,7 @@ use std::path::Path;
 use libbpf_rs::{AsRawLibbpf, OpenMapMut, OpenObject};
 
 use crate::audit::{self, Allowlist};
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure, LoggedError};
 use crate::map::{self, Map, Plain};
 use crate::persistent::{PersistentMaps, pin_name};
 use crate::program::{self, Program};
@@ -22,12 +22,12 @@ const LOG_LEN: usize = 8 << 20;
 const LOG_TAIL: usize = 16 << 10;
 
 pub(crate) fn io_error(e: &libbpf_rs::Error) -> io::Error {
-    // libbpf-rs keeps the number inside its own error.
-    match e.kind() {
-        libbpf_rs::ErrorKind::PermissionDenied => io::Error::from_raw_os_error(libc::EPERM),
-        libbpf_rs::ErrorKind::NotFound => io::Error::from_raw_os_error(libc::ENOENT),
-        libbpf_rs::ErrorKind::OutOfMemory => io::Error::from_raw_os_error(libc::ENOMEM),
-        _ => io::Error::other(e.to_string()),
+    // libbpf-rs keeps the number inside its own error, and prints it as std does.
+    let text = format!("{e:#}");
+    let number = text.rsplit_once("(os error ").and_then(|(_, end)| end.strip_suffix(')'));
+    match number.and_then(|number| number.parse().ok()) {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::other(text),
     }
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn failed(
     object: &'static str,
     step: &'static str,
 ) -> impl Fn(libbpf_rs::Error) -> BpfError {
-    move |e| BpfError::Object { object, step, source: io_error(&e) }
+    move |e| Failure::Object { object, step, source: io_error(&e) }.into()
 }
 
 /// The constants of an object that is not loaded yet.
@@ -44,11 +44,9 @@ pub(crate) fn constants<'a, T>(
     object: &'static str,
     section: &'a mut Option<&mut T>,
 ) -> Result<&'a mut T, BpfError> {
-    section.as_deref_mut().ok_or_else(|| BpfError::Object {
-        object,
-        step: "finding its constants",
-        source: io::Error::other("no .rodata"),
-    })
+    let source = || io::Error::other("no .rodata");
+    let missing = || Failure::Object { object, step: "finding its constants", source: source() };
+    section.as_deref_mut().ok_or_else(|| missing().into())
 }
 
 /// How an open object is loaded. Its constants are set, and programs that are not wanted are not loaded.
@@ -121,7 +119,7 @@ impl<'a> Loader<'a> {
         if let Some(pins) = self.pins.filter(|_| self.persistent.iter().any(|map| *map == name)) {
             let path = pins.join(pin_name(&name));
             let fd = sys::obj_get(&path);
-            let fd = fd.map_err(|source| BpfError::Pin { path, step: "opening", source })?;
+            let fd = fd.map_err(|source| BpfError::pin(path, "opening", source))?;
             return map.reuse_fd(fd.as_fd()).map_err(failed(self.object, "adopting a map"));
         }
         match self.sizes.iter().find(|(sized, _)| *sized == name) {
@@ -182,7 +180,7 @@ impl Loaded {
 
     fn error(&self, step: &'static str, name: &str) -> BpfError {
         let source = io::Error::other(format!("the object has no {name}"));
-        BpfError::Object { object: self.object, step, source }
+        Failure::Object { object: self.object, step, source }.into()
     }
 }
 
@@ -192,7 +190,8 @@ fn load(
     allowlist: &Allowlist,
 ) -> Result<(), BpfError> {
     let raw = object.as_libbpf_object().as_ptr();
-    let failed = |step| move |source| BpfError::Object { object: name, step, source };
+    let failed =
+        |step| move |source| BpfError::from(Failure::Object { object: name, step, source });
     let reports = audit::audit_prepared(object, allowlist)?;
 
     let mut logs: Vec<(*mut libbpf_sys::bpf_program, Vec<u8>)> = Vec::new();
@@ -236,18 +235,16 @@ fn load(
 }
 
 /// libbpf stops at the first program that is refused: the one whose log has been written last.
-fn refusal(source: io::Error, logs: &[(*mut libbpf_sys::bpf_program, Vec<u8>)]) -> BpfError {
+fn refusal(error: io::Error, logs: &[(*mut libbpf_sys::bpf_program, Vec<u8>)]) -> BpfError {
     let refused = logs.iter().rev().find(|(_, log)| log[0] != 0).or(logs.first());
     let Some((program, log)) = refused else {
-        return BpfError::Load { program: String::new(), source, log: String::new() };
+        let source = LoggedError { error, log: String::new() };
+        return Failure::Load { program: String::new(), source }.into();
     };
     // SAFETY: a program of an open object has a NUL-terminated name.
     let name = unsafe { CStr::from_ptr(libbpf_sys::bpf_program__name(*program)) };
     let text = CStr::from_bytes_until_nul(log).map(CStr::to_bytes).unwrap_or_default();
     let tail = &text[text.len().saturating_sub(LOG_TAIL)..];
-    BpfError::Load {
-        program: name.to_string_lossy().into_owned(),
-        source,
-        log: String::from_utf8_lossy(tail).into_owned(),
-    }
+    let source = LoggedError { error, log: String::from_utf8_lossy(tail).into_owned() };
+    Failure::Load { program: name.to_string_lossy().into_owned(), source }.into()
 }

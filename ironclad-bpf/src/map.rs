@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libbpf_rs::{AsRawLibbpf, OpenMapMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::sys;
 
 /// What the kernel says of a map.
@@ -69,7 +69,7 @@ pub(crate) fn clone_fd(map: &OpenMapMut<'_>) -> Result<OwnedFd, BpfError> {
 /// A map whose keys are `K` and whose values are `V`, plain data both.
 ///
 /// Typed when it is opened: sizes that differ from `K`'s and `V`'s are a
-/// [`BpfError::ForeignMap`]. Usable from any thread.
+/// `BpfErrorKind::ForeignMap`. Usable from any thread.
 #[derive(Debug)]
 pub struct Map<K, V> {
     fd: OwnedFd,
@@ -86,10 +86,10 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// Takes a descriptor.
     ///
     /// # Errors
-    /// [`BpfError::ForeignMap`] where name or sizes are others.
+    /// `BpfErrorKind::ForeignMap` where name or sizes are others.
     pub(crate) fn new(fd: OwnedFd, name: &str) -> Result<Self, BpfError> {
         let info = map_info(fd.as_fd()).map_err(|e| BpfError::map(name, "reading its info", e))?;
-        let foreign = |what| BpfError::ForeignMap { map: name.to_owned(), what };
+        let foreign = |what| BpfError::from(Failure::ForeignMap { map: name.to_owned(), what });
         if info.name != name {
             return Err(foreign(format!("its name is `{}`", info.name)));
         }
@@ -118,13 +118,13 @@ impl<K: Plain, V: Plain> Map<K, V> {
 
     fn error(&self, step: &'static str) -> impl FnOnce(io::Error) -> BpfError {
         let map = self.info.name.clone();
-        move |source| BpfError::Map { map, step, source }
+        move |source| Failure::Map { map, step, source }.into()
     }
 
     /// The value of `key`; `None` where there is none. In a per-CPU map the first CPU's.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn lookup(&self, key: &K) -> Result<Option<V>, BpfError> {
         Ok(self.lookup_all(key)?.map(|values| values[0]))
     }
@@ -132,7 +132,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// The values of `key`, one for each possible CPU in a per-CPU map, else one.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn lookup_all(&self, key: &K) -> Result<Option<Vec<V>>, BpfError> {
         // The kernel writes each CPU's value at a multiple of eight bytes.
         let stride = if self.cpus > 1 || is_per_cpu(self.info.kind) {
@@ -169,7 +169,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// Writes an element, whether or not there is one. Not for per-CPU maps.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the map is full or the kernel refuses.
+    /// `BpfErrorKind::Map` where the map is full or the kernel refuses.
     pub fn update(&self, key: &K, value: &V) -> Result<(), BpfError> {
         assert!(!is_per_cpu(self.info.kind), "per-CPU maps are read, not written");
         // SAFETY: `K` and `V` are as large as key and value (checked by `new`).
@@ -187,7 +187,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// Removes an element; false where there was none.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn delete(&self, key: &K) -> Result<bool, BpfError> {
         // SAFETY: `K` is as large as a key (checked by `new`).
         unsafe { sys::map_delete(self.fd.as_fd(), std::ptr::from_ref(key).cast()) }
@@ -197,7 +197,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// Sets all of a per-CPU element to zero.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn clear(&self, key: &K) -> Result<(), BpfError> {
         let zeroes = vec![0u64; size_of::<V>().div_ceil(8) * self.cpus];
         // SAFETY: `K` is as large as a key, the buffer as all CPUs' values.
@@ -215,7 +215,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// All keys. Elements that others add or remove meanwhile may be missed or be found twice.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn keys(&self) -> Result<Vec<K>, BpfError> {
         let mut keys: Vec<K> = Vec::new();
         // A map that others delete from starts over: stop at its capacity.

@@ -9,6 +9,7 @@ use ironclad_core::abi;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 
 use crate::error::BpfError;
+use crate::inventory::Holder;
 use crate::link::XdpMode;
 use crate::sys;
 
@@ -42,14 +43,10 @@ impl PinDirectory {
     /// Opens, and creates where needed, an instance's directory under the bpffs at `bpffs`.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] where `bpffs` is none, the name is unfit (letters, digits, `-`
+    /// `BpfErrorKind::PinDirectory` where `bpffs` is none, the name is unfit (letters, digits, `-`
     /// and `_`, at most 64), another agent holds the instance, or another ABI version's pins are there.
     pub fn open(bpffs: &Path, instance: &str) -> Result<Self, BpfError> {
-        let unusable = |path: &Path, what: String, next| BpfError::PinDirectory {
-            path: path.to_owned(),
-            what,
-            next,
-        };
+        let unusable = |path: &Path, what: String, next| BpfError::pin_directory(path, what, next);
         let fit = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
         if instance.is_empty() || instance.len() > 64 || !instance.bytes().all(fit) {
             return Err(unusable(
@@ -71,7 +68,7 @@ impl PinDirectory {
         let path = bpffs.join("ironclad").join(instance);
         let failed = |step| {
             let path = path.clone();
-            move |source: io::Error| BpfError::Pin { path, step, source }
+            move |source: io::Error| BpfError::pin(path, step, source)
         };
         // Whoever may change these directories may take the protection away, or keep it from coming.
         for dir in [bpffs.join("ironclad"), path.clone(), path.join(format!("v{}", abi::VERSION))] {
@@ -104,11 +101,10 @@ impl PinDirectory {
         let lock = open(&path, flags, Mode::empty())
             .map_err(|e| failed("opening the directory")(e.into()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(unusable(
-                &path,
-                "another process runs this instance".to_owned(),
-                "stop that process or choose another instance name",
-            ));
+            let holder = lock_holder(&lock).map(|pid| Holder::process(pid).to_string());
+            let what = format!("{} runs this instance", holder.as_deref().unwrap_or("a process"));
+            let next = "stop that process or choose another instance name";
+            return Err(unusable(&path, what, next));
         }
         let this = Self { instance: path.clone(), _lock: lock };
         for entry in fs::read_dir(&this.instance).map_err(failed("reading the directory"))? {
@@ -144,11 +140,11 @@ impl PinDirectory {
     /// Whether the directory holds all of `names`, or does not exist.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] where it holds only some, or things that are not Ironclad's.
+    /// `BpfErrorKind::PinDirectory` where it holds only some, or things that are not Ironclad's.
     pub(crate) fn state(&self, names: &[&str]) -> Result<PinState, BpfError> {
         let path = self.path();
         let found = match self.names() {
-            Err(BpfError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.errno() == Some(libc::ENOENT) => {
                 return Ok(PinState::Absent);
             }
             other => other?,
@@ -168,7 +164,7 @@ impl PinDirectory {
     /// `None` where it has not.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] where it holds only some of `names`, or things that are not
+    /// `BpfErrorKind::PinDirectory` where it holds only some of `names`, or things that are not
     /// Ironclad's.
     pub(crate) fn sockets(
         &self,
@@ -179,7 +175,7 @@ impl PinDirectory {
         remove_pins(&self.path().join(SOCKETS_STAGED))?;
         let path = self.path().join(SOCKETS);
         let found = match names_in(&path) {
-            Err(BpfError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.errno() == Some(libc::ENOENT) => {
                 return Ok(None);
             }
             other => other?,
@@ -198,7 +194,7 @@ impl PinDirectory {
     /// Pins what socket rules need beside what is pinned already: all of it, or nothing.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn persist_sockets(&self, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
         let staged = self.path().join(SOCKETS_STAGED);
         let inner: Vec<(String, BorrowedFd<'_>)> = pins
@@ -213,7 +209,7 @@ impl PinDirectory {
     /// Removes what [`persist_sockets`](Self::persist_sockets) has pinned.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn unpin_sockets(&self) -> Result<(), BpfError> {
         remove_pins(&self.path().join(SOCKETS))
     }
@@ -231,14 +227,14 @@ impl PinDirectory {
     /// exist.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] where it holds only some, or things that are not Ironclad's.
+    /// `BpfErrorKind::PinDirectory` where it holds only some, or things that are not Ironclad's.
     pub(crate) fn with_links(
         &self,
         names: &[&str],
         dirs: &str,
     ) -> Result<Option<Vec<PathBuf>>, BpfError> {
         let found = match self.names() {
-            Err(BpfError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.errno() == Some(libc::ENOENT) => {
                 return Ok(None);
             }
             other => other?,
@@ -278,7 +274,7 @@ impl PinDirectory {
     /// Removes all pins. What only they kept alive ends: attached programs are detached.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn unpin(&self) -> Result<(), BpfError> {
         remove_pins(&self.path())
     }
@@ -287,7 +283,7 @@ impl PinDirectory {
     /// be adopted. Protection that only the pins upheld ends.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses; [`BpfError::PinDirectory`] where an agent runs the instance.
+    /// `BpfErrorKind::Pin` where bpffs refuses; `BpfErrorKind::PinDirectory` where an agent runs the instance.
     pub fn purge(bpffs: &Path, instance: &str) -> Result<(), BpfError> {
         // Opening may fail for what purging is to mend, but never for the lock or the name.
         let path = bpffs.join("ironclad").join(instance);
@@ -296,7 +292,9 @@ impl PinDirectory {
                 directory.unpin()?;
                 drop(directory);
             }
-            Err(BpfError::PinDirectory { path: at, .. }) if at.starts_with(&path) && at != path => {
+            Err(e)
+                if e.unusable_directory().is_some_and(|at| at.starts_with(&path) && at != path) =>
+            {
                 for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
                     remove_pins(&entry.path())?;
                 }
@@ -305,11 +303,31 @@ impl PinDirectory {
         }
         match fs::remove_dir(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(BpfError::Pin { path, step: "removing", source })
+                Err(BpfError::pin(path, "removing", source))
             }
             _ => Ok(()),
         }
     }
+}
+
+/// The instance that a pin is of.
+pub(crate) fn instance_of(pin: &Path) -> Option<String> {
+    let mut parts = pin.iter().skip_while(|part| *part != "ironclad").skip(1);
+    let instance = parts.next()?.to_string_lossy().into_owned();
+    parts.next().map(|_| instance)
+}
+
+/// The process that holds the flock(2) on a file, where this process may see it.
+fn lock_holder(file: &OwnedFd) -> Option<u32> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let id = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    // `1: FLOCK  ADVISORY  WRITE 708 00:13:6 0 EOF`
+    fs::read_to_string("/proc/locks").ok()?.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&&*id);
+        fields.get(4).filter(|_| is_it)?.parse().ok().filter(|&pid| pid != 0)
+    })
 }
 
 const LINK_PREFIX: &str = "link_";
@@ -357,8 +375,7 @@ fn unescape(name: &str) -> Option<String> {
 }
 
 pub(crate) fn names_in(path: &Path) -> Result<Vec<String>, BpfError> {
-    let failed =
-        |source| BpfError::Pin { path: path.to_owned(), step: "reading the directory", source };
+    let failed = |source| BpfError::pin(path.to_owned(), "reading the directory", source);
     fs::read_dir(path)
         .map_err(failed)?
         .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
@@ -373,19 +390,19 @@ fn complete(path: PathBuf, missing: &[&str], foreign: &[&str]) -> Result<(), Bpf
         _ => format!("it holds what is not Ironclad's: {}", foreign.join(", ")),
     };
     let next = "remove the directory to drop its protection and start afresh (`purge`), or choose another instance name";
-    Err(BpfError::PinDirectory { path, what, next })
+    Err(BpfError::pin_directory(path, what, next))
 }
 
 /// Pins in a directory that nobody looks at, which then becomes the one that they do.
 pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
-    let failed = |source| BpfError::Pin { path: path.to_owned(), step: "pinning", source };
+    let failed = |source| BpfError::pin(path.to_owned(), "pinning", source);
     sys::obj_pin(fd, path).map_err(failed)
 }
 
 fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
     let failed = |path: &Path, step| {
         let path = path.to_owned();
-        move |source: io::Error| BpfError::Pin { path, step, source }
+        move |source: io::Error| BpfError::pin(path, step, source)
     };
     let make = |dir: &Path| {
         let made = fs::DirBuilder::new().mode(0o700).create(dir);
@@ -413,7 +430,7 @@ fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Res
 pub(crate) fn remove_pins(dir: &Path) -> Result<(), BpfError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source: io::Error| BpfError::Pin { path, step: "removing", source }
+        move |source: io::Error| BpfError::pin(path, "removing", source)
     };
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

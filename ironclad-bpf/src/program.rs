@@ -47,13 +47,13 @@ pub struct TestRun {
 impl Program {
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, BpfError> {
         let info = program_info(fd.as_fd())
-            .map_err(|source| BpfError::System { step: "reading a program's info", source })?;
+            .map_err(|source| BpfError::system("reading a program's info", source))?;
         Ok(Self { fd, info })
     }
 
     /// Runs an iterator through, and gives what it wrote.
     pub(crate) fn iterate(&self) -> Result<Vec<u8>, BpfError> {
-        let failed = |source| BpfError::System { step: "running an iterator", source };
+        let failed = |source| BpfError::system("running an iterator", source);
         let link =
             sys::link_create(self.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
         let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
@@ -71,10 +71,10 @@ impl Program {
     /// counts and reports as it does on real packets.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses (needs `CAP_BPF` and, for XDP, `CAP_NET_ADMIN`).
+    /// `BpfErrorKind::System` where the kernel refuses (needs `CAP_BPF` and, for XDP, `CAP_NET_ADMIN`).
     pub fn test_run(&self, packet: &[u8], repeat: u32) -> Result<TestRun, BpfError> {
         let (retval, duration_ns) = sys::test_run(self.fd.as_fd(), packet, repeat)
-            .map_err(|source| BpfError::System { step: "BPF_PROG_TEST_RUN", source })?;
+            .map_err(|source| BpfError::system("BPF_PROG_TEST_RUN", source))?;
         Ok(TestRun { retval, duration_ns })
     }
 }
@@ -89,7 +89,7 @@ impl AsFd for Program {
 pub(crate) fn clone_fd(program: &OpenProgramMut<'_>) -> Result<OwnedFd, BpfError> {
     // SAFETY: a program of an open object.
     let fd = unsafe { libbpf_sys::bpf_program__fd(program.as_libbpf_object().as_ptr()) };
-    let failed = |source| BpfError::System { step: "opening a loaded program", source };
+    let failed = |source| BpfError::system("opening a loaded program", source);
     if fd < 0 {
         return Err(failed(io::Error::from_raw_os_error(-fd)));
     }

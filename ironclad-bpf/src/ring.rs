@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 
 /// Refuses sizes that libbpf would round up in silence.
 pub(crate) fn check_size(bytes: u32) -> Result<(), BpfError> {
@@ -14,7 +14,8 @@ pub(crate) fn check_size(bytes: u32) -> Result<(), BpfError> {
         return Ok(());
     }
     let fits = bytes.max(least).checked_next_power_of_two().unwrap_or(LARGEST);
-    Err(BpfError::RingSize { bytes, least, fits })
+    let hint = format!("give `ring_bytes` a power of two from {least} on, such as {fits}");
+    Err(BpfError::from(Failure::RingSize { bytes }).with_hint(hint))
 }
 
 /// The reading end of a ring buffer. One reader at a time; it may move between threads.
@@ -41,9 +42,9 @@ impl EventRing {
     /// Opens the reading end of the ring buffer map `map`.
     ///
     /// # Errors
-    /// [`BpfError::System`] where it cannot be mapped.
+    /// `BpfErrorKind::System` where it cannot be mapped.
     pub fn new(map: BorrowedFd<'_>) -> Result<Self, BpfError> {
-        let failed = |source| BpfError::System { step: "opening the ring buffer", source };
+        let failed = |source| BpfError::system("opening the ring buffer", source);
         let fd = map.try_clone_to_owned().map_err(failed)?;
         let sink = Box::<Sink>::default();
         // SAFETY: the descriptor is open; the context lives in a box that `self` keeps, so that
@@ -63,7 +64,7 @@ impl EventRing {
     /// Hands every record that is there to `deliver`, without waiting; returns how many.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the ring buffer is corrupt.
+    /// `BpfErrorKind::System` where the ring buffer is corrupt.
     pub fn consume(&mut self, mut deliver: impl FnMut(&[u8])) -> Result<usize, BpfError> {
         self.with(&mut deliver, |ring| {
             // SAFETY: the ring buffer is open.
@@ -77,7 +78,7 @@ impl EventRing {
     /// a timeout of about 50 ms, after which it takes what is there.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the ring buffer is corrupt. A signal ends the wait without error.
+    /// `BpfErrorKind::System` where the ring buffer is corrupt. A signal ends the wait without error.
     pub fn poll(
         &mut self,
         timeout: Duration,
@@ -106,10 +107,7 @@ impl EventRing {
         match ret {
             n if n >= 0 => Ok(n as usize),
             n if n == -libc::EINTR => Ok(0),
-            n => Err(BpfError::System {
-                step: "reading the ring buffer",
-                source: io::Error::from_raw_os_error(-n),
-            }),
+            n => Err(BpfError::system("reading the ring buffer", io::Error::from_raw_os_error(-n))),
         }
     }
 }
@@ -145,7 +143,7 @@ unsafe extern "C" fn on_sample(
 #[cfg(test)]
 mod tests {
     use super::check_size;
-    use crate::BpfError;
+    use crate::BpfErrorKind;
 
     #[test]
     fn sizes_that_would_be_rounded_up_are_refused() {
@@ -154,8 +152,10 @@ mod tests {
             assert_eq!(check_size(bytes).is_ok(), bytes >= least, "{bytes}");
         }
         for bytes in [0, 1, 5000, (1 << 20) - 1, u32::MAX] {
-            let Err(BpfError::RingSize { fits, .. }) = check_size(bytes) else { panic!("{bytes}") };
-            check_size(fits).unwrap();
+            let error = check_size(bytes).unwrap_err();
+            assert_eq!(error.kind(), BpfErrorKind::RingSize);
+            let (_, fits) = error.hint().unwrap().rsplit_once(' ').unwrap();
+            check_size(fits.parse().unwrap()).unwrap();
         }
     }
 }

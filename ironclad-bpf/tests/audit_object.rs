@@ -1,7 +1,7 @@
 //! The audit of object files. Needs neither root nor a kernel.
+use ironclad_bpf::BpfErrorKind;
 use ironclad_bpf::audit::{
-    Allowlist, AuditError, FORBIDDEN_HELPERS, Offence, Violation, audit_object, inspect_object,
-    open_object,
+    Allowlist, FORBIDDEN_HELPERS, Offence, Violation, audit_object, inspect_object, open_object,
 };
 use ironclad_bpf::uapi::{AttachType, Helper, ProgramType};
 use ironclad_hostile::{OBJECTS, object};
@@ -22,10 +22,8 @@ fn generous() -> Allowlist {
 }
 
 fn refusal(name: &str, list: &Allowlist) -> Vec<Violation> {
-    match audit_object(object(name), list) {
-        Err(AuditError::Refused(refusal)) => refusal.violations,
-        other => panic!("{name}: {other:?}"),
-    }
+    let error = audit_object(object(name), list).unwrap_err();
+    error.refusal().unwrap_or_else(|| panic!("{name}: {error}")).violations.clone()
 }
 
 fn only(name: &str, list: &Allowlist) -> Violation {
@@ -158,11 +156,10 @@ fn with_section(name: &str, section: &str) -> (Vec<u8>, usize) {
 #[test]
 fn relocations_that_say_something_else_are_refused() {
     const ENTRY: usize = 16;
-    let strange = |bytes: &[u8]| match audit_object(bytes, &Allowlist::shield()) {
-        Err(AuditError::Refused(refusal)) => {
-            refusal.violations.iter().any(|it| matches!(it.offence, Offence::StrangeRelocation(_)))
-        }
-        other => panic!("{other:?}"),
+    let strange = |bytes: &[u8]| {
+        let error = audit_object(bytes, &Allowlist::shield()).unwrap_err();
+        let mut violations = error.refusal().unwrap().violations.iter();
+        violations.any(|it| matches!(it.offence, Offence::StrangeRelocation(_)))
     };
     // Two of one instruction: which of them counts?
     let (mut bytes, relocations) = with_section("good", ".relxdp");
@@ -246,7 +243,7 @@ fn garbage_is_an_error() {
         (&good[..good.len() / 2], "broken"),
     ] {
         let error = audit_object(bytes, &Allowlist::shield()).unwrap_err();
-        assert!(matches!(error, AuditError::Object { .. }));
+        assert_eq!(error.kind(), BpfErrorKind::Object);
         assert!(error.to_string().contains(word), "{error}");
     }
 }
@@ -284,12 +281,14 @@ fn damaged_objects_are_no_trouble() {
     for bytes in mutations(1).take(20_000) {
         match audit_object(&bytes, &Allowlist::shield()) {
             Ok(_) => passed += 1,
-            Err(AuditError::Refused(refusal)) => {
-                assert!(!refusal.to_string().is_empty());
-                refused += 1;
-            }
-            Err(AuditError::Object { .. }) => unreadable += 1,
-            Err(other) => panic!("{other}"),
+            Err(error) => match (error.kind(), error.refusal()) {
+                (BpfErrorKind::Audit, Some(refusal)) => {
+                    assert!(!refusal.to_string().is_empty());
+                    refused += 1;
+                }
+                (BpfErrorKind::Object, None) => unreadable += 1,
+                _ => panic!("{error}"),
+            },
         }
     }
     // Each of the three has to be met, or the damage is not what it is meant to be.

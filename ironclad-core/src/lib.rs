@@ -14,9 +14,11 @@
 pub mod abi;
 pub mod audit;
 mod cidr;
+mod error_chain;
 mod instance;
 mod rule;
 
 pub use cidr::{Cidr, CidrError, Family};
+pub use error_chain::ErrorChain;
 pub use instance::{InstanceName, InstanceNameError};
 pub use rule::{Action, PolicyId, RuleId, Verdict};

@@ -1,9 +1,11 @@
-use std::fmt;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+
+use ironclad_core::ErrorChain;
 
 use crate::channel::{Counts, EventReceiver, EventSender, Overflow, Stats, channel};
 
@@ -28,14 +30,16 @@ impl EventPump {
     ///
     /// # Errors
     /// Where the thread cannot be started, or the process has no descriptor left.
-    pub fn spawn<E: fmt::Display>(
+    pub fn spawn<E: Error + 'static>(
         capacity: usize,
         overflow: Overflow,
         mut read: impl FnMut(Duration, &mut dyn FnMut(&[u8])) -> Result<usize, E> + Send + 'static,
     ) -> io::Result<(Self, EventReceiver)> {
         Self::start(capacity, overflow, move |sender| {
             read(WAIT, &mut |bytes| sender.deliver(bytes))
-                .inspect_err(|error| tracing::error!(%error, "no more events"))
+                .inspect_err(
+                    |error| tracing::error!(error = %ErrorChain::new(error), "no more events"),
+                )
                 .is_ok()
         })
     }
@@ -85,7 +89,7 @@ mod tests {
         let (pump, receiver) = EventPump::spawn(8, Overflow::DropNewest, move |_, deliver| {
             reads += 1;
             deliver(b"no event");
-            if reads < 3 { Ok(1) } else { Err("corrupt") }
+            if reads < 3 { Ok(1) } else { Err(io::Error::other("corrupt")) }
         })
         .unwrap();
         assert!(receiver.recv().is_none());

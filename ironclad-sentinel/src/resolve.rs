@@ -55,10 +55,8 @@ pub(crate) fn resolve(
     own: &[OwnPath],
     processes: &Processes,
 ) -> Result<Coverage, SentinelError> {
-    let mounts = volumes::mounts().map_err(|source| ironclad_bpf::BpfError::System {
-        step: "reading /proc/self/mountinfo",
-        source,
-    })?;
+    let mounts = volumes::mounts()
+        .map_err(|source| ironclad_bpf::BpfError::system("reading /proc/self/mountinfo", source))?;
     let mut wanted: BTreeMap<PathBuf, Wanted> = BTreeMap::new();
     let mut want = |path: PathBuf, bit: u64, is_tree: bool, is_guarded: bool| {
         let entry = wanted.entry(path).or_default();

@@ -68,9 +68,7 @@ impl SecretStore {
     }
 
     fn failed(&self, step: &'static str, source: io::Error) -> SentinelError {
-        let why = format!("{}: {source}", self.dir.display());
-        let source = io::Error::new(source.kind(), why);
-        BpfError::System { step, source }.into()
+        BpfError::system(format!("{step} in {}", self.dir.display()), source).into()
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ironclad_bpf::boottime_ns;
 use ironclad_bpf::sentinel::{Guard, canaries};
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditSink};
 use serde::Serialize;
 
@@ -147,7 +148,7 @@ impl Watched {
 
     fn watch(&self) {
         let looked = self.look().map(drop).and_then(|()| self.look_at_files(None).map(drop));
-        let why = looked.err().map(|error| error.to_string());
+        let why = looked.err().map(|error| ErrorChain::new(&error).to_string());
         if let Some(error) = &why {
             tracing::error!(%error, "looking at hooks and files");
         }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use ironclad_bpf::EventRing;
+use ironclad_core::ErrorChain;
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 
 use crate::error::ShieldError;
@@ -15,7 +16,7 @@ pub(crate) fn start(
 ) -> Result<(EventPump, EventReceiver), ShieldError> {
     EventPump::start(capacity, overflow, move |deliver| {
         ring.poll(PATIENCE, |bytes| deliver.deliver(bytes))
-            .inspect_err(|error| tracing::error!(%error, "no more events"))
+            .inspect_err(|error| tracing::error!(error = %ErrorChain::new(error), "no more events"))
             .is_ok()
     })
     .map_err(ShieldError::Thread)

@@ -8,16 +8,16 @@ use std::sync::OnceLock;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use super::error::AuditError;
 use super::forbidden::FORBIDDEN_KFUNCS;
 use super::insn::{INSN_SIZE, Insn, Op, ops};
 use super::kernel_symbols::{helpers_of, names};
 use super::report::ProgramReport;
+use crate::error::{BpfError, Failure};
 use crate::sys;
 use crate::uapi::{Helper, ProgramType};
 
 /// How a program in the kernel compares with the audited one. Nothing in it speaks against the
-/// program: that is an [`AuditError::Changed`].
+/// program: that is an `BpfErrorKind::Changed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -99,14 +99,14 @@ impl fmt::Display for Comparison {
 /// has to be one that was audited. Where the kernel shows neither to this process, the result says so.
 ///
 /// # Errors
-/// [`AuditError::Changed`] where they differ; [`AuditError::System`] where the kernel could not be
+/// `BpfErrorKind::Changed` where they differ; `BpfErrorKind::System` where the kernel could not be
 /// asked.
 pub fn compare_loaded(
     program: BorrowedFd<'_>,
     audited: &ProgramReport,
-) -> Result<Comparison, AuditError> {
-    let failed = |source| AuditError::System { step: "reading a program's info", source };
-    let changed = |what| AuditError::Changed { program: audited.name.clone(), what };
+) -> Result<Comparison, BpfError> {
+    let failed = |source| BpfError::system("reading a program's info", source);
+    let changed = |what| Failure::Changed { program: audited.name.clone(), what };
     let (tag, xlated) = loaded(program).map_err(failed)?;
     let digest = compare_digest(tag, &audited.insns).map_err(changed)?;
     let calls = compare_calls(&Insn::all(&xlated), audited).map_err(changed)?;

@@ -42,7 +42,6 @@
 mod allowlist;
 mod compare;
 mod elf;
-mod error;
 mod forbidden;
 mod insn;
 mod kernel_symbols;
@@ -54,7 +53,6 @@ mod report;
 
 pub use allowlist::{Allowlist, ForbiddenError};
 pub use compare::{Calls, Comparison, Digest, compare_loaded};
-pub use error::AuditError;
 pub use forbidden::{FORBIDDEN_HELPERS, FORBIDDEN_KFUNCS};
 pub use object::{audit_object, inspect_object};
 pub use offence::{Offence, SourceLine, Violation};

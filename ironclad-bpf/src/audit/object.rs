@@ -4,11 +4,11 @@ use std::ffi::CString;
 
 use super::allowlist::Allowlist;
 use super::elf::{self, Function, ObjectFile, Target};
-use super::error::AuditError;
 use super::insn::{Insn, Op, ops};
 use super::lines::LineTable;
 use super::offence::Offence;
 use super::report::{ObjectReport, Place, ProgramReport, Refusal, Use};
+use crate::error::{BpfError, Failure};
 use crate::uapi::{AttachType, ProgramType};
 
 /// Audits an object file. Reads nothing else, needs no privileges and no kernel, and is safe on
@@ -22,12 +22,12 @@ use crate::uapi::{AttachType, ProgramType};
 /// that, and [`compare_loaded`](super::compare_loaded) asks the kernel afterwards.
 ///
 /// # Errors
-/// [`AuditError::Refused`] tells each program, instruction and what is wrong with it;
-/// [`AuditError::Object`] where the file cannot be read.
-pub fn audit_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectReport, AuditError> {
+/// `BpfErrorKind::Audit` tells each program, instruction and what is wrong with it;
+/// `BpfErrorKind::Object` where the file cannot be read.
+pub fn audit_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectReport, BpfError> {
     let report = inspect_object(object, allowlist)?;
     match Refusal::of(&report.programs) {
-        Some(refusal) => Err(AuditError::Refused(refusal)),
+        Some(refusal) => Err(Failure::Refused(refusal).into()),
         None => Ok(report),
     }
 }
@@ -35,9 +35,9 @@ pub fn audit_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectReport
 /// As [`audit_object`], but returns the report of an object that is to be refused, too.
 ///
 /// # Errors
-/// [`AuditError::Object`] where the file cannot be read.
-pub fn inspect_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectReport, AuditError> {
-    let file = elf::read(object).map_err(|what| AuditError::Object { what })?;
+/// `BpfErrorKind::Object` where the file cannot be read.
+pub fn inspect_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectReport, BpfError> {
+    let file = elf::read(object).map_err(|what| Failure::Unreadable { what })?;
     let code = Code::of(&file);
     let reached = code.reached(&file);
     let mut programs = Vec::new();
@@ -79,7 +79,8 @@ pub fn inspect_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectRepo
         }
     }
     if programs.is_empty() {
-        return Err(AuditError::Object { what: "has no programs: nothing to audit".into() });
+        let what = "has no programs: nothing to audit".to_owned();
+        return Err(Failure::Unreadable { what }.into());
     }
     Ok(ObjectReport { license: file.license, programs })
 }

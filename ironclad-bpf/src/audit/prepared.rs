@@ -9,10 +9,10 @@ use libbpf_rs::{AsRawLibbpf, ObjectBuilder, OpenObject};
 use libbpf_sys::{bpf_object, bpf_program};
 
 use super::allowlist::Allowlist;
-use super::error::AuditError;
 use super::insn::{INSN_SIZE, Insn, Op, ops};
 use super::offence::{Offence, SourceLine};
 use super::report::{Place, ProgramReport, Refusal, Use};
+use crate::error::{BpfError, Failure, LoggedError};
 use crate::loader::io_error;
 use crate::log::captured;
 use crate::sys::check;
@@ -24,11 +24,10 @@ use crate::uapi::{AttachType, ProgramType};
 /// Audit the file with [`audit_object`](super::audit_object) first: libbpf is C.
 ///
 /// # Errors
-/// [`AuditError::Prepare`] with libbpf's words.
-pub fn open_object(name: &str, object: &[u8]) -> Result<OpenObject, AuditError> {
+/// `BpfErrorKind::Object` with libbpf's words.
+pub fn open_object(name: &str, object: &[u8]) -> Result<OpenObject, BpfError> {
     let (opened, log) = captured(|| ObjectBuilder::default().name(name)?.open_memory(object));
-    let open =
-        opened.map_err(|e| AuditError::Prepare { step: "open", source: io_error(&e), log })?;
+    let open = opened.map_err(|e| failed("open", io_error(&e), log))?;
     let raw = open.as_libbpf_object().as_ptr();
     let mut map = null_mut();
     loop {
@@ -39,8 +38,12 @@ pub fn open_object(name: &str, object: &[u8]) -> Result<OpenObject, AuditError> 
         }
         // SAFETY: a map of the object; a null path means none.
         check(unsafe { libbpf_sys::bpf_map__set_pin_path(map, null()) })
-            .map_err(|source| AuditError::Prepare { step: "open", source, log: String::new() })?;
+            .map_err(|error| failed("open", error, String::new()))?;
     }
+}
+
+fn failed(step: &'static str, error: std::io::Error, log: String) -> BpfError {
+    Failure::Prepare { step, source: LoggedError { error, log } }.into()
 }
 
 /// Prepares an object with libbpf and audits the very instructions that loading hands to the kernel.
@@ -54,24 +57,21 @@ pub fn open_object(name: &str, object: &[u8]) -> Result<OpenObject, AuditError> 
 /// Load the object next, as it is. Needs `CAP_BPF` and what the maps need, or root.
 ///
 /// # Errors
-/// [`AuditError::Refused`] with all that is wrong; [`AuditError::Prepare`] where the object does not
+/// `BpfErrorKind::Audit` with all that is wrong; `BpfErrorKind::Object` where the object does not
 /// fit the kernel or has been prepared before.
 pub fn audit_prepared(
     object: &mut OpenObject,
     allowlist: &Allowlist,
-) -> Result<Vec<ProgramReport>, AuditError> {
+) -> Result<Vec<ProgramReport>, BpfError> {
     let raw = object.as_libbpf_object().as_ptr();
     // SAFETY: the object is open, and `&mut` excludes other users.
     let (prepared, log) = captured(|| check(unsafe { libbpf_sys::bpf_object__prepare(raw) }));
-    prepared.map_err(|source| AuditError::Prepare { step: "prepare", source, log })?;
+    prepared.map_err(|error| failed("prepare", error, log))?;
     audit_as_is(object, allowlist)
 }
 
 /// As [`audit_prepared`], for an object that has been prepared.
-fn audit_as_is(
-    object: &OpenObject,
-    allowlist: &Allowlist,
-) -> Result<Vec<ProgramReport>, AuditError> {
+fn audit_as_is(object: &OpenObject, allowlist: &Allowlist) -> Result<Vec<ProgramReport>, BpfError> {
     let context = Context::of(object);
     let raw = object.as_libbpf_object().as_ptr();
     let mut reports = Vec::new();
@@ -84,7 +84,7 @@ fn audit_as_is(
         reports.push(context.report(&unsafe { View::of(program) }, allowlist));
     }
     match Refusal::of(&reports) {
-        Some(refusal) => Err(AuditError::Refused(refusal)),
+        Some(refusal) => Err(Failure::Refused(refusal).into()),
         None => Ok(reports),
     }
 }

@@ -23,7 +23,7 @@ pub fn attach_empty_connect(cgroup: &Path) -> Result<HookLink, BpfError> {
     let loader = Loader::new("bench_cgroup", Allowlist::sockets());
     let program = loader.load(open.open_object_mut())?.program("ic_empty")?;
     let dir = File::open(cgroup)
-        .map_err(|e| BpfError::NoCgroup { path: cgroup.to_owned(), why: e.to_string() })?;
+        .map_err(|e| BpfError::no_cgroup(cgroup, "name the directory of one", Some(e)))?;
     let kind = libbpf_sys::BPF_CGROUP_INET4_CONNECT;
     HookLink::cgroup(&program, dir.as_fd(), kind, "connect4")
 }

@@ -79,10 +79,10 @@ impl Generator {
     /// The calling thread has to be in the interface's network namespace.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn send(&self, packets: u32) -> Result<u32, BpfError> {
         sys::run_live(self.send.as_fd(), &self.frame, packets)
-            .map_err(|source| BpfError::System { step: "BPF_PROG_TEST_RUN of live frames", source })
+            .map_err(|source| BpfError::system("BPF_PROG_TEST_RUN of live frames", source))
     }
 
     /// A program that counts and drops every packet.

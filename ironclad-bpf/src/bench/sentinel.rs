@@ -27,9 +27,9 @@ pub fn attach_empty_open() -> Result<HookLink, BpfError> {
 /// Lets the kernel count how often programs run and how long, until what it gives is dropped.
 ///
 /// # Errors
-/// [`BpfError::System`] where the kernel refuses (needs Linux 5.8 and `CAP_SYS_ADMIN`).
+/// `BpfErrorKind::System` where the kernel refuses (needs Linux 5.8 and `CAP_SYS_ADMIN`).
 pub fn count_runs() -> Result<OwnedFd, BpfError> {
-    sys::count_runs().map_err(|source| BpfError::System { step: "counting runs", source })
+    sys::count_runs().map_err(|source| BpfError::system("counting runs", source))
 }
 
 /// What programs have run since somebody counts.
@@ -48,23 +48,23 @@ pub struct ProgramRuns {
 /// By the kernel's ids.
 ///
 /// # Errors
-/// [`BpfError::System`] where the kernel refuses.
+/// `BpfErrorKind::System` where the kernel refuses.
 pub fn runs_of_programs(ids: impl IntoIterator<Item = u32>) -> Result<Vec<ProgramRuns>, BpfError> {
     let of = |id| {
         let info =
             sys::info(sys::prog_by_id(id)?.as_fd(), sys::zeroed::<libbpf_sys::bpf_prog_info>())?;
         Ok(ProgramRuns { id, name: name_of(&info.name), count: info.run_cnt, ns: info.run_time_ns })
     };
-    let failed = |source| BpfError::System { step: "reading a program's info", source };
+    let failed = |source| BpfError::system("reading a program's info", source);
     ids.into_iter().map(of).collect::<std::io::Result<_>>().map_err(failed)
 }
 
 /// Kernel memory of maps in bytes, by the kernel's ids.
 ///
 /// # Errors
-/// [`BpfError::System`] where the kernel refuses to tell.
+/// `BpfErrorKind::System` where the kernel refuses to tell.
 pub fn memory_of_maps(ids: impl IntoIterator<Item = u32>) -> Result<u64, BpfError> {
     let of = |id| map_memory(sys::map_by_id(id)?.as_fd());
-    let failed = |source| BpfError::System { step: "reading a map's memory", source };
+    let failed = |source| BpfError::system("reading a map's memory", source);
     ids.into_iter().map(of).sum::<std::io::Result<_>>().map_err(failed)
 }

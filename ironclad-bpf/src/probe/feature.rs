@@ -3,7 +3,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::load::Refused;
-use super::system::Process;
+use crate::capabilities::Capabilities;
 
 /// Whether the kernel can do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,12 +62,12 @@ impl Feature {
     pub(super) fn answer<T>(
         name: impl Into<String>,
         answer: Result<T, Refused>,
-        process: &Process,
+        capabilities: Capabilities,
     ) -> Self {
         match answer {
             Ok(_) => Self::available(name),
             Err(refused) => {
-                let (state, reason) = refused.meaning(process);
+                let (state, reason) = refused.meaning(capabilities);
                 Self::new(name, state, reason)
             }
         }
@@ -80,7 +80,7 @@ pub(super) fn no_such_type(name: &str, what: &str) -> Feature {
 }
 
 impl Refused {
-    fn meaning(&self, process: &Process) -> (State, String) {
+    fn meaning(&self, capabilities: Capabilities) -> (State, String) {
         let errno = self.source.raw_os_error().unwrap_or_default();
         let said = match self.last_line() {
             Some(line) => format!("{} ({line})", errno_name(errno)),
@@ -88,7 +88,7 @@ impl Refused {
         };
         match errno {
             libc::EPERM | libc::EACCES => {
-                let missing = process.missing_capabilities();
+                let missing = capabilities.missing_for_programs();
                 let why = if missing.is_empty() {
                     "although this process has the rights: this kernel, or the machine that runs \
                      it, forbids it"
@@ -152,23 +152,23 @@ mod tests {
 
     use super::*;
 
-    fn feature(errno: i32, log: &str, process: &Process) -> Feature {
+    fn feature(errno: i32, log: &str, capabilities: Capabilities) -> Feature {
         let source = io::Error::from_raw_os_error(errno);
-        Feature::answer::<()>("x", Err(Refused { source, log: log.into() }), process)
+        Feature::answer::<()>("x", Err(Refused { source, log: log.into() }), capabilities)
     }
 
     #[test]
     fn answers_have_their_meaning() {
-        let (root, user) = (Process::with_capabilities(u64::MAX), Process::with_capabilities(0));
-        assert!(Feature::answer("x", Ok(()), &user).is_available());
-        assert_eq!(feature(libc::EINVAL, "", &root).state, State::Unavailable);
-        assert_eq!(feature(ENOTSUPP, "", &root).state, State::Unavailable);
-        assert_eq!(feature(libc::EMFILE, "", &root).state, State::Unknown);
+        let (root, user) = (Capabilities::of_bits(u64::MAX), Capabilities::of_bits(0));
+        assert!(Feature::answer("x", Ok(()), user).is_available());
+        assert_eq!(feature(libc::EINVAL, "", root).state, State::Unavailable);
+        assert_eq!(feature(ENOTSUPP, "", root).state, State::Unavailable);
+        assert_eq!(feature(libc::EMFILE, "", root).state, State::Unknown);
 
-        let refused = feature(libc::EPERM, "", &root);
+        let refused = feature(libc::EPERM, "", root);
         assert_eq!(refused.state, State::Refused);
         assert!(refused.reason.unwrap().contains("EPERM, although"));
-        let refused = feature(libc::EPERM, "", &user);
+        let refused = feature(libc::EPERM, "", user);
         assert_eq!(refused.state, State::Refused);
         assert!(refused.reason.unwrap().contains("lacks CAP_BPF"));
     }
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_verifiers_reason_is_kept() {
         let log = "0: (85) call bpf_x#7\nunknown func bpf_x#7\nprocessed 1 insns (limit 1000000)\n";
-        let reason = feature(libc::EINVAL, log, &Process::with_capabilities(0)).reason.unwrap();
+        let reason = feature(libc::EINVAL, log, Capabilities::of_bits(0)).reason.unwrap();
         assert!(reason.ends_with("EINVAL (unknown func bpf_x#7)"), "{reason}");
     }
 }

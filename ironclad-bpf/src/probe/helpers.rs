@@ -3,7 +3,7 @@ use super::btf::KernelBtf;
 use super::feature::{Feature, State};
 use super::load::{Refused, Trial};
 use super::programs::{for_kernel, trial};
-use super::system::Process;
+use crate::capabilities::Capabilities;
 use crate::uapi::{AttachType, Helper, ProgramType};
 
 /// The helpers that Ironclad's programs may come to need, by type of program.
@@ -105,11 +105,11 @@ const WANTED: &[(ProgramType, &[Helper])] = &[
     ),
 ];
 
-pub(super) fn wanted(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> {
+pub(super) fn wanted(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Vec<Feature> {
     WANTED
         .iter()
         .flat_map(|(program_type, helpers)| {
-            helpers.iter().map(|&helper| one(*program_type, helper, btf, process))
+            helpers.iter().map(|&helper| one(*program_type, helper, btf, capabilities))
         })
         .collect()
 }
@@ -123,7 +123,7 @@ pub(super) fn one(
     program_type: ProgramType,
     helper: Helper,
     btf: Option<&KernelBtf>,
-    process: &Process,
+    capabilities: Capabilities,
 ) -> Feature {
     let name = name(program_type, helper);
     let for_kernel = |hook, attach_type| {
@@ -149,7 +149,7 @@ pub(super) fn one(
         }
         // The verifier got past the helper and complains of the arguments that it did not get.
         Err(refused) if !refused.log.trim().is_empty() => Feature::available(name),
-        Err(refused) => Feature::answer::<()>(name, Err(refused), process),
+        Err(refused) => Feature::answer::<()>(name, Err(refused), capabilities),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::feature::{Feature, State};
 use super::netdev;
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::sys;
 
 /// What can be had of XDP at an interface. Displays as a table.
@@ -49,14 +49,14 @@ const ABILITIES: [(&str, u64); 7] = [
 /// Asks what an interface of this network namespace can do with XDP.
 ///
 /// # Errors
-/// [`BpfError::NoInterface`] where there is none of this name; [`BpfError::System`] where the kernel
+/// `BpfErrorKind::NoInterface` where there is none of this name; `BpfErrorKind::System` where the kernel
 /// does not answer.
 pub fn probe_interface(name: &str) -> Result<InterfaceProbe, BpfError> {
-    let failed = |step| move |source| BpfError::System { step, source };
+    let failed = |step| move |source| BpfError::system(step, source);
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None)
         .map_err(|e| failed("opening a socket")(e.into()))?;
     let index = name_to_index(any, name).map_err(|e| match e {
-        rustix::io::Errno::NODEV => BpfError::NoInterface(name.to_owned()),
+        rustix::io::Errno::NODEV => Failure::NoInterface(name.to_owned()).into(),
         e => failed("looking an interface up")(e.into()),
     })?;
     let query = sys::xdp_query(index).map_err(failed("asking for an interface's XDP"))?;

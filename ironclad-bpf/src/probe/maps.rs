@@ -7,10 +7,10 @@ use libbpf_sys::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use super::btf::{self, KernelBtf};
 use super::feature::{Feature, no_such_type};
 use super::load::{MapTrial, Refused};
-use super::system::Process;
+use crate::capabilities::Capabilities;
 use crate::uapi::MapType;
 
-pub(super) fn types(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> {
+pub(super) fn types(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Vec<Feature> {
     MapType::ALL[1..]
         .iter()
         .map(|&map_type| {
@@ -28,7 +28,7 @@ pub(super) fn types(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> 
             };
             let answer = create(map_type, kernel_value, btf);
             let answer = answer.map_err(|source| Refused { source, log: String::new() });
-            Feature::answer(name, answer, process)
+            Feature::answer(name, answer, capabilities)
         })
         .collect()
 }

@@ -27,13 +27,13 @@ mod system;
 
 use serde::Serialize;
 
+use crate::capabilities::Capabilities;
 use crate::uapi::{Helper, MapType, ProgramType};
 pub(crate) use btf::KernelBtf;
 pub use feature::{Feature, State};
 pub(crate) use helpers::may_call;
 pub use interface::{InterfaceProbe, probe_interface};
 pub(crate) use load::load_program;
-use system::Process;
 
 /// What a kernel can do. Displays as a table; serializes as an object of lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,19 +91,19 @@ fn find<'a>(features: &'a [Feature], name: &str) -> Option<&'a Feature> {
 /// Probes the running kernel. Takes a fraction of a second; needs root to be of much use, and says so
 /// feature by feature where the process has too few rights.
 pub fn probe() -> Probe {
-    let process = Process::current();
+    let capabilities = Capabilities::effective();
     let btf = KernelBtf::load();
     let btf = btf.as_ref();
     let uname = rustix::system::uname();
-    let system = system::features(btf, &process);
-    let mut hooks = programs::hooks(btf, &process);
+    let system = system::features(btf, capabilities);
+    let mut hooks = programs::hooks(btf, capabilities);
     hooks.extend(lsm(&hooks, &system));
     Probe {
         kernel: uname.release().to_string_lossy().into_owned(),
         machine: uname.machine().to_string_lossy().into_owned(),
-        program_types: programs::types(&hooks, &process),
-        map_types: maps::types(btf, &process),
-        helpers: helpers::wanted(btf, &process),
+        program_types: programs::types(&hooks, capabilities),
+        map_types: maps::types(btf, capabilities),
+        helpers: helpers::wanted(btf, capabilities),
         system,
         hooks,
     }
@@ -111,18 +111,18 @@ pub fn probe() -> Probe {
 
 /// Whether programs of a type may call a helper on this kernel.
 pub fn probe_helper(program_type: ProgramType, helper: Helper) -> Feature {
-    helpers::one(program_type, helper, KernelBtf::load().as_ref(), &Process::current())
+    helpers::one(program_type, helper, KernelBtf::load().as_ref(), Capabilities::effective())
 }
 
 /// Switches, mounts and this process's rights: [`Probe::system`].
 pub fn probe_system() -> Vec<Feature> {
-    system::features(KernelBtf::load().as_ref(), &Process::current())
+    system::features(KernelBtf::load().as_ref(), Capabilities::effective())
 }
 
 /// Whether LSM programs load and would run: the hook `lsm` of a whole [`probe`].
 pub fn probe_lsm() -> Feature {
-    let process = Process::current();
-    let loads = programs::lsm_load(KernelBtf::load().as_ref(), &process);
+    let capabilities = Capabilities::effective();
+    let loads = programs::lsm_load(KernelBtf::load().as_ref(), capabilities);
     let system = system::lsm_features();
     lsm(std::slice::from_ref(&loads), &system).unwrap_or(loads)
 }
@@ -135,17 +135,17 @@ pub fn probe_lsm() -> Feature {
 /// libbpf takes a refusal for an old kernel, rewrites programs for that, and remembers it as long as the
 /// process lives: this is asked first.
 pub fn probe_refused() -> Option<Feature> {
-    let process = Process::current();
+    let capabilities = Capabilities::effective();
     let btf = KernelBtf::load();
     let tracepoint = || {
         let answer = programs::trial(ProgramType::TRACEPOINT).load();
-        Feature::answer("tracepoint", answer, &process)
+        Feature::answer("tracepoint", answer, capabilities)
     };
     let is_refused = |it: &Feature| it.state == State::Refused;
     Some(tracepoint())
         .filter(is_refused)
-        .or_else(|| Some(programs::lsm_load(btf.as_ref(), &process)).filter(is_refused))
-        .or_else(|| Some(programs::tracing_load(btf.as_ref(), &process)).filter(is_refused))
+        .or_else(|| Some(programs::lsm_load(btf.as_ref(), capabilities)).filter(is_refused))
+        .or_else(|| Some(programs::tracing_load(btf.as_ref(), capabilities)).filter(is_refused))
 }
 
 /// LSM programs need more than to be loaded: their module has to be active, and what enters them on.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::btf::{self, KernelBtf};
 use super::feature::{Feature, State, no_such_type};
 use super::load::{Refused, Trial, query_tcx};
-use super::system::Process;
+use crate::capabilities::Capabilities;
 use crate::uapi::{AttachType, ProgramType};
 
 /// A program of this type that ought to load, and for what.
@@ -31,7 +31,7 @@ pub(super) fn trial(program_type: ProgramType) -> Trial<'static> {
 }
 
 /// Each program type. Those that belong to a function of the kernel are what their hooks are.
-pub(super) fn types(hooks: &[Feature], process: &Process) -> Vec<Feature> {
+pub(super) fn types(hooks: &[Feature], capabilities: Capabilities) -> Vec<Feature> {
     let hook = |names: &[&str]| {
         let mut tried = hooks.iter().filter(|hook| names.contains(&hook.name.as_str()));
         let first = tried.clone().find(|hook| hook.is_available()).or(tried.next());
@@ -49,7 +49,7 @@ pub(super) fn types(hooks: &[Feature], process: &Process) -> Vec<Feature> {
                 ProgramType::LSM => named(hook(&["lsm_load"]), &name),
                 ProgramType::EXT => named(hook(&["freplace"]), &name),
                 ProgramType::STRUCT_OPS => named(hook(&["struct_ops"]), &name),
-                _ => Feature::answer(name, trial(program_type).load(), process),
+                _ => Feature::answer(name, trial(program_type).load(), capabilities),
             }
         })
         .collect()
@@ -77,7 +77,7 @@ pub(super) fn for_kernel(
 }
 
 /// Places where programs are attached, as far as loading tells.
-pub(super) fn hooks(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> {
+pub(super) fn hooks(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Vec<Feature> {
     let mut hooks: Vec<_> = [
         ("fentry", ProgramType::TRACING, AttachType::TRACE_FENTRY),
         ("fexit", ProgramType::TRACING, AttachType::TRACE_FEXIT),
@@ -88,11 +88,13 @@ pub(super) fn hooks(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> 
         ("lsm_cgroup", ProgramType::LSM, AttachType::LSM_CGROUP),
     ]
     .into_iter()
-    .map(|(name, program_type, attach_type)| one(name, program_type, attach_type, btf, process))
+    .map(|(name, program_type, attach_type)| {
+        one(name, program_type, attach_type, btf, capabilities)
+    })
     .collect();
-    hooks.push(Feature::answer("freplace", freplace(), process));
-    hooks.push(struct_ops(btf, process));
-    hooks.push(tcx(process));
+    hooks.push(Feature::answer("freplace", freplace(), capabilities));
+    hooks.push(struct_ops(btf, capabilities));
+    hooks.push(tcx(capabilities));
     hooks.push(performance_unit("kprobe", "CONFIG_KPROBE_EVENTS"));
     hooks.push(performance_unit("uprobe", "CONFIG_UPROBE_EVENTS"));
     hooks
@@ -103,25 +105,25 @@ fn one(
     program_type: ProgramType,
     attach_type: AttachType,
     btf: Option<&KernelBtf>,
-    process: &Process,
+    capabilities: Capabilities,
 ) -> Feature {
     let Some(btf) = btf else {
         return no_such_type(name, "type information at all: see `btf`");
     };
     match for_kernel(name, program_type, attach_type, btf) {
-        Ok(trial) => Feature::answer(name, trial.load(), process),
+        Ok(trial) => Feature::answer(name, trial.load(), capabilities),
         Err(what) => no_such_type(name, &what),
     }
 }
 
 /// Whether LSM programs load.
-pub(super) fn lsm_load(btf: Option<&KernelBtf>, process: &Process) -> Feature {
-    one("lsm_load", ProgramType::LSM, AttachType::LSM_MAC, btf, process)
+pub(super) fn lsm_load(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Feature {
+    one("lsm_load", ProgramType::LSM, AttachType::LSM_MAC, btf, capabilities)
 }
 
 /// Whether programs at tracepoints, by their types, load.
-pub(super) fn tracing_load(btf: Option<&KernelBtf>, process: &Process) -> Feature {
-    one("tp_btf", ProgramType::TRACING, AttachType::TRACE_RAW_TP, btf, process)
+pub(super) fn tracing_load(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Feature {
+    one("tp_btf", ProgramType::TRACING, AttachType::TRACE_RAW_TP, btf, capabilities)
 }
 
 /// Loads a program, and one that could replace it.
@@ -139,7 +141,7 @@ fn freplace() -> Result<(), Refused> {
     replacement.load().map(drop)
 }
 
-fn struct_ops(btf: Option<&KernelBtf>, process: &Process) -> Feature {
+fn struct_ops(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Feature {
     let name = "struct_ops";
     let Some((btf_id, member)) = btf.and_then(|btf| btf.member("tcp_congestion_ops", "init"))
     else {
@@ -147,14 +149,14 @@ fn struct_ops(btf: Option<&KernelBtf>, process: &Process) -> Feature {
     };
     let attach_type = AttachType(member);
     let trial = Trial { btf_id, attach_type, ..Trial::of(ProgramType::STRUCT_OPS) };
-    Feature::answer(name, trial.load(), process)
+    Feature::answer(name, trial.load(), capabilities)
 }
 
 /// Asks for the programs at the loopback interface: kernels without tcx do not know the question.
-fn tcx(process: &Process) -> Feature {
+fn tcx(capabilities: Capabilities) -> Feature {
     const LOOPBACK: u32 = 1;
     let answer = query_tcx(LOOPBACK).map_err(|source| Refused { source, log: String::new() });
-    let mut feature = Feature::answer("tcx", answer, process);
+    let mut feature = Feature::answer("tcx", answer, capabilities);
     if feature.state == State::Unavailable {
         feature.reason = Some("this kernel does not know it (since Linux 6.6)".into());
     }

@@ -7,55 +7,17 @@ use super::btf::KernelBtf;
 use super::feature::{Feature, State};
 use super::helpers;
 use super::load::{is_jited, load_program, security_modules};
+use crate::capabilities::Capabilities;
 use crate::uapi::{Helper, ProgramType};
 
-/// The capabilities of this process.
-pub(super) struct Process {
-    effective: u64,
-}
-
-/// What loading and attaching Ironclad's programs takes, and the bits of each.
-const CAPABILITIES: [(&str, u32); 3] =
-    [("CAP_BPF", 39), ("CAP_NET_ADMIN", CAP_NET_ADMIN), ("CAP_PERFMON", 38)];
-const CAP_NET_ADMIN: u32 = 12;
-/// Stands for the two that were split from it.
-const CAP_SYS_ADMIN: u32 = 21;
-
-impl Process {
-    pub(super) fn current() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let effective = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapEff:"))
-            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-        // Without procfs nothing is known to be missing.
-        Self::with_capabilities(effective.unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn with_capabilities(effective: u64) -> Self {
-        Self { effective }
-    }
-
-    fn has(&self, bit: u32) -> bool {
-        self.effective >> bit & 1 == 1
-    }
-
-    pub(super) fn missing_capabilities(&self) -> Vec<&'static str> {
-        let missing = CAPABILITIES.iter().filter(|&&(_, bit)| {
-            !self.has(bit) && (bit == CAP_NET_ADMIN || !self.has(CAP_SYS_ADMIN))
-        });
-        missing.map(|(name, _)| *name).collect()
-    }
-}
-
-pub(super) fn features(btf: Option<&KernelBtf>, process: &Process) -> Vec<Feature> {
+pub(super) fn features(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Vec<Feature> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     vec![
-        capabilities(process),
+        missing_capabilities(capabilities),
         kernel_types(btf),
         jit(),
         unprivileged(),
-        memory_accounting(process),
+        memory_accounting(capabilities),
         lockdown(),
         security_module_list(),
         ftrace(),
@@ -66,8 +28,8 @@ pub(super) fn features(btf: Option<&KernelBtf>, process: &Process) -> Vec<Featur
     ]
 }
 
-fn capabilities(process: &Process) -> Feature {
-    let missing = process.missing_capabilities();
+fn missing_capabilities(capabilities: Capabilities) -> Feature {
+    let missing = capabilities.missing_for_programs();
     if missing.is_empty() {
         return Feature::available("capabilities");
     }
@@ -124,10 +86,10 @@ fn unprivileged() -> Feature {
 }
 
 /// Accounting by cgroup came with Linux 5.11, as did this helper; libbpf judges by it, too.
-fn memory_accounting(process: &Process) -> Feature {
+fn memory_accounting(capabilities: Capabilities) -> Feature {
     let name = "memcg_accounting";
     let helper = Helper::KTIME_GET_COARSE_NS;
-    let tried = helpers::one(ProgramType::SOCKET_FILTER, helper, None, process);
+    let tried = helpers::one(ProgramType::SOCKET_FILTER, helper, None, capabilities);
     match tried.state {
         State::Available => Feature::available(name),
         State::Unavailable => {
@@ -261,14 +223,5 @@ mod tests {
         assert_eq!(mount_point("bpf", mounts), None);
         assert_eq!(mounted("bpffs", "bpf", "/sys/fs/bpf", mounts).state, State::Unavailable);
         assert_eq!(mounted("bpffs", "bpf", "/sys/fs/bpf", "").state, State::Unknown);
-    }
-
-    #[test]
-    fn capabilities_that_stand_for_others() {
-        let missing = |set| Process::with_capabilities(set).missing_capabilities();
-        assert_eq!(missing(u64::MAX), [""; 0]);
-        assert_eq!(missing(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
-        assert_eq!(missing(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing(1 << 39 | 1 << 12), ["CAP_PERFMON"]);
     }
 }

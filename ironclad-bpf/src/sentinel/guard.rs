@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ironclad_core::ErrorChain;
 use ironclad_core::abi::{self, Exemption, FileId, Mark, SecretKey, SecretVal, Sentinel};
 
 use super::hooks::MissingHook;
@@ -53,7 +54,7 @@ impl Drop for Guard {
             return;
         }
         if let Err(error) = self.retire() {
-            tracing::warn!(%error, "what Sentinel guarded stays so until the kernel releases its programs");
+            tracing::warn!(error = %ErrorChain::new(&error), "protected programs and maps stay protected until the kernel releases the programs");
         }
     }
 }
@@ -73,7 +74,7 @@ impl Guard {
     /// Pins everything, so that it outlives this process: all of it, or nothing.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn persist(
         &mut self,
         processes: &mut Processes,
@@ -99,7 +100,7 @@ impl Guard {
     /// Detaches, and removes what is pinned.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn unpin(mut self, processes: Processes, directory: &PinDirectory) -> Result<(), BpfError> {
         self.links_at = None;
         drop((self, processes));
@@ -122,7 +123,7 @@ impl Guard {
     /// Another secret is good for agents that are restarted from now on, beside those that were.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where there is no room.
+    /// `BpfErrorKind::Map` where there is no room.
     pub fn add_restart_secret(&self, secret: &Secret) -> Result<(), BpfError> {
         let flags = abi::SECRET_RESTART;
         let val = SecretVal { exe: FileId::NONE, mark: abi::MARK_TRUSTED, flags };
@@ -132,7 +133,7 @@ impl Guard {
     /// It is good no more.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn remove_secret(&self, secret: &Secret) -> Result<(), BpfError> {
         self.secrets.delete(secret.key()).map(drop)
     }
@@ -140,7 +141,7 @@ impl Guard {
     /// No other is good for them any more.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn only_restart_secret(&self, secret: &Secret) -> Result<(), BpfError> {
         for key in self.secrets.keys()? {
             let val = self.secrets.lookup(&key)?.unwrap_or_default();
@@ -160,7 +161,7 @@ impl Guard {
     /// Guards maps that were made before this process was trusted.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn guard_maps<'a>(
         &self,
         maps: impl IntoIterator<Item = BorrowedFd<'a>>,
@@ -183,7 +184,7 @@ impl Guard {
     /// Guards programs that were loaded before this process was trusted.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn guard_programs<'a>(
         &self,
         programs: impl IntoIterator<Item = &'a Program>,
@@ -191,7 +192,7 @@ impl Guard {
         self.adopting(|| {
             for program in programs {
                 sys::prog_by_id(program.info().id)
-                    .map_err(|source| BpfError::System { step: "guarding a program", source })?;
+                    .map_err(|source| BpfError::system("guarding a program", source))?;
             }
             Ok(())
         })
@@ -200,7 +201,7 @@ impl Guard {
     /// Guards links.
     ///
     /// # Errors
-    /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses.
     pub fn guard_links(&self, links: impl IntoIterator<Item = impl AsFd>) -> Result<(), BpfError> {
         for link in links {
             self.guarded_links.update(&link_id(link.as_fd())?, &1)?;
@@ -272,14 +273,14 @@ impl Guard {
     /// reads the former one any more.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel cannot say when that is.
+    /// `BpfErrorKind::System` where the kernel cannot say when that is.
     pub fn flip(&self) -> Result<(), BpfError> {
         let word = self.word_at();
         // The kernel adds to it when a directory moves.
         let flipped = |word| Some((word + 2) ^ 1);
         let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flipped);
         sys::grace_period()
-            .map_err(|source| BpfError::System { step: "waiting for programs that run", source })
+            .map_err(|source| BpfError::system("waiting for programs that run", source))
     }
 
     pub(super) fn set_canary(&self, thread: u32, hook: u32) {
@@ -290,7 +291,7 @@ impl Guard {
     /// A secret for another process that executes `exe`.
     ///
     /// # Errors
-    /// [`BpfError::System`], [`BpfError::Map`].
+    /// `BpfErrorKind::System`, `BpfErrorKind::Map`.
     pub fn admit(&self, exe: FileId) -> Result<Secret, BpfError> {
         let secret = Secret::new()?;
         let val = SecretVal { exe, mark: abi::MARK_TRUSTED, flags: 0 };
@@ -331,6 +332,6 @@ impl Guard {
 
 fn link_id(link: BorrowedFd<'_>) -> Result<u32, BpfError> {
     let info = sys::info(link, sys::zeroed::<libbpf_sys::bpf_link_info>());
-    let info = info.map_err(|source| BpfError::System { step: "guarding a link", source })?;
+    let info = info.map_err(|source| BpfError::system("guarding a link", source))?;
     Ok(info.id)
 }

@@ -1,6 +1,6 @@
 use libbpf_rs::OpenObject;
 
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::LoadedProgram;
 use crate::probe::KernelBtf;
@@ -134,7 +134,7 @@ pub(super) fn attach(
     std::mem::take(programs)
         .into_iter()
         .map(|it| {
-            let (hook, _) = place(&it.section).ok_or_else(|| BpfError::Object {
+            let (hook, _) = place(&it.section).ok_or_else(|| Failure::Object {
                 object: "sentinel",
                 step: "attaching its programs",
                 source: std::io::Error::other(format!("section {} is no hook", it.section)),

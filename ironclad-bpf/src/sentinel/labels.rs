@@ -47,7 +47,7 @@ impl FileTables {
     /// Writes the label of a file, and lets it be found.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where there is no room.
+    /// `BpfErrorKind::Map` where there is no room.
     pub fn label(&self, file: &FileId, label: &Label) -> Result<(), BpfError> {
         self.labels.update(file, label)?;
         let hash = hash(file);

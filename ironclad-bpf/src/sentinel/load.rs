@@ -17,7 +17,7 @@ use super::pins::GuardPins;
 use super::preopened::Preopened;
 use super::secret::Secret;
 use crate::audit::Allowlist;
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loaded, Loader, constants, failed};
 use crate::mapping::Mapping;
@@ -87,8 +87,8 @@ impl Guard {
     /// process has to be trusted by then: see [`Secret::present`].
     ///
     /// # Errors
-    /// [`BpfError::NoLsm`] without BPF LSM, [`BpfError::Load`] with the verifier's log,
-    /// [`BpfError::AttachHook`], [`BpfError::Map`].
+    /// `BpfErrorKind::NoLsm` without BPF LSM, `BpfErrorKind::Load` with the verifier's log,
+    /// `BpfErrorKind::Attach`, `BpfErrorKind::Map`.
     pub fn load(
         processes: &Processes,
         options: GuardOptions,
@@ -180,9 +180,9 @@ impl Guard {
             return Ok(());
         }
         self.secrets.delete(secret.key())?;
-        Err(BpfError::NoLsm {
-            why: "the programs are attached, but they did not run: is `bpf` in the kernel's lsm= and sysctl kernel.ftrace_enabled 1, and is nobody tracing this process?".to_owned(),
-        })
+        Err(Failure::NoLsm {
+            why: "the programs are attached, but they did not run: is `bpf` in the kernel's lsm= and sysctl kernel.ftrace_enabled 1, and does no process trace this one?".to_owned(),
+        }.into())
     }
 
     /// Writes the state that the programs read. An earlier agent may have ended while it wrote.
@@ -224,10 +224,8 @@ impl Guard {
     /// Keeps sysctls that switch hooks off before most hooks are there.
     fn attach_sysctl(&mut self, object: &mut Loaded, number: u64) -> Result<(), BpfError> {
         let program = object.program("ic_sysctl")?;
-        let root = sys::cgroup_root().map_err(|source| BpfError::System {
-            step: "opening the root of the cgroups",
-            source,
-        })?;
+        let root = sys::cgroup_root()
+            .map_err(|source| BpfError::system("opening the root of the cgroups", source))?;
         let name = format!("{number}_sysctl");
         let kind = libbpf_sys::BPF_CGROUP_SYSCTL;
         self.links.push(HookLink::cgroup(&program, root.as_fd(), kind, &name)?);
@@ -273,11 +271,10 @@ fn load_object(
 ) -> Result<(Loaded, Vec<MissingHook>), BpfError> {
     let lsm = probe_lsm();
     if !matches!(lsm.state, State::Available | State::Unknown) {
-        return Err(BpfError::NoLsm { why: lsm.reason.unwrap_or_default() });
+        return Err(Failure::NoLsm { why: lsm.reason.unwrap_or_default() }.into());
     }
-    let btf = KernelBtf::load().ok_or_else(|| BpfError::System {
-        step: "reading the kernel's BTF",
-        source: io::ErrorKind::NotFound.into(),
+    let btf = KernelBtf::load().ok_or_else(|| {
+        BpfError::system("reading the kernel's BTF", io::Error::from_raw_os_error(libc::ENOENT))
     })?;
     let mut storage = MaybeUninit::uninit();
     let mut open =

@@ -32,7 +32,7 @@ impl GuardPins {
     /// Looks for them; `None` where the instance has none. Whoever looks has to be trusted.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] where some are missing, or others are there.
+    /// `BpfErrorKind::PinDirectory` where some are missing, or others are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
         let names = pin_names(&[&SENTINEL, &[LOSSES], &PROCESS]);
         let Some(mut former) = directory.with_links(&names, LINKS)? else { return Ok(None) };
@@ -42,26 +42,21 @@ impl GuardPins {
         for dir in former.iter().skip(1) {
             for name in names_in(dir)?.into_iter().filter(|name| !name.contains(TRACEPOINT)) {
                 let path = dir.join(name);
-                fs::remove_file(&path).map_err(|source| BpfError::Pin {
-                    path,
-                    step: "removing",
-                    source,
-                })?;
+                fs::remove_file(&path).map_err(|source| BpfError::pin(path, "removing", source))?;
             }
         }
         let links = directory.path().join(links_name());
-        DirBuilder::new().mode(0o700).create(&links).map_err(|source| BpfError::Pin {
-            path: links.clone(),
-            step: "creating the directory",
-            source,
-        })?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&links)
+            .map_err(|source| BpfError::pin(links.clone(), "creating the directory", source))?;
         Ok(Some(Self { maps: directory.path(), links, former }))
     }
 
     /// The counters of losses.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where the pin cannot be opened.
+    /// `BpfErrorKind::Pin` where the pin cannot be opened.
     pub fn losses(&self) -> Result<Map<u32, u64>, BpfError> {
         Map::new(self.open(LOSSES)?, LOSSES)
     }
@@ -69,7 +64,7 @@ impl GuardPins {
     /// What the table of processes takes over.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where a pin cannot be opened.
+    /// `BpfErrorKind::Pin` where a pin cannot be opened.
     pub fn inherited(&self) -> Result<Inherited, BpfError> {
         let mut former = Vec::new();
         for dir in &self.former {
@@ -86,7 +81,7 @@ impl GuardPins {
     /// Programs that it has attached.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where a pin cannot be opened, [`BpfError::System`].
+    /// `BpfErrorKind::Pin` where a pin cannot be opened, `BpfErrorKind::System`.
     pub fn programs(&self) -> Result<BTreeSet<u32>, BpfError> {
         let mut found = BTreeSet::new();
         for dir in &self.former {
@@ -107,7 +102,7 @@ impl GuardPins {
 
     fn open(&self, name: &str) -> Result<OwnedFd, BpfError> {
         let path = self.maps.join(name);
-        sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+        sys::obj_get(&path).map_err(|source| BpfError::pin(path, "opening", source))
     }
 
     pub(super) fn size(&self, name: &str) -> Result<u32, BpfError> {

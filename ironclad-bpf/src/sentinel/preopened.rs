@@ -49,7 +49,7 @@ impl Guard {
     /// little.
     ///
     /// # Errors
-    /// [`BpfError::System`], [`BpfError::AttachHook`] where the kernel refuses.
+    /// `BpfErrorKind::System`, `BpfErrorKind::Attach` where the kernel refuses.
     pub fn preopened(&self) -> Result<Vec<PreopenedDescriptor>, BpfError> {
         let bytes = self.preopened.find.iterate()?;
         let found: Vec<_> = bytes

@@ -14,11 +14,10 @@ impl Secret {
     /// A new one, of 32 random bytes.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel gives none.
+    /// `BpfErrorKind::System` where the kernel gives none.
     pub fn new() -> Result<Self, BpfError> {
         let mut bytes = [0; abi::SENTINEL_SECRET];
-        sys::random(&mut bytes)
-            .map_err(|source| BpfError::System { step: "making a secret", source })?;
+        sys::random(&mut bytes).map_err(|source| BpfError::system("making a secret", source))?;
         Ok(Self::from_bytes(bytes))
     }
 
@@ -40,15 +39,15 @@ impl Secret {
     /// is good no more. The kernel's answer does not tell which.
     ///
     /// # Errors
-    /// [`BpfError::System`] where a canary was sent instead.
+    /// `BpfErrorKind::System` where a canary was sent instead.
     pub fn present(&self) -> Result<(), BpfError> {
         match sys::hello(&self.0) {
             // It knows no such option, whatever Sentinel has made of it.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-            Err(source) => Err(BpfError::System { step: "presenting a secret", source }),
+            Err(source) => Err(BpfError::system("presenting a secret", source)),
             Ok(()) => {
                 let source = io::Error::other("somebody else answers this prctl(2)");
-                Err(BpfError::System { step: "presenting a secret", source })
+                Err(BpfError::system("presenting a secret", source))
             }
         }
     }

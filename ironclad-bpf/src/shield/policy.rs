@@ -8,7 +8,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::IntoBytes;
 
 use crate::audit::Allowlist;
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::loader::{Loaded, Loader, constants, failed};
 use crate::map::{Map, Plain, map_info, map_memory};
 use crate::mapping::Mapping;
@@ -134,12 +134,12 @@ impl PolicyProgram {
     /// Loads a policy beside those that there are. It is in force only when a slot is selected.
     ///
     /// # Errors
-    /// [`BpfError::Load`] with the verifier's log, [`BpfError::Map`] where memory or a limit of the
-    /// kernel does not suffice, [`BpfError::Limit`] for too many masks or rules.
+    /// `BpfErrorKind::Load` with the verifier's log, `BpfErrorKind::Map` where memory or a limit of the
+    /// kernel does not suffice, `BpfErrorKind::Limit` for too many masks or rules.
     pub fn load(shared: &Shared, image: &PolicyImage<'_>) -> Result<Self, BpfError> {
         let limit = |what, value: usize, limit: usize| {
             if value > limit {
-                return Err(BpfError::Limit { what, value: value as u64, limit: limit as u64 });
+                return Err(BpfError::limit(what, value as u64, limit as u64));
             }
             Ok(())
         };
@@ -232,11 +232,11 @@ impl PolicyProgram {
     /// Takes over the policy that a slot holds; `None` where it holds none.
     ///
     /// # Errors
-    /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses, [`BpfError::ForeignMap`]
+    /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses, `BpfErrorKind::ForeignMap`
     /// where the program in the slot is not a policy.
     pub fn adopt(shared: &Shared, slot: u32) -> Result<Option<Self>, BpfError> {
         let Some(program) = shared.slot_program(slot)? else { return Ok(None) };
-        let failed = |source| BpfError::System { step: "opening a policy's maps", source };
+        let failed = |source| BpfError::system("opening a policy's maps", source);
         let (mut entries, mut tuples) = (None, None);
         for &id in &program.info().map_ids {
             let fd = sys::map_by_id(id).map_err(failed)?;
@@ -256,7 +256,8 @@ impl PolicyProgram {
                 if entries_len > capacity {
                     let what =
                         format!("it has {capacity} entries, its generation says {entries_len}");
-                    return Err(BpfError::ForeignMap { map: "ic_entries".to_owned(), what });
+                    let map = "ic_entries".to_owned();
+                    return Err(Failure::ForeignMap { map, what }.into());
                 }
                 Some(map_entries(map.as_fd(), entries_len)?)
             }
@@ -275,9 +276,9 @@ impl PolicyProgram {
     /// (`memlock` in `/proc/self/fdinfo`; exact since Linux 6.4, an estimate of the kernel's before).
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses to tell.
+    /// `BpfErrorKind::System` where the kernel refuses to tell.
     pub fn kernel_memory(&self) -> Result<u64, BpfError> {
-        let failed = |source| BpfError::System { step: "reading a map's memory", source };
+        let failed = |source| BpfError::system("reading a map's memory", source);
         let mut total = 0;
         for &id in &self.program.info().map_ids {
             let fd = sys::map_by_id(id).map_err(failed)?;
@@ -305,7 +306,7 @@ impl PolicyProgram {
     /// Packets that a tuple has decided or reported since the policy was loaded.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn tuple_packets(&self, key: &TupleKey) -> Result<Option<u64>, BpfError> {
         match &self.tuples {
             Some(tuples) => Ok(tuples.lookup(key)?.map(|val| val.packets)),

@@ -8,7 +8,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::audit::Allowlist;
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::link::XdpLink;
 use crate::loader::{Loader, failed};
 use crate::map::Map;
@@ -110,7 +110,7 @@ impl Shared {
     /// Loads the dispatcher with maps of its own. No policy is in force: everything passes.
     ///
     /// # Errors
-    /// [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or [`BpfError::Map`].
+    /// `BpfErrorKind::Load` with the verifier's log, `BpfErrorKind::Object` or `BpfErrorKind::Map`.
     pub fn load(options: SharedOptions) -> Result<Self, BpfError> {
         crate::log::to_tracing();
         check_size(options.ring_bytes)?;
@@ -158,7 +158,7 @@ impl Shared {
     /// The links come with it. Their interfaces were protected all the time and remain so.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] for a partial or foreign directory or another ABI's state.
+    /// `BpfErrorKind::PinDirectory` for a partial or foreign directory or another ABI's state.
     pub fn adopt(directory: &PinDirectory) -> Result<Option<(Self, Vec<XdpLink>)>, BpfError> {
         // What an upgrade that was killed before its rename has left; nobody refers to it.
         let _ = std::fs::remove_file(directory.path().join(STAGED));
@@ -168,18 +168,18 @@ impl Shared {
         let path = directory.path();
         let get = |name: &str| {
             let path = path.join(name);
-            sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+            sys::obj_get(&path).map_err(|source| BpfError::pin(path, "opening", source))
         };
         let this = Self::assemble(Program::new(get(DISPATCHER)?)?, |map| get(pin_name(map)))?;
         let word = |offset| this.state.u32_at(offset).load(Ordering::Acquire);
         if word(offset_of!(State, magic)) != abi::MAGIC
             || word(offset_of!(State, abi)) != abi::VERSION
         {
-            return Err(BpfError::PinDirectory {
+            return Err(BpfError::pin_directory(
                 path,
-                what: "its state was never initialised or is of another version".to_owned(),
-                next: "remove the directory to drop its protection and start afresh (`purge`)",
-            });
+                "its state was never initialised or is of another version",
+                "remove the directory to drop its protection and start afresh: `purge`",
+            ));
         }
         // Those without pins, too: who guards what is opened here, guards all that it refers to.
         for &id in &this.dispatcher.info().map_ids {
@@ -196,7 +196,7 @@ impl Shared {
     /// nothing.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses; then nothing is pinned.
+    /// `BpfErrorKind::Pin` where bpffs refuses; then nothing is pinned.
     pub fn persist(
         &self,
         directory: &PinDirectory,
@@ -221,7 +221,7 @@ impl Shared {
     /// Pins one more link beside those that are pinned.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn persist_link(
         &self,
         directory: &PinDirectory,
@@ -252,7 +252,7 @@ impl Shared {
             let (path, staged) = (directory.path().join(DISPATCHER), directory.path().join(STAGED));
             let failed = |step| {
                 let path = path.clone();
-                move |source| BpfError::Pin { path, step, source }
+                move |source| BpfError::pin(path, step, source)
             };
             sys::obj_pin(fresh.as_fd(), &staged).map_err(failed("pinning"))?;
             std::fs::rename(&staged, &path).map_err(failed("renaming"))?;
@@ -316,7 +316,7 @@ impl Shared {
     /// Puts a policy's program into a slot, which must not be in force.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn fill_slot(
         &self,
         slot: u32,
@@ -330,7 +330,7 @@ impl Shared {
     /// Empties a slot, which must not be in force.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn clear_slot(&self, slot: u32) -> Result<(), BpfError> {
         self.slots.delete(&slot)?;
         self.write_generation(slot, &Generation::default());
@@ -340,12 +340,12 @@ impl Shared {
     /// The program in a slot, `None` where there is none.
     ///
     /// # Errors
-    /// [`BpfError::Map`] or [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::Map` or `BpfErrorKind::System` where the kernel refuses.
     pub fn slot_program(&self, slot: u32) -> Result<Option<Program>, BpfError> {
         // The kernel answers with the program's id.
         let Some(id) = self.slots.lookup(&slot)? else { return Ok(None) };
         let fd = sys::prog_by_id(id)
-            .map_err(|source| BpfError::System { step: "opening a policy's program", source })?;
+            .map_err(|source| BpfError::system("opening a policy's program", source))?;
         Program::new(fd).map(Some)
     }
 
@@ -367,17 +367,17 @@ impl Shared {
     /// Waits until no packet is still being judged by what was in force before the call.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn wait_for_packets(&self) -> Result<(), BpfError> {
         sys::grace_period()
-            .map_err(|source| BpfError::System { step: "waiting for packets in flight", source })
+            .map_err(|source| BpfError::system("waiting for packets in flight", source))
     }
 
     /// The addresses that bypass every policy, for packets that come after.
     ///
     /// # Errors
-    /// [`BpfError::Limit`] where one family has more than [`abi::GATEWAYS_MAX`],
-    /// [`BpfError::Gateway`] for what is no host's address.
+    /// `BpfErrorKind::Limit` where one family has more than [`abi::GATEWAYS_MAX`],
+    /// `BpfErrorKind::Gateway` for what is no host's address.
     pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), BpfError> {
         let mut set = Gateways::default();
         for address in addresses {
@@ -388,7 +388,7 @@ impl Shared {
                 }
             };
             if !is_host {
-                return Err(BpfError::Gateway(*address));
+                return Err(Failure::Gateway(*address).into());
             }
             let (count, max) = match address {
                 IpAddr::V4(_) => (&mut set.count4, set.addr4.len()),
@@ -396,11 +396,11 @@ impl Shared {
             };
             let at = *count as usize;
             if at >= max {
-                return Err(BpfError::Limit {
-                    what: "gateway addresses of one family",
-                    value: at as u64 + 1,
-                    limit: max as u64,
-                });
+                return Err(BpfError::limit(
+                    "gateway addresses of one family",
+                    at as u64 + 1,
+                    max as u64,
+                ));
             }
             *count += 1;
             match address {

@@ -9,7 +9,7 @@ use super::pins::SocketPins;
 use super::{Processes, SocketShared};
 use crate::audit::Allowlist;
 use crate::cgroup::open_cgroup;
-use crate::error::BpfError;
+use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
 use crate::map::Map;
@@ -42,11 +42,11 @@ impl Groups {
         let (dir, id) = open_cgroup(cgroup)?;
         let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
         if free as u32 >= abi::SOCK_CGROUPS_MAX {
-            return Err(BpfError::Limit {
-                what: "cgroups whose packet sockets are asked for",
-                value: free as u64 + 1,
-                limit: u64::from(abi::SOCK_CGROUPS_MAX),
-            });
+            return Err(BpfError::limit(
+                "cgroups whose packet sockets are asked for",
+                free as u64 + 1,
+                u64::from(abi::SOCK_CGROUPS_MAX),
+            ));
         }
         self.map.update(&(free as u32), &(dir.as_raw_fd() as u32))?;
         match self.places.get_mut(free) {
@@ -94,8 +94,8 @@ impl PacketSockets {
     /// Needs a kernel with BPF LSM among its active security modules.
     ///
     /// # Errors
-    /// [`BpfError::NoLsm`] where it is not or could not be, [`BpfError::Load`] with the verifier's
-    /// log, [`BpfError::AttachHook`], those of [`Self::protect`].
+    /// `BpfErrorKind::NoLsm` where it is not or could not be, `BpfErrorKind::Load` with the verifier's
+    /// log, `BpfErrorKind::Attach`, those of [`Self::protect`].
     pub fn load<'a>(
         shared: &Shared,
         processes: &Processes,
@@ -105,7 +105,7 @@ impl PacketSockets {
         let lsm = probe_lsm();
         let why = lsm.reason.unwrap_or_default();
         if !matches!(lsm.state, State::Available | State::Unknown) {
-            return Err(BpfError::NoLsm { why });
+            return Err(Failure::NoLsm { why }.into());
         }
         let has = |helper| probe_helper(ProgramType::LSM, helper).is_available();
         let may_limit = has(Helper::SPIN_LOCK);
@@ -139,7 +139,7 @@ impl PacketSockets {
         if seen.lookup(&0)?.unwrap_or_default() == 0 {
             let hint = "the program was attached, but it did not run: is `bpf` in the kernel's lsm= and sysctl kernel.ftrace_enabled 1?";
             let why = if why.is_empty() { hint.to_owned() } else { format!("{hint} ({why})") };
-            return Err(BpfError::NoLsm { why });
+            return Err(Failure::NoLsm { why }.into());
         }
         Ok(Self { program, link, number, groups, former: Vec::new(), may_limit })
     }
@@ -153,7 +153,7 @@ impl PacketSockets {
     /// those below it.
     ///
     /// # Errors
-    /// [`BpfError::NoCgroup`], [`BpfError::Limit`] beyond 256, [`BpfError::Map`].
+    /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Limit` beyond 256, `BpfErrorKind::Map`.
     pub fn protect(&mut self, cgroup: &Path) -> Result<(), BpfError> {
         self.groups.protect(cgroup)
     }
@@ -161,7 +161,7 @@ impl PacketSockets {
     /// Asks for those of the group of that id no more; nothing happens where they are not asked.
     ///
     /// # Errors
-    /// [`BpfError::Map`].
+    /// `BpfErrorKind::Map`.
     pub fn unprotect(&mut self, id: u64) -> Result<(), BpfError> {
         let was_protected = self.groups.unprotect(id)?;
         // Which of theirs that is, the kernel does not tell.
@@ -172,7 +172,7 @@ impl PacketSockets {
     /// Pins it beside what is pinned for socket rules.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn persist(&mut self, directory: &PinDirectory) -> Result<(), BpfError> {
         let path = directory.socket_path(&self.groups_pin());
         pin::pin(self.groups.map.as_fd(), &path)?;
@@ -187,7 +187,7 @@ impl PacketSockets {
     /// 7.3 does not even call it any more for such a call: see `docs/kernels.md`.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
+    /// `BpfErrorKind::Pin` where bpffs refuses, `BpfErrorKind::Map`.
     pub fn supersede(
         pins: &mut SocketPins,
         mut successor: Option<&mut Self>,
@@ -196,7 +196,7 @@ impl PacketSockets {
         for path in std::mem::take(&mut pins.groups) {
             let failed = |step| {
                 let path = path.clone();
-                move |source| BpfError::Pin { path, step, source }
+                move |source| BpfError::pin(path, step, source)
             };
             let groups = sys::obj_get(&path).map_err(failed("opening"))?;
             let groups = Map::<u32, u32>::new(groups, "ic_cgroups")?;
@@ -229,7 +229,7 @@ impl PacketSockets {
     /// Detaches, and removes the pins.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses, [`BpfError::Map`].
+    /// `BpfErrorKind::Pin` where bpffs refuses, `BpfErrorKind::Map`.
     pub fn detach(self, directory: Option<&PinDirectory>) -> Result<(), BpfError> {
         let path = directory.map(|directory| directory.socket_path(&self.groups_pin()));
         // The kernel drops a pin's reference to a program some time later: until then it asks nobody.
@@ -237,11 +237,8 @@ impl PacketSockets {
         let is_pinned = self.link.is_pinned();
         self.link.detach()?;
         match path.filter(|_| is_pinned) {
-            Some(path) => std::fs::remove_file(&path).map_err(|source| BpfError::Pin {
-                path,
-                step: "removing",
-                source,
-            }),
+            Some(path) => std::fs::remove_file(&path)
+                .map_err(|source| BpfError::pin(path, "removing", source)),
             None => Ok(()),
         }
     }

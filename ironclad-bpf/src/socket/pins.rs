@@ -27,7 +27,7 @@ impl SocketPins {
     /// Looks for them; `None` where the instance has none.
     ///
     /// # Errors
-    /// [`BpfError::PinDirectory`] where some are missing, or others are there.
+    /// `BpfErrorKind::PinDirectory` where some are missing, or others are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
         let Some(pins) = directory.sockets(&pin_names(&[&PROCESS, &SOCKET]), packets::GROUPS)?
         else {
@@ -92,5 +92,5 @@ pub struct Inherited {
 
 fn map(dir: &Path, name: &str) -> Result<OwnedFd, BpfError> {
     let path = dir.join(name);
-    sys::obj_get(&path).map_err(|source| BpfError::Pin { path, step: "opening", source })
+    sys::obj_get(&path).map_err(|source| BpfError::pin(path, "opening", source))
 }

@@ -51,7 +51,7 @@ impl OpenFiles {
     /// All of them.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn list(&self) -> Result<Vec<OpenFile>, BpfError> {
         let bytes = self.0.iterate()?;
         Ok(bytes
@@ -108,7 +108,7 @@ impl Processes {
     /// do, with no event that neither or both see. Needs Linux 5.10 with BTF.
     ///
     /// # Errors
-    /// [`BpfError::Load`] with the verifier's log, [`BpfError::AttachHook`], [`BpfError::Map`].
+    /// `BpfErrorKind::Load` with the verifier's log, `BpfErrorKind::Attach`, `BpfErrorKind::Map`.
     pub fn load(
         losses: Option<&Map<u32, u64>>,
         inherited: Option<Inherited>,
@@ -163,7 +163,7 @@ impl Processes {
     /// Takes ancestries from every process and every executable, so that their bits can mean others.
     ///
     /// # Errors
-    /// [`BpfError::Map`] or [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::Map` or `BpfErrorKind::System` where the kernel refuses.
     pub fn forget(&self, bits: u64) -> Result<(), BpfError> {
         for file in self.ancestries.keys()? {
             match self.ancestries.lookup(&file)?.unwrap_or(0) & !bits {
@@ -176,10 +176,8 @@ impl Processes {
         // Whoever is forked or executes something while its parent's or its own record is not
         // clear yet is in the second round; none of them began before it.
         for _ in 0..2 {
-            sys::grace_period().map_err(|source| BpfError::System {
-                step: "waiting for programs that run",
-                source,
-            })?;
+            sys::grace_period()
+                .map_err(|source| BpfError::system("waiting for programs that run", source))?;
             self.seed()?;
         }
         self.control.update(&0, &ProcessCtl { forget: 0, ..before })
@@ -201,7 +199,7 @@ impl Processes {
     /// all of them where this process is of the initial pid namespace, which alone tells of all.
     ///
     /// # Errors
-    /// [`BpfError::System`] or [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses.
     pub fn seed(&self) -> Result<(), BpfError> {
         let begun = |pid| Ok(self.table.lookup(&pid)?.map(|process| (pid, process.start_ns)));
         let before: Vec<_> = match sees_all_processes() {
@@ -239,7 +237,7 @@ impl Processes {
     /// is executed, and it does not tell generations. Of a file on an overlay, it is the one below.
     ///
     /// # Errors
-    /// [`BpfError::System`] where a path cannot be looked at for another reason, or the kernel
+    /// `BpfErrorKind::System` where a path cannot be looked at for another reason, or the kernel
     /// refuses.
     pub fn identify(&self, paths: &[&Path]) -> Result<Vec<Option<FileId>>, BpfError> {
         let found = self.look_at(paths)?;
@@ -280,9 +278,7 @@ impl Processes {
                 open.push(match open_one(path) {
                     Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => None,
                     opened => opened.map_err(|e| {
-                        let why = format!("{}: {e}", path.display());
-                        let source = std::io::Error::new(std::io::Error::from(e).kind(), why);
-                        BpfError::System { step: "looking at a file", source }
+                        BpfError::system(format!("opening {}", path.display()), e.into())
                     })?,
                 });
             }
@@ -294,9 +290,9 @@ impl Processes {
             for fd in &open {
                 match fd {
                     None => found.push(None),
-                    Some(fd) => found.push(Some(id(fd).ok_or_else(|| BpfError::System {
-                        step: "looking at a file",
-                        source: std::io::Error::other("the kernel does not list our open files"),
+                    Some(fd) => found.push(Some(id(fd).ok_or_else(|| {
+                        let why = "the kernel does not list this process's open files";
+                        BpfError::system("identifying a file", std::io::Error::other(why))
                     })?)),
                 }
             }
@@ -309,7 +305,7 @@ impl Processes {
     /// since the tracepoints are attached, where that is long ago, and of paths over 254 bytes.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn exe_name(&self, file: &FileId) -> Result<Option<PathBuf>, BpfError> {
         let Some(name) = self.names.lookup(file)? else { return Ok(None) };
         let end = name.path.iter().position(|&byte| byte == 0);
@@ -321,7 +317,7 @@ impl Processes {
     /// The same, but of a process that executes it now where that is no absolute path.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn exe_path(&self, file: &FileId) -> Result<Option<PathBuf>, BpfError> {
         let name = self.exe_name(file)?;
         if name.as_ref().is_some_and(|name| name.is_absolute()) {
@@ -346,7 +342,7 @@ impl Processes {
     /// Every file that this process has open.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn open_files(&self) -> Result<Vec<OpenFile>, BpfError> {
         self.open_files.list()
     }
@@ -360,9 +356,9 @@ impl Processes {
     /// of one that is made for it.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn socket_groups(&self) -> Result<SocketGroups, BpfError> {
-        let failed = |source| BpfError::System { step: "looking at a socket's cgroup", source };
+        let failed = |source| BpfError::system("looking at a socket's cgroup", source);
         let fd = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::DGRAM,

@@ -85,7 +85,7 @@ impl SlotTables<'_> {
     /// What a value that a rule may name means.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn id(&self, dim: usize, value: [u64; 2]) -> Result<Option<SockIdVal>, BpfError> {
         let generation = self.policy.generation as u32;
         self.shared.ids.lookup(&SockIdKey { generation, dim: dim as u32, value })

@@ -101,8 +101,8 @@ impl SocketShared {
     /// then its links have these programs from now on, and the sizes are what they were.
     ///
     /// # Errors
-    /// [`BpfError::Limit`], [`BpfError::Load`] with the verifier's log, [`BpfError::Object`] or
-    /// [`BpfError::Map`].
+    /// `BpfErrorKind::Limit`, `BpfErrorKind::Load` with the verifier's log, `BpfErrorKind::Object` or
+    /// `BpfErrorKind::Map`.
     pub fn load(
         shared: &Shared,
         processes: &Processes,
@@ -123,7 +123,7 @@ impl SocketShared {
             (size("ic_sock_rows", options.rows)?, size("ic_sock_flat", options.cells)?);
         if rows > abi::SOCK_ROWS_MAX {
             let (what, limit) = ("rows of socket rules", abi::SOCK_ROWS_MAX.into());
-            return Err(BpfError::Limit { what, value: rows.into(), limit });
+            return Err(BpfError::limit(what, rows.into(), limit));
         }
         rodata.ic_cfg_sock_rows = rows;
         rodata.ic_cfg_sock_cells = cells;
@@ -170,7 +170,7 @@ impl SocketShared {
     /// Attaches what is missing to a cgroup, by its directory.
     ///
     /// # Errors
-    /// [`BpfError::NoCgroup`], [`BpfError::AttachHook`].
+    /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Attach`.
     pub fn complete(&self, cgroup: &Path, links: &mut CgroupLinks) -> Result<(), BpfError> {
         let (dir, id) = open_cgroup(cgroup)?;
         for ((hook, kind), program) in HOOKS.iter().zip(&self.programs) {
@@ -186,7 +186,7 @@ impl SocketShared {
     /// below it, asks. What one of the hooks refuses leaves none attached.
     ///
     /// # Errors
-    /// [`BpfError::NoCgroup`], [`BpfError::AttachHook`].
+    /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Attach`.
     pub fn attach(&self, cgroup: &Path) -> Result<CgroupLinks, BpfError> {
         let (dir, id) = open_cgroup(cgroup)?;
         let one = |((hook, kind), program): (&(&str, _), &Program)| {
@@ -201,7 +201,7 @@ impl SocketShared {
     /// told apart by [`CgroupLinks::is_whole`].
     ///
     /// # Errors
-    /// [`BpfError::AttachHook`], [`BpfError::Pin`].
+    /// `BpfErrorKind::Attach`, `BpfErrorKind::Pin`.
     pub fn adopt(&self, pins: &mut SocketPins) -> Result<Vec<CgroupLinks>, BpfError> {
         let mut found: BTreeMap<u64, Vec<HookLink>> = BTreeMap::new();
         for (id, link) in std::mem::take(&mut pins.cgroups) {
@@ -220,7 +220,7 @@ impl SocketShared {
     /// Pins the links of a cgroup that are not pinned yet.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn persist_cgroup(
         directory: &PinDirectory,
         cgroup: &mut CgroupLinks,
@@ -290,7 +290,7 @@ impl CgroupLinks {
     /// Whether the cgroup is still there.
     ///
     /// # Errors
-    /// [`BpfError::System`] where the kernel refuses to tell.
+    /// `BpfErrorKind::System` where the kernel refuses to tell.
     pub fn is_alive(&self) -> Result<bool, BpfError> {
         let mut ids = self.links.iter().map(HookLink::cgroup_id);
         ids.try_fold(true, |all, id| Ok(all && id? != Some(0)))
@@ -309,7 +309,7 @@ impl CgroupLinks {
     /// Detaches at once, and removes the pins.
     ///
     /// # Errors
-    /// [`BpfError::Pin`] where bpffs refuses.
+    /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn detach(self) -> Result<(), BpfError> {
         self.links.into_iter().try_for_each(HookLink::detach)
     }

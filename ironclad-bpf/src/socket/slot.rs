@@ -74,7 +74,7 @@ impl SocketShared {
     /// Fills a slot, which must not be in force and have no process in it.
     ///
     /// # Errors
-    /// [`BpfError::Limit`] or [`BpfError::Map`]; then the slot is empty.
+    /// `BpfErrorKind::Limit` or `BpfErrorKind::Map`; then the slot is empty.
     pub fn fill_slot(&self, slot: u32, content: &SocketContent<'_>) -> Result<(), BpfError> {
         let filled = self.try_fill(slot, content);
         if filled.is_err() {
@@ -97,7 +97,7 @@ impl SocketShared {
             ),
         ] {
             if value > limit {
-                return Err(BpfError::Limit { what, value: value as u64, limit: limit as u64 });
+                return Err(BpfError::limit(what, value as u64, limit as u64));
             }
         }
         let at = |slot: u32, each: usize, size: usize| slot as usize * each * size;
@@ -121,11 +121,11 @@ impl SocketShared {
     fn name(&self, ids: &[(SockIdKey, SockIdVal)]) -> Result<(), BpfError> {
         ids.iter().try_for_each(|(key, val)| self.ids.update(key, val)).map_err(|error| match error
         {
-            BpfError::Map { source, .. } if source.raw_os_error() == Some(libc::E2BIG) => {
+            error if error.errno() == Some(libc::E2BIG) => {
                 let what = "files, users, groups, cgroups and names in the rules of two policies";
                 let limit = u64::from(self.ids.info().max_entries);
                 let value = limit + 1;
-                BpfError::Limit { what, value, limit }
+                BpfError::limit(what, value, limit)
             }
             other => other,
         })
@@ -134,7 +134,7 @@ impl SocketShared {
     /// Empties a slot, which must not be in force and have no process in it.
     ///
     /// # Errors
-    /// [`BpfError::Map`] where the kernel refuses.
+    /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn clear_slot(&self, slot: u32) -> Result<(), BpfError> {
         let begin = slot as usize * size_of::<SockPolicy>();
         let generation = self.policy.u64_at(begin + offset_of!(SockPolicy, generation));
@@ -179,13 +179,13 @@ impl SocketShared {
     /// the instance had before: processes keep what was found for them until it changes.
     ///
     /// # Errors
-    /// [`BpfError::Limit`] where there is no room for more rows, [`BpfError::Map`] where the kernel
+    /// `BpfErrorKind::Limit` where there is no room for more rows, `BpfErrorKind::Map` where the kernel
     /// refuses; then paths mean what they did, as far as there is memory to say so.
     pub fn change_slot(&self, slot: u32, change: &SlotChange, epoch: u32) -> Result<(), BpfError> {
         let rows = change.first_row as usize + change.rows.len();
         if rows > self.rows_each {
             let what = "rows of socket rules (see `socket_rows`)";
-            return Err(BpfError::Limit { what, value: rows as u64, limit: self.rows_each as u64 });
+            return Err(BpfError::limit(what, rows as u64, self.rows_each as u64));
         }
         let keys = change.gone.iter().chain(change.set.iter().map(|(key, _)| key));
         let before = keys.map(|key| Ok((key, self.ids.lookup(key)?)));

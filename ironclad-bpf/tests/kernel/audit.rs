@@ -1,9 +1,11 @@
 //! What is prepared for this kernel, what it loads, and what it says of it. Nothing is attached.
+use ironclad_bpf::BpfErrorKind;
+use ironclad_core::ErrorChain;
 use std::os::fd::AsFd;
 
 use ironclad_bpf::audit::{
-    Allowlist, AuditError, Calls, Comparison, Digest, FORBIDDEN_HELPERS, Offence, ProgramReport,
-    Violation, audit_object, audit_prepared, compare_loaded, open_object,
+    Allowlist, Calls, Comparison, Digest, FORBIDDEN_HELPERS, Offence, ProgramReport, Violation,
+    audit_object, audit_prepared, compare_loaded, open_object,
 };
 use ironclad_bpf::uapi::{Helper, ProgramType};
 use ironclad_hostile::object;
@@ -49,10 +51,8 @@ fn generous() -> Allowlist {
 }
 
 fn refusal(name: &str, list: &Allowlist) -> Vec<Violation> {
-    match audit_prepared(&mut open(name), list) {
-        Err(AuditError::Refused(refusal)) => refusal.violations,
-        other => panic!("{name}: {other:?}"),
-    }
+    let error = audit_prepared(&mut open(name), list).unwrap_err();
+    error.refusal().unwrap_or_else(|| panic!("{name}: {error}")).violations.clone()
 }
 
 /// The table of helpers is the kernel's own.
@@ -102,10 +102,8 @@ fn forbidden_helpers_are_refused_before_the_kernel_sees_them() {
         assert_eq!(violation.program, "evil");
         assert_eq!(violation.offence, Offence::ForbiddenHelper(helper));
         // An object without functions is not changed by preparing it.
-        let Err(AuditError::Refused(on_file)) = audit_object(object(&name), &generous()) else {
-            panic!("{name} passed");
-        };
-        assert_eq!(violations, on_file.violations);
+        let on_file = audit_object(object(&name), &generous()).unwrap_err();
+        assert_eq!(violations, on_file.refusal().unwrap().violations);
     }
 }
 
@@ -159,18 +157,20 @@ fn exception_callbacks_are_seen() {
 
 fn kernel_functions_and_variables_are_named() {
     let expect = |name: &str, symbol: &str, offence: Offence| {
-        let audited = audit_prepared(&mut open(name), &generous());
-        match audited {
-            Err(AuditError::Refused(refusal)) => {
+        let error = audit_prepared(&mut open(name), &generous()).unwrap_err();
+        match error.refusal() {
+            Some(refusal) => {
                 assert_eq!(refusal.violations.len(), 1);
                 assert_eq!(refusal.violations[0].offence, offence);
             }
             // libbpf finds nothing to put in.
-            Err(AuditError::Prepare { step: "prepare", log, .. }) => {
-                assert!(log.contains(symbol), "{log}");
-                assert!(!has_symbol(symbol), "{log}");
+            None => {
+                assert_eq!(error.kind(), BpfErrorKind::Object, "{name}: {error}");
+                assert!(error.to_string().starts_with("libbpf could not prepare"), "{error}");
+                let text = ErrorChain::new(&error).to_string();
+                assert!(text.contains(symbol), "{text}");
+                assert!(!has_symbol(symbol), "{text}");
             }
-            other => panic!("{name}: {other:?}"),
         }
     };
     let kfunc = "bpf_xdp_metadata_rx_timestamp";
@@ -185,8 +185,10 @@ fn allowed_kernel_functions_load() {
     let list = generous().allow_kfunc(ProgramType::XDP, kfunc).unwrap();
     match audit_prepared(&mut open("kfunc"), &list) {
         Ok(reports) => assert_eq!(reports[0].kfuncs.iter().collect::<Vec<_>>(), [kfunc]),
-        Err(AuditError::Prepare { .. }) => assert!(!has_symbol(kfunc)),
-        Err(other) => panic!("{other}"),
+        Err(error) => {
+            assert_eq!(error.kind(), BpfErrorKind::Object, "{error}");
+            assert!(!has_symbol(kfunc));
+        }
     }
     // A function that no kernel has: the call is marked as unreachable, and the kernel agrees.
     let list = generous().allow_kfunc(ProgramType::XDP, "ic_no_such_function").unwrap();
@@ -240,7 +242,7 @@ fn another_program_is_not_the_audited_one() {
     let second = object.progs().find(|it| it.name() == "second").unwrap();
     let first = reports.remove(0);
     let error = compare_loaded(second.as_fd(), &first).unwrap_err();
-    assert!(matches!(error, AuditError::Changed { .. }), "{error}");
+    assert_eq!(error.kind(), BpfErrorKind::Changed, "{error}");
 }
 
 /// What a handler in the same process could do between the audit and the load.

@@ -1,8 +1,6 @@
 //! The audit against the running kernel. Needs root.
 
-use ironclad_bpf::audit::{
-    Allowlist, AuditError, audit_object, audit_prepared, inspect_object, open_object,
-};
+use ironclad_bpf::audit::{Allowlist, audit_object, audit_prepared, inspect_object, open_object};
 use ironclad_bpf::uapi::ProgramType;
 use ironclad_hostile::object;
 use ironclad_lab::harness::Test;
@@ -65,15 +63,17 @@ fn a_file_is_read_as_libbpf_reads_it() {
         };
         match audit_prepared(&mut open, &list) {
             Ok(_) => both_pass += usize::from(on_file.is_ok()),
-            Err(AuditError::Refused(refusal)) => {
-                assert!(
-                    on_file.is_err(),
-                    "round {round}: only libbpf's reading has\n{refusal}\n{:#?}",
-                    inspect_object(&bytes, &list)
-                );
-                both_refuse += 1;
-            }
-            Err(_) => unprepared += 1,
+            Err(error) => match error.refusal() {
+                Some(refusal) => {
+                    assert!(
+                        on_file.is_err(),
+                        "round {round}: only libbpf's reading has\n{refusal}\n{:#?}",
+                        inspect_object(&bytes, &list)
+                    );
+                    both_refuse += 1;
+                }
+                None => unprepared += 1,
+            },
         }
     }
     println!("{both_pass} passed, {both_refuse} were refused, {unprepared} could not be prepared");

@@ -15,6 +15,7 @@ use std::time::Duration;
 use ironclad_bpf::sentinel::{Canary, Secret};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, Program};
+use ironclad_core::ErrorChain;
 use ironclad_core::abi::{FileId, FilePolicy, PreopenedDescriptor, SentinelHook};
 use ironclad_core::audit::AuditAction;
 use ironclad_events::{EventPump, EventReceiver, Overflow};
@@ -132,7 +133,9 @@ impl Sentinel {
         let mut ring = EventRing::new(self.watched.guard.alarms())?;
         EventPump::start(capacity, overflow, move |deliver| {
             ring.poll(PATIENCE, |bytes| deliver.deliver(bytes))
-                .inspect_err(|error| tracing::error!(%error, "no more alarms"))
+                .inspect_err(
+                    |error| tracing::error!(error = %ErrorChain::new(error), "no more alarms"),
+                )
                 .is_ok()
         })
         .map_err(SentinelError::Thread)
@@ -158,7 +161,7 @@ impl Sentinel {
         let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
         let id = id.ok_or_else(|| {
             let source = std::io::Error::other(format!("{}: no such file", exe.display()));
-            BpfError::System { step: "admitting a process", source }
+            BpfError::system("admitting a process", source)
         })?;
         Ok(self.watched.guard.admit(id)?)
     }

@@ -61,7 +61,7 @@ impl Kept {
 
 pub(super) fn real(state: &Path) -> Result<PathBuf, BpfError> {
     let step = "looking at the agent's directory";
-    std::fs::canonicalize(state).map_err(|source| BpfError::System { step, source })
+    std::fs::canonicalize(state).map_err(|source| BpfError::system(step, source))
 }
 
 impl Sentinel {

@@ -1,3 +1,4 @@
+use ironclad_core::ErrorChain;
 use ironclad_core::abi::{FileId, FilePolicy};
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::CompiledPolicy;
@@ -214,7 +215,7 @@ impl Sentinel {
             if let Some((coverage, in_kernel)) = state.in_force.take() {
                 let put = state.tables.put(&self.watched.guard, &coverage, in_kernel);
                 if let Err(error) = put {
-                    tracing::error!(%error, "the former file rules did not come back");
+                    tracing::error!(error = %ErrorChain::new(&error), "the former file rules did not come back");
                 }
                 state.in_force = Some((coverage, in_kernel));
             }

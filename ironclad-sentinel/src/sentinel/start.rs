@@ -118,7 +118,7 @@ impl Sentinel {
         let pins = kept.as_ref().map(|kept| kept.pins.as_path());
         let trust_files = trust_files(&builder.trust)?;
         let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files)
-            .map_err(|source| BpfError::System { step: "finding the agent's own files", source })?;
+            .map_err(|source| BpfError::system("finding the agent's own files", source))?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
         let baseline = state.zip(builder.baseline.clone());
         let baseline =

@@ -16,7 +16,7 @@ impl Sentinel {
         self.watched.look()?;
         let volumes = volumes::of(&self.lock().scopes).map_err(|source| {
             let step = "reading /proc/self/mountinfo";
-            BpfError::System { step, source }
+            BpfError::system(step, source)
         })?;
         let kernel = KernelStatus::look();
         let now = self.lock();

@@ -2,6 +2,7 @@ use std::sync::Arc;
 #[cfg(feature = "signed")]
 use std::time::Duration;
 
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditSink};
 #[cfg(feature = "signed")]
 use ironclad_policy::bundle::{Permit, Token};
@@ -84,7 +85,7 @@ impl Sentinel {
 /// Leaves a record of a start, or an end, that was refused.
 pub(super) fn refuse((instance, audit): (&str, &dyn AuditSink), error: &SentinelError) {
     let program = "sentinel".to_owned();
-    let refuse = AuditAction::Refuse { program, reason: error.to_string() };
+    let refuse = AuditAction::Refuse { program, reason: ErrorChain::new(error).to_string() };
     if let Err(error) = audit.record(instance, &refuse) {
         tracing::error!(%error, "no audit record of a refusal");
     }

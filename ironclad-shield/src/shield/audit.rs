@@ -3,6 +3,7 @@ use std::path::Path;
 
 use ironclad_bpf::Program;
 use ironclad_bpf::socket::PacketSockets;
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditSink};
 
 use super::Shield;
@@ -95,7 +96,8 @@ pub(super) fn refused<T, E: Into<ShieldError>>(
 ) -> Result<T, ShieldError> {
     loaded.map_err(|error| {
         let error = error.into();
-        let action = AuditAction::Refuse { program: program.to_owned(), reason: error.to_string() };
+        let reason = ErrorChain::new(&error).to_string();
+        let action = AuditAction::Refuse { program: program.to_owned(), reason };
         // The first error is the one to tell; a sink that fails too is told beside it.
         if let Err(failed) = audit.record(instance, &action) {
             tracing::error!(%failed, "{action}");

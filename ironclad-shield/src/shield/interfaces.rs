@@ -2,6 +2,7 @@
 use std::net::IpAddr;
 
 use ironclad_bpf::{Interface, XdpLink, XdpMode, network_namespace};
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditAction;
 use serde::Serialize;
 
@@ -134,7 +135,10 @@ impl Shield {
                         mode: self.mode_of(&interface).unwrap_or(XdpMode::Generic),
                         interface,
                     },
-                    Err(e) => InterfaceChange::Unprotected { interface, error: e.to_string() },
+                    Err(e) => InterfaceChange::Unprotected {
+                        interface,
+                        error: ErrorChain::new(&e).to_string(),
+                    },
                 }
             })
             .collect())

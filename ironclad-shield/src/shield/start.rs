@@ -8,6 +8,7 @@ use std::time::Duration;
 use ironclad_bpf::shield::{PolicyProgram, Shared};
 use ironclad_bpf::socket::SocketPins;
 use ironclad_bpf::{PinDirectory, network_namespace};
+use ironclad_core::ErrorChain;
 use ironclad_core::PolicyId;
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::CompiledPolicy;
@@ -196,7 +197,11 @@ impl Shield {
         ];
         // The first error is the one to tell; what could not be undone is told beside it.
         for failed in undone.into_iter().filter_map(Result::err) {
-            tracing::error!(instance = self.instance, %failed, "undoing a start");
+            tracing::error!(
+                instance = self.instance,
+                error = %ErrorChain::new(&failed),
+                "undoing a start"
+            );
         }
         Err(error)
     }

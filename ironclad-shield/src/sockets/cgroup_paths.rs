@@ -69,7 +69,7 @@ pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
 
 /// Where the hierarchy of cgroups, version 2, is mounted.
 pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
-    let failed = |source| BpfError::System { step: "reading /proc/thread-self/mountinfo", source };
+    let failed = |source| BpfError::system("reading /proc/thread-self/mountinfo", source);
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
     // Fields of proc(5): the root within the file system is the fourth, the place the fifth; behind
     // the hyphen comes the type.
@@ -79,19 +79,16 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
         let is_whole = after.starts_with("cgroup2 ") && fields.get(3) == Some(&"/");
         is_whole.then(|| PathBuf::from(fields[4]))
     });
-    let root = root.ok_or_else(|| BpfError::NoCgroup {
-        path: "/sys/fs/cgroup".into(),
-        why: "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
+    let root = root.ok_or_else(|| {
+        let hint = "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`";
+        BpfError::no_cgroup("/sys/fs/cgroup", hint, None)
     })?;
-    let failed = |source| BpfError::System { step: "looking at the root cgroup", source };
+    let failed = |source| BpfError::system("reading the root cgroup", source);
     if std::fs::metadata(&root).map_err(failed)?.ino() != ROOT_ID {
         // Its paths begin further down than the kernel counts from: rules would name others.
-        return Err(ShieldError::Bpf(BpfError::NoCgroup {
-            path: root,
-            why: "this is seen from within a namespace of cgroups, and rules need the \
-                  host's: start the agent outside of it (`docker run --cgroupns=host`)"
-                .into(),
-        }));
+        let hint = "the process is in a cgroup namespace, and rules need the host's: start the \
+                    agent outside of it (`docker run --cgroupns=host`)";
+        return Err(BpfError::no_cgroup(root, hint, None).into());
     }
     Ok(root)
 }

@@ -213,8 +213,7 @@ fn find<'a>(
 }
 
 fn failed(path: &Path, source: io::Error) -> BpfError {
-    let source = io::Error::new(source.kind(), format!("{}: {source}", path.display()));
-    BpfError::System { step: "reading an executable", source }
+    BpfError::system(format!("reading executable {}", path.display()), source)
 }
 
 /// Takes down what does not change, and what is refused; the others are returned, unless this is the

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 
+use ironclad_core::ErrorChain;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::watch::PathWatch;
@@ -47,7 +48,7 @@ impl Follower {
                     return;
                 }
                 if let Err(error) = looked {
-                    tracing::error!(%error, "paths that rules name are not followed");
+                    tracing::error!(error = %ErrorChain::new(&error), "paths that rules name are not followed");
                 }
                 if !wait(&watch, &woken) {
                     return;

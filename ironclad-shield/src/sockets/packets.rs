@@ -2,6 +2,7 @@
 use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{PacketSockets, Processes, SocketShared};
 use ironclad_bpf::{BpfError, PinDirectory};
+use ironclad_core::ErrorChain;
 use ironclad_policy::socket::CompiledSockets;
 
 use super::Sockets;
@@ -37,7 +38,7 @@ impl Sockets {
             Some(_) => None,
             None => {
                 let loaded = load(shared, &self.processes, &self.shared, &self.cgroups, directory);
-                Some(loaded.map_err(|e| refuse(e.to_string()))?)
+                Some(loaded.map_err(|e| refuse(ErrorChain::new(&e).to_string()))?)
             }
         };
         if let Some(rule) = &asked.limited_by {

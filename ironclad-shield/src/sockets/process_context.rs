@@ -106,8 +106,8 @@ impl DescribedProcess {
         let cgroups = match &self.cgroup {
             Some(path) => {
                 let found = cgroup_paths::by_path(&cgroup_root()?, path);
-                let why = "there is no such cgroup".to_owned();
-                found.ok_or(BpfError::NoCgroup { path: path.into(), why })?.ids
+                let hint = "name an existing cgroup below the root of the hierarchy";
+                found.ok_or_else(|| BpfError::no_cgroup(path, hint, None))?.ids
             }
             None => Vec::new(),
         };

@@ -394,7 +394,9 @@ fn drops_outlive_a_killed_agent_and_the_next_adopts_without_a_gap() {
         .host
         .run(|| Shield::builder(&instance.0).interface("eth0").persistent(true).start(&policy))
         .unwrap();
-    assert!(second.unwrap_err().to_string().contains("another process runs this instance"));
+    let refused = second.unwrap_err().to_string();
+    let holder = format!("process {} (", std::process::id());
+    assert!(refused.contains(&holder) && refused.contains("runs this instance"), "{refused}");
     // Stopping leaves nothing.
     shield.stop().unwrap();
     assert_eq!(reaches(&net, "10.9.0.2"), (true, true));
@@ -543,10 +545,18 @@ fn taken_and_missing_interfaces_are_named() {
             assert!(error.to_string().contains("no interface `eth7`"), "{error}");
             let error = Shield::builder("a").start(&policy).unwrap_err();
             assert!(matches!(error, ShieldError::NoInterface));
-            let _first = Shield::builder("a").interface("eth0").start(&policy).unwrap();
+            let first = Shield::builder("a").interface("eth0").start(&policy).unwrap();
             let error =
                 Shield::builder("b").interface("eth0").start(&policy).unwrap_err().to_string();
             assert!(error.contains("eth0") && error.contains("`ic_xdp` (id "), "{error}");
+            assert!(error.contains(&format!("process {} (", std::process::id())), "{error}");
+            drop(first);
+            let instance = Instance::new("holding");
+            let builder = Shield::builder(&instance.0).interface("eth0").persistent(true);
+            let _kept = builder.start(&policy).unwrap();
+            let error =
+                Shield::builder("b").interface("eth0").start(&policy).unwrap_err().to_string();
+            assert!(error.contains(&format!("instance `{}`", instance.0)), "{error}");
         })
         .unwrap();
     // Nothing of the refused ones is left.
