@@ -31,3 +31,7 @@ pub use ironclad_events as events;
 pub use ironclad_policy as policy;
 pub use ironclad_sentinel as sentinel;
 pub use ironclad_shield as shield;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
