@@ -13,6 +13,7 @@ use crate::failure::{Context, Result};
 #[derive(Debug, PartialEq)]
 struct Variant {
     name: String,
+    serialized: String,
     docs: String,
 }
 
@@ -29,8 +30,8 @@ pub(super) fn table(name: &str) -> Result<String> {
     let found = enums.iter().flat_map(|(_, enums)| enums).find(|it| it.name == name);
     let found = found.context(format_args!("no public enum {name}"))?;
     let mut text = "| name | meaning |\n|---|---|\n".to_owned();
-    for Variant { name, docs } in &found.variants {
-        writeln!(text, "| `{}` | {} |", kebab(name), cell(docs)).context("a table")?;
+    for Variant { serialized, docs, .. } in &found.variants {
+        writeln!(text, "| `{serialized}` | {} |", cell(docs)).context("a table")?;
     }
     Ok(text)
 }
@@ -56,7 +57,7 @@ pub(super) fn errors() -> Result<String> {
         for Enum { name, docs, variants } in enums {
             writeln!(text, "### {name}\n\n{}\n\n| kind | meaning |\n|---|---|", one_line(docs))
                 .context("a table")?;
-            for Variant { name, docs } in variants {
+            for Variant { name, docs, .. } in variants {
                 writeln!(text, "| `{name}` | {} |", cell(docs)).context("a table")?;
             }
             text.push('\n');
@@ -85,48 +86,70 @@ fn is_test(path: &Path) -> bool {
     path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
 }
 
-/// Enums at the outermost level of a file, and those of macros that take `Name { Variant = 1, "text"; }`.
+/// Begins enums whose variants are `Variant = 1, "name";`.
+const MACRO: &str = "numbered! {";
+
+/// Enums at the outermost level of a file, and those that `MACRO` makes.
 fn parse(text: &str) -> Vec<Enum> {
     let mut enums: Vec<Enum> = Vec::new();
     let mut docs = Vec::new();
-    let mut is_inside = false;
+    // Where an enum begins, and where its variants do.
+    let (mut outer, mut inner) = (0, None);
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();
-        if is_inside {
-            if line.starts_with('}') {
-                is_inside = false;
-                docs.clear();
-            } else if indent == 4 {
-                let variants = enums.last_mut().map(|it| &mut it.variants);
-                take(line.trim(), &mut docs, |name, docs| {
-                    variants.into_iter().for_each(|variants| {
-                        variants.push(Variant { name: name.clone(), docs: docs.clone() });
-                    });
-                });
+        let trimmed = line.trim();
+        if inner == Some(indent) && trimmed.starts_with(|c: char| c.is_ascii_uppercase()) {
+            if let Some(found) = enums.last_mut() {
+                found.variants.push(variant(trimmed, summary(&docs)));
             }
-        } else if let Some(doc) = line.strip_prefix("///") {
-            docs.push(doc.trim().to_owned());
-        } else if let Some(rest) = line.strip_prefix("pub enum ") {
-            let name = rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-            enums.push(Enum { name: name.into(), docs: summary(&docs), variants: Vec::new() });
             docs.clear();
-            is_inside = !line.ends_with("{}");
-        } else if indent == 0 && !line.starts_with(['#', ')', ']']) {
+        } else if let Some(doc) = trimmed.strip_prefix("///") {
+            if indent == inner.unwrap_or(outer) {
+                docs.push(doc.trim().to_owned());
+            }
+        } else if indent == outer && line[indent..].starts_with('}') {
+            (outer, inner) = (if inner.is_some() { outer } else { 0 }, None);
             docs.clear();
+        } else if indent == 0 && trimmed == "}" {
+            (outer, inner) = (0, None);
+            docs.clear();
+        } else if line == MACRO {
+            outer = 4;
+            docs.clear();
+        } else if inner.is_none() && indent == outer {
+            match enum_name(trimmed, outer > 0) {
+                Some(name) => {
+                    enums.push(Enum { name, docs: summary(&docs), variants: Vec::new() });
+                    inner = (!trimmed.ends_with("{}")).then_some(outer + 4);
+                    docs.clear();
+                }
+                None if !trimmed.starts_with(['#', ')', ']']) => docs.clear(),
+                None => {}
+            }
         }
     }
     enums
 }
 
-/// A line within an enum: documentation is kept, a variant takes it.
-fn take(line: &str, docs: &mut Vec<String>, variant: impl FnOnce(String, String)) {
-    if let Some(doc) = line.strip_prefix("///") {
-        docs.push(doc.trim().to_owned());
-    } else if line.starts_with(|c: char| c.is_ascii_uppercase()) {
-        let name = line.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-        variant(name.to_owned(), summary(docs));
-        docs.clear();
-    }
+/// Of a line that begins an enum, in a macro or not.
+fn enum_name(line: &str, is_macro: bool) -> Option<String> {
+    let rest = match is_macro {
+        true => line.strip_suffix(" {").filter(|name| name.chars().all(char::is_alphanumeric))?,
+        false => line.strip_prefix("pub enum ")?,
+    };
+    Some(word(rest))
+}
+
+/// With the name that it has in serialized forms, as far as the line says it.
+fn variant(line: &str, docs: String) -> Variant {
+    let name = word(line);
+    let text = line.split('"').nth(1).filter(|_| line.contains(" = "));
+    let serialized = text.map_or_else(|| kebab(&name), str::to_owned);
+    Variant { name, serialized, docs }
+}
+
+fn word(text: &str) -> String {
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
 /// The first paragraph, with names of Rust as code and not as links.
@@ -159,19 +182,31 @@ mod tests {
         let text = "/// Why [`it`]\n/// failed.\n///\n/// More.\n#[derive(Debug)]\npub enum ItError {\n    \
                     /// One | thing.\n    #[error(\"{x}\")]\n    OneThing {\n        /// A field.\n        x: u8,\n    \
                     },\n    /// Two.\n    Two(u8),\n}\n/// Lost.\npub struct Other;\n\npub enum Bare {\n    Three,\n}\n";
-        let variant = |name: &str, docs: &str| Variant { name: name.into(), docs: docs.into() };
+        let variant = |name: &str, serialized: &str, docs: &str| Variant {
+            name: name.into(),
+            serialized: serialized.into(),
+            docs: docs.into(),
+        };
         let found = parse(text);
         assert_eq!(
             found[0],
             Enum {
                 name: "ItError".into(),
                 docs: "Why `it` failed.".into(),
-                variants: vec![variant("OneThing", "One | thing."), variant("Two", "Two.")],
+                variants: vec![
+                    variant("OneThing", "one-thing", "One | thing."),
+                    variant("Two", "two", "Two.")
+                ],
             }
         );
         assert_eq!(found[1].docs, "");
-        assert_eq!(found[1].variants, [variant("Three", "")]);
-        assert_eq!(kebab("OneThing"), "one-thing");
+        assert_eq!(found[1].variants, [variant("Three", "three", "")]);
+        let text = "numbered! {\n    /// Why.\n    #[non_exhaustive]\n    Reason {\n        /// [`One`].\n        \
+                    OneThing = 0, \"one\";\n    }\n}\n\n/// Lost.\npub struct Other {\n    Field: u8,\n}\n";
+        let found = parse(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].docs.as_str()), ("Reason", "Why."));
+        assert_eq!(found[0].variants, [variant("OneThing", "one", "`One`.")]);
         assert_eq!(kebab("Ip4Short"), "ip4-short");
     }
 }
