@@ -1,4 +1,4 @@
-//! Needs root: policies in signed bundles, and everything that is none.
+//! Needs root: policies in signed bundles, and unsigned ones.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -18,8 +18,8 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(bundles_alone_are_taken),
-        test!(the_last_bundle_starts_it_again_when_its_time_is_over),
+        test!(signed_bundles_alone_are_accepted),
+        test!(the_last_bundle_starts_again_after_it_expired),
         test!(without_a_trust_store_a_warning_is_printed),
     ]
 }
@@ -89,7 +89,7 @@ fn drops(shield: &Shield, source: &str) -> bool {
     shield.test_run(&frame, 1).unwrap().retval == 1
 }
 
-fn bundles_alone_are_taken() {
+fn signed_bundles_alone_are_accepted() {
     let (host, office) = (Host::new(), Office::new());
     let mut test_process = host.test_process(&host.program("one"));
     let (near, far) = ("connect tcp 10.9.0.1:80", "connect tcp 10.9.0.2:80");
@@ -101,7 +101,7 @@ fn bundles_alone_are_taken() {
     };
     let (first, other) = (policy("10.9.0.7", "10.9.0.2"), policy("10.9.0.8", "10.9.0.1"));
 
-    // Nobody starts it without.
+    // Unsigned policies do not start it.
     for refused in
         [builder().start(&compiled(&first)), builder().start_unattached(&compiled(&first))]
     {
@@ -117,14 +117,14 @@ fn bundles_alone_are_taken() {
     is_first(&shield, &mut test_process);
     assert_eq!(serial(&shield), 5);
 
-    // Who shares the store takes the same.
+    // A second instance that shares the store accepts the same bundle.
     let inner = host.cgroup.child("inner").unwrap();
     let second = Shield::builder("second").cgroup(inner.dir()).signed(trust.clone());
     let second = second.start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
     assert_eq!(serial(&second), 5);
     drop(second);
 
-    // One that was changed, an older one, an unidentified process's, and one that nobody signed.
+    // A changed bundle, an older one, one with an unknown key, and unsigned policies.
     let (mut changed, signature) = office.bundle(6, &other);
     let at = changed.iter().rposition(|&byte| byte == b'1').unwrap();
     changed[at] = b'2';
@@ -145,24 +145,24 @@ fn bundles_alone_are_taken() {
     }
     is_first(&shield, &mut test_process);
 
-    // One that cannot come into force: its serial is kept all the same, and what was there stays.
+    // A bundle that cannot come into force: its serial is kept, and the former policy stays.
     let missing = "sets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
-    let sealed = office.bundle(6, missing);
-    let error = apply(&shield, &sealed).unwrap_err();
+    let signed = office.bundle(6, missing);
+    let error = apply(&shield, &signed).unwrap_err();
     assert!(matches!(error, ShieldError::NotApplied { serial: 6, .. }), "{error}");
     assert_eq!(serial(&shield), 5);
     is_first(&shield, &mut test_process);
     let error = apply(&shield, &office.bundle(5, &first)).unwrap_err();
     assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { last: 6, .. })), "{error}");
-    // It may come again, once that is mended.
+    // It is accepted again, once the cause is repaired.
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("none.txt"), "10.9.0.8\n").unwrap();
-    let (bundle, signature) = &sealed;
+    let (bundle, signature) = &signed;
     shield.apply_signed(bundle, &[signature], &mut Sources::new(dir.path())).unwrap();
     assert!(drops(&shield, "10.9.0.8") && !drops(&shield, "10.9.0.7"));
     assert_eq!((serial(&shield), test_process.ask(far).unwrap()), (6, 0));
 
-    // A provisional one, and back.
+    // A provisional one, and its revert.
     let (bundle, signature) = office.bundle(7, &first);
     let mut sources = Sources::new(".");
     shield.apply_provisional_signed(&bundle, &[&signature], &mut sources, PATIENCE).unwrap();
@@ -195,7 +195,7 @@ fn bundles_alone_are_taken() {
     assert_eq!(test_process.ask(far).unwrap(), 0);
 }
 
-fn the_last_bundle_starts_it_again_when_its_time_is_over() {
+fn the_last_bundle_starts_again_after_it_expired() {
     let (host, office) = (Host::new(), Office::new());
     let recorder = Arc::new(Recorder::default());
     let start = |(bundle, signature): &(Vec<u8>, String)| {
@@ -204,17 +204,17 @@ fn the_last_bundle_starts_it_again_when_its_time_is_over() {
         builder.start_signed(bundle, &[signature], &mut Sources::new("."))
     };
     let text = policy("10.9.0.7", "10.9.0.2");
-    let (last, never_taken) =
+    let (last, never_accepted) =
         (office.bundle_until(1, &text, now() - 60), office.bundle_until(2, &text, now() - 60));
-    // It was taken in its time.
+    // It was accepted before it expired.
     let accepted = office.trust().lock().unwrap().accept(&last.0, &[&last.1], now() - 3600);
     assert!(!accepted.unwrap().is_expired());
-    let error = start(&never_taken).err().unwrap();
+    let error = start(&never_accepted).err().unwrap();
     assert!(matches!(error, ShieldError::Bundle(BundleError::Expired { .. })), "{error}");
     let shield = start(&last).unwrap();
     assert!(serial(&shield) == 1 && drops(&shield, "10.9.0.7"));
-    let told = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
-    assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1);
+    let recorded = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(recorded).count(), 1);
 }
 
 fn without_a_trust_store_a_warning_is_printed() {
@@ -229,6 +229,6 @@ fn without_a_trust_store_a_warning_is_printed() {
     shield.apply(&compiled(&policy("10.9.0.8", "10.9.0.2"))).unwrap();
     assert!(matches!(apply(&shield, &(bundle, signature)), Err(ShieldError::NoTrust)));
     assert_eq!(shield.status().unwrap().provenance, Provenance::Unsigned);
-    let told = |it: &&AuditAction| matches!(it, AuditAction::PolicyUnsigned { .. });
-    assert_eq!(recorder.0.lock().unwrap().iter().filter(told).count(), 1, "once");
+    let recorded = |it: &&AuditAction| matches!(it, AuditAction::PolicyUnsigned { .. });
+    assert_eq!(recorder.0.lock().unwrap().iter().filter(recorded).count(), 1, "once");
 }

@@ -51,7 +51,7 @@ fn contained() {
 }
 const CONTAINED: &str = "IRONCLAD_CONTAINED";
 
-/// From within, paths begin further down than the kernel counts from, and a rule would name nobody.
+/// Within a namespace, paths begin further down than the kernel counts from, and a rule would match no process.
 fn cgroups_are_not_named_from_within_a_namespace() {
     let host = Cgroup::new("contained").unwrap();
     let group = host.child("container").unwrap();
@@ -75,8 +75,8 @@ fn test_process_in(cgroup: &Cgroup) -> TestProcess {
 }
 
 fn deny(id: &str) -> CompiledPolicy {
-    let who = Subject::new("").container(id);
-    let rule = SocketRule::new(RuleId(1), "no container", SocketAction::Deny).who(who);
+    let subject = Subject::new("").container(id);
+    let rule = SocketRule::new(RuleId(1), "no container", SocketAction::Deny).who(subject);
     Policy::builder().socket_rule(rule).compile().unwrap()
 }
 
@@ -91,10 +91,12 @@ fn a_container_is_the_cgroup_that_is_named_after_it() {
     let kube = pod.child(&two).unwrap();
     let (mut outside, mut first) = (test_process_in(&host), test_process_in(&docker));
     let (mut inner, mut second) = (test_process_in(&within), test_process_in(&kube));
-    let mut ask =
-        || [&mut outside, &mut first, &mut inner, &mut second].map(|who| who.ask(ORDER).unwrap());
+    let mut ask = || {
+        [&mut outside, &mut first, &mut inner, &mut second]
+            .map(|process| process.ask(ORDER).unwrap())
+    };
     let none = Policy::builder().compile().unwrap();
-    // Nobody looks but when it says so.
+    // Paths are refreshed on request alone.
     let builder = Shield::builder("containers").cgroup(host.dir()).follow_paths(false);
     let shield = builder.start(&none).unwrap();
     assert_eq!(ask(), [0; 4]);
@@ -106,28 +108,28 @@ fn a_container_is_the_cgroup_that_is_named_after_it() {
     shield.apply(&deny(&two[..63])).unwrap();
     assert_eq!(ask(), [0, 0, 0, EPERM]);
 
-    // One that starts later is known when somebody looks.
+    // A container that starts later matches after a refresh.
     let later = id('3');
     shield.apply(&deny(&later)).unwrap();
     assert_eq!(ask(), [0; 4]);
     let crio = host.child(&format!("crio-{later}.scope")).unwrap();
     let conmon = host.child(&format!("crio-conmon-{later}.scope")).unwrap();
     let (mut third, mut monitor) = (test_process_in(&crio), test_process_in(&conmon));
-    assert_eq!(third.ask(ORDER).unwrap(), 0, "nobody has looked");
+    assert_eq!(third.ask(ORDER).unwrap(), 0, "not refreshed yet");
     let changes = shield.refresh_paths().unwrap();
-    let told: Vec<_> = changes.iter().map(|it| (it.path.as_path(), it.is_there)).collect();
-    assert_eq!(told, [(Path::new(&later), true)]);
+    let changed: Vec<_> = changes.iter().map(|it| (it.path.as_path(), it.is_there)).collect();
+    assert_eq!(changed, [(Path::new(&later), true)]);
     assert!(shield.refresh_paths().unwrap().is_empty());
     assert_eq!((third.ask(ORDER).unwrap(), monitor.ask(ORDER).unwrap()), (EPERM, 0));
 
-    // Two of one name: either may be meant, and what is in force stays.
+    // Two of one name: either may be meant, and the policy in force stays.
     let _twin = host.child(&format!("libpod-{later}.scope")).unwrap();
     let refused = shield.apply(&deny(&later)).unwrap_err();
     let ShieldError::Container { rule, found, .. } = &refused else { panic!("{refused}") };
     assert!(rule.starts_with("rule 1 ("), "{rule}");
     assert!(found.iter().any(|path| path == crio.path()) && found.len() == 2, "{refused}");
     assert_eq!((third.ask(ORDER).unwrap(), monitor.ask(ORDER).unwrap()), (EPERM, 0));
-    // Nor does it take the name from the one that had it.
+    // Nor does the second take the name from the first.
     assert!(shield.refresh_paths().unwrap().is_empty());
     assert_eq!(third.ask(ORDER).unwrap(), EPERM);
 }
@@ -162,8 +164,8 @@ fn a_container_that_is_started_again_is_followed() {
 }
 
 fn ids_are_checked_when_a_policy_is_compiled() {
-    let refuse = |who: Subject| {
-        let rule = SocketRule::new(RuleId(1), "one", SocketAction::Deny).who(who);
+    let refuse = |subject: Subject| {
+        let rule = SocketRule::new(RuleId(1), "one", SocketAction::Deny).who(subject);
         Policy::builder().socket_rule(rule).compile().unwrap_err().to_string()
     };
     let long = "a".repeat(65);

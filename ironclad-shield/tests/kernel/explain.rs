@@ -22,9 +22,9 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(an_explanation_is_what_the_kernel_answers),
+        test!(an_explanation_agrees_with_the_kernel),
         test!(an_event_is_explained_by_the_rule_that_it_names),
-        test!(what_is_explained_is_what_the_kernel_has),
+        test!(explanations_read_the_tables_in_the_kernel),
         test!(without_cgroups_there_is_nothing_to_explain),
         test!(an_adopted_instance_explains_too),
     ]
@@ -44,7 +44,7 @@ fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
     rules.into_iter().fold(policy, Policy::socket_rule).compile().unwrap()
 }
 
-/// What a test process's order asks.
+/// The query for an order of a test process.
 fn query(order: &str) -> SocketQuery {
     let words: Vec<&str> = order.split(' ').collect();
     let protocol = Protocol::by_name(words[1]).unwrap_or(Protocol::TCP);
@@ -61,7 +61,7 @@ fn query(order: &str) -> SocketQuery {
 }
 
 /// Rules that ask of everything, and processes of which each says something.
-fn an_explanation_is_what_the_kernel_answers() {
+fn an_explanation_agrees_with_the_kernel() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let inner = host.cgroup.child("inner").unwrap();
@@ -101,7 +101,7 @@ fn an_explanation_is_what_the_kernel_answers() {
     ports.extend(["create 4 3 1", "create 6 3 58"].map(str::to_owned));
     for (test_process, comm) in [(&mut outside, Some("evil")), (&mut inside, None)] {
         let mut process_context = shield.process_context(test_process.pid()).unwrap();
-        // The harness runs a test in a thread, which is who takes the name.
+        // The harness runs a test in a thread, which has the name.
         process_context.comm =
             comm.map_or(process_context.comm, |comm: &str| comm.as_bytes().to_vec());
         for order in &ports {
@@ -123,8 +123,8 @@ fn an_explanation_is_what_the_kernel_answers() {
     assert_eq!(deciders, [1, 2, 4, 7, 8, 9, 11, 12, 13, 14].into());
 
     // Described instead of found: parent and ancestor, too.
-    let described = |who: &DescribedProcess, order: &str| {
-        let process_context = shield.described(who).unwrap();
+    let described = |process: &DescribedProcess, order: &str| {
+        let process_context = shield.described(process).unwrap();
         shield.explain_socket(&query(order).by(process_context)).unwrap()
     };
     let child = DescribedProcess::new().exe(&one).parent(&two).descendant_of(&two).uid(0).gid(0);
@@ -133,7 +133,7 @@ fn an_explanation_is_what_the_kernel_answers() {
         assert_eq!(why.why.rule().unwrap().id, Some(RuleId(id)));
         let fork = format!("fork {} connect udp 10.8.0.1:{port}", one.display());
         assert_eq!(inside.ask(&fork).unwrap(), EPERM, "{port}");
-        assert_eq!(why.is_asked, None, "nothing is said of its cgroup");
+        assert_eq!(why.is_asked, None, "its cgroup is not specified");
     }
     let unidentified = described(&DescribedProcess::new(), "connect udp 10.8.0.1:82");
     let failed = |place: usize| unidentified.why.rules[place].standing;
@@ -146,7 +146,7 @@ fn an_explanation_is_what_the_kernel_answers() {
         Some(RuleId(8))
     );
 
-    // This process is not protected, and has no rules to obey.
+    // This process is not protected: no rules are enforced for it.
     let own = shield.process_context(std::process::id()).unwrap();
     let free = shield.explain_socket(&query("connect tcp 10.9.0.2:80").by(own)).unwrap();
     assert_eq!((free.is_asked, free.why.verdict), (Some(false), Verdict::Drop));
@@ -196,7 +196,7 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     let json = serde_json::to_value(&explained).unwrap();
     assert_eq!(json["rules"][0]["dimension"], "port");
 
-    // Its cgroup is gone: nobody guesses.
+    // Its cgroup was removed: the match is unknown.
     drop(test_process);
     drop(inner);
     let explained = shield.explain_event(&event).unwrap();
@@ -208,15 +208,15 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     assert!(text.contains("rule #3 (id 3, `rule 3`) may match: the cgroup is not known"), "{text}");
     assert!(text.ends_with("the event names rule #3"), "{text}");
 
-    // Its policy is gone: what is in force is asked, and that is said.
+    // Its policy was replaced: the one in force decides, and the explanation says so.
     shield.apply(&policy([rule(9, SocketAction::Allow)])).unwrap();
     let explained = shield.explain_event(&event).unwrap();
     assert_eq!((explained.is_replaced, explained.agrees), (true, None));
     assert_eq!(explained.why.verdict, Verdict::Pass);
 }
 
-/// Nobody tells Shield that a deadline passed, nor that somebody else wrote to its tables.
-fn what_is_explained_is_what_the_kernel_has() {
+/// Shield is not notified of a passed deadline, nor of writes of another process to its tables.
+fn explanations_read_the_tables_in_the_kernel() {
     let host = Host::new();
     let one = host.program("one");
     let mut test_process = host.test_process(&one);
@@ -244,22 +244,22 @@ fn what_is_explained_is_what_the_kernel_has() {
     }
     assert_eq!(explain(test_process.pid()), before, "the kernel has returned by itself");
 
-    // Somebody takes the file out of the table of names.
+    // Another process removes the file from the table of names.
     let ino = std::fs::metadata(&one).unwrap().ino();
-    let mut taken = 0;
+    let mut removed = 0;
     for info in libbpf_rs::query::MapInfoIter::default().filter(|info| info.name == "ic_sock_ids") {
         let map = libbpf_rs::MapHandle::from_map_id(info.id).unwrap();
         for key in map.keys().collect::<Vec<_>>() {
             let known = SockIdKey::read_from_bytes(&key).unwrap();
             if known.value[0] == ino && known.generation == before.generation as u32 {
                 map.delete(&key).unwrap();
-                taken += 1;
+                removed += 1;
             }
         }
     }
-    assert_eq!(taken, 1);
+    assert_eq!(removed, 1);
     let mut later = host.test_process(&one);
-    assert_eq!(later.ask(to).unwrap(), 0, "the kernel has nobody to refuse");
+    assert_eq!(later.ask(to).unwrap(), 0, "the kernel has no file to refuse");
     let after = explain(later.pid());
     assert_eq!(after.rule().unwrap().id, Some(RuleId(2)));
     assert_eq!(after.rules[0].standing, Standing::Fails { dimension: Dimension::Exe });
@@ -277,7 +277,7 @@ struct Pins(String);
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        // A test that fails has something better to tell.
+        // The failure of the test is what to report.
         let _ = PinDirectory::purge(Path::new(BPFFS), &self.0);
     }
 }
@@ -298,7 +298,7 @@ fn an_adopted_instance_explains_too() {
     let exe = shield.process_context(test_process.pid()).unwrap().process.unwrap().exe;
     drop(shield);
     let to = "connect tcp 10.9.0.2:443";
-    assert_eq!(test_process.ask(to).unwrap(), EPERM, "nobody is there but the kernel");
+    assert_eq!(test_process.ask(to).unwrap(), EPERM, "no agent runs");
     let shield = start(&rules());
     let process_context = shield.process_context(test_process.pid()).unwrap();
     let explained = shield.explain_socket(&query(to).by(process_context)).unwrap();

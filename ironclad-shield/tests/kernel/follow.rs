@@ -19,13 +19,13 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(children_of_the_former_file_are_known_by_when_that_was_executed),
+        test!(children_of_a_former_file_match_by_time_of_execve),
         test!(a_child_of_a_former_file_is_denied_when_its_parent_has_ended),
         test!(a_change_that_the_kernel_refuses_is_made_later),
-        test!(a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights),
-        test!(links_and_directories_on_the_way_are_followed_in_both_policies),
+        test!(a_replaced_file_is_known_and_running_processes_keep_their_rights),
+        test!(links_and_renamed_directories_are_followed_in_both_policies),
         test!(a_cgroup_that_is_created_again_is_known),
-        test!(who_descends_from_a_replaced_file_descends_from_its_path),
+        test!(descendants_of_a_replaced_file_descend_from_its_path),
     ]
 }
 
@@ -34,9 +34,9 @@ const EPERM: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(60);
 const THERE: &str = "connect udp 10.9.0.2:53";
 
-fn policy(who: Subject) -> CompiledPolicy {
+fn policy(subject: Subject) -> CompiledPolicy {
     Policy::builder()
-        .socket_rule(SocketRule::new(RuleId(1), "may", SocketAction::Allow).who(who))
+        .socket_rule(SocketRule::new(RuleId(1), "may", SocketAction::Allow).who(subject))
         .socket_default(Direction::Out, Verdict::Drop)
         .compile()
         .unwrap()
@@ -57,8 +57,8 @@ impl Followed {
     /// How often a path was found to lead elsewhere.
     fn changes(&self, path: &Path) -> usize {
         let path = path.display().to_string();
-        let told = |action: &&AuditAction| matches!(action, AuditAction::MapWrite { purpose, .. } if purpose.starts_with(&path));
-        self.recorder.0.lock().unwrap().iter().filter(told).count()
+        let recorded = |action: &&AuditAction| matches!(action, AuditAction::MapWrite { purpose, .. } if purpose.starts_with(&path));
+        self.recorder.0.lock().unwrap().iter().filter(recorded).count()
     }
 
     /// Does something to a path and waits until that is in the kernel.
@@ -67,7 +67,7 @@ impl Followed {
         change();
         let begin = Instant::now();
         while self.changes(path) == before {
-            assert!(begin.elapsed() < PATIENCE, "nobody follows {}", path.display());
+            assert!(begin.elapsed() < PATIENCE, "not followed: {}", path.display());
             std::thread::yield_now();
         }
     }
@@ -85,7 +85,7 @@ fn ask(test_process: &mut TestProcess) -> u64 {
 }
 
 /// A child has the rights of one that the former file has, where its parent executed that before.
-fn children_of_the_former_file_are_known_by_when_that_was_executed() {
+fn children_of_a_former_file_match_by_time_of_execve() {
     let host = Host::new();
     let (parent, child) = (host.program("parent"), host.program("child"));
     let old = parent.with_file_name("old");
@@ -108,10 +108,10 @@ fn a_child_of_a_former_file_is_denied_when_its_parent_has_ended() {
     let deny = deny.who(Subject::new("").parent(&parent));
     let followed = Followed::start(&host, &Policy::builder().socket_rule(deny).compile().unwrap());
     let mut heir = host.test_process(&parent);
-    assert_eq!(ask(&mut heir), 0, "whose parent is none of them");
+    assert_eq!(ask(&mut heir), 0, "its parent is none of them");
     heir.ask(&format!("heir {}", child.display())).unwrap();
     assert_eq!(ask(&mut heir), EPERM);
-    // Twice: what nobody runs any more is forgotten when something changes.
+    // Twice: a file that no process runs is forgotten at a later change.
     for _ in 0..2 {
         followed.after(&parent, || upgrade(&parent));
         assert_eq!(ask(&mut heir), EPERM);
@@ -124,7 +124,7 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     const ROOM: u32 = 65_536;
     let host = Host::new();
     let programs = ["a", "b", "c"].map(|name| host.program(name));
-    let allow = |id, who| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).who(who);
+    let allow = |id, who| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).who(subject);
     let named = programs.iter().fold(Subject::new("programs"), Subject::exe);
     // Room for two files more, once another policy names the three, too.
     let crowd = (1..=ROOM - 8).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
@@ -134,8 +134,8 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
         .socket_default(Direction::Out, Verdict::Drop)
         .compile()
         .unwrap();
-    let shield = host.start_looking_never(&policy);
-    let other = Subject::new("others").exe(&programs[0]).exe(&programs[1]).exe(&programs[2]);
+    let shield = host.start_without_following(&policy);
+    let other = Subject::new("other").exe(&programs[0]).exe(&programs[1]).exe(&programs[2]);
     shield.apply_provisional(&self::policy(other), Duration::from_secs(3600)).unwrap();
     let mut before = programs.each_ref().map(|program| host.test_process(program));
     programs.iter().for_each(|program| upgrade(program));
@@ -153,7 +153,7 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     assert_eq!((each(&mut before), after()), ([0; 3], [0; 3]));
 }
 
-fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
+fn a_replaced_file_is_known_and_running_processes_keep_their_rights() {
     let host = Host::new();
     let good = host.program("good");
     let old = good.with_file_name("old");
@@ -165,15 +165,15 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
         followed.after(&good, || upgrade(&good));
         assert_eq!(ask(&mut host.test_process(&good)), 0, "the new file");
     }
-    assert_eq!(ask(&mut before), 0, "it runs since before");
-    assert_eq!(ask(&mut host.test_process(&old)), EPERM, "nobody is led to the old file any more");
-    // Another policy takes nothing from it, either.
+    assert_eq!(ask(&mut before), 0, "it ran before");
+    assert_eq!(ask(&mut host.test_process(&old)), EPERM, "no path leads to the old file");
+    // It keeps its rights under another policy.
     followed.shield.apply(&policy(Subject::new("again").exe(&good))).unwrap();
     assert_eq!((ask(&mut before), ask(&mut host.test_process(&old))), (0, EPERM));
     before.ask(&format!("exec {}", old.display())).unwrap();
     assert_eq!(ask(&mut before), EPERM, "what it executed now is an unidentified process");
 
-    // Gone, and back; and never followed where nobody is to.
+    // Removed and created again; and not followed where the option is off.
     assert!(followed.shield.status().unwrap().missing.is_empty());
     followed.after(&good, || std::fs::remove_file(&good).unwrap());
     assert_eq!(followed.shield.status().unwrap().missing, std::slice::from_ref(&good));
@@ -195,7 +195,7 @@ fn a_file_that_is_replaced_is_known_and_what_ran_before_keeps_its_rights() {
     assert!(shield.refresh_paths().unwrap().is_empty());
 }
 
-fn links_and_directories_on_the_way_are_followed_in_both_policies() {
+fn links_and_renamed_directories_are_followed_in_both_policies() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let dir = one.parent().unwrap();
@@ -243,13 +243,13 @@ fn a_cgroup_that_is_created_again_is_known() {
     let service = host.cgroup.child("service").unwrap();
     let begin = Instant::now();
     while followed.changes(Path::new(&path)) == again {
-        assert!(begin.elapsed() < PATIENCE, "nobody follows it");
+        assert!(begin.elapsed() < PATIENCE, "it is not followed");
         std::thread::yield_now();
     }
     assert_eq!((test_process(&service), test_process(&host.cgroup)), (0, EPERM));
 }
 
-fn who_descends_from_a_replaced_file_descends_from_its_path() {
+fn descendants_of_a_replaced_file_descend_from_its_path() {
     let host = Host::new();
     let (shell, tool) = (host.program("shell"), host.program("tool"));
     let followed = Followed::start(&host, &policy(Subject::new("").descendant_of(&shell)));

@@ -1,4 +1,4 @@
-//! Needs root: ways to reach the network, and which of them the kernel asks about.
+//! Needs root: paths to the network, and the hooks that check them.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -24,28 +24,28 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(fast_open_is_asked).shared(),
-        test!(multipath_tcp_is_asked).shared(),
+        test!(fast_open_is_checked).shared(),
+        test!(multipath_tcp_is_checked).shared(),
         test!(further_addresses_of_multipath_tcp_are_of_no_process).shared(),
-        test!(datagrams_are_asked).shared(),
-        test!(each_of_several_datagrams_is_asked).shared(),
-        test!(each_connection_is_asked).shared(),
-        test!(io_uring_is_asked).shared(),
-        test!(whoever_connects_a_socket_is_asked).shared(),
-        test!(sockets_made_before_the_start_are_checked_when_they_connect).shared(),
-        test!(binding_is_asked_and_listening_is_not).shared(),
+        test!(datagrams_are_checked).shared(),
+        test!(each_of_several_datagrams_is_checked).shared(),
+        test!(each_connection_is_checked).shared(),
+        test!(io_uring_is_checked).shared(),
+        test!(the_process_that_connects_a_socket_is_checked).shared(),
+        test!(sockets_created_before_the_start_are_checked_at_connect).shared(),
+        test!(bind_is_checked_and_listen_is_not).shared(),
         test!(a_process_that_may_not_bind_an_address_may_not_bind_any).shared(),
-        test!(raw_and_ping_sockets_are_asked_when_they_are_made).shared(),
-        test!(the_unspecified_address_leads_where_was_asked).shared(),
-        test!(ping_sockets_that_may_be_made_may_connect).shared(),
-        test!(udp_lite_is_asked_when_a_socket_is_made).shared(),
-        test!(sctp_is_asked_when_a_socket_is_made).shared(),
-        test!(dccp_is_asked_when_a_socket_is_made).shared(),
-        test!(l2tp_is_asked_when_a_socket_is_made).shared(),
-        test!(a_group_below_is_no_way_out).shared(),
-        test!(a_socket_belongs_to_the_group_that_it_was_made_in).shared(),
+        test!(raw_and_ping_sockets_are_checked_at_creation).shared(),
+        test!(the_unspecified_address_leads_to_the_checked_address).shared(),
+        test!(ping_sockets_that_may_be_created_may_connect).shared(),
+        test!(udp_lite_is_checked_at_creation).shared(),
+        test!(sctp_is_checked_at_creation).shared(),
+        test!(dccp_is_checked_at_creation).shared(),
+        test!(l2tp_is_checked_at_creation).shared(),
+        test!(a_child_cgroup_is_no_escape).shared(),
+        test!(a_socket_belongs_to_the_cgroup_of_its_creation).shared(),
         test!(instances_side_by_side_both_decide),
-        test!(the_programs_of_others_decide_too),
+        test!(programs_of_other_agents_decide_too),
         test!(provisional_rules_end_at_their_deadline),
     ]
 }
@@ -96,37 +96,37 @@ impl Pair {
     }
 }
 
-/// Ways of which each is open to everybody without us, and to the allowed program alone with us.
-fn asked(host: &Host, ways: &[&[&str]]) {
+/// Orders of which each is open to every process without us, and to the allowed program alone with us.
+fn checked(host: &Host, all: &[&[&str]]) {
     let mut pair = Pair::new(host);
-    let (mut there, mut lacking) = (Vec::new(), Vec::new());
-    for way in ways {
-        match pair.both(way) {
-            (0, 0) => there.push(way),
+    let (mut supported, mut lacking) = (Vec::new(), Vec::new());
+    for orders in all {
+        match pair.both(orders) {
+            (0, 0) => supported.push(orders),
             (allowed, other) if allowed == other && LACKING.contains(&other) => {
-                lacking.push(format!("{way:?} with {other}"));
+                lacking.push(format!("{orders:?} with {other}"));
             }
-            answers => panic!("{way:?}: {answers:?}"),
+            answers => panic!("{orders:?}: {answers:?}"),
         }
     }
     if !lacking.is_empty() {
         skip_part(&format!("this kernel answers {}", lacking.join(", ")));
     }
-    if there.is_empty() {
+    if supported.is_empty() {
         return;
     }
     let _shield = host.start(&only(&host.path("good")));
-    for way in there {
-        assert_eq!(pair.both(way), (0, EPERM), "{way:?}");
+    for orders in supported {
+        assert_eq!(pair.both(orders), (0, EPERM), "{orders:?}");
     }
 }
 
-fn fast_open_is_asked() {
+fn fast_open_is_checked() {
     let host = Host::new();
     // Both ends, and without a cookie: what is sent first opens the connection.
     host.net.sysctl("net/ipv4/tcp_fastopen", "519").unwrap();
     let _listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
-    asked(
+    checked(
         &host,
         &[
             &["open s 4 tcp", "with s fastopen 10.9.0.2:80"],
@@ -138,10 +138,10 @@ fn fast_open_is_asked() {
     );
 }
 
-fn multipath_tcp_is_asked() {
+fn multipath_tcp_is_checked() {
     let host = Host::new();
     host.net.sysctl("net/ipv4/tcp_fastopen", "519").unwrap();
-    asked(
+    checked(
         &host,
         &[
             &["open s 4 mptcp", "with s connect 10.9.0.2:80"],
@@ -201,7 +201,7 @@ fn further_addresses_of_multipath_tcp_are_of_no_process() {
     while !is_syn_there(wire.receive().unwrap()) {}
     drop(unprotected);
 
-    let allow = |id, who: Subject| rule(id, SocketAction::Allow).who(who);
+    let allow = |id, who: Subject| rule(id, SocketAction::Allow).who(subject);
     let program = Subject::new("good").exe(host.path("good"));
     let policy = Policy::builder()
         .socket_rule(allow(1, program).to_cidr(far.parse().unwrap()))
@@ -221,13 +221,13 @@ fn further_addresses_of_multipath_tcp_are_of_no_process() {
     let explained = shield.explain_event(&event).unwrap();
     assert_eq!(explained.agrees, Some(true), "{explained}");
     // And as a process that runs.
-    let asks = SocketQuery::connect(Protocol::TCP, event.addr.unwrap());
-    let explained = shield.explain_socket(&asks.by(shield.process_context(2).unwrap())).unwrap();
+    let query = SocketQuery::connect(Protocol::TCP, event.addr.unwrap());
+    let explained = shield.explain_socket(&query.by(shield.process_context(2).unwrap())).unwrap();
     assert_eq!(explained.why.verdict, Verdict::Drop, "{explained}");
 }
 
-fn datagrams_are_asked() {
-    asked(
+fn datagrams_are_checked() {
+    checked(
         &Host::new(),
         &[
             &["open s 4 udp", "with s connect 10.9.0.2:53"],
@@ -246,8 +246,8 @@ fn datagrams_are_asked() {
     );
 }
 
-/// Of several messages in one call, each is asked: those before the first that is refused go out.
-fn each_of_several_datagrams_is_asked() {
+/// Of several messages in one call, each is checked: those before the first that is refused are sent.
+fn each_of_several_datagrams_is_checked() {
     let host = Host::new();
     let mut test_process = host.test_process(&host.program("one"));
     let several = ["open s 4 udp", "with s sendmmsg 10.9.0.2:53 10.9.0.2:54 10.9.0.2:53"];
@@ -259,8 +259,8 @@ fn each_of_several_datagrams_is_asked() {
     assert_eq!(all(&mut test_process, &several), EPERM);
 }
 
-/// Whoever connects once more is asked once more; a socket that is connected may send.
-fn each_connection_is_asked() {
+/// Each connect(2) is checked; a connected socket may send.
+fn each_connection_is_checked() {
     let host = Host::new();
     let mut test_process = host.test_process(&host.program("one"));
     let refused = "with s connect 10.9.0.2:53";
@@ -279,10 +279,10 @@ fn each_connection_is_asked() {
     assert_eq!(ask(&mut test_process, "with t connect 10.9.0.2:80"), EPERM);
 }
 
-fn io_uring_is_asked() {
+fn io_uring_is_checked() {
     let host = Host::new();
     let mut pair = Pair::new(&host);
-    let ways = |by: &str| {
+    let orders_by = |by: &str| {
         [
             [String::from("open s 4 tcp"), format!("with s uring-connect {by} 10.9.0.2:80")],
             [String::from("open s 4 udp"), format!("with s uring-send {by} 10.9.0.2:53")],
@@ -290,7 +290,7 @@ fn io_uring_is_asked() {
     };
     let mut orders = Vec::new();
     for by in ["caller", "worker", "poller"] {
-        for [open, order] in ways(by) {
+        for [open, order] in orders_by(by) {
             match pair.both(&[&open, &order]) {
                 (0, 0) => orders.push([open, order]),
                 (1 | 38, other) => {
@@ -305,16 +305,16 @@ fn io_uring_is_asked() {
     for [open, order] in &orders {
         assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
     }
-    // Nor is it nobody who asks.
-    let who = Subject::new("").exe(host.path("bad"));
-    shield.apply(&policy([rule(1, SocketAction::Deny).who(who)])).unwrap();
+    // Nor is the process unidentified.
+    let subject = Subject::new("").exe(host.path("bad"));
+    shield.apply(&policy([rule(1, SocketAction::Deny).who(subject)])).unwrap();
     for [open, order] in &orders {
         assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
     }
 }
 
-/// Whoever connects is asked, wherever the socket is from.
-fn whoever_connects_a_socket_is_asked() {
+/// The process that connects is checked, whatever process created the socket.
+fn the_process_that_connects_a_socket_is_checked() {
     let host = Host::new();
     let mut pair = Pair::new(&host);
     let (good, bad) = (host.path("good"), host.path("bad"));
@@ -337,7 +337,7 @@ fn whoever_connects_a_socket_is_asked() {
     assert_eq!(ask(other, connect), EPERM);
     hand_over(other, &[open], "allowed", allowed);
     assert_eq!(ask(allowed, connect), 0);
-    // A limit that is stated: of a connection that stands nobody is asked.
+    // A documented limit: an established connection is not checked.
     drop(listener);
     let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
     hand_over(allowed, &[open, "with s connect-and-wait 10.9.0.2:80"], "other", other);
@@ -358,11 +358,11 @@ fn whoever_connects_a_socket_is_asked() {
     }
 }
 
-fn sockets_made_before_the_start_are_checked_when_they_connect() {
+fn sockets_created_before_the_start_are_checked_at_connect() {
     let host = Host::new();
     let mut pair = Pair::new(&host);
     let listener = host.net.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap();
-    // Lest a datagram is answered that nobody takes.
+    // Without a receiver, datagrams would be answered with an error.
     let _receiver = host.net.run(|| UdpSocket::bind("10.9.0.2:53").unwrap()).unwrap();
     for order in [
         "open stands 4 tcp",
@@ -390,14 +390,14 @@ fn sockets_made_before_the_start_are_checked_when_they_connect() {
         assert_eq!(pair.both(&[order]), (0, 0), "{order}");
     }
     listener.accept().unwrap();
-    shield.apply(&only(&host.path("nobody"))).unwrap();
+    shield.apply(&only(&host.path("no-program"))).unwrap();
     assert_eq!(ask(&mut pair.allowed, "with bound listen"), 0);
 }
 
-/// bind(2) is asked. A limit that is stated: listen(2) without it is not.
-fn binding_is_asked_and_listening_is_not() {
+/// bind(2) is checked. A documented limit: listen(2) without it is not.
+fn bind_is_checked_and_listen_is_not() {
     let host = Host::new();
-    asked(
+    checked(
         &host,
         &[
             &["open s 4 tcp", "with s bind 10.9.0.1:0"],
@@ -410,7 +410,7 @@ fn binding_is_asked_and_listening_is_not() {
     assert_eq!(all(&mut test_process, &["open s 4 tcp", "with s listen"]), 0);
 }
 
-/// Whoever binds the unspecified address is reached at each of its own.
+/// A socket that is bound to the unspecified address is reached at each address of the host.
 fn a_process_that_may_not_bind_an_address_may_not_bind_any() {
     let host = Host::new();
     let mut test_process = host.test_process(&host.program("one"));
@@ -435,11 +435,11 @@ fn a_process_that_may_not_bind_an_address_may_not_bind_any() {
     assert_eq!(binds(), [0, EPERM, 0, 0, EPERM]);
 }
 
-/// What has no hook for addresses is asked at socket(2).
-fn raw_and_ping_sockets_are_asked_when_they_are_made() {
+/// Protocols without a hook for addresses are checked at socket(2).
+fn raw_and_ping_sockets_are_checked_at_creation() {
     let host = Host::new();
     host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
-    asked(
+    checked(
         &host,
         &[
             &["create 4 3 1"],   // ICMP, raw
@@ -450,8 +450,8 @@ fn raw_and_ping_sockets_are_asked_when_they_are_made() {
             &["create 6 2 58"],  // ping
         ],
     );
-    // These are asked when they say whom they mean. What no kernel knows, or only as another protocol
-    // (SCTP, where it is there), is nobody's.
+    // These are checked when they have a peer. A protocol that this kernel does not know, or only as
+    // another one (SCTP), cannot be created.
     let _shield = host.start(&only(&host.path("good")));
     let mut test_process = host.test_process(&host.path("bad"));
     for order in ["create 4 1 0", "create 6 2 0", "create 4 1 6", "create 4 2 17"] {
@@ -462,9 +462,9 @@ fn raw_and_ping_sockets_are_asked_when_they_are_made() {
     }
 }
 
-/// The kernel takes the unspecified address for the host's own, and that is asked for and nothing else: from
-/// a bound socket it would lead to the address that this is bound to.
-fn the_unspecified_address_leads_where_was_asked() {
+/// The kernel connects the unspecified address to an address of the host, and rules are checked for that
+/// one: from a bound socket it would lead to the address that the socket is bound to.
+fn the_unspecified_address_leads_to_the_checked_address() {
     let host = Host::new();
     let bound = [
         ("4 udp", "10.9.0.1:0", "0.0.0.0:53", "10.9.0.1:53", "127.0.0.1:53"),
@@ -481,10 +481,10 @@ fn the_unspecified_address_leads_where_was_asked() {
     };
     let program = host.program("program");
     let mut test_process = host.test_process(&program);
-    for way in bound {
-        assert_eq!(connected(&mut test_process, way), 0, "without us: {way:?}");
-        let there = ask(&mut test_process, &format!("with s is-connected-to {}", way.3));
-        assert_eq!(there, 0, "without us: {way:?}");
+    for case in bound {
+        assert_eq!(connected(&mut test_process, case), 0, "without us: {case:?}");
+        let peer = ask(&mut test_process, &format!("with s is-connected-to {}", case.3));
+        assert_eq!(peer, 0, "without us: {case:?}");
     }
     let own = AddressGroup::new("own").cidrs(["127.0.0.1", "::1"].map(|own| own.parse().unwrap()));
     let policy = Policy::builder()
@@ -494,19 +494,19 @@ fn the_unspecified_address_leads_where_was_asked() {
         .compile()
         .unwrap();
     let _shield = host.start(&policy);
-    for way in bound {
+    for case in bound {
         // What is bound to IPv4 cannot reach IPv6's own address.
-        if connected(&mut test_process, way) == 0 {
-            let own = ask(&mut test_process, &format!("with s is-connected-to {}", way.4));
-            assert_eq!(own, 0, "{way:?}");
+        if connected(&mut test_process, case) == 0 {
+            let own = ask(&mut test_process, &format!("with s is-connected-to {}", case.4));
+            assert_eq!(own, 0, "{case:?}");
         }
     }
     assert_eq!(ask(&mut test_process, "connect udp 0.0.0.0:53"), 0);
     assert_eq!(ask(&mut test_process, "connect udp 10.9.0.1:53"), EPERM);
 }
 
-/// What is asked when a socket is made is not asked again: no rule could allow it.
-fn ping_sockets_that_may_be_made_may_connect() {
+/// Sockets that are checked at creation are not checked again: no rule could allow them.
+fn ping_sockets_that_may_be_created_may_connect() {
     let host = Host::new();
     host.net.sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
     let program = host.program("program");
@@ -526,34 +526,34 @@ fn ping_sockets_that_may_be_made_may_connect() {
     let shield = host.start(&policy);
     assert_eq!(ping(&mut test_process), 0);
     assert_eq!(ask(&mut test_process, "connect udp 10.9.0.2:53"), EPERM);
-    shield.apply(&only(&host.path("nobody"))).unwrap();
+    shield.apply(&only(&host.path("no-program"))).unwrap();
     assert_eq!(ask(&mut test_process, "create 4 2 1"), EPERM);
 }
 
-fn udp_lite_is_asked_when_a_socket_is_made() {
-    let ways: [&[&str]; 2] = [&["create 4 2 136"], &["create 6 2 136"]];
-    asked(&Host::new(), &ways);
+fn udp_lite_is_checked_at_creation() {
+    let orders: [&[&str]; 2] = [&["create 4 2 136"], &["create 6 2 136"]];
+    checked(&Host::new(), &orders);
 }
 
-fn sctp_is_asked_when_a_socket_is_made() {
+fn sctp_is_checked_at_creation() {
     // As a stream, and as packets in sequence.
-    let ways: [&[&str]; 2] = [&["create 4 1 132"], &["create 6 5 132"]];
-    asked(&Host::new(), &ways);
+    let orders: [&[&str]; 2] = [&["create 4 1 132"], &["create 6 5 132"]];
+    checked(&Host::new(), &orders);
 }
 
-fn dccp_is_asked_when_a_socket_is_made() {
-    asked(&Host::new(), &[&["create 4 6 33"]]);
+fn dccp_is_checked_at_creation() {
+    checked(&Host::new(), &[&["create 4 6 33"]]);
 }
 
-fn l2tp_is_asked_when_a_socket_is_made() {
-    asked(&Host::new(), &[&["create 4 2 115"]]);
+fn l2tp_is_checked_at_creation() {
+    checked(&Host::new(), &[&["create 4 2 115"]]);
 }
 
 fn procs(dir: &Path) -> String {
     format!("write {}/cgroup.procs 0", dir.display())
 }
 
-fn a_group_below_is_no_way_out() {
+fn a_child_cgroup_is_no_escape() {
     let host = Host::new();
     let bad = host.program("bad");
     let _shield = host.start(&only(&host.program("good")));
@@ -572,7 +572,7 @@ fn a_group_below_is_no_way_out() {
 }
 
 /// Limits that are stated: a socket belongs to the group in which it was made, and root may leave.
-fn a_socket_belongs_to_the_group_that_it_was_made_in() {
+fn a_socket_belongs_to_the_cgroup_of_its_creation() {
     let host = Host::new();
     let outside = Cgroup::new("outside").unwrap();
     let bad = host.program("bad");
@@ -641,12 +641,12 @@ fn connect4_of(cgroup: &Cgroup) -> String {
     files.filter_map(|file| fs::read_to_string(file.path()).ok()).find_map(of_link).unwrap()
 }
 
-fn the_programs_of_others_decide_too() {
+fn programs_of_other_agents_decide_too() {
     let host = Host::new();
     let one = host.program("one");
     let inner = host.cgroup.child("inner").unwrap();
     let elsewhere = Cgroup::new("elsewhere").unwrap();
-    // Somebody's program that refuses a port: our own, attached by somebody else.
+    // Another agent's program that refuses a port: one of ours, attached by another instance.
     let _theirs = Shield::builder("theirs").cgroup(elsewhere.dir()).start(&denying(81)).unwrap();
     if Command::new("bpftool").arg("version").output().is_err() {
         skip("no bpftool here");
@@ -662,11 +662,11 @@ fn the_programs_of_others_decide_too() {
     assert_eq!(answers(&mut test_process), [0, 0, 0]);
     at("attach", inner_dir, &[]);
     assert_eq!(answers(&mut test_process), [0, EPERM, 0]);
-    // Ours is above theirs, which was meant to be alone where it is.
+    // Ours is above theirs, which was attached without flags.
     let ours = host.start(&denying(80));
     assert_eq!(answers(&mut test_process), [EPERM, EPERM, 0]);
     drop(ours);
-    // Where it is alone, ours may not be, nor below: that is said, and nothing of ours stays.
+    // There and below, ours may not attach: the error names the hook, and nothing of ours stays.
     let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
     assert!(matches!(refused, ShieldError::Bpf(_)), "{refused}");
     assert!(refused.to_string().contains("connect4"), "{refused}");
@@ -676,7 +676,7 @@ fn the_programs_of_others_decide_too() {
     let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
     assert!(refused.to_string().contains("connect4"), "{refused}");
     at("detach", outer, &[]);
-    // Beside others.
+    // Beside programs of other agents.
     at("attach", inner_dir, &["multi"]);
     let ours = host.start_on(&inner, &denying(80));
     assert_eq!(answers(&mut test_process), [EPERM, EPERM, 0]);

@@ -1,4 +1,4 @@
-//! Needs root: who a process is, whatever it or its files are called, and however it came to be.
+//! Needs root: the identity of processes, whatever their names and paths, and however they started.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -25,26 +25,26 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(links_and_relative_paths_lead_to_the_same_file).shared(),
         test!(a_copy_in_memory_is_another_file).shared(),
-        test!(a_deleted_program_is_who_it_was_and_its_successor_is_not).shared(),
+        test!(a_deleted_program_keeps_its_identity_and_its_successor_has_another).shared(),
         test!(a_reused_inode_is_another_file).shared(),
-        test!(what_is_written_over_a_program_is_taken_for_it).shared(),
+        test!(content_written_over_a_program_has_its_identity).shared(),
         test!(a_replaced_program_is_unidentified_until_a_refresh).shared(),
         test!(a_script_is_its_interpreter).shared(),
         test!(a_program_behind_its_loader_is_the_loader).shared(),
-        test!(other_names_in_a_mount_namespace_are_no_way_in).shared(),
+        test!(other_names_in_a_mount_namespace_are_no_bypass).shared(),
         test!(a_pid_namespace_changes_nothing).shared(),
-        test!(a_program_in_memory_is_known_as_others_are),
+        test!(a_program_in_memory_is_identified),
         test!(a_program_on_an_overlay_is_the_file_below),
         test!(a_file_of_another_layer_with_the_same_number_is_another_file),
         test!(impersonation_does_not_help),
         test!(threads_and_children_are_their_program),
         test!(a_process_without_its_first_thread_is_its_program),
         test!(no_process_slips_through_a_start),
-        test!(a_process_has_nothing_of_its_number_s_last_owner).shared(),
-        test!(an_execve_that_was_passed_over_is_seen).shared().needs(&[stale_records]),
-        test!(an_exit_that_was_passed_over_is_seen).shared().needs(&[stale_records]),
-        test!(a_fork_that_was_passed_over_is_seen).shared(),
-        test!(a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became).shared(),
+        test!(a_process_inherits_nothing_by_its_number).shared(),
+        test!(a_missed_execve_is_noticed).shared().needs(&[stale_records]),
+        test!(a_missed_exit_is_noticed).shared().needs(&[stale_records]),
+        test!(a_missed_fork_is_noticed).shared(),
+        test!(a_missed_fork_inherits_nothing_of_later_programs).shared(),
         test!(a_program_that_is_created_later_is_unidentified).shared(),
     ]
 }
@@ -112,11 +112,11 @@ fn a_copy_in_memory_is_another_file() {
     assert_eq!(execute(&bad, "file", &good), 0, "the file itself, without a name");
 }
 
-fn a_deleted_program_is_who_it_was_and_its_successor_is_not() {
+fn a_deleted_program_keeps_its_identity_and_its_successor_has_another() {
     let host = Host::new();
     let good = host.program("good");
     let mut old = host.test_process(&good);
-    let shield = host.start_looking_never(&only(&good));
+    let shield = host.start_without_following(&only(&good));
     fs::remove_file(&good).unwrap();
     assert_eq!(near(&mut old), 0);
     execute(&mut old, "/proc/self/exe".as_ref());
@@ -132,7 +132,7 @@ fn a_reused_inode_is_another_file() {
     let good = host.program("good");
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     let was = inode(&good);
-    let _shield = host.start_looking_never(&only(&good));
+    let _shield = host.start_without_following(&only(&good));
     assert_eq!(host.ask(&good), 0);
     fs::remove_file(&good).unwrap();
     // What has other numbers stays, so that the old one comes up.
@@ -146,7 +146,7 @@ fn a_reused_inode_is_another_file() {
 }
 
 /// A limit that is stated: a file is known by its inode and not by what is in it.
-fn what_is_written_over_a_program_is_taken_for_it() {
+fn content_written_over_a_program_has_its_identity() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let mut other = fs::read(&bad).unwrap();
@@ -162,7 +162,7 @@ fn a_replaced_program_is_unidentified_until_a_refresh() {
     let host = Host::new();
     let (good, new) = (host.program("good"), host.program("new"));
     let mut old = host.test_process(&good);
-    let shield = host.start_looking_never(&only(&good));
+    let shield = host.start_without_following(&only(&good));
     assert_eq!((near(&mut old), host.ask(&new)), (0, EPERM));
     fs::rename(&new, &good).unwrap();
     assert_eq!((near(&mut old), host.ask(&good)), (0, EPERM));
@@ -184,12 +184,13 @@ fn a_script_is_its_interpreter() {
     let shield = host.start(&only(&good));
     assert_eq!((host.ask(&by_good), host.ask(&by_bad)), (0, EPERM));
 
-    for who in [
+    for subject in [
         Subject::new("").exe(&by_bad),
         Subject::new("").parent(&by_bad),
         Subject::new("").descendant_of(&by_bad),
     ] {
-        let refused = shield.apply(&policy([rule(1, SocketAction::Allow).who(who)])).unwrap_err();
+        let refused =
+            shield.apply(&policy([rule(1, SocketAction::Allow).who(subject)])).unwrap_err();
         let ShieldError::Script { rule, path, interpreter } = &refused else {
             panic!("{refused}");
         };
@@ -202,7 +203,7 @@ fn a_script_is_its_interpreter() {
     assert_eq!((host.ask(&by_good), host.ask(&by_bad)), (0, EPERM), "as before");
 }
 
-/// Who runs a program through its loader executes the loader.
+/// A process that runs a program through its loader executes the loader.
 fn a_program_behind_its_loader_is_the_loader() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let mut files = maps.lines().filter_map(|line| line.split(' ').next_back());
@@ -224,11 +225,11 @@ fn a_program_behind_its_loader_is_the_loader() {
     assert_eq!(ask(), 0);
 }
 
-fn other_names_in_a_mount_namespace_are_no_way_in() {
+fn other_names_in_a_mount_namespace_are_no_bypass() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
-    let place = host.path("place");
-    fs::write(&place, "").unwrap();
+    let mount_point = host.path("mount-point");
+    fs::write(&mount_point, "").unwrap();
     let show = |what: &Path, at: &Path| format!("show {} {}", what.display(), at.display());
     let fork = |program: &Path| format!("fork {} {NEAR}", program.display());
     let apart = || {
@@ -241,11 +242,15 @@ fn other_names_in_a_mount_namespace_are_no_way_in() {
     done(&mut test_process, &fork(&good));
     let _shield = host.start(&only(&good));
 
-    assert_eq!(test_process.ask(&fork(&good)).unwrap(), EPERM, "of before");
+    assert_eq!(test_process.ask(&fork(&good)).unwrap(), EPERM, "the old name");
     let mut test_process = apart();
     assert_eq!(test_process.ask(&fork(&good)).unwrap(), 0);
-    done(&mut test_process, &show(&good, &place));
-    assert_eq!(test_process.ask(&fork(&place)).unwrap(), 0, "the same file under another name");
+    done(&mut test_process, &show(&good, &mount_point));
+    assert_eq!(
+        test_process.ask(&fork(&mount_point)).unwrap(),
+        0,
+        "the same file under another name"
+    );
     done(&mut test_process, &show(&bad, &good));
     assert_eq!(test_process.ask(&fork(&good)).unwrap(), EPERM, "another file under its name");
     execute(&mut test_process, &good);
@@ -282,7 +287,7 @@ fn a_pid_namespace_changes_nothing() {
     }
 }
 
-fn a_program_in_memory_is_known_as_others_are() {
+fn a_program_in_memory_is_identified() {
     let host = Host::new();
     Mounts::apart(|mounts| {
         mounts.tmpfs(host.programs.path()).unwrap();
@@ -309,7 +314,7 @@ fn a_program_on_an_overlay_is_the_file_below() {
         let (good, bad) = (all.join("good"), all.join("bad"));
         assert_eq!((host.ask(&good), host.ask(&bad)), (0, 0));
         let mut old = host.test_process(&good);
-        let shield = host.start_looking_never(&only(&good));
+        let shield = host.start_without_following(&only(&good));
         assert_eq!((near(&mut old), host.ask(&good), host.ask(&bad)), (0, 0, EPERM));
         assert_eq!(host.ask(&lower.join("good")), 0, "the same file by another name");
 
@@ -328,7 +333,7 @@ fn a_program_on_an_overlay_is_the_file_below() {
     .unwrap();
 }
 
-/// Who may write to one layer may make files until one has the number of a file in another.
+/// A process that may write to one layer may create files until one has the number of a file in another.
 fn a_file_of_another_layer_with_the_same_number_is_another_file() {
     let host = Host::new();
     Mounts::apart(|mounts| {
@@ -380,7 +385,7 @@ fn impersonation_does_not_help() {
     assert_eq!(test_process.ask("go").unwrap(), EPERM);
     drop(shield);
 
-    // Who has lied before Shield came is nobody: execve(2) has not opened what it says that it is.
+    // A process that impersonated a program before the start is unidentified: execve(2) has not opened that file.
     pretend(&mut test_process, "third");
     let mut honest = host.test_process(&good);
     let _shield = host.start(&only(&good));
@@ -413,7 +418,7 @@ fn threads_and_children_are_their_program() {
         assert_eq!(allowed.ask(&order).unwrap(), answer);
         assert_eq!(other.ask(&format!("thread {order}")).unwrap(), answer);
     }
-    // The thread that executes is not the first, and takes its number.
+    // The thread that executes is not the first, and gets its number.
     for (program, answer) in [(&bad, EPERM), (&good, 0), (&bad, EPERM)] {
         let pid = allowed.pid();
         done(allowed, &format!("thread exec {}", program.display()));
@@ -459,26 +464,26 @@ fn no_process_slips_through_a_start() {
     fs::write(&period, "0").unwrap();
     let mut runners: Vec<_> = [("exec", &good), ("spawn", &good), ("fork", &bad)]
         .into_iter()
-        .map(|(way, program)| {
+        .map(|(start, program)| {
             let mut test_process = host.test_process(program);
             // What starts gets its turn where there are few processors.
             done(&mut test_process, "nice");
-            test_process.run(way, &period, (&good, &bad), to).unwrap();
-            (way, test_process)
+            test_process.run(start, &period, (&good, &bad), to).unwrap();
+            (start, test_process)
         })
         .collect();
     for number in 1..=STARTS {
         let shield = host.start(&only(&good));
         let now = 2 * number - 1;
         fs::write(&period, now.to_string()).unwrap();
-        for (way, test_process) in &mut runners {
+        for (start, test_process) in &mut runners {
             let (mut found, mut wanted) = ([0, 0], FINDINGS);
-            if *way == "fork" {
+            if *start == "fork" {
                 wanted[0] = 0;
             }
             while found.iter().zip(wanted).any(|(&found, wanted)| found < wanted) {
                 let finding = test_process.finding().unwrap();
-                assert!(!finding.is_wrong, "{way}, start {number}: {finding:?}");
+                assert!(!finding.is_wrong, "{start}, number {number}: {finding:?}");
                 if finding.period == now {
                     found[usize::from(finding.is_bad)] += 1;
                 }
@@ -489,11 +494,11 @@ fn no_process_slips_through_a_start() {
     }
 }
 
-fn a_process_has_nothing_of_its_number_s_last_owner() {
+fn a_process_inherits_nothing_by_its_number() {
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
-    // Others take numbers too.
+    // Other processes use numbers, too.
     let again = |pid: u32, program: &Path| {
         let start = || {
             fs::write(LAST, (pid - 1).to_string()).ok()?;
@@ -510,14 +515,14 @@ fn a_process_has_nothing_of_its_number_s_last_owner() {
         let pid = test_process.pid();
         drop(test_process);
         let Some(mut test_process) = again(pid, second) else {
-            skip("this kernel gives no number again that one asks for");
+            skip("this kernel does not reuse a number on request");
         };
         assert_eq!(near(&mut test_process), answer);
     }
 }
 
-/// What the table of processes says of one: as root may, a test takes events from it that the kernel may
-/// have passed over.
+/// The entry of a process in the process table. A test changes it as root, as if the kernel had missed an
+/// event.
 struct Record {
     maps: Vec<MapHandle>,
     pid: [u8; 4],
@@ -532,7 +537,7 @@ impl Record {
         let pid = pid.to_ne_bytes();
         let maps = libbpf_rs::query::MapInfoIter::default();
         let maps = maps.filter(|info| info.name == "ic_processes");
-        // Those of other tests come and go.
+        // Maps of other tests come and go.
         let maps = maps.filter_map(|info| MapHandle::from_map_id(info.id).ok());
         let has = |map: &MapHandle| map.lookup(&pid, MapFlags::ANY).is_ok_and(|it| it.is_some());
         let maps = maps.filter(has).collect::<Vec<_>>();
@@ -559,8 +564,8 @@ impl Record {
     }
 }
 
-/// Whether hooks can tell that a record is not of what the process executes. Where they cannot, the kernel
-/// passes over no event.
+/// Whether hooks can notice that an entry is not of the executable of a process. Where they cannot, the
+/// kernel misses no event.
 fn stale_records() -> Result<(), String> {
     let task = probe_helper(ProgramType::CGROUP_SOCK_ADDR, Helper::GET_CURRENT_TASK_BTF);
     if task.is_available() {
@@ -569,7 +574,7 @@ fn stale_records() -> Result<(), String> {
     Err("programs at cgroups cannot read the task on this kernel".into())
 }
 
-fn an_execve_that_was_passed_over_is_seen() {
+fn a_missed_execve_is_noticed() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let _shield = host.start(&only(&good));
@@ -597,7 +602,7 @@ fn an_execve_that_was_passed_over_is_seen() {
     }
 }
 
-fn an_exit_that_was_passed_over_is_seen() {
+fn a_missed_exit_is_noticed() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let _shield = host.start(&only(&good));
@@ -614,27 +619,27 @@ fn an_exit_that_was_passed_over_is_seen() {
     assert_eq!(test_processes.each_mut().map(near), [0, EPERM]);
 }
 
-fn a_fork_that_was_passed_over_is_seen() {
+fn a_missed_fork_is_noticed() {
     let host = Host::new();
     let bad = host.program("bad");
     let [thread, child] = ["thread", "child"].map(|by| format!("{by} {NEAR}"));
-    for (who, orders) in [
+    for (subject, orders) in [
         (Subject::new("").exe(&bad), &[NEAR, &thread, &child][..]),
         (Subject::new("").parent(&host.own), &[NEAR, &thread]),
         (Subject::new("").descendant_of(&host.own), &[NEAR, &thread, &child]),
     ] {
-        let _shield = host.start(&policy([rule(1, SocketAction::Deny).who(who.clone())]));
+        let _shield = host.start(&policy([rule(1, SocketAction::Deny).who(subject.clone())]));
         let mut test_process = host.test_process(&bad);
-        assert_eq!(near(&mut test_process), EPERM, "{who:?}");
+        assert_eq!(near(&mut test_process), EPERM, "{subject:?}");
         for order in orders {
             Record::of(&test_process).delete();
-            assert_eq!(test_process.ask(order).unwrap(), EPERM, "{who:?}: {order}");
+            assert_eq!(test_process.ask(order).unwrap(), EPERM, "{subject:?}: {order}");
         }
     }
 }
 
 /// What a parent executes after its fork(2) is nothing of the child's.
-fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
+fn a_missed_fork_inherits_nothing_of_later_programs() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let (starter, never) = (host.path("starter"), host.path("never"));
@@ -648,13 +653,13 @@ fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
     fs::write(&starter, script).unwrap();
     fs::set_permissions(&starter, Permissions::from_mode(0o755)).unwrap();
     done(&mut host.test_process(&bad), &format!("mkfifo {}", never.display()));
-    for who in [Subject::new("").parent(&good), Subject::new("").descendant_of(&good)] {
-        let allow = rule(1, SocketAction::Allow).who(who.clone());
+    for subject in [Subject::new("").parent(&good), Subject::new("").descendant_of(&good)] {
+        let allow = rule(1, SocketAction::Allow).who(subject.clone());
         let policy = Policy::builder().socket_rule(allow);
         let policy = policy.socket_default(Direction::Out, Verdict::Drop).compile().unwrap();
         let _shield = host.start(&policy);
         let mut test_process = host.test_process(&starter);
-        assert_eq!(near(&mut test_process), EPERM, "{who:?}");
+        assert_eq!(near(&mut test_process), EPERM, "{subject:?}");
         let parent = test_process.pid();
         let is_good = || fs::read_link(format!("/proc/{parent}/exe")).is_ok_and(|exe| exe == good);
         let since = Instant::now();
@@ -665,18 +670,18 @@ fn a_fork_that_was_passed_over_gives_nothing_of_what_the_parent_became() {
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let child = children.unwrap().trim().parse().unwrap();
         Record::of_process(child).delete();
-        assert_eq!(near(&mut test_process), EPERM, "{who:?}");
+        assert_eq!(near(&mut test_process), EPERM, "{subject:?}");
         // Of the parent it is so.
         let order = format!("fork {} {NEAR}", good.display());
-        assert_eq!(host.test_process(&good).ask(&order).unwrap(), 0, "{who:?}");
+        assert_eq!(host.test_process(&good).ask(&order).unwrap(), 0, "{subject:?}");
     }
 }
 
-/// A file that is not there when a policy is applied is nobody.
+/// A file that does not exist when a policy is applied matches no process.
 fn a_program_that_is_created_later_is_unidentified() {
     let host = Host::new();
     let good = host.path("good");
-    let shield = host.start_looking_never(&only(&good));
+    let shield = host.start_without_following(&only(&good));
     host.program("good");
     assert_eq!(host.ask(&good), EPERM);
     shield.apply(&only(&good)).unwrap();

@@ -1,4 +1,4 @@
-//! Needs root: what real processes were seen to do becomes a policy that lets them, and no more.
+//! Needs root: a learned policy allows what processes were seen to do, and nothing else.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(what_was_done_under_learning_is_what_may_be_done),
-        test!(a_path_that_leads_elsewhere_is_a_comment),
-        test!(what_was_not_seen_is_told),
+        test!(a_learned_policy_allows_what_was_done),
+        test!(a_replaced_path_is_a_comment),
+        test!(lost_events_are_reported),
     ]
 }
 
@@ -81,7 +81,7 @@ const ORDERS: [&str; 8] = [
     "create 4 3 1",
 ];
 
-fn what_was_done_under_learning_is_what_may_be_done() {
+fn a_learned_policy_allows_what_was_done() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let mut before = host.test_process(&one);
@@ -92,7 +92,7 @@ fn what_was_done_under_learning_is_what_may_be_done() {
     let mut learning = shield.learn(LearnOptions::default()).unwrap();
     // One that ran before Shield, and one that was executed since.
     let mut after = host.test_process(&two);
-    // AF_PACKET. Where it is asked for it is learned like the others.
+    // AF_PACKET. Where it is checked it is learned like other protocols.
     let packet = ["create 17 3 768"];
     let packets = if has_lsm() { &packet[..] } else { &[] };
     let orders: Vec<&str> = ORDERS.iter().chain(packets).copied().collect();
@@ -137,7 +137,7 @@ fn what_was_done_under_learning_is_what_may_be_done() {
 }
 
 /// Paths that would let in another file, or none, are not written.
-fn a_path_that_leads_elsewhere_is_a_comment() {
+fn a_replaced_path_is_a_comment() {
     let host = Host::new();
     let shield = {
         let policy = learning(Policy::builder());
@@ -165,7 +165,7 @@ fn a_path_that_leads_elsewhere_is_a_comment() {
     let late = host.program("late");
     let running = test_process(&late, &mut learning, &|| ());
     std::fs::rename(host.program("new"), &late).unwrap();
-    // A link is told as what it leads to, so that nobody can turn it.
+    // A link is reported by its target, which its owner cannot change.
     let target = host.program("target");
     let link = target.with_extension("link");
     std::os::unix::fs::symlink(&target, &link).unwrap();
@@ -197,12 +197,12 @@ fn relative(path: &Path) -> String {
     format!("{up}{}", path.strip_prefix("/").unwrap().display())
 }
 
-fn what_was_not_seen_is_told() {
+fn lost_events_are_reported() {
     let host = Host::new();
     let one = host.program("one");
     let mut test_process = host.test_process(&one);
     let policy = learning(Policy::builder());
-    // Room for a few dozen events, and nobody reads.
+    // Room for a few dozen events, and no reader.
     let builder = Shield::builder("learn").ring_bytes(4096).cgroup(host.cgroup.dir());
     let shield = builder.start(&policy).unwrap();
     let learning = shield.learn(LearnOptions::default()).unwrap();

@@ -28,15 +28,15 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_provisional_policy_is_confirmed_reverted_or_expires),
         test!(drops_outlive_a_killed_agent_and_the_next_adopts_without_a_gap),
         test!(a_deadline_holds_without_an_agent),
-        test!(the_next_agent_confirms_a_provisional_policy_or_takes_it_back),
+        test!(the_next_agent_confirms_or_reverts_a_provisional_policy),
         test!(events_are_sampled_and_every_loss_is_counted),
         test!(a_full_ring_loses_events_and_not_verdicts),
-        test!(taken_and_missing_interfaces_are_named),
+        test!(busy_and_missing_interfaces_are_named),
         test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was),
         test!(a_re_created_interface_is_protected_again),
-        test!(unusable_pin_directories_are_errors_with_a_way_out),
+        test!(unusable_pin_directories_are_errors_with_a_hint),
         test!(an_interface_of_another_namespace_is_another_interface),
-        test!(no_host_is_a_gateway_that_cannot_be_one),
+        test!(impossible_gateways_are_refused),
         test!(every_action_leaves_an_audit_record),
     ]
 }
@@ -205,7 +205,7 @@ fn a_gateway_gets_through_deny_all() {
     assert_eq!(reaches(&net, "10.9.0.3"), (true, true));
 }
 
-/// Sends frames until told to stop, and returns how many.
+/// Sends frames until it is stopped, and returns how many.
 fn flood<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     socket: &'scope PacketSocket,
@@ -233,7 +233,7 @@ fn arrived(socket: &UdpSocket) -> u64 {
 
 fn no_packet_slips_through_a_swap() {
     let net = Net::new();
-    // Both drop the /24 from which the flood comes, each in its own way.
+    // Both drop the /24 from which the flood comes, by different entries.
     let always = "10.9.77.0/24";
     let many: Vec<String> = (0..50_000u32)
         .map(|n| format!("172.{}.{}.{}/32", 16 + n / 65536, n / 256 % 256, n % 256))
@@ -413,7 +413,7 @@ fn a_deadline_holds_without_an_agent() {
     let socket = net.injector();
     let child = agent(&net, &instance, "provisional");
     kill(child);
-    // The open policy is in force, and nobody lives who could take it back.
+    // The open policy is in force, and no agent runs that could revert it.
     socket.send(&frame_from("10.9.77.1")).unwrap();
     listener.set_read_timeout(Some(PATIENCE)).unwrap();
     listener.recv_from(&mut [0; 16]).unwrap();
@@ -444,7 +444,7 @@ fn a_deadline_holds_without_an_agent() {
     shield.stop().unwrap();
 }
 
-fn the_next_agent_confirms_a_provisional_policy_or_takes_it_back() {
+fn the_next_agent_confirms_or_reverts_a_provisional_policy() {
     let net = Net::new();
     let start = |instance: &Instance, policy: &CompiledPolicy| {
         let builder = Shield::builder(&instance.0).interface("eth0").persistent(true);
@@ -536,7 +536,7 @@ fn a_full_ring_loses_events_and_not_verdicts() {
     assert_eq!(read + lost, 1000);
 }
 
-fn taken_and_missing_interfaces_are_named() {
+fn busy_and_missing_interfaces_are_named() {
     let net = Net::new();
     let policy = dropping(&["10.9.0.2"]);
     net.host
@@ -559,7 +559,7 @@ fn taken_and_missing_interfaces_are_named() {
             assert!(error.contains(&format!("instance `{}`", instance.0)), "{error}");
         })
         .unwrap();
-    // Nothing of the refused ones is left.
+    // The refused instances leave nothing.
     assert_eq!(reaches(&net, "10.9.0.2"), (true, true));
 }
 
@@ -574,8 +574,8 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     let gateway: IpAddr = "10.9.0.9".parse().unwrap();
     drop(start(builder().interface("eth0").gateways([gateway]), &old).unwrap());
 
-    let asked = builder().interface("eth0").interface("eth1").interface("eth7").gateways([]);
-    let error = start(asked, &new).unwrap_err().to_string();
+    let wanted = builder().interface("eth0").interface("eth1").interface("eth7").gateways([]);
+    let error = start(wanted, &new).unwrap_err().to_string();
     assert!(error.contains("no interface `eth7`"), "{error}");
     assert_eq!(reaches(&net, "10.9.0.2"), (false, false), "the old policy holds");
 
@@ -607,7 +607,7 @@ fn a_re_created_interface_is_protected_again() {
     assert_eq!(reaches(&net, "10.9.0.2"), (false, false));
 }
 
-fn unusable_pin_directories_are_errors_with_a_way_out() {
+fn unusable_pin_directories_are_errors_with_a_hint() {
     let net = Net::new();
     let instance = Instance::new("pins");
     let policy = dropping(&["10.9.0.2"]);
@@ -641,7 +641,7 @@ fn unusable_pin_directories_are_errors_with_a_way_out() {
     let version = format!("not of ABI version {}", ironclad_core::abi::VERSION);
     assert!(error.contains(&version), "{error}");
     instance.purge();
-    // Of others, or open to them.
+    // Of another user, or writable by other users.
     let own = format!("/sys/fs/bpf/ironclad/{}", instance.0);
     std::fs::create_dir_all(&own).unwrap();
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -686,7 +686,7 @@ fn an_interface_of_another_namespace_is_another_interface() {
     assert_eq!(reaches(&first, "10.9.0.2"), (true, true));
 }
 
-fn no_host_is_a_gateway_that_cannot_be_one() {
+fn impossible_gateways_are_refused() {
     let shield = Shield::builder("gateways").start_unattached(&open()).unwrap();
     for wrong in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "::ffff:10.0.0.1"] {
         let error = shield.set_gateways(&[wrong.parse().unwrap()]).unwrap_err().to_string();

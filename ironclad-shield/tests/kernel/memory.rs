@@ -25,7 +25,7 @@ const CROWD: usize = 3000;
 fn limit_of(group: &Cgroup) -> Result<std::path::PathBuf, String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     if release.starts_with("5.10.") {
-        return Err("Linux 5.10 charges maps to nobody's memory".to_owned());
+        return Err("Linux 5.10 charges maps to no cgroup".to_owned());
     }
     let root = group.dir().parent().unwrap();
     let has = |dir: &Path| {
@@ -41,7 +41,7 @@ fn limit_of(group: &Cgroup) -> Result<std::path::PathBuf, String> {
     Ok(group.dir().join("memory.max"))
 }
 
-/// Who cannot be noted is nobody. Who was noted before there was no memory left is what he executes.
+/// A process that cannot be entered is unidentified. A process that was entered earlier keeps its identity.
 fn a_process_that_cannot_be_recorded_is_unidentified() {
     let group = Cgroup::new("memory").unwrap();
     let limit = match limit_of(&group) {
@@ -68,20 +68,20 @@ fn a_process_that_cannot_be_recorded_is_unidentified() {
     // The kernel keeps some memory for each CPU. A process is lost twice, as it forks and as it executes.
     let mut crowd = 0;
     while lost(&shield) < 400 {
-        assert!(crowd < CROWD, "there is memory for everybody");
+        assert!(crowd < CROWD, "memory does not run out");
         assert_eq!(test_processes[0].ask("crowd 50").unwrap(), 0);
         crowd += 50;
     }
-    // What was there before becomes another program in its place.
-    let mut unnoted = 0;
+    // Known processes execute another program.
+    let mut unrecorded = 0;
     for test_process in &mut test_processes {
-        assert_eq!(test_process.ask(THERE).unwrap(), 0, "known from before");
+        assert_eq!(test_process.ask(THERE).unwrap(), 0, "known already");
         let before = lost(&shield);
         let child = test_process.ask(&format!("fork {} {THERE}", good.display())).unwrap();
         if child != 0 {
             assert_eq!(child, EPERM);
             assert!(lost(&shield) > before, "an unidentified process that is not counted");
-            unnoted += 1;
+            unrecorded += 1;
         }
         assert_eq!(test_process.ask(&format!("exec {}", bad.display())).unwrap(), 0);
         assert_eq!(test_process.ask(THERE).unwrap(), EPERM);
@@ -89,8 +89,8 @@ fn a_process_that_cannot_be_recorded_is_unidentified() {
         assert_eq!(test_process.ask(THERE).unwrap(), 0);
         assert_eq!(test_process.ask(&format!("exec {}", bad.display())).unwrap(), 0);
     }
-    assert!(unnoted > 0, "each had memory left");
-    // Nobody is let go because he is not known.
+    assert!(unrecorded > 0, "each had memory left");
+    // An unidentified process is not allowed.
     assert_eq!(test_processes[0].ask(&format!("fork {} {THERE}", bad.display())).unwrap(), EPERM);
     fs::write(&limit, "max").unwrap();
     assert_eq!(host.test_process(&good).ask(THERE).unwrap(), 0);

@@ -1,6 +1,6 @@
-//! Needs root: what marks sockets for cgroups of version 1, which made older kernels forget
-//! those of version 2. One test alone in its program, and only in a machine of its own: nothing but a
-//! restart takes it back there.
+//! Needs root: marks of sockets for cgroups of version 1, after which older kernels ignore those of
+//! version 2. One test alone in its program, and only in its own machine: the state lasts until the
+//! machine is restarted.
 
 use std::ffi::CStr;
 use std::fs;
@@ -16,7 +16,7 @@ use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(marks_of_net_cls_switch_nothing_off_in_silence).in_machine().isolated()]
+    vec![test!(marks_of_net_cls_are_reported).in_machine().isolated()]
 }
 
 const THERE: &str = "connect tcp 10.9.0.2:80";
@@ -46,7 +46,7 @@ impl Drop for Marks<'_> {
 }
 
 /// Before Linux 5.15, and before 5.10.226 of the stable ones, marks switch hooks of cgroups off.
-fn marks_of_net_cls_switch_nothing_off_in_silence() {
+fn marks_of_net_cls_are_reported() {
     let host = Host::new();
     let program = host.program("one");
     let (mut marked, mut other) = (host.test_process(&program), host.test_process(&program));
@@ -84,11 +84,11 @@ fn marks_of_net_cls_switch_nothing_off_in_silence() {
         assert!(matches!(refused, ShieldError::Inactive { .. }), "{refused}");
         println!("{refused}");
     }
-    // One that takes over what was protected before, and names nothing.
+    // An instance that adopts the protected cgroup, and names none.
     let back = keep.start_unattached(&deny).unwrap();
     assert_eq!(back.status().unwrap().inactive, Some(why));
     back.stop().unwrap();
-    // The root is asked whatever happens.
+    // Hooks of the root are called in any case.
     let root = host.cgroup.dir().parent().unwrap();
     let on_root = Shield::builder("root").cgroup(root).start(&deny).unwrap();
     assert_eq!(on_root.status().unwrap().inactive, None);

@@ -23,10 +23,10 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(packet_sockets_are_for_the_program_that_may).needs(&[lsm]),
+        test!(packet_sockets_are_for_the_allowed_program).needs(&[lsm]),
         test!(packet_sockets_change_with_the_policy).needs(&[lsm]),
         test!(subjects_and_limits_hold_for_packet_sockets).needs(&[lsm]),
-        test!(what_watches_packet_sockets_leaves_records).needs(&[lsm]),
+        test!(packet_socket_programs_leave_audit_records).needs(&[lsm]),
         test!(without_bpf_lsm_policies_on_packet_sockets_are_refused),
     ]
 }
@@ -93,7 +93,7 @@ fn default_drop() -> Policy {
     Policy::builder().socket_default(Direction::Create, Verdict::Drop)
 }
 
-/// The orders that this kernel follows where nobody forbids it.
+/// The orders that succeed on this kernel without rules.
 fn known<'a>(
     test_process: &mut TestProcess,
     orders: impl IntoIterator<Item = &'a str>,
@@ -103,7 +103,7 @@ fn known<'a>(
         .filter(|order| match test_process.ask(order).unwrap() {
             0 => true,
             EAFNOSUPPORT => {
-                println!("not asked: {order}, of whose family this kernel has none");
+                println!("not tested: {order}, whose family this kernel lacks");
                 false
             }
             other => panic!("{order} without us: {other}"),
@@ -111,7 +111,7 @@ fn known<'a>(
         .collect()
 }
 
-fn packet_sockets_are_for_the_program_that_may() {
+fn packet_sockets_are_for_the_allowed_program() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let elsewhere = Cgroup::new("elsewhere").unwrap();
@@ -119,7 +119,7 @@ fn packet_sockets_are_for_the_program_that_may() {
     let mut outside = TestProcess::start(&elsewhere, &bad).unwrap();
     let sockets = known(&mut other, PACKET.into_iter().chain([XDP]));
     assert!(sockets.len() >= PACKET.len());
-    let others = known(&mut other, OTHERS);
+    let other_orders = known(&mut other, OTHERS);
     let shield = host.start(&policy([
         packet(7, SocketAction::Allow).who(Subject::new("good").exe(&good)),
         packet(8, SocketAction::Deny),
@@ -136,14 +136,14 @@ fn packet_sockets_are_for_the_program_that_may() {
         let rule = shield.socket_rule(event.generation, event.rule.unwrap());
         assert_eq!(rule, Some(RuleId(8)));
     }
-    for order in others.into_iter().chain([RAW]) {
+    for order in other_orders.into_iter().chain([RAW]) {
         assert_eq!(other.ask(order).unwrap(), 0, "{order}");
     }
     let counts = shield.socket_counts().unwrap();
     let of = |id| counts.iter().find(|count| count.rule == Some(RuleId(id))).unwrap();
     assert_eq!((of(7).allowed, of(8).denied), (sockets.len() as u64, sockets.len() as u64));
 
-    // Which cgroups are asked changes while it runs.
+    // The protected cgroups change while it runs.
     shield.protect_cgroup(elsewhere.dir()).unwrap();
     assert_eq!(outside.ask(PACKET[0]).unwrap(), EPERM);
     shield.unprotect_cgroup(host.cgroup.dir()).unwrap();
@@ -181,8 +181,8 @@ fn subjects_and_limits_hold_for_packet_sockets() {
     let mut outside = host.test_process(&one);
     let mut inside = TestProcess::start(&inner, &one).unwrap();
     let shield = host.start(&policy([]));
-    let mut ask = |who: Subject| {
-        shield.apply(&policy([packet(1, SocketAction::Deny).who(who)])).unwrap();
+    let mut ask = |subject: Subject| {
+        shield.apply(&policy([packet(1, SocketAction::Deny).who(subject)])).unwrap();
         (outside.ask(PACKET[0]).unwrap(), inside.ask(PACKET[0]).unwrap())
     };
     let whose = || Subject::new("");
@@ -190,15 +190,15 @@ fn subjects_and_limits_hold_for_packet_sockets() {
     assert_eq!(ask(whose().cgroup(host.cgroup.path())), (EPERM, EPERM));
     assert_eq!(ask(whose().uid(0).exe(&one)), (EPERM, EPERM));
     assert_eq!(ask(whose().uid(12345)), (0, 0));
-    assert_eq!(ask(whose().gid(0).spoofable_comm("nobody's")), (0, 0));
+    assert_eq!(ask(whose().gid(0).spoofable_comm("other")), (0, 0));
 
-    // So slow a bucket that none comes back while this runs.
+    // A rate so slow that no token returns while this runs.
     let limit = RateLimit::per_second(1).burst(100);
     let limited = policy([packet(2, SocketAction::Allow).limit(limit)]);
     match shield.apply(&limited) {
         Ok(()) => {
-            let let_go = (0..300).filter(|_| outside.ask(PACKET[0]).unwrap() == 0).count();
-            assert!((100..300).contains(&let_go), "{let_go}");
+            let allowed = (0..300).filter(|_| outside.ask(PACKET[0]).unwrap() == 0).count();
+            assert!((100..300).contains(&allowed), "{allowed}");
         }
         Err(refused) => {
             let words = "rule 2 (`rule 2`) limits them, which needs Linux 5.11";
@@ -210,7 +210,7 @@ fn subjects_and_limits_hold_for_packet_sockets() {
     assert_eq!(shield.counters().unwrap().loss(abi::Loss::Map), 0);
 }
 
-fn what_watches_packet_sockets_leaves_records() {
+fn packet_socket_programs_leave_audit_records() {
     let host = Host::new();
     let recorder = Arc::new(Recorder::default());
     let builder = Shield::builder("packets").audit(recorder.clone()).cgroup(host.cgroup.dir());
@@ -253,7 +253,7 @@ fn without_bpf_lsm_policies_on_packet_sockets_are_refused() {
     refused(default_drop().socket_rule(rule(3, SocketAction::Allow)), "rule 3 (`rule 3`)");
     refused(Policy::builder().socket_rule(packet(4, SocketAction::Log)), "rule 4 (`rule 4`)");
 
-    // The ways out; and what is in force stays so.
+    // The alternatives; and the policy in force stays.
     let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(Protocol::RAW)]));
     assert_eq!((test_process.ask(PACKET[0]).unwrap(), test_process.ask(RAW).unwrap()), (0, EPERM));
     assert!(shield.apply(&default_drop().compile().unwrap()).is_err());

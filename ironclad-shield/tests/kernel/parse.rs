@@ -19,9 +19,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(contradictory_headers_are_malformed),
         test!(a_link_lives_under_deny_all),
         test!(malformed_may_pass_but_is_no_bypass),
-        test!(what_the_kernel_follows_further_than_we_do_never_passes),
+        test!(longer_header_chains_than_are_parsed_never_pass),
         test!(tuples_open_a_closed_firewall),
-        test!(a_dry_run_drops_nothing_and_says_what_it_would),
+        test!(a_dry_run_drops_nothing_and_counts),
         test!(gateways_pass_whatever_the_policy_says),
     ]
 }
@@ -53,7 +53,7 @@ fn shield(policy: Policy) -> Shield {
     Shield::builder("parse").start_unattached(&policy.compile().unwrap()).unwrap()
 }
 
-/// Runs a frame and asserts the one counter that moved, and which way.
+/// Runs a frame and asserts the one counter that moved, and how.
 #[track_caller]
 fn expect(shield: &Shield, what: &str, frame: &[u8], reason: Reason, verdict: Verdict) {
     let before = shield.counters().unwrap();
@@ -143,7 +143,7 @@ fn every_truncation_is_malformed() {
         let link = 14 + 4 * tags.count();
         let v4 = bytes[link - 2] == 0x08;
         let header = if v4 { usize::from(bytes[link] & 0xf) * 4 } else { 40 };
-        // The kernel takes no frames shorter than an Ethernet header here.
+        // The kernel accepts no frames shorter than an Ethernet header here.
         for length in 14..bytes.len() {
             let reason = match length {
                 _ if length < link => Reason::VlanShort,
@@ -346,14 +346,14 @@ fn malformed_may_pass_but_is_no_bypass() {
         let frame = Frame::between(src.parse().unwrap(), HERE4.parse().unwrap());
         frame.payload(TCP, tcp(1, 2)[..10].to_vec()).build()
     };
-    // From a blocked source the set decides, from others the default, not `malformed`.
+    // From a blocked source the set decides, from other sources the default, not `malformed`.
     expect(&shield, "blocked", &cut(BAD4), Reason::Set, Verdict::Drop);
     expect(&shield, "other", &cut("203.0.113.1"), Reason::L4Short, Verdict::Drop);
     // Without addresses there is nothing else to ask.
     expect(&shield, "no addresses", &v4().build()[..20], Reason::Ip4Short, Verdict::Pass);
 }
 
-fn what_the_kernel_follows_further_than_we_do_never_passes() {
+fn longer_header_chains_than_are_parsed_never_pass() {
     let shield = shield(open_policy().malformed(Verdict::Pass));
     let tagged = (0..3).fold(v4(), |frame, _| frame.tag(0x8100, 0)).payload(UDP, udp(1, 2, b"x"));
     expect(&shield, "three tags", &tagged.build(), Reason::VlanDeep, Verdict::Drop);
@@ -421,7 +421,7 @@ fn tuples_open_a_closed_firewall() {
     case("fragment of gre", v4().fragment4(1480, false).payload(47, vec![0; 8]), false);
 }
 
-fn a_dry_run_drops_nothing_and_says_what_it_would() {
+fn a_dry_run_drops_nothing_and_counts() {
     let shield = shield(open_policy().dry_run(true).default_action(Verdict::Drop));
     let bad = Frame::v4(BAD4, HERE4).payload(TCP, tcp(1, 2)).build();
     let other = v4().payload(TCP, tcp(1, 2)).build();

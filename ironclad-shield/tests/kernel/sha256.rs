@@ -21,16 +21,16 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(the_pinned_content_may_and_another_is_denied_everything).shared(),
+        test!(pinned_content_is_allowed_and_other_content_is_denied).shared(),
         test!(a_file_that_is_written_later_is_denied).shared(),
-        test!(who_runs_keeps_its_rights_when_the_inode_changes).shared(),
-        test!(a_file_that_takes_the_place_of_another_is_read).shared(),
-        test!(what_cannot_be_told_is_a_mismatch).shared(),
+        test!(a_running_program_keeps_its_rights_when_the_inode_changes).shared(),
+        test!(a_file_that_replaces_another_is_read).shared(),
+        test!(unknown_content_is_a_mismatch).shared(),
         test!(dry_runs_and_logs_only_report).shared(),
         test!(a_file_that_is_too_large_is_denied_unread).shared(),
-        test!(nobody_waits_while_files_are_read).shared(),
-        test!(whoever_stops_does_not_wait_until_files_are_read),
-        test!(nobody_waits_for_a_lease).shared(),
+        test!(calls_do_not_wait_while_files_are_read).shared(),
+        test!(stopping_does_not_wait_for_files),
+        test!(calls_do_not_wait_for_a_lease).shared(),
         test!(a_pinned_file_may_be_on_an_overlay).shared(),
     ]
 }
@@ -44,8 +44,8 @@ fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
     rules.into_iter().fold(policy, Policy::socket_rule).compile().unwrap()
 }
 
-fn allow(who: Subject) -> SocketRule {
-    SocketRule::new(RuleId(1), "the program", SocketAction::Allow).who(who)
+fn allow(subject: Subject) -> SocketRule {
+    SocketRule::new(RuleId(1), "the program", SocketAction::Allow).who(subject)
 }
 
 fn pinned(path: &Path, sum: Sha256Sum) -> CompiledPolicy {
@@ -67,7 +67,7 @@ fn append(path: &Path) {
 const NONE: [PathBuf; 0] = [];
 const WRONG: Sha256Sum = Sha256Sum([7; 32]);
 
-fn the_pinned_content_may_and_another_is_denied_everything() {
+fn pinned_content_is_allowed_and_other_content_is_denied() {
     let host = Host::new();
     let one = host.program("one");
     let mut before = host.test_process(&one);
@@ -75,7 +75,7 @@ fn the_pinned_content_may_and_another_is_denied_everything() {
     for order in [OUT, IN, CREATE] {
         assert_eq!(before.ask(order).unwrap(), 0, "{order}");
     }
-    let shield = host.start_looking_never(&pinned(&one, sum(&one)));
+    let shield = host.start_without_following(&pinned(&one, sum(&one)));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     let mut after = host.test_process(&one);
     for order in [OUT, IN, CREATE] {
@@ -106,7 +106,7 @@ fn the_pinned_content_may_and_another_is_denied_everything() {
         assert_eq!(event.pid, before.pid());
     }
     assert_eq!(count(&shield, SHA256_MISMATCH.0).denied, 6);
-    // Whoever executes another file is none of its business.
+    // Processes that execute another file are not affected.
     assert_eq!(host.test_process(&host.program("other")).ask(OUT).unwrap(), 0);
 }
 
@@ -116,7 +116,7 @@ fn a_file_that_is_written_later_is_denied() {
     let one = host.program("one");
     let original = std::fs::read(&one).unwrap();
     // A rule without a pin knows the file, not its content.
-    let shield = host.start_looking_never(&policy([allow(Subject::new("").exe(&one))]));
+    let shield = host.start_without_following(&policy([allow(Subject::new("").exe(&one))]));
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     append(&one);
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0, "without a pin");
@@ -133,7 +133,7 @@ fn a_file_that_is_written_later_is_denied() {
     let rule = shield.socket_rule(event.generation, event.rule.unwrap());
     assert_eq!((rule, event.exe.ino), (Some(SHA256_MISMATCH), times.ino()));
     drop(changed);
-    // The former content, and its times as far as anybody can set them.
+    // The former content, and its times as far as they can be set.
     let set = |length| {
         let file = OpenOptions::new().write(true).open(&one).unwrap();
         file.set_len(length).unwrap();
@@ -152,11 +152,11 @@ fn a_file_that_is_written_later_is_denied() {
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
 }
 
-fn who_runs_keeps_its_rights_when_the_inode_changes() {
+fn a_running_program_keeps_its_rights_when_the_inode_changes() {
     let host = Host::new();
     let one = host.program("one");
     let content = pinned(&one, sum(&one));
-    let shield = host.start_looking_never(&content);
+    let shield = host.start_without_following(&content);
     let mut runs = host.test_process(&one);
     assert_eq!(runs.ask(OUT).unwrap(), 0);
     let change = || std::fs::set_permissions(&one, PermissionsExt::from_mode(0o700)).unwrap();
@@ -165,7 +165,7 @@ fn who_runs_keeps_its_rights_when_the_inode_changes() {
     assert_eq!(runs.ask(&format!("fork {} {OUT}", one.display())).unwrap(), EPERM);
     let mut later = host.test_process(&one);
     assert_eq!(later.ask(OUT).unwrap(), EPERM);
-    // Until somebody looks: it is the same content, then and now.
+    // Until a refresh: the content is the same.
     assert_eq!(shield.refresh_paths().unwrap().len(), 1);
     assert_eq!((runs.ask(OUT).unwrap(), later.ask(OUT).unwrap()), (0, 0));
     assert_eq!(shield.refresh_paths().unwrap(), []);
@@ -183,10 +183,10 @@ fn who_runs_keeps_its_rights_when_the_inode_changes() {
     assert_eq!(runs.ask(OUT).unwrap(), 0);
 }
 
-fn a_file_that_takes_the_place_of_another_is_read() {
+fn a_file_that_replaces_another_is_read() {
     let host = Host::new();
     let (one, new) = (host.program("one"), host.path("new"));
-    let shield = host.start_looking_never(&pinned(&one, sum(&one)));
+    let shield = host.start_without_following(&pinned(&one, sum(&one)));
     let mut runs = host.test_process(&one);
     std::fs::copy(&one, &new).unwrap();
     std::fs::rename(&new, &one).unwrap();
@@ -203,12 +203,12 @@ fn a_file_that_takes_the_place_of_another_is_read() {
     assert_eq!(runs.ask(OUT).unwrap(), 0, "it runs since before");
 }
 
-fn what_cannot_be_told_is_a_mismatch() {
+fn unknown_content_is_a_mismatch() {
     let host = Host::new();
     let one = host.program("one");
     let content = pinned(&one, sum(&one));
-    let shield = host.start_looking_never(&policy([]));
-    // Who has mapped it may write without anybody noticing.
+    let shield = host.start_without_following(&policy([]));
+    // A process that has mapped it may write without notice.
     let writer = OpenOptions::new().write(true).open(&one).unwrap();
     shield.apply(&content).unwrap();
     drop(writer);
@@ -216,7 +216,7 @@ fn what_cannot_be_told_is_a_mismatch() {
     shield.refresh_paths().unwrap();
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
 
-    // Nobody waits at a pipe, and what is not there may come.
+    // A pipe is not waited for, and a missing file may be created later.
     let pipe = one.with_file_name("pipe");
     let mode = rustix::fs::Mode::RUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
@@ -226,11 +226,11 @@ fn what_cannot_be_told_is_a_mismatch() {
     assert_eq!(status().missing, [dir.to_owned(), pipe.clone()]);
     assert!(status().mismatched.is_empty());
     let absent = pipe.with_file_name("absent");
-    let who = Subject::new("").exe_sha256(&absent, WRONG).exe_sha256(&one, sum(&one));
-    shield.apply(&policy([allow(who)])).unwrap();
+    let subject = Subject::new("").exe_sha256(&absent, WRONG).exe_sha256(&one, sum(&one));
+    shield.apply(&policy([allow(subject)])).unwrap();
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     assert_eq!((status().missing, status().mismatched), (vec![absent.clone()], vec![]));
-    // Whoever reads it then does not wait, either.
+    // Reading it then does not wait, either.
     std::fs::rename(&pipe, &absent).unwrap();
     shield.refresh_paths().unwrap();
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
@@ -247,7 +247,7 @@ fn dry_runs_and_logs_only_report() {
     let wrong = || Subject::new("").exe_sha256(&one, WRONG);
     let any = || SocketRule::new(RuleId(2), "any", SocketAction::Allow);
     let log = SocketRule::new(RuleId(3), "log", SocketAction::Log).who(wrong());
-    let shield = host.start_looking_never(&policy([any()]));
+    let shield = host.start_without_following(&policy([any()]));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     for tried in [allow(wrong()).dry_run(true), log] {
         shield.apply(&policy([tried, any()])).unwrap();
@@ -278,12 +278,12 @@ fn in_time<T: Send>(work: impl FnOnce() -> T + Send, undo: impl FnOnce()) -> T {
     })
 }
 
-/// Its owner may make a file as large as the file system lets anybody: that is not read.
+/// The owner may make a file as large as the file system permits: it is not read.
 fn a_file_that_is_too_large_is_denied_unread() {
     let host = Host::new();
     let one = host.program("one");
     let (content, length) = (pinned(&one, sum(&one)), std::fs::metadata(&one).unwrap().len());
-    let shield = host.start_looking_never(&content);
+    let shield = host.start_without_following(&content);
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
     let large =
         format!("{} is not the file that is pinned, it is larger than 1 GiB", one.display());
@@ -304,7 +304,7 @@ fn a_file_that_is_too_large_is_denied_unread() {
     }
 }
 
-/// Files that take longer to read than anybody waits, and a policy that has pinned them.
+/// Files that take longer to read than a test waits, and a policy that pins them.
 struct Holes {
     host: Host,
     one: PathBuf,
@@ -319,20 +319,22 @@ impl Holes {
         let one = host.program("one");
         let holes: Vec<PathBuf> = (0..500).map(|n| host.path(&format!("hole-{n:03}"))).collect();
         holes.iter().for_each(|hole| std::fs::write(hole, "").unwrap());
-        let who = Subject::new("").exe_sha256(&one, sum(&one));
-        let who = holes.iter().fold(who, |who, hole| who.exe_sha256(hole, Sha256Sum::of(b"")));
-        Self { host, one, holes, policy: policy([allow(who)]) }
+        let subject = Subject::new("").exe_sha256(&one, sum(&one));
+        let subject = holes
+            .iter()
+            .fold(subject, |subject, hole| subject.exe_sha256(hole, Sha256Sum::of(b"")));
+        Self { host, one, holes, policy: policy([allow(subject)]) }
     }
 
     fn set_lengths(&self, length: u64) {
         self.holes.iter().for_each(|hole| set_length(hole, length));
     }
 
-    /// How far somebody has read a hole that we have open.
+    /// The position of a hole that this process has open.
     fn position(&self) -> Option<u64> {
         std::fs::read_dir("/proc/self/fd").unwrap().find_map(|fd| {
             let fd = fd.unwrap();
-            // Others close theirs meanwhile.
+            // Other threads close descriptors meanwhile.
             let path = std::fs::read_link(fd.path()).ok()?;
             let number = fd.file_name().into_string().unwrap();
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
@@ -344,21 +346,21 @@ impl Holes {
     fn wait_until_read(&self) {
         let begin = Instant::now();
         while self.position().is_none() {
-            assert!(begin.elapsed() < PATIENCE, "nobody reads");
+            assert!(begin.elapsed() < PATIENCE, "no file is read");
             std::thread::yield_now();
         }
     }
 }
 
-/// How long that takes is up to whoever owns a file.
-fn nobody_waits_while_files_are_read() {
+/// The owner of a file decides how long reading takes.
+fn calls_do_not_wait_while_files_are_read() {
     let holes = Holes::new();
     let host = &holes.host;
-    let shield = host.start_looking_never(&policy([]));
+    let shield = host.start_without_following(&policy([]));
     shield.apply_provisional(&holes.policy, Duration::from_secs(3600)).unwrap();
     assert_eq!(shield.status().unwrap().mismatched, NONE);
     let mut test_process = host.test_process(&holes.one);
-    // By whoever looks where paths lead, and by whoever applies a policy.
+    // By a refresh, and by applying a policy.
     for is_applied in [false, true] {
         holes.set_lengths(1 << 30);
         std::thread::scope(|scope| {
@@ -367,7 +369,7 @@ fn nobody_waits_while_files_are_read() {
                 false => shield.refresh_paths().map(drop),
             });
             holes.wait_until_read();
-            let others = || {
+            let other_calls = || {
                 let provisional = shield.status().unwrap().provisional;
                 let query = SocketQuery::connect(Protocol::TCP, "10.9.0.2:80".parse().unwrap());
                 shield.explain_socket(&query).unwrap();
@@ -378,11 +380,11 @@ fn nobody_waits_while_files_are_read() {
                 }
                 provisional.is_some()
             };
-            let was_provisional = in_time(others, || holes.set_lengths(0));
+            let was_provisional = in_time(other_calls, || holes.set_lengths(0));
             let is_read = holes.position().is_some();
             holes.set_lengths(0);
             assert_eq!(was_provisional, !is_applied);
-            assert!(is_read, "it was over before the others were done");
+            assert!(is_read, "reading was over before the other calls");
             reader.join().unwrap().unwrap();
         });
         // What changed while it was read is read again.
@@ -392,7 +394,7 @@ fn nobody_waits_while_files_are_read() {
     }
 }
 
-fn whoever_stops_does_not_wait_until_files_are_read() {
+fn stopping_does_not_wait_for_files() {
     let holes = Holes::new();
     let shield = holes.host.start(&holes.policy);
     holes.set_lengths(1 << 30);
@@ -401,12 +403,12 @@ fn whoever_stops_does_not_wait_until_files_are_read() {
     assert_eq!(holes.position(), None);
 }
 
-/// Whoever opens a file on which somebody has a lease waits for that, as a rule.
-fn nobody_waits_for_a_lease() {
+/// Usually open(2) waits for a lease of another process.
+fn calls_do_not_wait_for_a_lease() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let content = pinned(&one, sum(&one));
-    let shield = host.start_looking_never(&policy([]));
+    let shield = host.start_without_following(&policy([]));
     let mut owner = host.test_process(&two);
     assert_eq!(owner.ask(&format!("lease {}", one.display())).unwrap(), 0);
     let ((), said) = warnings(|| shield.apply(&content).unwrap());
@@ -417,7 +419,7 @@ fn nobody_waits_for_a_lease() {
     assert_eq!(host.test_process(&one).ask(OUT).unwrap(), 0);
 }
 
-/// Which is the file below, as whoever opens it learns.
+/// Which is the file below, as fstat(2) of an open descriptor shows.
 fn a_pinned_file_may_be_on_an_overlay() {
     let host = Host::new();
     Mounts::apart(|mounts| {
@@ -429,7 +431,7 @@ fn a_pinned_file_may_be_on_an_overlay() {
         }
         let one = all.join("one");
         let content = pinned(&one, sum(&one));
-        let shield = host.start_looking_never(&policy([]));
+        let shield = host.start_without_following(&policy([]));
         let status = || shield.status().unwrap();
         let mut owner = host.test_process(&other);
         assert_eq!(owner.ask(&format!("lease {}", below.display())).unwrap(), 0);

@@ -22,12 +22,12 @@ use ironclad_lab::{role, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(rules_and_what_is_known_of_processes_outlive_a_killed_agent),
+        test!(rules_and_the_process_table_outlive_a_killed_agent),
         test!(packet_sockets_are_denied_without_an_agent).needs(&[lsm]),
-        test!(packet_sockets_are_pinned_when_a_policy_asks_for_them).needs(&[lsm]),
+        test!(packet_sockets_are_pinned_when_a_policy_decides_about_them).needs(&[lsm]),
         test!(a_deadline_holds_without_an_agent),
         test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was),
-        test!(ancestries_are_given_out_again),
+        test!(ancestry_bits_are_reused),
     ]
 }
 
@@ -77,7 +77,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // A test that fails has something better to tell.
+        // The failure of the test is what to report.
         let _ = PinDirectory::purge(Path::new(BPFFS), &self.0);
     }
 }
@@ -97,7 +97,7 @@ fn the_agent() {
         })
         .unwrap();
     if role == "provisional" {
-        shield.apply_provisional(&silent(), Duration::from_millis(1500)).unwrap();
+        shield.apply_provisional(&no_rules(), Duration::from_millis(1500)).unwrap();
     }
     println!("agent ready");
     // Killed here.
@@ -109,7 +109,7 @@ fn kill(mut child: Child) {
     child.wait().unwrap();
 }
 
-fn silent() -> CompiledPolicy {
+fn no_rules() -> CompiledPolicy {
     Policy::builder().compile().unwrap()
 }
 
@@ -120,12 +120,12 @@ fn only(program: &Path) -> CompiledPolicy {
             SocketRule::new(RuleId(1), "good", SocketAction::Allow)
                 .who(Subject::new("good").exe(program)),
         )
-        .socket_rule(SocketRule::new(RuleId(2), "others", SocketAction::Deny))
+        .socket_rule(SocketRule::new(RuleId(2), "other", SocketAction::Deny))
         .compile()
         .unwrap()
 }
 
-/// Nobody may open packet sockets.
+/// No process may open packet sockets.
 fn no_packets() -> CompiledPolicy {
     let rule = SocketRule::new(RuleId(3), "no packets", SocketAction::Deny);
     let rule = rule.direction(Direction::Create).protocol(Protocol::PACKET);
@@ -136,7 +136,7 @@ fn answers(test_processes: &mut [&mut TestProcess]) -> Vec<u64> {
     test_processes.iter_mut().map(|test_process| test_process.ask(THERE).unwrap()).collect()
 }
 
-fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
+fn rules_and_the_process_table_outlive_a_killed_agent() {
     let host = Host::new();
     let instance = Instance::new("kept");
     let (good, bad) = (host.program("good"), host.program("bad"));
@@ -144,7 +144,7 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0], "without us");
     kill(instance.agent(&host, &good, "plain"));
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
-    // Nobody lives who could enter these: what is in the kernel does.
+    // No agent runs that could enter these: programs in the kernel do.
     let (mut later, mut unidentified) = (host.test_process(&good), host.test_process(&bad));
     assert_eq!(answers(&mut [&mut later, &mut unidentified]), [0, EPERM]);
     later.ask(&format!("exec {}", bad.display())).unwrap();
@@ -156,12 +156,12 @@ fn rules_and_what_is_known_of_processes_outlive_a_killed_agent() {
     let recorder = Arc::new(Recorder::default());
     let shield = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
-            let mut asked = 0u64;
+            let mut count = 0u64;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM], "after {asked}");
-                asked += 1;
+                assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM], "after {count}");
+                count += 1;
             }
-            asked
+            count
         });
         kill(instance.agent(&host, &good, "plain"));
         kill(instance.agent(&host, &good, "plain"));
@@ -208,17 +208,17 @@ fn packet_sockets_are_denied_without_an_agent() {
     assert_eq!((before.ask(PACKET).unwrap(), after.ask(PACKET).unwrap()), (EPERM, EPERM));
     assert_eq!((outside.ask(PACKET).unwrap(), after.ask(THERE).unwrap()), (0, 0));
 
-    // The next agents take it over; not one call is let go meanwhile.
+    // The next agents adopt it; every call is denied meanwhile.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let recorder = Arc::new(Recorder::default());
     let shield = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
-            let mut asked = 0u64;
+            let mut count = 0u64;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                assert_eq!(before.ask(PACKETS).unwrap(), 0, "after {asked}");
-                asked += 1;
+                assert_eq!(before.ask(PACKETS).unwrap(), 0, "after {count}");
+                count += 1;
             }
-            asked
+            count
         });
         kill(instance.agent(&host, &program, "packets"));
         let builder = instance.builder(&host).audit(recorder.clone());
@@ -251,17 +251,17 @@ fn packet_sockets_are_denied_without_an_agent() {
     assert_eq!(detached, 1);
 }
 
-fn packet_sockets_are_pinned_when_a_policy_asks_for_them() {
+fn packet_sockets_are_pinned_when_a_policy_decides_about_them() {
     let host = Host::new();
     let instance = Instance::new("later");
     let mut test_process = host.test_process(&host.program("program"));
-    let shield = instance.builder(&host).start(&silent()).unwrap();
+    let shield = instance.builder(&host).start(&no_rules()).unwrap();
     assert_eq!(test_process.ask(PACKET).unwrap(), 0);
     shield.apply(&no_packets()).unwrap();
     drop(shield);
     assert_eq!(test_process.ask(PACKET).unwrap(), EPERM);
-    // A policy that says nothing of them asks nobody, and one that does asks again.
-    let shield = instance.builder(&host).start(&silent()).unwrap();
+    // A policy without rules on them does not check them, and one with rules checks them again.
+    let shield = instance.builder(&host).start(&no_rules()).unwrap();
     assert_eq!(test_process.ask(PACKET).unwrap(), 0);
     shield.apply(&no_packets()).unwrap();
     assert_eq!(test_process.ask(PACKET).unwrap(), EPERM);
@@ -297,7 +297,7 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     let (mut one, mut other) = (host.test_process(&good), host.test_process(&bad));
     // An instance that protects no cgroup, until an agent names one.
     let plain = Shield::builder(&instance.0).persistent(true);
-    drop(plain.clone().start_unattached(&silent()).unwrap());
+    drop(plain.clone().start_unattached(&no_rules()).unwrap());
     assert!(!instance.directory().join("sockets").exists());
     let refused = instance.builder(&host).cgroup("/nowhere").start(&only(&good)).unwrap_err();
     assert!(refused.to_string().contains("/nowhere"), "{refused}");
@@ -315,7 +315,7 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     drop(plain.clone().start_unattached(&only(&good)).unwrap());
     assert!(pin("egress").is_some());
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
-    // The next one names none, and another policy: what is pinned asks on.
+    // The next one names no cgroup, and another policy: the pinned hooks stay.
     let refused = instance.builder(&host).cgroup("/nowhere").start(&only(&bad)).unwrap_err();
     assert!(refused.to_string().contains("/nowhere"), "{refused}");
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM], "as it was");
@@ -326,25 +326,25 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
     drop(shield);
 
-    // A directory of which a part is missing is told, with the way out.
+    // A directory of which a part is missing is an error, with a hint.
     std::fs::remove_file(instance.directory().join("sockets/ic_sock_rows")).unwrap();
-    let refused = plain.start_unattached(&silent()).unwrap_err().to_string();
+    let refused = plain.start_unattached(&no_rules()).unwrap_err().to_string();
     assert!(refused.contains("ic_sock_rows missing") && refused.contains("purge"), "{refused}");
 }
 
-fn ancestries_are_given_out_again() {
+fn ancestry_bits_are_reused() {
     let host = Host::new();
     let programs = ["first", "second", "third"].map(|name| host.program(name));
-    // Nobody executes these.
-    let others = (0..16).map(|n| {
+    // No process executes these.
+    let other_files = (0..16).map(|n| {
         let path = programs[0].with_file_name(format!("other {n}"));
         std::fs::write(&path, "").unwrap();
         path
     });
     let descend = |of: &Path| {
-        let who = Subject::new("").descendant_of(of);
-        let allow = SocketRule::new(RuleId(1), "child", SocketAction::Allow).who(who);
-        let deny = SocketRule::new(RuleId(2), "others", SocketAction::Deny);
+        let subject = Subject::new("").descendant_of(of);
+        let allow = SocketRule::new(RuleId(1), "child", SocketAction::Allow).who(subject);
+        let deny = SocketRule::new(RuleId(2), "other", SocketAction::Deny);
         Policy::builder().socket_rule(allow).socket_rule(deny).compile().unwrap()
     };
     let shield = Shield::builder("ancestries")
@@ -354,8 +354,8 @@ fn ancestries_are_given_out_again() {
     let mut child = host.test_process(&programs[0]);
     child.ask(&format!("exec {}", programs[1].display())).unwrap();
     assert_eq!(child.ask(THERE).unwrap(), 0, "it descends from the first");
-    // More lists than there are ancestries: bits come round, and nobody inherits another's.
-    for of in others {
+    // More lists than there are ancestries: bits are reused, and no process inherits another's.
+    for of in other_files {
         shield.apply(&descend(&of)).unwrap();
         assert_eq!(child.ask(THERE).unwrap(), EPERM, "{}", of.display());
     }

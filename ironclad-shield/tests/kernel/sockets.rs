@@ -19,16 +19,16 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(a_program_may_what_its_copy_may_not).shared(),
-        test!(every_dimension_tells_processes_apart).shared(),
+        test!(a_program_is_allowed_what_its_copy_is_denied).shared(),
+        test!(every_dimension_distinguishes_processes).shared(),
         test!(multipath_tcp_is_tcp).shared(),
         test!(events_name_process_and_rule).shared(),
-        test!(logs_and_dry_runs_let_go_and_limits_are_exact),
-        test!(what_is_loaded_and_attached_leaves_a_record),
+        test!(logs_and_dry_runs_allow_and_limits_are_exact),
+        test!(loads_and_attachments_leave_audit_records),
     ]
 }
 
-fn a_program_may_what_its_copy_may_not() {
+fn a_program_is_allowed_what_its_copy_is_denied() {
     let host = Host::new();
     let (good, bad) = (host.program("good"), host.program("bad"));
     let (mut allowed, mut other) = (host.test_process(&good), host.test_process(&bad));
@@ -36,10 +36,10 @@ fn a_program_may_what_its_copy_may_not() {
     for order in ["connect tcp 10.9.0.2:80", "send udp 10.9.0.2:53", "bind tcp 0.0.0.0:8080"] {
         assert_eq!((allowed.ask(order).unwrap(), other.ask(order).unwrap()), (0, 0), "{order}");
     }
-    let who = || Subject::new("good").exe(&good);
+    let subject = || Subject::new("good").exe(&good);
     let shield = host.start(&policy([
-        rule(1, SocketAction::Allow).who(who()),
-        rule(2, SocketAction::Allow).who(who()).direction(Direction::In),
+        rule(1, SocketAction::Allow).who(subject()),
+        rule(2, SocketAction::Allow).who(subject()).direction(Direction::In),
         rule(3, SocketAction::Deny),
         rule(4, SocketAction::Deny).direction(Direction::In),
     ]));
@@ -76,7 +76,7 @@ fn a_program_may_what_its_copy_may_not() {
 }
 
 /// Each dimension on its own: what it names is refused, and nothing else.
-fn every_dimension_tells_processes_apart() {
+fn every_dimension_distinguishes_processes() {
     let host = Host::new();
     let (one, two) = (host.program("one"), host.program("two"));
     let inner = host.cgroup.child("inner").unwrap();
@@ -155,7 +155,7 @@ fn every_dimension_tells_processes_apart() {
     assert_eq!(outside.ask(&twice).unwrap(), 0, "a grandparent is no parent");
     apply(&|rule| rule.who(Subject::new("").descendant_of(&two)));
     assert_eq!(outside.ask(near).unwrap(), 0);
-    assert_eq!(outside.ask(&fork(&two)).unwrap(), 0, "nobody descends from itself");
+    assert_eq!(outside.ask(&fork(&two)).unwrap(), 0, "a process is not its own ancestor");
     assert_eq!(outside.ask(&twice).unwrap(), EPERM);
     apply(&|rule| rule.who(Subject::new("").spoofable_comm("evil")));
     assert_eq!(outside.ask(near).unwrap(), 0);
@@ -188,7 +188,7 @@ fn multipath_tcp_is_tcp() {
     assert_eq!(test_process.ask(order).unwrap(), EPERM);
 }
 
-/// An event says who asked for what, and which rule refused.
+/// An event names the process, the address and the rule that refused.
 fn events_name_process_and_rule() {
     let host = Host::new();
     let one = host.program("one");
@@ -222,7 +222,7 @@ fn events_name_process_and_rule() {
 
 /// A rule that reports lets the next decide, a dry run denies nothing, and a limit is a limit for all
 /// CPUs together.
-fn logs_and_dry_runs_let_go_and_limits_are_exact() {
+fn logs_and_dry_runs_allow_and_limits_are_exact() {
     let host = Host::new();
     let mut test_process = host.test_process(&host.program("one"));
     let near = "connect udp 10.9.0.2:53";
@@ -239,17 +239,17 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     assert_eq!(count(&shield, 3).logged, 2, "only what comes before the rule that decides");
     assert_eq!((count(&shield, 4).would_deny, count(&shield, 4).denied), (1, 0));
 
-    // So slow a bucket that none comes back while this runs.
+    // A rate so slow that few tokens return while this runs.
     let limit = RateLimit::per_second(1).burst(1000);
     shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
     let began = std::time::Instant::now();
-    let let_go = test_process.ask("burst 2000 4 10.9.0.2:53").unwrap();
-    let came_back = began.elapsed().as_secs() + 1;
-    assert!((1000..=1000 + came_back).contains(&let_go), "{let_go}");
+    let allowed = test_process.ask("burst 2000 4 10.9.0.2:53").unwrap();
+    let returned = began.elapsed().as_secs() + 1;
+    assert!((1000..=1000 + returned).contains(&allowed), "{allowed}");
     let counted = count(&shield, 5);
-    assert_eq!((counted.allowed, counted.limited), (let_go, 8000 - let_go));
+    assert_eq!((counted.allowed, counted.limited), (allowed, 8000 - allowed));
 
-    // Who owes a thousand seconds to a slow limit owes a faster one no more than its own burst.
+    // A debt of a thousand seconds to a slow limit becomes at most the burst of a faster one.
     let limit = RateLimit::per_second(1000).burst(1000);
     shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -258,7 +258,7 @@ fn logs_and_dry_runs_let_go_and_limits_are_exact() {
     }
 }
 
-fn what_is_loaded_and_attached_leaves_a_record() {
+fn loads_and_attachments_leave_audit_records() {
     let host = Host::new();
     let recorder = Arc::new(Recorder::default());
     let builder = || Shield::builder("sockets").audit(recorder.clone()).cgroup(host.cgroup.dir());
@@ -286,7 +286,7 @@ fn what_is_loaded_and_attached_leaves_a_record() {
     let detached = AuditAction::Detach { hook: "cgroup".to_owned(), interface };
     assert_eq!(actions.last(), Some(&detached));
 
-    // What nobody asks is refused.
+    // Socket rules without a cgroup are refused.
     let refused = Shield::builder("sockets").start_unattached(&rules).unwrap_err();
     assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
     let refused = Shield::builder("sockets").cgroup("/tmp").start(&rules).unwrap_err();

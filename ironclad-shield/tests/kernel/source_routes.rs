@@ -1,5 +1,5 @@
-//! Needs root: packets that say by which way they are to go. The last stop is who a process is asked
-//! for; the first is where the packet goes.
+//! Needs root: source-routed packets. Rules are checked for the last stop; the packet goes to the first
+//! one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
@@ -23,20 +23,20 @@ use ironclad_lab::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(source_routes_do_not_leave).shared(),
-        test!(anybody_s_source_routes_do_not_leave).shared(),
+        test!(source_routes_of_unprivileged_processes_do_not_leave).shared(),
         test!(connections_by_source_routes_do_not_leave).shared(),
-        test!(answers_go_by_no_way_of_their_own).shared(),
-        test!(source_routes_leave_where_nobody_asks_of_addresses).shared(),
+        test!(replies_do_not_follow_source_routes).shared(),
+        test!(source_routes_leave_where_no_rule_names_addresses).shared(),
         test!(headers_of_any_shape_are_read_to_their_end).shared(),
     ]
 }
 
-/// The first stop, of either family, which nobody may reach.
+/// The first stop, of either family, which no process may reach.
 const STOPS: [&str; 2] = ["10.9.0.2", "fd09::2"];
 /// No other number in these packets is this one.
 const PORT: u16 = 0xbeef;
-const ASKED4: &str = "10.9.0.1:48879";
-const ASKED6: &str = "[fd09::1]:48879";
+const TO4: &str = "10.9.0.1:48879";
+const TO6: &str = "[fd09::1]:48879";
 
 /// Levels and options: `IP_OPTIONS`, `IP_RETOPTS`, `IPV6_HOPOPTS`, `IPV6_RTHDRDSTOPTS`, `IPV6_RTHDR`.
 const OPTIONS4: &str = "0 4";
@@ -55,7 +55,7 @@ fn hex(bytes: &[u8]) -> String {
 /// A routing header of IPv6 (RFC 8754) with so many stops left.
 fn routing_header(left: u8) -> String {
     let stop = STOPS[1].parse::<Ipv6Addr>().unwrap().octets();
-    // The kernel takes the stop with this number for the first.
+    // The kernel sends to the stop with this number first.
     let stops = if left == 0 { [stop, [0; 16]] } else { [[0; 16], stop] };
     hex(&[&[0, 4, 4, left, 1, 0, 0, 0], &stops[0][..], &stops[1][..]].concat())
 }
@@ -72,29 +72,29 @@ fn source_route(kind: u8) -> String {
     hex(&[&[1, kind, 7, 4][..], &stop].concat())
 }
 
-/// What is done with a socket: of this family, and to the stop of this place in [`STOPS`].
+/// Orders for a socket of this family that send to the stop of the family in [`STOPS`].
 #[derive(Debug)]
-struct Way {
+struct Route {
     family: &'static str,
     protocol: &'static str,
-    /// What the socket is told, which stays.
-    told: Vec<String>,
+    /// Options of the socket, which stay set.
+    options: Vec<String>,
     sends: Vec<String>,
 }
 
-impl Way {
-    fn new<const N: usize>(family: &'static str, told: &[String], sends: [String; N]) -> Self {
-        Self { family, protocol: "udp", told: told.to_vec(), sends: sends.to_vec() }
+impl Route {
+    fn new<const N: usize>(family: &'static str, options: &[String], sends: [String; N]) -> Self {
+        Self { family, protocol: "udp", options: options.to_vec(), sends: sends.to_vec() }
     }
 
     fn stop(&self) -> &'static str {
         STOPS[usize::from(self.family == "6")]
     }
 
-    fn tell(&self, test_process: &mut TestProcess, name: &str) -> u64 {
+    fn set(&self, test_process: &mut TestProcess, name: &str) -> u64 {
         let open = format!("open {name} {} {}", self.family, self.protocol);
         assert_eq!(test_process.ask(&open).unwrap(), 0, "{open}");
-        orders(test_process, name, &self.told)
+        orders(test_process, name, &self.options)
     }
 
     fn send(&self, test_process: &mut TestProcess, name: &str) -> u64 {
@@ -102,7 +102,7 @@ impl Way {
     }
 
     fn go(&self, test_process: &mut TestProcess) -> u64 {
-        match self.tell(test_process, "s") {
+        match self.set(test_process, "s") {
             0 => self.send(test_process, "s"),
             refused => refused,
         }
@@ -116,39 +116,39 @@ fn orders(test_process: &mut TestProcess, name: &str, orders: &[String]) -> u64 
     answers.find(|&answer| answer != 0).unwrap_or(0)
 }
 
-fn ways() -> Vec<Way> {
-    let mut ways = Vec::new();
+fn routes() -> Vec<Route> {
+    let mut routes = Vec::new();
     let send = |to: &str| [format!("send {to}")];
     let write = |to: &str| [format!("connect {to}"), "write".to_owned()];
     for left in [0, 1] {
         let option = format!("option {ROUTE6} {}", routing_header(left));
-        ways.push(Way::new("6", std::slice::from_ref(&option), send(ASKED6)));
-        ways.push(Way::new("6", std::slice::from_ref(&option), write(ASKED6)));
+        routes.push(Route::new("6", std::slice::from_ref(&option), send(TO6)));
+        routes.push(Route::new("6", std::slice::from_ref(&option), write(TO6)));
         let [hops, stops] = [HOPS6, STOP_OPTIONS6].map(|name| format!("option {name} {PADDING6}"));
-        ways.push(Way::new("6", &[hops, stops, option], send(ASKED6)));
+        routes.push(Route::new("6", &[hops, stops, option], send(TO6)));
     }
     let header = home_address();
-    ways.push(Way::new("6", &[format!("option {ROUTE6} {header}")], send(ASKED6)));
-    ways.push(Way::new("6", &[], [format!("send-with {ROUTE6} {header} {ASKED6}")]));
+    routes.push(Route::new("6", &[format!("option {ROUTE6} {header}")], send(TO6)));
+    routes.push(Route::new("6", &[], [format!("send-with {ROUTE6} {header} {TO6}")]));
     for kind in [131, 137] {
         let route = source_route(kind);
         let option = [format!("option {OPTIONS4} {route}")];
-        ways.push(Way::new("4", &option, send(ASKED4)));
-        ways.push(Way::new("4", &option, write(ASKED4)));
-        ways.push(Way::new("4", &[], [format!("send-with {SEND_OPTIONS4} {route} {ASKED4}")]));
+        routes.push(Route::new("4", &option, send(TO4)));
+        routes.push(Route::new("4", &option, write(TO4)));
+        routes.push(Route::new("4", &[], [format!("send-with {SEND_OPTIONS4} {route} {TO4}")]));
     }
-    ways
+    routes
 }
 
-/// What opens a connection by that way.
-fn connections() -> [Way; 2] {
+/// Routes that open a connection.
+fn connections() -> [Route; 2] {
     let option4 = format!("option {OPTIONS4} {}", source_route(131));
     let option6 = format!("option {ROUTE6} {}", routing_header(1));
-    let of = |family, option, to: &str| Way {
+    let of = |family, option, to: &str| Route {
         protocol: "tcp",
-        ..Way::new(family, &[option], [format!("connect {to}")])
+        ..Route::new(family, &[option], [format!("connect {to}")])
     };
-    [of("4", option4, ASKED4), of("6", option6, ASKED6)]
+    [of("4", option4, TO4), of("6", option6, TO6)]
 }
 
 /// Waits for a packet to [`PORT`]; where it goes.
@@ -183,31 +183,31 @@ impl Wired {
         Self { host, wire, test_process }
     }
 
-    /// The ways that this kernel has.
-    fn ways(&mut self) -> Vec<Way> {
+    /// The routes that this kernel supports.
+    fn routes(&mut self) -> Vec<Route> {
         let (there, lacking): (Vec<_>, Vec<_>) =
-            ways().into_iter().partition(|way| way.go(&mut self.test_process) != EINVAL);
+            routes().into_iter().partition(|route| route.go(&mut self.test_process) != EINVAL);
         // Kernels without Mobile IPv6.
         assert!(
-            lacking.iter().all(|way| format!("{way:?}").contains(&home_address())),
+            lacking.iter().all(|route| format!("{route:?}").contains(&home_address())),
             "{lacking:?}"
         );
         if !lacking.is_empty() {
             skip_part(&format!("{} routes of Mobile IPv6, which this kernel lacks", lacking.len()));
         }
-        for way in &there {
-            while next(&self.wire) != way.stop() {}
+        for route in &there {
+            while next(&self.wire) != route.stop() {}
             next(&self.wire);
         }
         there
     }
 
-    /// A way that is open.
-    fn goes(&mut self, way: &Way, when: &str) {
-        assert_eq!(way.go(&mut self.test_process), 0, "{when}: {way:?}");
-        assert_eq!(next(&self.wire), way.stop(), "{when}: {way:?}");
+    /// Checks that a route works.
+    fn goes(&mut self, route: &Route, when: &str) {
+        assert_eq!(route.go(&mut self.test_process), 0, "{when}: {route:?}");
+        assert_eq!(next(&self.wire), route.stop(), "{when}: {route:?}");
         // On `lo` there is each packet twice.
-        assert_eq!(next(&self.wire), way.stop(), "{when}: {way:?}");
+        assert_eq!(next(&self.wire), route.stop(), "{when}: {route:?}");
     }
 }
 
@@ -234,13 +234,13 @@ fn refused(shield: &Shield) -> (u64, u64) {
 
 fn source_routes_do_not_leave() {
     let mut wired = Wired::new();
-    let ways = wired.ways();
-    for way in &ways {
-        wired.goes(way, "without us");
+    let routes = wired.routes();
+    for route in &routes {
+        wired.goes(route, "without us");
     }
     let named = |number: usize| format!("before{number}");
-    for (number, way) in ways.iter().enumerate() {
-        assert_eq!(way.tell(&mut wired.test_process, &named(number)), 0, "{way:?}");
+    for (number, route) in routes.iter().enumerate() {
+        assert_eq!(route.set(&mut wired.test_process, &named(number)), 0, "{route:?}");
     }
     let shield = wired.host.start(&refusing_stops().compile().unwrap());
     let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
@@ -248,12 +248,12 @@ fn source_routes_do_not_leave() {
         assert_eq!(wired.test_process.ask(&format!("send {stop}")).unwrap(), EPERM);
     }
     let mut count = 0;
-    let mut expect = |test_process: &mut TestProcess, way: &Way, answer, stop: Option<&str>| {
+    let mut expect = |test_process: &mut TestProcess, route: &Route, answer, stop: Option<&str>| {
         count += 1;
-        assert_eq!(answer, EPERM, "{way:?}");
-        assert_eq!(refused(&shield), (count, 0), "{way:?}");
+        assert_eq!(answer, EPERM, "{route:?}");
+        assert_eq!(refused(&shield), (count, 0), "{route:?}");
         let event = routed(&events);
-        assert_eq!(event.addr.map(|addr| addr.ip().to_string()).as_deref(), stop, "{way:?}");
+        assert_eq!(event.addr.map(|addr| addr.ip().to_string()).as_deref(), stop, "{route:?}");
         assert_eq!((event.verdict, event.rule, event.uid), (Verdict::Drop, None, 0));
         assert_eq!((event.pid, event.unidentified), (0, true));
         let explained = shield.explain_event(&event).unwrap();
@@ -264,24 +264,24 @@ fn source_routes_do_not_leave() {
         // No other process is held up.
         assert_eq!(test_process.ask("send udp 10.9.0.1:1").unwrap(), 0);
     };
-    for (number, way) in ways.iter().enumerate() {
-        // What a socket was told before leaves with its packets, and is stopped there.
-        let answer = way.send(&mut wired.test_process, &named(number));
-        expect(&mut wired.test_process, way, answer, Some(way.stop()));
-        // It is told no more.
-        let answer = way.go(&mut wired.test_process);
-        let stop = way.told.is_empty().then(|| way.stop());
-        expect(&mut wired.test_process, way, answer, stop);
+    for (number, route) in routes.iter().enumerate() {
+        // An option that was set before leaves with the packets, and is refused there.
+        let answer = route.send(&mut wired.test_process, &named(number));
+        expect(&mut wired.test_process, route, answer, Some(route.stop()));
+        // It cannot be set any more.
+        let answer = route.go(&mut wired.test_process);
+        let stop = route.options.is_empty().then(|| route.stop());
+        expect(&mut wired.test_process, route, answer, stop);
     }
     // None of them was on the wire, where this comes next.
-    assert_eq!(wired.test_process.ask(&format!("send udp {ASKED4}")).unwrap(), 0);
+    assert_eq!(wired.test_process.ask(&format!("send udp {TO4}")).unwrap(), 0);
     assert_eq!(next(&wired.wire), "10.9.0.1");
-    // A flow label may come with options, which whoever uses it sends.
+    // A flow label may come with options, which every user of the label sends.
     let label = format!("option 41 32 {}", hex(&[0; 32]));
     assert_ne!(wired.test_process.ask(&format!("with before0 {label}")).unwrap(), EPERM);
     let with_options = format!("option 41 32 {}", hex(&[0; 33]));
     assert_eq!(wired.test_process.ask(&format!("with before0 {with_options}")).unwrap(), EPERM);
-    // Taking it back is no harm, and neither is what is long or none of these.
+    // Removing it is allowed, and so are long options and other ones.
     for order in [
         format!("option {ROUTE6} "),
         format!("option 41 67 {}", hex(&1i32.to_ne_bytes())),
@@ -291,24 +291,24 @@ fn source_routes_do_not_leave() {
     }
 }
 
-/// Who needs no privilege for it.
-fn anybody_s_source_routes_do_not_leave() {
+/// They need no privilege.
+fn source_routes_of_unprivileged_processes_do_not_leave() {
     const USER: u32 = 4711;
     let mut wired = Wired::new();
     assert_eq!(wired.test_process.ask(&format!("uid {USER}")).unwrap(), 0);
     // Those of IPv4 need a capability.
-    let [_, way] = connections();
-    let ways = [Way { protocol: "udp", sends: vec![format!("send {ASKED6}")], ..way }];
-    for way in &ways {
-        wired.goes(way, "without us");
-        assert_eq!(way.tell(&mut wired.test_process, way.family), 0);
+    let [_, route] = connections();
+    let routes = [Route { protocol: "udp", sends: vec![format!("send {TO6}")], ..route }];
+    for route in &routes {
+        wired.goes(route, "without us");
+        assert_eq!(route.set(&mut wired.test_process, route.family), 0);
     }
     let shield = wired.host.start(&refusing_stops().compile().unwrap());
     let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
-    for way in &ways {
-        assert_eq!(way.send(&mut wired.test_process, way.family), EPERM, "{way:?}");
+    for route in &routes {
+        assert_eq!(route.send(&mut wired.test_process, route.family), EPERM, "{route:?}");
         assert_eq!(routed(&events).uid, USER);
-        assert_eq!(way.tell(&mut wired.test_process, "s"), EPERM, "{way:?}");
+        assert_eq!(route.set(&mut wired.test_process, "s"), EPERM, "{route:?}");
         assert_eq!(routed(&events).uid, USER);
     }
 }
@@ -316,19 +316,19 @@ fn anybody_s_source_routes_do_not_leave() {
 /// A SYN, and each time that the kernel sends it again.
 fn connections_by_source_routes_do_not_leave() {
     let mut wired = Wired::new();
-    for way in connections() {
-        assert_eq!(way.go(&mut wired.test_process), 0, "without us: {way:?}");
-        while next(&wired.wire) != way.stop() {}
+    for route in connections() {
+        assert_eq!(route.go(&mut wired.test_process), 0, "without us: {route:?}");
+        while next(&wired.wire) != route.stop() {}
     }
     let mut wired = Wired::new();
-    for way in connections() {
-        assert_eq!(way.tell(&mut wired.test_process, way.family), 0);
+    for route in connections() {
+        assert_eq!(route.set(&mut wired.test_process, route.family), 0);
     }
     let shield = wired.host.start(&refusing_stops().compile().unwrap());
     let (_pump, events) = shield.events(64, Overflow::DropNewest).unwrap();
-    for way in connections() {
-        let answer = way.send(&mut wired.test_process, way.family);
-        assert_eq!(answer, 0, "nobody has answered yet: {way:?}");
+    for route in connections() {
+        let answer = route.send(&mut wired.test_process, route.family);
+        assert_eq!(answer, 0, "no answer yet: {route:?}");
         // The second by a timer of the kernel's, which belongs to no process. That of the connection
         // before goes on.
         let mut seen = 0;
@@ -336,46 +336,46 @@ fn connections_by_source_routes_do_not_leave() {
             let event = routed(&events);
             let to = event.addr.unwrap().ip().to_string();
             assert!(STOPS.contains(&to.as_str()), "{event:?}");
-            if to == way.stop() {
-                assert_eq!(event.protocol, if way.family == "4" { 6 } else { 43 });
+            if to == route.stop() {
+                assert_eq!(event.protocol, if route.family == "4" { 6 } else { 43 });
                 seen += 1;
             }
         }
     }
-    assert_eq!(wired.test_process.ask(&format!("send udp {ASKED6}")).unwrap(), 0);
+    assert_eq!(wired.test_process.ask(&format!("send udp {TO6}")).unwrap(), 0);
     assert_eq!(next(&wired.wire), "fd09::1");
 }
 
-/// Answers to a SYN go by the way that the listening socket was told, and belong to no socket.
-fn answers_go_by_no_way_of_their_own() {
+/// Replies to a SYN use the options of the listening socket, and belong to no socket.
+fn replies_do_not_follow_source_routes() {
     let mut wired = Wired::new();
     let option = format!("with s option {ROUTE6} {}", routing_header(1));
-    let bind = format!("with s bind {ASKED6}");
-    let tell = |test_process: &mut TestProcess| {
+    let bind = format!("with s bind {TO6}");
+    let set = |test_process: &mut TestProcess| {
         assert_eq!(test_process.ask("open s 6 tcp").unwrap(), 0);
         assert_eq!(test_process.ask(&bind).unwrap(), 0);
         test_process.ask(&option).unwrap()
     };
-    // Who connects is outside of the cgroup.
+    // The client is outside of the cgroup.
     let syn = |host: &Host| {
         let connect = || {
             let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
-            let to: SocketAddr = ASKED6.parse().unwrap();
-            // Nobody waits for the answer.
+            let to: SocketAddr = TO6.parse().unwrap();
+            // The answer is not waited for.
             let _ = socket.connect(&to.into());
             socket
         };
         host.net.run(connect).unwrap()
     };
-    assert_eq!(tell(&mut wired.test_process), 0);
+    assert_eq!(set(&mut wired.test_process), 0);
     assert_eq!(wired.test_process.ask("with s listen").unwrap(), 0);
     let _waits = syn(&wired.host);
     while next(&wired.wire) != STOPS[1] {}
 
     let mut wired = Wired::new();
     let _shield = wired.host.start(&refusing_stops().compile().unwrap());
-    assert_eq!(tell(&mut wired.test_process), EPERM);
+    assert_eq!(set(&mut wired.test_process), EPERM);
     assert_eq!(wired.test_process.ask("with s listen").unwrap(), 0);
     let _waits = syn(&wired.host);
     // The SYN and its answer, each twice.
@@ -384,39 +384,39 @@ fn answers_go_by_no_way_of_their_own() {
     }
 }
 
-/// Where no rule asks of addresses, all ways lead to where processes may go; and in a dry run.
-fn source_routes_leave_where_nobody_asks_of_addresses() {
+/// Without rules that name addresses, all routes lead to allowed addresses; and in a dry run.
+fn source_routes_leave_where_no_rule_names_addresses() {
     let mut wired = Wired::new();
-    let ways = wired.ways();
-    let who = Subject::new("one").exe(wired.host.path("one"));
+    let routes = wired.routes();
+    let subject = Subject::new("one").exe(wired.host.path("one"));
     let by_program = Policy::builder()
-        .socket_rule(rule(1, SocketAction::Allow).who(who))
+        .socket_rule(rule(1, SocketAction::Allow).who(subject))
         .socket_default(Direction::Out, Verdict::Drop);
     let shield = wired.host.start(&by_program.compile().unwrap());
-    for way in &ways {
-        wired.goes(way, "no address in the rules");
+    for route in &routes {
+        wired.goes(route, "no address in the rules");
     }
     assert_eq!(refused(&shield), (0, 0));
     shield.apply(&refusing_stops().dry_run(true).compile().unwrap()).unwrap();
-    for way in &ways {
-        wired.goes(way, "dry run");
+    for route in &routes {
+        wired.goes(route, "dry run");
     }
-    // Once when a socket is told, and once when it sends.
-    let count = ways.iter().map(|way| 1 + u64::from(!way.told.is_empty())).sum();
+    // Once when the option is set, and once when the socket sends.
+    let count = routes.iter().map(|route| 1 + u64::from(!route.options.is_empty())).sum();
     assert_eq!(refused(&shield), (0, count));
-    // Nor are other options touched, where addresses are asked of.
+    // Other options are not refused, with rules that name addresses.
     shield.apply(&refusing_stops().compile().unwrap()).unwrap();
     let timestamps = hex(&[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let option = format!("option {OPTIONS4} {timestamps}");
     let padding = format!("option {HOPS6} {PADDING6}");
-    let others = [
-        ("10.9.0.1", Way::new("4", &[option], [format!("send {ASKED4}")])),
-        ("fd09::1", Way::new("6", &[padding], [format!("send {ASKED6}")])),
+    let other_options = [
+        ("10.9.0.1", Route::new("4", &[option], [format!("send {TO4}")])),
+        ("fd09::1", Route::new("6", &[padding], [format!("send {TO6}")])),
     ];
-    for (to, way) in others {
-        assert_eq!(way.go(&mut wired.test_process), 0, "{way:?}");
-        assert_eq!(next(&wired.wire), to, "{way:?}");
-        assert_eq!(next(&wired.wire), to, "{way:?}");
+    for (to, route) in other_options {
+        assert_eq!(route.go(&mut wired.test_process), 0, "{route:?}");
+        assert_eq!(next(&wired.wire), to, "{route:?}");
+        assert_eq!(next(&wired.wire), to, "{route:?}");
     }
 }
 
@@ -432,7 +432,7 @@ struct Part {
 /// Extension headers (RFC 8200, 4302, 6275, 7401, 5533), whose first byte says what comes next.
 fn extension() -> impl Strategy<Value = Part> {
     let fragment = any::<[u8; 3]>().prop_map(|rest| {
-        // The first of several, with what belongs before the others.
+        // The first of several, with what belongs before the rest.
         let bytes = [&[0, rest[0], 0, 1][..], &[rest[1], rest[2], 0, 0]].concat();
         Part { kind: 44, bytes, stays: false }
     });
@@ -493,7 +493,7 @@ fn packet6(parts: &[Part], cut: bool) -> (Vec<u8>, bool) {
     }
     let whole = body.len();
     body.extend([1, 2, 3, 4, 0, 8, 0, 0]);
-    // Where the last extension's first bytes are missing, nobody knows what they are.
+    // Without the first bytes of the last extension, its kind is not known.
     let last = parts.last().map_or(0, |last| last.bytes.len());
     let cut = cut && last > 0;
     if cut {
@@ -537,7 +537,7 @@ fn packet4(parts: &[Part], end: Option<usize>) -> (Vec<u8>, bool) {
     (packet, leaves)
 }
 
-/// Whoever may make raw sockets writes headers as he likes.
+/// A process that may create raw sockets may write any headers.
 fn headers_of_any_shape_are_read_to_their_end() {
     let wired = Wired::new();
     let mut test_process = wired.test_process;

@@ -18,7 +18,7 @@ use ironclad_shield::{Shield, SocketCount};
 pub(crate) use shared::Running;
 
 pub(crate) const EPERM: u64 = 1;
-/// Ends waits for what should come at once and then fails; nothing is measured against it.
+/// Ends waits for events that come at once; no measurement depends on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A host of one namespace and one cgroup.
 pub(crate) struct Host {
@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// Without the thread that follows paths.
-    pub(crate) fn start_looking_never(&self, policy: &CompiledPolicy) -> Running {
+    pub(crate) fn start_without_following(&self, policy: &CompiledPolicy) -> Running {
         start(&self.cgroup, policy, false)
     }
 
@@ -101,11 +101,11 @@ pub(crate) fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPol
 
 const DIRECTIONS: [Direction; 3] = [Direction::Out, Direction::In, Direction::Create];
 
-/// Nothing is allowed but to this program, and to it everything.
+/// Allows everything to this program, and nothing to other ones.
 pub(crate) fn only(program: &Path) -> CompiledPolicy {
     let allow = (1..).zip(DIRECTIONS).map(|(id, direction)| {
-        let who = Subject::new("allowed").exe(program);
-        rule(id, SocketAction::Allow).who(who).direction(direction)
+        let subject = Subject::new("allowed").exe(program);
+        rule(id, SocketAction::Allow).who(subject).direction(direction)
     });
     let policy = allow.fold(Policy::builder(), Policy::socket_rule);
     let policy = DIRECTIONS

@@ -28,8 +28,8 @@ pub(crate) struct Paused {
     follows_paths: bool,
 }
 
-/// Shield with a test's policy on a test's cgroup. Dropping it takes both away, and ends an instance of the test's
-/// own.
+/// Shield with the policy of a test on the cgroup of a test. Dropping it removes both, and ends an instance that
+/// is not shared.
 pub(crate) enum Running {
     /// Of this test alone. `None` once it is stopped.
     Own(Option<Shield>),
@@ -42,7 +42,7 @@ impl Running {
     pub(crate) fn shared(cgroup: &Path, policy: &CompiledPolicy, follows_paths: bool) -> Self {
         let paused = lock(&PAUSED[usize::from(follows_paths)]).take();
         let paused = paused.unwrap_or_else(|| Paused::start(follows_paths));
-        forget_what_others_did();
+        forget_earlier_tests();
         // Given back where the policy is refused.
         let running = Self::Shared(Some(paused), cgroup.to_owned());
         running.apply(policy).unwrap();
@@ -56,7 +56,7 @@ impl Running {
     pub(crate) fn stop(mut self) -> Result<(), ShieldError> {
         match &mut self {
             Self::Own(shield) => shield.take().unwrap().stop(),
-            Self::Shared(..) => panic!("tests that stop Shield share none"),
+            Self::Shared(..) => panic!("a test that stops Shield does not share it"),
         }
     }
 }
@@ -78,9 +78,9 @@ impl Drop for Running {
         let Some(paused) = paused.take() else { return };
         let shield = &paused.shield;
         let given_back = shield.unprotect_cgroup(cgroup).and_then(|()| shield.apply(&nothing()));
-        let place = &PAUSED[usize::from(paused.follows_paths)];
+        let slot = &PAUSED[usize::from(paused.follows_paths)];
         match given_back {
-            Ok(()) => *lock(place) = Some(paused),
+            Ok(()) => *lock(slot) = Some(paused),
             Err(error) => *lock(&WRONG) = Some(error.to_string()),
         }
     }
@@ -133,7 +133,7 @@ fn nothing() -> CompiledPolicy {
 
 /// Removes events that an earlier test did not read, and sets counters and event budgets back: a rule keeps them by
 /// its id in every policy.
-fn forget_what_others_did() {
+fn forget_earlier_tests() {
     for events in maps("ic_events") {
         let mut reader = RingBufferBuilder::new();
         reader.add(&events, |_| 0).unwrap();
@@ -152,13 +152,13 @@ fn forget_what_others_did() {
     }
 }
 
-/// Of what no rule decides.
+/// Of decisions without a rule.
 const DEFAULT_SLOT: u32 = 0;
 
 /// All maps of a name.
 fn maps(name: &str) -> impl Iterator<Item = MapHandle> {
     let found = MapInfoIter::default().filter(move |map| map.name.to_string_lossy() == name);
-    // Those of instances that have ended come and go.
+    // Maps of instances that have ended come and go.
     found.filter_map(|map| MapHandle::from_map_id(map.id).ok())
 }
 
