@@ -1,12 +1,11 @@
 //! Rules on connections in two dozen lines: `embed_identity CGROUP PROGRAM PREFIX` lets only PROGRAM
-//! connect to PREFIX from a cgroup, says why others are refused, and ends when it is
-//! interrupted. Needs root.
+//! connect to PREFIX from a cgroup, explains each refusal, and ends when it is interrupted. Needs
+//! root.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ironclad::core::ErrorChain;
-use ironclad::core::{Cidr, RuleId};
+use ironclad::core::{Cidr, ErrorChain, RuleId};
 use ironclad::events::Record;
 use ironclad::policy::Policy;
 use ironclad::policy::socket::{SocketAction, SocketRule, Subject};
@@ -26,16 +25,18 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().ok_or("usage: embed_identity CGROUP PROGRAM PREFIX");
     let (cgroup, program): (PathBuf, PathBuf) = (next()?.into(), next()?.into());
-    let there: Cidr = next()?.parse()?;
+    let prefix: Cidr = next()?.parse()?;
 
-    let rule = |id, name, action| SocketRule::new(RuleId(id), name, action).to_cidr(there);
+    let rule = |id, name, action| SocketRule::new(RuleId(id), name, action).to_cidr(prefix);
     let policy = Policy::builder()
-        .socket_rule(rule(1, "may", SocketAction::Allow).who(Subject::new("it").exe(program)))
-        .socket_rule(rule(2, "may not", SocketAction::Deny))
+        .socket_rule(
+            rule(1, "allow", SocketAction::Allow).who(Subject::new("program").exe(program)),
+        )
+        .socket_rule(rule(2, "deny", SocketAction::Deny))
         .compile()?;
     let shield = Shield::builder("embed-identity").cgroup(cgroup).start(&policy)?;
     for what in shield.status()?.missing {
-        eprintln!("warning: {} is not there: nobody is it", what.display());
+        eprintln!("warning: {} does not exist: no process matches it", what.display());
     }
     eprintln!("in force; Ctrl-C ends it");
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;

@@ -1,18 +1,19 @@
-//! An agent whose policy, and whose end, are decided by who holds a key. Needs root and BPF LSM.
+//! An agent that applies signed policies alone, and ends by a signed token. Needs root and BPF LSM.
 //!
 //! ```sh
 //! cargo run --release --features signed --example embed_signed -- FOLDER HOST [INTERFACE]
 //! ```
 //!
-//! `FOLDER` has `ironclad.pub`, `policy.bundle` and `policy.bundle.minisig`, and is where the trust store
-//! is. On its standard input it takes `apply`, which reads the bundle anew, `break-glass`, which reads
-//! `token` and `token.minisig`, and `stop`.
+//! `FOLDER` has `ironclad.pub`, `policy.bundle`, `policy.bundle.minisig` and the trust store. Commands on
+//! standard input: `apply` reads the bundle again, `break-glass` reads `token` and `token.minisig`, and
+//! `stop`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use ironclad::core::ErrorChain;
+use ironclad::policy::PolicySource;
 use ironclad::policy::bundle::TrustStore;
 use ironclad::policy::document::Sources;
 use ironclad::sentinel::Sentinel;
@@ -54,7 +55,7 @@ fn run() -> Result<(), Failure> {
     let shield = match interface {
         Some(name) => {
             let builder = Shield::builder("embed-signed").interface(name).signed(trust);
-            Some(builder.start_signed(&bundle, &[&signature], &mut sources())?)
+            Some(builder.start(PolicySource::signed(&bundle, &[&signature], &mut sources()))?)
         }
         None => None,
     };
@@ -64,7 +65,7 @@ fn run() -> Result<(), Failure> {
             "apply" => signed("policy.bundle").and_then(|(bundle, signature)| {
                 sentinel.apply_signed(&bundle, &[&signature], &mut sources())?;
                 if let Some(shield) = &shield {
-                    shield.apply_signed(&bundle, &[&signature], &mut sources())?;
+                    shield.apply(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
                 }
                 Ok("applied".to_owned())
             }),
@@ -72,7 +73,9 @@ fn run() -> Result<(), Failure> {
                 Ok(sentinel.break_glass(&token, &[&signature])?.permits.to_string())
             }),
             "stop" => break,
-            other => Err(format!("{other}: say `apply`, `break-glass` or `stop`").into()),
+            other => {
+                Err(format!("unknown command {other}: use `apply`, `break-glass` or `stop`").into())
+            }
         };
         println!("{}", done.unwrap_or_else(|error| ErrorChain::new(&*error).to_string()));
     }

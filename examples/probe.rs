@@ -1,10 +1,22 @@
-//! Prints what this kernel can do, and why not what it cannot: as a table, or as JSON with `--json`.
-//! With names of interfaces it adds what each can do with XDP. Changes nothing.
+//! Prints the features of this kernel, with the reason for each that it lacks: as a table, or as JSON
+//! with `--json`. With names of interfaces, prints their XDP features, too. Changes nothing.
 use std::error::Error;
+use std::process::ExitCode;
 
 use ironclad::bpf::probe::{probe, probe_interface};
+use ironclad::core::ErrorChain;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("error: {}", ErrorChain::new(&*error));
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let (mut json, mut names) = (false, Vec::new());
     for argument in std::env::args().skip(1) {
         match argument.as_str() {

@@ -13,7 +13,7 @@ use crate::live::{Live, PERIOD};
 use crate::table::{Table, verdicts};
 use crate::{Args, Result, stop_flag};
 
-/// Between two tables where there is no terminal.
+/// Time between two tables without a terminal.
 const PRINTED: Duration = Duration::from_secs(2);
 
 pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
@@ -29,7 +29,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let policy = policy.compile()?;
     if policy.sockets().is_some() && args.cgroup.is_empty() {
         return Err(
-            "the policy has rules on sockets: say which cgroup asks them, --cgroup DIR".into()
+            "the policy has socket rules: name a cgroup to enforce them in, --cgroup DIR".into()
         );
     }
     let gateways = document.gateways.iter().chain(&args.gateway).copied();
@@ -41,24 +41,26 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let shield = builder.gateways(gateways).start(&policy)?;
     let status = shield.status()?;
     for (rule, first) in policy.sockets().into_iter().flat_map(CompiledSockets::shadowed) {
-        println!("warning: {rule} never matches: {first} decides of everything before it");
+        println!("warning: {rule} never matches: {first} decides everything before it");
     }
     for path in &status.missing {
         let path = path.display();
         println!(
-            "warning: {path} is not there (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it is"
+            "warning: {path} does not exist (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it does"
         );
     }
     for path in &status.mismatched {
         let path = path.display();
-        println!("warning: {path} is not what is pinned by its SHA-256: who executes it is denied");
+        println!(
+            "warning: {path} has another content than its SHA-256 pins: processes that execute it are denied"
+        );
     }
     if let Some(why) = &status.inactive {
-        println!("warning: socket rules decide nothing below the root cgroup: {why}");
+        println!("warning: socket rules are inactive below the root cgroup: {why}");
     }
     for cgroup in &status.cgroups {
         let dry_run = if args.dry_run { " (dry run: nothing is denied)" } else { "" };
-        println!("whoever is in {} is asked{dry_run}", cgroup.path.display());
+        println!("socket rules are enforced in {}{dry_run}", cgroup.path.display());
     }
     for protected in &status.interfaces {
         println!(
@@ -74,7 +76,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let (_pump, events) = shield.events(4096, Overflow::DropNewest)?;
     let (mut live, mut table) = (Live::open(), Table::default());
     let begin = Instant::now();
-    let (mut drawn, mut looked) = (begin, begin);
+    let (mut drawn, mut checked) = (begin, begin);
     while !stop.load(Ordering::Relaxed)
         && args.seconds.is_none_or(|most| begin.elapsed() < Duration::from_secs(most))
     {
@@ -85,8 +87,8 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
             drawn = Instant::now();
             show(&mut live, &table.text(&shield.counters()?));
         }
-        if looked.elapsed() >= PRINTED {
-            looked = Instant::now();
+        if checked.elapsed() >= PRINTED {
+            checked = Instant::now();
             for change in shield.refresh_interfaces()? {
                 say(&mut live, &serde_json::to_string(&change)?);
             }
@@ -108,11 +110,11 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// An event names a socket rule by its place in the policy; here is its id, too.
+/// An event names a socket rule by its index in the policy; the line has its id, too.
 fn line(shield: &Shield, event: &Record) -> String {
     let id = match event {
         Record::Socket(event) => {
-            event.rule.and_then(|place| shield.socket_rule(event.generation, place))
+            event.rule.and_then(|index| shield.socket_rule(event.generation, index))
         }
         _ => None,
     };

@@ -1,5 +1,5 @@
-//! The demonstration: a host behind a veth pair, a peer with many addresses, and a plan of who
-//! reaches whom at each step.
+//! The demonstration: a host behind a veth pair, a peer with many addresses, and the addresses that reach
+//! the host at each step.
 
 use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ironclad::bpf::{BPFFS, PinDirectory};
-use ironclad::core::{Cidr, Family, RuleId};
+use ironclad::core::{Cidr, ErrorChain, Family, RuleId};
 use ironclad::policy::CompiledPolicy;
 use ironclad::shield::Shield;
 use ironclad_lab::{Lab, Namespace};
@@ -25,14 +25,14 @@ const HOST6: &str = "fd1c::1";
 const DATAGRAMS: u64 = 20;
 /// Echo requests of each client at each step.
 const PINGS: u64 = 3;
-/// How long to wait for what must not come; all is local.
+/// How long to wait for packets that must not come; all is local.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// An address of the peer, and what the policies make of it.
+/// An address of the peer, and the rules that decide about it.
 struct Client {
     name: &'static str,
     addr: IpAddr,
-    /// The rule that decides, before and after the swap; none where nothing does.
+    /// The rule that decides, before and after the swap; none for the default.
     rules: [Option<RuleId>; 2],
     gateway: bool,
 }
@@ -43,7 +43,7 @@ impl Client {
     }
 }
 
-/// Expected and seen, and whether they agree.
+/// Expected and observed numbers.
 pub(crate) struct Report {
     rows: Vec<(String, u64, u64)>,
     quiet: bool,
@@ -248,13 +248,13 @@ fn sweep() {
     }
 }
 
-/// What the agent has pinned must not outlive the demonstration, whatever goes wrong in it.
+/// Removes the pins of the agent, also after a failure.
 struct Pins(String);
 
 impl Drop for Pins {
     fn drop(&mut self) {
         if let Err(error) = PinDirectory::purge(BPFFS.as_ref(), &self.0) {
-            eprintln!("{error}");
+            eprintln!("{}", ErrorChain::new(&error));
         }
     }
 }
@@ -279,7 +279,7 @@ fn step(
         report.check(format!("{label}: pings"), if pass { PINGS } else { 0 }, pings);
         report.check(format!("{label}: connections"), u64::from(pass), connections);
         if !pass {
-            // Of connection attempts the kernel repeats some; the others are exact.
+            // The kernel repeats some connection attempts; the other counts are exact.
             let rule = client.rules[number].ok_or("a blocked client without a rule")?;
             let dropped = |c: &ironclad::shield::Counters| {
                 c.rule(rule).map_or(0, |count| count.matched.packets)
@@ -317,7 +317,7 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
     let instance = format!("{PINS}{}", std::process::id());
     let pins = Pins(instance.clone());
 
-    // Without a firewall everybody gets through: what the drops below are worth.
+    // Without a firewall every address reaches the host, so the drops below are Shield's.
     for client in &clients {
         go_on(&stop)?;
         let (datagrams, pings, connections) = net.traffic(client)?;
@@ -333,7 +333,7 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
     child.wait()?;
     let blocked = &clients[0];
     let (datagrams, ..) = net.traffic(blocked)?;
-    report.check("while no agent lives: datagrams of a blocked country", 0, datagrams);
+    report.check("while no agent runs: datagrams of a blocked country", 0, datagrams);
 
     let begin = Instant::now();
     let shield = net.host.run(|| {
@@ -342,7 +342,7 @@ pub(crate) fn run(data: Option<&Path>, json: bool) -> Result<bool> {
             .gateways(gateways(&clients))
             .persistent(true)
             .start(&first)
-            .map_err(|e| e.to_string())
+            .map_err(|e| ErrorChain::new(&e).to_string())
     })??;
     rest(&net, &shield, &clients, &second, &stop, &mut report, begin)?;
     shield.stop()?;
@@ -379,7 +379,7 @@ fn rest(
     shown(shield, report, |report| step(net, shield, clients, 1, stop, report))
 }
 
-/// Shows the table while `work` runs, or after it where it cannot be drawn in its place.
+/// Shows the table while `work` runs, or after it where it cannot be redrawn.
 fn shown(
     shield: &Shield,
     report: &mut Report,

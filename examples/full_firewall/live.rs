@@ -1,4 +1,4 @@
-//! A table that is drawn over and over in its place, where standard output is a terminal.
+//! A table that is redrawn in its place, where standard output is a terminal.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _, stdout};

@@ -1,7 +1,7 @@
-//! A whole firewall at work. Without arguments it builds a lab of network namespaces, loads every
-//! list it finds, sends real traffic, swaps the policy, kills its agent and takes over, lets programs
-//! reach for a server that only one of them may, and checks every number. With `--interface` or
-//! `--cgroup` it protects what is real instead. Needs root.
+//! A whole firewall at work. Without arguments it builds a lab of network namespaces, loads all
+//! lists, sends real traffic, swaps the policy, kills its agent and adopts the instance, has programs
+//! connect to a server that only one of them may reach, and checks every number. With `--interface` or
+//! `--cgroup` it protects real interfaces and cgroups instead. Needs root.
 
 mod agent;
 mod lab;
@@ -16,9 +16,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ironclad::core::ErrorChain;
-
 use clap::{ArgGroup, Parser};
+use ironclad::core::ErrorChain;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -40,14 +39,13 @@ Examples:
   full_firewall --interface eth0 --policy policy.yaml --gateway 192.0.2.1
       Protects eth0 until interrupted. Never blocks 192.0.2.1: name the address you are logged in from.
   full_firewall --cgroup /sys/fs/cgroup/web.slice --policy policy.yaml --dry-run
-      Whom the rules on sockets would let what below web.slice reach. All of it is let go."
+      What socket rules would deny to processes below web.slice. Nothing is denied."
 )]
 struct Args {
     /// Protect this interface instead of building a lab. May be given again.
     #[arg(long, value_name = "IF", requires = "policy")]
     interface: Vec<String>,
-    /// Let the rules on sockets decide in this cgroup (version 2) and those below it. May be
-    /// given again.
+    /// Enforce socket rules in this cgroup (version 2) and those below it. May be given again.
     #[arg(long, value_name = "DIR", requires = "policy")]
     cgroup: Vec<PathBuf>,
     /// The policy to protect it by, as in docs/policy-format.md.
@@ -56,10 +54,10 @@ struct Args {
     /// Count and report what would be dropped, and drop nothing.
     #[arg(long, requires = "place")]
     dry_run: bool,
-    /// An address that is never blocked, beside those of the policy. May be given again.
+    /// An address that is never blocked, in addition to those of the policy. May be given again.
     #[arg(long, value_name = "ADDRESS", requires = "place")]
     gateway: Vec<std::net::IpAddr>,
-    /// Stop after so many seconds.
+    /// Stop after N seconds.
     #[arg(long, value_name = "N", requires = "place")]
     seconds: Option<u64>,
     /// A folder with `country/ipv4`, `country/ipv6` and `ipsum/levels` for the lab; small built-in
@@ -72,13 +70,13 @@ struct Args {
     /// The lab's agent: runs until it is killed.
     #[arg(long, hide = true, value_name = "INSTANCE")]
     lab_agent: Option<String>,
-    /// One of the lab's programs: reaches for this server.
+    /// One of the lab's programs: connects to this server.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     lab_reach: Option<std::net::SocketAddr>,
-    /// So often.
+    /// How often.
     #[arg(long, hide = true, default_value_t = 1)]
     lab_times: u32,
-    /// Under this name.
+    /// By this name.
     #[arg(long, hide = true)]
     lab_comm: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Rules on connections: programs that connect to the same server, told apart by what they are and not
-//! by what they are called.
+//! Socket rules: programs that connect to the same server, distinguished by their executable and not by
+//! their name.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,16 +17,16 @@ use ironclad_lab::{Cgroup, Lab, Namespace};
 use crate::Result;
 use crate::lab::{Report, go_on};
 
-/// How often a program reaches for the server.
+/// How often a program connects to the server.
 const TRIES: u32 = 5;
-/// The same for the one that has a limit, and what that lets through at once.
+/// The same for the program with a limit, and the burst of the limit.
 const MANY: u32 = 100;
 const BURST: u32 = 20;
-/// Ends waits for what should come at once.
+/// Ends waits for events that come at once.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the lab's programs do: reach for a server so often, under this name, and say how often they
-/// got there and how often they were told that they may not.
+/// Runs in the lab's programs: connects to a server several times, by this name, and prints how often that
+/// succeeded and how often it was denied.
 pub(crate) fn reach(to: SocketAddr, times: u32, comm: Option<&str>) -> Result<bool> {
     if let Some(comm) = comm {
         rustix::thread::set_name(&std::ffi::CString::new(comm)?)?;

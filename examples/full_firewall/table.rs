@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ironclad::core::{Action, RuleId};
 use ironclad::shield::{Count, Counters};
 
-/// Over which rates are taken.
+/// The time over which rates are computed.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// What passed and was dropped by reason, and what each rule did.

@@ -9,18 +9,16 @@ use ironclad_bpf::socket::SocketOptions;
 use ironclad_bpf::{BPFFS, XdpMode};
 use ironclad_core::abi::SOCK_ROWS_MAX;
 use ironclad_core::audit::{AuditSink, NoAudit};
-use ironclad_policy::CompiledPolicy;
 #[cfg(feature = "signed")]
 use ironclad_policy::bundle::TrustStore;
-#[cfg(feature = "signed")]
-use ironclad_policy::document::Sources;
 use ironclad_policy::socket::CompiledSockets;
+use ironclad_policy::trust::Trust;
+use ironclad_policy::{CompiledPolicy, PolicySource};
 
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 use crate::shield::Shield;
-use crate::trust::Trust;
 
-/// What a [`Shield`] is to be: [`Shield::builder`].
+/// Describes a [`Shield`]: see [`Shield::builder`].
 #[derive(Clone)]
 pub struct ShieldBuilder {
     pub(crate) instance: String,
@@ -66,15 +64,15 @@ impl ShieldBuilder {
         self
     }
 
-    /// Lets a policy's socket rules decide for every process in a cgroup, by its directory
-    /// (version 2), and in those below it. May be called again.
+    /// Enforces the policy's socket rules for every process in a cgroup of version 2, by its directory,
+    /// and in the cgroups below it. May be called again.
     #[must_use]
     pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cgroups.push(directory.into());
         self
     }
 
-    /// Socket rules with counters of their own, at most 16,384. Default: 4,096.
+    /// The number of socket rules that can have their own counters, at most 16,384. Default: 4,096.
     #[must_use]
     pub fn socket_rule_slots(mut self, slots: u32) -> Self {
         self.sockets.rule_slots = slots;
@@ -112,15 +110,15 @@ impl ShieldBuilder {
         options
     }
 
-    /// Whether a thread follows the files and cgroups that socket rules name: one that is
-    /// replaced or made anew is known again within moments. Default: true.
+    /// Whether a thread watches the files and cgroups that socket rules name, and refreshes the rules
+    /// within moments after one was replaced. Default: true.
     #[must_use]
     pub fn follow_paths(mut self, follow: bool) -> Self {
         self.follow_paths = follow;
         self
     }
 
-    /// Attaches in this mode or not at all. Default: native, and generic where the driver cannot.
+    /// Attaches in this mode, or fails. Default: native, and generic where the driver cannot.
     #[must_use]
     pub fn mode(mut self, mode: XdpMode) -> Self {
         self.mode = Some(mode);
@@ -128,7 +126,7 @@ impl ShieldBuilder {
     }
 
     /// Addresses whose packets no policy ever blocks; at most eight of each family. Without a call
-    /// an adopted instance keeps those it has.
+    /// an adopted instance keeps its gateways.
     #[must_use]
     pub fn gateways(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         self.gateways = Some(addresses.into_iter().collect());
@@ -152,7 +150,7 @@ impl ShieldBuilder {
         self
     }
 
-    /// Where audit records go. Default: nowhere.
+    /// The sink of audit records. Default: none.
     #[must_use]
     pub fn audit(mut self, sink: Arc<dyn AuditSink>) -> Self {
         self.audit = sink;
@@ -160,18 +158,18 @@ impl ShieldBuilder {
     }
 
     /// Bytes of the event ring buffer: a power of two, at least 4096. Default: 1 MiB. An adopted
-    /// instance keeps the one it has.
+    /// instance keeps its ring buffer.
     #[must_use]
     pub fn ring_bytes(mut self, bytes: u32) -> Self {
         self.shared.ring_bytes = bytes;
         self
     }
 
-    /// Takes policies in signed bundles alone, by [`start_signed`](Self::start_signed) and
-    /// [`Shield::apply_signed`]. Default: whoever calls decides what is in force, which is told aloud.
+    /// Accepts signed bundles alone, as [`PolicySource::signed`] makes them. Default: policies of the
+    /// caller come into force, and a warning says that they are unsigned.
     ///
-    /// One store may be shared, also with a Sentinel, which guards its files: then each takes the same
-    /// bundle. A file has one store.
+    /// One store may be shared, also with a Sentinel, which protects its files: then each accepts the
+    /// same bundle. A file has one store.
     #[cfg(feature = "signed")]
     #[must_use]
     pub fn signed(mut self, trust: Arc<Mutex<TrustStore>>) -> Self {
@@ -181,43 +179,29 @@ impl ShieldBuilder {
 
     /// Loads, attaches and puts `policy` into force.
     ///
-    /// If anything fails, what was there before is there still: no interface is half protected, an
+    /// If a step fails, the host is left as it was found: no interface is half protected, an
     /// adopted instance keeps its policy, gateways and interfaces, and traffic flows as it did.
     /// Shield fails open.
     ///
-    /// A provisional policy that an adopted instance waits with stays provisional where `policy` is
-    /// the same, and may be confirmed; otherwise it is taken back first.
+    /// The provisional policy of an adopted instance stays provisional where `policy` is
+    /// the same, and may be confirmed; otherwise it is reverted first.
+    ///
+    /// A bundle is verified, and its serial is kept, before its policy comes into force. The last
+    /// bundle that was accepted may be used again.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] with what the kernel said and the next step; [`ShieldError::Inactive`] where
-    /// it would not ask a cgroup; [`ShieldError::Unsigned`].
-    pub fn start(self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
-        self.trust.only_signed("start_signed")?;
-        self.named()?;
-        Shield::start(self, policy)
-    }
-
-    /// Like [`start`](Self::start), with the policy of a bundle that is verified, and whose serial is
-    /// kept, before. The last one that was taken may be handed over again.
-    ///
-    /// # Errors
-    /// [`ShieldError::NoTrust`], [`ShieldError::Bundle`] where it is not taken,
-    /// [`ShieldError::NotApplied`] with what [`start`](Self::start) would say.
-    #[cfg(feature = "signed")]
-    pub fn start_signed(
-        self,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-    ) -> Result<Shield, ShieldError> {
-        self.named()?;
-        Shield::start_signed(self, bundle, signatures, sources)
-    }
-
-    fn named(&self) -> Result<(), ShieldError> {
+    /// `ShieldErrorKind::Bpf` with what the kernel reported and the next step;
+    /// `ShieldErrorKind::InstanceName`; `ShieldErrorKind::NoInterface`;
+    /// `ShieldErrorKind::Inactive` where the kernel would not call the hooks of a cgroup;
+    /// `ShieldErrorKind::Unsigned`, `ShieldErrorKind::NoTrust`, `ShieldErrorKind::Bundle` where the
+    /// policy is not accepted. Of a bundle that was accepted, another error is the source of
+    /// `ShieldErrorKind::NotApplied`.
+    pub fn start<'a>(self, policy: impl Into<PolicySource<'a>>) -> Result<Shield, ShieldError> {
+        let source = policy.into();
+        self.trust.check(&source)?;
         match self.interfaces.is_empty() && self.cgroups.is_empty() {
-            true => Err(ShieldError::NoInterface),
-            false => Ok(()),
+            true => Err(Failure::NoInterface.into()),
+            false => Shield::start(self, source),
         }
     }
 
@@ -226,24 +210,42 @@ impl ShieldBuilder {
     ///
     /// # Errors
     /// As of [`start`](Self::start).
-    pub fn start_unattached(mut self, policy: &CompiledPolicy) -> Result<Shield, ShieldError> {
-        self.trust.only_signed("start_unattached_signed")?;
-        self.interfaces.clear();
-        Shield::start(self, policy)
-    }
-
-    /// Like [`start_unattached`](Self::start_unattached), with the policy of a signed bundle.
-    ///
-    /// # Errors
-    /// As of [`start_signed`](Self::start_signed).
-    #[cfg(feature = "signed")]
-    pub fn start_unattached_signed(
+    pub fn start_unattached<'a>(
         mut self,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
+        policy: impl Into<PolicySource<'a>>,
     ) -> Result<Shield, ShieldError> {
         self.interfaces.clear();
-        Shield::start_signed(self, bundle, signatures, sources)
+        Shield::start(self, policy.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ironclad_policy::Policy;
+
+    use super::*;
+    use crate::error::ShieldErrorKind;
+
+    #[test]
+    fn instance_names_are_one_path_component() {
+        let policy = Policy::builder().compile().unwrap();
+        for name in ["", ".", "..", "../x", "a/b", "a b", "a\0"] {
+            for persistent in [false, true] {
+                let builder = Shield::builder(name).interface("none0").persistent(persistent);
+                let error = builder.start(&policy).unwrap_err();
+                assert_eq!(error.kind(), ShieldErrorKind::InstanceName, "{error}");
+                let expected = format!("`{name}` is no name for an instance");
+                assert!(error.to_string().starts_with(&expected), "{error}");
+            }
+            let error = Shield::builder(name).start_unattached(&policy).unwrap_err();
+            assert_eq!(error.kind(), ShieldErrorKind::InstanceName, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_start_needs_something_to_protect() {
+        let policy = Policy::builder().compile().unwrap();
+        let error = Shield::builder("none").start(&policy).unwrap_err();
+        assert_eq!(error.kind(), ShieldErrorKind::NoInterface, "{error}");
     }
 }

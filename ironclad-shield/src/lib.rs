@@ -20,19 +20,18 @@
 
 mod builder;
 mod error;
-mod pump;
 mod shield;
 mod slots;
 mod sockets;
-mod trust;
 
 pub use builder::ShieldBuilder;
-pub use error::ShieldError;
-pub use ironclad_bpf::{EventRing, Interface, TestRun, XdpMode};
+pub use error::{ShieldError, ShieldErrorKind};
+pub use ironclad_bpf::{BpfError, BpfErrorKind, EventRing, Interface, TestRun, XdpMode};
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
-pub use ironclad_policy::{CompiledPolicy, Provenance};
+pub use ironclad_policy::trust::{TrustError, TrustErrorKind};
+pub use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};
 pub use shield::{
-    CgroupStatus, Count, Counters, ExplainedEvent, ExplainedSocket, InterfaceChange,
+    ApplyOptions, CgroupStatus, Count, Counters, ExplainedEvent, ExplainedSocket, InterfaceChange,
     InterfaceStatus, Learning, LossCount, PrefixCount, ReasonCount, RuleCount, Shield, Status,
 };
 pub use sockets::process_context::DescribedProcess;

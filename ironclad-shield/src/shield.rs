@@ -12,20 +12,20 @@ mod status;
 mod swap;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ironclad_bpf::shield::{PolicyProgram, Shared};
 use ironclad_bpf::{PinDirectory, Program, TestRun, XdpLink, XdpMode};
-use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_core::ErrorChain;
+use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::CompiledPolicy;
+use ironclad_policy::trust::{Trust, UnsignedWarning};
 
 use crate::builder::ShieldBuilder;
 use crate::error::ShieldError;
 use crate::slots::Slots;
 use crate::sockets::Sockets;
 use crate::sockets::follow::Follower;
-use crate::trust::Trust;
 
 pub use cgroups::CgroupStatus;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
@@ -33,36 +33,35 @@ pub use explain::{ExplainedEvent, ExplainedSocket};
 pub use interfaces::{InterfaceChange, InterfaceStatus};
 pub use learn::Learning;
 pub use status::Status;
+pub use swap::ApplyOptions;
 
 /// A running firewall. Share it between threads and tasks as it is; every method takes `&self`.
 ///
 /// Dropping it detaches, unless it was built [`persistent`](ShieldBuilder::persistent).
 pub struct Shield {
-    instance: String,
-    audit: Arc<dyn AuditSink>,
+    audit: AuditLog,
     mode: Option<XdpMode>,
     shared: Shared,
     directory: Option<PinDirectory>,
     control: Arc<Mutex<Control>>,
-    /// None where no paths are to be followed.
+    /// None where paths are not followed.
     follower: Option<Follower>,
     trust: Trust,
-    /// Whether the last policy was said to be unsigned.
-    is_told_unsigned: AtomicBool,
+    unsigned: UnsignedWarning,
 }
 
 fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
-    // What the lock guards is consistent between any two statements that can panic.
+    // The state is consistent between any two statements that can panic.
     control.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What changes only under the lock.
+/// The state behind the lock.
 struct Control {
     slots: Slots<u32>,
-    /// What each slot holds.
+    /// By slot.
     policies: [Option<Loaded>; 2],
     links: Vec<XdpLink>,
-    /// None where no cgroup is to be asked.
+    /// None where Shield was started without cgroups.
     sockets: Option<Sockets>,
     next_generation: u64,
 }
@@ -70,13 +69,13 @@ struct Control {
 struct Loaded {
     number: u64,
     program: PolicyProgram,
-    /// None where another agent loaded it and this one was not given the same policy.
+    /// None where another agent loaded it and this agent was started with another policy.
     policy: Option<CompiledPolicy>,
 }
 
 impl Shield {
-    /// Describes a firewall. `instance` names it in bpffs and in audit records: letters, digits,
-    /// `-` and `_`.
+    /// Describes a firewall. `instance` names it in bpffs and in audit records: an
+    /// [`InstanceName`](ironclad_core::InstanceName).
     pub fn builder(instance: &str) -> ShieldBuilder {
         ShieldBuilder::new(instance)
     }
@@ -89,7 +88,7 @@ impl Shield {
     /// It counts and reports as it would on the wire.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`]; the kernel takes frames of 14 bytes and more.
+    /// `ShieldErrorKind::Bpf`; the kernel takes frames of 14 bytes and more.
     pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
         Ok(self.dispatcher().test_run(frame, repeat)?)
     }
@@ -99,10 +98,15 @@ impl Shield {
         self.shared.dispatcher()
     }
 
+    fn log_failed_detach(&self, hook: &str, failed: &ShieldError) {
+        let (instance, error) = (self.audit.instance(), ErrorChain::new(failed));
+        tracing::error!(instance, %error, "detaching from {hook}");
+    }
+
     /// Detaches from every interface and removes all pins.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn stop(self) -> Result<(), ShieldError> {
         let links = std::mem::take(&mut self.lock().links);
         for link in links {
@@ -131,7 +135,7 @@ impl Shield {
 }
 
 impl Drop for Shield {
-    /// Detaches, and leaves a record of it. What is pinned stays.
+    /// Detaches, and records that. Pinned links stay attached.
     fn drop(&mut self) {
         self.follower = None;
         let links = std::mem::take(&mut self.lock().links);
@@ -139,7 +143,7 @@ impl Drop for Shield {
             let name = link.interface().name.clone();
             let detached = link.detach().map_err(ShieldError::from);
             if let Err(failed) = detached.and_then(|()| self.record_detach(&name)) {
-                tracing::error!(instance = self.instance, %failed, "detaching from {name}");
+                self.log_failed_detach(&name, &failed);
             }
         }
         // Closing the links detaches.
@@ -147,13 +151,13 @@ impl Drop for Shield {
         let packets = sockets.as_ref().and_then(Sockets::packets);
         if let Some(packets) = packets.filter(|packets| !packets.link().is_pinned()) {
             if let Err(failed) = self.record_packets_detach(packets.link().hook()) {
-                tracing::error!(instance = self.instance, %failed, "detaching from BPF LSM");
+                self.log_failed_detach("BPF LSM", &failed);
             }
         }
         let known = sockets.iter().flat_map(Sockets::cgroups);
         for cgroup in known.filter(|known| !known.links.is_pinned()) {
             if let Err(failed) = self.record_cgroup_detach(&cgroup.path) {
-                tracing::error!(instance = self.instance, %failed, "detaching from a cgroup");
+                self.log_failed_detach("a cgroup", &failed);
             }
         }
     }
@@ -167,6 +171,6 @@ impl Control {
 
 impl std::fmt::Debug for Shield {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shield").field("instance", &self.instance).finish_non_exhaustive()
+        f.debug_struct("Shield").field("instance", &self.audit.instance()).finish_non_exhaustive()
     }
 }

@@ -1,22 +1,22 @@
-//! What keeps its place in the kernel from policy to policy: counters of rules, token buckets.
+//! Assigns slots that outlive policies: counters of rules, token buckets, bits of ancestries.
 use std::collections::{BTreeMap, BTreeSet};
 
 use ironclad_bpf::{BpfError, Map, Plain};
 
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
-/// Places by what they belong to. Place 0 belongs to nothing.
+/// Slots by owner. Slot 0 has none.
 #[derive(Debug)]
 pub(crate) struct Slots<K> {
     slots: BTreeMap<K, u16>,
-    /// How many places there are, the first included.
-    places: u32,
-    /// Of what, for errors.
+    /// The number of slots, the first included.
+    count: u32,
+    /// The owners, for errors.
     what: &'static str,
 }
 
 impl<K: Plain + Ord> Slots<K> {
-    /// What the instance's map says.
+    /// Reads the instance's map.
     pub(crate) fn read(map: &Map<K, u32>, what: &'static str) -> Result<Self, ShieldError> {
         let mut slots = BTreeMap::new();
         for id in map.keys()? {
@@ -24,7 +24,7 @@ impl<K: Plain + Ord> Slots<K> {
                 slots.insert(id, slot as u16);
             }
         }
-        Ok(Self { slots, places: map.info().max_entries, what })
+        Ok(Self { slots, count: map.info().max_entries, what })
     }
 
     pub(crate) fn of(&self, id: K) -> Option<u16> {
@@ -39,8 +39,8 @@ impl<K: Plain + Ord> Slots<K> {
         self.slots.iter().find(|(_, s)| u32::from(**s) == slot).map(|(id, _)| *id)
     }
 
-    /// Gives each of `wanted` a place, cleared by `clear`. What is in neither `wanted` nor `in_use`
-    /// loses its place only when places run out.
+    /// Gives each of `wanted` a slot, cleared by `clear`. An owner that is in neither `wanted` nor `in_use`
+    /// loses its slot only when none is free.
     pub(crate) fn assign(
         &mut self,
         map: &Map<K, u32>,
@@ -50,7 +50,7 @@ impl<K: Plain + Ord> Slots<K> {
     ) -> Result<(), ShieldError> {
         let taken: BTreeSet<u16> = self.slots.values().copied().collect();
         let mut free =
-            (1..self.places as u16).filter(|slot| !taken.contains(slot)).collect::<Vec<_>>();
+            (1..self.count as u16).filter(|slot| !taken.contains(slot)).collect::<Vec<_>>();
         free.reverse();
         for &id in wanted {
             if self.slots.contains_key(&id) {
@@ -76,10 +76,14 @@ impl<K: Plain + Ord> Slots<K> {
         let is_idle = |id: &&K| !wanted.contains(id) && !in_use.contains(id);
         let Some(id) = self.slots.keys().find(is_idle).copied() else {
             let needed = wanted.union(in_use).count();
-            let places = self.places as usize - 1;
-            return Err(ShieldError::Slots { what: self.what, needed, places });
+            let capacity = self.count as usize - 1;
+            return Err(Failure::Slots { what: self.what, needed, capacity }.into());
         };
         map.delete(&id)?;
-        self.slots.remove(&id).ok_or(ShieldError::Slots { what: self.what, needed: 1, places: 0 })
+        Ok(self.slots.remove(&id).ok_or(Failure::Slots {
+            what: self.what,
+            needed: 1,
+            capacity: 0,
+        })?)
     }
 }

@@ -1,4 +1,4 @@
-//! The side of Shield that knows processes: cgroup hooks, their policies, the table of processes.
+//! Socket rules: cgroup hooks, their policies in the kernel, the process table.
 mod bindings;
 pub(crate) mod cgroup_paths;
 mod cgroups;
@@ -37,23 +37,23 @@ pub(crate) struct Sockets {
     shared: SocketShared,
     rules: Slots<u32>,
     buckets: Slots<u64>,
-    /// Bits of ancestries that processes may carry, one less than these.
+    /// Bits of ancestries that processes carry; the bit is one less than the slot.
     ancestries: Slots<u64>,
-    /// Files that paths led to before.
+    /// Files that paths led to earlier.
     former: Vec<Former>,
-    /// What each slot's policy is bound to, where this agent has filled it.
+    /// By slot, where this agent has filled it.
     bound: [Option<SlotBound>; 2],
     next_epoch: u32,
     cgroups: Vec<Protected>,
-    /// What the kernel last knew of sockets' cgroups.
+    /// Whether the kernel calls hooks below the root, when it was last read.
     groups: SocketGroups,
-    is_loss_told: bool,
-    /// None until a policy decides of them.
+    is_loss_logged: bool,
+    /// None until a policy decides about packet sockets.
     packets: Option<PacketSockets>,
 }
 
 impl Sockets {
-    /// Loads the programs, and takes over what an earlier agent has pinned.
+    /// Loads the programs, and adopts the pins of an earlier agent.
     pub(crate) fn load(
         shared: &Shared,
         options: SocketOptions,
@@ -74,7 +74,7 @@ impl Sockets {
             };
             let path = cgroup_root()?.join(path.trim_start_matches('/'));
             if !links.is_whole() {
-                // Of an agent that knew fewer, or was killed between two of them.
+                // An older agent attached fewer hooks, or an agent was killed between two of them.
                 own.complete(&path, &mut links)?;
                 directory.map_or(Ok(()), |pins| SocketShared::persist_cgroup(pins, &mut links))?;
             }
@@ -96,28 +96,28 @@ impl Sockets {
             shared: own,
             cgroups,
             groups: SocketGroups::Known,
-            is_loss_told: false,
+            is_loss_logged: false,
             packets,
         })
     }
 
-    /// What is attached to cgroups.
+    /// The programs that are attached to cgroups.
     pub(crate) fn programs(&self) -> &[Program] {
         self.shared.programs()
     }
 
-    /// What keeps the table of processes.
+    /// The process table.
     pub(crate) fn processes(&self) -> &Processes {
         &self.processes
     }
 
-    /// What outlives an agent, with the names of the pins.
+    /// The objects to pin, with the names of their pins.
     pub(crate) fn pins(&self) -> Vec<(String, BorrowedFd<'_>)> {
         let links = self.cgroups.iter().map(|known| &known.links);
         self.shared.pins(&self.processes, self.packets.as_ref(), links)
     }
 
-    /// All of it has been pinned.
+    /// Records that all of [`pins`](Self::pins) is pinned.
     pub(crate) fn persisted(&mut self, directory: &PinDirectory) {
         let links = self.cgroups.iter_mut().map(|known| &mut known.links);
         SocketShared::persisted(directory, &mut self.processes, self.packets.as_mut(), links);

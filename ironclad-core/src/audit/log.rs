@@ -1,7 +1,9 @@
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use super::{AuditAction, AuditError, AuditSink};
+use crate::ErrorChain;
 
 /// The audit records of one instance: its name, and the sink that the embedder chose.
 ///
@@ -37,15 +39,20 @@ impl AuditLog {
         self.sink.record(&self.instance, action)
     }
 
-    /// Returns `result`. Where it is an error, records [`AuditAction::Refuse`] of `program` before.
+    /// Returns `result`. Where it is an error, records [`AuditAction::Refuse`] of `program` before, with the
+    /// error and its causes.
     ///
     /// A sink that fails is logged: the error of `result` is the one to return.
     ///
     /// # Errors
     /// The error of `result`.
-    pub fn refused<T, E: fmt::Display>(&self, program: &str, result: Result<T, E>) -> Result<T, E> {
+    pub fn refused<T, E: Error + 'static>(
+        &self,
+        program: &str,
+        result: Result<T, E>,
+    ) -> Result<T, E> {
         result.inspect_err(|error| {
-            let reason = error.to_string();
+            let reason = ErrorChain::new(error).to_string();
             let action = AuditAction::Refuse { program: program.to_owned(), reason };
             if let Err(failed) = self.sink.record(&self.instance, &action) {
                 tracing::error!(instance = self.instance(), %failed, "{action}");
@@ -62,6 +69,7 @@ impl fmt::Debug for AuditLog {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Mutex;
 
     use super::*;
@@ -88,10 +96,11 @@ mod tests {
     fn a_refused_program_is_recorded_and_its_error_returned() {
         let recorder = Arc::new(Recorder::default());
         let log = AuditLog::new("edge", Arc::clone(&recorder) as Arc<dyn AuditSink>);
-        assert_eq!(log.refused::<_, String>("ic_xdp", Ok(1)), Ok(1));
-        let refused: Result<(), _> = Err("no such helper");
-        assert_eq!(log.refused("ic_xdp", refused), refused);
-        let reason = "no such helper".to_owned();
+        assert_eq!(log.refused::<_, io::Error>("ic_xdp", Ok(1)).unwrap(), 1);
+        let error = io::Error::from_raw_os_error(1);
+        let reason = error.to_string();
+        let returned = log.refused::<(), _>("ic_xdp", Err(error)).unwrap_err();
+        assert_eq!(returned.raw_os_error(), Some(1));
         let action = AuditAction::Refuse { program: "ic_xdp".to_owned(), reason };
         assert_eq!(*recorder.0.lock().unwrap(), [("edge".to_owned(), action)]);
     }
@@ -99,7 +108,9 @@ mod tests {
     #[test]
     fn a_sink_that_fails_hides_no_refusal() {
         let log = AuditLog::new("edge", Arc::new(Full));
-        assert_eq!(log.refused::<(), _>("ic_xdp", Err(7)), Err(7));
+        let error = io::Error::from_raw_os_error(7);
+        let returned = log.refused::<(), _>("ic_xdp", Err(error)).unwrap_err();
+        assert_eq!(returned.raw_os_error(), Some(7));
         let unpin = AuditAction::Unpin { path: "/".to_owned() };
         assert!(log.record(&unpin).is_err());
     }

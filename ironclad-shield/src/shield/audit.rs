@@ -1,18 +1,20 @@
 //! Audit records of what Shield loads, attaches and detaches.
 use std::path::Path;
+use std::time::Duration;
 
 use ironclad_bpf::Program;
 use ironclad_bpf::socket::PacketSockets;
-use ironclad_core::ErrorChain;
-use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_core::abi::Generation;
+use ironclad_core::audit::AuditAction;
+use ironclad_policy::CompiledPolicy;
 
 use super::Shield;
 use crate::error::ShieldError;
+use crate::sockets::SocketPolicy;
 
 impl Shield {
     pub(super) fn record(&self, action: AuditAction) -> Result<(), ShieldError> {
-        tracing::info!(instance = self.instance, "{action}");
-        Ok(self.audit.record(&self.instance, &action)?)
+        Ok(self.audit.record(&action)?)
     }
 
     pub(super) fn record_load(&self, program: &Program) -> Result<(), ShieldError> {
@@ -36,7 +38,7 @@ impl Shield {
         })
     }
 
-    /// What was loaded for socket rules, and what it is attached to by now.
+    /// Records what was loaded for socket rules, and the hooks that it is attached to.
     pub(super) fn record_sockets(&self, adopted: bool) -> Result<(), ShieldError> {
         let control = self.lock();
         let Some(sockets) = &control.sockets else { return Ok(()) };
@@ -62,6 +64,36 @@ impl Shield {
         sockets.packets().map_or(Ok(()), |packets| self.record_packets(packets))
     }
 
+    /// Records what a policy writes into maps, and that it comes into force.
+    pub(super) fn record_swap(
+        &self,
+        policy: &CompiledPolicy,
+        generation: &Generation,
+        sockets: Option<&SocketPolicy>,
+        provisional: Option<Duration>,
+    ) -> Result<(), ShieldError> {
+        let number = generation.number;
+        self.record(AuditAction::MapWrite {
+            map: "ic_flat, ic_entries, ic_tuples".to_owned(),
+            elements: u64::from(generation.cells)
+                + u64::from(generation.entries)
+                + u64::from(generation.tuples),
+            purpose: format!("policy {} of generation {number}", policy.id()),
+        })?;
+        if let Some(sockets) = sockets {
+            self.record(AuditAction::MapWrite {
+                map: "ic_sock_policy, ic_sock_rows, ic_sock_ids, …".to_owned(),
+                elements: sockets.elements() as u64,
+                purpose: format!("socket rules of generation {number}"),
+            })?;
+        }
+        self.record(AuditAction::Swap {
+            generation: number,
+            policy: policy.id().to_string(),
+            provisional_ms: provisional.map(|d| d.as_millis() as u64),
+        })
+    }
+
     pub(super) fn record_packets(&self, packets: &PacketSockets) -> Result<(), ShieldError> {
         self.record_load(packets.program())?;
         self.record(AuditAction::Attach {
@@ -85,23 +117,4 @@ impl Shield {
     pub(super) fn record_detach(&self, name: &str) -> Result<(), ShieldError> {
         self.record(AuditAction::Detach { hook: "xdp".to_owned(), interface: name.to_owned() })
     }
-}
-
-/// Leaves a record of a program that was not loaded.
-pub(super) fn refused<T, E: Into<ShieldError>>(
-    audit: &dyn AuditSink,
-    instance: &str,
-    program: &str,
-    loaded: Result<T, E>,
-) -> Result<T, ShieldError> {
-    loaded.map_err(|error| {
-        let error = error.into();
-        let reason = ErrorChain::new(&error).to_string();
-        let action = AuditAction::Refuse { program: program.to_owned(), reason };
-        // The first error is the one to tell; a sink that fails too is told beside it.
-        if let Err(failed) = audit.record(instance, &action) {
-            tracing::error!(%failed, "{action}");
-        }
-        error
-    })
 }

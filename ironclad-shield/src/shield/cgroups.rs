@@ -5,7 +5,7 @@ use ironclad_core::audit::AuditAction;
 use serde::Serialize;
 
 use super::Shield;
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
 /// A cgroup whose processes the socket rules decide for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,15 +20,15 @@ pub struct CgroupStatus {
 }
 
 impl Shield {
-    /// Lets the policy's socket rules decide for one more cgroup, by its directory; nothing
-    /// happens where they do already.
+    /// Enforces the policy's socket rules for one more cgroup, by its directory; nothing
+    /// happens where they are enforced already.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without any, [`ShieldError::Inactive`] where the
-    /// kernel would not call its hooks, [`ShieldError::Bpf`].
+    /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, `ShieldErrorKind::Inactive` where the
+    /// kernel would not call its hooks, `ShieldErrorKind::Bpf`.
     pub fn protect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
-        let sockets = control.sockets.as_mut().ok_or(ShieldError::NoCgroup)?;
+        let sockets = control.sockets.as_mut().ok_or(Failure::NoCgroup)?;
         sockets.refuse_inactive(directory)?;
         let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
         if !sockets.attach(directory, pins)? {
@@ -45,10 +45,10 @@ impl Shield {
         Ok(())
     }
 
-    /// Asks the socket rules no more for a cgroup; nothing happens where they are not asked.
+    /// Ends the enforcement of socket rules for a cgroup; nothing happens where they are not enforced.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where bpffs or the kernel refuses, [`ShieldError::Audit`].
+    /// `ShieldErrorKind::Bpf` where bpffs or the kernel refuses, `ShieldErrorKind::Audit`.
     pub fn unprotect_cgroup(&self, directory: &Path) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let Some(sockets) = &mut control.sockets else { return Ok(()) };

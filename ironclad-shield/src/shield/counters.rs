@@ -58,7 +58,7 @@ pub struct PrefixCount {
     pub packets: u64,
 }
 
-/// A loss or failure that is nobody's verdict.
+/// A loss or failure that is not a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LossCount {
     /// What was lost.
@@ -121,7 +121,7 @@ impl Shield {
     /// All counters.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn counters(&self) -> Result<Counters, ShieldError> {
         let control = self.lock();
         let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
@@ -142,7 +142,7 @@ impl Shield {
     /// What socket rules decided, the default first.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn socket_counts(&self) -> Result<Vec<SocketCount>, ShieldError> {
         let control = self.lock();
         let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
@@ -153,7 +153,7 @@ impl Shield {
     }
 
     /// The prefixes of the policy in force that decided or reported most packets, at most `limit`,
-    /// the busiest first. Counts begin anew with each policy.
+    /// the busiest first. A new policy starts its counts at zero.
     pub fn busiest_prefixes(&self, limit: usize) -> Vec<PrefixCount> {
         let control = self.lock();
         let Some(loaded) = control.in_force(&self.shared) else { return Vec::new() };
@@ -173,7 +173,7 @@ impl Shield {
     /// Kernel memory of the maps of the policy in force, in bytes, as the kernel accounts it.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn policy_memory(&self) -> Result<u64, ShieldError> {
         let control = self.lock();
         match control.in_force(&self.shared) {

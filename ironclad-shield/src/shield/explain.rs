@@ -12,44 +12,45 @@ use ironclad_policy::socket::{
 use serde::Serialize;
 
 use super::{Control, Shield};
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 use crate::sockets::cgroup_paths::{self, CgroupPath, cgroup_root};
 use crate::sockets::process_context::{self, DescribedProcess};
 
-/// Why a process would get its answer now.
+/// The decision on a query, and how the rules lead to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedSocket {
-    /// What the tables in the kernel say.
+    /// The decision by the tables in the kernel.
     #[serde(flatten)]
     pub why: SocketExplanation,
-    /// False where the process is in no cgroup that is protected: nobody asks the rules of
-    /// sockets that it makes. None where its cgroups are not known.
-    pub is_asked: Option<bool>,
+    /// False where no protected cgroup holds the process: rules are not enforced for sockets that it
+    /// creates. None where its cgroups are not known.
+    pub is_enforced: Option<bool>,
 }
 
-/// Why a process got the answer that an event reports.
+/// The decision that an event reports, and how the rules lead to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedEvent {
-    /// What the tables in the kernel say now.
+    /// The decision by the tables that are in the kernel now.
     #[serde(flatten)]
     pub why: SocketExplanation,
-    /// The process's cgroup; none where it is gone, and rules that ask of it stay open.
+    /// The cgroup of the process; none where it was removed, and the match of rules that name one is
+    /// unknown.
     pub cgroup: Option<String>,
-    /// The policy that decided is in the kernel no more: this is what the one in force says.
+    /// Whether the policy that decided was replaced: then this is the decision of the one in force.
     pub is_replaced: bool,
-    /// A source route was refused ([`SocketReason::Route`]), whatever rules say of its first stop: what
-    /// they say of that is explained here; of a socket that was told one, nothing.
+    /// Whether a source route was refused ([`SocketReason::Route`]), for which rules are not evaluated.
+    /// Explained is the decision on the first stop of a packet; for a socket option, nothing.
     pub is_source_route: bool,
-    /// The rule that the event names, by its place from 0.
+    /// The index from 0 of the rule that the event names.
     pub recorded: Option<usize>,
-    /// Whether that is the one found now; none where the policy was replaced, an answer is open or
-    /// no rule was asked.
+    /// Whether the rule found now is the same; none where the policy was replaced, a match is unknown or
+    /// no rule was evaluated.
     pub agrees: Option<bool>,
 }
 
-/// A slot's tables, for whoever explains.
+/// The tables of a slot, for [`explain`].
 struct Tables<'a>(SlotTables<'a>);
 
 impl SocketTables for Tables<'_> {
@@ -85,14 +86,14 @@ impl SocketTables for Tables<'_> {
 }
 
 impl Shield {
-    /// Which socket rule decides what a process asks for, and by what each earlier one does not
-    /// match: from the tables in the kernel, of the policy that is in force there now.
+    /// Which socket rule decides a query, and by which attribute each earlier one does not match. Reads
+    /// the tables in the kernel of the policy in force.
     ///
-    /// A rule with a limit allows as long as its bucket has tokens left, which this does not take.
+    /// A rule with a limit allows while its bucket has tokens; this takes none.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without cgroups, and
-    /// [`ShieldError::Bpf`].
+    /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, and
+    /// `ShieldErrorKind::Bpf`.
     pub fn explain_socket(&self, query: &SocketQuery) -> Result<ExplainedSocket, ShieldError> {
         let control = self.lock();
         let why = self.explain_locked(&control, query, None)?;
@@ -100,28 +101,27 @@ impl Shield {
             let mut groups = control.sockets.iter().flat_map(|sockets| sockets.cgroups());
             groups.any(|known| ids.contains(&known.links.id))
         };
-        let is_asked = match &query.process_context.cgroups {
+        let is_enforced = match &query.process_context.cgroups {
             Cgroups::Known(ids) if !ids.is_empty() => Some(protected(ids)),
             _ => None,
         };
-        Ok(ExplainedSocket { why, is_asked })
+        Ok(ExplainedSocket { why, is_enforced })
     }
 
-    /// The same of what an event reports. Where its policy is still in the kernel, that one is
-    /// asked.
+    /// The same for an event, by the policy that decided where that is still in the kernel.
     ///
     /// # Errors
     /// As of [`explain_socket`](Self::explain_socket).
     pub fn explain_event(&self, event: &SocketRecord) -> Result<ExplainedEvent, ShieldError> {
-        // Of source routes no rule is asked, and nobody knows who it was.
+        // Rules are not evaluated for source routes, and the process is not known.
         let is_source_route = event.reason == SocketReason::Route;
         let group = cgroup_paths::by_id(&cgroup_root()?, event.cgroup);
         let (cgroups, cgroup) = match group {
             Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
             None => (Cgroups::Unknown, None),
         };
-        // The content is not in the event, but none that is pinned where that rule is named.
-        let rule = event.rule.and_then(|place| self.socket_rule(event.generation, place));
+        // The event does not have the ctime; where this rule decided, it is none of the pinned ones.
+        let rule = event.rule.and_then(|index| self.socket_rule(event.generation, index));
         let exe_changed_ns = if rule == Some(SHA256_MISMATCH) { u64::MAX } else { 0 };
         let process = Process {
             exe: event.exe,
@@ -151,8 +151,8 @@ impl Shield {
             (false, Decider::Rule { place }) => Some(place),
             (false, _) => None,
         };
-        let is_told = !is_replaced && !is_source_route && why.certain;
-        let agrees = is_told.then_some(found == event.rule);
+        let is_comparable = !is_replaced && !is_source_route && why.certain;
+        let agrees = is_comparable.then_some(found == event.rule);
         Ok(ExplainedEvent {
             why,
             cgroup,
@@ -163,37 +163,37 @@ impl Shield {
         })
     }
 
-    /// Who a process is, for [`explain_socket`](Self::explain_socket): by its number in the initial
-    /// pid namespace. Of threads with names of their own, the first counts.
+    /// The context of a running process for [`explain_socket`](Self::explain_socket), by its number in
+    /// the initial pid namespace. It has the name of the first thread.
     ///
     /// # Errors
-    /// [`ShieldError::NoProcess`] where it has ended, [`ShieldError::NoCgroup`],
-    /// [`ShieldError::Bpf`].
+    /// `ShieldErrorKind::NoProcess` where it has ended, `ShieldErrorKind::NoCgroup`,
+    /// `ShieldErrorKind::Bpf`.
     pub fn process_context(&self, pid: u32) -> Result<ProcessContext, ShieldError> {
         let control = self.lock();
         process_context::running(
-            control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes(),
+            control.sockets.as_ref().ok_or(Failure::NoCgroup)?.processes(),
             pid,
         )
     }
 
-    /// The same of a process that need not be. Its paths mean the files that they lead to now.
+    /// The context of a process that need not exist. Its paths are resolved now.
     ///
     /// # Errors
-    /// [`ShieldError::NoFile`], [`ShieldError::NoCgroup`], [`ShieldError::Bpf`].
+    /// `ShieldErrorKind::NoFile`, `ShieldErrorKind::NoCgroup`, `ShieldErrorKind::Bpf`.
     pub fn described(&self, process: &DescribedProcess) -> Result<ProcessContext, ShieldError> {
         let control = self.lock();
-        process.process_context(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
+        process.process_context(control.sockets.as_ref().ok_or(Failure::NoCgroup)?.processes())
     }
 
-    /// By the slot of a generation where one holds it, else by the one in force.
+    /// By the slot that holds `generation`, else by the one in force.
     fn explain_locked(
         &self,
         control: &Control,
         query: &SocketQuery,
         generation: Option<u64>,
     ) -> Result<SocketExplanation, ShieldError> {
-        let sockets = control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?;
+        let sockets = control.sockets.as_ref().ok_or(Failure::NoCgroup)?;
         loop {
             let in_force = self.shared.selector().in_force();
             let of_event = |slot: &u32| Some(self.shared.generation(*slot).number) == generation;
@@ -215,11 +215,11 @@ impl Shield {
     }
 }
 
-/// The answer, then a line for each rule up to the one that decides.
+/// The decision, then a line for each rule up to the one that decides.
 impl fmt::Display for ExplainedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_asked == Some(false) {
-            f.write_str("not asked, its cgroup is not protected; otherwise ")?;
+        if self.is_enforced == Some(false) {
+            f.write_str("not enforced, its cgroup is not protected; otherwise ")?;
         }
         self.why.fmt(f)
     }
@@ -232,7 +232,9 @@ impl fmt::Display for ExplainedEvent {
             f.write_str("the policy that decided was replaced; by the one in force: ")?;
         }
         if self.is_source_route {
-            f.write_str("a source route, refused as rules ask of addresses; of its first stop: ")?;
+            f.write_str(
+                "a source route, refused as rules compare addresses; for its first stop: ",
+            )?;
         }
         self.why.fmt(f)?;
         if self.is_source_route {
@@ -244,7 +246,9 @@ impl fmt::Display for ExplainedEvent {
         };
         match self.agrees {
             Some(true) => Ok(()),
-            Some(false) => write!(f, "\n  but the event names {recorded}: what files mean changed"),
+            Some(false) => {
+                write!(f, "\n  but the event names {recorded}: files of rules were replaced")
+            }
             None => write!(f, "\n  the event names {recorded}"),
         }
     }

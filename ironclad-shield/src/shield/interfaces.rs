@@ -7,7 +7,7 @@ use ironclad_core::audit::AuditAction;
 use serde::Serialize;
 
 use super::Shield;
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
 /// A protected interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,24 +21,24 @@ pub struct InterfaceStatus {
     pub alive: bool,
 }
 
-/// What became of a protected interface.
+/// A change of a protected interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InterfaceChange {
-    /// It was removed. It is protected again as soon as one of its name appears.
+    /// It was removed. An interface of its name is protected as soon as it appears.
     Gone {
         /// The name.
         interface: String,
     },
-    /// One of its name appeared and is protected now.
+    /// An interface of its name appeared and is protected now.
     Reattached {
         /// The name.
         interface: String,
-        /// How.
+        /// How it is attached.
         mode: XdpMode,
     },
-    /// One of its name appeared but could not be protected.
+    /// An interface of its name appeared but could not be protected.
     Unprotected {
         /// The name.
         interface: String,
@@ -52,7 +52,7 @@ impl Shield {
     /// where it is protected already.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`], naming whose program holds the hook where it is taken.
+    /// `ShieldErrorKind::Bpf`, with the program and the instance that hold the hook where it is taken.
     pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let interface = Interface::by_name(name)?;
@@ -62,7 +62,7 @@ impl Shield {
             if link.is_alive()? && link.interface().index == interface.index {
                 return Ok(());
             }
-            // The link of an interface that was removed, and its hook with it, or was renamed.
+            // The interface was removed, and its hook with it, or was renamed.
             control.links.remove(at).detach()?;
             self.record_detach(name)?;
         }
@@ -87,15 +87,15 @@ impl Shield {
     /// Detaches from an interface of the calling thread's network namespace.
     ///
     /// # Errors
-    /// [`ShieldError::NotProtected`] with the interfaces that are, [`ShieldError::Bpf`] where the kernel
-    /// refuses.
+    /// `ShieldErrorKind::NotProtected` with the protected interfaces, `ShieldErrorKind::Bpf` where the
+    /// kernel refuses.
     pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
         if self.detach_interface(name)? {
             return Ok(());
         }
         let control = self.lock();
         let interfaces = control.links.iter().map(|link| link.interface().name.clone()).collect();
-        Err(ShieldError::NotProtected { interface: name.to_owned(), interfaces })
+        Err(Failure::NotProtected { interface: name.to_owned(), interfaces }.into())
     }
 
     /// False where it is not protected.
@@ -109,12 +109,12 @@ impl Shield {
         self.record_detach(name).map(|()| true)
     }
 
-    /// Looks after interfaces that were removed or re-created under their name, and protects the
-    /// latter again. Call it from the namespace of the interfaces, when `ip monitor link` would
-    /// speak, or from time to time.
+    /// Finds interfaces that were removed, and protects those that were created again under their
+    /// name. Call it from the network namespace of the interfaces, after link notifications of rtnetlink,
+    /// or from time to time.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses to tell; what one interface lacks is in its
+    /// `ShieldErrorKind::Bpf` where the kernel refuses; the error of one interface is in its
     /// [`InterfaceChange`].
     pub fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
         let mut dead = Vec::new();
@@ -153,7 +153,7 @@ impl Shield {
     /// family.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] with the limit; then the former addresses stand.
+    /// `ShieldErrorKind::Bpf` with the limit; then the former addresses stay.
     pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), ShieldError> {
         let _control = self.lock();
         self.shared.set_gateways(addresses)?;

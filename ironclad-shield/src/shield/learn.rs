@@ -11,9 +11,9 @@ use ironclad_policy::socket::CompiledSockets;
 use ironclad_policy::{CompiledPolicy, Protocol};
 
 use super::{Control, Shield};
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
-/// Learns from events what processes need. The policy in force has to be a
+/// Learns from events which connections processes need. The policy in force has to be a
 /// [`learning`](ironclad_policy::Policy::learning) one, or it reports little.
 ///
 /// ```no_run
@@ -41,17 +41,16 @@ use crate::error::ShieldError;
 pub struct Learning<'a> {
     shield: &'a Shield,
     learner: Learner,
-    /// Events that had been lost before.
+    /// Events that had been lost when it began.
     lost_before: u64,
 }
 
 impl Shield {
-    /// Begins to learn: what is reported from now on is told to the handle by
-    /// [`saw`](Learning::saw).
+    /// Begins to learn: pass events to [`saw`](Learning::saw).
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without cgroups, and
-    /// [`ShieldError::Bpf`].
+    /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, and
+    /// `ShieldErrorKind::Bpf`.
     pub fn learn(&self, options: LearnOptions) -> Result<Learning<'_>, ShieldError> {
         processes(&self.lock())?;
         let lost_before = self.events_lost()?;
@@ -64,18 +63,18 @@ impl Shield {
         Ok(Learning { shield: self, learner, lost_before })
     }
 
-    /// The path by which a file is executed, for whoever shows events. A label and no proof: it is
-    /// what execve(2) was given first, or else what `/proc` says of a process that runs it; it may be
-    /// of another root, or lead elsewhere by now. None where nobody knows one.
+    /// The path by which a file is executed, to show with events. It is a label and no proof: the
+    /// argument of the first execve(2), or else the path in `/proc` of a process that runs it. It may be
+    /// relative to another root, or lead to another file by now. None where it is not known.
     ///
     /// # Errors
-    /// [`ShieldError::NoCgroup`] where Shield was started without cgroups, and
-    /// [`ShieldError::Bpf`].
+    /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, and
+    /// `ShieldErrorKind::Bpf`.
     pub fn exe_path(&self, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
         Ok(processes(&self.lock())?.exe_path(exe)?)
     }
 
-    /// Events that the kernel could not or would not write. Those of packets are among them.
+    /// Events that the kernel did not write, those of packets included.
     fn events_lost(&self) -> Result<u64, ShieldError> {
         let counters = self.counters()?;
         Ok(counters.loss(Loss::RingFull) + counters.loss(Loss::SampledOut))
@@ -83,18 +82,18 @@ impl Shield {
 }
 
 fn processes(control: &Control) -> Result<&Processes, ShieldError> {
-    Ok(control.sockets.as_ref().ok_or(ShieldError::NoCgroup)?.processes())
+    Ok(control.sockets.as_ref().ok_or(Failure::NoCgroup)?.processes())
 }
 
 impl Learning<'_> {
-    /// An event was read. Reads the path of its executable when that is new: tell it soon, while
+    /// Learns from an event. Reads the path of its executable when that is new: call it soon, while
     /// the process runs.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn saw(&mut self, event: &SocketRecord) -> Result<(), ShieldError> {
         if event.log {
-            // What a rule only reports, another decides and reports.
+            // Another event reports the decision.
             return Ok(());
         }
         if event.verdict == Verdict::Drop {
@@ -113,7 +112,7 @@ impl Learning<'_> {
             let control = self.shield.lock();
             let processes = processes(&control)?;
             let label = processes.exe_path(&exe)?;
-            // The path itself and not a link to it, which anybody may have made.
+            // The path itself, and not a link to it, which any user may have created.
             let path = label.as_ref().and_then(|label| std::fs::canonicalize(label).ok());
             match path {
                 Some(path) if leads_to(processes, &path, exe)? => self.learner.name(exe, path),
@@ -127,16 +126,16 @@ impl Learning<'_> {
         Ok(())
     }
 
-    /// So many more events were lost on their way, by the channel.
+    /// Adds events that the channel lost.
     pub fn lost(&mut self, events: u64) {
         self.learner.lost(events);
     }
 
-    /// A policy file that allows what was seen, and says what it lacks. Paths are looked at once
-    /// more: what was replaced meanwhile is a comment.
+    /// A policy file that allows what was seen, with comments on what it lacks. Paths are resolved again:
+    /// a file that was replaced meanwhile is a comment.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn document(&self) -> Result<String, ShieldError> {
         let mut learner = self.learner.clone();
         learner.lost(self.shield.events_lost()?.saturating_sub(self.lost_before));

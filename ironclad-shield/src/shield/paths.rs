@@ -3,19 +3,18 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::socket::CompiledSockets;
 
 use super::{Control, Shield, lock};
 use crate::error::ShieldError;
-use crate::sockets::contents::{self, Contents, Look};
+use crate::sockets::contents::{self, Checked, Contents};
 use crate::sockets::follow::Follow;
 use crate::sockets::{PathChange, Sockets};
 
-/// What the thread that follows paths has of a Shield.
+/// The part of a Shield that the thread that follows paths uses.
 pub(super) struct Followed {
-    pub(super) instance: String,
-    pub(super) audit: Arc<dyn AuditSink>,
+    pub(super) audit: AuditLog,
     pub(super) control: Arc<Mutex<Control>>,
 }
 
@@ -25,33 +24,33 @@ impl Follow for Followed {
     }
 
     fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError> {
-        refresh(&self.instance, &*self.audit, &self.control, stop).map(drop)
+        refresh(&self.audit, &self.control, stop).map(drop)
     }
 }
 
 impl Shield {
-    /// Looks where the files and cgroups that rules name are by now, and lets the rules mean
-    /// those. A thread does it within moments of each change, unless
-    /// [`follow_paths`](ShieldBuilder::follow_paths) was turned off.
+    /// Resolves the files and cgroups that rules name again, and updates the rules in the kernel. A
+    /// thread does so within moments of each change, unless
+    /// [`follow_paths`](crate::ShieldBuilder::follow_paths) was turned off.
     ///
-    /// A process that executed a file before its path led elsewhere keeps what rules say of it.
+    /// Rules still match a process that executed a file before its path led to another one.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses; [`ShieldError::Audit`].
+    /// `ShieldErrorKind::Bpf` where the kernel refuses; `ShieldErrorKind::Audit`.
     pub fn refresh_paths(&self) -> Result<Vec<PathChange>, ShieldError> {
-        refresh(&self.instance, &*self.audit, &self.control, &AtomicBool::new(false))
+        refresh(&self.audit, &self.control, &AtomicBool::new(false))
     }
 }
 
-/// Takes the lock with what the files contain that a policy has pinned; where it is none, those that
-/// the policies in the kernel have. They are read without the lock.
+/// Takes the lock, with the contents of the files that `policy` pins; without one, of those that the
+/// policies in the kernel pin. Files are read without the lock.
 pub(super) fn lock_with_contents<'a>(
     control: &'a Mutex<Control>,
     policy: Option<&CompiledSockets>,
     stop: &AtomicBool,
 ) -> Result<(MutexGuard<'a, Control>, Contents), ShieldError> {
-    /// Whoever changes files has them read no more often. One that was changed since is denied until
-    /// the next look, which whoever follows paths takes at once.
+    /// Files that keep changing are not read more often. A process that executes a changed one is denied
+    /// until the next refresh, which the thread that follows paths does at once.
     const READS: u32 = 2;
     let mut read = Contents::default();
     let mut left = READS;
@@ -59,8 +58,8 @@ pub(super) fn lock_with_contents<'a>(
         let control = lock(control);
         let Some(sockets) = &control.sockets else { return Ok((control, read)) };
         let unread = match sockets.contents(policy, &read, left == 0)? {
-            Look::Contents(contents) => return Ok((control, contents)),
-            Look::Unread(paths) => paths,
+            Checked::Contents(contents) => return Ok((control, contents)),
+            Checked::Unread(paths) => paths,
         };
         let open_files = sockets.processes().open_files_handle();
         drop(control);
@@ -69,10 +68,9 @@ pub(super) fn lock_with_contents<'a>(
     }
 }
 
-/// Lets policies mean what paths lead to now.
+/// Updates the policies in the kernel.
 fn refresh(
-    instance: &str,
-    audit: &dyn AuditSink,
+    audit: &AuditLog,
     control: &Mutex<Control>,
     stop: &AtomicBool,
 ) -> Result<Vec<PathChange>, ShieldError> {
@@ -86,8 +84,7 @@ fn refresh(
             elements: 1,
             purpose: format!("{} {outcome}", path.display()),
         };
-        tracing::info!(instance, "{action}");
-        audit.record(instance, &action)?;
+        audit.record(&action)?;
     }
     Ok(changes)
 }

@@ -1,46 +1,45 @@
 //! Starts an instance: loads it, or adopts what an earlier agent has pinned.
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ironclad_bpf::shield::{PolicyProgram, Shared};
 use ironclad_bpf::socket::SocketPins;
 use ironclad_bpf::{PinDirectory, network_namespace};
-use ironclad_core::ErrorChain;
-use ironclad_core::PolicyId;
-use ironclad_core::audit::AuditAction;
-use ironclad_policy::CompiledPolicy;
-#[cfg(feature = "signed")]
-use ironclad_policy::document::Sources;
+use ironclad_core::audit::{AuditAction, AuditLog};
+use ironclad_core::{ErrorChain, InstanceName, PolicyId};
+use ironclad_policy::trust::UnsignedWarning;
+use ironclad_policy::{CompiledPolicy, PolicySource};
 
-use super::audit::refused;
 use super::paths::Followed;
 use super::{Control, Loaded, Shield, Status};
 use crate::builder::ShieldBuilder;
-use crate::error::ShieldError;
+use crate::error::{ShieldError, ShieldErrorKind};
 use crate::slots::Slots;
 use crate::sockets::Sockets;
 use crate::sockets::follow::Follower;
 
 impl Shield {
-    #[cfg(feature = "signed")]
-    pub(crate) fn start_signed(
-        config: ShieldBuilder,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-    ) -> Result<Self, ShieldError> {
-        let trust = config.trust.clone();
-        let taken = trust.take(bundle, signatures, (&config.instance, &*config.audit))?;
-        taken.put(sources, |policy| Self::start(config, policy))
-    }
-
     pub(crate) fn start(
         config: ShieldBuilder,
-        policy: &CompiledPolicy,
+        source: PolicySource<'_>,
     ) -> Result<Self, ShieldError> {
+        let name = InstanceName::new(config.instance.as_str())?;
+        let audit = AuditLog::new(name.as_str(), Arc::clone(&config.audit));
+        config.trust.resolve(source, &audit, |policy| {
+            let (this, is_adopted, has_pinned_sockets) = Self::load(&config, &audit, policy)?;
+            this.put_into_force(&config, policy, is_adopted, has_pinned_sockets)
+        })
+    }
+
+    /// Loads the programs and maps, or adopts pinned ones; whether it did, and whether socket rules
+    /// were among them.
+    fn load(
+        config: &ShieldBuilder,
+        audit: &AuditLog,
+        policy: &CompiledPolicy,
+    ) -> Result<(Self, bool, bool), ShieldError> {
         let directory = match config.persistent {
             true => Some(PinDirectory::open(&config.bpffs, &config.instance)?),
             false => None,
@@ -49,18 +48,18 @@ impl Shield {
             Some(directory) => Shared::adopt(directory)?,
             None => None,
         };
-        let was_adopted = adopted.is_some();
+        let is_adopted = adopted.is_some();
         let (mut shared, links) = match adopted {
             Some(found) => found,
             None => {
-                let loaded = Shared::load(config.shared);
-                (refused(&*config.audit, &config.instance, "ic_xdp", loaded)?, Vec::new())
+                let loaded = Shared::load(config.shared).map_err(ShieldError::from);
+                (audit.refused("ic_xdp", loaded)?, Vec::new())
             }
         };
-        // The links go on with the old dispatcher until each has the new one.
-        let upgraded = was_adopted && shared.upgrade_dispatcher(directory.as_ref(), &links)?;
+        // The links keep the old dispatcher until each has the new one.
+        let is_upgraded = is_adopted && shared.upgrade_dispatcher(directory.as_ref(), &links)?;
         let mut pins = match &directory {
-            Some(directory) if was_adopted => SocketPins::find(directory)?,
+            Some(directory) if is_adopted => SocketPins::find(directory)?,
             _ => None,
         };
         let sockets = match config.cgroups.is_empty() && pins.is_none() {
@@ -68,12 +67,11 @@ impl Shield {
             false => {
                 let options = config.socket_options(policy);
                 let loaded = Sockets::load(&shared, options, directory.as_ref(), pins.as_mut());
-                Some(refused(&*config.audit, &config.instance, "ic_connect4", loaded)?)
+                Some(audit.refused("ic_connect4", loaded)?)
             }
         };
-        let mut this = Self {
-            instance: config.instance,
-            audit: config.audit,
+        let this = Self {
+            audit: audit.clone(),
             mode: config.mode,
             follower: None,
             control: Arc::new(Mutex::new(Control {
@@ -85,34 +83,41 @@ impl Shield {
             })),
             shared,
             directory,
-            trust: config.trust,
-            is_told_unsigned: AtomicBool::new(false),
+            trust: config.trust.clone(),
+            unsigned: UnsignedWarning::default(),
         };
-        this.warn_unsigned(policy)?;
-        if upgraded {
+        this.unsigned.check(policy, &this.audit)?;
+        if is_upgraded {
             this.record_upgrade()?;
         }
-        if was_adopted {
-            this.adopt_policies(policy)?;
-        } else {
-            this.record_load(this.shared.dispatcher())?;
-        }
-        this.record_sockets(pins.is_some())?;
-        this.put_into_force(policy, &config.gateways, &config.interfaces, &config.cgroups)?;
-        if !was_adopted {
-            this.persist_all()?;
-        }
-        if config.follow_paths && this.lock().sockets.is_some() {
-            this.follower = Some(Follower::start(Followed {
-                instance: this.instance.clone(),
-                audit: Arc::clone(&this.audit),
-                control: Arc::clone(&this.control),
-            })?);
-        }
-        Ok(this)
+        Ok((this, is_adopted, pins.is_some()))
     }
 
-    /// Takes over programs, and the dispatcher's newer version where this build has one.
+    /// Applies the policy, attaches, and pins where that is wanted.
+    fn put_into_force(
+        mut self,
+        config: &ShieldBuilder,
+        policy: &CompiledPolicy,
+        is_adopted: bool,
+        has_pinned_sockets: bool,
+    ) -> Result<Self, ShieldError> {
+        match is_adopted {
+            true => self.adopt_policies(policy)?,
+            false => self.record_load(self.dispatcher())?,
+        }
+        self.record_sockets(has_pinned_sockets)?;
+        self.apply_all_or_nothing(config, policy)?;
+        if !is_adopted {
+            self.persist_all()?;
+        }
+        if config.follow_paths && self.lock().sockets.is_some() {
+            let (audit, control) = (self.audit.clone(), Arc::clone(&self.control));
+            self.follower = Some(Follower::start(Followed { audit, control })?);
+        }
+        Ok(self)
+    }
+
+    /// Adopts the policies in the kernel.
     fn adopt_policies(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
         let mut control = self.lock();
         for slot in 0..2u32 {
@@ -131,47 +136,46 @@ impl Shield {
             None => String::new(),
         };
         self.record(AuditAction::Adopt { path, policy: PolicyId(in_force.policy).to_string() })?;
-        // An agent that died between two steps may have left a policy that nobody selects.
-        self.settle(&mut control)?;
+        // An agent that died between two steps may have left a policy that the selector does not name.
+        self.reconcile(&mut control)?;
         Ok(())
     }
 
-    /// What a start asks for, or nothing of it: an adopted instance is left as it was found.
-    fn put_into_force(
+    /// Puts into force what the builder describes; where a step fails, an adopted instance is left
+    /// as it was found.
+    fn apply_all_or_nothing(
         &self,
+        config: &ShieldBuilder,
         policy: &CompiledPolicy,
-        gateways: &Option<Vec<IpAddr>>,
-        interfaces: &[String],
-        cgroups: &[PathBuf],
     ) -> Result<(), ShieldError> {
         /// Until then an agent that dies half-way has changed nothing.
         const TO_ATTACH: Duration = Duration::from_secs(600);
         if self.status()?.policy != policy.id() {
-            // Nobody confirmed it, and this agent was not given it.
+            // A provisional policy that was not confirmed, and is not this agent's.
+            use ShieldErrorKind::{Expired, NotProvisional};
             match self.revert() {
-                Ok(()) | Err(ShieldError::NotProvisional | ShieldError::Expired) => {}
-                Err(error) => return Err(error),
+                Err(error) if !matches!(error.kind(), NotProvisional | Expired) => {
+                    return Err(error);
+                }
+                _ => {}
             }
         }
-        let Status {
-            generation,
-            policy: found,
-            interfaces: protected,
-            cgroups: asking,
-            provisional,
-            ..
-        } = self.status()?;
-        // Where sockets have rules, a policy that is in force already is read anew: files may have
-        // been replaced while no agent looked.
+        let before = Before {
+            status: self.status()?,
+            gateways: self.gateways(),
+            namespace: network_namespace()?,
+        };
+        let Status { generation, policy: found, provisional, .. } = &before.status;
+        // With socket rules, a policy that is in force already is applied again: files may have been
+        // replaced while no agent ran.
         let is_bound = self.lock().sockets.is_some() && provisional.is_none();
-        let replaces = generation != 0 && (found != policy.id() || is_bound);
-        let former = self.gateways();
-        let here = network_namespace()?;
-        // Gateways first: the policy may block all others.
+        let replaces = *generation != 0 && (*found != policy.id() || is_bound);
+        let ShieldBuilder { gateways, interfaces, cgroups, .. } = config;
+        // Gateways first: the policy may block every other address.
         let done = gateways
             .as_ref()
             .map_or(Ok(()), |gateways| self.set_gateways(gateways))
-            .and_then(|()| match generation {
+            .and_then(|()| match *generation {
                 0 => self.swap(policy, None),
                 _ if replaces => self.swap(policy, Some(TO_ATTACH)),
                 _ => Ok(()),
@@ -180,42 +184,38 @@ impl Shield {
             .and_then(|()| cgroups.iter().try_for_each(|dir| self.protect_cgroup(dir)))
             .and_then(|()| self.persist_sockets())
             .and_then(|()| if replaces { self.confirm() } else { Ok(()) });
-        let Err(error) = done else { return Ok(()) };
-        let is_new = |name: &&String| !protected.iter().any(|p| p.interface.is(name, here));
-        let is_new_group = |dir: &&PathBuf| !asking.iter().any(|known| known.path == **dir);
+        done.inspect_err(|_| self.undo(config, &before, replaces))
+    }
+
+    /// Logs what cannot be undone: the error that ended the start is the one to return.
+    fn undo(&self, config: &ShieldBuilder, before: &Before, replaces: bool) {
+        let Before { status, gateways, namespace } = before;
+        let is_new = |name: &&String| {
+            !status.interfaces.iter().any(|known| known.interface.is(name, *namespace))
+        };
+        let is_new_cgroup =
+            |dir: &&PathBuf| !status.cgroups.iter().any(|known| known.path == **dir);
         let undone = [
-            interfaces
+            config
+                .interfaces
                 .iter()
                 .filter(is_new)
                 .try_for_each(|name| self.detach_interface(name).map(drop)),
-            cgroups.iter().filter(is_new_group).try_for_each(|dir| self.unprotect_cgroup(dir)),
+            config
+                .cgroups
+                .iter()
+                .filter(is_new_cgroup)
+                .try_for_each(|dir| self.unprotect_cgroup(dir)),
             match replaces.then(|| self.revert()) {
-                None | Some(Err(ShieldError::NotProvisional)) => Ok(()),
-                Some(reverted) => reverted,
+                Some(Err(error)) if error.kind() != ShieldErrorKind::NotProvisional => Err(error),
+                _ => Ok(()),
             },
-            self.set_gateways(&former),
+            self.set_gateways(gateways),
         ];
-        // The first error is the one to tell; what could not be undone is told beside it.
         for failed in undone.into_iter().filter_map(Result::err) {
-            tracing::error!(
-                instance = self.instance,
-                error = %ErrorChain::new(&failed),
-                "undoing a start"
-            );
+            let error = ErrorChain::new(&failed);
+            tracing::error!(instance = self.audit.instance(), %error, "undoing a start");
         }
-        Err(error)
-    }
-
-    fn persist_all(&self) -> Result<(), ShieldError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let Control { links, sockets, .. } = &mut *self.lock();
-        let more = sockets.as_ref().map(Sockets::pins).unwrap_or_default();
-        self.shared.persist(directory, links, more)?;
-        sockets.iter_mut().for_each(|sockets| sockets.persisted(directory));
-        self.record(AuditAction::Pin {
-            object: "dispatcher, maps and links".to_owned(),
-            path: directory.path().display().to_string(),
-        })
     }
 
     /// Pins what socket rules need, where the instance is pinned and that is not.
@@ -234,4 +234,24 @@ impl Shield {
             path: directory.path().display().to_string(),
         })
     }
+
+    fn persist_all(&self) -> Result<(), ShieldError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let Control { links, sockets, .. } = &mut *self.lock();
+        let more = sockets.as_ref().map(Sockets::pins).unwrap_or_default();
+        self.shared.persist(directory, links, more)?;
+        sockets.iter_mut().for_each(|sockets| sockets.persisted(directory));
+        self.record(AuditAction::Pin {
+            object: "dispatcher, maps and links".to_owned(),
+            path: directory.path().display().to_string(),
+        })
+    }
+}
+
+/// An instance as a start finds it.
+struct Before {
+    status: Status,
+    gateways: Vec<IpAddr>,
+    /// Of the calling thread.
+    namespace: u64,
 }

@@ -1,4 +1,4 @@
-//! What is in force.
+//! The status of an instance.
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{CgroupStatus, InterfaceStatus, Shield};
 use crate::error::ShieldError;
 use crate::sockets::Sockets;
 
-/// What is in force.
+/// The policy in force, and what it protects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -19,38 +19,38 @@ pub struct Status {
     pub generation: u64,
     /// The policy.
     pub policy: PolicyId,
-    /// Whether somebody signed it; unsigned also where an earlier agent put it into force, and this one
-    /// was given another.
+    /// Whether it is signed. Unsigned also where an earlier agent applied it, and this agent was started with
+    /// another policy.
     pub provenance: Provenance,
     /// How long a provisional policy has left; none where the policy in force is final.
     pub provisional: Option<Duration>,
     /// Protected interfaces.
     pub interfaces: Vec<InterfaceStatus>,
-    /// Cgroups whose processes are asked.
+    /// Cgroups whose processes the socket rules decide for.
     pub cgroups: Vec<CgroupStatus>,
     /// Distinct prefixes in force.
     pub prefixes: u64,
-    /// Files, cgroups and containers that socket rules in force name and that are not there,
-    /// as the rules write them; a directory, pipe or device is no file. No process matches such a rule
-    /// until there is something.
+    /// Files, cgroups and containers that socket rules in force name and that do not exist, as the rules
+    /// write them. A directory, pipe or device is no file. Such a rule matches no process until they
+    /// exist.
     pub missing: Vec<PathBuf>,
-    /// Files in whose place there is another content than the one pinned by SHA-256: who executes them
-    /// is denied.
+    /// Files whose content is not the one that a rule pins by SHA-256: processes that execute them are
+    /// denied.
     pub mismatched: Vec<PathBuf>,
-    /// Why socket rules decide nothing in cgroups below the root, where that is so, and what to
-    /// do: before Linux 5.15, and before 5.10.226 of the stable ones, whoever marks sockets by `net_cls`
-    /// or `net_prio` switches them off until the host is restarted.
+    /// Why socket rules are inactive in cgroups below the root, where they are, and what to do.
+    /// Before Linux 5.15, and before 5.10.226 of the stable kernels, a process that marks sockets by
+    /// `net_cls` or `net_prio` switches their hooks off until the host is restarted.
     pub inactive: Option<String>,
 }
 
 impl Shield {
-    /// What is in force, right now.
+    /// The policy in force, and what it protects.
     ///
     /// # Errors
-    /// [`ShieldError::Bpf`] where the kernel refuses to tell.
+    /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn status(&self) -> Result<Status, ShieldError> {
         let mut control = self.lock();
-        self.settle(&mut control)?;
+        self.reconcile(&mut control)?;
         let selector = self.shared.selector();
         let generation = self.shared.generation(selector.in_force());
         let interfaces = control

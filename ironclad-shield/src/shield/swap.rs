@@ -1,99 +1,112 @@
 //! Replaces the policy: for good, or provisionally until it is confirmed or reverted.
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ironclad_bpf::boottime_ns;
 use ironclad_bpf::shield::Selector;
 use ironclad_core::audit::AuditAction;
-#[cfg(feature = "signed")]
-use ironclad_policy::document::Sources;
 use ironclad_policy::socket::CompiledSockets;
-use ironclad_policy::{CompiledPolicy, Provenance};
+use ironclad_policy::{CompiledPolicy, PolicySource};
 
-use super::audit::refused;
 use super::paths::lock_with_contents;
 use super::{Control, Loaded, Shield, packet_image};
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 use crate::sockets::SocketPolicy;
 use crate::sockets::contents::Contents;
 use crate::sockets::follow::Follower;
 use crate::sockets::scripts::refuse_scripts;
-use crate::trust::warn_unsigned;
+
+/// How [`Shield::apply_with`] applies a policy. By default for good, as [`Shield::apply`] does.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct ApplyOptions {
+    provisional: Option<Duration>,
+}
+
+impl ApplyOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Until `deadline` has passed, from 1 ms to 365 days. Unless [`Shield::confirm`] is called
+    /// before, the kernel itself returns to the previous policy, whether or not this process is
+    /// alive. The first policy of an instance has none to return to, and stays in force.
+    pub fn provisional(mut self, deadline: Duration) -> Self {
+        self.provisional = Some(deadline);
+        self
+    }
+
+    fn check(self) -> Result<Self, ShieldError> {
+        const SHORTEST: Duration = Duration::from_millis(1);
+        const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        match self.provisional {
+            Some(deadline) if !(SHORTEST..=LONGEST).contains(&deadline) => {
+                Err(Failure::Deadline(deadline).into())
+            }
+            _ => Ok(self),
+        }
+    }
+}
 
 impl Shield {
     /// Replaces the whole policy. Each packet sees the old one or the new one.
     ///
-    /// # Errors
-    /// [`ShieldError::ProvisionalPending`] while a provisional policy waits; otherwise what the
-    /// kernel said. The old policy is in force then. [`ShieldError::Unsigned`] where signed bundles
-    /// alone are taken.
-    pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
-        self.trust.only_signed("apply_signed")?;
-        self.swap(policy, None)
-    }
-
-    /// Like [`apply`](Self::apply), with the policy of a bundle that is verified, and whose serial is
-    /// kept, before.
+    /// A bundle is verified, and its serial is kept, before its policy comes into force.
     ///
     /// # Errors
-    /// [`ShieldError::NoTrust`], [`ShieldError::Bundle`] where it is not taken,
-    /// [`ShieldError::NotApplied`] with what [`apply`](Self::apply) would say.
-    #[cfg(feature = "signed")]
-    pub fn apply_signed(
-        &self,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-    ) -> Result<(), ShieldError> {
-        let taken = self.trust.take(bundle, signatures, (&self.instance, &*self.audit))?;
-        taken.put(sources, |policy| self.swap(policy, None))
+    /// `ShieldErrorKind::ProvisionalPending` while a provisional policy waits;
+    /// `ShieldErrorKind::Unsigned`, `ShieldErrorKind::NoTrust` and `ShieldErrorKind::Bundle`
+    /// where the policy is not accepted; otherwise what the kernel reported. Of a bundle that was
+    /// accepted, this is the source of `ShieldErrorKind::NotApplied`. The old policy is in force
+    /// then.
+    pub fn apply<'a>(&self, policy: impl Into<PolicySource<'a>>) -> Result<(), ShieldError> {
+        self.apply_with(policy, ApplyOptions::new())
     }
 
-    /// Replaces the whole policy until `deadline` has passed. Unless [`confirm`](Self::confirm) is
-    /// called before, the kernel itself returns to the previous policy, whether or not this
-    /// process is alive.
+    /// Like [`apply`](Self::apply), with options: a provisional policy ends at its deadline unless it
+    /// is confirmed.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use ironclad_policy::Policy;
+    /// use ironclad_shield::{ApplyOptions, Shield};
+    ///
+    /// let shield = Shield::builder("agent").interface("eth0").start(&Policy::builder().compile()?)?;
+    /// let policy = Policy::builder().compile()?;
+    /// shield.apply_with(&policy, ApplyOptions::new().provisional(Duration::from_secs(60)))?;
+    /// // Check that the host is still reachable.
+    /// shield.confirm()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The serial of a bundle is kept, also where the kernel returns to the previous policy.
     ///
     /// # Errors
-    /// As of [`apply`](Self::apply), and [`ShieldError::Deadline`].
-    pub fn apply_provisional(
+    /// As of [`apply`](Self::apply), and `ShieldErrorKind::Deadline`.
+    pub fn apply_with<'a>(
         &self,
-        policy: &CompiledPolicy,
-        deadline: Duration,
+        policy: impl Into<PolicySource<'a>>,
+        options: ApplyOptions,
     ) -> Result<(), ShieldError> {
-        self.trust.only_signed("apply_provisional_signed")?;
-        self.swap(policy, Some(checked(deadline)?))
-    }
-
-    /// Like [`apply_provisional`](Self::apply_provisional), with the policy of a bundle as
-    /// [`apply_signed`](Self::apply_signed) takes it. Its serial is kept, also where the kernel returns
-    /// to the previous policy.
-    ///
-    /// # Errors
-    /// As of [`apply_signed`](Self::apply_signed), and [`ShieldError::Deadline`].
-    #[cfg(feature = "signed")]
-    pub fn apply_provisional_signed(
-        &self,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-        deadline: Duration,
-    ) -> Result<(), ShieldError> {
-        let deadline = checked(deadline)?;
-        let taken = self.trust.take(bundle, signatures, (&self.instance, &*self.audit))?;
-        taken.put(sources, |policy| self.swap(policy, Some(deadline)))
+        let source = policy.into();
+        self.trust.check(&source)?;
+        let ApplyOptions { provisional } = options.check()?;
+        self.trust.resolve(source, &self.audit, |policy| self.swap(policy, provisional))
     }
 
     /// Makes a provisional policy final.
     ///
     /// # Errors
-    /// [`ShieldError::NotProvisional`], or [`ShieldError::Expired`] where it is too late.
+    /// `ShieldErrorKind::NotProvisional`, or `ShieldErrorKind::Expired` where it is too late.
     pub fn confirm(&self) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let selector = self.provisional(&mut control)?;
         let kept = Selector { active: selector.active, fallback: selector.active, deadline_ns: 0 };
         if !self.shared.select_if(selector, kept) {
-            return Err(ShieldError::Expired);
+            return Err(Failure::Expired.into());
         }
         let generation = self.shared.generation(selector.active).number;
         self.retire(&mut control, selector.fallback)?;
@@ -103,7 +116,8 @@ impl Shield {
     /// Returns from a provisional policy to the previous one at once.
     ///
     /// # Errors
-    /// [`ShieldError::NotProvisional`], or [`ShieldError::Expired`] where it has returned already.
+    /// `ShieldErrorKind::NotProvisional`, or `ShieldErrorKind::Expired` where it has returned
+    /// already.
     pub fn revert(&self) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let selector = self.provisional(&mut control)?;
@@ -116,20 +130,14 @@ impl Shield {
     }
 
     fn provisional(&self, control: &mut Control) -> Result<Selector, ShieldError> {
-        if self.settle(control)? {
-            return Err(ShieldError::Expired);
+        if self.reconcile(control)? {
+            return Err(Failure::Expired.into());
         }
         let selector = self.shared.selector();
-        if selector.deadline_ns == 0 { Err(ShieldError::NotProvisional) } else { Ok(selector) }
-    }
-
-    /// Once, and again where a signed one was there meanwhile.
-    pub(super) fn warn_unsigned(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
-        let is_unsigned = policy.provenance() == Provenance::Unsigned;
-        if self.is_told_unsigned.swap(is_unsigned, Ordering::Relaxed) {
-            return Ok(());
+        match selector.deadline_ns {
+            0 => Err(Failure::NotProvisional.into()),
+            _ => Ok(selector),
         }
-        warn_unsigned(&self.instance, &*self.audit, policy)
     }
 
     pub(super) fn swap(
@@ -137,59 +145,27 @@ impl Shield {
         policy: &CompiledPolicy,
         provisional: Option<Duration>,
     ) -> Result<(), ShieldError> {
-        self.warn_unsigned(policy)?;
+        self.unsigned.check(policy, &self.audit)?;
         // Before files are read, and again: they are read without the lock.
-        self.may_swap(&mut self.lock(), policy)?;
-        let silent = CompiledSockets::silent();
-        let rules = policy.sockets().unwrap_or(&silent);
+        self.check_replaceable(&mut self.lock(), policy)?;
+        let empty = CompiledSockets::silent();
+        let rules = policy.sockets().unwrap_or(&empty);
         refuse_scripts(rules)?;
         let (mut control, contents) =
             lock_with_contents(&self.control, Some(rules), &AtomicBool::new(false))?;
-        let selector = self.may_swap(&mut control, policy)?;
-        let (active, slot) = (selector.active, 1 - selector.active);
-        let first = control.policies[active as usize].is_none();
+        let active = self.check_replaceable(&mut control, policy)?.active;
+        let is_first = control.policies[active as usize].is_none();
         // The first policy goes into the slot that is selected already.
-        let slot = if first { active } else { slot };
+        let slot = if is_first { active } else { 1 - active };
 
         self.watch_packets(&mut control, policy)?;
-        fn ids(policy: &CompiledPolicy) -> impl Iterator<Item = u32> {
-            policy.rules().iter().skip(1).map(|rule| rule.id.0)
-        }
-        let in_use: BTreeSet<u32> = control
-            .policies
-            .iter()
-            .flatten()
-            .filter_map(|loaded| loaded.policy.as_ref())
-            .flat_map(ids)
-            .collect();
-        let (rules, slots) = (&self.shared.rules, &self.shared.rule_slots);
-        let clear = |slot: u32| rules.clear(&slot);
-        control.slots.assign(slots, &ids(policy).collect(), &in_use, clear)?;
+        self.assign_rule_slots(&mut control, policy)?;
         let number = control.next_generation;
         let loaded = packet_image::load(&self.shared, policy, &control.slots, number);
-        let (program, generation) = refused(&*self.audit, &self.instance, "ic_policy", loaded)?;
+        let (program, generation) = self.audit.refused("ic_policy", loaded)?;
         self.record_load(program.program())?;
-        let sockets =
-            Self::prepare_sockets(&self.instance, &mut control, policy, &contents, number)?;
-        self.record(AuditAction::MapWrite {
-            map: "ic_flat, ic_entries, ic_tuples".to_owned(),
-            elements: u64::from(generation.cells)
-                + u64::from(generation.entries)
-                + u64::from(generation.tuples),
-            purpose: format!("policy {} of generation {number}", policy.id()),
-        })?;
-        if let Some(sockets) = &sockets {
-            self.record(AuditAction::MapWrite {
-                map: "ic_sock_policy, ic_sock_rows, ic_sock_ids, …".to_owned(),
-                elements: sockets.elements() as u64,
-                purpose: format!("socket rules of generation {number}"),
-            })?;
-        }
-        self.record(AuditAction::Swap {
-            generation: number,
-            policy: policy.id().to_string(),
-            provisional_ms: provisional.map(|d| d.as_millis() as u64),
-        })?;
+        let sockets = self.prepare_sockets(&mut control, policy, &contents, number)?;
+        self.record_swap(policy, &generation, sockets.as_ref(), provisional)?;
         self.shared.fill_slot(slot, program.program(), &generation)?;
         if let (Some(all), Some(sockets)) = (&mut control.sockets, &sockets) {
             all.fill_slot(slot, sockets)?;
@@ -199,38 +175,38 @@ impl Shield {
             Some(Loaded { number, program, policy: Some(policy.clone()) });
         let deadline_ns = match provisional {
             // The first policy has none to return to.
-            Some(after) if !first => boottime_ns() + after.as_nanos() as u64,
+            Some(after) if !is_first => boottime_ns() + after.as_nanos() as u64,
             _ => 0,
         };
         let fallback = if deadline_ns == 0 { slot } else { active };
         self.shared.select(Selector { active: slot, fallback, deadline_ns });
-        if deadline_ns == 0 && !first {
+        if deadline_ns == 0 && !is_first {
             self.retire(&mut control, active)?;
         }
         self.follower.iter().for_each(Follower::wake);
         Ok(())
     }
 
-    /// Whether a policy may take the place of the one in force.
-    fn may_swap(
+    /// Whether `policy` may replace the one in force.
+    fn check_replaceable(
         &self,
         control: &mut Control,
         policy: &CompiledPolicy,
     ) -> Result<Selector, ShieldError> {
-        self.settle(control)?;
+        self.reconcile(control)?;
         let selector = self.shared.selector();
         if selector.deadline_ns != 0 {
             let left = selector.deadline_ns.saturating_sub(boottime_ns());
-            return Err(ShieldError::ProvisionalPending { left: Duration::from_nanos(left) });
+            return Err(Failure::ProvisionalPending { left: Duration::from_nanos(left) }.into());
         }
         if policy.sockets().is_some() && control.sockets.is_none() {
-            return Err(ShieldError::NoCgroup);
+            return Err(Failure::NoCgroup.into());
         }
         Ok(selector)
     }
 
-    /// Sees packet sockets from now on, where a policy that is about to be decides of them. The one
-    /// in force goes on as before: it says itself whether it does.
+    /// Observes packet sockets from now on, where the policy to be applied decides about them. The
+    /// policy in force is not affected: its tables say whether it decides about them.
     fn watch_packets(
         &self,
         control: &mut Control,
@@ -241,53 +217,71 @@ impl Shield {
         };
         let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
         let watched = sockets.watch_packets(&self.shared, rules, pins);
-        match refused(&*self.audit, &self.instance, "ic_packet", watched)? {
+        match self.audit.refused("ic_packet", watched)? {
             Some(new) => self.record_packets(new),
             None => Ok(()),
         }
     }
 
-    /// The socket rules of a policy that is about to be, where cgroups ask.
+    /// Assigns counters to the packet rules of a policy. Policies in the kernel keep theirs.
+    fn assign_rule_slots(
+        &self,
+        control: &mut Control,
+        policy: &CompiledPolicy,
+    ) -> Result<(), ShieldError> {
+        fn ids(policy: &CompiledPolicy) -> impl Iterator<Item = u32> {
+            policy.rules().iter().skip(1).map(|rule| rule.id.0)
+        }
+        let loaded = control.policies.iter().flatten();
+        let in_use: BTreeSet<u32> =
+            loaded.filter_map(|loaded| loaded.policy.as_ref()).flat_map(ids).collect();
+        let (rules, slots) = (&self.shared.rules, &self.shared.rule_slots);
+        control.slots.assign(slots, &ids(policy).collect(), &in_use, |slot| rules.clear(&slot))
+    }
+
+    /// The socket rules of the policy to be applied, where Shield has cgroups.
     fn prepare_sockets(
-        instance: &str,
+        &self,
         control: &mut Control,
         policy: &CompiledPolicy,
         contents: &Contents,
         number: u64,
     ) -> Result<Option<SocketPolicy>, ShieldError> {
+        let instance = self.audit.instance();
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
-        let loaded = sockets.prepare(policy, contents, number)?;
-        let others = loaded.compiled().shadowed().count().saturating_sub(1);
-        if let Some((rule, first)) = loaded.compiled().shadowed().next() {
+        let prepared = sockets.prepare(policy, contents, number)?;
+        let more = prepared.compiled().shadowed().count().saturating_sub(1);
+        if let Some((rule, first)) = prepared.compiled().shadowed().next() {
             tracing::warn!(
                 instance,
-                others,
-                "{rule} never matches: {first} decides of everything before it"
+                more,
+                "{rule} never matches: {first} decides everything before it"
             );
         }
-        for what in loaded.missing() {
-            let what = what.display();
+        for path in prepared.missing() {
+            let path = path.display();
             tracing::warn!(
                 instance,
-                "{what} is not there (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it is"
+                "{path} does not exist (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it does"
             );
         }
-        for (path, why) in loaded.mismatches() {
+        for (path, why) in prepared.mismatches() {
             let path = path.display();
             tracing::warn!(instance, "{path} is not the file that is pinned, {why}: it is denied");
         }
-        Ok(Some(loaded))
+        Ok(Some(prepared))
     }
 
-    /// Makes final what the kernel has done at a deadline; drops what nothing refers to.
-    pub(super) fn settle(&self, control: &mut Control) -> Result<bool, ShieldError> {
+    /// Makes final what the kernel has done at a deadline, and retires a policy that the selector does
+    /// not name. Returns whether a deadline had passed.
+    pub(super) fn reconcile(&self, control: &mut Control) -> Result<bool, ShieldError> {
         let selector = self.shared.selector();
-        let expired = selector.is_expired();
-        if selector.deadline_ns != 0 && !expired {
+        let is_expired = selector.is_expired();
+        if selector.deadline_ns != 0 && !is_expired {
             return Ok(false);
         }
         let active = selector.in_force();
-        if expired {
+        if is_expired {
             self.shared.select_if(selector, Selector { active, fallback: active, deadline_ns: 0 });
             let generation = self.shared.generation(active).number;
             self.record(AuditAction::Revert {
@@ -299,10 +293,10 @@ impl Shield {
         if control.policies[other as usize].is_some() {
             self.retire(control, other)?;
         }
-        Ok(expired)
+        Ok(is_expired)
     }
 
-    /// Empties a slot that is no longer selected, once no packet is in it.
+    /// Empties a slot that the selector does not name, once no packet is in its program.
     fn retire(&self, control: &mut Control, slot: u32) -> Result<(), ShieldError> {
         self.shared.wait_for_packets()?;
         self.shared.clear_slot(slot)?;
@@ -311,14 +305,5 @@ impl Shield {
         }
         control.policies[slot as usize] = None;
         Ok(())
-    }
-}
-
-/// A time that a policy may have to be confirmed.
-fn checked(deadline: Duration) -> Result<Duration, ShieldError> {
-    const MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    match (Duration::from_millis(1)..=MOST).contains(&deadline) {
-        true => Ok(deadline),
-        false => Err(ShieldError::Deadline(deadline)),
     }
 }

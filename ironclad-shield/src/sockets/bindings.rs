@@ -1,5 +1,5 @@
-//! What paths have meant to a policy since it was applied: files are replaced and cgroups made
-//! anew while it is in force.
+//! The tables of a policy in a slot, as files are replaced and cgroups created again while it is in
+//! force.
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
@@ -11,19 +11,19 @@ use zerocopy::IntoBytes;
 
 use crate::error::ShieldError;
 
-/// A file that a path led to once. Who executed it before the path led elsewhere is still who the
-/// path names: an upgrade takes no rights from what runs.
+/// A file that a path led to earlier. The path still names processes that executed it before the path
+/// led to another file: an upgrade takes no rights from running processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Former {
     pub(crate) path: PathBuf,
     pub(crate) file: BoundFile,
-    /// `CLOCK_BOOTTIME` when that was noticed.
+    /// `CLOCK_BOOTTIME` when the change was noticed.
     pub(crate) until_ns: u64,
-    /// How many walks over the processes in a row have found nobody who executes it.
+    /// How many walks over the process table in a row have found no process that executes it.
     pub(crate) unseen: u32,
 }
 
-/// What the kernel reads of a policy, former files included.
+/// The tables of a policy, former files included.
 pub(crate) fn image(
     compiled: &CompiledSockets,
     bound: &Bound,
@@ -36,7 +36,7 @@ pub(crate) fn image(
         by_file.entry(one.file.id).or_default().push(one);
     }
     for (id, led_here) in by_file {
-        // As if they led there still.
+        // Resolved as before.
         let mut then = bound.clone();
         for one in &led_here {
             then.files.insert(one.path.clone(), one.file);
@@ -48,26 +48,26 @@ pub(crate) fn image(
             if !is_file || key.value != id.words() {
                 continue;
             }
-            // A path may lead to it by now.
+            // A path may lead to it again.
             if image.ids.iter().any(|(known, _)| *known == key) {
                 continue;
             }
-            let mut place = |row: u32| {
+            let mut enter = |row: u32| {
                 image.rows.push(then.rows[row as usize]);
                 image.rows.len() as u32 - 1
             };
-            let row = place(val.row);
-            let changed_row = if val.changed_row == val.row { row } else { place(val.changed_row) };
+            let row = enter(val.row);
+            let changed_row = if val.changed_row == val.row { row } else { enter(val.changed_row) };
             image.ids.push((key, SockIdVal { until_ns, row, changed_row, ..val }));
         }
     }
     Ok(image)
 }
 
-/// What is in a slot's tables of what paths mean.
+/// The entries of a slot's tables that depend on paths.
 #[derive(Clone, Debug)]
 pub(crate) struct Bindings {
-    /// Rows by what is in them.
+    /// Rows by the digest of their content.
     rows: HashMap<[u8; 32], u32>,
     next_row: u32,
     ids: BTreeMap<SockIdKey, SockIdVal>,
@@ -78,7 +78,7 @@ fn digest(row: &SockRow) -> [u8; 32] {
 }
 
 impl Bindings {
-    /// Of an image that is in a slot, with its generation.
+    /// Those of an image that is in a slot, with its generation.
     pub(crate) fn of(image: &SocketImage) -> Self {
         let numbered = (0..).zip(&image.rows);
         Self {
@@ -88,11 +88,11 @@ impl Bindings {
         }
     }
 
-    /// What makes of the slot that of another image of the same policy. Rows that nothing refers to
-    /// any more stay.
+    /// The change of the slot to another image of the same policy. Rows that are not referred to any more
+    /// stay.
     pub(crate) fn change(&mut self, image: &SocketImage) -> SlotChange {
         let mut change = SlotChange { first_row: self.next_row, ..SlotChange::default() };
-        let mut place = |number: u32| {
+        let mut enter = |number: u32| {
             let row = &image.rows[number as usize];
             *self.rows.entry(digest(row)).or_insert_with(|| {
                 change.rows.push(*row);
@@ -104,7 +104,7 @@ impl Bindings {
             .ids
             .iter()
             .map(|(key, val)| {
-                let (row, changed_row) = (place(val.row), place(val.changed_row));
+                let (row, changed_row) = (enter(val.row), enter(val.changed_row));
                 (*key, SockIdVal { row, changed_row, ..*val })
             })
             .collect();

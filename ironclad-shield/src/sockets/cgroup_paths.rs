@@ -1,4 +1,4 @@
-//! Cgroups by path and by id, and where their hierarchy is mounted.
+//! Finds cgroups by path and by id, and the mount point of their hierarchy.
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::error::ShieldError;
 /// Id of the root cgroup: cgroup2's first inode.
 pub(super) const ROOT_ID: u64 = 1;
 
-/// A cgroup and those around it.
+/// A cgroup and its ancestors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CgroupPath {
     /// From the root of the hierarchy.
@@ -31,7 +31,7 @@ impl CgroupPath {
     }
 }
 
-/// The group of that path; none where there is none.
+/// The cgroup of that path; none where it does not exist.
 pub(crate) fn by_path(root: &Path, path: &str) -> Option<CgroupPath> {
     let mut dir = root.to_owned();
     let mut found = CgroupPath::root(root)?;
@@ -46,8 +46,8 @@ pub(crate) fn by_path(root: &Path, path: &str) -> Option<CgroupPath> {
     Some(found)
 }
 
-/// The group with that id; none where it is gone. Its id is the inode number of its directory, which
-/// no later group has.
+/// The cgroup with that id; none where it was removed. The id is the inode number of its directory,
+/// and is not reused.
 pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
     let mut left = vec![CgroupPath::root(root)?];
     while let Some(at) = left.pop() {
@@ -55,7 +55,7 @@ pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
             return Some(at);
         }
         let dir = root.join(at.path.trim_start_matches('/'));
-        // One that goes away meanwhile is gone.
+        // A cgroup may be removed meanwhile.
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 if let Some(name) = entry.file_name().to_str() {
@@ -71,7 +71,7 @@ pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
 pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
     let failed = |source| BpfError::system("reading /proc/thread-self/mountinfo", source);
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
-    // Fields of proc(5): the root within the file system is the fourth, the place the fifth; behind
+    // Fields of proc(5): the root within the file system is the fourth, the mount point the fifth; behind
     // the hyphen comes the type.
     let root = mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -80,14 +80,14 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
         is_whole.then(|| PathBuf::from(fields[4]))
     });
     let root = root.ok_or_else(|| {
-        let hint = "no hierarchy of version 2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup`";
+        let hint = "no hierarchy is mounted: `mount -t cgroup2 none /sys/fs/cgroup`";
         BpfError::no_cgroup("/sys/fs/cgroup", hint, None)
     })?;
     let failed = |source| BpfError::system("reading the root cgroup", source);
     if std::fs::metadata(&root).map_err(failed)?.ino() != ROOT_ID {
-        // Its paths begin further down than the kernel counts from: rules would name others.
-        let hint = "the process is in a cgroup namespace, and rules need the host's: start the \
-                    agent outside of it (`docker run --cgroupns=host`)";
+        // Its paths begin further down than the kernel counts from: rules would name other cgroups.
+        let hint = "this process is in a namespace of cgroups, and rules need the host's: start the \
+                    agent outside of it, as by `docker run --cgroupns=host`";
         return Err(BpfError::no_cgroup(root, hint, None).into());
     }
     Ok(root)
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_found_by_path_and_by_id() {
+    fn a_cgroup_is_found_by_path_and_by_id() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("a/b/c")).unwrap();
         fs::create_dir_all(root.path().join("d")).unwrap();

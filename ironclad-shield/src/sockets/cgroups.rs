@@ -7,17 +7,17 @@ use ironclad_bpf::socket::{CgroupLinks, SocketGroups, SocketShared};
 
 use super::Sockets;
 use super::cgroup_paths::ROOT_ID;
-use crate::error::ShieldError;
+use crate::error::{Failure, INACTIVE_HINT, INACTIVE_REASON, ShieldError};
 
-/// A cgroup that asks.
+/// A cgroup whose processes the socket rules decide for.
 pub(crate) struct Protected {
     pub(crate) path: PathBuf,
     pub(crate) links: CgroupLinks,
 }
 
 impl Sockets {
-    /// Whether the kernel calls no hooks of cgroups below the root any more. Once it does not,
-    /// only a restart of the host helps.
+    /// Whether the kernel has stopped calling hooks of cgroups below the root, which lasts until the
+    /// host is restarted.
     fn is_lost(&mut self) -> Result<bool, ShieldError> {
         if self.groups == SocketGroups::Known {
             self.groups = self.processes.socket_groups()?;
@@ -25,28 +25,28 @@ impl Sockets {
         Ok(self.groups == SocketGroups::Lost)
     }
 
-    /// Refuses a cgroup that nobody would ask for.
+    /// Refuses a cgroup whose hooks the kernel would not call.
     pub(crate) fn refuse_inactive(&mut self, cgroup: &Path) -> Result<(), ShieldError> {
-        // What belongs to no group belongs to the root.
+        // A socket that belongs to no cgroup belongs to the root.
         let is_root = std::fs::metadata(cgroup).is_ok_and(|found| found.ino() == ROOT_ID);
         match !is_root && self.is_lost()? {
-            true => Err(ShieldError::Inactive { path: cgroup.to_owned(), why: LOST }),
+            true => Err(Failure::Inactive { path: cgroup.to_owned() }.into()),
             false => Ok(()),
         }
     }
 
-    /// Why protected cgroups are not asked, where that is so. Told once, too.
+    /// Why the hooks of protected cgroups are inactive, where they are. Logs it once.
     pub(crate) fn inactive(&mut self) -> Result<Option<String>, ShieldError> {
         let is_below = |known: &Protected| known.links.id != ROOT_ID;
         let is_lost = self.cgroups.iter().any(is_below) && self.is_lost()?;
-        if is_lost && !self.is_loss_told {
-            self.is_loss_told = true;
-            tracing::error!("socket rules are off below the root cgroup: {LOST}");
+        if is_lost && !self.is_loss_logged {
+            self.is_loss_logged = true;
+            tracing::error!("socket rules are inactive below the root cgroup: {}", lost());
         }
-        Ok(is_lost.then(|| LOST.to_owned()))
+        Ok(is_lost.then(lost))
     }
 
-    /// The cgroups that ask.
+    /// The protected cgroups.
     pub(crate) fn cgroups(&self) -> &[Protected] {
         &self.cgroups
     }
@@ -54,7 +54,7 @@ impl Sockets {
     fn position(&self, cgroup: &Path) -> Result<Option<usize>, ShieldError> {
         let id = std::fs::metadata(cgroup).map(|found| found.ino()).ok();
         for (at, known) in self.cgroups.iter().enumerate() {
-            // A group of that path that was removed since and made again has another id.
+            // A cgroup that was removed and created again at that path has another id.
             if known.path == cgroup && (id.is_none() || id == Some(known.links.id))
                 || id == Some(known.links.id) && known.links.is_alive()?
             {
@@ -64,7 +64,7 @@ impl Sockets {
         Ok(None)
     }
 
-    /// False where it is attached there already. Pins where the others are pinned.
+    /// False where it is attached already. Pins the links where other cgroups have theirs pinned.
     pub(crate) fn attach(
         &mut self,
         cgroup: &Path,
@@ -83,7 +83,7 @@ impl Sockets {
                 return Err(failed.into());
             }
         }
-        // What is left of a group that is gone.
+        // Links of a cgroup that was removed.
         let is_gone = |known: &Protected| known.path == cgroup;
         let (gone, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.cgroups).into_iter().partition(is_gone);
@@ -96,7 +96,7 @@ impl Sockets {
         Ok(true)
     }
 
-    /// False where it is not attached there.
+    /// False where it is not attached.
     pub(crate) fn detach(&mut self, cgroup: &Path) -> Result<bool, ShieldError> {
         let Some(at) = self.position(cgroup)? else { return Ok(false) };
         self.unprotect_packets(self.cgroups[at].links.id)?;
@@ -106,6 +106,6 @@ impl Sockets {
 }
 
 /// What [`SocketGroups::Lost`] means, and what to do.
-const LOST: &str = "since somebody marked sockets by net_cls or net_prio, this kernel calls the hooks of \
-     the root cgroup alone. Restart it with cgroup_no_v1=net_cls,net_prio, or with Linux 5.15 or \
-     5.10.226; until then protect the root";
+fn lost() -> String {
+    format!("{INACTIVE_REASON}: {INACTIVE_HINT}")
+}

@@ -1,4 +1,4 @@
-//! Cgroups that rules name, by their paths or as containers: what they are on this host, now.
+//! Resolves the cgroups that rules name, by path or as containers.
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::path::Path;
 use ironclad_policy::socket::{Bound, CompiledSockets};
 
 use super::cgroup_paths::cgroup_root;
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
-/// Enters those that are there into `bound`.
+/// Enters those that exist into `bound`.
 ///
-/// A container that `known` has a group for stays it where another of its name has come since:
-/// whoever may make cgroups may not take a name away.
+/// A container keeps the cgroup that `known` has for it where another cgroup of its name was created
+/// since: a process that may create cgroups cannot take a name away.
 pub(crate) fn bind(
     compiled: &CompiledSockets,
     known: Option<&Bound>,
@@ -30,7 +30,8 @@ pub(crate) fn bind(
                 Err(found) => {
                     let rule = compiled.naming_container(id).map(ToString::to_string);
                     let rule = rule.unwrap_or_default();
-                    let error = ShieldError::Container { rule, id: id.clone(), found };
+                    let error =
+                        ShieldError::from(Failure::Container { rule, id: id.clone(), found });
                     let Some(known) = known else { return Err(error) };
                     tracing::error!(%error, "another cgroup has a container's name");
                     known.containers.get(id).map(String::as_str)
@@ -58,7 +59,7 @@ fn all_containers(root: &Path) -> Containers {
     let mut found = Containers::new();
     let mut left = vec![(root.to_owned(), String::new())];
     while let Some((dir, path)) = left.pop() {
-        // Cgroups come and go meanwhile.
+        // Cgroups may be created and removed meanwhile.
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
@@ -74,13 +75,13 @@ fn all_containers(root: &Path) -> Containers {
     found
 }
 
-/// The id of the container that a runtime has made a cgroup for.
+/// The id of the container that a runtime created the cgroup for.
 fn container_of(path: &str) -> Option<&str> {
     const SCOPES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
     let (around, name) = path.rsplit_once('/')?;
     let id = match name.strip_suffix(".scope") {
         Some(scope) => SCOPES.iter().find_map(|prefix| scope.strip_prefix(prefix))?,
-        // Where systemd is not asked to make them.
+        // Created without systemd.
         None => {
             let is_of_pods = around.split('/').any(|part| part.starts_with("kubepods"));
             (is_of_pods || around.ends_with("/docker")).then_some(name)?
@@ -90,15 +91,14 @@ fn container_of(path: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(is_digit)).then_some(id)
 }
 
-/// The path of the cgroup of a container, by the beginning of its id; all of them where it may
-/// be any of several.
+/// The path of the cgroup of a container, by a prefix of its id; all of them where several match.
 fn container<'a>(id: &str, all: &'a Containers) -> Result<Option<&'a str>, Vec<String>> {
     let found: Vec<&String> = all
         .range(id.to_owned()..)
         .take_while(|(known, _)| known.starts_with(id))
         .flat_map(|(_, paths)| paths)
         .collect();
-    // What a container makes within its own group is its own, whatever the name.
+    // A cgroup that a container creates within its own belongs to it, under any name.
     let is_within = |path: &str, outer: &str| {
         path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
     };
@@ -119,7 +119,7 @@ mod tests {
     const ID: &str = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";
 
     #[test]
-    fn runtimes_name_control_groups_after_containers() {
+    fn runtimes_name_cgroups_after_containers() {
         for path in [
             format!("/system.slice/docker-{ID}.scope"),
             format!(
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(container("abc", &all).unwrap(), None);
         assert_eq!(container("aaa11", &all).unwrap(), None);
         assert_eq!(container("aaa", &all).unwrap_err(), ["/a", "/b"]);
-        // Whoever makes cgroups may name them after another's container.
+        // A process that creates cgroups may name them after a container of another user.
         let twice = containers(&[("aaa1", &["/a", "/user.slice/a"])]);
         assert!(container("aaa1", &twice).is_err());
     }

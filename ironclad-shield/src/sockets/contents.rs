@@ -1,7 +1,7 @@
-//! What executables contain whose content a policy has pinned.
+//! Reads executables whose content a policy pins.
 //!
-//! How long reading takes is up to whoever owns a file, so nobody reads with Shield's lock. Whoever has
-//! the lock only looks at files: what was read of them before holds where they are as they were.
+//! The owner of a file decides how long reading takes, so files are read without Shield's lock. With
+//! the lock, files are only checked: contents that were read hold for files that are unchanged.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Seek};
@@ -23,25 +23,25 @@ use crate::error::ShieldError;
 
 /// Files that are open at a time.
 const AT_ONCE: usize = 128;
-/// Looks at a file that changes.
-const LOOKS: u32 = 20;
-/// Between them: the longest tick of the clock that file systems take their times from.
+/// Attempts to read a file that changes.
+const ATTEMPTS: u32 = 20;
+/// Time between them: the longest tick of the clock that file systems take their times from.
 const TICK: Duration = Duration::from_millis(10);
-/// Bytes of the largest file that is read. One that changes is not begun again after as many.
+/// Bytes of the largest file that is read. A file that changes is not read again after as many.
 const LARGEST: u64 = 1 << 30;
 const TOO_LARGE: &str = "it is larger than 1 GiB";
 
 /// Pinned files.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
-    /// Those that are there.
+    /// Those that exist.
     pub(crate) files: BTreeMap<PathBuf, BoundFile>,
-    /// Why the content of some of them cannot be told.
+    /// Why the content of some of them is not known.
     pub(crate) unknown: BTreeMap<PathBuf, &'static str>,
 }
 
 impl Contents {
-    fn tell(&mut self, path: &Path, file: &OpenFile, content: Result<Sha256Sum, &'static str>) {
+    fn record(&mut self, path: &Path, file: &OpenFile, content: Result<Sha256Sum, &'static str>) {
         let (id, changed_ns, sha256) = (file.file, file.changed_ns, content.ok());
         let found = BoundFile { id, changed_ns, sha256, ..BoundFile::default() };
         self.files.insert(path.to_owned(), found);
@@ -52,10 +52,10 @@ impl Contents {
     }
 }
 
-/// What a look at files tells.
-pub(crate) enum Look {
+/// The result of a check of files.
+pub(crate) enum Checked {
     Contents(Contents),
-    /// These are to be read first.
+    /// These have to be read first.
     Unread(BTreeSet<PathBuf>),
 }
 
@@ -63,25 +63,25 @@ struct Candidate<'a> {
     path: &'a Path,
     found: OwnedFd,
     is_regular: bool,
-    /// To read from; of what is on an overlay, only this leads to the file below.
+    /// For reading. On an overlay, only this leads to the file below.
     file: Option<File>,
-    /// Bytes that were read of it.
+    /// Bytes that were read.
     read: u64,
     /// Why it is not read.
     refused: Option<&'static str>,
 }
 
 impl<'a> Candidate<'a> {
-    /// None where nothing is there.
+    /// None where it does not exist.
     fn find(path: &'a Path) -> Result<Option<Self>, ShieldError> {
-        // Opening a device or a pipe for reading has effects: first looked at, then opened.
+        // Opening a device or a pipe for reading has effects: its type is checked first.
         let found = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(e) => return Err(failed(path, e.into()).into()),
         };
         let mut this = Self { path, found, is_regular: false, file: None, read: 0, refused: None };
-        this.look()?;
+        this.check()?;
         this.open().map_err(|e| failed(path, e))?;
         Ok(Some(this))
     }
@@ -90,8 +90,8 @@ impl<'a> Candidate<'a> {
         self.file.as_ref().map_or(self.found.as_fd(), AsFd::as_fd)
     }
 
-    /// Whether it may be read as it is now.
-    fn look(&mut self) -> Result<(), ShieldError> {
+    /// Reads its type and size.
+    fn check(&mut self) -> Result<(), ShieldError> {
         let found = rustix::fs::fstat(&self.found).map_err(|e| failed(self.path, e.into()))?;
         self.is_regular = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
         self.refused = match self.is_regular {
@@ -101,7 +101,7 @@ impl<'a> Candidate<'a> {
         Ok(())
     }
 
-    /// Nobody waits until it is given back, which may take as long as fs.lease-break-time says.
+    /// A lease is not waited for: breaking it may take fs.lease-break-time.
     fn is_leased(&self) -> bool {
         self.is_regular && self.file.is_none()
     }
@@ -120,7 +120,7 @@ impl<'a> Candidate<'a> {
         Ok(())
     }
 
-    /// None where it may not be read, or not now.
+    /// None where it is not read, or cannot be read now.
     fn checksum(&mut self, stop: &AtomicBool) -> io::Result<Option<Sha256Sum>> {
         if self.refused.is_some() {
             return Ok(None);
@@ -137,15 +137,15 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// What `paths` contain, by what of them was `read` or is `known`: nothing is read. What is not as it
-/// was then is to be read; where this is the last look, its content cannot be told.
-pub(crate) fn look(
+/// The contents of `paths` that were `read` or are `known`: nothing is read. A file that has changed
+/// since has to be read; on the last attempt, its content is not known instead.
+pub(crate) fn check(
     open_files: &OpenFiles,
     paths: &BTreeSet<&Path>,
     known: &[&BTreeMap<PathBuf, BoundFile>],
     read: &Contents,
     is_last: bool,
-) -> Result<Look, ShieldError> {
+) -> Result<Checked, ShieldError> {
     let paths: Vec<&Path> = paths.iter().copied().collect();
     let (mut contents, mut unread) = (Contents::default(), BTreeSet::new());
     for some in paths.chunks(AT_ONCE) {
@@ -159,18 +159,17 @@ pub(crate) fn look(
             let why = was_read.and_then(|_| read.unknown.get(path));
             let why = refused.or(why.copied()).or(is_last.then_some("it keeps changing"));
             match (sum, why) {
-                (Some(sum), _) => contents.tell(path, &now, Ok(sum)),
-                (None, Some(why)) => contents.tell(path, &now, Err(why)),
+                (Some(sum), _) => contents.record(path, &now, Ok(sum)),
+                (None, Some(why)) => contents.record(path, &now, Err(why)),
                 (None, None) => drop(unread.insert(path.to_owned())),
             }
         }
     }
-    Ok(if unread.is_empty() { Look::Contents(contents) } else { Look::Unread(unread) })
+    Ok(if unread.is_empty() { Checked::Contents(contents) } else { Checked::Unread(unread) })
 }
 
-/// Identity, ctime and checksum of each of `paths` take the place of what `contents` say of them. The
-/// ctime is what the kernel's programs compare, so whoever changes the file after this is noticed at its
-/// next execve(2).
+/// Reads identity, ctime and checksum of each of `paths` into `contents`. The kernel's programs compare
+/// the ctime, so a later change of the file is noticed at its next execve(2).
 ///
 /// Fails soon after `stop` is set.
 pub(crate) fn read(
@@ -183,20 +182,20 @@ pub(crate) fn read(
     for some in paths.chunks(AT_ONCE) {
         let mut pending: Vec<_> =
             find(open_files, some)?.into_iter().map(|(candidate, _)| candidate).collect();
-        for look in 1..=LOOKS {
+        for attempt in 1..=ATTEMPTS {
             if pending.is_empty() {
                 break;
             }
-            if look > 1 {
+            if attempt > 1 {
                 std::thread::sleep(TICK);
             }
-            pending = look_at(open_files, pending, look == LOOKS, stop, contents)?;
+            pending = read_unchanged(open_files, pending, attempt == ATTEMPTS, stop, contents)?;
         }
     }
     Ok(())
 }
 
-/// What is there, and what the kernel knows of it.
+/// The paths that exist, and their state in the kernel.
 fn find<'a>(
     open_files: &OpenFiles,
     paths: &[&'a Path],
@@ -206,22 +205,22 @@ fn find<'a>(
         found.extend(Candidate::find(path)?);
     }
     let open = listed(open_files)?;
-    // On an overlay, what is below is known of what was opened only: as if nothing were there.
+    // On an overlay, the file below is known once it is opened: a leased one counts as missing.
     found.retain(|one| !one.is_leased() || open.contains_key(&(one.fd().as_raw_fd() as u32)));
     let states = states(&open, &found)?;
     Ok(found.into_iter().zip(states).collect())
 }
 
 fn failed(path: &Path, source: io::Error) -> BpfError {
-    BpfError::system(format!("reading executable {}", path.display()), source)
+    BpfError::system(format!("reading {}", path.display()), source)
 }
 
-/// Takes down what does not change, and what is refused; the others are returned, unless this is the
-/// last look.
+/// Records the files that do not change, and those that are refused; returns the other ones, unless
+/// this is the last attempt.
 ///
 /// A file that was last changed in the present tick of the clock may change again and keep its ctime,
-/// and who has mapped it for writing may change it without: neither can be told.
-fn look_at<'a>(
+/// and a process that has mapped it for writing may change it without: the content of neither is known.
+fn read_unchanged<'a>(
     open_files: &OpenFiles,
     mut pending: Vec<Candidate<'a>>,
     is_last: bool,
@@ -233,7 +232,7 @@ fn look_at<'a>(
     let before = states(&listed(open_files)?, &pending)?;
     let mut sums = Vec::with_capacity(pending.len());
     for (candidate, state) in pending.iter_mut().zip(&before) {
-        candidate.look()?;
+        candidate.check()?;
         let is_still = state.writers <= 0 && state.changed_ns < now_ns;
         sums.push(match is_still {
             true => candidate.checksum(stop).map_err(|e| failed(candidate.path, e))?,
@@ -241,7 +240,7 @@ fn look_at<'a>(
         });
     }
     let after = states(&listed(open_files)?, &pending)?;
-    let mut moving = Vec::new();
+    let mut changing = Vec::new();
     for (i, candidate) in pending.into_iter().enumerate() {
         let OpenFile { changed_ns, writers, .. } = after[i];
         let sum = sums[i].filter(|_| writers <= 0 && changed_ns == before[i].changed_ns);
@@ -249,34 +248,34 @@ fn look_at<'a>(
             (Some(sum), _) => Ok(sum),
             (None, Some(why)) => Err(why),
             (None, None) if !is_last && candidate.read < LARGEST => {
-                moving.push(candidate);
+                changing.push(candidate);
                 continue;
             }
             (None, None) => Err(match writers {
-                1.. => "somebody has it open for writing",
-                _ if candidate.is_leased() => "somebody has a lease on it",
+                1.. => "a process has it open for writing",
+                _ if candidate.is_leased() => "a process has a lease on it",
                 _ if changed_ns >= now_ns => "it was changed just now, or its ctime lies ahead",
                 _ => "it keeps changing",
             }),
         };
-        contents.tell(candidate.path, &after[i], content);
+        contents.record(candidate.path, &after[i], content);
     }
-    Ok(moving)
+    Ok(changing)
 }
 
-/// Our open files by their descriptors.
+/// The open files of this process, by descriptor.
 fn listed(open_files: &OpenFiles) -> Result<BTreeMap<u32, OpenFile>, ShieldError> {
     Ok(open_files.list()?.into_iter().map(|file| (file.fd, file)).collect())
 }
 
-/// What the kernel knows of them.
+/// Their state in the kernel.
 fn states(
     open: &BTreeMap<u32, OpenFile>,
     candidates: &[Candidate<'_>],
 ) -> Result<Vec<OpenFile>, ShieldError> {
     let state = |candidate: &Candidate<'_>| {
         let found = open.get(&(candidate.fd().as_raw_fd() as u32)).copied();
-        let unlisted = || io::Error::other("the kernel does not list our open files");
+        let unlisted = || io::Error::other("the kernel does not list open files of this process");
         Ok(found.ok_or_else(|| failed(candidate.path, unlisted()))?)
     };
     candidates.iter().map(state).collect()

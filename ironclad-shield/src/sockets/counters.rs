@@ -1,4 +1,4 @@
-//! What socket rules decided.
+//! Counters of socket rules.
 use ironclad_core::RuleId;
 use ironclad_core::abi;
 use ironclad_policy::socket::CompiledSockets;
@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::Sockets;
 use crate::error::ShieldError;
 
-/// What one socket rule decided, or what no rule did.
+/// What one socket rule, or the default, decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SocketCount {
-    /// The rule; none for what the default decided, and for packets that name stops on their way.
+    /// The rule; none for what the default decided, and for source-routed packets.
     pub rule: Option<RuleId>,
-    /// Its name; empty where it is not in force.
+    /// The name of the rule; empty where it is not in force.
     pub name: String,
     /// Allowed.
     pub allowed: u64,

@@ -1,4 +1,4 @@
-//! The thread that follows where paths lead.
+//! The thread that watches paths and refreshes the rules that name them.
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +8,9 @@ use ironclad_core::ErrorChain;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::watch::PathWatch;
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
-/// Between two looks where nothing was told: mounts tell nobody.
+/// Time between two refreshes without a notification: mount changes produce none.
 const ROUND: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// Follows paths until it is dropped.
@@ -21,17 +21,17 @@ pub(crate) struct Follower {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a follower works for.
+/// What a follower watches and refreshes.
 pub(crate) trait Follow: Send + 'static {
-    /// The paths to be followed.
+    /// The paths to watch.
     fn paths(&mut self) -> Result<Vec<std::path::PathBuf>, ShieldError>;
-    /// Looks where they lead; ends early, with any error, once `stop` is set.
+    /// Resolves them again; ends early, with any error, once `stop` is set.
     fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError>;
 }
 
 impl Follower {
     pub(crate) fn start(mut work: impl Follow) -> Result<Self, ShieldError> {
-        let failed = |e: std::io::Error| ShieldError::Thread(e);
+        let failed = |e: std::io::Error| ShieldError::from(Failure::Thread(e));
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
         let wake = Arc::new(wake.map_err(|e| failed(e.into()))?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -39,16 +39,17 @@ impl Follower {
         let (woken, stopped) = (Arc::clone(&wake), Arc::clone(&stop));
         let follow = move || {
             while !stopped.load(Ordering::Acquire) {
-                // First watched, then looked at: what happens in between is told.
-                let looked = work.paths().and_then(|paths| {
-                    watch.set(&paths).map_err(ShieldError::Watch)?;
+                // Watched first, then resolved: a change in between is reported.
+                let refreshed = work.paths().and_then(|paths| {
+                    watch.set(&paths).map_err(Failure::Watch)?;
                     work.refresh(&stopped)
                 });
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
-                if let Err(error) = looked {
-                    tracing::error!(error = %ErrorChain::new(&error), "paths that rules name are not followed");
+                if let Err(error) = refreshed {
+                    let error = ErrorChain::new(&error);
+                    tracing::error!(%error, "paths that rules name are not followed");
                 }
                 if !wait(&watch, &woken) {
                     return;
@@ -60,14 +61,14 @@ impl Follower {
         Ok(Self { wake, stop, thread: Some(thread) })
     }
 
-    /// Other paths are to be followed from now on.
+    /// The paths to watch have changed.
     pub(crate) fn wake(&self) {
         // A counter that is full wakes as well.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
 }
 
-/// Until there is something to look at; false where there will be nothing any more.
+/// Waits for a change; false where none can be reported any more.
 fn wait(watch: &PathWatch, wake: &OwnedFd) -> bool {
     loop {
         let mut fds = [
@@ -78,7 +79,7 @@ fn wait(watch: &PathWatch, wake: &OwnedFd) -> bool {
             Ok(ready) => ready,
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => {
-                tracing::error!(%error, "paths that rules name are followed no more");
+                tracing::error!(%error, "the thread that follows paths of rules ends");
                 return false;
             }
         };

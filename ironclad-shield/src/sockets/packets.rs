@@ -2,19 +2,18 @@
 use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{PacketSockets, Processes, SocketShared};
 use ironclad_bpf::{BpfError, PinDirectory};
-use ironclad_core::ErrorChain;
 use ironclad_policy::socket::CompiledSockets;
 
 use super::Sockets;
 use super::cgroups::Protected;
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
 impl Sockets {
     pub(super) fn unprotect_packets(&mut self, id: u64) -> Result<(), BpfError> {
         self.packets.as_mut().map_or(Ok(()), |packets| packets.unprotect(id))
     }
 
-    /// What sees packet sockets.
+    /// The program that observes packet sockets.
     pub(crate) fn packets(&self) -> Option<&PacketSockets> {
         self.packets.as_ref()
     }
@@ -23,29 +22,27 @@ impl Sockets {
         self.packets.take()
     }
 
-    /// Sees packet sockets from now on, where the policy decides of them; `None` where nothing
-    /// changes. Pins where the others are pinned.
+    /// Observes packet sockets from now on, where the policy decides about them; `None` where nothing
+    /// changes. Pins the program where cgroups have their links pinned.
     pub(crate) fn watch_packets(
         &mut self,
         shared: &Shared,
         policy: &CompiledSockets,
         directory: Option<&PinDirectory>,
     ) -> Result<Option<&PacketSockets>, ShieldError> {
-        let Some(asked) = policy.packet_sockets() else { return Ok(None) };
-        let refuse =
-            |why: String| ShieldError::PacketSockets { asked_by: asked.asked_by.clone(), why };
+        let Some(needed) = policy.packet_sockets() else { return Ok(None) };
         let new = match &self.packets {
             Some(_) => None,
             None => {
                 let loaded = load(shared, &self.processes, &self.shared, &self.cgroups, directory);
-                Some(loaded.map_err(|e| refuse(ErrorChain::new(&e).to_string()))?)
+                let decided_by = needed.asked_by.clone();
+                Some(loaded.map_err(|source| Failure::PacketSocketsUnseen { decided_by, source })?)
             }
         };
-        if let Some(rule) = &asked.limited_by {
-            let may_limit = new.as_ref().or(self.packets.as_ref()).map(PacketSockets::may_limit);
-            if may_limit == Some(false) {
-                let why = format!("{rule} limits them, which needs Linux 5.11");
-                return Err(refuse(why));
+        if let Some(rule) = &needed.limited_by {
+            let can_limit = new.as_ref().or(self.packets.as_ref()).map(PacketSockets::may_limit);
+            if can_limit == Some(false) {
+                return Err(Failure::PacketSocketsUnlimited { rule: rule.clone() }.into());
             }
         }
         let Some(new) = new else { return Ok(None) };
@@ -54,7 +51,7 @@ impl Sockets {
     }
 }
 
-/// What sees packet sockets, for the cgroups that ask.
+/// Loads the program that observes packet sockets, for the protected cgroups.
 pub(super) fn load(
     shared: &Shared,
     processes: &Processes,

@@ -1,4 +1,4 @@
-//! What the paths that rules name mean on this host, when a policy is applied and later.
+//! Resolves the paths that rules name, when a policy is applied and after files have changed.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -10,32 +10,32 @@ use serde::Serialize;
 
 use super::bindings::{self, Bindings, Former};
 use super::cgroup_paths::cgroup_root;
-use super::contents::{self, Contents, Look};
+use super::contents::{self, Checked, Contents};
 use super::{Sockets, containers};
 use crate::error::ShieldError;
 
-/// What paths mean to the policy of a slot.
+/// The policy of a slot, and how its paths are resolved.
 pub(super) struct SlotBound {
     pub(super) policy: CompiledPolicy,
     pub(super) bound: Bound,
-    /// Where containers were seen last: one that is started again is there again.
-    pub(super) places: BTreeMap<String, String>,
+    /// Last cgroup of each container: a container that is restarted has the same one.
+    pub(super) last_seen: BTreeMap<String, String>,
     pub(super) bindings: Bindings,
 }
 
-/// What paths mean on this host, and what is to be reported of them.
+/// Resolved paths, and files whose content is not the one that a rule pins, with the reason.
 pub(super) struct Paths {
     pub(super) bound: Bound,
     pub(super) mismatches: Vec<(PathBuf, &'static str)>,
 }
 
-/// A path that rules name and that leads elsewhere than it did.
+/// A path of a rule that leads to another file or cgroup than before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct PathChange {
-    /// A file's, or a cgroup's or a container's id as the rule names it.
+    /// The path of a file or cgroup, or the id of a container, as the rule names it.
     pub path: PathBuf,
-    /// Whether there is anything.
+    /// Whether it exists.
     pub is_there: bool,
 }
 
@@ -46,7 +46,7 @@ impl Sockets {
         for known in self.bound.iter().flatten() {
             let Some(compiled) = known.policy.sockets() else { continue };
             paths.extend(compiled.files().cloned());
-            groups.extend(compiled.cgroups().chain(known.places.values()));
+            groups.extend(compiled.cgroups().chain(known.last_seen.values()));
         }
         if !groups.is_empty() {
             let root = cgroup_root()?;
@@ -55,7 +55,7 @@ impl Sockets {
         Ok(paths.into_iter().collect())
     }
 
-    /// What the rules in a slot name and is not there.
+    /// Files, cgroups and containers that rules in a slot name and that do not exist.
     pub(crate) fn missing(&self, slot: u32) -> Vec<PathBuf> {
         let known = self.bound[slot as usize].as_ref();
         let found = known.and_then(|known| Some(missing(known.policy.sockets()?, &known.bound)));
@@ -74,26 +74,26 @@ impl Sockets {
         pinned.filter(is_other).map(Path::to_owned).collect()
     }
 
-    /// What the files contain that a policy has pinned; where it is none, those that the policies in
-    /// the kernel have. What is in their place as it was is known then.
+    /// The contents of the files that `policy` pins; without one, of those that the policies in the
+    /// kernel pin. The contents of unchanged files are known then.
     pub(crate) fn contents(
         &self,
         policy: Option<&CompiledSockets>,
         read: &Contents,
         is_last: bool,
-    ) -> Result<Look, ShieldError> {
+    ) -> Result<Checked, ShieldError> {
         let in_kernel = || self.bound.iter().flatten().filter(|_| policy.is_none());
         let policies = in_kernel().filter_map(|slot| slot.policy.sockets()).chain(policy);
         let pinned = policies.flat_map(CompiledSockets::pinned).collect();
         let known: Vec<_> = in_kernel().map(|slot| &slot.bound.files).collect();
-        contents::look(&self.processes.open_files_handle(), &pinned, &known, read, is_last)
+        contents::check(&self.processes.open_files_handle(), &pinned, &known, read, is_last)
     }
 
-    /// Looks where paths lead by now, and lets the policies in the kernel mean that.
+    /// Resolves paths again, and updates the policies in the kernel.
     pub(crate) fn refresh(&mut self, contents: &Contents) -> Result<Vec<PathChange>, ShieldError> {
         let mut changes = BTreeSet::new();
         self.inactive()?;
-        // Whose end the kernel has passed over takes room of those who run.
+        // An entry of a process whose exit the kernel missed takes room of running ones.
         self.processes.seed()?;
         self.forget_former()?;
         for slot in 0..2u32 {
@@ -124,41 +124,23 @@ impl Sockets {
             tracing::warn!("{path} is not the file that is pinned, {why}: it is denied");
         }
         self.note_former(&known.bound, &bound);
-        for path in compiled.files() {
-            let (was, is) = (known.bound.files.get(path), bound.files.get(path));
-            if was != is {
-                changes.insert(PathChange { path: path.clone(), is_there: is.is_some() });
-            }
-        }
-        for path in compiled.cgroups() {
-            let (was, is) = (known.bound.cgroups.get(path), bound.cgroups.get(path));
-            if was != is {
-                changes.insert(PathChange { path: path.into(), is_there: is.is_some() });
-            }
-        }
-        let group = |bound: &Bound, id| bound.cgroups.get(bound.containers.get(id)?).copied();
-        for id in compiled.containers() {
-            let (was, is) = (group(&known.bound, id), group(&bound, id));
-            if was != is {
-                changes.insert(PathChange { path: id.into(), is_there: is.is_some() });
-            }
-        }
+        changes.extend(changed_paths(compiled, &known.bound, &bound));
         let number = self.shared.in_use(slot).map_or(0, |used| used.generation);
         let mut image = bindings::image(compiled, &bound, &self.former)?;
         image.ids.iter_mut().for_each(|(key, _)| key.generation = number as u32);
-        self.descend(&image)?;
+        self.initialize_ancestry(&image)?;
         let mut bindings = known.bindings.clone();
         let change = bindings.change(&image);
         let epoch = self.next_epoch;
         self.next_epoch += 1;
         self.shared.change_slot(slot, &change, epoch)?;
         known.bindings = bindings;
-        known.places.extend(bound.containers.clone());
+        known.last_seen.extend(bound.containers.clone());
         known.bound = bound;
         Ok(())
     }
 
-    /// Records the files that paths led to and lead to no more.
+    /// Records the files that paths have ceased to lead to.
     pub(super) fn note_former(&mut self, was: &Bound, is: &Bound) {
         let until_ns = boottime_ns();
         for (path, file) in &was.files {
@@ -169,13 +151,13 @@ impl Sockets {
                 self.former.push(Former { path: path.clone(), file: *file, until_ns, unseen: 0 });
             }
         }
-        // A path that leads to a former file again.
+        // Paths that lead to a former file again.
         let leads_again =
             |one: &Former| is.files.get(&one.path).is_some_and(|known| known.id == one.file.id);
         self.former.retain(|one| !leads_again(one));
     }
 
-    /// Forgets former files that nobody executes any more.
+    /// Forgets former files that no process executes.
     fn forget_former(&mut self) -> Result<(), ShieldError> {
         if self.former.is_empty() {
             return Ok(());
@@ -185,7 +167,7 @@ impl Sockets {
             let process = self.processes.table.lookup(&pid)?;
             running.extend(process.into_iter().flat_map(|process| [process.exe, process.parent]));
         }
-        // A walk over the table may miss who forks meanwhile: two in a row do not.
+        // A walk over the table may miss a process that forks meanwhile; two in a row do not.
         for one in &mut self.former {
             one.unseen = if running.contains(&one.file.id) { 0 } else { one.unseen + 1 };
         }
@@ -193,10 +175,10 @@ impl Sockets {
         Ok(())
     }
 
-    /// What paths mean on this host, now, and the files that do not have the content that they should.
+    /// Resolves the paths of rules.
     ///
-    /// A pinned file that has the content that it had keeps the moments at which it was seen so, by
-    /// which the kernel tells who executed that.
+    /// A pinned file whose content is unchanged keeps the ctimes at which it was read, by which the
+    /// kernel recognizes processes that executed it before.
     pub(super) fn bind(
         &self,
         compiled: &CompiledSockets,
@@ -222,7 +204,7 @@ impl Sockets {
                 mismatches.push((path.clone(), "its content has another SHA-256"));
             }
         }
-        // Nobody executes a directory or a pipe.
+        // A directory or a pipe cannot be executed.
         let is_other = |path: &&Path| std::fs::metadata(path).is_ok_and(|found| !found.is_file());
         let paths: Vec<&Path> = compiled
             .files()
@@ -241,11 +223,11 @@ impl Sockets {
         Ok(Paths { bound, mismatches })
     }
 
-    /// Lets processes that descend from these files know it.
-    pub(super) fn descend(&self, image: &SocketImage) -> Result<(), ShieldError> {
+    /// Enters the ancestry bits of these files into running processes.
+    pub(super) fn initialize_ancestry(&self, image: &SocketImage) -> Result<(), ShieldError> {
         let mut is_new = false;
         for (file, bits) in &image.ancestries {
-            // What other policies need of a file stays.
+            // Other policies may need the bits that a file has.
             let known = self.processes.ancestries.lookup(file)?.unwrap_or(0);
             if known & bits != *bits {
                 self.processes.ancestries.update(file, &(known | bits))?;
@@ -253,8 +235,8 @@ impl Sockets {
             }
         }
         if is_new {
-            // A process that is forked between its parent's turn and the end of the first round has
-            // what its parent had.
+            // A process that is forked between the visit of its parent and the end of the first round
+            // has the bits that its parent had before.
             self.processes.seed()?;
             self.processes.seed()?;
         }
@@ -262,7 +244,24 @@ impl Sockets {
     }
 }
 
-/// What rules name and is not there.
+/// Paths of rules that `was` and `is` resolve differently.
+fn changed_paths(compiled: &CompiledSockets, was: &Bound, is: &Bound) -> Vec<PathChange> {
+    fn change<T: PartialEq>(path: &Path, was: Option<T>, is: Option<T>) -> Option<PathChange> {
+        (was != is).then(|| PathChange { path: path.to_owned(), is_there: is.is_some() })
+    }
+    let files =
+        compiled.files().filter_map(|path| change(path, was.files.get(path), is.files.get(path)));
+    let cgroups = compiled
+        .cgroups()
+        .filter_map(|path| change(Path::new(path), was.cgroups.get(path), is.cgroups.get(path)));
+    let cgroup = |bound: &Bound, id| bound.cgroups.get(bound.containers.get(id)?).copied();
+    let containers = compiled
+        .containers()
+        .filter_map(|id| change(Path::new(id), cgroup(was, id), cgroup(is, id)));
+    files.chain(cgroups).chain(containers).collect()
+}
+
+/// Files, cgroups and containers that rules name and that do not exist.
 pub(super) fn missing(compiled: &CompiledSockets, bound: &Bound) -> Vec<PathBuf> {
     let files = compiled.files().filter(|path| !bound.files.contains_key(*path)).cloned();
     let cgroups = compiled.cgroups().filter(|path| !bound.cgroups.contains_key(*path));
@@ -270,7 +269,7 @@ pub(super) fn missing(compiled: &CompiledSockets, bound: &Bound) -> Vec<PathBuf>
     files.chain(cgroups.chain(containers).map(PathBuf::from)).collect()
 }
 
-/// When a file had the content that it has, before the last change of its inode.
+/// Ctimes at which a file had its present content, before the last change of its inode.
 fn formerly<'a>(
     file: &BoundFile,
     earlier: impl Iterator<Item = &'a BoundFile>,

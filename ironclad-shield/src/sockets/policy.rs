@@ -16,22 +16,22 @@ use crate::error::ShieldError;
 /// A policy's socket rules, ready for a slot.
 pub(crate) struct SocketPolicy {
     policy: CompiledPolicy,
-    /// Where the policy says nothing of sockets.
-    silent: CompiledSockets,
+    /// For a policy without socket rules.
+    empty: CompiledSockets,
     bound: Bound,
     image: SocketImage,
     rules: Vec<SockRule>,
     logs: Vec<SockRule>,
-    /// Pinned files that do not have the content that they should, and why.
+    /// Files whose content is not the one that a rule pins, and why.
     mismatches: Vec<(PathBuf, &'static str)>,
 }
 
 impl SocketPolicy {
     pub(crate) fn compiled(&self) -> &CompiledSockets {
-        self.policy.sockets().unwrap_or(&self.silent)
+        self.policy.sockets().unwrap_or(&self.empty)
     }
 
-    /// Elements that are written for it.
+    /// The number of map elements that it needs.
     pub(crate) fn elements(&self) -> usize {
         let SocketImage { rows, ports, ids, .. } = &self.image;
         let rules = self.rules.len() + self.logs.len();
@@ -48,20 +48,20 @@ impl SocketPolicy {
 }
 
 impl Sockets {
-    /// Makes a policy's socket rules ready for a slot.
+    /// Resolves the socket rules of a policy, and lays them out for a slot.
     pub(crate) fn prepare(
         &mut self,
         policy: &CompiledPolicy,
         contents: &Contents,
         number: u64,
     ) -> Result<SocketPolicy, ShieldError> {
-        let silent = CompiledSockets::silent();
-        let compiled = policy.sockets().unwrap_or(&silent);
+        let empty = CompiledSockets::silent();
+        let compiled = policy.sockets().unwrap_or(&empty);
         self.assign(compiled)?;
         let Paths { bound, mismatches } = self.bind(compiled, contents, None)?;
         let before: Vec<Bound> = self.bound.iter().flatten().map(|k| k.bound.clone()).collect();
         for mut was in before {
-            // Of paths that only the other policy names, nothing new is known.
+            // Paths that only the other policy names were not resolved.
             was.files.retain(|path, _| compiled.files().any(|named| named == path));
             self.note_former(&was, &bound);
         }
@@ -74,10 +74,10 @@ impl Sockets {
         for (key, _) in &mut image.ids {
             key.generation = number as u32;
         }
-        self.descend(&image)?;
+        self.initialize_ancestry(&image)?;
         let (rules, logs) = self.rules(compiled);
         let policy = policy.clone();
-        Ok(SocketPolicy { policy, silent, bound, image, rules, logs, mismatches })
+        Ok(SocketPolicy { policy, empty, bound, image, rules, logs, mismatches })
     }
 
     /// Rules that decide, and rules that only report, as the kernel reads them.
@@ -115,8 +115,8 @@ impl Sockets {
         raw
     }
 
-    /// Gives what outlives policies its place: counters, buckets, ancestries. What the policies that
-    /// are in the kernel use keeps its own.
+    /// Assigns slots to what outlives policies: counters, buckets, ancestries. Policies in the kernel
+    /// keep theirs.
     fn assign(&mut self, compiled: &CompiledSockets) -> Result<(), ShieldError> {
         let (mut rules, mut buckets, mut ancestries) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -132,12 +132,12 @@ impl Sockets {
         self.rules.assign(&self.shared.rule_slots, &wanted, &rules, |slot| stats.clear(&slot))?;
         let limited = compiled.rules().iter().filter(|rule| rule.limit.is_some());
         let wanted = limited.map(|rule| rule.bucket).collect();
-        // What a bucket owes that was another's, the kernel forgives as far as this limit cannot owe it.
+        // The kernel caps the debt of a reused bucket at what its new limit permits.
         self.buckets.assign(&self.shared.bucket_slots, &wanted, &buckets, |_| Ok(()))?;
         let wanted = compiled.ancestry_digests().into_iter().collect();
         let processes = &self.processes;
-        // A bit that processes carry for another list would lie.
-        let forget = |place: u32| processes.forget(1 << (place - 1));
+        // Processes carry the bit for the list that had the slot.
+        let forget = |slot: u32| processes.forget(1 << (slot - 1));
         self.ancestries.assign(&processes.ancestry_ids, &wanted, &ancestries, forget)
     }
 
@@ -162,13 +162,13 @@ impl Sockets {
         self.bound[slot as usize] = Some(SlotBound {
             policy: policy.policy.clone(),
             bound: policy.bound.clone(),
-            places: policy.bound.containers.clone(),
+            last_seen: policy.bound.containers.clone(),
             bindings: Bindings::of(&policy.image),
         });
         Ok(())
     }
 
-    /// What is in the kernel.
+    /// The tables in the kernel.
     pub(crate) fn read_slot(&self, slot: u32) -> SlotTables<'_> {
         self.shared.read_slot(slot)
     }

@@ -1,4 +1,4 @@
-//! Who asks: a process that runs, or one that is described.
+//! The process context of a running process, or of a described one.
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,15 @@ use ironclad_core::abi::{Process, SOCK_KERNEL};
 use ironclad_policy::socket::{Cgroups, ProcessContext};
 
 use super::cgroup_paths::{self, cgroup_root};
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
-/// A process that need not be: what is not said of it is what no rule names.
+/// A process that need not exist. Unspecified attributes match no rule.
 ///
 /// ```
 /// use ironclad_shield::DescribedProcess;
 ///
-/// let who = DescribedProcess::new().exe("/usr/bin/curl").uid(1000).cgroup("/user.slice");
-/// # let _ = who;
+/// let process = DescribedProcess::new().exe("/usr/bin/curl").uid(1000).cgroup("/user.slice");
+/// # let _ = process;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
@@ -31,24 +31,24 @@ pub struct DescribedProcess {
 }
 
 impl DescribedProcess {
-    /// A process of which nothing is known.
+    /// A process without attributes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// It executes this file, since now.
+    /// The file that it executes, since now.
     pub fn exe(mut self, path: impl Into<PathBuf>) -> Self {
         self.exe = Some(path.into());
         self
     }
 
-    /// What forked it executed this file.
+    /// The file that its parent executed when it forked.
     pub fn parent(mut self, path: impl Into<PathBuf>) -> Self {
         self.parent = Some(path.into());
         self
     }
 
-    /// It descends from one that executed this file.
+    /// A file that an ancestor executed.
     pub fn descendant_of(mut self, path: impl Into<PathBuf>) -> Self {
         self.ancestors.push(path.into());
         self
@@ -72,7 +72,7 @@ impl DescribedProcess {
         self
     }
 
-    /// The name that its thread gives itself.
+    /// The name of its thread, which the thread can set.
     pub fn spoofable_comm(mut self, comm: impl Into<String>) -> Self {
         self.comm = comm.into();
         self
@@ -86,7 +86,7 @@ impl DescribedProcess {
         let paths: Vec<&Path> = named.map(PathBuf::as_path).collect();
         let mut files = Vec::with_capacity(paths.len());
         for (path, file) in paths.iter().zip(processes.look_at(&paths)?) {
-            files.push(file.ok_or_else(|| ShieldError::NoFile { path: (*path).to_owned() })?);
+            files.push(file.ok_or_else(|| Failure::NoFile { path: (*path).to_owned() })?);
         }
         let mut files = files.into_iter();
         let mut next = |said: bool| if said { files.next() } else { None }.unwrap_or_default();
@@ -106,8 +106,7 @@ impl DescribedProcess {
         let cgroups = match &self.cgroup {
             Some(path) => {
                 let found = cgroup_paths::by_path(&cgroup_root()?, path);
-                let hint = "name an existing cgroup below the root of the hierarchy";
-                found.ok_or_else(|| BpfError::no_cgroup(path, hint, None))?.ids
+                found.ok_or_else(|| no_such_cgroup(path))?.ids
             }
             None => Vec::new(),
         };
@@ -121,7 +120,11 @@ impl DescribedProcess {
     }
 }
 
-/// Whether `/proc/PID/stat` is that of a thread of the kernel's (proc_pid_stat(5): the ninth field).
+fn no_such_cgroup(path: &str) -> BpfError {
+    BpfError::no_cgroup(path, "`systemd-cgls` lists the cgroups that exist", None)
+}
+
+/// Whether `/proc/PID/stat` is that of a kernel thread (proc_pid_stat(5): the ninth field).
 fn is_kernel(stat: &[u8]) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
     // The second is a name in parentheses, with anything inside.
@@ -131,9 +134,9 @@ fn is_kernel(stat: &[u8]) -> bool {
     flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
-/// A process that runs, by its number in the initial pid namespace.
+/// A running process, by its number in the initial pid namespace.
 pub(crate) fn running(processes: &Processes, pid: u32) -> Result<ProcessContext, ShieldError> {
-    let failed = |source| ShieldError::NoProcess { pid, source };
+    let failed = |source| Failure::NoProcess { pid, source };
     let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).map_err(failed);
     let status = read("status")?;
     let status = String::from_utf8_lossy(&status);
@@ -142,7 +145,7 @@ pub(crate) fn running(processes: &Processes, pid: u32) -> Result<ProcessContext,
         fields.split_whitespace().next()?.parse().ok()
     };
     let (Some(uid), Some(gid)) = (real("Uid:"), real("Gid:")) else {
-        return Err(failed(io::ErrorKind::InvalidData.into()));
+        return Err(failed(io::ErrorKind::InvalidData.into()).into());
     };
     let (uid, gid) =
         if is_kernel(&read("stat")?) { (SOCK_KERNEL, SOCK_KERNEL) } else { (uid, gid) };

@@ -1,17 +1,17 @@
-//! Files that rules name.
+//! Refuses rules that name scripts.
 
 use ironclad_bpf::paths::interpreter;
 use ironclad_policy::socket::CompiledSockets;
 
-use crate::error::ShieldError;
+use crate::error::{Failure, ShieldError};
 
 /// A process that runs a script executes the script's interpreter: a rule that names the script would
-/// match nobody. What cannot be read is not known for a script.
+/// match no process. A file that cannot be read is accepted.
 pub(crate) fn refuse_scripts(sockets: &CompiledSockets) -> Result<(), ShieldError> {
     for path in sockets.files() {
         if let Some(interpreter) = interpreter(path) {
             let rule = sockets.naming_file(path).map(ToString::to_string).unwrap_or_default();
-            return Err(ShieldError::Script { rule, path: path.clone(), interpreter });
+            return Err(Failure::Script { rule, path: path.clone(), interpreter }.into());
         }
     }
     Ok(())
@@ -41,7 +41,8 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
         std::os::unix::fs::symlink(&script, &link).unwrap();
         let refuse = |paths: &[&Path]| {
-            let rule = |id, who| SocketRule::new(RuleId(id), "one", SocketAction::Deny).who(who);
+            let rule =
+                |id, subject| SocketRule::new(RuleId(id), "one", SocketAction::Deny).who(subject);
             let exes = paths.iter().fold(Subject::default(), Subject::exe);
             let policy = Policy::builder().socket_rule(rule(7, Subject::new("").exe("/first")));
             let policy = policy.socket_rule(rule(8, exes)).compile().unwrap();
@@ -49,7 +50,7 @@ mod tests {
         };
         refuse(&[&missing, &pipe, dir.path(), "/dev/null".as_ref()]).unwrap();
         let refused = refuse(&[&missing, &link]).unwrap_err().to_string();
-        let expected = format!("rule 8 (`one`): {} is a script (#!/bin/sh): ", link.display());
+        let expected = format!("rule 8 (`one`): {} is a script (#!/bin/sh), ", link.display());
         assert!(refused.starts_with(&expected), "{refused}");
     }
 }

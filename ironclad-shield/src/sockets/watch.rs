@@ -1,5 +1,5 @@
-//! Tells when paths may have come to lead elsewhere: a file replaced by a rename, a link set anew, a
-//! directory on the way moved.
+//! Reports when paths may lead to another file: a file was replaced by a rename, a link was replaced, a
+//! directory among their components was renamed.
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,8 +13,8 @@ use rustix::fs::inotify::{
     CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch,
 };
 
-/// What can change where a name in a directory leads, what its file holds, or the directory's own
-/// place.
+/// Events after which a name in a directory may lead to another file, its file may have another content,
+/// or the directory may be at another path.
 const WHAT: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVED_FROM)
@@ -25,11 +25,11 @@ const WHAT: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// Watches the directories on the ways that paths go.
+/// Watches the directories that paths lead through.
 #[derive(Debug)]
 pub(crate) struct PathWatch {
     inotify: OwnedFd,
-    /// By watch: the directory, and the names in it that lie on a way.
+    /// By watch: the directory, and the names in it that are components of paths.
     watched: HashMap<i32, (PathBuf, BTreeSet<OsString>)>,
 }
 
@@ -39,10 +39,10 @@ impl PathWatch {
         Ok(Self { inotify, watched: HashMap::new() })
     }
 
-    /// Watches the ways of these paths, and no others. Whatever happens to them after this returns
-    /// is told by [`changed`](Self::changed).
+    /// Watches the components of these paths, and no others. [`changed`](Self::changed) reports all
+    /// changes after this returns.
     pub(crate) fn set(&mut self, paths: &[PathBuf]) -> io::Result<()> {
-        // Until no way has changed while its directories were being watched.
+        // Until no component has changed while the directories were being watched.
         let steps_of = |paths: &[PathBuf]| ways(paths.iter().map(PathBuf::as_path));
         let mut steps = steps_of(paths);
         loop {
@@ -55,7 +55,7 @@ impl PathWatch {
                         known.0.clone_from(dir);
                         known.1.extend(names.iter().cloned());
                     }
-                    // Gone meanwhile, which the directory above tells.
+                    // Removed meanwhile, which the directory above reports.
                     Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
                     Err(e) => {
                         let why = format!("watching {}: {e}", dir.display());
@@ -64,7 +64,7 @@ impl PathWatch {
                 }
             }
             for watch in self.watched.keys().filter(|watch| !watched.contains_key(watch)) {
-                // The kernel has removed that of a directory that is gone.
+                // The kernel has removed the watch of a directory that was removed.
                 let _ = remove_watch(&self.inotify, *watch);
             }
             self.watched = watched;
@@ -76,7 +76,7 @@ impl PathWatch {
         }
     }
 
-    /// Whether anything has happened on a way since the last call.
+    /// Whether a component of a path has changed since the last call.
     pub(crate) fn changed(&self) -> io::Result<bool> {
         let mut changed = false;
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
@@ -88,13 +88,13 @@ impl PathWatch {
                 Err(e) => return Err(e.into()),
             };
             let Some((_, names)) = self.watched.get(&event.wd()) else {
-                // That of a watch removed since, or of none: so many events that some are lost.
+                // The watch was removed since, or the queue overflowed and has no watch.
                 changed |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
                 continue;
             };
             changed |= match event.file_name() {
                 Some(name) => names.contains(OsStr::from_bytes(name.to_bytes())),
-                // Of the directory itself, whose attributes lead to no file else.
+                // Of the directory itself, whose attributes do not change where paths lead.
                 None => event.events() != ReadFlags::ATTRIB | ReadFlags::ISDIR,
             };
         }
@@ -102,7 +102,7 @@ impl PathWatch {
 }
 
 impl AsFd for PathWatch {
-    /// Readable when there may be something to be told.
+    /// Readable when there may be a change to report.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// root/a/b/file, and root/link -> a, on whose way the file is watched.
+    /// root/a/b/file, and root/link -> a; the file is watched by the path through the link.
     fn tree() -> (tempfile::TempDir, PathBuf, PathWatch) {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("a/b")).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_on_the_way_is_told_and_no_other() {
+    fn every_change_of_a_component_is_reported_and_no_other() {
         type Change = fn(&Path);
         let changes: [(&str, Change); 8] = [
             ("replaced by a rename", |root| {
@@ -145,11 +145,11 @@ mod tests {
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
                 fs::set_permissions(root.join("a/b/file"), mode).unwrap();
             }),
-            ("its directory moved", |root| fs::rename(root.join("a/b"), root.join("d")).unwrap()),
-            ("a directory above moved", |root| {
+            ("its directory renamed", |root| fs::rename(root.join("a/b"), root.join("d")).unwrap()),
+            ("a directory above renamed", |root| {
                 fs::rename(root.join("a"), root.join("e")).unwrap();
             }),
-            ("a link set anew", |root| {
+            ("a link replaced", |root| {
                 symlink("c", root.join("next")).unwrap();
                 fs::rename(root.join("next"), root.join("link")).unwrap();
             }),
@@ -157,19 +157,19 @@ mod tests {
         ];
         for (what, change) in changes {
             let (_root, at, watch) = tree();
-            // Others in the same directories, and what is only read.
+            // Other files in the same directories, and a file that is only read.
             fs::write(at.join("a/b/other"), "").unwrap();
             fs::write(at.join("a/other"), "").unwrap();
             fs::read(at.join("link/b/file")).unwrap();
             assert!(!watch.changed().unwrap(), "{what}: too early");
             change(&at);
             assert!(watch.changed().unwrap(), "{what}");
-            assert!(!watch.changed().unwrap(), "{what}: told twice");
+            assert!(!watch.changed().unwrap(), "{what}: reported twice");
         }
     }
 
     #[test]
-    fn what_is_not_there_yet_is_told_when_it_comes() {
+    fn a_missing_path_is_reported_when_it_is_created() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("x/y/z");
         let mut watch = PathWatch::new().unwrap();
@@ -184,7 +184,7 @@ mod tests {
         // A link that leads to itself ends.
         symlink("loop", root.path().join("loop")).unwrap();
         watch.set(&[root.path().join("loop/x")]).unwrap();
-        // What is watched no more is told no more.
+        // Paths that are not watched any more are not reported.
         watch.set(&[]).unwrap();
         assert!(watch.changed().is_ok());
         fs::write(&path, "again").unwrap();

@@ -8,11 +8,11 @@ use ironclad_lab::KeyPair;
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_policy::bundle::{BundleError, Header, PublicKey, TrustStore, now};
 use ironclad_policy::document::{Document, Sources};
-use ironclad_policy::{CompiledPolicy, Provenance};
-use ironclad_shield::{Shield, ShieldBuilder, ShieldError};
+use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};
+use ironclad_shield::{Shield, ShieldBuilder, ShieldError, ShieldErrorKind};
 
 use crate::recorder::Recorder;
-use crate::testbed::{EPERM, Host, PATIENCE};
+use crate::testbed::{EPERM, Host, PATIENCE, provisional};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 
@@ -73,7 +73,20 @@ impl Office {
 }
 
 fn apply(shield: &Shield, (bundle, signature): &(Vec<u8>, String)) -> Result<(), ShieldError> {
-    shield.apply_signed(bundle, &[signature], &mut Sources::new("."))
+    shield.apply(PolicySource::signed(bundle, &[signature], &mut Sources::new(".")))
+}
+
+fn start(
+    builder: ShieldBuilder,
+    (bundle, signature): &(Vec<u8>, String),
+) -> Result<Shield, ShieldError> {
+    builder.start(PolicySource::signed(bundle, &[signature], &mut Sources::new(".")))
+}
+
+/// Why a bundle was not accepted.
+fn refusal(error: &ShieldError) -> Option<&BundleError> {
+    assert_eq!(error.kind(), ShieldErrorKind::Bundle, "{error}");
+    error.trust_error()?.bundle_error()
 }
 
 fn serial(shield: &Shield) -> u64 {
@@ -106,10 +119,10 @@ fn signed_bundles_alone_are_accepted() {
         [builder().start(&compiled(&first)), builder().start_unattached(&compiled(&first))]
     {
         let error = refused.unwrap_err();
-        assert!(matches!(error, ShieldError::Unsigned { .. }), "{error}");
+        assert_eq!(error.kind(), ShieldErrorKind::Unsigned, "{error}");
     }
     let (bundle, signature) = office.bundle(5, &first);
-    let shield = builder().start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
+    let shield = start(builder(), &(bundle.clone(), signature.clone())).unwrap();
     let is_first = |shield: &Shield, test_process: &mut ironclad_lab::test_process::TestProcess| {
         assert!(drops(shield, "10.9.0.7") && !drops(shield, "10.9.0.8"));
         assert_eq!((test_process.ask(near).unwrap(), test_process.ask(far).unwrap()), (0, EPERM));
@@ -120,7 +133,7 @@ fn signed_bundles_alone_are_accepted() {
     // A second instance that shares the store accepts the same bundle.
     let inner = host.cgroup.child("inner").unwrap();
     let second = Shield::builder("second").cgroup(inner.dir()).signed(trust.clone());
-    let second = second.start_signed(&bundle, &[&signature], &mut Sources::new(".")).unwrap();
+    let second = start(second, &(bundle, signature)).unwrap();
     assert_eq!(serial(&second), 5);
     drop(second);
 
@@ -129,19 +142,19 @@ fn signed_bundles_alone_are_accepted() {
     let at = changed.iter().rposition(|&byte| byte == b'1').unwrap();
     changed[at] = b'2';
     let error = apply(&shield, &(changed, signature)).unwrap_err();
-    assert!(matches!(error, ShieldError::Bundle(BundleError::Forged(_))), "{error}");
+    assert!(matches!(refusal(&error), Some(BundleError::Forged(_))), "{error}");
     let error = apply(&shield, &office.bundle(4, &other)).unwrap_err();
-    assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { .. })), "{error}");
+    assert!(matches!(refusal(&error), Some(BundleError::Replayed { .. })), "{error}");
     let (bundle, _) = office.bundle(6, &other);
     let unidentified = KeyPair::new(2).sign(&bundle);
     let error = apply(&shield, &(bundle, unidentified)).unwrap_err();
-    assert!(matches!(error, ShieldError::Bundle(BundleError::UnknownKey { .. })), "{error}");
+    assert!(matches!(refusal(&error), Some(BundleError::UnknownKey { .. })), "{error}");
     for error in [
         shield.apply(&compiled(&other)).unwrap_err(),
-        shield.apply_provisional(&compiled(&other), PATIENCE).unwrap_err(),
+        shield.apply_with(&compiled(&other), provisional(PATIENCE)).unwrap_err(),
     ] {
-        assert!(matches!(error, ShieldError::Unsigned { .. }), "{error}");
-        assert!(error.to_string().contains("_signed`"), "{error}");
+        assert_eq!(error.kind(), ShieldErrorKind::Unsigned, "{error}");
+        assert!(error.to_string().contains("`PolicySource::signed`"), "{error}");
     }
     is_first(&shield, &mut test_process);
 
@@ -149,23 +162,27 @@ fn signed_bundles_alone_are_accepted() {
     let missing = "sets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
     let signed = office.bundle(6, missing);
     let error = apply(&shield, &signed).unwrap_err();
-    assert!(matches!(error, ShieldError::NotApplied { serial: 6, .. }), "{error}");
+    assert_eq!(error.kind(), ShieldErrorKind::NotApplied, "{error}");
+    assert_eq!(error.trust_error().unwrap().serial(), Some(6));
     assert_eq!(serial(&shield), 5);
     is_first(&shield, &mut test_process);
     let error = apply(&shield, &office.bundle(5, &first)).unwrap_err();
-    assert!(matches!(error, ShieldError::Bundle(BundleError::Replayed { last: 6, .. })), "{error}");
+    assert!(matches!(refusal(&error), Some(BundleError::Replayed { last: 6, .. })), "{error}");
     // It is accepted again, once the cause is repaired.
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("none.txt"), "10.9.0.8\n").unwrap();
     let (bundle, signature) = &signed;
-    shield.apply_signed(bundle, &[signature], &mut Sources::new(dir.path())).unwrap();
+    let mut sources = Sources::new(dir.path());
+    shield.apply(PolicySource::signed(bundle, &[signature], &mut sources)).unwrap();
     assert!(drops(&shield, "10.9.0.8") && !drops(&shield, "10.9.0.7"));
     assert_eq!((serial(&shield), test_process.ask(far).unwrap()), (6, 0));
 
     // A provisional one, and its revert.
     let (bundle, signature) = office.bundle(7, &first);
+    let signatures = [&*signature];
     let mut sources = Sources::new(".");
-    shield.apply_provisional_signed(&bundle, &[&signature], &mut sources, PATIENCE).unwrap();
+    let source = PolicySource::signed(&bundle, &signatures, &mut sources);
+    shield.apply_with(source, provisional(PATIENCE)).unwrap();
     assert_eq!((serial(&shield), drops(&shield, "10.9.0.7")), (7, true));
     shield.revert().unwrap();
     assert_eq!((serial(&shield), drops(&shield, "10.9.0.7")), (6, false));
@@ -190,18 +207,17 @@ fn signed_bundles_alone_are_accepted() {
     // After a restart, too.
     let (bundle, signature) = office.bundle(6, &first);
     let again = builder().signed(office.trust());
-    let started = again.start_signed(&bundle, &[&signature], &mut Sources::new("."));
-    assert!(matches!(started, Err(ShieldError::Bundle(BundleError::Replayed { last: 7, .. }))));
+    let error = start(again, &(bundle, signature)).unwrap_err();
+    assert!(matches!(refusal(&error), Some(BundleError::Replayed { last: 7, .. })), "{error}");
     assert_eq!(test_process.ask(far).unwrap(), 0);
 }
 
 fn the_last_bundle_starts_again_after_it_expired() {
     let (host, office) = (Host::new(), Office::new());
     let recorder = Arc::new(Recorder::default());
-    let start = |(bundle, signature): &(Vec<u8>, String)| {
+    let start = |bundle: &(Vec<u8>, String)| {
         let builder = Shield::builder("over").cgroup(host.cgroup.dir()).audit(recorder.clone());
-        let builder = builder.signed(office.trust());
-        builder.start_signed(bundle, &[signature], &mut Sources::new("."))
+        start(builder.signed(office.trust()), bundle)
     };
     let text = policy("10.9.0.7", "10.9.0.2");
     let (last, never_accepted) =
@@ -210,7 +226,7 @@ fn the_last_bundle_starts_again_after_it_expired() {
     let accepted = office.trust().lock().unwrap().accept(&last.0, &[&last.1], now() - 3600);
     assert!(!accepted.unwrap().is_expired());
     let error = start(&never_accepted).err().unwrap();
-    assert!(matches!(error, ShieldError::Bundle(BundleError::Expired { .. })), "{error}");
+    assert!(matches!(refusal(&error), Some(BundleError::Expired { .. })), "{error}");
     let shield = start(&last).unwrap();
     assert!(serial(&shield) == 1 && drops(&shield, "10.9.0.7"));
     let recorded = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
@@ -222,12 +238,12 @@ fn without_a_trust_store_a_warning_is_printed() {
     let recorder = Arc::new(Recorder::default());
     let builder = || Shield::builder("unsigned").cgroup(host.cgroup.dir()).audit(recorder.clone());
     let text = policy("10.9.0.7", "10.9.0.2");
-    let (bundle, signature) = office.bundle(1, &text);
-    let started = builder().start_signed(&bundle, &[&signature], &mut Sources::new("."));
-    assert!(matches!(started, Err(ShieldError::NoTrust)));
+    let bundle = office.bundle(1, &text);
+    let error = start(builder(), &bundle).unwrap_err();
+    assert_eq!(error.kind(), ShieldErrorKind::NoTrust, "{error}");
     let shield = builder().start(&compiled(&text)).unwrap();
     shield.apply(&compiled(&policy("10.9.0.8", "10.9.0.2"))).unwrap();
-    assert!(matches!(apply(&shield, &(bundle, signature)), Err(ShieldError::NoTrust)));
+    assert_eq!(apply(&shield, &bundle).unwrap_err().kind(), ShieldErrorKind::NoTrust);
     assert_eq!(shield.status().unwrap().provenance, Provenance::Unsigned);
     let recorded = |it: &&AuditAction| matches!(it, AuditAction::PolicyUnsigned { .. });
     assert_eq!(recorder.0.lock().unwrap().iter().filter(recorded).count(), 1, "once");

@@ -12,11 +12,11 @@ use ironclad_policy::socket::{
     Standing, Subject,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{DescribedProcess, Overflow, Shield, ShieldError};
+use ironclad_shield::{DescribedProcess, Overflow, Shield, ShieldErrorKind};
 use libbpf_rs::MapCore;
 use zerocopy::FromBytes;
 
-use crate::testbed::Host;
+use crate::testbed::{Host, provisional};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 
@@ -108,7 +108,7 @@ fn an_explanation_agrees_with_the_kernel() {
             let answer = test_process.ask(order).unwrap();
             let explained =
                 shield.explain_socket(&query(order).by(process_context.clone())).unwrap();
-            assert_eq!(explained.is_asked, Some(true));
+            assert_eq!(explained.is_enforced, Some(true));
             let why = explained.why;
             let expected = if answer == EPERM { Verdict::Drop } else { Verdict::Pass };
             assert_eq!(why.verdict, expected, "{order} answered {answer}: {why}");
@@ -133,7 +133,7 @@ fn an_explanation_agrees_with_the_kernel() {
         assert_eq!(why.why.rule().unwrap().id, Some(RuleId(id)));
         let fork = format!("fork {} connect udp 10.8.0.1:{port}", one.display());
         assert_eq!(inside.ask(&fork).unwrap(), EPERM, "{port}");
-        assert_eq!(why.is_asked, None, "its cgroup is not specified");
+        assert_eq!(why.is_enforced, None, "its cgroup is not specified");
     }
     let unidentified = described(&DescribedProcess::new(), "connect udp 10.8.0.1:82");
     let failed = |place: usize| unidentified.why.rules[place].standing;
@@ -149,12 +149,12 @@ fn an_explanation_agrees_with_the_kernel() {
     // This process is not protected: no rules are enforced for it.
     let own = shield.process_context(std::process::id()).unwrap();
     let free = shield.explain_socket(&query("connect tcp 10.9.0.2:80").by(own)).unwrap();
-    assert_eq!((free.is_asked, free.why.verdict), (Some(false), Verdict::Drop));
-    assert!(free.to_string().starts_with("not asked, its cgroup is not protected"), "{free}");
+    assert_eq!((free.is_enforced, free.why.verdict), (Some(false), Verdict::Drop));
+    assert!(free.to_string().starts_with("not enforced, its cgroup is not protected"), "{free}");
 
     let gone = outside.pid();
     drop(outside);
-    assert!(matches!(shield.process_context(gone), Err(ShieldError::NoProcess { .. })));
+    assert_eq!(shield.process_context(gone).unwrap_err().kind(), ShieldErrorKind::NoProcess);
     let refused = shield.described(&DescribedProcess::new().exe("/no/such/file")).unwrap_err();
     assert_eq!(refused.to_string(), "no file /no/such/file");
     let refused = shield.described(&DescribedProcess::new().cgroup("/no/such/group")).unwrap_err();
@@ -235,7 +235,7 @@ fn explanations_read_the_tables_in_the_kernel() {
     let before = explain(test_process.pid());
     assert_eq!(before.verdict, Verdict::Drop);
     let allow = policy([rule(3, SocketAction::Allow)]);
-    shield.apply_provisional(&allow, Duration::from_secs(4)).unwrap();
+    shield.apply_with(&allow, provisional(Duration::from_secs(4))).unwrap();
     let meanwhile = explain(test_process.pid());
     assert!(meanwhile.generation > before.generation);
     assert_eq!(meanwhile.rule().unwrap().id, Some(RuleId(3)));
@@ -269,7 +269,7 @@ fn without_cgroups_there_is_nothing_to_explain() {
     let shield = Shield::builder("explain").start_unattached(&Policy::builder().compile().unwrap());
     let shield = shield.unwrap();
     let refused = shield.explain_socket(&query("connect tcp 10.9.0.2:80")).unwrap_err();
-    assert!(matches!(refused, ShieldError::NoCgroup), "{refused}");
+    assert_eq!(refused.kind(), ShieldErrorKind::NoCgroup, "{refused}");
 }
 
 /// Pins that go with the test.
@@ -302,7 +302,7 @@ fn an_adopted_instance_explains_too() {
     let shield = start(&rules());
     let process_context = shield.process_context(test_process.pid()).unwrap();
     let explained = shield.explain_socket(&query(to).by(process_context)).unwrap();
-    assert_eq!(explained.is_asked, Some(true));
+    assert_eq!(explained.is_enforced, Some(true));
     let decider = explained.why.rule().unwrap();
     assert_eq!((decider.id, decider.name.as_str()), (Some(RuleId(2)), "rule 2"));
     drop(test_process);

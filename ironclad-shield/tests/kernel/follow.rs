@@ -13,7 +13,7 @@ use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_shield::Shield;
 
 use crate::recorder::Recorder;
-use crate::testbed::Host;
+use crate::testbed::{Host, provisional};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 
@@ -124,7 +124,8 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     const ROOM: u32 = 65_536;
     let host = Host::new();
     let programs = ["a", "b", "c"].map(|name| host.program(name));
-    let allow = |id, who| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).who(subject);
+    let allow =
+        |id, subject| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).who(subject);
     let named = programs.iter().fold(Subject::new("programs"), Subject::exe);
     // Room for two files more, once another policy names the three, too.
     let crowd = (1..=ROOM - 8).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
@@ -136,7 +137,7 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
         .unwrap();
     let shield = host.start_without_following(&policy);
     let other = Subject::new("other").exe(&programs[0]).exe(&programs[1]).exe(&programs[2]);
-    shield.apply_provisional(&self::policy(other), Duration::from_secs(3600)).unwrap();
+    shield.apply_with(&self::policy(other), provisional(Duration::from_secs(3600))).unwrap();
     let mut before = programs.each_ref().map(|program| host.test_process(program));
     programs.iter().for_each(|program| upgrade(program));
     let each = |test_processes: &mut [TestProcess; 3]| test_processes.each_mut().map(ask);
@@ -215,8 +216,8 @@ fn links_and_renamed_directories_are_followed_in_both_policies() {
     let (mut first, mut second) = (host.test_process(&one), host.test_process(&two));
     assert_eq!((ask(&mut first), ask(&mut second)), (0, EPERM));
     // The policy to return to is followed as well.
-    let provisional = policy(Subject::new("provisional").exe(&path));
-    followed.shield.apply_provisional(&provisional, Duration::from_secs(3600)).unwrap();
+    let until_deadline = policy(Subject::new("provisional").exe(&path));
+    followed.shield.apply_with(&until_deadline, provisional(Duration::from_secs(3600))).unwrap();
     followed.after(&path, || point("release-2"));
     assert_eq!((ask(&mut first), ask(&mut second)), (0, 0), "the first runs since before");
     assert_eq!(ask(&mut host.test_process(&one)), EPERM);

@@ -15,10 +15,10 @@ use ironclad_policy::socket::{
     AddressGroup, Direction, SocketAction, SocketQuery, SocketRule, Subject,
 };
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{Overflow, Shield, ShieldError};
+use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
 use socket2::{Domain, Socket, Type};
 
-use crate::testbed::{EPERM, Host, PATIENCE, only, policy, rule};
+use crate::testbed::{EPERM, Host, PATIENCE, only, policy, provisional, rule};
 use ironclad_lab::harness::{Test, skip, skip_part};
 use ironclad_lab::test;
 
@@ -201,7 +201,7 @@ fn further_addresses_of_multipath_tcp_are_of_no_process() {
     while !is_syn_there(wire.receive().unwrap()) {}
     drop(unprotected);
 
-    let allow = |id, who: Subject| rule(id, SocketAction::Allow).who(subject);
+    let allow = |id, subject: Subject| rule(id, SocketAction::Allow).who(subject);
     let program = Subject::new("good").exe(host.path("good"));
     let policy = Policy::builder()
         .socket_rule(allow(1, program).to_cidr(far.parse().unwrap()))
@@ -668,7 +668,7 @@ fn programs_of_other_agents_decide_too() {
     drop(ours);
     // There and below, ours may not attach: the error names the hook, and nothing of ours stays.
     let refused = Shield::builder("ours").cgroup(inner.dir()).start(&denying(80)).unwrap_err();
-    assert!(matches!(refused, ShieldError::Bpf(_)), "{refused}");
+    assert_eq!(refused.kind(), ShieldErrorKind::Bpf, "{refused}");
     assert!(refused.to_string().contains("connect4"), "{refused}");
     assert_eq!(answers(&mut test_process), [0, EPERM, 0]);
     at("detach", inner_dir, &[]);
@@ -694,16 +694,16 @@ fn provisional_rules_end_at_their_deadline() {
     let open = Policy::builder().compile().unwrap();
     for (mend, before, after) in [(&open, EPERM, 0), (&denying(81), EPERM, 0)] {
         assert_eq!(ask(&mut test_process, NEAR), before);
-        shield.apply_provisional(mend, Duration::from_secs(2)).unwrap();
+        shield.apply_with(mend, provisional(Duration::from_secs(2))).unwrap();
         assert_eq!(ask(&mut test_process, NEAR), after);
         let began = Instant::now();
         while ask(&mut test_process, NEAR) == after {
             assert!(began.elapsed() < PATIENCE, "the deadline does not come");
         }
         assert_eq!(answers(&mut test_process), [EPERM, 0, 0]);
-        assert!(matches!(shield.confirm(), Err(ShieldError::Expired)));
+        assert_eq!(shield.confirm().unwrap_err().kind(), ShieldErrorKind::Expired);
     }
-    shield.apply_provisional(&open, PATIENCE).unwrap();
+    shield.apply_with(&open, provisional(PATIENCE)).unwrap();
     assert_eq!(ask(&mut test_process, NEAR), 0);
     shield.confirm().unwrap();
     assert_eq!(ask(&mut test_process, NEAR), 0);

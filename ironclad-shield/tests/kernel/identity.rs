@@ -13,7 +13,7 @@ use ironclad_lab::Mounts;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::socket::{Direction, SocketAction, Subject};
-use ironclad_shield::ShieldError;
+use ironclad_shield::ShieldErrorKind;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -191,14 +191,11 @@ fn a_script_is_its_interpreter() {
     ] {
         let refused =
             shield.apply(&policy([rule(1, SocketAction::Allow).who(subject)])).unwrap_err();
-        let ShieldError::Script { rule, path, interpreter } = &refused else {
-            panic!("{refused}");
-        };
-        assert_eq!((path, interpreter), (&by_bad, &format!("#!{}", bad.display())));
-        assert!(rule.starts_with("rule 1 ("), "{rule}");
+        assert_eq!(refused.kind(), ShieldErrorKind::Script, "{refused}");
         let text = refused.to_string();
-        assert!(text.contains(&*by_bad.to_string_lossy()), "{text}");
-        assert!(text.contains(&*bad.to_string_lossy()), "{text}");
+        assert!(text.starts_with("rule 1 ("), "{text}");
+        let expected = format!("{} is a script (#!{})", by_bad.display(), bad.display());
+        assert!(text.contains(&expected), "{text}");
     }
     assert_eq!((host.ask(&by_good), host.ask(&by_bad)), (0, EPERM), "as before");
 }

@@ -13,9 +13,10 @@ use ironclad_core::{Action, Cidr, RuleId, Verdict};
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Lab, Namespace, PacketSocket};
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
-use ironclad_shield::{InterfaceChange, Overflow, Shield, ShieldBuilder, ShieldError, XdpMode};
+use ironclad_shield::{InterfaceChange, Overflow, Shield, ShieldBuilder, ShieldErrorKind, XdpMode};
 
 use crate::recorder::Recorder;
+use crate::testbed::provisional;
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::{role, test};
 
@@ -288,21 +289,21 @@ fn a_provisional_policy_is_confirmed_reverted_or_expires() {
     let is_new = || (drops(&shield, "192.0.2.1"), drops(&shield, "192.0.2.2")) == (false, true);
     let is_old = || (drops(&shield, "192.0.2.1"), drops(&shield, "192.0.2.2")) == (true, false);
     assert!(is_old());
-    assert!(matches!(shield.confirm(), Err(ShieldError::NotProvisional)));
+    assert_eq!(shield.confirm().unwrap_err().kind(), ShieldErrorKind::NotProvisional);
 
-    shield.apply_provisional(&new, PATIENCE).unwrap();
+    shield.apply_with(&new, provisional(PATIENCE)).unwrap();
     assert!(is_new());
     assert!(shield.status().unwrap().provisional.is_some());
-    assert!(matches!(shield.apply(&old), Err(ShieldError::ProvisionalPending { .. })));
+    assert_eq!(shield.apply(&old).unwrap_err().kind(), ShieldErrorKind::ProvisionalPending);
     shield.revert().unwrap();
     assert!(is_old());
 
-    shield.apply_provisional(&new, PATIENCE).unwrap();
+    shield.apply_with(&new, provisional(PATIENCE)).unwrap();
     shield.confirm().unwrap();
     assert!(is_new());
     assert_eq!(shield.status().unwrap().provisional, None);
 
-    shield.apply_provisional(&old, Duration::from_millis(300)).unwrap();
+    shield.apply_with(&old, provisional(Duration::from_millis(300))).unwrap();
     assert!(is_old());
     let begin = Instant::now();
     while is_old() {
@@ -310,12 +311,15 @@ fn a_provisional_policy_is_confirmed_reverted_or_expires() {
     }
     assert!(begin.elapsed() >= Duration::from_millis(200), "not before its time");
     assert!(is_new(), "the kernel alone has returned to the previous policy");
-    assert!(matches!(shield.confirm(), Err(ShieldError::Expired)));
+    assert_eq!(shield.confirm().unwrap_err().kind(), ShieldErrorKind::Expired);
     assert_eq!(shield.status().unwrap().policy, new.id());
     shield.apply(&old).unwrap();
     assert!(is_old());
     for wrong in [Duration::ZERO, Duration::from_secs(u64::MAX)] {
-        assert!(matches!(shield.apply_provisional(&new, wrong), Err(ShieldError::Deadline(_))));
+        assert_eq!(
+            shield.apply_with(&new, provisional(wrong)).unwrap_err().kind(),
+            ShieldErrorKind::Deadline
+        );
     }
 }
 
@@ -347,8 +351,10 @@ fn the_agent() {
     let builder = Shield::builder(&instance).interface("eth0").persistent(true);
     let shield = builder.start(&policy).unwrap();
     match role.as_str() {
-        "provisional" => shield.apply_provisional(&open(), Duration::from_millis(1500)).unwrap(),
-        "waiting" => shield.apply_provisional(&open(), Duration::from_secs(3600)).unwrap(),
+        "provisional" => {
+            shield.apply_with(&open(), provisional(Duration::from_millis(1500))).unwrap()
+        }
+        "waiting" => shield.apply_with(&open(), provisional(Duration::from_secs(3600))).unwrap(),
         _ => {}
     }
     println!("agent ready");
@@ -544,7 +550,7 @@ fn busy_and_missing_interfaces_are_named() {
             let error = Shield::builder("a").interface("eth7").start(&policy).unwrap_err();
             assert!(error.to_string().contains("no interface `eth7`"), "{error}");
             let error = Shield::builder("a").start(&policy).unwrap_err();
-            assert!(matches!(error, ShieldError::NoInterface));
+            assert_eq!(error.kind(), ShieldErrorKind::NoInterface);
             let first = Shield::builder("a").interface("eth0").start(&policy).unwrap();
             let error =
                 Shield::builder("b").interface("eth0").start(&policy).unwrap_err().to_string();
@@ -570,7 +576,9 @@ fn a_start_that_fails_leaves_an_adopted_instance_as_it_was() {
     let instance = Instance::new("failing");
     let builder = || Shield::builder(&instance.0).persistent(true);
     let (old, new) = (dropping(&["10.9.0.2"]), open());
-    let start = |builder: ShieldBuilder, policy| net.host.run(|| builder.start(policy)).unwrap();
+    let start = |builder: ShieldBuilder, policy: &CompiledPolicy| {
+        net.host.run(|| builder.start(policy)).unwrap()
+    };
     let gateway: IpAddr = "10.9.0.9".parse().unwrap();
     drop(start(builder().interface("eth0").gateways([gateway]), &old).unwrap());
 
@@ -704,7 +712,7 @@ fn every_action_leaves_an_audit_record() {
         .run(|| Shield::builder("audit").interface("eth0").audit(recorder.clone()).start(&policy))
         .unwrap()
         .unwrap();
-    shield.apply_provisional(&dropping(&["10.9.0.3"]), PATIENCE).unwrap();
+    shield.apply_with(&dropping(&["10.9.0.3"]), provisional(PATIENCE)).unwrap();
     shield.confirm().unwrap();
     shield.set_gateways(&["10.9.0.4".parse().unwrap()]).unwrap();
     // In another network namespace.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::abi::{self, SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{ErrorChain, RuleId, Verdict};
 use ironclad_lab::Cgroup;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, RateLimit, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, Protocol};
-use ironclad_shield::{Overflow, Shield, ShieldError};
+use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
 
 use crate::recorder::Recorder;
 
@@ -201,7 +201,7 @@ fn subjects_and_limits_hold_for_packet_sockets() {
             assert!((100..300).contains(&allowed), "{allowed}");
         }
         Err(refused) => {
-            let words = "rule 2 (`rule 2`) limits them, which needs Linux 5.11";
+            let words = "rule 2 (`rule 2`) limits packet sockets, which needs Linux 5.11";
             assert!(refused.to_string().contains(words), "{refused}");
             let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
             assert!(kernel.starts_with("5.10."), "{kernel}: {refused}");
@@ -240,8 +240,8 @@ fn without_bpf_lsm_policies_on_packet_sockets_are_refused() {
         let recorder = Arc::new(Recorder::default());
         let builder = Shield::builder("packets").audit(recorder.clone()).cgroup(host.cgroup.dir());
         let refused = builder.start(&policy.compile().unwrap()).unwrap_err();
-        assert!(matches!(refused, ShieldError::PacketSockets { .. }), "{refused}");
-        let text = refused.to_string();
+        assert_eq!(refused.kind(), ShieldErrorKind::PacketSockets, "{refused}");
+        let text = ErrorChain::new(&refused).to_string();
         for words in [by, lsm.reason.as_deref().unwrap(), "danger-packet-sockets-unseen: true"] {
             assert!(text.contains(words), "{words}: {text}");
         }

@@ -15,7 +15,7 @@ use ironclad_policy::socket::{
 use ironclad_policy::{CompiledPolicy, Policy, Protocol, Sha256Sum};
 use ironclad_shield::Overflow;
 
-use crate::testbed::{EPERM, Host, PATIENCE, count};
+use crate::testbed::{EPERM, Host, PATIENCE, count, provisional};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 
@@ -357,7 +357,7 @@ fn calls_do_not_wait_while_files_are_read() {
     let holes = Holes::new();
     let host = &holes.host;
     let shield = host.start_without_following(&policy([]));
-    shield.apply_provisional(&holes.policy, Duration::from_secs(3600)).unwrap();
+    shield.apply_with(&holes.policy, provisional(Duration::from_secs(3600))).unwrap();
     assert_eq!(shield.status().unwrap().mismatched, NONE);
     let mut test_process = host.test_process(&holes.one);
     // By a refresh, and by applying a policy.
@@ -412,7 +412,7 @@ fn calls_do_not_wait_for_a_lease() {
     let mut owner = host.test_process(&two);
     assert_eq!(owner.ask(&format!("lease {}", one.display())).unwrap(), 0);
     let ((), said) = warnings(|| shield.apply(&content).unwrap());
-    assert!(said.contains("somebody has a lease on it"), "{said}");
+    assert!(said.contains("a process has a lease on it"), "{said}");
     assert_eq!(shield.status().unwrap().mismatched, std::slice::from_ref(&one));
     drop(owner);
     shield.refresh_paths().unwrap();

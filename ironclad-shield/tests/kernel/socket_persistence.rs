@@ -16,7 +16,7 @@ use ironclad_policy::{CompiledPolicy, Policy, Protocol};
 use ironclad_shield::{Shield, ShieldBuilder};
 
 use crate::recorder::Recorder;
-use crate::testbed::{Host, lsm};
+use crate::testbed::{Host, lsm, provisional};
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::{role, test};
 
@@ -97,7 +97,7 @@ fn the_agent() {
         })
         .unwrap();
     if role == "provisional" {
-        shield.apply_provisional(&no_rules(), Duration::from_millis(1500)).unwrap();
+        shield.apply_with(&no_rules(), provisional(Duration::from_millis(1500))).unwrap();
     }
     println!("agent ready");
     // Killed here.

@@ -13,7 +13,7 @@ use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace};
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_shield::{Shield, SocketCount};
+use ironclad_shield::{ApplyOptions, Shield, SocketCount};
 
 pub(crate) use shared::Running;
 
@@ -89,6 +89,11 @@ fn start(cgroup: &Cgroup, policy: &CompiledPolicy, follows_paths: bool) -> Runni
     }
     let builder = Shield::builder("sockets").cgroup(cgroup.dir()).follow_paths(follows_paths);
     Running::Own(Some(builder.start(policy).unwrap()))
+}
+
+/// Until a deadline.
+pub(crate) fn provisional(deadline: Duration) -> ApplyOptions {
+    ApplyOptions::new().provisional(deadline)
 }
 
 pub(crate) fn rule(id: u32, action: SocketAction) -> SocketRule {
