@@ -12,8 +12,8 @@ use crate::failure::{Context, Result};
 use crate::test::{FEATURES, Outcome};
 
 /// A crate that is published.
-struct Package {
-    name: String,
+pub(super) struct Package {
+    pub(super) name: String,
     version: String,
 }
 
@@ -39,10 +39,20 @@ pub(super) fn check() -> Result<Outcome> {
         return Ok(failed);
     }
     let workspace = unpack(&target, &packages)?;
+    for package in &packages {
+        for file in ["README.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+            if !workspace.join(package.dir()).join(file).is_file() {
+                return Ok(Outcome::Failed(format!(
+                    "the tarball of {} has no {file}",
+                    package.name
+                )));
+            }
+        }
+    }
     msrv::check(&workspace, &["--workspace", "--features", FEATURES])
 }
 
-fn published(metadata: &Value) -> Result<Vec<Package>> {
+pub(super) fn published(metadata: &Value) -> Result<Vec<Package>> {
     let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
     let is_published = |package: &&Value| package["publish"].is_null();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
