@@ -114,7 +114,14 @@ IC_INLINE __u64 ic_match_and(const struct ic_match_rows *rows, __u32 cell)
 }
 
 /* Cells of a row, in the order of its members. */
-enum { IC_MATCH_LOGS = IC_SOCK_SUMMARY_WORDS, IC_MATCH_WORDS };
+enum {
+	IC_MATCH_LOGS = IC_SOCK_SUMMARY_WORDS,
+	IC_MATCH_WORDS,
+	IC_MATCH_CELLS = IC_MATCH_WORDS + IC_SOCK_WORDS_MAX,
+};
+
+/* Words of a summary that are visited without another look-up of the rows. */
+enum { IC_MATCH_SOON = 4 };
 
 enum {
 	IC_MATCH_NONE = -1,
@@ -122,52 +129,87 @@ enum {
 };
 
 /*
- * The matching rules among those that report and decide nothing. A global function, because few
- * policies have such rules: the verifier checks it once. Before Linux 5.13 its arguments can be
- * numbers, and no pointers.
+ * ic_match_and() for the rare cases: it looks the rows up again. A global function, because the
+ * verifier checks it once. Before Linux 5.13 its arguments can be numbers, and no pointers.
  */
-__noinline __u64 ic_match_logs(__u64 rows0, __u64 rows1, __u64 rows2, __u32 slot)
+__noinline __u64 ic_match_slow_and(__u64 rows0, __u64 rows1, __u64 rows2, __u32 slot, __u32 cell)
 {
 	const struct ic_match match = { .rows = { rows0, rows1, rows2 } };
 	struct ic_match_rows rows;
 
-	return ic_match_find(&rows, &match, slot) ? ic_match_and(&rows, IC_MATCH_LOGS) : 0;
+	if (cell >= IC_MATCH_CELLS || !ic_match_find(&rows, &match, slot))
+		return 0;
+	return ic_match_and(&rows, cell);
+}
+
+/* The matching rules among those that report and decide nothing. Few policies have such rules. */
+IC_INLINE __u64 ic_match_logs(const struct ic_match *match, __u32 slot)
+{
+	return ic_match_slow_and(match->rows[0], match->rows[1], match->rows[2], slot,
+				 IC_MATCH_LOGS);
 }
 
 /*
- * The first matching rule among those that decide. Words are visited in their order and not by the
- * summary's lowest bit: where every index is a constant, the verifier has one state for each word;
- * and where only numbers lead to the function, it is checked once for all callers.
+ * The first matching rule in the words of `summary`. The low byte of `at` is the slot, the next
+ * one the number of the summary.
+ */
+__noinline __s32 ic_match_rest(__u64 rows0, __u64 rows1, __u64 rows2, __u64 summary, __u32 at)
+{
+	__u32 slot = at & 0xff, first = (at >> 8 & 3) * 64, n;
+
+	for (n = 0; n < 64; n++) {
+		__u32 word;
+		__u64 bits;
+
+		if (!summary)
+			break;
+		word = first + ic_match_lowest(summary);
+		summary &= summary - 1;
+		bits = ic_match_slow_and(rows0, rows1, rows2, slot, IC_MATCH_WORDS + word);
+		if (bits)
+			return word * 64 + ic_match_lowest(bits);
+	}
+	return IC_MATCH_NONE;
+}
+
+/*
+ * The first matching rule among those that decide. The first words of each summary are visited
+ * here, and the others in a global function: the verifier would check a loop over all words of
+ * all summaries several times.
  */
 IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 slot, __u32 summaries)
 {
 	struct ic_match_rows rows;
-	__u64 i, word; /* 64 bits: the verifier forgets the range of a 32-bit number on the stack */
+	__u32 i, n;
 
 	if (!ic_match_find(&rows, match, slot))
 		return IC_MATCH_FAILED;
 	for (i = 0; i < IC_SOCK_SUMMARY_WORDS; i++) {
 		__u64 summary;
+		__s32 first;
 
 		if (i >= summaries)
 			break;
 		summary = ic_match_and(&rows, i);
-		if (!summary)
-			continue;
-		for (word = 0; word < 64; word++) {
+#pragma unroll
+		for (n = 0; n < IC_MATCH_SOON; n++) {
+			__u32 word;
 			__u64 bits;
 
-			/* Skips eight words without a match at once. */
-			if (!(word & 7) && !(summary >> word & 0xff)) {
-				word += 7;
-				continue;
-			}
-			if (!(summary >> word & 1))
-				continue;
-			bits = ic_match_and(&rows, IC_MATCH_WORDS + i * 64 + word);
+			if (!summary)
+				break;
+			word = i * 64 + ic_match_lowest(summary);
+			summary &= summary - 1;
+			bits = ic_match_and(&rows, IC_MATCH_WORDS + word);
 			if (bits)
-				return (i * 64 + word) * 64 + ic_match_lowest(bits);
+				return word * 64 + ic_match_lowest(bits);
 		}
+		if (!summary)
+			continue;
+		first = ic_match_rest(match->rows[0], match->rows[1], match->rows[2], summary,
+				      slot | i << 8);
+		if (first >= 0)
+			return first;
 	}
 	return IC_MATCH_NONE;
 }

@@ -242,7 +242,7 @@ IC_INLINE const struct ic_sock_rule *ic_socket_log_rule(__u32 slot, __u64 logs)
 
 /*
  * Counts the first of the rules that report and decide nothing. A global function, as
- * ic_match_logs() is.
+ * ic_match_slow_and() is.
  */
 __noinline int ic_socket_count_log(__u32 slot, __u64 logs)
 {
@@ -365,7 +365,7 @@ IC_INLINE int ic_socket_decide(struct ic_request *request)
 	ic_request_normalise(request);
 	ic_socket_rows(&match, policy, request, &subject, slot);
 	if (policy->logs)
-		logs = ic_match_logs(match.rows[0], match.rows[1], match.rows[2], slot);
+		logs = ic_match_logs(&match, slot);
 	first = ic_match_first(&match, slot, policy->summary);
 	if (first == IC_MATCH_FAILED) {
 		ic_count_loss(IC_LOSS_MAP);
