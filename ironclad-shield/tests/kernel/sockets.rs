@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(events_name_process_and_rule).shared(),
         test!(logs_and_dry_runs_allow_and_limits_are_exact),
         test!(loads_and_attachments_leave_audit_records),
+        test!(a_rule_behind_many_partial_matches_decides),
     ]
 }
 
@@ -291,4 +292,29 @@ fn loads_and_attachments_leave_audit_records() {
     assert_eq!(refused.kind(), ShieldErrorKind::NoCgroup, "{refused}");
     let refused = Shield::builder("sockets").cgroup("/tmp").start(&rules).unwrap_err();
     assert!(refused.to_string().contains("no cgroup of version 2"), "{refused}");
+}
+
+/// Before the rule that matches come words of rules in which each dimension matches, but never of the same rule.
+fn a_rule_behind_many_partial_matches_decides() {
+    let host = Host::new();
+    let (one, two) = (host.program("one"), host.program("two"));
+    let mut process = host.test_process(&one);
+    let mut ask = |port: u16| process.ask(&format!("connect udp 10.9.0.2:{port}")).unwrap();
+    let of = |program: &Path| Subject::new("").exe(program);
+    let builder = Shield::builder("many-rules").cgroup(host.cgroup.dir()).socket_rule_slots(10_000);
+    let shield = builder.start(&policy([])).unwrap();
+    // A word has 64 rules, and a summary leads to 64 words.
+    for partial in [3 * 64, 4 * 64, 5 * 64, 64 * 64 - 1, 64 * 64 + 5 * 64] {
+        let rules = (0..partial).map(|number| match number % 2 {
+            0 => rule(3 + number, SocketAction::Deny).who(of(&one)).port(1),
+            _ => rule(3 + number, SocketAction::Deny).who(of(&two)).port(53),
+        });
+        let last = |id, action| rule(id, action).who(of(&one)).port(53);
+        let denied = rules.clone().chain([last(1, SocketAction::Deny)]);
+        shield.apply(&policy(denied)).unwrap();
+        assert_eq!((ask(1), ask(53), ask(54)), (EPERM, EPERM, 0), "behind {partial} rules");
+        let allowed = rules.chain([last(2, SocketAction::Allow), last(1, SocketAction::Deny)]);
+        shield.apply(&policy(allowed)).unwrap();
+        assert_eq!((ask(1), ask(53)), (EPERM, 0), "the first of two behind {partial} rules");
+    }
 }
