@@ -156,7 +156,7 @@ fn an_explanation_agrees_with_the_kernel() {
     drop(outside);
     assert_eq!(shield.process_context(gone).unwrap_err().kind(), ShieldErrorKind::NoProcess);
     let refused = shield.described(&DescribedProcess::new().exe("/no/such/file")).unwrap_err();
-    assert_eq!(refused.to_string(), "no file /no/such/file");
+    assert_eq!(refused.to_string(), "file /no/such/file does not exist");
     let refused = shield.described(&DescribedProcess::new().cgroup("/no/such/group")).unwrap_err();
     assert!(refused.to_string().contains("/no/such/group"), "{refused}");
 }
