@@ -62,7 +62,7 @@ pub enum SentinelError {
     },
     /// Hooks are missing or do not answer.
     #[error(
-        "{}: what they guard would be open; `.danger_degraded(true)` starts all the same", what.join(", ")
+        "{}: what they guard would be open; `.dangerous(|it| it.degraded(true))` starts all the same", what.join(", ")
     )]
     Degraded {
         /// Each hook, and what is wrong with it.
@@ -186,7 +186,7 @@ pub enum SentinelError {
     NotPermitted,
     /// The kernel may end the agent when memory is used up.
     #[error(
-        "/proc/self/oom_score_adj does not take -1000, so that the kernel may end the agent when somebody uses memory up: {0}; it takes CAP_SYS_RESOURCE, or `.danger_out_of_memory(true)` lets go on without"
+        "/proc/self/oom_score_adj does not take -1000, so that the kernel may end the agent when somebody uses memory up: {0}; it takes CAP_SYS_RESOURCE, or `.dangerous(|it| it.oom_kill(true))` starts without"
     )]
     NoOomProtection(std::io::Error),
     /// A thread could not be started.

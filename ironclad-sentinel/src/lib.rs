@@ -1,8 +1,8 @@
-//! Sentinel: an integrity guard that agents embed.
+//! Sentinel: an embeddable integrity guard.
 //!
-//! A [`Sentinel`] guards files by the file rules of a [`CompiledPolicy`], and by itself the agent that
-//! embeds it: its process, its executable, and the maps and programs that it makes. Whoever is not
-//! trusted is refused, root included. Needs Linux 5.10 with BTF, BPF LSM among the active security
+//! A [`Sentinel`] protects files by the file rules of a [`CompiledPolicy`]. It also protects the agent that
+//! embeds it: its process, its executable, and the maps and programs that it creates. The kernel refuses
+//! every process that is not trusted, root included. Needs Linux 5.10 with BTF, BPF LSM among the active security
 //! modules (`bpf` in `lsm=` of the kernel's command line), and root.
 //!
 //! ```no_run
@@ -23,6 +23,7 @@
 
 mod baseline;
 mod builder;
+mod dangerous;
 mod disks;
 mod error;
 mod explain;
@@ -43,6 +44,7 @@ pub use baseline::{
     BaselineOptions, BaselineReport, Change, Compared, FileChange, FileState, Progress, Unread,
 };
 pub use builder::{Launch, SentinelBuilder};
+pub use dangerous::Dangerous;
 pub use error::SentinelError;
 pub use explain::ExplainedAlarm;
 pub use inventory::{Foreign, ForeignProgram, OnSuspect};

@@ -38,7 +38,7 @@ const REFUSED: [(u64, &str); 13] = [
     (0x9fa0, "procfs: the kernel makes it up, and everybody writes to it"),
     (0x6265_6572, "sysfs: the kernel makes it up; rules on it were not tried"),
     (0x6462_6720, "debugfs: the kernel makes it up; rules on it were not tried"),
-    (0x7472_6163, "tracefs: it is closed to others by `danger_kernel_memory(false)`, the default"),
+    (0x7472_6163, "tracefs: only trusted processes may open it, unless `dangerous(…)` allows `kernel_memory`"),
     (0x7363_6673, "securityfs: the kernel makes it up; rules on it were not tried"),
     (0x8584_58f6, "ramfs, which was not tried: take tmpfs"),
     (0x9660, "iso9660, which was not tried"),

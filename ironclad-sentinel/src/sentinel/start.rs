@@ -73,7 +73,7 @@ impl Sentinel {
     ) -> Result<Self, SentinelError> {
         let refuse = |error: &SentinelError| refuse(builder.audited(), error);
         // Before what takes much memory.
-        let oom_protection = match builder.allows_oom_kill {
+        let oom_protection = match builder.dangerous.oom_kill {
             true => None,
             false => Some(
                 OomProtection::new().map_err(SentinelError::NoOomProtection).inspect_err(refuse)?,
@@ -85,7 +85,7 @@ impl Sentinel {
         this.record_programs()?;
         this.enforce(Some(policy))?;
         let wrong = this.watched.look()?;
-        if !wrong.is_empty() && !builder.degraded {
+        if !wrong.is_empty() && !builder.dangerous.degraded {
             return Err(SentinelError::Degraded { what: wrong });
         }
         this.arm(&builder, &former)?;

@@ -141,14 +141,14 @@ fn options_allow_disk_commands_or_the_device_mapper() {
     let rule = mapped.iter().fold(rule, |rule, file| rule.file(file));
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
     let builder = || Sentinel::builder("test").scratch(host.dir());
-    let sentinel = builder().danger_disk_commands(true).start(&policy).unwrap();
+    let sentinel = builder().dangerous(|it| it.disk_commands(true)).start(&policy).unwrap();
     for (_, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
     assert_eq!(attacker.ask("open-to-write /dev/sda").unwrap(), EPERM);
     assert_eq!(attacker.ask(CONTROL).unwrap(), EPERM);
     drop(sentinel);
-    let sentinel = builder().danger_device_mapper(true).start(&policy).unwrap();
+    let sentinel = builder().dangerous(|it| it.device_mapper(true)).start(&policy).unwrap();
     assert_eq!(attacker.ask(CONTROL).unwrap(), 0);
     for (_, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");

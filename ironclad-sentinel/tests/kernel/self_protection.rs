@@ -174,7 +174,7 @@ fn the_oom_killer_does_not_end_the_agent() {
     drop(sentinel);
     assert_eq!(score(), former);
     std::fs::write(group.dir().join("memory.max"), "max").unwrap();
-    let unspared = Sentinel::builder("test").scratch(host.dir()).danger_out_of_memory(true);
+    let unspared = Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
     let sentinel = unspared.start(&Policy::builder().compile().unwrap()).unwrap();
     assert_eq!(score(), former);
     sentinel.stop().unwrap();

@@ -295,7 +295,7 @@ fn a_start_is_refused_where_a_hook_is_inactive() {
         let SentinelError::Degraded { what } = &error else { panic!("{error}") };
         assert!(what.len() == 1 && what[0].contains("sb_pivotroot"), "{error}");
         // Nothing is left of it, and whoever says so starts all the same.
-        let sentinel = builder(&host).danger_degraded(true).start(&policy(&host)).unwrap();
+        let sentinel = builder(&host).dangerous(|it| it.degraded(true)).start(&policy(&host)).unwrap();
         let degraded = sentinel.status().unwrap().degraded;
         let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
         assert_eq!(hook, "sb_pivotroot");
@@ -314,7 +314,7 @@ fn a_start_is_refused_while_ftrace_is_off() {
     match attacker.ask(&format!("write {FTRACE} 0")).unwrap() {
         EOPNOTSUPP => println!("this kernel cannot switch ftrace off"),
         0 => {
-            let start = || builder(&host).danger_degraded(true).start(&policy(&host));
+            let start = || builder(&host).dangerous(|it| it.degraded(true)).start(&policy(&host));
             let error = start().err().unwrap().to_string();
             println!("{error}");
             assert!(error.contains("sysctl kernel.ftrace_enabled=1"), "{error}");

@@ -15,7 +15,7 @@ fn a_kernel_without_bpf_lsm_is_refused_with_what_to_add() {
     assert!(modules.trim().split(',').all(|module| module != "bpf"), "{modules}");
     let host = Host::new();
     let start = |is_degraded| {
-        let builder = Sentinel::builder("test").scratch(host.dir()).danger_degraded(is_degraded);
+        let builder = Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.degraded(is_degraded));
         builder.start(&Policy::builder().compile().unwrap())
     };
     // Not even where hooks may be missing.
