@@ -296,10 +296,10 @@ impl SentinelBuilder {
     /// A start that fails changes nothing: a persistent instance stays as its last agent left it.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] with the kernel's error and the next step, [`SentinelError::Degraded`],
-    /// [`SentinelError::Path`] and [`SentinelError::Script`] with the rule, [`SentinelError::Unsigned`].
-    /// Before anything is loaded: [`SentinelError::NotPrivileged`], [`SentinelError::Already`], and
-    /// [`SentinelError::Refused`] where another Sentinel is armed.
+    /// `SentinelErrorKind::Bpf` with the kernel's error and the next step, `SentinelErrorKind::Degraded`,
+    /// `SentinelErrorKind::Path` and `SentinelErrorKind::Script` with the rule, `SentinelErrorKind::Unsigned`.
+    /// Before anything is loaded: `SentinelErrorKind::NotPrivileged`, `SentinelErrorKind::Already`, and
+    /// `SentinelErrorKind::Refused` where another Sentinel is armed.
     pub fn start(self, policy: &CompiledPolicy) -> Result<Sentinel, SentinelError> {
         Sentinel::start(self, policy)
     }
@@ -308,8 +308,8 @@ impl SentinelBuilder {
     /// kept, before. The last one that was taken may be handed over again.
     ///
     /// # Errors
-    /// [`SentinelError::NoTrust`], [`SentinelError::Bundle`] where it is not taken,
-    /// [`SentinelError::NotApplied`] with what [`start`](Self::start) would say.
+    /// `SentinelErrorKind::NoTrust`, `SentinelErrorKind::Bundle` where it is not taken,
+    /// `SentinelErrorKind::NotApplied` with what [`start`](Self::start) would say.
     #[cfg(feature = "signed")]
     pub fn start_signed(
         self,

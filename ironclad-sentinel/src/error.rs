@@ -1,195 +1,332 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 use ironclad_bpf::BpfError;
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditError;
+#[cfg(feature = "signed")]
+use ironclad_policy::bundle::BundleError;
 
-/// Why Sentinel could not do what it was asked. Whatever was in force before is in force still.
-#[derive(Debug, thiserror::Error)]
+/// Why a call of Sentinel failed. What was in force before is in force still.
+///
+/// [`Display`](fmt::Display) names what failed and the [next step](Self::hint); the cause is the
+/// [source](Error::source). [`ErrorChain`] prints both on one line.
+#[derive(Debug)]
+pub struct SentinelError(Box<Failure>);
+
+/// What kind of failure a [`SentinelError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum SentinelError {
-    /// The kernel, or what is pinned, does not let it.
-    #[error(transparent)]
-    Bpf(#[from] BpfError),
-    /// The action was done, or not begun, but its audit record was refused.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// This process has not got the rights that Sentinel takes.
-    #[error(
-        "Sentinel takes root of the host with CAP_SYS_ADMIN, and this process {why}: start it as root"
-    )]
-    NotPrivileged {
-        /// What it is, or lacks.
-        why: String,
-    },
-    /// An instance cannot be called so.
-    #[error("`{name}` is no name for an instance: use 1 to 55 letters, digits, `-` and `_`")]
-    Instance {
-        /// What the builder was given.
-        name: String,
-    },
-    /// This process has a Sentinel.
-    #[error(
-        "this process has a Sentinel already, and no more than one: `apply` changes its policy; another may be started once it is stopped or dropped"
-    )]
+pub enum SentinelErrorKind {
+    /// The kernel refused a call, or pins are unusable: see [`SentinelError::bpf`].
+    Bpf,
+    /// The sink of audit records refused one. The action is done, or not begun.
+    Audit,
+    /// This process lacks privileges.
+    NotPrivileged,
+    /// A string is no name of an instance.
+    Instance,
+    /// This process has a Sentinel already.
     Already,
-    /// Something refuses this process the programs that Sentinel is made of.
-    #[error(
-        "this process has the rights, and may not load programs ({program}) all the same: another program of BPF LSM refuses it, most likely that of another armed Sentinel: stop that one first, or be started as its agent is"
-    )]
-    Refused {
-        /// Which, by their name in the probe.
-        program: String,
-    },
-    /// Programs of BPF LSM, or those that enter functions, are refused, and others are not.
-    #[error(
-        "this kernel does not load what Sentinel is made of: {reason}; run it on a kernel, or in a machine, that lets programs of BPF LSM be loaded, and where no guard is armed that refuses these types alone (`cargo run --example probe` shows what this one does)"
-    )]
-    NoTrampolines {
-        /// What the probe says.
-        reason: String,
-    },
-    /// Somebody is to be known by a script.
-    #[error(
-        "{by}: `{}` is a script ({interpreter}): the kernel knows a process that runs it by the interpreter; name that, or make the script a program", path.display()
-    )]
-    Script {
-        /// The rule, with its place in the policy file, or the builder's method.
-        by: String,
-        /// The file.
-        path: PathBuf,
-        /// Its first line, as far as the kernel reads it.
-        interpreter: String,
-    },
-    /// Hooks are missing or do not answer.
-    #[error(
-        "{}: what they guard would be open; `.dangerous(|it| it.degraded(true))` starts all the same", what.join(", ")
-    )]
-    Degraded {
-        /// Each hook, and what is wrong with it.
-        what: Vec<String>,
-    },
-    /// An agent of this instance has been here, and this process is not taken for its successor.
-    #[error(
-        "this process is not trusted to take over what an earlier agent left (`{}` is closed to it): start it as the agent is always started, by the service manager and with nothing preloaded", state.display()
-    )]
-    NotTrusted {
-        /// Where the agent's secret is.
-        state: PathBuf,
-    },
-    /// An agent of this instance has been here, and the secret for its successor is not where it should be.
-    #[error(
-        "an agent of instance `{instance}` has left its pins, and `{}` has no secret to take over with: name the state directory that it had, `.state_dir(…)`; or stop the other Sentinel that is armed", state.display()
-    )]
-    NoSecret {
-        /// Its name.
-        instance: String,
-        /// Where the secret was looked for.
-        state: PathBuf,
-    },
-    /// Somebody else has loaded a program that could undo Sentinel.
-    #[error(
-        "program `{program}` (id {id}), {what}, was loaded before Sentinel and could undo it: {next}; `.foreign_programs(OnSuspect::Report)` starts all the same"
-    )]
-    Suspect {
-        /// Its name.
-        program: String,
-        /// The kernel's id.
-        id: u32,
-        /// Its type, and where it is attached.
-        what: String,
-        /// What to do.
-        next: String,
-    },
-    /// A path of a rule leads to nothing that can be guarded.
-    #[error("{rule}: `{}` {what}", path.display())]
-    Path {
-        /// The rule, with its place in the policy file.
-        rule: String,
-        /// The path.
-        path: PathBuf,
-        /// What is wrong, and what to do.
-        what: String,
-    },
-    /// A pattern of a rule is none.
-    #[error("{rule}: pattern `{pattern}`: {what}")]
-    Pattern {
-        /// The rule, with its place in the policy file.
-        rule: String,
-        /// The pattern.
-        pattern: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// The paths of rules lead elsewhere each time that they are looked at.
-    #[error(
-        "the files that rules name are being moved about faster than they can be guarded: end what does that, and try again"
-    )]
+    /// Another program of BPF LSM refuses to let this process load programs: most likely another Sentinel is armed.
+    Refused,
+    /// The kernel refuses programs of BPF LSM, or programs that attach to functions.
+    NoTrampolines,
+    /// A rule or the builder names a script where it needs an executable.
+    Script,
+    /// Hooks are missing or inactive.
+    Degraded,
+    /// There was an agent of this instance, and the kernel does not let this process read its secret.
+    NotTrusted,
+    /// There was an agent of this instance, and the state directory has no secret.
+    NoSecret,
+    /// Another process has loaded a program that could bypass Sentinel.
+    Suspect,
+    /// A path of a rule cannot be protected.
+    Path,
+    /// A pattern of a rule is invalid.
+    Pattern,
+    /// Paths of rules change while a policy is applied.
     UnstablePaths,
-    /// The baseline of guarded files could not be taken or kept.
-    #[error(
-        "the baseline of guarded files, `{}`: {source}: it is a file that this process reads and replaces, and whose damaged predecessor is kept beside it", path.display()
-    )]
-    Baseline {
-        /// Where it is kept.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// There are more files to guard than tables have room for.
-    #[error("{what}: {needed} are needed, there is room for {room}: `.{setting}(…)` gives more")]
-    Room {
-        /// Of what.
-        what: &'static str,
-        /// How many.
-        needed: usize,
-        /// How many there may be.
-        room: usize,
-        /// The builder's method.
-        setting: &'static str,
-    },
-    /// An unsigned policy, where signed bundles alone are taken.
-    #[error(
-        "an unsigned policy is not taken, for `.signed(…)` names who signs them: hand a bundle and its signatures to `{instead}`"
-    )]
-    Unsigned {
-        /// The method.
-        instead: &'static str,
-    },
-    /// Something signed, where nobody is trusted to sign.
-    #[cfg(feature = "signed")]
-    #[error("nobody is trusted to sign: name a trust store with `.signed(…)` when it is built")]
+    /// The baseline of protected files could not be read or written.
+    Baseline,
+    /// An unsigned policy was given where only signed bundles are accepted.
+    Unsigned,
+    /// A bundle or token was given where there is no trust store.
     NoTrust,
-    /// A bundle is not taken.
-    #[cfg(feature = "signed")]
-    #[error("the bundle is not taken: {0}")]
-    Bundle(#[source] ironclad_policy::bundle::BundleError),
-    /// A bundle was verified and its serial is kept, but its policy did not come into force.
-    #[cfg(feature = "signed")]
-    #[error(
-        "bundle {serial} was verified, and none before it is taken any more, but its policy did not come into force: {source}. What was in force is so still: mend that and hand over the same bundle again, or a later one"
-    )]
-    NotApplied {
-        /// Its serial.
-        serial: u64,
-        /// Why not.
-        source: Box<SentinelError>,
-    },
-    /// A break-glass token is not taken.
-    #[cfg(feature = "signed")]
-    #[error("the break-glass token is not taken: {0}")]
-    Token(#[source] ironclad_policy::bundle::BundleError),
-    /// Who names who signs policies lets no other process decide to uninstall.
-    #[cfg(feature = "signed")]
-    #[error(
-        "`.signed(…)` names who may have it uninstalled, and nobody has: hand `break_glass` a token that permits `uninstall` first. It is in force still"
-    )]
+    /// A bundle is refused.
+    Bundle,
+    /// A bundle was verified and its serial is stored, but its policy is not in force.
+    NotApplied,
+    /// A break-glass token is refused.
+    Token,
+    /// Uninstalling needs a break-glass token.
     NotPermitted,
-    /// The kernel may end the agent when memory is used up.
-    #[error(
-        "/proc/self/oom_score_adj does not take -1000, so that the kernel may end the agent when somebody uses memory up: {0}; it takes CAP_SYS_RESOURCE, or `.dangerous(|it| it.oom_kill(true))` starts without"
-    )]
-    NoOomProtection(std::io::Error),
+    /// The agent cannot be protected from the OOM killer.
+    NoOomProtection,
     /// A thread could not be started.
-    #[error("a thread did not start: {0}")]
-    Thread(std::io::Error),
+    Thread,
+}
+
+/// What failed. `Display` is the context alone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Bpf(BpfError),
+    #[error(transparent)]
+    Audit(AuditError),
+    #[error("Sentinel needs root of the host with CAP_SYS_ADMIN, and this process {why}")]
+    NotPrivileged { why: String },
+    #[error("`{name}` is no name for an instance")]
+    Instance { name: String },
+    #[error("this process has a Sentinel already")]
+    Already,
+    #[error(
+        "this process is privileged, but another program of BPF LSM does not let it load programs ({program}), most likely that of another armed Sentinel"
+    )]
+    Refused { program: String },
+    #[error("this kernel does not load Sentinel's programs: {reason}")]
+    NoTrampolines { reason: String },
+    #[error("{by}: `{}` is a script ({interpreter})", path.display())]
+    Script { by: String, path: PathBuf, interpreter: String },
+    #[error("operations are not protected: {}", what.join(", "))]
+    Degraded { what: Vec<String> },
+    #[error(
+        "this process is not trusted to adopt the pins of an earlier agent: it may not read `{}`", state.display()
+    )]
+    NotTrusted { state: PathBuf },
+    #[error(
+        "an agent of instance `{instance}` has left its pins, and `{}` has no secret to adopt them with", state.display()
+    )]
+    NoSecret { instance: String, state: PathBuf },
+    #[error("program `{program}` (id {id}), {what}, was loaded before Sentinel and could bypass it")]
+    Suspect { program: String, id: u32, what: String, next: String },
+    #[error("{rule}: `{}` {what}", path.display())]
+    Path { rule: String, path: PathBuf, what: String },
+    #[error("{rule}: pattern `{pattern}`: {what}")]
+    Pattern { rule: String, pattern: String, what: String },
+    #[error("paths of rules change faster than the policy is applied")]
+    UnstablePaths,
+    #[error("the baseline of protected files, `{}`, could not be read or written", path.display())]
+    Baseline { path: PathBuf, source: io::Error },
+    #[error("an unsigned policy is refused, because `.signed(…)` names a trust store")]
+    Unsigned { instead: &'static str },
+    #[cfg(feature = "signed")]
+    #[error("there is no trust store to verify signatures with")]
+    NoTrust,
+    #[cfg(feature = "signed")]
+    #[error("the bundle is refused")]
+    Bundle(#[source] BundleError),
+    #[cfg(feature = "signed")]
+    #[error(
+        "bundle {serial} was verified, and older ones are refused from now on, but its policy is not in force"
+    )]
+    NotApplied { serial: u64, source: SentinelError },
+    #[cfg(feature = "signed")]
+    #[error("the break-glass token is refused")]
+    Token(#[source] BundleError),
+    #[cfg(feature = "signed")]
+    #[error("no break-glass token has permitted uninstalling: Sentinel is in force still")]
+    NotPermitted,
+    #[error(
+        "/proc/self/oom_score_adj could not be set to -1000, so the OOM killer may end the agent"
+    )]
+    NoOomProtection(#[source] io::Error),
+    #[error("a thread did not start")]
+    Thread(#[source] io::Error),
+}
+
+impl Failure {
+    fn kind(&self) -> SentinelErrorKind {
+        use SentinelErrorKind as Kind;
+        match self {
+            Self::Bpf(_) => Kind::Bpf,
+            Self::Audit(_) => Kind::Audit,
+            Self::NotPrivileged { .. } => Kind::NotPrivileged,
+            Self::Instance { .. } => Kind::Instance,
+            Self::Already => Kind::Already,
+            Self::Refused { .. } => Kind::Refused,
+            Self::NoTrampolines { .. } => Kind::NoTrampolines,
+            Self::Script { .. } => Kind::Script,
+            Self::Degraded { .. } => Kind::Degraded,
+            Self::NotTrusted { .. } => Kind::NotTrusted,
+            Self::NoSecret { .. } => Kind::NoSecret,
+            Self::Suspect { .. } => Kind::Suspect,
+            Self::Path { .. } => Kind::Path,
+            Self::Pattern { .. } => Kind::Pattern,
+            Self::UnstablePaths => Kind::UnstablePaths,
+            Self::Baseline { .. } => Kind::Baseline,
+            Self::Unsigned { .. } => Kind::Unsigned,
+            #[cfg(feature = "signed")]
+            Self::NoTrust => Kind::NoTrust,
+            #[cfg(feature = "signed")]
+            Self::Bundle(_) => Kind::Bundle,
+            #[cfg(feature = "signed")]
+            Self::NotApplied { .. } => Kind::NotApplied,
+            #[cfg(feature = "signed")]
+            Self::Token(_) => Kind::Token,
+            #[cfg(feature = "signed")]
+            Self::NotPermitted => Kind::NotPermitted,
+            Self::NoOomProtection(_) => Kind::NoOomProtection,
+            Self::Thread(_) => Kind::Thread,
+        }
+    }
+
+    /// The next step for a person.
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let fixed: &'static str = match self {
+            Self::Bpf(error) => return error.hint().map(Cow::Borrowed),
+            Self::Suspect { next, .. } => {
+                let start = "`.foreign_programs(OnSuspect::Report)` starts all the same";
+                return Some(format!("{next}; {start}").into());
+            }
+            Self::Unsigned { instead } => {
+                return Some(format!("pass a bundle and its signatures to `{instead}`").into());
+            }
+            Self::NotPrivileged { .. } => "start it as root",
+            Self::Instance { .. } => "use 1 to 55 letters, digits, `-` and `_`",
+            Self::Already => {
+                "`apply` changes its policy; another may be started once it is stopped or dropped"
+            }
+            Self::Refused { .. } => {
+                "stop that Sentinel first, or start this process as its agent is started"
+            }
+            Self::NoTrampolines { .. } => {
+                "use a kernel that loads programs of BPF LSM, where no other Sentinel refuses these types (`cargo run --example probe` shows what this kernel loads)"
+            }
+            Self::Script { .. } => {
+                "the kernel identifies a process that runs it by the interpreter: name that, or make the script a program"
+            }
+            Self::Degraded { .. } => "`.dangerous(|it| it.degraded(true))` starts all the same",
+            Self::NotTrusted { .. } => {
+                "start it as the agent is always started, by the service manager and with nothing preloaded"
+            }
+            Self::NoSecret { .. } => {
+                "name the state directory of that agent, `.state_dir(…)`; or stop the other Sentinel that is armed"
+            }
+            Self::UnstablePaths => "end the process that renames them, and try again",
+            Self::Baseline { .. } => {
+                "this process reads and replaces that file, and renames a damaged one beside it"
+            }
+            #[cfg(feature = "signed")]
+            Self::NoTrust => "name a trust store with `.signed(…)` before the start",
+            #[cfg(feature = "signed")]
+            Self::NotApplied { .. } => {
+                "the former policy is in force still: fix the cause, and apply the same bundle again or a later one"
+            }
+            #[cfg(feature = "signed")]
+            Self::NotPermitted => {
+                "call `break_glass` with a token that permits `uninstall` first"
+            }
+            Self::NoOomProtection(_) => {
+                "it needs CAP_SYS_RESOURCE; `.dangerous(|it| it.oom_kill(true))` starts without"
+            }
+            #[cfg(feature = "signed")]
+            Self::Bundle(_) | Self::Token(_) => return None,
+            Self::Audit(_) | Self::Path { .. } | Self::Pattern { .. } | Self::Thread(_) => {
+                return None;
+            }
+        };
+        Some(fixed.into())
+    }
+}
+
+impl SentinelError {
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.0
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> SentinelErrorKind {
+        self.0.kind()
+    }
+
+    /// The number of the operating system's error that is the cause, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self.failure() {
+            Failure::Bpf(error) => error.errno(),
+            #[cfg(feature = "signed")]
+            Failure::NotApplied { source, .. } => source.errno(),
+            other => ErrorChain::new(other).errno(),
+        }
+    }
+
+    /// The next step for a person, which [`Display`](fmt::Display) has in parentheses.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        self.0.hint()
+    }
+
+    /// The error of the layer below, of kind [`SentinelErrorKind::Bpf`].
+    pub fn bpf(&self) -> Option<&BpfError> {
+        match self.failure() {
+            Failure::Bpf(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SentinelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failure = self.failure();
+        match (failure, failure.hint()) {
+            // It prints its hint itself.
+            (Failure::Bpf(error), _) => write!(f, "{error}"),
+            (_, Some(hint)) => write!(f, "{failure} ({hint})"),
+            (_, None) => write!(f, "{failure}"),
+        }
+    }
+}
+
+impl Error for SentinelError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.failure().source()
+    }
+}
+
+impl From<Failure> for SentinelError {
+    fn from(failure: Failure) -> Self {
+        Self(Box::new(failure))
+    }
+}
+
+impl From<BpfError> for SentinelError {
+    fn from(error: BpfError) -> Self {
+        Failure::Bpf(error).into()
+    }
+}
+
+impl From<AuditError> for SentinelError {
+    fn from(error: AuditError) -> Self {
+        Failure::Audit(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_prints_once() {
+        let source = io::Error::from_raw_os_error(28);
+        let path = PathBuf::from("/state/baseline");
+        let error = SentinelError::from(Failure::Baseline { path, source });
+        assert_eq!((error.kind(), error.errno()), (SentinelErrorKind::Baseline, Some(28)));
+        assert!(!error.to_string().contains("No space left"), "{error}");
+        assert!(error.to_string().contains(&*error.hint().unwrap()), "{error}");
+        let chain = ErrorChain::new(&error).to_string();
+        assert!(chain.ends_with("): No space left on device (os error 28)"), "{chain}");
+    }
+
+    #[cfg(feature = "signed")]
+    #[test]
+    fn a_nested_error_has_the_number_of_its_cause() {
+        let source = Failure::Thread(io::Error::from_raw_os_error(11)).into();
+        let error = SentinelError::from(Failure::NotApplied { serial: 7, source });
+        assert_eq!((error.kind(), error.errno()), (SentinelErrorKind::NotApplied, Some(11)));
+        let chain = ErrorChain::new(&error).to_string();
+        assert_eq!(chain.matches("a thread did not start").count(), 1, "{chain}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What an alarm says by numbers, in words.
+//! Names for the numbers of an alarm.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,17 +10,17 @@ use serde::Serialize;
 use crate::Sentinel;
 use crate::error::SentinelError;
 
-/// An alarm with names for what the kernel tells by number. It displays as one line.
+/// An alarm with the names of executables and rules. `Display` prints one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedAlarm {
-    /// What was explained.
+    /// The alarm.
     pub event: SentinelRecord,
-    /// What the process executes: a label, as of [`Sentinel::exe_path`].
+    /// The executable of the process: a label, as of [`Sentinel::exe_path`].
     pub exe: Option<PathBuf>,
-    /// What its parent executed: likewise.
+    /// The executable of its parent: likewise.
     pub parent: Option<PathBuf>,
-    /// The rules that said so, by their names in the policy in force.
+    /// The rules that matched, by their names in the policy in force.
     pub rules: Vec<String>,
 }
 
@@ -40,12 +40,12 @@ impl fmt::Display for ExplainedAlarm {
 }
 
 impl Sentinel {
-    /// The path by which a file is executed. A label and no proof: it is what execve(2) was given first, or
-    /// else what `/proc` says of a process that runs it; it may be of another root, or lead elsewhere by
-    /// now. None where nobody knows one.
+    /// The path of an executable. A label and no proof: the path is the argument of the first execve(2), or
+    /// else what `/proc` shows of a process that executes the file. The path may belong to another root
+    /// directory, or have been replaced since. None where no path is known.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] where the kernel refuses.
+    /// `SentinelErrorKind::Bpf` where the kernel refuses.
     pub fn exe_path(&self, exe: &FileId) -> Result<Option<PathBuf>, SentinelError> {
         match *exe == FileId::NONE {
             true => Ok(None),
@@ -53,32 +53,32 @@ impl Sentinel {
         }
     }
 
-    /// What an alarm says, with the names of executables and of rules: soon, while the process runs and
-    /// its policy is in force.
+    /// An alarm with the names of executables and rules. Call it soon, while the process runs and the policy
+    /// is in force.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] where the kernel refuses.
+    /// `SentinelErrorKind::Bpf` where the kernel refuses.
     pub fn explain_event(&self, event: &SentinelRecord) -> Result<ExplainedAlarm, SentinelError> {
         Ok(ExplainedAlarm {
             exe: self.exe_path(&event.exe)?,
             parent: self.exe_path(&event.parent)?,
-            rules: event.rules.iter().map(|&place| self.rule_name(place)).collect(),
+            rules: event.rules.iter().map(|&index| self.rule_name(index)).collect(),
             event: event.clone(),
         })
     }
 
-    fn rule_name(&self, place: usize) -> String {
-        let own = match u32::try_from(place) {
-            Ok(abi::OWN_MOUNTS) => "what is mounted with guarded files",
+    fn rule_name(&self, index: usize) -> String {
+        let own = match u32::try_from(index) {
+            Ok(abi::OWN_MOUNTS) => "mounts with protected files",
             Ok(abi::OWN_GROUP) => "the agent's cgroup",
             Ok(abi::OWN_EXECUTABLE) => "the agent's executable",
             Ok(abi::OWN_CODE) => "the agent's libraries",
             Ok(abi::OWN_STATE) => "the agent's state",
             Ok(abi::OWN_PINS) => "the agent's pins",
             _ => {
-                let rule = self.rule(place);
+                let rule = self.rule(index);
                 let named = rule.map(|rule| format!("rule {} ({})", rule.id, rule.name));
-                return named.unwrap_or_else(|| format!("rule #{}", place + 1));
+                return named.unwrap_or_else(|| format!("rule #{}", index + 1));
             }
         };
         own.to_owned()

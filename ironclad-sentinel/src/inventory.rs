@@ -1,4 +1,4 @@
-//! Programs that others loaded before Sentinel was armed.
+//! Programs that other processes loaded before Sentinel was armed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,10 +9,10 @@ use ironclad_bpf::inventory::{Inventory, LoadedProgram};
 use ironclad_core::audit::AuditAction;
 use serde::Serialize;
 
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 
-/// What becomes of a start where others have programs loaded that could undo Sentinel, or read what it
-/// keeps: of the types that it refuses to others from then on.
+/// What a start does where other processes have loaded suspect programs: programs of the types that an armed
+/// Sentinel refuses, which could bypass Sentinel or read its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnSuspect {
@@ -23,39 +23,39 @@ pub enum OnSuspect {
     Refuse,
 }
 
-/// What others had loaded when Sentinel was armed.
+/// What other processes had loaded when Sentinel was armed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Foreign {
     /// Programs, by id.
     pub programs: Vec<ForeignProgram>,
-    /// How many links they have.
+    /// The number of their links.
     pub links: usize,
-    /// Ids of programs that somebody refuses to show to this process: another Sentinel, or who does as
-    /// it does. All are suspects.
+    /// Ids of programs that this process may not inspect, because another program of BPF LSM refuses it, such
+    /// as that of another Sentinel. All are suspect.
     pub closed: Vec<u32>,
-    /// How many maps there were on this host, Sentinel's among them.
+    /// The number of maps on this host, Sentinel's included.
     pub maps: usize,
 }
 
-/// A program that somebody else has loaded.
+/// A program that another process has loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ForeignProgram {
-    /// What the kernel says of it.
+    /// What the kernel reports about it.
     #[serde(flatten)]
     pub program: LoadedProgram,
-    /// Whether it could undo Sentinel, or read what it keeps, by its type.
+    /// Whether a program of its type could bypass Sentinel, or read its state.
     pub is_suspect: bool,
 }
 
-/// How long the kernel may take to release programs that nobody uses any more, those of an agent that
-/// has just ended among them: grace periods of RCU.
-const LETTING_GO: Duration = Duration::from_millis(500);
+/// How long the kernel takes to release unreferenced programs, such as those of an agent that has just ended:
+/// RCU grace periods.
+const RELEASE_TIME: Duration = Duration::from_millis(500);
 
 impl ForeignProgram {
-    /// Whether nobody is seen to keep it: it may be on its way out.
-    fn is_kept_by_nobody(&self) -> bool {
+    /// Whether no link and no descriptor refers to it: the kernel may be about to release it.
+    fn is_unreferenced(&self) -> bool {
         self.program.attached.is_empty() && self.program.holders.is_empty()
     }
 
@@ -66,62 +66,64 @@ impl ForeignProgram {
 }
 
 impl Foreign {
-    /// Lists them; `gate` has bit n for programs of type n that are suspects. Of suspects that nobody
-    /// keeps, those are listed that are there still after a while.
-    pub(crate) fn take(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
-        let until = Instant::now() + LETTING_GO;
+    /// Lists them. Bit n of `gate` is set if programs of type n are suspect. An unreferenced suspect is listed
+    /// if it still exists after [`RELEASE_TIME`].
+    pub(crate) fn list(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
+        let until = Instant::now() + RELEASE_TIME;
         loop {
-            let found = Self::look(own, bpffs, gate)?;
-            let goes = found.suspects().any(ForeignProgram::is_kept_by_nobody);
-            if !goes || Instant::now() >= until {
+            let found = Self::list_once(own, bpffs, gate)?;
+            let is_released = found.suspects().any(ForeignProgram::is_unreferenced);
+            if !is_released || Instant::now() >= until {
                 return Ok(found);
             }
-            std::thread::sleep(LETTING_GO / 50);
+            std::thread::sleep(RELEASE_TIME / 50);
         }
     }
 
-    fn look(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
+    fn list_once(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
         let Inventory { programs, links, closed, maps, .. } = Inventory::take(own, bpffs)?;
         let programs = programs.into_iter().map(|program| {
             let number = program.program_type.0;
-            // Types that are newer than the gate's word are not known to be harmless.
+            // A type without a bit in `gate` is not known to be harmless.
             ForeignProgram { is_suspect: number > 63 || gate >> number & 1 == 1, program }
         });
         Ok(Self { programs: programs.collect(), links: links.len(), closed, maps })
     }
 
-    /// Those that could undo Sentinel.
+    /// Programs that could bypass Sentinel.
     pub fn suspects(&self) -> impl Iterator<Item = &ForeignProgram> {
         self.programs.iter().filter(|it| it.is_suspect)
     }
 
-    /// Names the first suspect, and what to do.
+    /// Fails with the first suspect and the next step.
     pub(crate) fn refuse(&self) -> Result<(), SentinelError> {
         if let Some(found) = self.suspects().next() {
             let program = &found.program;
             let holders: Vec<_> = program.holders.iter().map(ToString::to_string).collect();
             let next = match holders.is_empty() {
                 true => format!(
-                    "find who attached it (`bpftool link`, `bpftool perf`, `bpftool prog show id {}`) and end that",
+                    "find the process that attached it (`bpftool link`, `bpftool perf`, `bpftool prog show id {}`) and end it",
                     program.id
                 ),
                 false => format!("end or remove {}", holders.join(", ")),
             };
-            return Err(SentinelError::Suspect {
+            return Err(Failure::Suspect {
                 program: program.name.clone(),
                 id: program.id,
                 what: format!("of type {}, attached: {}", program.program_type, found.attached()),
                 next,
-            });
+            }
+            .into());
         }
         match self.closed.first() {
             None => Ok(()),
-            Some(&id) => Err(SentinelError::Suspect {
+            Some(&id) => Err(Failure::Suspect {
                 program: String::new(),
                 id,
-                what: "which somebody refuses to show".to_owned(),
-                next: "end the agent that guards it".to_owned(),
-            }),
+                what: "which this process may not inspect".to_owned(),
+                next: "end the agent that protects it".to_owned(),
+            }
+            .into()),
         }
     }
 

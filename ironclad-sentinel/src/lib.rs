@@ -21,10 +21,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backing;
 mod baseline;
 mod builder;
 mod dangerous;
-mod disks;
 mod error;
 mod explain;
 mod inventory;
@@ -32,7 +32,7 @@ mod oom;
 mod own;
 mod privilege;
 mod resolve;
-mod seal;
+mod secret_store;
 mod sentinel;
 mod status;
 mod tables;
@@ -45,7 +45,7 @@ pub use baseline::{
 };
 pub use builder::{Launch, SentinelBuilder};
 pub use dangerous::Dangerous;
-pub use error::SentinelError;
+pub use error::{SentinelError, SentinelErrorKind};
 pub use explain::ExplainedAlarm;
 pub use inventory::{Foreign, ForeignProgram, OnSuspect};
 pub use ironclad_bpf::inventory::{Holder, LoadedProgram};

@@ -1,4 +1,4 @@
-//! Whom the kernel ends when memory is used up.
+//! Protection from the OOM killer.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ const FILE: &str = "/proc/self/oom_score_adj";
 /// `OOM_SCORE_ADJ_MIN` of include/uapi/linux/oom.h: never.
 const NEVER: &str = "-1000";
 
-/// As long as it is held, the kernel does not choose this process. Children begin with the same.
+/// While this value exists, the OOM killer does not choose this process. Children inherit the setting.
 pub(crate) struct OomProtection {
     former: String,
 }

@@ -1,4 +1,4 @@
-//! What Sentinel guards for itself, whatever policies say.
+//! Sentinel's own rules, which no policy changes.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,12 +16,12 @@ use crate::volumes;
 pub(crate) struct OwnPath {
     pub(crate) path: PathBuf,
     pub(crate) is_tree: bool,
-    /// Of the rule.
+    /// The bit of the rule.
     pub(crate) bit: u64,
 }
 
-/// Of directories that something is mounted on: who removes or renames one where the mount is not, in
-/// another namespace, takes the mount from all.
+/// Of mount points: removing or renaming one in a mount namespace without the mount detaches the mount
+/// everywhere.
 pub(crate) const MOUNTS: u64 = 1 << abi::OWN_MOUNTS;
 const GROUP: u64 = 1 << abi::OWN_GROUP;
 const EXECUTABLE: u64 = 1 << abi::OWN_EXECUTABLE;
@@ -31,16 +31,15 @@ const PINS: u64 = 1 << abi::OWN_PINS;
 
 /// The rules that updaters are exempt from.
 pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
-/// Those that managers of cgroups are exempt from.
+/// The rules that cgroup managers are exempt from.
 pub(crate) const MANAGED: u64 = GROUP;
 
-/// What systemd forks and executes services by, which write their own cgroups: elsewhere it is not
-/// there.
+/// The program by which systemd starts services. It writes to their cgroups. Hosts without systemd lack it.
 pub(crate) const EXECUTORS: [&str; 2] =
     ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
 
-/// The agent's executable, what it has mapped to be executed, and its cgroup; of one that is
-/// persistent, its secret and its pins; the baseline; and `files` of what it trusts.
+/// The agent's executable, the files that it has mapped as executable, and its cgroup; of a persistent
+/// agent, its secret and pins; the baseline; and `files` of the trust store.
 pub(crate) fn paths(
     scratch: &Path,
     state: Option<&Path>,
@@ -51,11 +50,10 @@ pub(crate) fn paths(
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
     let mut code = code()?;
-    // What the loader looks for the agent's libraries by, and what it loads before them: into PID 1
-    // , too.
+    // The dynamic loader finds libraries by one, and preloads libraries from the other, also into PID 1.
     let of_loader = ["/etc/ld.so.cache", "/etc/ld.so.preload"].map(Path::new);
-    let may_be = |path: &&Path| path.parent().is_some_and(Path::is_dir);
-    code.extend(of_loader.into_iter().filter(may_be).map(Path::to_owned));
+    let has_directory = |path: &&Path| path.parent().is_some_and(Path::is_dir);
+    code.extend(of_loader.into_iter().filter(has_directory).map(Path::to_owned));
     code.extend(EXECUTORS.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
     found.extend(code.into_iter().filter(|path| *path != exe).map(|path| file(path, CODE)));
     if let Some(group) = volumes::own_group()? {
@@ -69,13 +67,13 @@ pub(crate) fn paths(
     Ok(found)
 }
 
-/// Files that this process has mapped to be executed.
+/// Files that this process has mapped as executable.
 fn code() -> io::Result<BTreeSet<PathBuf>> {
     let maps = std::fs::read("/proc/self/maps")?;
     Ok(maps.split(|&byte| byte == b'\n').filter_map(mapped).collect())
 }
 
-/// Of a line of proc_pid_maps(5).
+/// The file of an executable mapping, from a line of proc_pid_maps(5).
 fn mapped(line: &[u8]) -> Option<PathBuf> {
     let mut words = line.splitn(6, |&byte| byte == b' ');
     let rights = words.nth(1)?;
@@ -84,7 +82,7 @@ fn mapped(line: &[u8]) -> Option<PathBuf> {
     (rights.contains(&b'x') && is_file).then(|| OsStr::from_bytes(path).into())
 }
 
-/// The rules of a policy beside Sentinel's own.
+/// The rules of a policy together with Sentinel's own.
 pub(crate) fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
     let mut policy =
         policy.unwrap_or(FilePolicy { op: [0; FileOp::ALL.len()], deny: 0, log: 0, below: 0 });
@@ -106,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_mapped_to_be_executed_is_found() {
+    fn executable_mappings_are_found() {
         let line = b"7f00-7f01 r-xp 00000000 08:01 42                         /usr/lib/a b.so";
         assert_eq!(mapped(line), Some("/usr/lib/a b.so".into()));
         assert_eq!(mapped(b"7f00-7f01 r--p 00000000 08:01 42         /usr/lib/a.so"), None);

@@ -11,66 +11,66 @@ use crate::baseline::{BaselineReport, Compared};
 use crate::inventory::Foreign;
 use crate::volumes::VolumeStatus;
 
-/// What Sentinel is and does.
+/// The state of a Sentinel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The instance.
     pub instance: String,
-    /// Why it guards less than it says. Empty: it does not.
+    /// Why Sentinel protects less than its policy says. Empty: nothing is wrong.
     pub degraded: Vec<Degraded>,
-    /// What this kernel is and can do.
+    /// The kernel and its features.
     pub kernel: KernelStatus,
-    /// Whether others are refused anything.
+    /// Whether Sentinel is armed: hooks refuse.
     pub is_armed: bool,
-    /// Each hook of the kernel's that Sentinel knows.
+    /// Each hook of the kernel that Sentinel uses.
     pub hooks: Vec<HookStatus>,
-    /// The policy in force, in hexadecimal.
+    /// The id of the policy in force, in hexadecimal.
     pub policy: String,
-    /// Whether somebody signed it.
+    /// Whether the policy came in a signed bundle.
     pub provenance: Provenance,
-    /// For how long signals to the agent are let through, since a break-glass token said so.
+    /// How much longer a break-glass token allows signals to the agent.
     pub open_for: Option<Duration>,
-    /// Files and directories that are known by what they are.
+    /// The number of labelled files and directories.
     pub labels: usize,
-    /// File systems that files of rules lie on.
+    /// File systems that have protected files.
     pub volumes: Vec<VolumeStatus>,
-    /// What changed of these files while Sentinel was away, where a baseline is kept.
+    /// Files that changed while Sentinel was stopped, if there is a baseline.
     pub baseline: Option<BaselineReport>,
-    /// What rules and the builder name and what leads to no file now, or covers less than it may seem.
+    /// Paths of rules and of the builder that do not exist, or cover less than it may seem.
     pub missing: Vec<Missing>,
-    /// Who had files open for writing when rules came into force that deny that.
+    /// Pre-opened descriptors: writable descriptors of files that a rule denies to write.
     pub preopened: Vec<PreopenedDescriptor>,
-    /// What others had loaded when it was armed.
+    /// Programs that other processes had loaded when Sentinel was armed.
     pub foreign: Foreign,
     /// Alarms that found no room in the ring buffer.
     pub alarms_lost: u64,
 }
 
-/// Something that is named and leads to no file, or not to all that it seems to.
+/// A path that does not exist, or covers less than it may seem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Missing {
     /// The path or the pattern; of a directory that a pattern matches, the directory.
     pub path: PathBuf,
-    /// Who names it: a rule with its place in the policy file, or a method of the builder.
+    /// The rule that names it, with its position in the policy file, or the method of the builder.
     pub by: String,
-    /// What becomes of it.
+    /// What Sentinel does about it.
     pub kind: MissingKind,
 }
 
-/// What becomes of what is named and is not there.
+/// What Sentinel does about a path that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum MissingKind {
-    /// There is no such file: its name is covered, and so is what comes to be there.
+    /// There is no such file: its name is covered, and so is a file that is created there.
     File,
-    /// The pattern matches nothing: what comes to match it is covered by the next `apply` or `refresh`.
+    /// The pattern matches nothing: the next `apply` or `refresh` covers files that match it then.
     Pattern,
-    /// The pattern matches this directory: it is covered, and what is in it is not.
+    /// The pattern matches this directory: the directory is covered, its content is not.
     Directory,
-    /// There is no such executable: whoever comes to be there is exempt by the next `apply` or `refresh`.
+    /// There is no such executable: the next `apply` or `refresh` exempts one that exists then.
     Executable,
 }
 
@@ -78,65 +78,65 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, by, kind } = self;
         let what = match kind {
-            MissingKind::File => "is not there: its name is covered",
+            MissingKind::File => "does not exist: its name is covered",
             MissingKind::Pattern => "matches nothing: it covers nothing until the next refresh",
             MissingKind::Directory => {
-                "is a directory that a pattern matches: what is in it is not covered"
+                "is a directory that a pattern matches: its content is not covered"
             }
-            MissingKind::Executable => "is not there: it is nobody until the next refresh",
+            MissingKind::Executable => "does not exist: it is exempt from nothing until the next refresh",
         };
         write!(f, "{by}: `{}` {what}", path.display())
     }
 }
 
-/// Why Sentinel guards less than it says.
+/// Why Sentinel protects less than its policy says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Degraded {
-    /// A hook is missing, or silent.
+    /// A hook is missing or inactive.
     Hook {
         /// Its name.
         hook: String,
         /// What is wrong.
         why: String,
     },
-    /// Files below a guarded directory lie on a file system whose files cannot be guarded.
+    /// A file system that is not supported is mounted below a protected directory.
     Volume {
-        /// Where it is mounted.
+        /// The mount point.
         at: PathBuf,
         /// Why not.
         why: String,
     },
-    /// Something of the kernel is missing or switched off without which hooks are not called.
+    /// The kernel lacks a feature, or has it switched off, without which it does not call hooks.
     Kernel {
-        /// What, by its name in the probe.
+        /// The feature, by its name in the probe.
         feature: String,
         /// What is wrong.
         why: String,
     },
-    /// Others have loaded a program that could undo it: see [`Foreign`].
+    /// Another process has loaded a program that could bypass Sentinel: see [`Foreign`].
     Suspect {
         /// The program's id.
         program: u32,
-        /// Its name; empty where somebody refuses to show it.
+        /// Its name; empty where this process may not inspect it.
         name: String,
     },
-    /// The baseline is damaged, or says nothing of some files.
+    /// The baseline is damaged or incomplete.
     Baseline {
         /// What is wrong.
         why: String,
     },
-    /// The time of the bundle in force is over: its policy may be outdated, and stays until another comes.
+    /// The bundle in force has expired: its policy stays in force until another is applied.
     Bundle {
-        /// Its number.
+        /// Its serial.
         serial: u64,
         /// When, seconds since 1970 UTC.
         expired: u64,
     },
-    /// The thread that looks could not, the last time.
+    /// The last run of the watch thread failed.
     Watch {
-        /// What it met.
+        /// The error.
         why: String,
     },
 }
@@ -145,25 +145,25 @@ impl fmt::Display for Degraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hook { hook, why } => write!(f, "hook {hook}: {why}"),
-            Self::Volume { at, why } => write!(f, "what is mounted at {} {why}", at.display()),
+            Self::Volume { at, why } => write!(f, "the file system at {} {why}", at.display()),
             Self::Kernel { feature, why } => write!(f, "{feature}: {why}"),
             Self::Suspect { program, name } => {
-                write!(f, "program `{name}` (id {program}) was loaded before, and could undo it")
+                write!(f, "program `{name}` (id {program}) was loaded before Sentinel and could bypass it")
             }
             Self::Baseline { why } => write!(f, "baseline: {why}"),
             Self::Bundle { serial, expired } => {
-                write!(f, "bundle {serial} expired at {expired}, and is in force: take a later one")
+                write!(f, "bundle {serial} expired at {expired} and is in force: apply a later one")
             }
-            Self::Watch { why } => write!(f, "looking at hooks and files: {why}"),
+            Self::Watch { why } => write!(f, "testing hooks and comparing files: {why}"),
         }
     }
 }
 
 impl Status {
-    /// All that is known, looked through.
+    /// Fills `degraded` from the other fields.
     pub(crate) fn find_degraded(&mut self) {
         let hooks = self.hooks.iter().filter(|hook| {
-            matches!(hook.state, HookState::Silent(_) | HookState::Missing { is_optional: false })
+            matches!(hook.state, HookState::Inactive(_) | HookState::Missing { is_optional: false })
         });
         let hooks = hooks
             .map(|it| Degraded::Hook { hook: it.name.clone(), why: it.state.to_string() })
@@ -183,8 +183,8 @@ impl Status {
         let suspects = suspects.chain(closed);
         let suspects = suspects.map(|(program, name)| Degraded::Suspect { program, name });
         let baseline = self.baseline.iter().filter_map(|it| match &it.compared {
-            Compared::Damaged(why) => Some(format!("it was not as it was written: {why}")),
-            _ if it.is_cut => Some("there are more files than it may have".to_owned()),
+            Compared::Damaged(why) => Some(format!("it differs from what was written: {why}")),
+            _ if it.is_cut => Some("there are more files than its limit".to_owned()),
             _ => None,
         });
         let baseline = baseline.map(|why| Degraded::Baseline { why });
@@ -206,22 +206,22 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// What a kernel is and can do.
+/// A kernel and its features.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KernelStatus {
-    /// Its release, as `uname -r` tells it.
+    /// Its release, as `uname -r` prints it.
     pub release: String,
-    /// The architecture, as `uname -m` tells it.
+    /// The architecture, as `uname -m` prints it.
     pub machine: String,
-    /// The active security modules, in their order; empty where the kernel does not tell.
+    /// The active security modules, in their order; empty where securityfs is not mounted.
     pub security_modules: Vec<String>,
-    /// Switches, mounts and rights, each with the reason where it is not available.
+    /// Switches, mounts and capabilities, each with the reason if it is not available.
     pub features: Vec<Feature>,
 }
 
 impl KernelStatus {
-    pub(crate) fn look() -> Self {
+    pub(crate) fn read() -> Self {
         let uname = rustix::system::uname();
         let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
         Self {
@@ -244,27 +244,27 @@ impl KernelStatus {
 pub struct HookStatus {
     /// The kernel's name.
     pub name: String,
-    /// What is known of it.
+    /// Its state.
     pub state: HookState,
-    /// When it refused last what it was told to refuse: `CLOCK_BOOTTIME`, nanoseconds. None where there
-    /// is no harmless call to see it by, or it never did.
+    /// When the hook last passed its self-test: `CLOCK_BOOTTIME`, nanoseconds. None if it has no self-test, or
+    /// never passed.
     pub answered_ns: Option<u64>,
 }
 
-/// What is known of a hook.
+/// The state of a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum HookState {
-    /// It refused a call that was made to be refused.
+    /// The hook passed its last self-test: it refused a call that Sentinel made to be refused.
     InForce,
-    /// The program is attached; there is no harmless call to see it by.
+    /// The program is attached. There is no harmless call to test it by.
     Attached,
-    /// The program is attached, and a call that it was to refuse went through.
-    Silent(String),
-    /// This kernel has none.
+    /// The program is attached, and the hook failed its last self-test: the kernel does not call it.
+    Inactive(String),
+    /// This kernel lacks the hook.
     Missing {
-        /// Whether another hook does its work there, or there is none to do.
+        /// Whether nothing is missing: another hook does its work there, or the kernel lacks the operation.
         is_optional: bool,
     },
 }
@@ -274,7 +274,7 @@ impl fmt::Display for HookState {
         match self {
             Self::InForce => f.write_str("in force"),
             Self::Attached => f.write_str("attached"),
-            Self::Silent(why) => write!(f, "silent: {why}"),
+            Self::Inactive(why) => write!(f, "inactive: {why}"),
             Self::Missing { is_optional: true } => f.write_str("not of this kernel"),
             Self::Missing { is_optional: false } => f.write_str("missing"),
         }

@@ -1,4 +1,4 @@
-//! The kernel's tables, and what this process knows them to say.
+//! The kernel's tables of file rules, and a copy of their content.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use ironclad_core::abi::{Exemption, FileId, FilePolicy, Label, NameKey, NameVal}
 
 use crate::resolve::Coverage;
 
-/// What is in the kernel, of both halves.
+/// The content of the kernel's tables, both halves.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     labels: BTreeMap<FileId, Label>,
@@ -19,7 +19,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// What an earlier agent wrote.
+    /// Reads what an earlier agent wrote.
     pub(crate) fn read(guard: &Guard) -> Result<Self, BpfError> {
         let files = guard.files();
         let mut this = Self::default();
@@ -47,9 +47,9 @@ impl Tables {
         Ok(this)
     }
 
-    /// Writes the half that is not in force, and lets it come into force. Where something finds no room,
-    /// what is in force stays so.
-    pub(crate) fn put(
+    /// Writes the half that is not in force, and puts it in force. If a table is full, the other half stays in
+    /// force.
+    pub(crate) fn apply(
         &mut self,
         guard: &Guard,
         coverage: &Coverage,
@@ -63,19 +63,19 @@ impl Tables {
             guard.files().mounts.delete(mount)?;
         }
         self.mounts.clone_from(&coverage.mounts);
-        self.forget(guard, half)
+        self.remove_unused(guard, half)
     }
 
     fn write(&mut self, guard: &Guard, coverage: &Coverage, half: usize) -> Result<(), BpfError> {
         let files = guard.files();
         let ids: BTreeSet<_> = self.labels.keys().chain(coverage.files.keys()).copied().collect();
         for id in ids {
-            let is = coverage.files.get(&id).copied().unwrap_or_default();
+            let covered = coverage.files.get(&id).copied().unwrap_or_default();
             let mut label = self.labels.get(&id).copied().unwrap_or_default();
-            label.own[half] = is.own;
-            label.below[half] = is.below;
-            label.flags[half] = is.flags;
-            label.names[half] = is.names;
+            label.own[half] = covered.own;
+            label.below[half] = covered.below;
+            label.flags[half] = covered.flags;
+            label.names[half] = covered.names;
             if self.labels.get(&id) != Some(&label) {
                 files.label(&id, &label)?;
                 self.labels.insert(id, label);
@@ -120,8 +120,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Takes out what the half in force does not speak of.
-    fn forget(&mut self, guard: &Guard, half: usize) -> Result<(), BpfError> {
+    /// Removes entries that the half in force does not use.
+    fn remove_unused(&mut self, guard: &Guard, half: usize) -> Result<(), BpfError> {
         let files = guard.files();
         let is_idle = |label: &Label| {
             label.own[half] == 0
@@ -159,7 +159,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Files and directories that are known by what they are.
+    /// The number of labelled files and directories.
     pub(crate) fn labels(&self) -> usize {
         self.labels.len()
     }

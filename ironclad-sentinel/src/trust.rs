@@ -11,7 +11,7 @@ use ironclad_policy::bundle::{Accepted, TrustStore};
 use ironclad_policy::document::Sources;
 use ironclad_policy::{CompiledPolicy, Provenance};
 
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 
 /// Whom the builder names; nobody: whoever calls is trusted.
 #[derive(Clone, Default)]
@@ -33,7 +33,7 @@ impl Trust {
     /// Refuses a policy that was not handed over in a bundle.
     pub(crate) fn only_signed(&self, instead: &'static str) -> Result<(), SentinelError> {
         match self.is_given() {
-            true => Err(SentinelError::Unsigned { instead }),
+            true => Err(Failure::Unsigned { instead }.into()),
             false => Ok(()),
         }
     }
@@ -47,7 +47,7 @@ impl Trust {
     }
 
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, TrustStore>, SentinelError> {
-        let store = self.store.as_ref().ok_or(SentinelError::NoTrust)?;
+        let store = self.store.as_ref().ok_or(Failure::NoTrust)?;
         Ok(lock(store))
     }
 
@@ -60,7 +60,7 @@ impl Trust {
     ) -> Result<Taken<'_>, SentinelError> {
         let mut store = self.lock()?;
         let accepted =
-            store.accept_audited(bundle, signatures, audit).map_err(SentinelError::Bundle)?;
+            store.accept_audited(bundle, signatures, audit).map_err(Failure::Bundle)?;
         if accepted.is_expired() {
             let (instance, header) = (audit.0, accepted.header());
             let (serial, expired) = (header.serial, header.expires);
@@ -95,11 +95,12 @@ impl Taken<'_> {
         sources: &mut Sources<'_>,
         put: impl FnOnce(&CompiledPolicy) -> Result<T, SentinelError>,
     ) -> Result<T, SentinelError> {
-        let policy = self.accepted.compile(sources).map_err(|e| SentinelError::Bundle(e.into()));
-        policy.and_then(|policy| put(&policy)).map_err(|source| SentinelError::NotApplied {
+        let policy = self.accepted.compile(sources);
+        let policy = policy.map_err(|e| SentinelError::from(Failure::Bundle(e.into())));
+        Ok(policy.and_then(|policy| put(&policy)).map_err(|source| Failure::NotApplied {
             serial: self.accepted.header().serial,
-            source: Box::new(source),
-        })
+            source,
+        })?)
     }
 }
 

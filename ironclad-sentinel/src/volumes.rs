@@ -1,4 +1,4 @@
-//! Which file systems keep the promises that identities rest on, and what is mounted where.
+//! Supported file systems, and the mounts of this host.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::baseline::{Kind, Scopes};
 
-/// Magic numbers of include/uapi/linux/magic.h and of fs/, where inodes have a number and a generation
-/// that no other file of the same device gets, and stat(2) and hooks see one device.
-const KNOWN: [(u64, &str); 8] = [
+/// Supported file systems, by magic numbers of include/uapi/linux/magic.h and of fs/. An inode's number and
+/// generation are unique on its device, and stat(2) and hooks see the same device.
+const SUPPORTED: [(u64, &str); 8] = [
     (0xef53, "ext4"),
     (0x5846_5342, "xfs"),
     (0xf2f5_2010, "f2fs"),
@@ -24,82 +24,82 @@ const KNOWN: [(u64, &str); 8] = [
     (0xe0f5_e1e2, "erofs"),
 ];
 
-/// File systems that are asked for often, and why they cannot be guarded.
+/// File systems that users often name, and why they are not supported.
 const REFUSED: [(u64, &str); 13] = [
     (
         0x794c_7630,
-        "overlayfs: its files have numbers of the layers below; name the directory below it",
+        "overlayfs: its files have inode numbers of the layers; name the directory of the layer",
     ),
-    (0x9123_683e, "btrfs: snapshots share the numbers of their originals"),
-    (0x6969, "NFS: others change its files without this kernel"),
-    (0xff53_4d42, "SMB: others change its files without this kernel"),
-    (0x6573_5546, "FUSE: a program decides what its files are"),
-    (0x0102_1997, "9p: others change its files without this kernel"),
-    (0x9fa0, "procfs: the kernel makes it up, and everybody writes to it"),
-    (0x6265_6572, "sysfs: the kernel makes it up; rules on it were not tried"),
-    (0x6462_6720, "debugfs: the kernel makes it up; rules on it were not tried"),
+    (0x9123_683e, "btrfs: snapshots share the inode numbers of their originals"),
+    (0x6969, "NFS: other hosts change its files"),
+    (0xff53_4d42, "SMB: other hosts change its files"),
+    (0x6573_5546, "FUSE: a process decides what its files contain"),
+    (0x0102_1997, "9p: other hosts change its files"),
+    (0x9fa0, "procfs: a pseudo file system that every process writes to"),
+    (0x6265_6572, "sysfs: a pseudo file system; rules on it are not tested"),
+    (0x6462_6720, "debugfs: a pseudo file system; rules on it are not tested"),
     (0x7472_6163, "tracefs: only trusted processes may open it, unless `dangerous(…)` allows `kernel_memory`"),
-    (0x7363_6673, "securityfs: the kernel makes it up; rules on it were not tried"),
-    (0x8584_58f6, "ramfs, which was not tried: take tmpfs"),
-    (0x9660, "iso9660, which was not tried"),
+    (0x7363_6673, "securityfs: a pseudo file system; rules on it are not tested"),
+    (0x8584_58f6, "ramfs, which is not tested: use tmpfs"),
+    (0x9660, "iso9660, which is not tested"),
 ];
 
-/// Why what lies there cannot be guarded; none where it can.
-pub(crate) fn unfit(path: &Path) -> Option<String> {
+/// Why files at a path cannot be protected. None if they can.
+pub(crate) fn unsupported(path: &Path) -> Option<String> {
     let magic = match statfs(path) {
         Ok(stat) => stat.f_type as u64 & 0xffff_ffff,
-        Err(e) => return Some(format!("cannot be looked at: {e}")),
+        Err(e) => return Some(format!("cannot be read: {e}")),
     };
-    if KNOWN.iter().any(|(known, _)| *known == magic) {
+    if SUPPORTED.iter().any(|(known, _)| *known == magic) {
         return None;
     }
     let why = REFUSED.iter().find(|(refused, _)| *refused == magic);
     let why = why.map_or_else(
-        || format!("a file system of magic number {magic:#x}, which was not tried"),
+        || format!("a file system of magic number {magic:#x}, which is not tested"),
         |(_, why)| (*why).to_owned(),
     );
-    Some(format!("lies on {why}"))
+    Some(format!("is on {why}"))
 }
 
-/// Why what lies there is no content that lasts: the kernel makes it up; none where it is stored.
+/// Why files at a path have no stored content. None if they have.
 pub(crate) fn unstored(path: &Path) -> Option<String> {
-    const MADE_UP: [&str; 2] = ["bpffs", "cgroup2"];
+    const PSEUDO: [&str; 2] = ["bpffs", "cgroup2"];
     let magic = statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
-    let (_, name) = KNOWN.iter().find(|(known, name)| *known == magic && MADE_UP.contains(name))?;
-    Some(format!("lies on {name}, which stores nothing"))
+    let (_, name) = SUPPORTED.iter().find(|(known, name)| *known == magic && PSEUDO.contains(name))?;
+    Some(format!("is on {name}, which stores no content"))
 }
 
-/// Why rules on trees pass over what is mounted below them: nothing of it is stored, and hosts cannot be
-/// used where it may not be written to. None of what they cover.
-pub(crate) fn passed_over(kind: &str) -> Option<String> {
-    const MADE_UP: [&str; 8] =
+/// Why a rule on a tree does not cover file systems of a kind that are mounted below it: they store nothing,
+/// and a host where nothing may write to them is unusable. None for kinds that the rule covers.
+pub(crate) fn not_covered(kind: &str) -> Option<String> {
+    const PSEUDO: [&str; 8] =
         ["proc", "sysfs", "devtmpfs", "devpts", "debugfs", "tracefs", "securityfs", "binfmt_misc"];
-    MADE_UP
+    PSEUDO
         .contains(&kind)
         .then(|| format!("is {kind}, which rules on trees above it do not cover"))
 }
 
-/// The mount that a path lies on. The last of those at one place hides the others.
+/// The mount of a path. The last mount at a mount point hides the earlier ones.
 pub(crate) fn at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let on = mounts.iter().filter(|mount| path.starts_with(&mount.at));
     on.max_by_key(|mount| mount.at.components().count())
 }
 
-/// A file system that files of rules lie on.
+/// A file system that has protected files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VolumeStatus {
-    /// Where it is mounted.
+    /// The mount point.
     pub at: PathBuf,
     /// The file system's name.
     pub kind: String,
     /// Its device, as `major:minor`.
     pub device: String,
-    /// Why its files cannot be guarded: it is mounted below a guarded directory. None where they are.
+    /// Why its files cannot be protected: it is mounted below a protected directory. None if they are.
     pub refused: Option<String>,
 }
 
-/// Those that what is named lies on, and those that are mounted below.
+/// The file systems of all scopes, and those that are mounted below trees.
 pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
     let mounts = mounts()?;
     let mut found = BTreeMap::new();
@@ -114,18 +114,18 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
             let on = at(&mounts, &path);
             let is_below = |mount: &&Mount| scope.kind == Kind::Tree && mount.at.starts_with(&path);
             for mount in mounts.iter().filter(is_below) {
-                found.insert(mount.at.clone(), (mount, passed_over(&mount.kind)));
+                found.insert(mount.at.clone(), (mount, not_covered(&mount.kind)));
             }
-            // What a rule names itself is not passed over.
+            // A rule covers what it names itself, of any kind.
             found.extend(on.map(|mount| (mount.at.clone(), (mount, None))));
         }
     }
-    let volume = |(at, (mount, passed)): (PathBuf, (&Mount, Option<String>))| {
+    let volume = |(at, (mount, refused)): (PathBuf, (&Mount, Option<String>))| {
         let device = std::fs::symlink_metadata(&at).map_or(0, |it| it.dev());
         VolumeStatus {
             kind: mount.kind.clone(),
             device: format!("{}:{}", major(device), minor(device)),
-            refused: passed.or_else(|| unfit(&at)),
+            refused: refused.or_else(|| unsupported(&at)),
             at,
         }
     };
@@ -136,14 +136,14 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) id: u32,
-    /// What of its file system is there.
+    /// The directory of the file system that is mounted.
     pub(crate) root: PathBuf,
     pub(crate) at: PathBuf,
     /// The file system's name.
     pub(crate) kind: String,
 }
 
-/// All of them, in the order of mounting; those of PID 1, too, where it has others.
+/// All mounts, in the order of mounting, and those of PID 1 if its mount namespace is another.
 pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
     let mut found = mounts_of("self")?;
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
@@ -158,19 +158,19 @@ fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {
     Ok(text.split(|&byte| byte == b'\n').filter_map(mount).collect())
 }
 
-/// A line of it, see proc_pid_mountinfo(5).
+/// Parses a line of proc_pid_mountinfo(5).
 fn mount(line: &[u8]) -> Option<Mount> {
     let words: Vec<_> = line.split(|&byte| byte == b' ').collect();
     let id = std::str::from_utf8(words.first()?).ok()?.parse().ok()?;
     let path = |word: &[u8]| OsString::from_vec(unescaped(word)).into();
     let (root, at) = (path(words.get(3)?), path(words.get(4)?));
-    // Behind optional fields and a hyphen.
+    // After optional fields and a hyphen.
     let kind = words.iter().skip_while(|word| **word != b"-").nth(1)?;
     Some(Mount { id, root, at, kind: String::from_utf8_lossy(kind).into_owned() })
 }
 
-/// The directory of this process's cgroup of version 2; none where it is in the root, or where
-/// none is mounted.
+/// The directory of this process's cgroup of version 2. None if the process is in the root cgroup, or if no
+/// hierarchy is mounted.
 pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/cgroup")?;
     let group = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
@@ -183,7 +183,7 @@ pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
     Ok(found.next())
 }
 
-/// Blanks, backslashes and the like stand there as three octal digits.
+/// Decodes octal escapes.
 fn unescaped(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word;
@@ -223,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_is_refused() {
-        assert!(unfit(Path::new("/proc")).unwrap().contains("procfs: the kernel makes it up"));
-        assert!(unfit(Path::new("/sys")).unwrap().contains("sysfs: the kernel makes it up"));
-        assert!(unfit(Path::new("/none")).unwrap().contains("cannot be looked at"));
+    fn unsupported_file_systems_are_refused() {
+        assert!(unsupported(Path::new("/proc")).unwrap().contains("procfs: a pseudo file system"));
+        assert!(unsupported(Path::new("/sys")).unwrap().contains("sysfs: a pseudo file system"));
+        assert!(unsupported(Path::new("/none")).unwrap().contains("cannot be read"));
     }
 }

@@ -1,4 +1,4 @@
-//! What is looked at again and again: whether hooks answer, and what guarded files contain.
+//! Self-tests of hooks and comparisons of protected files, at the start and by a thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,41 +17,41 @@ use crate::baseline::{Baseline, FileChange, Scopes};
 use crate::error::SentinelError;
 use crate::sentinel::{Scratch, State};
 
-/// What Sentinel finds out by itself.
+/// What the self-test of hooks, or a comparison of files, has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Alarm {
-    /// A hook no longer refuses what it is told to refuse.
-    Silent {
+    /// A hook failed its self-test: it is inactive.
+    HookInactive {
         /// The hook.
         hook: String,
-        /// What was seen.
+        /// What the self-test found.
         why: String,
     },
-    /// A hook that was silent refuses again.
-    Answers {
+    /// A hook that was inactive passed its self-test.
+    HookActive {
         /// The hook.
         hook: String,
     },
-    /// Files that rules name are not as they were at the last look, by whoever may change them.
+    /// Protected files have changed since the last comparison: by trusted or exempt processes.
     Files(Vec<FileChange>),
 }
 
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent { hook, why } => write!(f, "hook {hook} is silent: {why}"),
-            Self::Answers { hook } => write!(f, "hook {hook} answers again"),
-            Self::Files(changes) => write!(f, "{} guarded files have changed", changes.len()),
+            Self::HookInactive { hook, why } => write!(f, "hook {hook} is inactive: {why}"),
+            Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
+            Self::Files(changes) => write!(f, "{} protected files have changed", changes.len()),
         }
     }
 }
 
-/// Who is told.
+/// The callback of the builder.
 pub(crate) type OnAlarm = Arc<dyn Fn(&Alarm) + Send + Sync>;
 
-/// What a handle and the thread that looks share.
+/// What the handle and the watch thread share.
 pub(crate) struct Watched {
     pub(crate) instance: String,
     pub(crate) audit: Arc<dyn AuditSink>,
@@ -60,12 +60,12 @@ pub(crate) struct Watched {
     pub(crate) state: Mutex<State>,
     pub(crate) baseline: Option<Baseline>,
     pub(crate) guard: Guard,
-    /// The kernel knows one canary at a time.
-    pub(crate) trying: Mutex<()>,
+    /// Held during a self-test: the kernel has room for one test.
+    pub(crate) testing: Mutex<()>,
 }
 
 impl Watched {
-    /// The instance, and where its audit records go.
+    /// The instance and its audit sink.
     #[cfg(feature = "signed")]
     pub(crate) fn audited(&self) -> (&str, &dyn AuditSink) {
         (&self.instance, &*self.audit)
@@ -76,30 +76,29 @@ impl Watched {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked had changed nothing that the kernel does not know of.
+        // A thread that panicked has left this state in agreement with the kernel.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, alarm: &Alarm) {
+    fn raise(&self, alarm: &Alarm) {
         match alarm {
-            Alarm::Answers { .. } | Alarm::Files(_) => tracing::warn!("{alarm}"),
-            Alarm::Silent { .. } => tracing::error!("{alarm}"),
+            Alarm::HookActive { .. } | Alarm::Files(_) => tracing::warn!("{alarm}"),
+            Alarm::HookInactive { .. } => tracing::error!("{alarm}"),
         }
-        self.on_alarm.iter().for_each(|tell| tell(alarm));
+        self.on_alarm.iter().for_each(|call| call(alarm));
     }
 
-    /// Sees whether each hook refuses a call that it is told to refuse, says what is wrong, and tells of
-    /// those that were not so the last time.
-    pub(crate) fn look(&self) -> Result<Vec<String>, SentinelError> {
-        let alone = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Tests each hook, raises alarms for hooks whose state has changed, and returns what is wrong.
+    pub(crate) fn test_hooks(&self) -> Result<Vec<String>, SentinelError> {
+        let alone = self.testing.lock().unwrap_or_else(PoisonError::into_inner);
         let found = canaries(&self.guard, &self.scratch.0);
         let now = boottime_ns();
-        let silent = found.iter().filter_map(|canary| {
+        let inactive = found.iter().filter_map(|canary| {
             canary.silent.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
         });
         let missing = self.guard.missing().iter().filter(|it| !it.is_optional);
-        let missing = missing.map(|it| format!("hook {}: this kernel has none", it.hook));
-        let wrong = silent.chain(missing).collect();
+        let missing = missing.map(|it| format!("hook {}: this kernel lacks it", it.hook));
+        let wrong = inactive.chain(missing).collect();
         let alarms = {
             let mut state = self.lock();
             let was: BTreeMap<_, _> =
@@ -109,82 +108,82 @@ impl Watched {
                 .filter_map(|canary| {
                     let hook = canary.hook.name().to_owned();
                     match (was.get(&canary.hook).copied().unwrap_or(false), &canary.silent) {
-                        (false, Some(why)) => Some(Alarm::Silent { hook, why: why.clone() }),
-                        (true, None) => Some(Alarm::Answers { hook }),
+                        (false, Some(why)) => Some(Alarm::HookInactive { hook, why: why.clone() }),
+                        (true, None) => Some(Alarm::HookActive { hook }),
                         _ => None,
                     }
                 })
                 .collect();
-            let answered = found.iter().filter(|canary| canary.silent.is_none());
-            state.answered.extend(answered.map(|canary| (canary.hook, now)));
+            let active = found.iter().filter(|canary| canary.silent.is_none());
+            state.last_active.extend(active.map(|canary| (canary.hook, now)));
             state.canaries = found;
             alarms
         };
         drop(alone);
-        alarms.iter().for_each(|alarm| self.tell(alarm));
+        alarms.iter().for_each(|alarm| self.raise(alarm));
         let mut records = alarms.iter().filter_map(|alarm| match alarm.clone() {
-            Alarm::Silent { hook, why } => Some(AuditAction::HookSilent { hook, reason: why }),
-            Alarm::Answers { hook } => Some(AuditAction::HookAnswers { hook }),
+            Alarm::HookInactive { hook, why } => Some(AuditAction::HookSilent { hook, reason: why }),
+            Alarm::HookActive { hook } => Some(AuditAction::HookAnswers { hook }),
             Alarm::Files(_) => None,
         });
         records.try_for_each(|record| self.record(&record))?;
         Ok(wrong)
     }
 
-    /// Takes over what guarded files contain by now, of those that `scopes` name, and tells of it.
-    pub(crate) fn look_at_files(
+    /// Updates the baseline to the present content of the files in `scopes`, and raises an alarm for changes.
+    pub(crate) fn compare_files(
         &self,
         scopes: Option<(Scopes, &str)>,
     ) -> Result<Vec<FileChange>, SentinelError> {
         let Some(baseline) = &self.baseline else { return Ok(Vec::new()) };
-        let look = baseline.look(scopes).map_err(|source| baseline.failed(source))?;
-        let Some(look) = look else { return Ok(Vec::new()) };
-        if !look.changes.is_empty() {
-            self.tell(&Alarm::Files(look.changes.clone()));
+        let found = baseline.compare(scopes).map_err(|source| baseline.failed(source))?;
+        let Some(found) = found else { return Ok(Vec::new()) };
+        if !found.changes.is_empty() {
+            self.raise(&Alarm::Files(found.changes.clone()));
         }
-        look.records.iter().try_for_each(|record| self.record(record))?;
-        Ok(look.changes)
+        found.records.iter().try_for_each(|record| self.record(record))?;
+        Ok(found.changes)
     }
 
     fn watch(&self) {
-        let looked = self.look().map(drop).and_then(|()| self.look_at_files(None).map(drop));
-        let why = looked.err().map(|error| ErrorChain::new(&error).to_string());
+        let done = self.test_hooks().and_then(|_| self.compare_files(None));
+        let why = done.err().map(|error| ErrorChain::new(&error).to_string());
         if let Some(error) = &why {
-            tracing::error!(%error, "looking at hooks and files");
+            tracing::error!(%error, "testing hooks and comparing files");
         }
-        self.lock().unwatched = why;
+        self.lock().watch_error = why;
     }
 }
 
-/// The thread that looks. Dropping it ends it, and waits until it has ended.
+/// The thread that tests hooks and compares files. Dropping this value ends the thread and waits for it.
 pub(crate) struct Watch {
     watched: Arc<Watched>,
-    is_over: Arc<(Mutex<bool>, Condvar)>,
+    is_stopped: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     pub(crate) fn start(watched: &Arc<Watched>, every: Duration) -> io::Result<Self> {
-        let is_over = Arc::new((Mutex::new(false), Condvar::new()));
-        let (told, theirs) = (Arc::clone(&is_over), Arc::clone(watched));
+        let is_stopped = Arc::new((Mutex::new(false), Condvar::new()));
+        let (stopped, shared) = (Arc::clone(&is_stopped), Arc::clone(watched));
         let thread = std::thread::Builder::new().name("sentinel-watch".to_owned());
         let thread = thread.spawn(move || {
-            while !is_told(&told, every) {
-                theirs.watch();
+            while !stops_within(&stopped, every) {
+                shared.watch();
             }
         })?;
-        Ok(Self { watched: Arc::clone(watched), is_over, thread: Some(thread) })
+        Ok(Self { watched: Arc::clone(watched), is_stopped, thread: Some(thread) })
     }
 
-    /// Lets it finish what it looks at.
+    /// Ends the thread after the run that is under way.
     pub(crate) fn end(&mut self) {
-        let (is_over, told) = &*self.is_over;
-        *is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        told.notify_all();
+        let (is_stopped, changed) = &*self.is_stopped;
+        *is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
         let Some(thread) = self.thread.take() else { return };
         // A callback of `on_alarm` may drop the handle.
         if thread.thread().id() != std::thread::current().id() {
-            // It has told already what it panicked of.
+            // A panic of the thread has been printed.
             let _ = thread.join();
         }
     }
@@ -199,9 +198,9 @@ impl Drop for Watch {
     }
 }
 
-/// Waits until it is over, at most so long.
-fn is_told((is_over, told): &(Mutex<bool>, Condvar), within: Duration) -> bool {
-    let is_over = is_over.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = told.wait_timeout_while(is_over, within, |is_over| !*is_over);
+/// Waits at most `period`, and returns whether the thread is to stop.
+fn stops_within((is_stopped, changed): &(Mutex<bool>, Condvar), period: Duration) -> bool {
+    let is_stopped = is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = changed.wait_timeout_while(is_stopped, period, |is_stopped| !*is_stopped);
     *waited.unwrap_or_else(PoisonError::into_inner).0
 }

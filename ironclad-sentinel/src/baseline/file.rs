@@ -1,7 +1,7 @@
-//! The file that a baseline is kept in: lines of JSON.
+//! The file of a baseline: lines of JSON.
 //!
-//! The first says of what version and policy it is and what was named, the last how many files there are
-//! and what all before it adds up to; each between them is a file.
+//! The first line has version, policy and scopes. The last line has the number of files and the checksum of all
+//! lines before it. Each line between them is a file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::walk::Snapshot;
 use super::{FileState, Scopes};
-use crate::seal;
+use crate::secret_store;
 
 pub(super) const NAME: &str = "baseline";
 const DAMAGED: &str = "baseline.damaged";
 const VERSION: u32 = 1;
-/// Bytes of the largest one that is read.
+/// Size in bytes of the largest baseline that is read.
 const LARGEST: u64 = 1 << 29;
 
 #[derive(Serialize, Deserialize)]
@@ -49,10 +49,10 @@ struct Tail {
     sha256: Sha256Sum,
 }
 
-/// What an earlier agent wrote.
+/// The baseline of an earlier agent.
 pub(super) struct Former {
     pub(super) time: u64,
-    /// Of the whole file.
+    /// The digest of the whole file.
     pub(super) sha256: Sha256Sum,
     pub(super) scopes: Scopes,
     pub(super) files: BTreeMap<PathBuf, FileState>,
@@ -65,7 +65,7 @@ pub(super) enum Loaded {
     Damaged(String),
 }
 
-/// One that is damaged is set aside.
+/// Reads a baseline. Renames one that is damaged.
 pub(super) fn load(path: &Path) -> io::Result<Loaded> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
@@ -88,10 +88,10 @@ fn parse(bytes: &[u8]) -> Result<Former, String> {
     let wrong = |number: usize, e: serde_json::Error| format!("line {number}: {e}");
     let mut lines = body.split('\n');
     let head = lines.next().unwrap_or_default();
-    // What a later version says of itself is up to it, but for this.
+    // Every version has this field.
     let version: serde_json::Value = serde_json::from_str(head).map_err(|e| wrong(1, e))?;
     if version["baseline"] != VERSION {
-        return Err(format!("it is of version {}, and {VERSION} is known", version["baseline"]));
+        return Err(format!("its version is {}, and only version {VERSION} is known", version["baseline"]));
     }
     let head: Head = serde_json::from_str(head).map_err(|e| wrong(1, e))?;
     let files = lines.enumerate().map(|(number, line)| {
@@ -101,16 +101,16 @@ fn parse(bytes: &[u8]) -> Result<Former, String> {
     let files = files.collect::<Result<BTreeMap<_, _>, String>>()?;
     let tail: Tail = serde_json::from_str(tail).map_err(|_| "its end is missing")?;
     if tail.files != files.len() {
-        return Err(format!("it has {} files, and says {}", files.len(), tail.files));
+        return Err(format!("it has {} files instead of {}", files.len(), tail.files));
     }
     if tail.sha256 != Sha256Sum::of(&bytes[..body.len() + 1]) {
-        return Err("it is not what was written: its checksum is another".to_owned());
+        return Err("its checksum does not match its content".to_owned());
     }
     let Head { time, scopes, is_cut, .. } = head;
     Ok(Former { time, sha256: Sha256Sum::of(bytes), scopes, files, is_cut })
 }
 
-/// The checksum of what was written.
+/// Writes a baseline, and returns the digest of the file.
 pub(super) fn store(
     path: &Path,
     instance: &str,
@@ -134,7 +134,7 @@ pub(super) fn store(
     }
     let tail = Tail { files: snapshot.files.len(), sha256: Sha256Sum::of(&bytes) };
     line(&mut bytes, &tail)?;
-    seal::replace(path, &bytes)?;
+    secret_store::replace(path, &bytes)?;
     Ok(Sha256Sum::of(&bytes))
 }
 
@@ -144,7 +144,7 @@ fn line(bytes: &mut Vec<u8>, what: &impl Serialize) -> io::Result<()> {
     Ok(())
 }
 
-/// As printable ASCII: all other bytes, and `%`, as `%` and two hexadecimal digits.
+/// A path as printable ASCII: all other bytes, and `%`, are `%` and two hexadecimal digits.
 pub(crate) fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for &byte in path.as_os_str().as_bytes() {
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_any_bytes_are_text() {
+    fn a_path_of_any_bytes_is_escaped() {
         let path = PathBuf::from(std::ffi::OsString::from_vec((1..=255).collect()));
         let text = escaped(&path);
         assert!(text.is_ascii() && !text.contains('\n'), "{text}");

@@ -1,8 +1,8 @@
-//! What the files that rules name contained when Sentinel was last there.
+//! Digests of protected files, kept across restarts.
 //!
-//! While rules are in force, what changes is what trusted and exempt processes change: a look at the
-//! files takes that over, and says so. What changed between the last look and the next start was changed
-//! while Sentinel was away.
+//! While rules are in force, only trusted and exempt processes change protected files: a comparison reports
+//! the changes, and updates the baseline. Changes between the last comparison and the next start happened while
+//! Sentinel was stopped.
 
 mod file;
 mod scope;
@@ -18,30 +18,30 @@ use ironclad_core::audit::AuditAction;
 use ironclad_policy::Sha256Sum;
 use serde::{Deserialize, Serialize};
 
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 
 pub(crate) use file::escaped;
 use file::{Former, Loaded};
 pub(crate) use scope::{Kind, Scope, Scopes};
 use walk::Snapshot;
 
-/// Changes of one look that leave audit records of their own; of more, the baseline's record has the
-/// number.
+/// Changes of one comparison that have audit records of their own. The record of the baseline has the number
+/// of all.
 const RECORDS: usize = 1024;
 
-/// How the contents of guarded files are cached.
+/// Limits of a baseline.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BaselineOptions {
-    /// Most files: of more, none is said to be added or removed. Default: 65,536.
+    /// Most files. If there are more, added and removed files are not reported. Default: 65,536.
     pub files: usize,
-    /// Bytes of the largest file that is read; of larger ones, size, owner and mode are compared alone.
+    /// Size in bytes of the largest file that is read. Of larger files, only size, owner and mode are compared.
     /// Default: 256 MiB.
     pub file_bytes: u64,
-    /// Bytes that are read in all; of what comes behind, the same. Default: 4 GiB.
+    /// Bytes that are read in all. Of files after that, only size, owner and mode are compared. Default: 4 GiB.
     pub total_bytes: u64,
-    /// Is told how far a look has come, every [`Progress::FILES`] files, by the thread that looks.
-    /// Default: none.
+    /// A callback for the progress of a comparison, every [`Progress::FILES`] files, on the thread that
+    /// compares. Default: none.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
 
@@ -58,26 +58,26 @@ impl fmt::Debug for BaselineOptions {
     }
 }
 
-/// How far a look at guarded files has come.
+/// The progress of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Progress {
     /// Files so far.
     pub files: usize,
-    /// Bytes that were read.
+    /// Bytes read so far.
     pub bytes: u64,
 }
 
 impl Progress {
-    /// How many files there are between two reports.
+    /// The number of files between two reports.
     pub const FILES: usize = 1024;
 }
 
-/// What is known of a file.
+/// The recorded state of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FileState {
-    /// Its mode, without its type.
+    /// Its mode, without the file type.
     pub mode: u32,
     /// Its owner.
     pub uid: u32,
@@ -85,41 +85,41 @@ pub struct FileState {
     pub gid: u32,
     /// Its size, in bytes.
     pub size: u64,
-    /// What it contains; none where that was not read.
+    /// The digest of its content. None if it was not read.
     pub sha256: Option<Sha256Sum>,
-    /// Why it was not.
+    /// Why it was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<String>,
 }
 
-/// What became of a file.
+/// The change of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Change {
-    /// It was not there.
+    /// The file did not exist.
     Added(FileState),
-    /// It is not there.
+    /// The file does not exist any more.
     Removed(FileState),
-    /// It has another content, or one that cannot be read any more.
+    /// The content differs, or cannot be read any more.
     Content {
-        /// What it was.
+        /// The old state.
         before: FileState,
-        /// What it is.
+        /// The new state.
         after: FileState,
     },
-    /// Mode, owner or size are others; of the size alone where the content was not read.
+    /// Mode, owner or size differ. The size matters alone if the content was not read.
     Metadata {
-        /// What it was.
+        /// The old state.
         before: FileState,
-        /// What it is.
+        /// The new state.
         after: FileState,
     },
-    /// The path of a rule leads elsewhere, by other symbolic links.
+    /// The path of a rule resolves to another file, by other symbolic links.
     Elsewhere {
-        /// Where it led.
+        /// The old target.
         before: PathBuf,
-        /// Where it leads.
+        /// The new target.
         after: PathBuf,
     },
 }
@@ -143,7 +143,7 @@ impl fmt::Display for Change {
             }
             Self::Elsewhere { before, after } => {
                 let [before, after] = [before, after].map(|it| escaped(it));
-                write!(f, "led elsewhere: {before} to {after}")
+                write!(f, "resolves elsewhere: {before} to {after}")
             }
         }
     }
@@ -162,14 +162,14 @@ fn metadata(f: &mut fmt::Formatter<'_>, before: &FileState, after: &FileState) -
     Ok(())
 }
 
-/// A file that is not as it was.
+/// A file that has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FileChange {
-    /// Its path, without symbolic links; where a rule's path leads elsewhere, the rule's.
+    /// Its path, without symbolic links; for [`Change::Elsewhere`], the path of the rule.
     #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
-    /// What became of it.
+    /// The change.
     pub change: Change,
 }
 
@@ -177,37 +177,37 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(&escaped(path))
 }
 
-/// Whether there was a baseline to compare with.
+/// Whether there was an earlier baseline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Compared {
-    /// There was.
+    /// There was one.
     With {
-        /// When it was written: wall clock, nanoseconds since 1970 UTC.
+        /// When the baseline was written: wall clock, nanoseconds since 1970 UTC.
         time: u64,
-        /// SHA-256 of the file: that of the audit record that was left when it was written.
+        /// SHA-256 of the baseline file, which the audit record of writing it has, too.
         sha256: Sha256Sum,
     },
-    /// There was none: this is the first start, or somebody has removed it.
+    /// There was none: this is the first start, or the file was removed.
     Missing,
-    /// It is not as it was written; it is kept as `baseline.damaged`.
+    /// The file differs from what was written. It is renamed to `baseline.damaged`.
     Damaged(String),
 }
 
-/// What changed while Sentinel was away.
+/// Changes while Sentinel was stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BaselineReport {
-    /// With what the files were compared.
+    /// The baseline that files were compared with.
     pub compared: Compared,
-    /// Files that are not as they were, by their paths.
+    /// Changed files, by path.
     pub changes: Vec<FileChange>,
-    /// Files that no rule named when the baseline was written: not among the changes.
+    /// Files that no rule named when the baseline was written. They are not among the changes.
     pub newly_named: usize,
-    /// Files that were looked at.
+    /// Compared files.
     pub files: usize,
-    /// Bytes of them that were read.
+    /// Bytes that were read.
     pub bytes: u64,
     /// Files and directories that could not be read, and why.
     pub unread: Vec<Unread>,
@@ -215,7 +215,7 @@ pub struct BaselineReport {
     pub is_cut: bool,
 }
 
-/// What could not be read.
+/// A file or directory that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Unread {
@@ -232,20 +232,20 @@ pub(crate) struct Baseline {
     path: PathBuf,
     options: BaselineOptions,
     instance: String,
-    /// Ends a look.
+    /// Ends a comparison.
     stop: AtomicBool,
-    kept: Mutex<Option<Kept>>,
+    current: Mutex<Option<Current>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Current {
     scopes: Scopes,
     policy: String,
     snapshot: Snapshot,
 }
 
-/// What a look found, with the audit records of it.
-pub(crate) struct Look {
+/// The result of a comparison, with its audit records.
+pub(crate) struct Comparison {
     pub(crate) changes: Vec<FileChange>,
     pub(crate) records: Vec<AuditAction>,
 }
@@ -257,30 +257,30 @@ impl Baseline {
             options,
             instance: instance.to_owned(),
             stop: AtomicBool::new(false),
-            kept: Mutex::default(),
+            current: Mutex::default(),
         }
     }
 
-    /// Whoever looks, gives up; so does who looks later.
+    /// Ends comparisons that are under way, and later ones.
     pub(crate) fn end(&self) {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Why it could not be taken or kept.
+    /// The error of a baseline that could not be read or written.
     pub(crate) fn failed(&self, source: io::Error) -> SentinelError {
-        SentinelError::Baseline { path: self.path.clone(), source }
+        Failure::Baseline { path: self.path.clone(), source }.into()
     }
 
     fn own(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+    fn current(&self) -> MutexGuard<'_, Option<Current>> {
         // It is replaced as a whole.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares what is there with what was, and keeps what is there. Nothing is written yet.
+    /// Compares files with the baseline of the earlier agent. Does not write the new baseline.
     pub(crate) fn begin(
         &self,
         scopes: Scopes,
@@ -288,7 +288,7 @@ impl Baseline {
     ) -> io::Result<(BaselineReport, Vec<AuditAction>)> {
         let path = escaped(&self.path);
         let missing = |reason: String| AuditAction::BaselineMissing { path: path.clone(), reason };
-        let mut snapshot = walk::take(&scopes, None, self.own(), &self.options, &self.stop)?;
+        let mut snapshot = walk::read(&scopes, None, self.own(), &self.options, &self.stop)?;
         let (mut changes, mut newly_named, mut is_cut) = (Vec::new(), 0, snapshot.is_cut);
         let mut records = Vec::new();
         let compared = match file::load(&self.path)? {
@@ -302,7 +302,7 @@ impl Baseline {
             }
             Loaded::Whole(Former { time, sha256, scopes: former, files, is_cut: was_cut }) => {
                 is_cut |= was_cut;
-                changes = scopes.led_elsewhere(&former);
+                changes = scopes.moved_targets(&former);
                 let named = |path: &Path| former.cover(path) && scopes.cover(path);
                 let (found, fresh) = walk::compare(&files, &snapshot, is_cut, named);
                 changes.extend(found);
@@ -320,42 +320,45 @@ impl Baseline {
         };
         let unread = std::mem::take(&mut snapshot.unread);
         let (files, bytes) = (snapshot.files.len(), snapshot.bytes);
-        *self.kept() = Some(Kept { scopes, policy: policy.to_owned(), snapshot });
+        *self.current() = Some(Current { scopes, policy: policy.to_owned(), snapshot });
         Ok((
             BaselineReport { compared, changes, newly_named, files, bytes, unread, is_cut },
             records,
         ))
     }
 
-    /// Looks again, at what `scopes` name if there are any: what changed meanwhile was changed by who
-    /// may. None before the first look.
-    pub(crate) fn look(&self, scopes: Option<(Scopes, &str)>) -> io::Result<Option<Look>> {
-        let mut kept = self.kept();
-        let Some(former) = kept.as_ref() else { return Ok(None) };
+    /// Compares files with the last comparison, of other `scopes` if they are given. Changes were made by
+    /// trusted or exempt processes. None before [`begin`](Self::begin).
+    pub(crate) fn compare(
+        &self,
+        scopes: Option<(Scopes, &str)>,
+    ) -> io::Result<Option<Comparison>> {
+        let mut current = self.current();
+        let Some(former) = current.as_ref() else { return Ok(None) };
         let is_other = scopes.is_some();
         let (scopes, policy) = scopes.unwrap_or_else(|| (former.scopes.clone(), &former.policy));
         let known = Some(&former.snapshot);
-        let snapshot = walk::take(&scopes, known, self.own(), &self.options, &self.stop)?;
-        let mut changes = scopes.led_elsewhere(&former.scopes);
+        let snapshot = walk::read(&scopes, known, self.own(), &self.options, &self.stop)?;
+        let mut changes = scopes.moved_targets(&former.scopes);
         let named = |path: &Path| former.scopes.cover(path) && scopes.cover(path);
         let files = former.snapshot.files.iter();
         let files = files.map(|(path, seen)| (path.clone(), seen.state.clone())).collect();
         let is_cut = snapshot.is_cut || former.snapshot.is_cut;
         changes.extend(walk::compare(&files, &snapshot, is_cut, named).0);
         let policy = policy.to_owned();
-        *kept = Some(Kept { scopes, policy, snapshot });
-        drop(kept);
+        *current = Some(Current { scopes, policy, snapshot });
+        drop(current);
         let mut records = recorded(&changes, false);
         if is_other || !changes.is_empty() {
             records.extend(self.write(changes.len())?);
         }
-        Ok(Some(Look { changes, records }))
+        Ok(Some(Comparison { changes, records }))
     }
 
-    /// Writes what is cached; `changes` are those since the last time.
+    /// Writes the baseline. `changes` is the number of changes since the last one was written.
     pub(crate) fn write(&self, changes: usize) -> io::Result<Option<AuditAction>> {
-        let kept = self.kept();
-        let Some(Kept { scopes, policy, snapshot }) = kept.as_ref() else { return Ok(None) };
+        let current = self.current();
+        let Some(Current { scopes, policy, snapshot }) = current.as_ref() else { return Ok(None) };
         let sha256 = file::store(&self.path, &self.instance, policy, scopes, snapshot)?;
         Ok(Some(AuditAction::Baseline {
             path: escaped(&self.path),

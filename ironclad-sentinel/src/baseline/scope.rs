@@ -11,10 +11,10 @@ use super::{Change, FileChange};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Scope {
     pub(crate) kind: Kind,
-    /// As the rule names it.
+    /// The path or pattern of the rule.
     #[serde(with = "as_escaped")]
     pub(crate) named: PathBuf,
-    /// Where that leads; of patterns, the directories before the first wildcard do.
+    /// The same without symbolic links; of a pattern, only before its first wildcard.
     #[serde(with = "as_escaped")]
     pub(crate) real: PathBuf,
 }
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Glob,
 }
 
-/// Those of a policy.
+/// The scopes of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scopes(pub(crate) Vec<Scope>);
 
@@ -44,8 +44,8 @@ impl Scopes {
         })
     }
 
-    /// Paths that led elsewhere.
-    pub(super) fn led_elsewhere(&self, former: &Self) -> Vec<FileChange> {
+    /// Paths that resolve to another file than in `former`.
+    pub(super) fn moved_targets(&self, former: &Self) -> Vec<FileChange> {
         let pairs = self.0.iter().filter_map(|now| {
             let is_it = |was: &&Scope| (was.kind, &was.named) == (now.kind, &now.named);
             former.0.iter().find(is_it).map(|was| (was, now))
@@ -60,7 +60,7 @@ impl Scopes {
     }
 }
 
-/// As `glob::glob` has it.
+/// The options of `glob::glob`.
 const GLOB: glob::MatchOptions = glob::MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,

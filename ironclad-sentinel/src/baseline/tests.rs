@@ -40,7 +40,7 @@ impl Lab {
         ])
     }
 
-    /// A start that ends at once.
+    /// A start, and a stop.
     fn start(&self) -> BaselineReport {
         self.start_with(self.scopes())
     }
@@ -53,7 +53,7 @@ impl Lab {
     }
 }
 
-fn told(changes: &[FileChange]) -> Vec<(String, &'static str)> {
+fn summary(changes: &[FileChange]) -> Vec<(String, &'static str)> {
     let name = |it: &FileChange| it.path.file_name().unwrap().to_string_lossy().into_owned();
     let what = |change: &Change| match change {
         Change::Added(_) => "added",
@@ -62,9 +62,9 @@ fn told(changes: &[FileChange]) -> Vec<(String, &'static str)> {
         Change::Metadata { .. } => "metadata",
         Change::Elsewhere { .. } => "elsewhere",
     };
-    let mut told: Vec<_> = changes.iter().map(|it| (name(it), what(&it.change))).collect();
-    told.sort();
-    told
+    let mut summary: Vec<_> = changes.iter().map(|it| (name(it), what(&it.change))).collect();
+    summary.sort();
+    summary
 }
 
 fn words(of: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
@@ -72,7 +72,7 @@ fn words(of: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn what_changed_while_away_is_told_once() {
+fn changes_while_stopped_are_reported_once() {
     let lab = Lab::new();
     let first = lab.start();
     assert_eq!((first.compared, first.files), (Compared::Missing, 3));
@@ -86,7 +86,7 @@ fn what_changed_while_away_is_told_once() {
     fs::write(lab.path("new.conf"), "5").unwrap();
     let mode = fs::Permissions::from_mode(0o4755);
     fs::set_permissions(lab.path("tree/below/three"), mode).unwrap();
-    // What no rule names is nobody's business, nor are links and pipes.
+    // No rule names it, and links and pipes are not recorded.
     fs::write(lab.path("other"), "6").unwrap();
     symlink("/etc/passwd", lab.path("tree/link")).unwrap();
     rustix::fs::mknodat(
@@ -105,7 +105,7 @@ fn what_changed_while_away_is_told_once() {
         ("three", "metadata"),
         ("two", "removed"),
     ];
-    assert_eq!(told(&report.changes), words(&expected));
+    assert_eq!(summary(&report.changes), words(&expected));
     let text: Vec<_> = report.changes.iter().map(|it| it.change.to_string()).collect();
     assert!(text.iter().any(|it| it.contains("mode 0644 to 4755")), "{text:?}");
     assert!(text.iter().any(|it| it.contains("size 1 to 7")), "{text:?}");
@@ -120,30 +120,30 @@ fn a_change_that_leaves_size_and_times_as_they_were_is_seen() {
     let modified = file.metadata().unwrap().modified().unwrap();
     fs::write(lab.path("one"), "x").unwrap();
     file.set_modified(modified).unwrap();
-    assert_eq!(told(&lab.start().changes), words(&[("one", "content")]));
+    assert_eq!(summary(&lab.start().changes), words(&[("one", "content")]));
 }
 
 #[test]
-fn what_is_changed_while_sentinel_is_there_is_not_told_again() {
+fn changes_while_running_are_not_reported_after_a_restart() {
     let lab = Lab::new();
     let baseline = lab.baseline();
-    assert!(baseline.look(None).unwrap().is_none(), "before it has begun");
+    assert!(baseline.compare(None).unwrap().is_none(), "before it has begun");
     baseline.begin(lab.scopes(), "policy").unwrap();
     baseline.write(0).unwrap();
     fs::write(lab.path("tree/two"), "updated").unwrap();
-    let look = baseline.look(None).unwrap().unwrap();
-    assert_eq!(told(&look.changes), words(&[("two", "content")]));
+    let found = baseline.compare(None).unwrap().unwrap();
+    assert_eq!(summary(&found.changes), words(&[("two", "content")]));
     let [AuditAction::FileChange { away: false, .. }, AuditAction::Baseline { written, .. }] =
-        &look.records[..]
+        &found.records[..]
     else {
-        panic!("{:?}", look.records)
+        panic!("{:?}", found.records)
     };
     assert!(written);
-    let look = baseline.look(None).unwrap().unwrap();
-    assert_eq!((look.changes, look.records), (vec![], vec![]));
-    // After the last look, it is as if Sentinel had been away.
+    let found = baseline.compare(None).unwrap().unwrap();
+    assert_eq!((found.changes, found.records), (vec![], vec![]));
+    // After the last comparison, Sentinel counts as stopped.
     fs::write(lab.path("one"), "late").unwrap();
-    assert_eq!(told(&lab.start().changes), words(&[("one", "content")]));
+    assert_eq!(summary(&lab.start().changes), words(&[("one", "content")]));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn other_rules_are_no_change() {
 }
 
 #[test]
-fn a_path_that_leads_elsewhere_is_told() {
+fn a_path_that_resolves_elsewhere_is_reported() {
     let lab = Lab::new();
     let named = lab.path("link");
     let scopes = |real| {
@@ -167,12 +167,12 @@ fn a_path_that_leads_elsewhere_is_told() {
     };
     lab.start_with(scopes("one"));
     let report = lab.start_with(scopes("tree/two"));
-    assert_eq!(told(&report.changes), words(&[("link", "elsewhere")]));
+    assert_eq!(summary(&report.changes), words(&[("link", "elsewhere")]));
     assert_eq!(report.newly_named, 1);
 }
 
 #[test]
-fn the_baseline_is_no_part_of_itself() {
+fn the_baseline_does_not_contain_itself() {
     let lab = Lab::new();
     let named = lab.path("");
     let scopes =
@@ -183,7 +183,7 @@ fn the_baseline_is_no_part_of_itself() {
 }
 
 #[test]
-fn limits_are_told() {
+fn limits_are_reported() {
     let mut lab = Lab::new();
     lab.options.file_bytes = 5;
     fs::write(lab.path("one"), "123456").unwrap();
@@ -191,12 +191,12 @@ fn limits_are_told() {
     fs::write(lab.path("one"), "654321").unwrap();
     assert_eq!(lab.start().changes, [], "of large files, the size is compared");
     fs::write(lab.path("one"), "1234567").unwrap();
-    assert_eq!(told(&lab.start().changes), words(&[("one", "metadata")]));
+    assert_eq!(summary(&lab.start().changes), words(&[("one", "metadata")]));
 
     lab.options.files = 2;
     let report = lab.start();
     assert!(report.is_cut && report.files == 2, "{report:?}");
-    assert_eq!(report.changes, [], "what lies behind is not gone");
+    assert_eq!(report.changes, [], "files beyond the limit are not removed");
     lab.options.files = 3;
     assert!(lab.start().is_cut, "the one before was");
     assert!(!lab.start().is_cut);
@@ -204,14 +204,14 @@ fn limits_are_told() {
     lab.options.total_bytes = 1;
     let baseline = lab.baseline();
     baseline.begin(lab.scopes(), "").unwrap();
-    let kept = baseline.kept();
-    let files = &kept.as_ref().unwrap().snapshot.files;
+    let current = baseline.current();
+    let files = &current.as_ref().unwrap().snapshot.files;
     let read = files.values().filter(|it| it.state.sha256.is_some()).count();
     assert_eq!(read, 1, "{files:?}");
 }
 
 #[test]
-fn a_baseline_that_is_not_as_it_was_written_is_set_aside() {
+fn a_damaged_baseline_is_renamed() {
     let lab = Lab::new();
     let path = lab.path("state/baseline");
     lab.start();
@@ -223,7 +223,7 @@ fn a_baseline_that_is_not_as_it_was_written_is_set_aside() {
     let (body, _) = whole.trim_end().rsplit_once('\n').unwrap();
     for (broken, why) in [
         (other.as_str(), "checksum"),
-        (later.as_str(), "version 2"),
+        (later.as_str(), "version is 2"),
         (&whole[..whole.len() - 1], "end is missing"),
         (body, "end is missing"),
         (&whole[..whole.len() / 2], "missing"),
@@ -240,7 +240,7 @@ fn a_baseline_that_is_not_as_it_was_written_is_set_aside() {
 }
 
 #[test]
-fn its_checksum_is_that_of_the_record_that_was_left() {
+fn the_audit_record_has_the_checksum_of_the_baseline() {
     let lab = Lab::new();
     let baseline = lab.baseline();
     baseline.begin(lab.scopes(), "").unwrap();
@@ -253,7 +253,7 @@ fn its_checksum_is_that_of_the_record_that_was_left() {
 }
 
 #[test]
-fn who_looks_gives_up_when_nobody_waits() {
+fn a_comparison_ends_when_the_baseline_ends() {
     let lab = Lab::new();
     let baseline = lab.baseline();
     baseline.end();

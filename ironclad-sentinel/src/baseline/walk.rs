@@ -1,4 +1,4 @@
-//! Looking at files.
+//! Reads protected files, and compares two passes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use super::scope::Kind;
 use super::{BaselineOptions, Change, FileChange, FileState, Progress, Scopes, Unread};
 use crate::volumes;
 
-/// How often a file is read that changes meanwhile.
+/// How often a file that changes during a read is read.
 const READS: usize = 3;
 
-/// What was there at a look.
+/// The files of one pass.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) files: BTreeMap<PathBuf, Seen>,
@@ -28,11 +28,12 @@ pub(super) struct Snapshot {
     pub(super) is_cut: bool,
 }
 
-/// A file, and by what it is known to be as it was.
+/// A file, and what shows that it has not changed.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) state: FileState,
-    /// Device, inode, ctime, and whether that is past, so that no change is hidden by the clock's tick.
+    /// Device, inode, ctime, and whether the ctime is in the past: a change within the same tick of the clock
+    /// would have the same ctime.
     is: (u64, u64, i64, i64, bool),
 }
 
@@ -47,14 +48,14 @@ struct Walk<'a> {
     known: Option<&'a Snapshot>,
     /// Devices whose files are not read, and why.
     devices: BTreeMap<u64, Option<String>>,
-    /// Not looked at: the baseline itself is there.
+    /// The directory of the baseline itself, which is not read.
     own: &'a Path,
     options: &'a BaselineOptions,
     stop: &'a AtomicBool,
 }
 
-/// Looks at all that `scopes` name; what is as it was in `known` is not read again.
-pub(super) fn take(
+/// Reads the files in `scopes`. A file that has not changed since `known` is not read again.
+pub(super) fn read(
     scopes: &Scopes,
     known: Option<&Snapshot>,
     own: &Path,
@@ -68,7 +69,7 @@ pub(super) fn take(
         match scope.kind {
             Kind::File => drop(paths.insert(scope.real.clone())),
             Kind::Tree => walk.below(&scope.real, &mut paths),
-            // Each that it matches by now; those that cannot be looked at are not there.
+            // Files that match now. A directory that cannot be read has none.
             Kind::Glob => {
                 let found = scope.real.to_str().and_then(|it| glob::glob(it).ok());
                 let found = found.into_iter().flatten().flatten();
@@ -84,7 +85,7 @@ pub(super) fn take(
 }
 
 impl Walk<'_> {
-    /// Regular files below a directory. Each directory is gone through once, however often it is mounted.
+    /// Regular files below a directory. A directory that is mounted several times is read once.
     fn below(&mut self, root: &Path, paths: &mut BTreeSet<PathBuf>) {
         let (mut left, mut known) = (vec![root.to_owned()], HashSet::new());
         while let Some(dir) = left.pop() {
@@ -117,7 +118,7 @@ impl Walk<'_> {
                 };
                 match entry {
                     (kind, path) if kind.is_dir() => left.push(path),
-                    // One more than may be there shows that there are more.
+                    // One more than the limit shows that there are more.
                     (kind, path) if kind.is_file() && paths.len() <= self.options.files => {
                         paths.insert(path);
                     }
@@ -127,16 +128,16 @@ impl Walk<'_> {
         }
     }
 
-    /// Why files of a device are not read: what lies there is not on a disk, or up to somebody else.
+    /// Why files of a device are not read: their content is not stored, or another host or process decides it.
     fn refused(&mut self, device: u64, at: &Path) -> Option<String> {
-        let why = || volumes::unfit(at).or_else(|| volumes::unstored(at));
+        let why = || volumes::unsupported(at).or_else(|| volumes::unstored(at));
         self.devices.entry(device).or_insert_with(why).clone()
     }
 
     fn file(&mut self, path: &Path) -> io::Result<()> {
-        let seen = match self.look(path) {
+        let seen = match self.seen(path) {
             Ok(Some(seen)) => seen,
-            // It has gone meanwhile, or is no regular file.
+            // The file was removed meanwhile, or is no regular file.
             Ok(None) => return Ok(()),
             Err(e) => {
                 if self.stop.load(std::sync::atomic::Ordering::Acquire) {
@@ -152,13 +153,13 @@ impl Walk<'_> {
         let files = self.found.files.len();
         if files % Progress::FILES == 0 {
             let progress = Progress { files, bytes: self.found.bytes };
-            tracing::info!(files, bytes = progress.bytes, "looking at guarded files");
-            self.options.progress.iter().for_each(|tell| tell(progress));
+            tracing::info!(files, bytes = progress.bytes, "comparing protected files");
+            self.options.progress.iter().for_each(|call| call(progress));
         }
         Ok(())
     }
 
-    fn look(&mut self, path: &Path) -> io::Result<Option<Seen>> {
+    fn seen(&mut self, path: &Path) -> io::Result<Option<Seen>> {
         match fs::symlink_metadata(path) {
             Ok(is) if is.is_file() => {
                 if let Some(why) = self.refused(is.dev(), path) {
@@ -169,12 +170,12 @@ impl Walk<'_> {
             Err(e) if is_gone(&e) => return Ok(None),
             Err(e) => return Err(e),
         }
-        // A lease is not waited for, and no symbolic link followed that came meanwhile.
+        // Does not wait for a lease, and does not follow a symbolic link that was created meanwhile.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("somebody has a lease on it")),
+            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("a process has a lease on it")),
             Err(e) => return Err(e.into()),
         };
         for _ in 0..READS {
@@ -196,8 +197,8 @@ impl Walk<'_> {
             let most = self.options.file_bytes.min(left);
             if is.len() > most {
                 let why = match is.len() > self.options.file_bytes {
-                    true => "it is larger than is read of a file",
-                    false => "enough was read of the files before it",
+                    true => "it is larger than the limit for one file",
+                    false => "the limit for all files is reached",
                 };
                 return Ok(Some(Seen { state: unread(state, why), is: id }));
             }
@@ -235,8 +236,8 @@ fn identity(is: &fs::Metadata, is_past: bool) -> (u64, u64, i64, i64, bool) {
     (is.dev(), is.ino(), is.ctime(), is.ctime_nsec(), is_past)
 }
 
-/// What changed of the files that both have `named`, and how many of the others are new. Where either
-/// was cut, what is missing may lie behind.
+/// Changes of the files for which `named` holds, and the number of new files for which it does not. If either pass
+/// was cut, missing files may be beyond the limit, and are not reported.
 pub(super) fn compare(
     before: &BTreeMap<PathBuf, FileState>,
     after: &Snapshot,

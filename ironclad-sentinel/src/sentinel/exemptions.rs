@@ -1,4 +1,4 @@
-//! Executables that rules do not bind.
+//! Executables that are exempt from rules.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use ironclad_core::abi;
 use ironclad_policy::file::CompiledFiles;
 
 use super::Sentinel;
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 use crate::status::{Missing, MissingKind};
 use crate::{own, resolve};
 
 impl Sentinel {
-    /// Executables that Sentinel's own rules do not bind, from which, and what they may.
+    /// Executables, Sentinel's own rules that each is exempt from, and its permissions.
     pub(super) fn exemptions(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
         let updaters = self.updaters.iter().map(|path| (path.as_path(), own::UPDATED, 0));
         let stop = abi::MAY_KILL | abi::MAY_GROUP;
@@ -23,7 +23,7 @@ impl Sentinel {
         updaters.chain(stoppers).chain(managers).chain(executors)
     }
 
-    /// Executables that the builder was given, and by which method.
+    /// Executables that the builder has, each with the method that named it.
     fn named(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let lists = [
             ("`.updater(…)`", &self.updaters),
@@ -41,31 +41,31 @@ impl Sentinel {
         })
     }
 
-    /// Whoever is named by a script or a directory is nobody.
-    pub(super) fn refuse_no_programs(
+    /// Refuses exempt executables that are scripts or directories: no process executes them.
+    pub(super) fn check_executables(
         &self,
         files: Option<&CompiledFiles>,
     ) -> Result<(), SentinelError> {
         let rules = files.iter().flat_map(|files| files.rules());
         let exemptions = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
         for (rule, path) in exemptions {
-            refuse_no_program(|| resolve::described(rule), path)?;
+            check_executable(|| resolve::described(rule), path)?;
         }
-        self.named().try_for_each(|(by, path)| refuse_no_program(|| by.to_owned(), path))
+        self.named().try_for_each(|(by, path)| check_executable(|| by.to_owned(), path))
     }
 }
 
-pub(super) fn refuse_no_program(
+pub(super) fn check_executable(
     by: impl FnOnce() -> String,
     path: &Path,
 ) -> Result<(), SentinelError> {
     if path.is_dir() {
-        let what = "is a directory, which nobody executes: name the executables in it".to_owned();
-        return Err(SentinelError::Path { rule: by(), path: path.to_owned(), what });
+        let what = "is a directory, which no process executes: name the executables in it".to_owned();
+        return Err(Failure::Path { rule: by(), path: path.to_owned(), what }.into());
     }
     match interpreter(path) {
         Some(interpreter) => {
-            Err(SentinelError::Script { by: by(), path: path.to_owned(), interpreter })
+            Err(Failure::Script { by: by(), path: path.to_owned(), interpreter }.into())
         }
         None => Ok(()),
     }

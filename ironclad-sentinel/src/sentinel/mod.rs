@@ -24,7 +24,7 @@ use ironclad_policy::{CompiledPolicy, Provenance};
 
 use crate::baseline::{BaselineReport, Scopes};
 use crate::builder::SentinelBuilder;
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 use crate::inventory::Foreign;
 use crate::oom::OomProtection;
 use crate::own::OwnPath;
@@ -35,16 +35,18 @@ use crate::tables::Tables;
 use crate::trust::Trust;
 use crate::watch::{Watch, Watched};
 
-use persistent::Kept;
+use persistent::Persistent;
 pub use policy::Refreshed;
 pub(crate) use scratch::Scratch;
 
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A running Sentinel. Dropping it disarms and detaches it, unless it is persistent: then all is
-/// refused to others until an agent takes over, and [`stop`](Self::stop)s.
+/// A running Sentinel.
+///
+/// Dropping it disarms and detaches the hooks. A persistent instance stays armed: hooks refuse until the
+/// next agent adopts the instance and [`stop`](Self::stop)s it.
 pub struct Sentinel {
-    /// Ends first.
+    /// Dropped first.
     watch: Option<Watch>,
     watched: Arc<Watched>,
     own: Vec<OwnPath>,
@@ -52,39 +54,39 @@ pub struct Sentinel {
     may_stop: Vec<PathBuf>,
     group_managers: Vec<PathBuf>,
     processes: Processes,
-    kept: Option<Kept>,
+    persistent: Option<Persistent>,
     trust: Trust,
     _oom_protection: Option<OomProtection>,
-    /// Ends last.
+    /// Dropped last.
     _claim: Claim,
 }
 
 pub(crate) struct State {
     tables: Tables,
-    /// What they say, once a policy of this agent's is in force.
+    /// The content of the tables, once a policy of this agent is in force.
     in_force: Option<(Coverage, FilePolicy)>,
     policy: CompiledPolicy,
-    /// None before the first.
+    /// None before the first policy.
     provenance: Option<Provenance>,
-    /// Whether a token has permitted to uninstall.
+    /// Whether a token has permitted uninstalling.
     #[cfg(feature = "signed")]
     may_uninstall: bool,
     rules: Vec<FileRuleInfo>,
-    /// What led nowhere when they were looked up, but for files.
+    /// Paths that did not exist when the rules were resolved, except files.
     missing: Vec<Missing>,
     scopes: Scopes,
     pub(crate) canaries: Vec<Canary>,
-    /// When hooks refused what they were told to: `CLOCK_BOOTTIME`, nanoseconds.
-    pub(crate) answered: BTreeMap<SentinelHook, u64>,
-    /// Why the thread that looks could not.
-    pub(crate) unwatched: Option<String>,
+    /// When hooks last passed their self-test: `CLOCK_BOOTTIME`, nanoseconds.
+    pub(crate) last_active: BTreeMap<SentinelHook, u64>,
+    /// Why the last run of the watch thread failed.
+    pub(crate) watch_error: Option<String>,
     baseline: Option<BaselineReport>,
     preopened: Vec<PreopenedDescriptor>,
     foreign: Foreign,
 }
 
 impl State {
-    /// Before a policy is in force.
+    /// The state before a policy is in force.
     fn new(tables: Tables, policy: &CompiledPolicy) -> Self {
         Self {
             tables,
@@ -97,8 +99,8 @@ impl State {
             missing: Vec::new(),
             scopes: Scopes::default(),
             canaries: Vec::new(),
-            answered: BTreeMap::new(),
-            unwatched: None,
+            last_active: BTreeMap::new(),
+            watch_error: None,
             baseline: None,
             preopened: Vec::new(),
             foreign: Foreign::default(),
@@ -107,7 +109,7 @@ impl State {
 }
 
 impl Sentinel {
-    /// Begins to describe one. The instance's name tells agents on one machine apart.
+    /// Options of a Sentinel. The name of the instance distinguishes agents on one host.
     pub fn builder(instance: &str) -> SentinelBuilder {
         SentinelBuilder::new(instance)
     }
@@ -120,43 +122,42 @@ impl Sentinel {
         self.watched.lock()
     }
 
-    /// Alarms, through a channel: who was refused what, what rules that log have seen, and who
-    /// presented a secret.
+    /// Alarms, through a channel: denied accesses, accesses that rules log, and presented secrets.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] where the ring buffer cannot be opened, [`SentinelError::Thread`].
+    /// `SentinelErrorKind::Bpf` where the ring buffer cannot be opened, `SentinelErrorKind::Thread`.
     pub fn events(
         &self,
         capacity: usize,
         overflow: Overflow,
     ) -> Result<(EventPump, EventReceiver), SentinelError> {
         let mut ring = EventRing::new(self.watched.guard.alarms())?;
-        EventPump::start(capacity, overflow, move |deliver| {
+        Ok(EventPump::start(capacity, overflow, move |deliver| {
             ring.poll(PATIENCE, |bytes| deliver.deliver(bytes))
                 .inspect_err(
                     |error| tracing::error!(error = %ErrorChain::new(error), "no more alarms"),
                 )
                 .is_ok()
         })
-        .map_err(SentinelError::Thread)
+        .map_err(Failure::Thread)?)
     }
 
     pub(crate) fn processes(&self) -> &Processes {
         &self.processes
     }
 
-    /// The rule at a place of the policy in force, as events name it.
-    pub fn rule(&self, place: usize) -> Option<FileRuleInfo> {
-        self.lock().rules.get(place).cloned()
+    /// The rule at an index of the policy in force: alarms have indexes of rules.
+    pub fn rule(&self, index: usize) -> Option<FileRuleInfo> {
+        self.lock().rules.get(index).cloned()
     }
 
-    /// A secret by which another process that executes `exe` becomes trusted, once: give it to it by
-    /// a pipe, and let it [`present`](Secret::present) it.
+    /// A secret by which one other process that executes `exe` becomes trusted. Pass it through a pipe to the
+    /// process, which [`present`](Secret::present)s it.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] where there is no such file, or no room.
+    /// `SentinelErrorKind::Bpf` where there is no such file, or no room.
     pub fn admit(&self, exe: &Path) -> Result<Secret, SentinelError> {
-        exemptions::refuse_no_program(|| "`admit`".to_owned(), exe)?;
+        exemptions::refuse_no_program(|| "`admit(…)`".to_owned(), exe)?;
         let found = self.processes.identify(&[exe])?;
         let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
         let id = id.ok_or_else(|| {
@@ -166,12 +167,12 @@ impl Sentinel {
         Ok(self.watched.guard.admit(id)?)
     }
 
-    /// Guards maps and programs that this process made before Sentinel was started; what it makes
-    /// since is guarded as it is made.
+    /// Protects maps and programs that this process created before Sentinel started. Maps and programs that the
+    /// process creates later are protected from the start.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] where the kernel refuses.
-    pub fn guard<'a>(
+    /// `SentinelErrorKind::Bpf` where the kernel refuses.
+    pub fn protect<'a>(
         &self,
         maps: impl IntoIterator<Item = BorrowedFd<'a>>,
         programs: impl IntoIterator<Item = &'a Program>,
@@ -180,10 +181,10 @@ impl Sentinel {
         Ok(self.watched.guard.guard_programs(programs)?)
     }
 
-    /// Guards maps and programs that this thread opens while `work` runs, whoever made them: what an
-    /// agent adopts that had pinned it before it had Sentinel. `work` may neither call this nor
-    /// [`guard`](Self::guard).
-    pub fn guard_opened<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Protects maps and programs that this thread opens while `work` runs, whichever process created them: pins that
+    /// an agent adopts and that are older than Sentinel. `work` may neither call this method nor
+    /// [`protect`](Self::protect).
+    pub fn protect_opened<T>(&self, work: impl FnOnce() -> T) -> T {
         self.watched.guard.adopting(work)
     }
 

@@ -9,27 +9,27 @@ use ironclad_policy::CompiledPolicy;
 
 use super::Sentinel;
 use crate::builder::{Launch, SentinelBuilder};
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError, SentinelErrorKind};
 use crate::privilege;
-use crate::seal::SecretStore;
+use crate::secret_store::SecretStore;
 
 pub(super) const SUFFIX: &str = "-sentinel";
 
-/// What a persistent instance has outside of this process.
-pub(super) struct Kept {
+/// The pins and the state directory of a persistent instance.
+pub(super) struct Persistent {
     pub(super) directory: PinDirectory,
-    /// Of all instances.
+    /// The directory of the pins of all instances.
     pub(super) pins: PathBuf,
     pub(super) state: PathBuf,
-    pub(super) seal: SecretStore,
-    /// The cgroup that agents are started in, by id; 0: any.
+    pub(super) secrets: SecretStore,
+    /// The id of the cgroup in which agents are started; 0: any.
     group: u64,
-    /// That of the agent before, which is good until the next is there.
+    /// The secret of the earlier agent, which is valid until the next one is stored.
     presented: Option<Secret>,
 }
 
-impl Kept {
-    /// Opens it; an earlier agent's secret entitles this process first, for no other process may.
+impl Persistent {
+    /// Opens the pins. Presents the secret of an earlier agent before: only a trusted process may open them.
     pub(super) fn open(builder: &SentinelBuilder) -> Result<Option<Self>, SentinelError> {
         if !builder.persistent {
             privilege::may_load()?;
@@ -39,66 +39,67 @@ impl Kept {
         let state = builder.state();
         let pins = builder.bpffs.join("ironclad");
         let name = format!("{}{SUFFIX}", builder.instance);
-        let seal = SecretStore::new(&state);
-        seal.prepare()?;
+        let secrets = SecretStore::new(&state);
+        secrets.prepare()?;
         let mut presented = None;
-        // Whatever version it is of.
-        let was_there = std::fs::symlink_metadata(pins.join(&name)).is_ok();
-        if was_there {
-            presented = seal.read()?;
+        // Of any ABI version.
+        let exists = std::fs::symlink_metadata(pins.join(&name)).is_ok();
+        if exists {
+            presented = secrets.read()?;
             presented.iter().try_for_each(Secret::present)?;
         }
-        privilege::may_load().map_err(|error| match error {
-            SentinelError::Refused { .. } if was_there && presented.is_none() => {
-                SentinelError::NoSecret { instance: builder.instance.clone(), state: state.clone() }
+        privilege::may_load().map_err(|error| match error.kind() {
+            SentinelErrorKind::Refused if exists && presented.is_none() => {
+                let instance = builder.instance.clone();
+                Failure::NoSecret { instance, state: state.clone() }.into()
             }
-            error => error,
+            _ => error,
         })?;
         let directory = PinDirectory::open(&builder.bpffs, &name)?;
-        Ok(Some(Self { directory, pins, state: real(&state)?, seal, group, presented }))
+        Ok(Some(Self { directory, pins, state: real(&state)?, secrets, group, presented }))
     }
 }
 
 pub(super) fn real(state: &Path) -> Result<PathBuf, BpfError> {
-    let step = "looking at the agent's directory";
-    std::fs::canonicalize(state).map_err(|source| BpfError::system(step, source))
+    let step = "checking the agent's directory";
+    std::fs::canonicalize(state).map_err(|source| BpfError::System { step, source })
 }
 
 impl Sentinel {
-    /// Lets a persistent instance outlive this process, and a successor take over.
-    pub(super) fn keep(
+    /// Pins a persistent instance, and stores a secret for the next agent.
+    pub(super) fn persist(
         &mut self,
         launch: Launch,
         is_adopted: bool,
         policy: &CompiledPolicy,
     ) -> Result<(), SentinelError> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+        let Some(persistent) = &self.persistent else { return Ok(()) };
         let launch = match launch {
             Launch::Init => abi::LAUNCH_INIT,
             Launch::Trusted => abi::LAUNCH_TRUSTED,
         };
-        self.watched.guard.launch(launch, kept.group);
-        // The former one is good until the next is there.
-        if let Some(presented) = &kept.presented {
+        self.watched.guard.launch(launch, persistent.group);
+        // The earlier secret is valid until the next one is stored.
+        if let Some(presented) = &persistent.presented {
             self.watched.guard.only_restart_secret(presented)?;
         }
         let secret = Secret::new()?;
         self.watched.guard.add_restart_secret(&secret)?;
-        if let Err(error) = kept.seal.write(&secret) {
+        if let Err(error) = persistent.secrets.write(&secret) {
             self.watched.guard.remove_secret(&secret)?;
             return Err(error);
         }
         self.watched.guard.only_restart_secret(&secret)?;
-        let path = kept.directory.path();
+        let path = persistent.directory.path();
         if is_adopted {
             let (path, policy) = (path.display().to_string(), policy.id().to_string());
             return self.record(&AuditAction::Adopt { path, policy });
         }
         let (object, path) = ("sentinel".to_owned(), path.display().to_string());
         self.record(&AuditAction::Pin { object, path })?;
-        // The thread that shares it is not there yet.
+        // No thread shares it yet.
         if let Some(watched) = Arc::get_mut(&mut self.watched) {
-            watched.guard.persist(&mut self.processes, &kept.directory)?;
+            watched.guard.persist(&mut self.processes, &persistent.directory)?;
         }
         Ok(())
     }

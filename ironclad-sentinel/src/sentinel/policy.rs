@@ -1,4 +1,3 @@
-use ironclad_core::ErrorChain;
 use ironclad_core::abi::{FileId, FilePolicy};
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::CompiledPolicy;
@@ -8,49 +7,51 @@ use ironclad_policy::file::CompiledFiles;
 use serde::Serialize;
 
 use super::{Sentinel, State};
+use crate::backing;
 use crate::baseline::{BaselineReport, FileChange};
-use crate::disks;
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 use crate::own;
 use crate::resolve::{self, Coverage, resolve, scopes};
 use crate::trust::warn_unsigned;
 
-/// How often paths are looked up until they lead twice to the same files.
-const LOOKS: usize = 5;
+/// How often paths are resolved until two passes find the same files.
+const PASSES: usize = 5;
 
 /// What [`Sentinel::refresh`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Refreshed {
-    /// Files and directories that are covered by what they are, or lie on the way, and were not before.
+    /// Newly labelled files and directories, path components included.
     pub files: usize,
-    /// Executables that are exempt now, and were not before.
+    /// Newly exempt executables.
     pub executables: usize,
-    /// What changed since the last look, where a [baseline](SentinelBuilder::baseline) is kept.
+    /// Files that changed since the last comparison, if there is a [baseline](crate::SentinelBuilder::baseline).
     pub changes: Vec<FileChange>,
 }
 
 impl Sentinel {
-    /// Puts the file rules of a policy into force, all at once: whoever asks meets the former ones or
-    /// these. Who has a file open for writing that they deny to write is refused to write on, and named
-    /// by [`status`](Self::status); what is mapped already to be written stays so.
+    /// Applies the file rules of a policy. Concurrent accesses see either the old or the new rules.
+    ///
+    /// A write by a pre-opened descriptor of a file that the rules deny to write fails from now on, and
+    /// [`status`](Self::status) lists such descriptors. A writable mapping that exists already stays
+    /// writable.
     ///
     /// # Errors
-    /// [`SentinelError::Path`] or [`SentinelError::Pattern`] with the rule, [`SentinelError::UnstablePaths`],
-    /// [`SentinelError::Bpf`] where the kernel refuses; then the former ones stay.
-    /// [`SentinelError::Unsigned`] where signed bundles alone are taken, [`SentinelError::Baseline`] where they are in
-    /// force, and the baseline is not of them.
+    /// `SentinelErrorKind::Path` or `SentinelErrorKind::Pattern` with the rule, `SentinelErrorKind::UnstablePaths`,
+    /// `SentinelErrorKind::Bpf` where the kernel refuses: the old rules stay in force.
+    /// `SentinelErrorKind::Unsigned` where only signed bundles are accepted. `SentinelErrorKind::Baseline` where the
+    /// rules are in force and the baseline could not be written.
     pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
         self.trust.only_signed("apply_signed")?;
-        self.put(policy)
+        self.apply_accepted(policy)
     }
 
-    /// Like [`apply`](Self::apply), with the policy of a bundle that is verified, and whose serial is
-    /// kept, before.
+    /// Like [`apply`](Self::apply), with the policy of a bundle. The bundle is verified, and its serial is
+    /// stored, before.
     ///
     /// # Errors
-    /// [`SentinelError::NoTrust`], [`SentinelError::Bundle`] where it is not taken,
-    /// [`SentinelError::NotApplied`] with what [`apply`](Self::apply) would say.
+    /// `SentinelErrorKind::NoTrust`, `SentinelErrorKind::Bundle` where it is refused,
+    /// `SentinelErrorKind::NotApplied` with an error of [`apply`](Self::apply).
     #[cfg(feature = "signed")]
     pub fn apply_signed(
         &self,
@@ -59,37 +60,36 @@ impl Sentinel {
         sources: &mut Sources<'_>,
     ) -> Result<(), SentinelError> {
         let taken = self.trust.take(bundle, signatures, self.watched.audited())?;
-        taken.put(sources, |policy| self.put(policy))
+        taken.put(sources, |policy| self.apply_accepted(policy))
     }
 
-    fn put(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
+    fn apply_accepted(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
         self.enforce(Some(policy))?;
-        self.take_over().map(drop)
+        self.compare_files().map(drop)
     }
 
-    /// Looks the paths of the rules in force up anew, and those of the executables that they except:
-    /// after an upgrade, whose files are others under the same names. What comes to match a pattern is
-    /// covered from here on. Whoever asks meanwhile meets what was covered before, or what is now.
+    /// Resolves the paths of rules and exempt executables again: after an upgrade that has replaced files.
+    /// Files that match a pattern now are covered. Concurrent accesses see either the old or the new rules.
     ///
     /// # Errors
-    /// Those of [`apply`](Self::apply); a path of a rule that leads to no file by now is one.
+    /// Those of [`apply`](Self::apply); one is a path of a rule that no longer exists.
     pub fn refresh(&self) -> Result<Refreshed, SentinelError> {
         let (files, executables) = self.enforce(None)?;
-        let changes = self.take_over()?;
+        let changes = self.compare_files()?;
         Ok(Refreshed { files, executables, changes })
     }
 
-    /// Lets the baseline be of the rules in force.
-    fn take_over(&self) -> Result<Vec<FileChange>, SentinelError> {
+    /// Updates the baseline to the files of the rules in force.
+    fn compare_files(&self) -> Result<Vec<FileChange>, SentinelError> {
         let (scopes, policy) = {
             let state = self.lock();
             (state.scopes.clone(), state.policy.id().to_string())
         };
-        self.watched.look_at_files(Some((scopes, &policy)))
+        self.watched.compare_files(Some((scopes, &policy)))
     }
 
-    /// Says what changed while nobody guarded it, and begins another baseline.
-    pub(super) fn compare(&self) -> Result<(), SentinelError> {
+    /// Compares protected files with the baseline of the earlier agent, and writes a new baseline.
+    pub(super) fn begin_baseline(&self) -> Result<(), SentinelError> {
         let Some(baseline) = &self.watched.baseline else { return Ok(()) };
         let (scopes, policy) = {
             let state = self.lock();
@@ -105,14 +105,14 @@ impl Sentinel {
         Ok(())
     }
 
-    /// What changed of the files that rules name while Sentinel was away; none without a
-    /// [baseline](SentinelBuilder::baseline).
+    /// Protected files that changed while Sentinel was stopped. None without a
+    /// [baseline](crate::SentinelBuilder::baseline).
     pub fn baseline(&self) -> Option<BaselineReport> {
         self.lock().baseline.clone()
     }
 
-    /// The policy, or the one in force anew; then nothing is written where its paths lead where they led.
-    /// Returns how many files and executables are known that were not before.
+    /// Applies a policy, or the one in force again: then nothing is written if its paths resolve as before.
+    /// Returns the numbers of newly labelled files and newly exempt executables.
     pub(super) fn enforce(
         &self,
         policy: Option<&CompiledPolicy>,
@@ -126,7 +126,7 @@ impl Sentinel {
             warn_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
         }
         let files = policy.files();
-        self.refuse_no_programs(files)?;
+        self.check_executables(files)?;
         let is_first = state.in_force.is_none();
         let former = state.in_force.as_ref().map(|(coverage, _)| coverage.clone());
         let former = former.unwrap_or_default();
@@ -149,12 +149,12 @@ impl Sentinel {
         if rules.is_empty() && is_first {
             tracing::warn!(
                 instance,
-                "the policy has no file rules: Sentinel guards the agent alone"
+                "the policy has no file rules: Sentinel protects only the agent"
             );
         } else if rules.is_empty() && !state.rules.is_empty() {
             tracing::warn!(
                 instance,
-                "a policy without file rules takes the place of one with {}: Sentinel guards the agent alone",
+                "a policy without file rules replaces one with {}: Sentinel protects only the agent",
                 state.rules.len()
             );
         }
@@ -173,24 +173,24 @@ impl Sentinel {
         Ok((files_new, executables_new))
     }
 
-    /// What rules, the builder and Sentinel itself cover now.
+    /// What rules and Sentinel's own rules cover now, with all exemptions.
     fn resolve(&self, files: Option<&CompiledFiles>) -> Result<Coverage, SentinelError> {
         let mut coverage = resolve(files, &self.own, &self.processes)?;
         for (path, rules, may) in self.exemptions() {
             let found = self.processes.identify(&[path])?;
-            // One that is not there is nobody yet, and told of.
+            // A missing executable is reported, and exempt after a refresh.
             if let Some(id) = found.first().copied().flatten() {
                 let exemptions = coverage.exemptions.entry(id).or_default();
                 exemptions.0 |= rules;
                 exemptions.1 |= may;
             }
         }
-        disks::cover(&mut coverage, &self.processes)?;
+        backing::cover(&mut coverage, &self.processes)?;
         Ok(coverage)
     }
 
-    /// Fills the kernel's tables until they agree with what paths lead to. If that fails, what was in force comes back;
-    /// of a first policy, nothing was.
+    /// Fills the kernel's tables until paths resolve to what the tables contain. On failure, restores the rules that were
+    /// in force, if any.
     fn fill(
         &self,
         state: &mut State,
@@ -199,9 +199,9 @@ impl Sentinel {
     ) -> Result<Coverage, SentinelError> {
         let mut fill = || {
             let mut coverage = self.resolve(files)?;
-            for _ in 0..LOOKS {
-                state.tables.put(&self.watched.guard, &coverage, in_kernel)?;
-                // What was moved while it was being looked up is seen now, when it stays.
+            for _ in 0..PASSES {
+                state.tables.apply(&self.watched.guard, &coverage, in_kernel)?;
+                // A file that moved during the first pass is found by the second: moves fail by now.
                 let again = self.resolve(files)?;
                 if again == coverage {
                     state.preopened = self.watched.guard.preopened()?;
@@ -209,13 +209,13 @@ impl Sentinel {
                 }
                 coverage = again;
             }
-            Err(SentinelError::UnstablePaths)
+            Err(Failure::UnstablePaths.into())
         };
         fill().inspect_err(|_| {
             if let Some((coverage, in_kernel)) = state.in_force.take() {
-                let put = state.tables.put(&self.watched.guard, &coverage, in_kernel);
-                if let Err(error) = put {
-                    tracing::error!(error = %ErrorChain::new(&error), "the former file rules did not come back");
+                let restored = state.tables.apply(&self.watched.guard, &coverage, in_kernel);
+                if let Err(error) = restored {
+                    tracing::error!(%error, "the former file rules were not restored");
                 }
                 state.in_force = Some((coverage, in_kernel));
             }

@@ -5,21 +5,22 @@ use std::path::{Path, PathBuf};
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Secret;
 
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 
-/// A directory in which hooks are tried, which no other process may change.
+/// The directory of the self-test of hooks, which no other process may change.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
     pub(super) fn new(within: &Path) -> Result<Self, SentinelError> {
-        let failed = |source| BpfError::system("making a directory to try hooks in", source);
+        let failed =
+            |source| BpfError::System { step: "creating a directory for the self-test of hooks", source };
         let mut random = [0; 8];
         random.copy_from_slice(&Secret::new()?.as_bytes()[..8]);
         let name = format!(".ironclad-{:016x}", u64::from_ne_bytes(random));
-        let within = std::fs::canonicalize(within).map_err(|e| SentinelError::Path {
+        let within = std::fs::canonicalize(within).map_err(|e| Failure::Path {
             rule: "`.scratch(…)`".to_owned(),
             path: within.to_owned(),
-            what: format!("is no directory to make one in that hooks are tried in: {e}"),
+            what: format!("is no directory for the self-test of hooks: {e}"),
         })?;
         let path = within.join(name);
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
@@ -29,7 +30,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing is in it but what a canary could not take away.
+        // The directory holds what a self-test could not remove.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

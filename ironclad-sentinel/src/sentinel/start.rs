@@ -11,23 +11,24 @@ use ironclad_policy::CompiledPolicy;
 #[cfg(feature = "signed")]
 use ironclad_policy::document::Sources;
 
-use super::persistent::{Kept, SUFFIX, real};
-use super::stop::refuse;
+use super::persistent::{Persistent, SUFFIX, real};
+use super::stop::record_refusal;
 use super::{Scratch, Sentinel, State};
 use crate::baseline::Baseline;
 use crate::builder::SentinelBuilder;
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 use crate::inventory::{Foreign, OnSuspect};
 use crate::oom::OomProtection;
 use crate::own;
 use crate::privilege::{self, Claim};
-use crate::seal::SecretStore;
+
+use crate::secret_store::SecretStore;
 use crate::tables::Tables;
 use crate::trust::Trust;
 use crate::volumes;
 use crate::watch::{Watch, Watched};
 
-/// Bytes of an instance's name: with what is added to it, it is the name of a directory of pins.
+/// Longest name of an instance in bytes. With the suffix, it is the name of a pin directory.
 const INSTANCE_MAX: usize = 64 - SUFFIX.len();
 
 impl Sentinel {
@@ -36,8 +37,8 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         builder.trust.only_signed("start_signed")?;
-        let (claim, kept) = Self::open(&builder)?;
-        Self::start_with(builder, claim, kept, policy)
+        let (claim, persistent) = Self::open(&builder)?;
+        Self::start_with(builder, claim, persistent, policy)
     }
 
     #[cfg(feature = "signed")]
@@ -47,75 +48,76 @@ impl Sentinel {
         signatures: &[&str],
         sources: &mut Sources<'_>,
     ) -> Result<Self, SentinelError> {
-        // Before the trust store is written to, which no other process may.
-        let (claim, kept) = Self::open(&builder)?;
+        // Before the trust store is written: only a trusted process may write it.
+        let (claim, persistent) = Self::open(&builder)?;
         let trust = builder.trust.clone();
-        let taken = trust.take(bundle, signatures, builder.audited())?;
-        taken.put(sources, |policy| Self::start_with(builder, claim, kept, policy))
+        let accepted = trust.take(bundle, signatures, builder.audited())?;
+        accepted.put(sources, |policy| Self::start_with(builder, claim, persistent, policy))
     }
 
-    /// What has to be so before anything is loaded.
-    fn open(builder: &SentinelBuilder) -> Result<(Claim, Option<Kept>), SentinelError> {
+    /// Checks everything that can be checked before programs are loaded.
+    fn open(builder: &SentinelBuilder) -> Result<(Claim, Option<Persistent>), SentinelError> {
         let open = || {
             check_instance(&builder.instance)?;
             privilege::check()?;
             let claim = Claim::take()?;
-            Ok((claim, Kept::open(builder)?))
+            Ok((claim, Persistent::open(builder)?))
         };
-        open().inspect_err(|error| refuse(builder.audited(), error))
+        open().inspect_err(|error| record_refusal(builder.audited(), error))
     }
 
     fn start_with(
         builder: SentinelBuilder,
         claim: Claim,
-        kept: Option<Kept>,
+        persistent: Option<Persistent>,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
-        let refuse = |error: &SentinelError| refuse(builder.audited(), error);
-        // Before what takes much memory.
+        let refuse = |error: &SentinelError| record_refusal(builder.audited(), error);
+        // Before maps and programs use memory.
         let oom_protection = match builder.dangerous.oom_kill {
             true => None,
-            false => Some(
-                OomProtection::new().map_err(SentinelError::NoOomProtection).inspect_err(refuse)?,
-            ),
+            false => {
+                let protection = OomProtection::new().map_err(Failure::NoOomProtection);
+                Some(protection.map_err(SentinelError::from).inspect_err(refuse)?)
+            }
         };
-        let loaded = Loaded::new(&builder, kept.as_ref()).inspect_err(refuse)?;
+        let loaded = Loaded::new(&builder, persistent.as_ref()).inspect_err(refuse)?;
         let (is_adopted, former) = (loaded.is_adopted, loaded.former.clone());
-        let mut this = Self::assemble(&builder, loaded, kept, oom_protection, claim, policy)?;
+        let mut this = Self::assemble(&builder, loaded, persistent, oom_protection, claim, policy)?;
         this.record_programs()?;
         this.enforce(Some(policy))?;
-        let wrong = this.watched.look()?;
+        let wrong = this.watched.test_hooks()?;
         if !wrong.is_empty() && !builder.dangerous.degraded {
-            return Err(SentinelError::Degraded { what: wrong });
+            return Err(Failure::Degraded { what: wrong }.into());
         }
         this.arm(&builder, &former)?;
-        // Nobody but who may changes guarded files any more.
-        this.compare()?;
-        // Last: what is pinned is in force without this process, too.
-        this.keep(builder.launch, is_adopted, policy)?;
+        // From here on, only trusted and exempt processes change protected files.
+        this.begin_baseline()?;
+        // Last: pinned hooks refuse also without this process.
+        this.persist(builder.launch, is_adopted, policy)?;
         this.start_watch(builder.watch_every, is_adopted)
     }
 
-    /// The handle, with programs attached and without a policy.
+    /// The handle, before a policy is applied.
     fn assemble(
         builder: &SentinelBuilder,
         loaded: Loaded,
-        kept: Option<Kept>,
+        persistent: Option<Persistent>,
         oom_protection: Option<OomProtection>,
         claim: Claim,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         let Loaded { processes, guard, is_adopted, .. } = loaded;
         let scratch = Scratch::new(&builder.scratch)?;
-        let state = match &kept {
-            Some(kept) => Some(kept.state.clone()),
+        let state = match &persistent {
+            Some(persistent) => Some(persistent.state.clone()),
             None if builder.baseline.is_some() => {
                 SecretStore::new(&builder.state()).prepare()?;
                 Some(real(&builder.state())?)
             }
             None => None,
         };
-        let pins = kept.as_ref().map(|kept| kept.pins.as_path());
+        let pins = persistent.as_ref().map(|persistent| persistent.pins.as_path());
         let trust_files = trust_files(&builder.trust)?;
         let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files)
             .map_err(|source| BpfError::system("finding the agent's own files", source))?;
@@ -131,7 +133,7 @@ impl Sentinel {
             state: Mutex::new(State::new(tables, policy)),
             baseline,
             guard,
-            trying: Mutex::new(()),
+            testing: Mutex::new(()),
         };
         Ok(Self {
             watch: None,
@@ -141,7 +143,7 @@ impl Sentinel {
             may_stop: builder.may_stop.clone(),
             group_managers: builder.group_managers.clone(),
             processes,
-            kept,
+            persistent,
             trust: builder.trust.clone(),
             _oom_protection: oom_protection,
             _claim: claim,
@@ -169,19 +171,19 @@ impl Sentinel {
         Ok(())
     }
 
-    /// Lets hooks refuse, and lists what was loaded and opened until then. `former` are programs of the agent before.
+    /// Arms the hooks, and lists foreign programs and pre-opened descriptors. `former` has the ids of programs of the
+    /// earlier agent.
     fn arm(&self, builder: &SentinelBuilder, former: &BTreeSet<u32>) -> Result<(), SentinelError> {
-        // From here on, nobody loads another.
+        // From here on, no other process loads a program.
         self.watched.guard.arm(true);
-        let foreign = Foreign::take(former, &builder.bpffs, builder.options.gate)?;
+        let foreign = Foreign::list(former, &builder.bpffs, builder.options.gate)?;
         foreign.records().try_for_each(|record| self.record(&record))?;
         if builder.on_suspect == OnSuspect::Refuse {
             foreign.refuse()?;
         }
         self.lock().foreign = foreign;
-        // Who opened something until now.
-        let before = self.watched.guard.preopened()?;
-        self.lock().preopened = before;
+        let preopened = self.watched.guard.preopened()?;
+        self.lock().preopened = preopened;
         Ok(())
     }
 
@@ -195,14 +197,14 @@ impl Sentinel {
                 if !is_adopted {
                     self.remove()?;
                 }
-                return Err(SentinelError::Thread(error));
+                return Err(Failure::Thread(error).into());
             }
         }
         Ok(self)
     }
 }
 
-/// The programs, attached, that refuse nothing yet.
+/// Attached programs, not armed yet.
 struct Loaded {
     processes: Processes,
     guard: Guard,
@@ -213,9 +215,9 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(builder: &SentinelBuilder, kept: Option<&Kept>) -> Result<Self, SentinelError> {
-        let pins = match kept {
-            Some(kept) => GuardPins::find(&kept.directory)?,
+    fn new(builder: &SentinelBuilder, persistent: Option<&Persistent>) -> Result<Self, SentinelError> {
+        let pins = match persistent {
+            Some(persistent) => GuardPins::find(&persistent.directory)?,
             None => None,
         };
         let (losses, inherited) = match &pins {
@@ -224,9 +226,9 @@ impl Loaded {
         };
         let is_adopted = pins.is_some();
         let former = pins.as_ref().map(GuardPins::programs).transpose()?.unwrap_or_default();
-        // Before anything is changed; what comes until Sentinel is armed is found then.
+        // Before anything is changed. Programs that are loaded until Sentinel is armed are found then.
         if builder.on_suspect == OnSuspect::Refuse {
-            Foreign::take(&former, &builder.bpffs, builder.options.gate)?.refuse()?;
+            Foreign::list(&former, &builder.bpffs, builder.options.gate)?.refuse()?;
         }
         let processes = Processes::load(losses.as_ref(), inherited)?;
         let guard = Guard::load(&processes, builder.options, pins)?;
@@ -234,27 +236,26 @@ impl Loaded {
     }
 }
 
-/// It is part of paths.
+/// The name is a component of paths.
 fn check_instance(name: &str) -> Result<(), SentinelError> {
     let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
     match (1..=INSTANCE_MAX).contains(&name.len()) && name.bytes().all(fits) {
         true => Ok(()),
-        false => Err(SentinelError::Instance { name: name.to_owned() }),
+        false => Err(Failure::Instance { name: name.to_owned() }.into()),
     }
 }
 
-/// The files of the trust store, without symbolic links on the way.
+/// The files of the trust store, without symbolic links in their directories.
 fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
     let real = |path: &PathBuf| {
-        let wrong = |what| SentinelError::Path {
-            rule: "the trust store".to_owned(),
-            path: path.clone(),
-            what,
+        let wrong = |what| {
+            let (rule, path) = ("the trust store".to_owned(), path.clone());
+            SentinelError::from(Failure::Path { rule, path, what })
         };
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let dir = std::fs::canonicalize(dir.unwrap_or(Path::new(".")));
-        let dir = dir.map_err(|e| wrong(format!("lies in a directory that is not there: {e}")))?;
-        match (volumes::unfit(&dir), path.file_name()) {
+        let dir = dir.map_err(|e| wrong(format!("is in a directory that does not exist: {e}")))?;
+        match (volumes::unsupported(&dir), path.file_name()) {
             (Some(why), _) => Err(wrong(why)),
             (None, Some(name)) => Ok(dir.join(name)),
             (None, None) => Err(wrong("is no path of a file".to_owned())),
@@ -266,9 +267,10 @@ fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::SentinelErrorKind;
 
     #[test]
-    fn an_instance_has_a_name_that_is_no_path() {
+    fn an_instance_name_is_one_path_component() {
         let longest = "x".repeat(INSTANCE_MAX);
         for good in ["a", "web-1", "_tmp", &longest] {
             check_instance(good).unwrap();
@@ -279,9 +281,9 @@ mod tests {
             assert!(said.contains(&format!("`{bad}` is no name")), "{said}");
             assert!(said.contains(&format!("1 to {INSTANCE_MAX} letters")), "{said}");
         }
-        // Before anything is looked at or made.
+        // Before anything is checked or created.
         let policy = ironclad_policy::Policy::builder().compile().unwrap();
         let error = Sentinel::builder("").start(&policy).unwrap_err();
-        assert!(matches!(error, SentinelError::Instance { .. }), "{error}");
+        assert_eq!(error.kind(), SentinelErrorKind::Instance, "{error}");
     }
 }

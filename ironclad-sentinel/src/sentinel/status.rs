@@ -8,17 +8,17 @@ use crate::status::{Degraded, HookState, HookStatus, KernelStatus, Status};
 use crate::volumes;
 
 impl Sentinel {
-    /// What it is and does; each hook is tried anew.
+    /// The state of this Sentinel. Tests each hook.
     ///
     /// # Errors
-    /// [`SentinelError::Bpf`] where the kernel refuses.
+    /// `SentinelErrorKind::Bpf` where the kernel refuses.
     pub fn status(&self) -> Result<Status, SentinelError> {
-        self.watched.look()?;
+        self.watched.test_hooks()?;
         let volumes = volumes::of(&self.lock().scopes).map_err(|source| {
             let step = "reading /proc/self/mountinfo";
             BpfError::system(step, source)
         })?;
-        let kernel = KernelStatus::look();
+        let kernel = KernelStatus::read();
         let now = self.lock();
         let attached = self.watched.guard.links().iter().map(|link| {
             let name = link.hook().to_owned();
@@ -26,9 +26,9 @@ impl Sentinel {
             let state = match canary.map(|it| it.silent.clone()) {
                 None => HookState::Attached,
                 Some(None) => HookState::InForce,
-                Some(Some(why)) => HookState::Silent(why),
+                Some(Some(why)) => HookState::Inactive(why),
             };
-            let answered = canary.and_then(|it| now.answered.get(&it.hook)).copied();
+            let answered = canary.and_then(|it| now.last_active.get(&it.hook)).copied();
             HookStatus { name, state, answered_ns: answered }
         });
         let missing = self.watched.guard.missing().iter().map(|it| HookStatus {
@@ -36,12 +36,12 @@ impl Sentinel {
             state: HookState::Missing { is_optional: it.is_optional },
             answered_ns: None,
         });
-        let unwatched = now.unwatched.iter().map(|why| Degraded::Watch { why: why.clone() });
-        let mut nowhere = resolve::absent(now.policy.files());
-        nowhere.extend_from_slice(&now.missing);
+        let watch = now.watch_error.iter().map(|why| Degraded::Watch { why: why.clone() });
+        let mut missing_paths = resolve::absent(now.policy.files());
+        missing_paths.extend_from_slice(&now.missing);
         let mut status = Status {
             instance: self.watched.instance.clone(),
-            degraded: unwatched.collect(),
+            degraded: watch.collect(),
             kernel,
             is_armed: self.watched.guard.is_armed(),
             hooks: attached.chain(missing).collect(),
@@ -51,7 +51,7 @@ impl Sentinel {
             labels: now.tables.labels(),
             volumes,
             baseline: now.baseline.clone(),
-            missing: nowhere,
+            missing: missing_paths,
             preopened: now.preopened.clone(),
             foreign: now.foreign.clone(),
             alarms_lost: self.watched.guard.alarms_lost(),

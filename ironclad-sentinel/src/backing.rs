@@ -1,5 +1,5 @@
-//! What guarded files lie on: partitions, disks, what is mapped and striped, files behind loop devices; and
-//! what sends commands to all of these.
+//! Backing devices of protected files: partitions, disks, mapped and striped devices, backing files of loop
+//! devices; and the character devices that send commands to them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,11 +18,11 @@ const MINOR_BITS: u32 = 20;
 const MAPPER: u32 = 10 << MINOR_BITS | 236;
 /// `SCSI_GENERIC_MAJOR` of include/uapi/linux/major.h, whether or not its driver is loaded yet.
 const SG: u32 = 21;
-/// Devices of characters by which commands reach disks, and flash, as `/proc/devices` names them.
-const COMMANDERS: [&str; 7] =
+/// Character devices that send commands to disks and flash, as `/proc/devices` names them.
+const COMMAND_DEVICES: [&str; 7] =
     ["bsg", "nvme", "nvme-generic", "raw", "mtd", "megaraid_sas_ioctl", "aac"];
 
-/// Adds to what rules cover what that lies on.
+/// Adds backing devices and backing files to what rules cover.
 pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<(), BpfError> {
     let files = coverage.files.iter().map(|(id, covered)| (id.dev, covered.own | covered.below));
     let names = coverage.names.iter().map(|(name, rules)| (name.dir.dev, *rules));
@@ -54,7 +54,7 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
                 }
                 None => tracing::warn!(
                     path = %path.display(),
-                    "what a loop device below guarded files lies on is not there, and not guarded"
+                    "the backing file of a loop device below protected files does not exist and is not protected"
                 ),
             }
         }
@@ -66,25 +66,25 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
     };
     put(MAPPER, mapped);
     let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
-    for major in commanders(&devices).chain([SG]) {
+    for major in command_majors(&devices).chain([SG]) {
         put(major << MINOR_BITS | abi::VOLUME_ANY_MINOR, on_disks);
     }
     coverage.volumes = volumes;
     Ok(())
 }
 
-/// What the kernel says of a block device.
+/// A block device, as sysfs describes it.
 #[derive(Debug, Default)]
 struct Disk {
-    /// Those that it lies on.
+    /// Its backing devices.
     on: Vec<u32>,
-    /// What it lies on, of a loop device.
+    /// The backing file of a loop device.
     file: Option<PathBuf>,
     is_mapped: bool,
 }
 
 impl Disk {
-    /// By the kernel's number; none of what is no block device.
+    /// By the kernel's device number. None if it is no block device.
     fn find(device: u32) -> Option<Self> {
         let (major, minor) = (device >> MINOR_BITS, device & 0xf_ffff);
         let dir = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
@@ -106,16 +106,16 @@ fn number(dir: &Path) -> Option<u32> {
     Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
 }
 
-/// A path that is followed by the end of its line.
+/// A path that ends with a newline.
 fn path(text: &[u8]) -> PathBuf {
     OsString::from_vec(text.strip_suffix(b"\n").unwrap_or(text).to_vec()).into()
 }
 
-/// Majors of what sends commands to disks, of proc_devices(5).
-fn commanders(devices: &str) -> impl Iterator<Item = u32> {
+/// Major numbers of [`COMMAND_DEVICES`], from proc_devices(5).
+fn command_majors(devices: &str) -> impl Iterator<Item = u32> {
     let characters = devices.lines().take_while(|line| !line.starts_with("Block"));
     let named = characters.filter_map(|line| line.trim().split_once(' '));
-    named.filter(|(_, name)| COMMANDERS.contains(name)).filter_map(|(major, _)| major.parse().ok())
+    named.filter(|(_, name)| COMMAND_DEVICES.contains(name)).filter_map(|(major, _)| major.parse().ok())
 }
 
 #[cfg(test)]
@@ -123,14 +123,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_commands_disks_is_found_among_devices_of_characters() {
+    fn command_devices_are_found_among_character_devices() {
         let text = "Character devices:\n  1 mem\n 21 sg\n241 nvme-generic\n242 nvme\n246 bsg\n\n\
                     Block devices:\n  8 sd\n259 nvme\n";
-        assert_eq!(commanders(text).collect::<Vec<_>>(), [241, 242, 246]);
+        assert_eq!(command_majors(text).collect::<Vec<_>>(), [241, 242, 246]);
     }
 
     #[test]
-    fn what_a_loop_device_lies_on_is_a_line() {
+    fn a_backing_file_is_read_up_to_its_newline() {
         assert_eq!(path(b"/a b\n\n"), Path::new("/a b\n"));
         assert_eq!(path(b"/a"), Path::new("/a"));
         assert!(Disk::find(0).is_none());

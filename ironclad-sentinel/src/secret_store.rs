@@ -1,4 +1,4 @@
-//! The secret by which an agent that was restarted is known, in a file that no other process may read.
+//! The secret that makes a restarted agent trusted, in a file that no other process may read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,11 +9,11 @@ use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Secret;
 use ironclad_core::abi::SENTINEL_SECRET;
 
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 
 const NAME: &str = "secret";
 
-/// Where an agent's secret is kept.
+/// The directory of an agent's secret.
 #[derive(Debug)]
 pub(crate) struct SecretStore {
     dir: PathBuf,
@@ -24,12 +24,12 @@ impl SecretStore {
         Self { dir: dir.to_owned() }
     }
 
-    /// Makes the directory where it is missing, and refuses one that others may write to.
+    /// Creates the directory where it is missing, and refuses one that other users may access.
     pub(crate) fn prepare(&self) -> Result<(), SentinelError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.map_err(|source| self.failed("making the agent's directory", source))?;
+        made.map_err(|source| self.failed("creating the agent's directory", source))?;
         let found = fs::metadata(&self.dir)
-            .map_err(|source| self.failed("looking at the agent's directory", source))?;
+            .map_err(|source| self.failed("checking the agent's directory", source))?;
         let own = rustix::process::geteuid().as_raw();
         if found.uid() != own || found.mode() & 0o077 != 0 {
             let why = format!(
@@ -37,33 +37,36 @@ impl SecretStore {
                 found.uid(),
                 found.mode() & 0o7777
             );
-            return Err(self.failed("looking at the agent's directory", io::Error::other(why)));
+            return Err(self.failed("checking the agent's directory", io::Error::other(why)));
         }
         Ok(())
     }
 
-    /// The secret that an earlier agent left; none where there is none, or where it is not for us.
+    /// The secret of the earlier agent. None where there is no file.
+    ///
+    /// # Errors
+    /// `SentinelErrorKind::NotTrusted` where the kernel does not let this process read it.
     pub(crate) fn read(&self) -> Result<Option<Secret>, SentinelError> {
         let mut bytes = [0; SENTINEL_SECRET];
         match File::open(self.dir.join(NAME)).and_then(|mut file| file.read_exact(&mut bytes)) {
             Ok(()) => Ok(Some(Secret::from_bytes(bytes))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                Err(SentinelError::NotTrusted { state: self.dir.clone() })
+                Err(Failure::NotTrusted { state: self.dir.clone() }.into())
             }
             Err(source) => Err(self.failed("reading the agent's secret", source)),
         }
     }
 
-    /// Keeps another in its stead: the one or the other is there, whenever this is cut off.
+    /// Replaces the secret.
     pub(crate) fn write(&self, secret: &Secret) -> Result<(), SentinelError> {
         replace(&self.dir.join(NAME), secret.as_bytes())
-            .map_err(|source| self.failed("keeping the agent's secret", source))
+            .map_err(|source| self.failed("writing the agent's secret", source))
     }
 
-    /// Forgets it.
-    pub(crate) fn forget(&self) {
-        // What is no good any more does no harm.
+    /// Removes the secret.
+    pub(crate) fn remove(&self) {
+        // The secret is not valid any more, so a file that stays does no harm.
         let _ = fs::remove_file(self.dir.join(NAME));
     }
 
@@ -72,7 +75,7 @@ impl SecretStore {
     }
 }
 
-/// Writes a file that no other process may read: the one or the other is there, whenever this is cut off.
+/// Replaces a file with mode 0600. After a crash, the path has either the old or the new content.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = path.with_extension("next");
     match fs::remove_file(&next) {
