@@ -1,4 +1,4 @@
-//! What file systems lie on: disks, what commands these, what is mapped, files behind loop devices.
+//! Backing devices of file systems: disks, disk commands, mapped devices, backing files of loop devices.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use rustix::fs::inotify;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(commands_to_disks_write_nothing_below_guarded_files)
+        test!(disk_commands_do_not_write_below_protected_files)
             .shared()
             .in_machine()
             .needs(&[lsm]),
@@ -24,10 +24,10 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(a_guarded_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
-        test!(files_behind_loop_devices_are_guarded_too).shared().in_machine().needs(&[lsm]),
-        test!(file_systems_with_guarded_files_are_not_stopped).shared().in_machine().needs(&[lsm]),
-        test!(disks_below_partitions_and_mapped_devices_are_guarded_too)
+        test!(a_protected_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
+        test!(backing_files_of_loop_devices_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(file_systems_with_protected_files_are_not_frozen).shared().in_machine().needs(&[lsm]),
+        test!(backing_disks_of_partitions_and_mapped_devices_are_protected)
             .shared()
             .in_machine()
             .needs(&[lsm]),
@@ -46,7 +46,7 @@ fn follow(attacker: &mut TestProcess, orders: &[String]) {
     }
 }
 
-/// They come up by and by.
+/// Waits until udev or devtmpfs has created the devices.
 fn wait_for_devices(paths: &[&str]) {
     let news = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&news, "/dev", inotify::WatchFlags::CREATE).unwrap();
@@ -60,17 +60,17 @@ fn wait_for_devices(paths: &[&str]) {
 }
 
 const BY_IOCTL: [(&str, &str); 4] = [
-    ("write below a guarded file by SG_IO", "scsi-write /dev/sda"),
-    ("add a partition over the blocks of a guarded file", "add-partition /dev/sda"),
-    ("remove a partition of a disk with a guarded file", "remove-partition /dev/sda"),
-    ("say whether the disk of a guarded file may be written", "set-writable /dev/sda"),
+    ("write to the disk of a protected file by SG_IO", "scsi-write /dev/sda"),
+    ("add a partition over the blocks of a protected file", "add-partition /dev/sda"),
+    ("remove a partition from the disk of a protected file", "remove-partition /dev/sda"),
+    ("change the read-only flag of the disk of a protected file", "set-writable /dev/sda"),
 ];
 const BY_OPEN: [(&str, &str); 2] = [
-    ("write below a guarded file by SCSI's generic device", "scsi-write /dev/sg0"),
-    ("open the bsg device of a disk with a guarded file", "open-to-read /dev/bsg/0:0:0:0"),
+    ("write to the disk of a protected file by /dev/sg0", "scsi-write /dev/sg0"),
+    ("open the bsg device of the disk of a protected file", "open-to-read /dev/bsg/0:0:0:0"),
 ];
 
-/// Mounts the SCSI disk, and makes a directory with a file there.
+/// Mounts the SCSI disk, and creates a directory with a file there.
 fn mount_disk(host: &Host, attacker: &mut TestProcess) -> PathBuf {
     let volume = host.path("volume");
     std::fs::create_dir(&volume).unwrap();
@@ -82,21 +82,21 @@ fn mount_disk(host: &Host, attacker: &mut TestProcess) -> PathBuf {
             format!("tool mount -t ext4 /dev/sda {}", volume.display()),
         ],
     );
-    let guarded = volume.join("guarded");
-    std::fs::create_dir(&guarded).unwrap();
-    std::fs::write(guarded.join("file"), "1").unwrap();
-    guarded
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    std::fs::write(protected.join("file"), "1").unwrap();
+    protected
 }
 
-/// Root needs no descriptor that may write.
-fn commands_to_disks_write_nothing_below_guarded_files() {
+/// Root may send disk commands by a read-only descriptor.
+fn disk_commands_do_not_write_below_protected_files() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let guarded = mount_disk(&host, &mut attacker);
+    let protected = mount_disk(&host, &mut attacker);
     for (name, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         attacks.without(name, &mut attacker, order);
     }
-    let let_go = [
+    let allowed = [
         "open-to-read /dev/sda",
         "tool blockdev --getsize64 /dev/sda",
         "tool blockdev --flushbufs /dev/sda",
@@ -104,10 +104,10 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
         "open-to-read /dev/tty0",
         "open-to-read /dev/urandom",
     ];
-    let let_go: Vec<_> =
-        let_go.into_iter().filter(|order| attacker.ask(order).unwrap() == 0).collect();
-    assert!(let_go.len() >= 4, "{let_go:?}");
-    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let allowed: Vec<_> =
+        allowed.into_iter().filter(|order| attacker.ask(order).unwrap() == 0).collect();
+    assert!(allowed.len() >= 4, "{allowed:?}");
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in BY_IOCTL {
         let event = attacks.with(name, &mut attacker, order, &events);
@@ -117,10 +117,10 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
     }
-    for order in &let_go {
+    for order in &allowed {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
-    // Where protected files lie on no disk, commands to disks are allowed.
+    // If no protected file is on a disk, disk commands are allowed.
     let elsewhere = host.path("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
     sentinel.apply(&tree(&elsewhere, FileOps::CHANGE)).unwrap();
@@ -135,9 +135,9 @@ fn commands_to_disks_write_nothing_below_guarded_files() {
 fn options_allow_disk_commands_or_the_device_mapper() {
     let host = Host::new();
     let mut attacker = host.test_process();
-    let guarded = mount_disk(&host, &mut attacker);
+    let protected = mount_disk(&host, &mut attacker);
     let mapped = map_devices(&host, &mut attacker);
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded);
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
     let rule = mapped.iter().fold(rule, |rule, file| rule.file(file));
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
     let builder = || Sentinel::builder("test").scratch(host.dir());
@@ -158,7 +158,7 @@ fn options_allow_disk_commands_or_the_device_mapper() {
     follow(&mut attacker, &[format!("tool umount {}", host.path("volume").display())]);
 }
 
-/// They were given before there was a rule: of the disk below, and of the file itself.
+/// Descriptors of the backing disk and of the file that were opened before the rule.
 fn preopened_descriptors_change_nothing_on_a_protected_disk() {
     let host = Host::new();
     let volume = host.path("volume");
@@ -171,27 +171,27 @@ fn preopened_descriptors_change_nothing_on_a_protected_disk() {
         &[
             "tool mke2fs -F -t ext4 /dev/sda".to_owned(),
             format!("tool mount -t ext4 /dev/sda {}", volume.display()),
-            // Before the first file system block, which is nobody's.
+            // Writes go to the bytes before the first file system block, which are unused.
             "keep-open /dev/sda".to_owned(),
         ],
     );
-    let guarded = volume.join("guarded");
-    let file = guarded.join("file");
-    std::fs::create_dir(&guarded).unwrap();
+    let protected = volume.join("protected");
+    let file = protected.join("file");
+    std::fs::create_dir(&protected).unwrap();
     std::fs::write(&file, "1").unwrap();
     follow(&mut of_file, &[format!("keep-open {}", file.display())]);
     let to_disk = [
-        ("write below a guarded file by a pre-opened descriptor", "write-kept 1"),
-        ("map what lies below a guarded file by a pre-opened descriptor", "map-kept"),
+        ("write to the disk of a protected file by a pre-opened descriptor", "write-kept 1"),
+        ("mmap(2) the disk of a protected file by a pre-opened descriptor", "map-kept"),
     ];
-    let swap = "exchange a guarded file and the boot loader's by a pre-opened descriptor";
+    let swap = "exchange a protected file and the boot loader inode by a pre-opened descriptor";
     for (name, order) in to_disk {
         attacks.without(name, &mut of_disk, order);
     }
     attacks.without(swap, &mut of_file, "swap-boot-kept");
     assert_eq!(std::fs::read(&file).unwrap(), b"");
     std::fs::write(&file, "1").unwrap();
-    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     let before = sentinel.status().unwrap().preopened;
     let mut pids: Vec<_> = before.iter().map(|it| it.pid).collect();
@@ -211,8 +211,8 @@ fn preopened_descriptors_change_nothing_on_a_protected_disk() {
     follow(&mut host.test_process(), &[format!("tool umount {}", volume.display())]);
 }
 
-/// NVMe targets write to a disk that is mounted, and ask nobody.
-fn a_guarded_disk_is_not_exported() {
+/// NVMe targets write to mounted disks without any check.
+fn a_protected_disk_is_not_exported() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let at = host.path("config");
@@ -224,7 +224,7 @@ fn a_guarded_disk_is_not_exported() {
         &[format!("tool mount -t configfs none {at}"), format!("mkdir {subsystem}")],
     );
     let (name, order) =
-        ("make a disk of an NVMe target", format!("mkdir {subsystem}/namespaces/1"));
+        ("export a disk by an NVMe target (nvmet)", format!("mkdir {subsystem}/namespaces/1"));
     attacks.without(name, &mut attacker, &order);
     follow(&mut attacker, &[format!("rmdir {subsystem}/namespaces/1")]);
     let policy = Policy::builder().compile().unwrap();
@@ -245,19 +245,19 @@ fn a_guarded_disk_is_not_exported() {
     );
 }
 
-/// A file that a loop device makes a disk of, which lies on another.
-fn files_behind_loop_devices_are_guarded_too() {
+/// The backing file of a loop device on the file system of another loop device.
+fn backing_files_of_loop_devices_are_protected() {
     let host = Host::new();
     let [outer, inner] = ["outer", "inner"].map(|name| host.path(name));
     let image = host.path("image");
-    let (file, guarded) = (outer.join("a file"), inner.join("guarded"));
+    let (file, protected) = (outer.join("a file"), inner.join("protected"));
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let mib = |path: &Path, size: u64| {
         std::fs::File::create(path).unwrap().set_len(size << 20).unwrap();
     };
     let put = |attacker: &mut TestProcess, device: &str, file: &Path, at: &Path| {
         std::fs::create_dir(at).unwrap();
-        // Names with blanks are no words of an order.
+        // An order cannot have names with blanks.
         assert!(
             std::process::Command::new("losetup").arg(device).arg(file).status().unwrap().success()
         );
@@ -273,42 +273,42 @@ fn files_behind_loop_devices_are_guarded_too() {
     put(&mut attacker, "/dev/loop0", &image, &outer);
     mib(&file, 16);
     put(&mut attacker, "/dev/loop1", &file, &inner);
-    std::fs::create_dir(&guarded).unwrap();
-    std::fs::write(guarded.join("file"), "1").unwrap();
-    // By a name without one.
+    std::fs::create_dir(&protected).unwrap();
+    std::fs::write(protected.join("file"), "1").unwrap();
+    // A name without blanks.
     let link = host.path("link");
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let tried = [
-        ("write to the file behind a loop device", format!("open-to-write {}", link.display())),
-        ("write to the device that this file lies on", "open-to-write /dev/loop0".to_owned()),
-        ("write to the file behind that", format!("open-to-write {}", image.display())),
-        ("set up a loop device anew", "set-up-again /dev/loop1".to_owned()),
+        ("write to the backing file of a loop device", format!("open-to-write {}", link.display())),
+        ("write to the device of the backing file of a loop device", "open-to-write /dev/loop0".to_owned()),
+        ("write to the backing file of the device of a backing file", format!("open-to-write {}", image.display())),
+        ("reconfigure a loop device", "set-up-again /dev/loop1".to_owned()),
     ];
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
     }
     let (read_below, read) =
-        ("read the file behind a loop device", format!("open-to-read {}", link.display()));
+        ("read the backing file of a loop device", format!("open-to-read {}", link.display()));
     attacks.without(read_below, &mut attacker, &read);
-    // Who had it open is asked when it writes; the loop device's own thread is not.
-    let (kept, write) =
-        ("write the file behind a loop device by a pre-opened descriptor", "write-kept 1");
+    // Writes by a pre-opened descriptor are checked; those of the loop device's kernel thread are not.
+    let (preopened, write) =
+        ("write to the backing file of a loop device by a pre-opened descriptor", "write-kept 1");
     follow(&mut attacker, &[format!("keep-open {}", link.display())]);
-    attacks.without(kept, &mut attacker, write);
-    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    attacks.without(preopened, &mut attacker, write);
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in &tried {
         attacks.with(name, &mut attacker, order, &events);
     }
     assert_eq!(attacker.ask(&format!("truncate {}", link.display())).unwrap(), EPERM);
-    attacks.with(kept, &mut attacker, write, &events);
+    attacks.with(preopened, &mut attacker, write, &events);
     assert_eq!(sentinel.status().unwrap().preopened.len(), 1);
-    let own = std::fs::File::create(guarded.join("own")).unwrap();
+    let own = std::fs::File::create(protected.join("own")).unwrap();
     own.set_len(1 << 20).unwrap();
-    std::fs::write(guarded.join("own"), vec![1; 1 << 20]).unwrap();
+    std::fs::write(protected.join("own"), vec![1; 1 << 20]).unwrap();
     own.sync_all().unwrap();
     follow(&mut attacker, &[read.clone(), "tool sync".to_owned()]);
-    sentinel.apply(&tree(&guarded, FileOps::ALL)).unwrap();
+    sentinel.apply(&tree(&protected, FileOps::ALL)).unwrap();
     attacks.with(read_below, &mut attacker, &read, &events);
     drop(sentinel);
     drop(own);
@@ -326,8 +326,8 @@ fn files_behind_loop_devices_are_guarded_too() {
     );
 }
 
-/// Who stops a file system stops the agent that writes to it.
-fn file_systems_with_guarded_files_are_not_stopped() {
+/// A frozen file system blocks an agent that writes to it.
+fn file_systems_with_protected_files_are_not_frozen() {
     let host = Host::new();
     let (image, volume) = (host.path("image"), host.path("volume"));
     std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
@@ -344,30 +344,30 @@ fn file_systems_with_guarded_files_are_not_stopped() {
             mount.clone(),
         ],
     );
-    let guarded = volume.join("guarded");
-    std::fs::create_dir(&guarded).unwrap();
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
     let tried = [
-        ("freeze a file system with guarded files", format!("freeze {at}")),
-        ("thaw a file system with guarded files", format!("thaw {at}")),
-        ("shut a file system with guarded files down", format!("shut-down {at}")),
+        ("freeze a file system with protected files", format!("freeze {at}")),
+        ("thaw a file system with protected files", format!("thaw {at}")),
+        ("shut down a file system with protected files", format!("shut-down {at}")),
     ];
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
     }
     follow(&mut attacker, &[umount.clone(), mount]);
-    let sentinel = host.start(&tree(&guarded, FileOps::CHANGE));
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in &tried {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
     }
-    std::fs::write(guarded.join("file"), "1").unwrap();
+    std::fs::write(protected.join("file"), "1").unwrap();
     drop(sentinel);
     follow(&mut attacker, &[umount, "tool losetup -d /dev/loop0".to_owned()]);
 }
 
-/// A partition lies on a disk, and what is mapped on other devices.
-fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
+/// The disk of a partition, and the backing devices of a mapped device.
+fn backing_disks_of_partitions_and_mapped_devices_are_protected() {
     let host = Host::new();
     let at = |name: &str| host.path(name).display().to_string();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
@@ -377,34 +377,34 @@ fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
     let rule = files.iter().fold(rule, |rule, file| rule.file(file));
     std::fs::write(host.path("other-table"), table("/dev/loop2")).unwrap();
     let tried = [
-        ("write to the partition below a guarded file", "open-to-write /dev/loop0p1"),
-        ("write to the disk of a partition with a guarded file", "open-to-write /dev/loop0"),
-        ("write to a mapped device below a guarded file", "open-to-write /dev/dm-0"),
-        ("write to the device that it is mapped on", "open-to-write /dev/loop1"),
+        ("write to the partition of a protected file", "open-to-write /dev/loop0p1"),
+        ("write to the disk of the partition of a protected file", "open-to-write /dev/loop0"),
+        ("write to the mapped device of a protected file", "open-to-write /dev/dm-0"),
+        ("write to the backing device of the mapped device of a protected file", "open-to-write /dev/loop1"),
     ];
     for (name, order) in tried {
         attacks.without(name, &mut attacker, order);
     }
     let (elsewhere, load) = (
-        "map a device with a guarded file elsewhere",
+        "load another table for the mapped device of a protected file",
         format!("tool dmsetup load mapped {}", at("other-table")),
     );
     attacks.without(elsewhere, &mut attacker, &load);
     assert_eq!(ask(&mut attacker, "tool dmsetup clear mapped"), 0);
     std::fs::write(host.path("thief"), table("/dev/loop1")).unwrap();
     let (once_more, steal) = (
-        "map once more what a mapped device with a guarded file lies on",
+        "map the backing device of a protected file again",
         format!("tool dmsetup create --noudevsync thief {}", at("thief")),
     );
     attacks.without(once_more, &mut attacker, &steal);
     assert_eq!(ask(&mut attacker, "tool dmsetup remove --noudevsync thief"), 0);
-    // A disk that is mounted itself is taken, with Sentinel or without.
+    // A mounted disk is busy, with Sentinel or without.
     std::fs::write(host.path("other-thief"), table("/dev/loop0")).unwrap();
     let taken = format!("tool dmsetup create --noudevsync thief {}", at("other-thief"));
     assert_ne!(ask(&mut attacker, &taken), 0);
 
     let policy = |rule| Policy::builder().file_rule(rule).compile().unwrap();
-    // Where nothing that is guarded is mapped, everybody may.
+    // If no protected file is on a mapped device, every process may.
     let not_mapped = FileRule::new(RuleId(1), "one", FileAction::Deny);
     let sentinel = host.start(&policy(not_mapped.file(host.path("partition").join("file"))));
     assert_eq!(ask(&mut attacker, CONTROL), 0);
@@ -416,7 +416,7 @@ fn disks_below_partitions_and_mapped_devices_are_guarded_too() {
     }
     attacks.with(elsewhere, &mut attacker, &load, &events);
     attacks.with(once_more, &mut attacker, &steal, &events);
-    // Commands need no more.
+    // Opening the device is all that commands need.
     assert_eq!(ask(&mut attacker, CONTROL), EPERM);
     assert_eq!(ask(&mut attacker, "open-to-write /dev/loop2"), 0);
     drop(sentinel);

@@ -14,7 +14,7 @@ use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Overflow, Sentinel, SentinelError};
+use ironclad_sentinel::{Overflow, Sentinel, SentinelError, SentinelErrorKind};
 use ironclad_syscalls::replace_descriptor;
 use libbpf_rs::query::{LinkInfoIter, ProgInfoIter};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -22,21 +22,21 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(no_change_to_a_guarded_tree).shared().in_machine().needs(&[lsm]),
+        test!(a_protected_tree_is_not_changed).shared().in_machine().needs(&[lsm]),
         test!(a_file_is_covered_by_its_name_too).shared().in_machine().needs(&[lsm]),
         test!(reading_and_executing_are_denied_too).shared().in_machine().needs(&[lsm]),
         test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
-        test!(ways_and_overlays_lead_to_what_is_guarded).shared().in_machine().needs(&[lsm]),
-        test!(places_that_cannot_be_guarded_are_refused).shared().in_machine().needs(&[lsm]),
-        test!(no_start_with_places_that_cannot_be_guarded).in_machine().needs(&[lsm]),
+        test!(path_components_and_overlays_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(unsupported_file_systems_are_refused).shared().in_machine().needs(&[lsm]),
+        test!(no_start_with_unsupported_file_systems).in_machine().needs(&[lsm]),
         test!(names_of_every_length_are_covered).shared().in_machine().needs(&[lsm]),
-        test!(files_are_covered_however_deep_they_lie).shared().in_machine().needs(&[lsm]),
-        test!(directories_that_move_and_other_names_are_followed)
+        test!(files_are_covered_at_every_depth).shared().in_machine().needs(&[lsm]),
+        test!(renamed_directories_and_hard_links_are_covered)
             .shared()
             .in_machine()
             .needs(&[lsm]),
         // It detaches a program of its instance.
-        test!(a_directory_whose_move_was_passed_over_is_covered).in_machine().needs(&[lsm]),
+        test!(a_directory_whose_rename_was_missed_is_covered).in_machine().needs(&[lsm]),
         test!(a_web_server_writes_its_page_and_changes_no_modes)
             .shared()
             .in_machine()
@@ -48,48 +48,48 @@ fn deny(id: u32) -> FileRule {
     FileRule::new(RuleId(id), format!("rule {id}"), FileAction::Deny)
 }
 
-/// An attack's name, and the order: `D` is the guarded directory, `O` another.
+/// An attack's name, and the order: `D` is the protected directory, `O` another.
 type Change = (&'static str, &'static str, &'static [&'static str]);
 
-/// Every way to change a file or what is in a directory.
+/// Every operation that changes a file or a directory's content.
 const CHANGES: [Change; 26] = [
-    ("append to a guarded file", "append", &["D/file"]),
-    ("open a guarded file by O_PATH, then to write", "open-by-path", &["D/file"]),
-    ("open a guarded file to write by io_uring", "uring-open caller", &["D/file"]),
-    ("open a guarded file to write by a worker of io_uring", "uring-open worker", &["D/file"]),
-    ("give a guarded file an access control list", "set-acl", &["D/file"]),
-    ("append to a file deep in a guarded tree", "append", &["D/sub/deep"]),
-    ("create a file in a guarded tree", "create", &["D/new"]),
-    ("create a file deep in a guarded tree", "create", &["D/sub/new"]),
-    ("truncate a guarded file", "truncate", &["D/file"]),
-    ("unlink a guarded file", "unlink", &["D/file"]),
-    ("remove a directory in a guarded tree", "rmdir", &["D/empty"]),
-    ("remove a guarded tree", "remove-all", &["D"]),
-    ("make a directory in a guarded tree", "mkdir", &["D/newdir"]),
-    ("make a pipe in a guarded tree", "mkfifo", &["D/fifo"]),
-    ("make a symbolic link in a guarded tree", "symlink", &["/", "D/link"]),
-    ("rename a file out of a guarded tree", "rename", &["D/file", "O/file"]),
-    ("rename a directory out of a guarded tree", "rename", &["D/sub", "O/sub"]),
-    ("rename a guarded tree", "rename", &["D", "O/whole"]),
-    ("rename over a guarded file", "rename", &["O/other", "D/file"]),
-    ("rename a file into a guarded tree", "rename", &["O/other", "D/other"]),
-    ("exchange a guarded file", "exchange", &["O/other", "D/file"]),
-    ("link a guarded file elsewhere", "link", &["D/file", "O/link"]),
-    ("link a file into a guarded tree", "link", &["O/other", "D/link"]),
-    ("chmod a guarded file", "chmod", &["D/file"]),
-    ("chown a guarded file", "chown", &["D/sub/deep"]),
-    ("set the times of a guarded tree", "touch", &["D"]),
+    ("append to a protected file", "append", &["D/file"]),
+    ("reopen a protected file to write through an O_PATH descriptor", "open-by-path", &["D/file"]),
+    ("open a protected file to write by io_uring", "uring-open caller", &["D/file"]),
+    ("open a protected file to write by an io_uring worker", "uring-open worker", &["D/file"]),
+    ("set an ACL of a protected file", "set-acl", &["D/file"]),
+    ("append to a file deep in a protected tree", "append", &["D/sub/deep"]),
+    ("create a file in a protected tree", "create", &["D/new"]),
+    ("create a file deep in a protected tree", "create", &["D/sub/new"]),
+    ("truncate a protected file", "truncate", &["D/file"]),
+    ("unlink a protected file", "unlink", &["D/file"]),
+    ("remove a directory in a protected tree", "rmdir", &["D/empty"]),
+    ("remove a protected tree", "remove-all", &["D"]),
+    ("create a directory in a protected tree", "mkdir", &["D/newdir"]),
+    ("create a FIFO in a protected tree", "mkfifo", &["D/fifo"]),
+    ("create a symbolic link in a protected tree", "symlink", &["/", "D/link"]),
+    ("rename a file out of a protected tree", "rename", &["D/file", "O/file"]),
+    ("rename a directory out of a protected tree", "rename", &["D/sub", "O/sub"]),
+    ("rename a protected tree", "rename", &["D", "O/whole"]),
+    ("rename over a protected file", "rename", &["O/other", "D/file"]),
+    ("rename a file into a protected tree", "rename", &["O/other", "D/other"]),
+    ("exchange a protected file by renameat2(2)", "exchange", &["O/other", "D/file"]),
+    ("link a protected file into another directory", "link", &["D/file", "O/link"]),
+    ("link a file into a protected tree", "link", &["O/other", "D/link"]),
+    ("chmod a protected file", "chmod", &["D/file"]),
+    ("chown a protected file", "chown", &["D/sub/deep"]),
+    ("set the times of a protected tree", "touch", &["D"]),
 ];
 
-/// The directory under attack, as if nobody had tried.
+/// The directories, as before any attack.
 fn lay_out(host: &Host) {
-    for dir in ["guarded", "elsewhere"] {
+    for dir in ["protected", "elsewhere"] {
         let _ = std::fs::remove_dir_all(host.path(dir));
     }
-    for dir in ["guarded/sub", "guarded/empty", "elsewhere"] {
+    for dir in ["protected/sub", "protected/empty", "elsewhere"] {
         std::fs::create_dir_all(host.path(dir)).unwrap();
     }
-    for (file, text) in [("guarded/file", "1"), ("guarded/sub/deep", "2"), ("elsewhere/other", "3")]
+    for (file, text) in [("protected/file", "1"), ("protected/sub/deep", "2"), ("elsewhere/other", "3")]
     {
         std::fs::write(host.path(file), text).unwrap();
     }
@@ -97,7 +97,7 @@ fn lay_out(host: &Host) {
 
 fn order(host: &Host, verb: &str, paths: &[&str]) -> String {
     let place = |path: &str| {
-        let path = path.replacen('D', "guarded", 1).replacen('O', "elsewhere", 1);
+        let path = path.replacen('D', "protected", 1).replacen('O', "elsewhere", 1);
         host.path(&path).display().to_string()
     };
     let words = paths.iter().map(|path| match *path {
@@ -107,7 +107,7 @@ fn order(host: &Host, verb: &str, paths: &[&str]) -> String {
     [verb.to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
-fn no_change_to_a_guarded_tree() {
+fn a_protected_tree_is_not_changed() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     for (name, verb, paths) in CHANGES {
@@ -115,7 +115,7 @@ fn no_change_to_a_guarded_tree() {
         attacks.without(name, &mut attacker, &order(&host, verb, paths));
     }
     lay_out(&host);
-    let policy = Policy::builder().file_rule(deny(7).tree(host.path("guarded")));
+    let policy = Policy::builder().file_rule(deny(7).tree(host.path("protected")));
     let sentinel = host.start(&policy.compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     for (name, verb, paths) in CHANGES {
@@ -123,59 +123,59 @@ fn no_change_to_a_guarded_tree() {
         assert_eq!(event.pid, attacker.pid(), "{name}: {event}");
         assert_eq!(sentinel.rule(event.rules[0]).unwrap().id, RuleId(7), "{name}: {event}");
     }
-    // All is as it was, and others may read.
-    for (file, text) in [("guarded/file", "1"), ("guarded/sub/deep", "2"), ("elsewhere/other", "3")]
+    // Nothing has changed, and reading is allowed.
+    for (file, text) in [("protected/file", "1"), ("protected/sub/deep", "2"), ("elsewhere/other", "3")]
     {
         let path = host.path(file);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         assert_eq!(attacker.ask(&format!("read {}", path.display())).unwrap(), 0);
     }
-    // Pipes lie nowhere, and are opened by their descriptors' names.
+    // Pipes are in no directory, and can be opened by /proc/self/fd.
     assert_eq!(attacker.ask("open-to-write /proc/self/fd/1").unwrap(), 0);
-    // What is elsewhere may be changed, and by the agent everything may.
+    // Other files may be changed, and the agent may change all.
     assert_eq!(attacker.ask(&order(&host, "append", &["O/other"])).unwrap(), 0);
-    std::fs::write(host.path("guarded/sub/deep"), "4").unwrap();
-    std::fs::rename(host.path("guarded/file"), host.path("guarded/sub/file")).unwrap();
+    std::fs::write(host.path("protected/sub/deep"), "4").unwrap();
+    std::fs::rename(host.path("protected/file"), host.path("protected/sub/file")).unwrap();
     let moved = order(&host, "append", &["D/sub/file"]);
     assert_eq!(attacker.ask(&moved).unwrap(), EPERM);
     drop(sentinel);
     assert_eq!(attacker.ask(&moved).unwrap(), 0);
 }
 
-/// What is done to a file that the agent has replaced since the rule, or to the way to it.
+/// Attacks on a file that the agent has replaced since the policy was applied, or on its directory.
 const REPLACED: [Change; 8] = [
-    ("append to a guarded file that was replaced", "append", &["D/file"]),
-    ("unlink a guarded file that was replaced", "unlink", &["D/file"]),
-    ("rename over a guarded file that was replaced", "rename", &["D/another", "D/file"]),
-    ("rename a guarded file that was replaced", "rename", &["D/file", "D/gone"]),
-    ("link a guarded file that was replaced", "link", &["D/file", "O/link"]),
-    ("chmod a guarded file that was replaced", "chmod", &["D/file"]),
-    ("rename the directory of a guarded file", "rename", &["D", "O/whole"]),
-    ("exchange the directory of a guarded file", "exchange", &["D", "O"]),
+    ("append to a protected file that was replaced", "append", &["D/file"]),
+    ("unlink a protected file that was replaced", "unlink", &["D/file"]),
+    ("rename over a protected file that was replaced", "rename", &["D/another", "D/file"]),
+    ("rename a protected file that was replaced", "rename", &["D/file", "D/gone"]),
+    ("link a protected file that was replaced", "link", &["D/file", "O/link"]),
+    ("chmod a protected file that was replaced", "chmod", &["D/file"]),
+    ("rename the directory of a protected file", "rename", &["D", "O/whole"]),
+    ("exchange the directory of a protected file", "exchange", &["D", "O"]),
 ];
 
 /// The same where it is gone.
 const GONE: [Change; 3] = [
-    ("create a guarded file that is gone", "create", &["D/file"]),
-    ("make a link in place of a guarded file that is gone", "symlink", &["/", "D/file"]),
-    ("rename to a guarded file that is gone", "rename", &["D/another", "D/file"]),
+    ("create a removed protected file", "create", &["D/file"]),
+    ("create a symbolic link at a removed protected file", "symlink", &["/", "D/file"]),
+    ("rename to a removed protected file", "rename", &["D/another", "D/file"]),
 ];
 
 fn a_file_is_covered_by_its_name_too() {
     let host = Host::new();
     lay_out(&host);
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let file = host.path("guarded/file");
-    // Another file under its name.
+    let file = host.path("protected/file");
+    // Another file with the same name.
     let replace = || {
-        std::fs::write(host.path("guarded/next"), "next").unwrap();
-        std::fs::rename(host.path("guarded/next"), &file).unwrap();
+        std::fs::write(host.path("protected/next"), "next").unwrap();
+        std::fs::rename(host.path("protected/next"), &file).unwrap();
     };
     let remove = || std::fs::remove_file(&file).unwrap();
     for (changes, prepare) in [(&REPLACED[..], &replace as &dyn Fn()), (&GONE, &remove)] {
         for (name, verb, paths) in changes {
             lay_out(&host);
-            std::fs::write(host.path("guarded/another"), "4").unwrap();
+            std::fs::write(host.path("protected/another"), "4").unwrap();
             prepare();
             attacks.without(name, &mut attacker, &order(&host, verb, paths));
         }
@@ -205,25 +205,25 @@ fn reading_and_executing_are_denied_too() {
     lay_out(&host);
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let tool = host.program("tool");
-    let secret = host.path("guarded/file");
+    let secret = host.path("protected/file");
     let read = format!("read {}", secret.display());
     let handle = format!("open-by-handle {}", secret.display());
-    let list = format!("list {}", host.path("guarded").display());
+    let list = format!("list {}", host.path("protected").display());
     let execute = format!("execute {}", tool.display());
     let loader = format!("tool {} {} --list", crate::testbed::LOADER, tool.display());
     let tried = [
-        ("read a guarded file", &read, FileOp::Read),
-        ("open a guarded file by its handle", &handle, FileOp::Read),
-        ("list a guarded directory", &list, FileOp::Read),
-        ("execute a guarded file", &execute, FileOp::Execute),
+        ("read a protected file", &read, FileOp::Read),
+        ("open a protected file by its file handle", &handle, FileOp::Read),
+        ("list a protected directory", &list, FileOp::Read),
+        ("execute a protected file", &execute, FileOp::Execute),
     ];
-    let by_loader = "execute a guarded file by the loader";
+    let by_loader = "execute a protected file by the dynamic loader";
     for (name, order, _) in tried {
         attacks.without(name, &mut attacker, order);
     }
     attacks.without(by_loader, &mut attacker, &loader);
     let policy = Policy::builder()
-        .file_rule(deny(1).tree(host.path("guarded")).operations(FileOps::READ))
+        .file_rule(deny(1).tree(host.path("protected")).operations(FileOps::READ))
         .file_rule(deny(2).file(&tool).operations(FileOps::EXECUTE));
     let sentinel = host.start(&policy.compile().unwrap());
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
@@ -234,7 +234,7 @@ fn reading_and_executing_are_denied_too() {
     }
     attacks.with(by_loader, &mut attacker, &loader, &events);
     assert!(
-        attacker.ask(&format!("append {}", host.path("guarded/sub/deep").display())).unwrap() == 0
+        attacker.ask(&format!("append {}", host.path("protected/sub/deep").display())).unwrap() == 0
     );
     drop(sentinel);
 }
@@ -243,18 +243,18 @@ fn preopened_descriptors_do_not_write() {
     let host = Host::new();
     lay_out(&host);
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let file = host.path("guarded/file");
+    let file = host.path("protected/file");
     let from = |verb: &str| format!("{verb} {}", host.path("elsewhere/other").display());
     let tried = [
-        ("allocate by a pre-opened descriptor", "allocate-kept".to_owned()),
-        ("truncate by a pre-opened descriptor", "truncate-kept".to_owned()),
-        ("write by a pre-opened descriptor", "write-kept 1".to_owned()),
-        ("map to write by a pre-opened descriptor", "map-kept".to_owned()),
+        ("fallocate(2) by a pre-opened descriptor", "allocate-kept".to_owned()),
+        ("ftruncate(2) by a pre-opened descriptor", "truncate-kept".to_owned()),
+        ("write(2) by a pre-opened descriptor", "write-kept 1".to_owned()),
+        ("mmap(2) to write by a pre-opened descriptor", "map-kept".to_owned()),
         ("copy_file_range(2) to a pre-opened descriptor", from("copy-to-kept")),
         ("sendfile(2) to a pre-opened descriptor", from("send-to-kept")),
         ("splice(2) to a pre-opened descriptor", from("splice-to-kept")),
         ("write by io_uring to a pre-opened descriptor", "uring-write-kept caller 1".into()),
-        ("write by a worker of io_uring to the same", "uring-write-kept worker 1".into()),
+        ("write by an io_uring worker to a pre-opened descriptor", "uring-write-kept worker 1".into()),
     ];
     assert_eq!(attacker.ask(&format!("keep-open {}", file.display())).unwrap(), 0);
     for (name, order) in &tried {
@@ -265,7 +265,7 @@ fn preopened_descriptors_do_not_write() {
     assert_eq!(attacker.ask("write-kept 2").unwrap(), 0);
     assert_eq!(sentinel.status().unwrap().preopened, []);
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    sentinel.apply(&policy("guarded")).unwrap();
+    sentinel.apply(&policy("protected")).unwrap();
     let before = sentinel.status().unwrap().preopened;
     assert_eq!((before.len(), before[0].pid, before[0].rules), (1, attacker.pid(), 1));
     let content = std::fs::read(&file).unwrap();
@@ -278,49 +278,49 @@ fn preopened_descriptors_do_not_write() {
     assert_eq!(attacker.ask("write-kept 4").unwrap(), 0);
 }
 
-/// Neither the way that a rule was told, nor a mount of what lies on its end, leads elsewhere.
-fn ways_and_overlays_lead_to_what_is_guarded() {
+/// Path components of a rule are protected, and files are protected through overlayfs.
+fn path_components_and_overlays_are_protected() {
     let host = Host::new();
     lay_out(&host);
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let at = |name: &str| host.path(name).display().to_string();
     let tried = [
-        ("remove the way to a guarded file", format!("rmdir {}", at("guarded/way"))),
+        ("remove a path component of a protected file", format!("rmdir {}", at("protected/component"))),
         (
-            "rename the way to a guarded file",
-            format!("rename {} {}", at("guarded/way"), at("guarded/gone")),
+            "rename a path component of a protected file",
+            format!("rename {} {}", at("protected/component"), at("protected/gone")),
         ),
         (
-            "create a guarded file that was never there",
-            format!("create {}", at("guarded/way/absent")),
+            "create a protected file that never existed",
+            format!("create {}", at("protected/component/absent")),
         ),
-        ("unlink a link on the way to a guarded file", format!("unlink {}", at("link"))),
+        ("unlink a symbolic link in the path of a protected file", format!("unlink {}", at("link"))),
         (
-            "rename a link on the way to a guarded file",
+            "rename a symbolic link in the path of a protected file",
             format!("rename {} {}", at("link"), at("gone")),
         ),
         (
-            "rename over a link on the way to a guarded file",
+            "rename over a symbolic link in the path of a protected file",
             format!("rename {} {}", at("other"), at("link")),
         ),
         (
-            "exchange a link on the way to a guarded file",
+            "exchange a symbolic link in the path of a protected file",
             format!("exchange {} {}", at("other"), at("link")),
         ),
-        ("read a guarded file by a link on the way", format!("read {}", at("link/file"))),
+        ("read a protected file through a symbolic link in its path", format!("read {}", at("link/file"))),
     ];
     for (name, order) in &tried {
-        lay_out_ways(&host);
+        lay_out_components(&host);
         attacks.without(name, &mut attacker, order);
     }
-    lay_out_ways(&host);
-    let (lower, upper, work) = (at("lower"), at("guarded"), at("work"));
+    lay_out_components(&host);
+    let (lower, upper, work) = (at("lower"), at("protected"), at("work"));
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     let overlay = format!("tool mount -t overlay -o {options} none {}", at("merged"));
     let unmount = format!("tool umount {}", at("merged"));
     let by_overlay = [
-        ("append to a guarded file by an overlay", format!("append {}", at("merged/file"))),
-        ("read a guarded file by an overlay", format!("read {}", at("merged/file"))),
+        ("append to a protected file through overlayfs", format!("append {}", at("merged/file"))),
+        ("read a protected file through overlayfs", format!("read {}", at("merged/file"))),
     ];
     let has_overlay = attacker.ask(&overlay).unwrap() == 0;
     if has_overlay {
@@ -329,12 +329,12 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
         }
         assert_eq!(attacker.ask(&unmount).unwrap(), 0);
     } else {
-        // The machines of the matrix have it.
+        // The virtual machines have overlayfs.
         assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
-        println!("not tried: overlayfs, which cannot be mounted here");
+        println!("not tested: overlayfs cannot be mounted here");
     }
     let policy =
-        Policy::builder().file_rule(deny(1).file(host.path("guarded/way/absent"))).file_rule(
+        Policy::builder().file_rule(deny(1).file(host.path("protected/component/absent"))).file_rule(
             deny(2).file(host.path("link/file")).operations(FileOps::CHANGE | FileOps::READ),
         );
     let sentinel = host.start(&policy.compile().unwrap());
@@ -342,7 +342,7 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
     for (name, order) in &tried {
         attacks.with(name, &mut attacker, order, &events);
     }
-    let another = format!("create {}", at("guarded/way/another"));
+    let another = format!("create {}", at("protected/component/another"));
     assert_eq!(attacker.ask(&another).unwrap(), 0);
     if has_overlay {
         assert_eq!(attacker.ask(&overlay).unwrap(), 0);
@@ -355,25 +355,25 @@ fn ways_and_overlays_lead_to_what_is_guarded() {
     drop(sentinel);
 }
 
-/// Places that cannot be guarded, and why not.
-const PLACES: [(&str, &str); 2] = [("merged", "overlayfs"), ("untried", "not tried")];
+/// Mount points of unsupported file systems, and the reasons.
+const PLACES: [(&str, &str); 2] = [("merged", "overlayfs"), ("untested", "not tested")];
 
 /// Mounts them; false where overlayfs cannot be mounted.
 fn mount_places(host: &Host, attacker: &mut TestProcess) -> bool {
-    lay_out_ways(host);
+    lay_out_components(host);
     let at = |name: &str| host.path(name).display().to_string();
-    std::fs::create_dir(host.path("untried")).unwrap();
+    std::fs::create_dir(host.path("untested")).unwrap();
     let options =
         format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("elsewhere"), at("work"));
     let overlay = format!("tool mount -t overlay -o {options} none {}", at("merged"));
     if attacker.ask(&overlay).unwrap() != 0 {
-        // The machines of the matrix have it.
+        // The virtual machines have overlayfs.
         assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
-        println!("not tried: overlayfs, which cannot be mounted here");
+        println!("not tested: overlayfs cannot be mounted here");
         return false;
     }
-    let untried = format!("tool mount -t mqueue none {}", at("untried"));
-    assert_eq!(attacker.ask(&untried).unwrap(), 0);
+    let untested = format!("tool mount -t mqueue none {}", at("untested"));
+    assert_eq!(attacker.ask(&untested).unwrap(), 0);
     std::fs::write(host.path("lower/file"), "1").unwrap();
     true
 }
@@ -385,7 +385,7 @@ fn unmount_places(host: &Host, attacker: &mut TestProcess) {
     }
 }
 
-/// Policies that name one of them after a place that can be guarded.
+/// Policies with a rule on a supported file system and one on an unsupported file system.
 fn policies_of_place(host: &Host, place: &str) -> [CompiledPolicy; 3] {
     let place = host.path(place);
     let rules = [
@@ -400,14 +400,14 @@ fn policies_of_place(host: &Host, place: &str) -> [CompiledPolicy; 3] {
 }
 
 fn assert_place_refused(host: &Host, error: &SentinelError, (place, why): (&str, &str)) {
-    let told = error.to_string();
+    let text = error.to_string();
     let at = host.path(place).display().to_string();
-    assert!(matches!(error, SentinelError::Path { .. }), "{told}");
-    assert!(told.contains("rule 2") && told.contains(&at) && told.contains(why), "{told}");
-    println!("{told}");
+    assert_eq!(error.kind(), SentinelErrorKind::Path, "{text}");
+    assert!(text.contains("rule 2") && text.contains(&at) && text.contains(why), "{text}");
+    println!("{text}");
 }
 
-/// What comes of changes to a guarded place, and to one that a refused policy names.
+/// Results of changes to a protected file, and to one that only a refused policy names.
 fn change_places(host: &Host, attacker: &mut TestProcess) -> [u64; 2] {
     [
         attacker.ask(&order(host, "append", &["D/file"])).unwrap(),
@@ -415,14 +415,14 @@ fn change_places(host: &Host, attacker: &mut TestProcess) -> [u64; 2] {
     ]
 }
 
-/// What a file system does not keep apart cannot be guarded: that is said, and nothing changes.
-fn places_that_cannot_be_guarded_are_refused() {
+/// A rule on a file system that does not identify files is refused, and the policy in force stays.
+fn unsupported_file_systems_are_refused() {
     let host = Host::new();
     let mut attacker = host.test_process();
     if !mount_places(&host, &mut attacker) {
         return;
     }
-    let first = Policy::builder().file_rule(deny(1).tree(host.path("guarded"))).compile().unwrap();
+    let first = Policy::builder().file_rule(deny(1).tree(host.path("protected"))).compile().unwrap();
     let sentinel = host.start(&first);
     for place in PLACES {
         for policy in policies_of_place(&host, place.0) {
@@ -435,7 +435,7 @@ fn places_that_cannot_be_guarded_are_refused() {
     unmount_places(&host, &mut attacker);
 }
 
-fn no_start_with_places_that_cannot_be_guarded() {
+fn no_start_with_unsupported_file_systems() {
     let host = Host::new();
     let mut attacker = host.test_process();
     if !mount_places(&host, &mut attacker) {
@@ -450,21 +450,21 @@ fn no_start_with_places_that_cannot_be_guarded() {
     unmount_places(&host, &mut attacker);
 }
 
-/// As [`lay_out`], with ways that lead to the guarded directory.
-fn lay_out_ways(host: &Host) {
+/// [`lay_out`], with symbolic links to the protected directory.
+fn lay_out_components(host: &Host) {
     lay_out(host);
     for link in ["link", "other", "gone"] {
-        // Whatever the attack before has left.
+        // An earlier attack may have left it.
         let _ = std::fs::remove_file(host.path(link));
     }
-    for dir in ["guarded/way", "lower", "work", "merged"] {
+    for dir in ["protected/component", "lower", "work", "merged"] {
         std::fs::create_dir_all(host.path(dir)).unwrap();
     }
-    std::os::unix::fs::symlink(host.path("guarded"), host.path("link")).unwrap();
+    std::os::unix::fs::symlink(host.path("protected"), host.path("link")).unwrap();
     std::os::unix::fs::symlink("elsewhere", host.path("other")).unwrap();
 }
 
-/// Names are known by a hash that kernel and agent take in steps of eight bytes.
+/// Kernel and agent hash names in steps of eight bytes.
 fn names_of_every_length_are_covered() {
     let host = Host::new();
     lay_out(&host);
@@ -472,7 +472,7 @@ fn names_of_every_length_are_covered() {
     let lengths = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 128, 247, 248, 254, 255];
     let name = |length: usize, last: char| {
         let all = "abcdefghijklmnopqrstuvwxyz".chars().cycle().take(length - 1);
-        host.path(&format!("guarded/{}{last}", all.collect::<String>()))
+        host.path(&format!("protected/{}{last}", all.collect::<String>()))
     };
     let rule = lengths.iter().fold(deny(1), |rule, &length| rule.file(name(length, 'A')));
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
@@ -484,21 +484,21 @@ fn names_of_every_length_are_covered() {
     drop(sentinel);
 }
 
-/// Where the way to a root is too long to be known, a file may be below whatever rules cover.
-fn files_are_covered_however_deep_they_lie() {
+/// A file with too many path components may be below any directory that rules cover, and is denied.
+fn files_are_covered_at_every_depth() {
     let host = Host::new();
     lay_out(&host);
     let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
     let is_inside = |path: &&Path| device(path) == device(host.dir());
     let around = host.dir().ancestors().take_while(is_inside).count();
-    // Directories below a name in the host's, of which the last has a file.
+    // Numbers of nested directories, of which the last has a file.
     let lowest = SENTINEL_DEPTH - around - 1;
     let depths = [1, lowest - 1, lowest, lowest + 1, lowest + 2, 2 * lowest];
     let file = |top: &str, depth: usize| {
         let below = ["d"].repeat(depth).join("/");
         host.path(top).join(below).join("file")
     };
-    for (top, depth) in depths.iter().flat_map(|&depth| [("guarded", depth), ("elsewhere", depth)])
+    for (top, depth) in depths.iter().flat_map(|&depth| [("protected", depth), ("elsewhere", depth)])
     {
         let file = file(top, depth);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -508,14 +508,14 @@ fn files_are_covered_however_deep_they_lie() {
     let mut append =
         |top: &str, depth| attacker.ask(&format!("append {}", file(top, depth).display())).unwrap();
     for depth in depths {
-        assert_eq!((append("guarded", depth), append("elsewhere", depth)), (0, 0), "{depth}");
+        assert_eq!((append("protected", depth), append("elsewhere", depth)), (0, 0), "{depth}");
     }
-    let rule = deny(1).tree(host.path("guarded"));
+    let rule = deny(1).tree(host.path("protected"));
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
     for depth in depths {
         let elsewhere = if depth <= lowest { 0 } else { EPERM };
         assert_eq!(
-            (append("guarded", depth), append("elsewhere", depth)),
+            (append("protected", depth), append("elsewhere", depth)),
             (EPERM, elsewhere),
             "{depth}"
         );
@@ -523,31 +523,31 @@ fn files_are_covered_however_deep_they_lie() {
     drop(sentinel);
 }
 
-/// What lies where is known anew once a directory has moved; other names and roots change nothing.
-fn directories_that_move_and_other_names_are_followed() {
+/// After a directory rename its files are covered by their new path. Hard links and chroot(2) change nothing.
+fn renamed_directories_and_hard_links_are_covered() {
     let host = Host::new();
     lay_out(&host);
     std::fs::create_dir(host.path("elsewhere/moves")).unwrap();
     std::fs::write(host.path("elsewhere/moves/file"), "1").unwrap();
-    std::fs::hard_link(host.path("guarded/sub/deep"), host.path("elsewhere/deep")).unwrap();
+    std::fs::hard_link(host.path("protected/sub/deep"), host.path("elsewhere/deep")).unwrap();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let old_name = "append to a guarded file by a name from before the rule";
+    let old_name = "append to a protected file by a hard link that is older than the rule";
     let chroot = format!("chroot {}", host.dir().display());
     let (from_chroot, inside) =
-        ("append to a guarded file from a chroot(2)", "append /guarded/file");
+        ("append to a protected file from a chroot(2)", "append /protected/file");
     attacks.without(old_name, &mut attacker, &order(&host, "append", &["O/deep"]));
     let mut elsewhere = host.test_process();
     assert_eq!(elsewhere.ask(&chroot).unwrap(), 0);
     attacks.without(from_chroot, &mut elsewhere, inside);
     let mut ask = |paths: &[&str]| attacker.ask(&order(&host, "append", paths)).unwrap();
-    let rules = |id| Policy::builder().file_rule(deny(id).tree(host.path("guarded")));
+    let rules = |id| Policy::builder().file_rule(deny(id).tree(host.path("protected")));
     let sentinel = host.start(&rules(1).compile().unwrap());
     assert_eq!(ask(&["O/moves/file"]), 0);
-    std::fs::rename(host.path("elsewhere/moves"), host.path("guarded/moves")).unwrap();
+    std::fs::rename(host.path("elsewhere/moves"), host.path("protected/moves")).unwrap();
     assert_eq!(ask(&["D/moves/file"]), EPERM);
-    std::fs::rename(host.path("guarded/moves"), host.path("elsewhere/moves")).unwrap();
+    std::fs::rename(host.path("protected/moves"), host.path("elsewhere/moves")).unwrap();
     assert_eq!(ask(&["O/moves/file"]), 0);
-    // A policy that names what is not there changes nothing.
+    // A policy with a missing path changes nothing.
     let wrong = rules(2).file_rule(deny(3).tree(host.path("absent"))).compile().unwrap();
     let error = sentinel.apply(&wrong).unwrap_err().to_string();
     assert!(error.contains("rule 3") && error.contains("absent"), "{error}");
@@ -560,18 +560,18 @@ fn directories_that_move_and_other_names_are_followed() {
     drop(sentinel);
 }
 
-/// How many directories are being moved, as the programs count.
-fn moves() -> u64 {
+/// The rename counter of the programs.
+fn renames() -> u64 {
     let maps = libbpf_rs::query::MapInfoIter::default();
-    // Of what earlier tests had, the kernel may not have taken all away yet.
+    // The kernel may not have released the maps of earlier tests yet.
     let newest = maps.filter(|map| map.name.to_string_lossy().starts_with(".data.ic_sent")).last();
     let state = MapHandle::from_map_id(newest.unwrap().id).unwrap();
     let bytes = state.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
     u64::from_ne_bytes(bytes[..8].try_into().unwrap()) >> RENAME_SHIFT
 }
 
-/// Ends a program of this process's, as if the kernel passed it over each time.
-fn pass_over(name: &str) {
+/// Detaches a program of this process, as if the kernel missed each of its calls.
+fn detach(name: &str) {
     let program = ProgInfoIter::default()
         .filter(|program| program.name.to_string_lossy() == name)
         .last()
@@ -591,29 +591,29 @@ fn pass_over(name: &str) {
     }
 }
 
-/// The kernel passes over a program at the return of a function that another task on the processor is within.
-fn a_directory_whose_move_was_passed_over_is_covered() {
+/// The kernel misses a program at the return of a function that another task on the same CPU is within.
+fn a_directory_whose_rename_was_missed_is_covered() {
     let host = Host::new();
     lay_out(&host);
     let [outside, inside, other] =
-        ["elsewhere/moves", "guarded/moves", "guarded/sub"].map(|path| host.path(path));
+        ["elsewhere/moves", "protected/moves", "protected/sub"].map(|path| host.path(path));
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("file"), "1").unwrap();
     let mut attacker = host.test_process();
     let mut ask = |path| attacker.ask(&order(&host, "append", &[path])).unwrap();
-    let rule = deny(1).tree(host.path("guarded"));
+    let rule = deny(1).tree(host.path("protected"));
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
     assert_eq!(ask("O/moves/file"), 0);
     for (from, to) in [(&outside, &inside), (&inside, &outside)] {
         std::fs::rename(from, to).unwrap();
     }
-    // The kernel asks twice of an exchange, and does not come to the end of what fails.
+    // The kernel calls the hook twice for an exchange, and not the end for a rename that fails.
     let exchange = || renameat_with(CWD, &outside, CWD, &other, RenameFlags::EXCHANGE);
     assert_eq!((exchange(), exchange()), (Ok(()), Ok(())));
-    assert!(std::fs::rename(&outside, host.path("guarded")).is_err());
-    assert_eq!((moves(), ask("O/moves/file")), (0, 0));
+    assert!(std::fs::rename(&outside, host.path("protected")).is_err());
+    assert_eq!((renames(), ask("O/moves/file")), (0, 0));
 
-    pass_over("ic_renamed");
+    detach("ic_renamed");
     let (go, may_end) = mpsc::channel::<()>();
     let (moved, has_moved) = mpsc::channel();
     let (from, to) = (outside, inside);
@@ -623,12 +623,12 @@ fn a_directory_whose_move_was_passed_over_is_covered() {
         may_end.recv().unwrap();
     });
     has_moved.recv().unwrap();
-    assert_eq!((moves(), ask("D/moves/file")), (1, EPERM));
+    assert_eq!((renames(), ask("D/moves/file")), (1, EPERM));
     go.send(()).unwrap();
     mover.join().unwrap();
-    // The kernel tells of its end once nobody refers to it.
+    // The kernel reports the exit of the thread once nothing refers to it.
     let since = Instant::now();
-    while moves() > 0 {
+    while renames() > 0 {
         assert!(since.elapsed() < PATIENCE);
         std::thread::yield_now();
     }
@@ -636,14 +636,14 @@ fn a_directory_whose_move_was_passed_over_is_covered() {
     drop(sentinel);
 }
 
-/// Whom a file belongs to may change its mode, but for a rule.
+/// The owner of a file may change its mode, unless a rule denies it.
 fn a_web_server_writes_its_page_and_changes_no_modes() {
     const WEB: u32 = 33;
     let host = Host::new();
     let (site, page) = (host.path("site"), host.path("site/page"));
     std::fs::create_dir(&site).unwrap();
     std::fs::write(&page, "1").unwrap();
-    // Whoever is not root finds the way to it.
+    // Users other than root may search the directory.
     std::fs::set_permissions(host.dir(), PermissionsExt::from_mode(0o755)).unwrap();
     chown(&page, Some(WEB), Some(WEB)).unwrap();
     let (server, tool) = (host.program("web-server"), host.program("deploy"));
@@ -668,7 +668,7 @@ fn a_web_server_writes_its_page_and_changes_no_modes() {
     assert_eq!((what, event.rules.as_slice()), (expected, &[0][..]), "{event}");
     assert_eq!(mode(), before);
     assert_eq!(web.ask(&append).unwrap(), 0);
-    // Not even by a shell of root's that it was made to start, but by what deploys.
+    // Root may not change the mode either, but the exempt executable may.
     assert_eq!(host.test_process().ask(&chmod).unwrap(), EPERM);
     let owner = chmod.replace("chmod", "chown");
     assert_eq!(host.test_process().ask(&owner).unwrap(), EPERM);

@@ -1,4 +1,4 @@
-//! What lies below files and programs: disks, modules, the kernel's memory, sysctls.
+//! Protection of the host: disks, modules, kernel memory, sysctls.
 
 use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_core::RuleId;
@@ -12,29 +12,29 @@ use ironclad_sentinel::Overflow;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(the_kernel_stays_closed).shared().in_machine().needs(&[lsm]),
+        test!(kernel_memory_modules_and_sysctls_are_protected).shared().in_machine().needs(&[lsm]),
         test!(another_kernel_is_not_booted).shared().in_machine().needs(&[lsm]),
-        test!(what_a_file_system_lies_on_is_guarded_too).shared().in_machine().needs(&[lsm]),
+        test!(the_backing_device_of_a_file_system_is_protected).shared().in_machine().needs(&[lsm]),
     ]
 }
 
-fn the_kernel_stays_closed() {
+fn kernel_memory_modules_and_sysctls_are_protected() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let tried = [
         ("open ftrace_enabled to write", "open-to-write /proc/sys/kernel/ftrace_enabled"),
         ("open core_pattern to write", "open-to-write /proc/sys/kernel/core_pattern"),
         ("open bpf_jit_harden to write", "open-to-write /proc/sys/net/core/bpf_jit_harden"),
-        ("open the sysctl sysrq to write", "open-to-write /proc/sys/kernel/sysrq"),
+        ("open kernel.sysrq to write", "open-to-write /proc/sys/kernel/sysrq"),
         ("open lease-break-time to write", "open-to-write /proc/sys/fs/lease-break-time"),
     ];
     let lockdown = [
-        ("open kcore", "open-to-read /proc/kcore"),
+        ("open /proc/kcore", "open-to-read /proc/kcore"),
         ("open /dev/mem", "open-to-read /dev/mem"),
         ("open kprobe_events to write", "open-to-write /sys/kernel/tracing/kprobe_events"),
         ("open uprobe_events to write", "open-to-write /sys/kernel/tracing/uprobe_events"),
     ];
-    let let_go = [
+    let allowed = [
         "read-some /proc/kallsyms",
         "open-to-write /proc/sys/kernel/panic",
         "list /sys/kernel/debug",
@@ -42,17 +42,17 @@ fn the_kernel_stays_closed() {
     for (name, order) in tried.into_iter().chain(lockdown) {
         attacks.without(name, &mut attacker, order);
     }
-    for order in let_go {
+    for order in allowed {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
-    // Who has such a page is killed.
+    // A process that uses such a page is killed.
     let offline = [
         (
-            "open the file that takes pages of memory away",
+            "open hard_offline_page to write",
             "open-to-write /sys/devices/system/memory/hard_offline_page",
         ),
         (
-            "open the file that takes them away once they are copied",
+            "open soft_offline_page to write",
             "open-to-write /sys/devices/system/memory/soft_offline_page",
         ),
     ];
@@ -62,19 +62,19 @@ fn the_kernel_stays_closed() {
             attacks.without(name, &mut attacker, order);
         }
     } else {
-        println!("not tried: a kernel without memory failures takes no page away");
+        println!("not tested: this kernel cannot take pages offline");
     }
-    // What every program loads that is executed from then on, PID 1 above all.
-    let (preload, preloaded) = ("name what every program loads", "/etc/ld.so.preload");
+    // The dynamic loader loads the named libraries into every program, PID 1 included.
+    let (preload, preloaded) = ("create /etc/ld.so.preload", "/etc/ld.so.preload");
     let preload_order = format!("create {preloaded}");
     attacks.without(preload, &mut attacker, &preload_order);
     assert_eq!(attacker.ask(&format!("unlink {preloaded}")).unwrap(), 0);
-    // Opened before: asked when it is written.
+    // Opened before Sentinel starts: checked at the write.
     let kept = "write ftrace_enabled by a pre-opened descriptor";
     assert_eq!(attacker.ask("keep-open /proc/sys/kernel/ftrace_enabled").unwrap(), 0);
     attacks.without(kept, &mut attacker, "write-kept 1");
     let module = "/lib/modules/dummy.ko";
-    let (foreign, insert) = ("load a module", format!("tool insmod {module}"));
+    let (foreign, insert) = ("load a kernel module", format!("tool insmod {module}"));
     let has_module = std::path::Path::new(module).exists();
     if has_module {
         let remove = "tool rmmod dummy";
@@ -82,9 +82,9 @@ fn the_kernel_stays_closed() {
         attacks.without(foreign, &mut attacker, &insert);
         assert_eq!(attacker.ask(remove).unwrap(), 0);
     } else {
-        // The machines of the matrix have one.
+        // The virtual machines have one.
         assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
-        println!("not tried: modules, of which there is no {module}");
+        println!("not tested: there is no {module}");
     }
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
@@ -102,7 +102,7 @@ fn the_kernel_stays_closed() {
     }
     let event = attacks.with(preload, &mut attacker, &preload_order, &events);
     assert_eq!(event.hook, SentinelHook::InodeCreate, "{event}");
-    for order in let_go {
+    for order in allowed {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
     let event = attacks.with(kept, &mut attacker, "write-kept 1", &events);
@@ -112,7 +112,7 @@ fn the_kernel_stays_closed() {
         let event = attacks.with(foreign, &mut attacker, &insert, &events);
         let hooks = [SentinelHook::KernelReadFile, SentinelHook::KernelLoadData];
         assert!(hooks.contains(&event.hook), "{event}");
-        // One that no other process may change.
+        // A rule protects the module from changes.
         let rule = FileRule::new(RuleId(1), "modules", FileAction::Deny).tree("/lib/modules");
         sentinel.apply(&Policy::builder().file_rule(rule).compile().unwrap()).unwrap();
         assert_eq!(attacker.ask(&insert).unwrap(), 0);
@@ -121,23 +121,23 @@ fn the_kernel_stays_closed() {
     assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);
 }
 
-/// Whoever boots another kernel, or this one with a memory of their own, is past all hooks.
+/// Another kernel, or a forged hibernation image, has no hooks of Sentinel.
 fn another_kernel_is_not_booted() {
     let host = Host::new();
     let kernel = host.path("kernel");
     std::fs::write(&kernel, [1; 4096]).unwrap();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let from_file = format!("kexec-file-load {}", kernel.display());
-    // Nobody sleeps: with no swap there is no place for an image.
+    // The machine does not hibernate: without swap there is no space for an image.
     let tried = [
         ("kexec_load(2)", "kexec-load", SentinelHook::KernelLoadData),
         ("kexec_file_load(2)", &from_file, SentinelHook::KernelReadFile),
         (
-            "choose how the host hibernates",
+            "write /sys/power/disk to hibernate",
             "write /sys/power/disk test_resume",
             SentinelHook::LockedDown,
         ),
-        ("open the image of a hibernation", "open-to-read /dev/snapshot", SentinelHook::LockedDown),
+        ("open /dev/snapshot", "open-to-read /dev/snapshot", SentinelHook::LockedDown),
     ];
     for (name, order, _) in tried {
         attacks.without(name, &mut attacker, order);
@@ -153,9 +153,9 @@ fn another_kernel_is_not_booted() {
     assert_eq!(attacker.ask("kexec-load").unwrap(), 0);
 }
 
-/// On a disk there are attributes and generations, files are forgotten and come back without names, and
-/// there is something below them.
-fn what_a_file_system_lies_on_is_guarded_too() {
+/// A file system on a disk has extended attributes, inode generations, uncached files that file handles open,
+/// and a backing device.
+fn the_backing_device_of_a_file_system_is_protected() {
     let host = Host::new();
     let (image, volume) = (host.path("image"), host.path("volume"));
     std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
@@ -165,28 +165,28 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let ask = |attacker: &mut TestProcess, order: &str| attacker.ask(order).unwrap();
     for order in [
-        // Older kernels seal files of such blocks alone.
+        // Older kernels support fs-verity only with this block size.
         format!("tool mke2fs -F -t ext4 -O verity -b 4096 {image}"),
         format!("tool losetup {device} {image}"),
         format!("tool mount -t ext4 {device} {volume}"),
     ] {
         assert_eq!(ask(&mut attacker, &order), 0, "{order}");
     }
-    let guarded = format!("{volume}/guarded");
-    let deep = format!("{guarded}/sub/file");
-    std::fs::create_dir_all(format!("{guarded}/sub")).unwrap();
+    let protected = format!("{volume}/protected");
+    let deep = format!("{protected}/sub/file");
+    std::fs::create_dir_all(format!("{protected}/sub")).unwrap();
     std::fs::write(&deep, "1").unwrap();
     let forget = "write /proc/sys/vm/drop_caches 3";
     let tried = [
-        ("set an attribute of a guarded file", format!("setxattr {deep}")),
-        ("remove an attribute of a guarded file", format!("removexattr {deep}")),
-        ("chattr a guarded file", format!("chattr {deep}")),
-        ("chattr a guarded directory", format!("chattr {guarded}")),
-        ("open a forgotten guarded file by its handle", "open-handle".to_owned()),
-        ("write to the device below a guarded file", format!("open-to-write {device}")),
+        ("set an extended attribute of a protected file", format!("setxattr {deep}")),
+        ("remove an extended attribute of a protected file", format!("removexattr {deep}")),
+        ("chattr a protected file", format!("chattr {deep}")),
+        ("chattr a protected directory", format!("chattr {protected}")),
+        ("open an uncached protected file by its file handle", "open-handle".to_owned()),
+        ("write to the backing device of a protected file", format!("open-to-write {device}")),
     ];
     let (read_below, read) = (
-        "read from the device below a file that may not be read",
+        "read from the backing device of a protected file",
         format!("open-to-read {device}"),
     );
     assert_eq!(ask(&mut attacker, &format!("keep-handle {deep}")), 0);
@@ -196,37 +196,37 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     }
     attacks.without(read_below, &mut attacker, &read);
     let (as_32, chattr_32) =
-        ("chattr a guarded file as 32-bit programs do", format!("chattr-32 {deep}"));
-    // On a kernel without these, whoever tries ends.
+        ("chattr a protected file by a 32-bit ioctl(2)", format!("chattr-32 {deep}"));
+    // On a kernel without 32-bit system calls the process is killed.
     let mut other = host.test_process();
     let has_32 = cfg!(target_arch = "x86_64") && other.ask(&chattr_32).is_ok();
     if has_32 {
         attacks.without(as_32, &mut other, &chattr_32);
     } else {
-        println!("not tried: 32-bit programs, which this kernel has not");
+        println!("not tested: this kernel has no 32-bit system calls");
     }
     assert_eq!(ask(&mut attacker, &format!("setxattr {deep}")), 0);
     let policy = |ops| {
-        let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded).operations(ops);
+        let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected).operations(ops);
         Policy::builder().file_rule(rule).compile().unwrap()
     };
     let (by_call, setattr) =
-        ("set attributes of a guarded file by file_setattr(2)", format!("file-setattr {deep}"));
+        ("set attributes of a protected file by file_setattr(2)", format!("file-setattr {deep}"));
     const ENOSYS: u64 = 38;
     let has_call = ask(&mut attacker, &setattr) != ENOSYS;
     if has_call {
         attacks.without(by_call, &mut attacker, &setattr);
     } else {
-        println!("not tried: file_setattr(2), which this kernel has not");
+        println!("not tested: this kernel has no file_setattr(2)");
     }
-    let sealed = format!("{guarded}/sealed");
-    let (by_seal, seal) = ("seal a guarded file by fs-verity", format!("enable-verity {sealed}"));
-    std::fs::write(&sealed, "1").unwrap();
-    attacks.without(by_seal, &mut attacker, &seal);
-    std::fs::remove_file(&sealed).unwrap();
-    std::fs::write(&sealed, "1").unwrap();
-    let swap = format!("{guarded}/swap");
-    let (by_swap, swap_on) = ("swap to a guarded file", format!("tool swapon {swap}"));
+    let verity = format!("{protected}/verity");
+    let (by_verity, enable) = ("enable fs-verity on a protected file", format!("enable-verity {verity}"));
+    std::fs::write(&verity, "1").unwrap();
+    attacks.without(by_verity, &mut attacker, &seal);
+    std::fs::remove_file(&verity).unwrap();
+    std::fs::write(&verity, "1").unwrap();
+    let swap = format!("{protected}/swap");
+    let (by_swap, swap_on) = ("swapon(8) a protected file", format!("tool swapon {swap}"));
     std::fs::write(&swap, vec![0; 1 << 20]).unwrap();
     assert_eq!(ask(&mut attacker, &format!("tool mkswap {swap}")), 0);
     attacks.without(by_swap, &mut attacker, &swap_on);
@@ -240,7 +240,7 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     if has_call {
         attacks.with(by_call, &mut attacker, &setattr, &events);
     }
-    let event = attacks.with(by_seal, &mut attacker, &seal, &events);
+    let event = attacks.with(by_verity, &mut attacker, &enable, &events);
     assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
     attacks.with(by_swap, &mut attacker, &swap_on, &events);
     if has_32 {
@@ -253,7 +253,7 @@ fn what_a_file_system_lies_on_is_guarded_too() {
     assert_eq!(ask(&mut attacker, "open-to-write /dev/loop1"), 0);
     drop(sentinel);
     assert_eq!(ask(&mut attacker, &read), 0);
-    // The handle has its root open.
+    // The file handle keeps the root directory open.
     assert_eq!(ask(&mut attacker, &format!("tool umount -l {volume}")), 0);
     assert_eq!(ask(&mut attacker, &format!("tool losetup -d {device}")), 0);
 }

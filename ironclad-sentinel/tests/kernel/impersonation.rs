@@ -1,4 +1,4 @@
-//! Who looks like the agent, or like a program that is exempt, and is neither.
+//! Impersonation of the agent and of exempt executables.
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File};
@@ -26,9 +26,9 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(impersonation_does_not_help).shared().in_machine().needs(&[lsm]),
         test!(an_unidentified_process_has_no_exemption).shared().in_machine().needs(&[lsm]),
-        test!(an_exempt_executable_starts_what_others_may_not).shared().in_machine().needs(&[lsm]),
+        test!(an_exempt_executable_starts_a_protected_program).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_has_no_exemption).shared().in_machine().needs(&[lsm]),
-        test!(the_agents_program_elsewhere_is_no_agent).in_machine().needs(&[lsm]),
+        test!(the_agents_executable_in_other_surroundings_is_not_trusted).in_machine().needs(&[lsm]),
     ]
 }
 
@@ -36,68 +36,68 @@ fn done(test_process: &mut TestProcess, order: &str) {
     assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
 }
 
-/// Only a program that is exempt may change the file.
-fn only(exemptions: &Path, file: &Path) -> CompiledPolicy {
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(file).except(exemptions);
+/// A policy by which only one executable may change the file.
+fn only(exempt: &Path, file: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(file).except(exempt);
     Policy::builder().file_rule(rule).compile().unwrap()
 }
 
 fn impersonation_does_not_help() {
     let host = Host::new();
-    let (own, exemptions) = (std::env::current_exe().unwrap(), host.program("exemptions"));
+    let (own, exempt) = (std::env::current_exe().unwrap(), host.program("exempt"));
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
-    let lie =
+    let spoof =
         |exe: &Path, by: &str| format!("impostor-with {} {} {by}", file.display(), exe.display());
-    let lies = [
-        ("an exempt program by PR_SET_MM_EXE_FILE", lie(&exemptions, "file")),
-        ("an exempt program by PR_SET_MM_MAP", lie(&exemptions, "map")),
-        ("the agent's program by PR_SET_MM_EXE_FILE", lie(&own, "file")),
-        ("the agent's program by PR_SET_MM_MAP", lie(&own, "map")),
+    let spoofs = [
+        ("an exempt executable by PR_SET_MM_EXE_FILE", spoof(&exempt, "file")),
+        ("an exempt executable by PR_SET_MM_MAP", spoof(&exempt, "map")),
+        ("the agent's executable by PR_SET_MM_EXE_FILE", spoof(&own, "file")),
+        ("the agent's executable by PR_SET_MM_MAP", spoof(&own, "map")),
     ];
-    let name = |what: &str| format!("open a guarded file to write as {what}");
-    let name_before = |what: &str| format!("{}, said before Sentinel", name(what));
-    let by_comm = "append to a guarded file with the comm of an exempt program";
+    let name = |what: &str| format!("impersonate {what}");
+    let name_before = |what: &str| format!("{} before Sentinel starts", name(what));
+    let by_comm = "append to a protected file with the comm of an exempt executable";
     let program = host.program("other");
     let (mut attacker, mut attacks) = (host.test_process_by(&program), Attacks::default());
-    let mut before = lies.each_ref().map(|_| host.test_process_by(&program));
-    for ((what, lie), early) in lies.iter().zip(&mut before) {
-        done(&mut attacker, lie);
+    let mut before = spoofs.each_ref().map(|_| host.test_process_by(&program));
+    for ((what, spoof), early) in spoofs.iter().zip(&mut before) {
+        done(&mut attacker, spoof);
         attacks.without(&name(what), &mut attacker, "go");
-        done(early, lie);
+        done(early, spoof);
         attacks.without(&name_before(what), early, "go");
-        done(early, lie);
+        done(early, spoof);
     }
     done(&mut attacker, "comm exempt");
     attacks.without(by_comm, &mut attacker, &append);
-    let sentinel = host.start(&only(&exemptions, &file));
+    let sentinel = host.start(&only(&exempt, &file));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(host.test_process_by(&exemptions).ask(&append).unwrap(), 0);
-    for ((what, lie), early) in lies.iter().zip(&mut before) {
+    assert_eq!(host.test_process_by(&exempt).ask(&append).unwrap(), 0);
+    for ((what, spoof), early) in spoofs.iter().zip(&mut before) {
         attacks.with(&name_before(what), early, "go", &events);
-        done(&mut attacker, lie);
+        done(&mut attacker, spoof);
         attacks.with(&name(what), &mut attacker, "go", &events);
     }
     attacks.with(by_comm, &mut attacker, &append, &events);
 }
 
-/// The newest map of a name: of what earlier tests had, the kernel may not have taken all away yet.
+/// The newest map with a name: the kernel may not have released the maps of earlier tests yet.
 fn map(name: &str) -> MapHandle {
     let maps = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == name);
     MapHandle::from_map_id(maps.last().unwrap().id).unwrap()
 }
 
-/// As if the kernel had passed over the program that sees an execve(2), or the end of who had the number.
+/// As if the process table had missed an execve(2), or the exit of a process whose id is reused.
 fn an_unidentified_process_has_no_exemption() {
     let host = Host::new();
-    let (exemptions, other) = (host.program("exemptions"), host.program("other"));
+    let (exempt, other) = (host.program("exempt"), host.program("other"));
     let file = host.path("file");
     std::fs::write(&file, "1").unwrap();
     let (append, execute) =
         (format!("append {}", file.display()), format!("exec {}", other.display()));
-    let sentinel = host.start(&only(&exemptions, &file));
-    let mut test_process = host.test_process_by(&exemptions);
+    let sentinel = host.start(&only(&exempt, &file));
+    let mut test_process = host.test_process_by(&exempt);
     assert_eq!(test_process.ask(&append).unwrap(), 0);
     let (table, pid) = (map("ic_processes"), test_process.pid().to_ne_bytes());
     let read = || table.lookup(&pid, MapFlags::ANY).unwrap().unwrap();
@@ -111,11 +111,11 @@ fn an_unidentified_process_has_no_exemption() {
         write(&right);
         assert_eq!(test_process.ask(&append).unwrap(), 0);
     }
-    // A file that only the exempt one may execute: what is asked before execve(2) has begun anew.
+    // A file that only the exempt executable may execute: checked before execve(2) replaces the program.
     let tool = host.program("tool");
     let rule = FileRule::new(RuleId(2), "two", FileAction::Deny).operations(FileOps::EXECUTE);
-    let rule = rule.file(&tool).except(&exemptions);
-    let first = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file).except(&exemptions);
+    let rule = rule.file(&tool).except(&exempt);
+    let first = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file).except(&exempt);
     let both = Policy::builder().file_rule(first).file_rule(rule).compile().unwrap();
     sentinel.apply(&both).unwrap();
     done(&mut test_process, &execute);
@@ -127,13 +127,13 @@ fn an_unidentified_process_has_no_exemption() {
         }
     }
     write(&now);
-    done(&mut test_process, &format!("exec {}", exemptions.display()));
+    done(&mut test_process, &format!("exec {}", exempt.display()));
     assert_eq!(test_process.ask(&append).unwrap(), 0);
     drop(sentinel);
 }
 
-/// What execve(2) maps before the table knows of it is checked as of the former program, as its file was.
-fn an_exempt_executable_starts_what_others_may_not() {
+/// Mappings of execve(2) are checked as accesses of the old program until the process table has the new one.
+fn an_exempt_executable_starts_a_protected_program() {
     let host = Host::new();
     let (starter, other, tool) =
         (host.program("starter"), host.program("other"), host.program("tool"));
@@ -148,7 +148,7 @@ fn an_exempt_executable_starts_what_others_may_not() {
     drop(sentinel);
 }
 
-/// File systems on disks give a number that is free to the next file.
+/// File systems on disks reuse inode numbers.
 fn a_reused_inode_number_has_no_exemption() {
     let host = Host::new();
     let (image, volume, file) = (host.path("image"), host.path("volume"), host.path("file"));
@@ -165,25 +165,25 @@ fn a_reused_inode_number_has_no_exemption() {
         done(&mut attacker, &order);
     }
     let own = std::env::current_exe().unwrap();
-    let (exemptions, append) = (volume.join("exemptions"), format!("append {}", file.display()));
-    std::fs::copy(&own, &exemptions).unwrap();
+    let (exempt, append) = (volume.join("exempt"), format!("append {}", file.display()));
+    std::fs::copy(&own, &exempt).unwrap();
     let number = |path: &Path| path.metadata().unwrap().ino();
-    let (wanted, generation) = (number(&exemptions), version(&File::open(&exemptions).unwrap()));
+    let (wanted, generation) = (number(&exempt), version(&File::open(&exempt).unwrap()));
     let set_version = |path: &Path| {
         let generation = generation.as_ref().unwrap();
         format!("set-version {} {generation}", path.display())
     };
-    let by_number = "append to a guarded file by a file with the number of an exempt program";
-    let by_version = "give a file the generation of an exempt program that is gone";
+    let by_number = "append to a protected file by an executable with a reused inode number of an exempt one";
+    let by_version = "set the inode generation of a removed exempt executable";
     attacks.without(by_number, &mut attacker, &append);
     let unidentified = volume.join("unidentified");
     File::create(&unidentified).unwrap();
     attacks.without(by_version, &mut attacker, &set_version(&unidentified));
-    let sentinel = host.start(&only(&exemptions, &file));
+    let sentinel = host.start(&only(&exempt, &file));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(host.test_process_by(&exemptions).ask(&append).unwrap(), 0);
-    done(&mut attacker, &format!("unlink {}", exemptions.display()));
-    // Numbers of files that are gone since a moment ago come last.
+    assert_eq!(host.test_process_by(&exempt).ask(&append).unwrap(), 0);
+    done(&mut attacker, &format!("unlink {}", exempt.display()));
+    // The inode number of the file that was removed last is reused last.
     let made = (0..100_000).map(|number| {
         let path = volume.join(number.to_string());
         File::create(&path).unwrap();
@@ -203,7 +203,7 @@ fn a_reused_inode_number_has_no_exemption() {
     done(&mut attacker, &format!("tool losetup -d {device}"));
 }
 
-/// A directory with what the agent's program needs to run, and the agent's own.
+/// A root directory with the files that the agent's executable needs, and the agent's state directory.
 fn root(host: &Host, mounter: &mut TestProcess) -> PathBuf {
     let root = host.path("root");
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -226,7 +226,7 @@ fn root(host: &Host, mounter: &mut TestProcess) -> PathBuf {
     root
 }
 
-/// The agent's program, by a trusted process.
+/// Starts the agent's executable, as a child of a trusted process.
 fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) -> TestProcess {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -236,10 +236,10 @@ fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) ->
     TestProcess::start_as(command).unwrap()
 }
 
-fn the_agents_program_elsewhere_is_no_agent() {
+fn the_agents_executable_in_other_surroundings_is_not_trusted() {
     let host = Host::new();
     let (dir, own) = (host.dir(), std::env::current_exe().unwrap());
-    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::create_dir(host.path("protected")).unwrap();
     DirBuilder::new().mode(0o700).create(host.path("state")).unwrap();
     let twin = host.path("state/twin");
     std::fs::write(&twin, "1").unwrap();
@@ -252,17 +252,17 @@ fn the_agents_program_elsewhere_is_no_agent() {
         ("in another mount namespace", itself, Some(Surroundings::Mounts)),
         ("in another user namespace", itself, Some(Surroundings::Users)),
         ("in another root directory", itself, Some(Surroundings::Root(root))),
-        ("sharing its directories", itself, Some(Surroundings::SharedNames)),
+        ("with shared directories (CLONE_FS)", itself, Some(Surroundings::SharedNames)),
         ("with another seccomp(2) filter", itself, Some(Surroundings::Filter)),
-        ("by its loader", loader, None),
+        ("by the dynamic loader", loader, None),
     ];
-    let name = |where_to: &str| format!("read the sealed secret by the agent's program {where_to}");
+    let name = |surroundings: &str| format!("read the agent's secret by the agent's executable {surroundings}");
     let mut attacks = Attacks::default();
-    for (where_to, (program, argument), by) in &tried {
+    for (surroundings, (program, argument), by) in &tried {
         let mut attacker = begin(program, *argument, by.as_ref());
-        attacks.without(&name(where_to), &mut attacker, &read("twin"));
+        attacks.without(&name(surroundings), &mut attacker, &read("twin"));
     }
-    let by_orphan = "read the sealed secret by the agent's program, adopted by PID 1";
+    let by_orphan = "read the agent's secret by the agent's executable, reparented to PID 1";
     let orphan = || {
         // Whom it tells its end has ended.
         let mut command = Command::new(&own);
@@ -277,12 +277,12 @@ fn the_agents_program_elsewhere_is_no_agent() {
 
     let sentinel = builder(dir).start(&policy(dir)).unwrap();
     let (pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    // Where the agent is, it is about to be one.
+    // In the surroundings of the agent, the executable reads the secret.
     assert_eq!(begin(&own, None, None).ask(&read("secret")).unwrap(), 0);
-    for (where_to, (program, argument), by) in &tried {
+    for (surroundings, (program, argument), by) in &tried {
         let mut attacker = begin(program, *argument, by.as_ref());
-        let event = attacks.with(&name(where_to), &mut attacker, &read("secret"), &events);
-        assert_eq!(event.hook, SentinelHook::FileOpen, "{where_to}: {event}");
+        let event = attacks.with(&name(surroundings), &mut attacker, &read("secret"), &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{surroundings}: {event}");
     }
     drop((pump, events, sentinel));
 

@@ -1,4 +1,4 @@
-//! What keeps Sentinel's programs attached.
+//! BPF links of Sentinel's programs.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -20,8 +20,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![test!(links_are_out_of_reach).in_machine().needs(&[lsm])]
 }
 
-/// Somebody who was handed a link, as descriptor 2.
-fn bearer(link: OwnedFd) -> TestProcess {
+/// A process that has received a link, as descriptor 2.
+fn receiver(link: OwnedFd) -> TestProcess {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.stderr(Stdio::from(link));
     TestProcess::start_as(command).unwrap()
@@ -36,22 +36,22 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn links_are_out_of_reach() {
     let host = Host::new();
     let dir = host.dir();
-    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::create_dir(host.path("protected")).unwrap();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let by_id = "open a guarded link by its id";
-    let update = ("have a guarded link that was handed over run another program", "update-link 2");
-    let detach = ("detach a guarded link that was handed over", "detach-link 2");
-    // Nobody's, of the kind of which Sentinel has one.
+    let by_id = "open a protected BPF link by its id";
+    let update = ("update a protected BPF link by a received descriptor", "update-link 2");
+    let detach = ("detach a protected BPF link by a received descriptor", "detach-link 2");
+    // Another link of a type that Sentinel has.
     let group = Cgroup::new("links").unwrap();
     let link = attach_to_group(&File::open(group.dir()).unwrap()).unwrap();
-    let nobodys = LinkInfoIter::default().map(|link| link.id).max().unwrap();
-    attacks.without(by_id, &mut attacker, &format!("link-by-id {nobodys}"));
-    let mut other = bearer(link);
+    let unprotected = LinkInfoIter::default().map(|link| link.id).max().unwrap();
+    attacks.without(by_id, &mut attacker, &format!("link-by-id {unprotected}"));
+    let mut other = receiver(link);
     for (name, order) in [update, detach] {
         attacks.without(name, &mut other, order);
     }
 
-    // Without these, others load no program that a link could be updated to.
+    // Otherwise other processes cannot load a program that the link could be updated to.
     let sentinel = builder(dir).refuse_programs([]).start(&policy(dir)).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     let programs: Vec<u32> = sentinel.program_ids().collect();
@@ -63,19 +63,19 @@ fn links_are_out_of_reach() {
     let order = |link: &LinkInfo| format!("link-by-id {}", link.id);
     let event = attacks.with(by_id, &mut attacker, &order(of_group), &events);
     assert_eq!((event.hook, event.target), (SentinelHook::Bpf, of_group.id), "{event}");
-    let mut one = bearer(link_by_id(of_group.id).unwrap());
+    let mut one = receiver(link_by_id(of_group.id).unwrap());
     for (name, order) in [update, detach] {
         let event = attacks.with(name, &mut one, order, &events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, 2), "{name}: {event}");
     }
     for link in &links {
         assert_eq!(attacker.ask(&order(link)).unwrap(), EPERM, "{link:?}");
-        let mut bearer = bearer(link_by_id(link.id).unwrap());
+        let mut receiver = receiver(link_by_id(link.id).unwrap());
         for (name, order) in [update, detach] {
-            assert_eq!(bearer.ask(order).unwrap(), EPERM, "{name}: {link:?}");
+            assert_eq!(receiver.ask(order).unwrap(), EPERM, "{name}: {link:?}");
         }
     }
-    // A limit that is stated: who knew the name of a link's pin could open it, and do no more with it.
+    // A known limitation: a process that knows the path of a link's pin can open it, and can do nothing else with it.
     let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
     let pins = files(&Path::new("/sys/fs/bpf/ironclad").join(format!("{instance}-sentinel")));
     assert!(pins.len() > links.len());

@@ -1,4 +1,4 @@
-//! Mounts over what is guarded and below it, and those who decide on what is opened there.
+//! Mounts over and below protected files, and permission events of fanotify(7).
 
 use std::path::Path;
 
@@ -16,25 +16,25 @@ use ironclad_sentinel::{Overflow, Sentinel};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_root_of_the_agents_namespace_is_not_replaced).shared().in_machine().needs(&[lsm]),
-        test!(nothing_is_mounted_over_what_is_guarded).shared().in_machine().needs(&[lsm]),
-        test!(a_mount_does_not_go_with_its_directory).shared().in_machine().needs(&[lsm]),
-        test!(mounts_that_share_with_guarded_ones_are_no_way_around)
+        test!(nothing_is_mounted_over_protected_files).shared().in_machine().needs(&[lsm]),
+        test!(a_mount_stays_when_its_mount_point_is_removed_elsewhere).shared().in_machine().needs(&[lsm]),
+        test!(shared_peer_mounts_do_not_bypass_protection)
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(a_host_that_shares_its_mounts_goes_on).shared().in_machine().needs(&[lsm]),
-        test!(pins_do_not_go_with_a_mount_that_shares).in_machine().needs(&[lsm]),
-        test!(others_have_no_say_in_what_is_opened).in_machine().needs(&[lsm]),
+        test!(a_host_with_shared_mounts_works).shared().in_machine().needs(&[lsm]),
+        test!(pins_stay_when_a_shared_peer_mount_is_unmounted).in_machine().needs(&[lsm]),
+        test!(fanotify_permission_events_are_refused).in_machine().needs(&[lsm]),
     ]
 }
 
-/// Of whoever has the same root, the agent with them, all paths lead elsewhere afterwards.
+/// pivot_root(2) changes the root directory of every process that has the old one, the agent included.
 fn the_root_of_the_agents_namespace_is_not_replaced() {
     let host = Host::new();
     let mut attacks = Attacks::default();
     let root = host.path("root");
     std::fs::create_dir(&root).unwrap();
-    // The machine's own root has no mount around it, as pivot_root(2) wants it: a copy has.
+    // pivot_root(2) needs a root with a parent mount, which the machine's root lacks and a copy has.
     let ready = || {
         let mut attacker = host.test_process();
         for order in [
@@ -57,7 +57,7 @@ fn the_root_of_the_agents_namespace_is_not_replaced() {
         does(&mut cleaner, "rmdir /new");
     };
     let (name, order) =
-        ("exchange the root in the agent's namespace", "tool pivot_root /new/root /new/root/old");
+        ("pivot_root(2) in the agent's mount namespace", "tool pivot_root /new/root /new/root/old");
     let mut attacker = ready();
     attacks.without(name, &mut attacker, order);
     assert_eq!(attacker.ask("list /old/new").unwrap(), 0, "it has another root");
@@ -68,14 +68,14 @@ fn the_root_of_the_agents_namespace_is_not_replaced() {
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     let event = attacks.with(name, &mut attacker, order, &events);
     assert_eq!(event.hook, SentinelHook::SbPivotroot, "{event}");
-    // In a namespace of one's own it is nobody's business.
+    // In another mount namespace it is allowed.
     does(&mut attacker, "apart mounts");
     does(&mut attacker, order);
     drop((sentinel, attacker));
     away();
 }
 
-fn nothing_is_mounted_over_what_is_guarded() {
+fn nothing_is_mounted_over_protected_files() {
     let host = Host::new();
     let [volume, elsewhere] = ["volume", "elsewhere"].map(|name| {
         let path = host.path(name);
@@ -84,30 +84,30 @@ fn nothing_is_mounted_over_what_is_guarded() {
     });
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let own = format!("tool mount -t tmpfs none {volume}");
-    let guarded = format!("{volume}/guarded");
+    let protected = format!("{volume}/protected");
     std::fs::write(format!("{elsewhere}/file"), "2").unwrap();
     let mount_own = |attacker: &mut TestProcess| {
         assert_eq!(attacker.ask(&own).unwrap(), 0);
-        std::fs::create_dir_all(format!("{guarded}/sub")).unwrap();
-        std::fs::write(format!("{guarded}/sub/file"), "1").unwrap();
+        std::fs::create_dir_all(format!("{protected}/sub")).unwrap();
+        std::fs::write(format!("{protected}/sub/file"), "1").unwrap();
     };
     mount_own(&mut attacker);
     // Newer tools mount by fsopen(2) and move_mount(2).
     let mounts = &[SentinelHook::SbMount, SentinelHook::MoveMount][..];
     let over = [
-        ("mount over a guarded tree", format!("tool mount -t tmpfs none {guarded}")),
+        ("mount over a protected tree", format!("tool mount -t tmpfs none {protected}")),
         (
-            "mount over a directory in a guarded tree",
-            format!("tool mount -t tmpfs none {guarded}/sub"),
+            "mount over a directory in a protected tree",
+            format!("tool mount -t tmpfs none {protected}/sub"),
         ),
-        ("mount over what lies around a guarded tree", own.clone()),
+        ("mount over the parent of a protected tree", own.clone()),
         (
-            "bind a directory over a guarded tree",
-            format!("tool mount --bind {elsewhere} {guarded}"),
+            "bind a directory over a protected tree",
+            format!("tool mount --bind {elsewhere} {protected}"),
         ),
         (
-            "bind a file over a guarded file",
-            format!("tool mount --bind {elsewhere}/file {guarded}/sub/file"),
+            "bind a file over a protected file",
+            format!("tool mount --bind {elsewhere}/file {protected}/sub/file"),
         ),
     ];
     for (name, order) in &over {
@@ -118,33 +118,33 @@ fn nothing_is_mounted_over_what_is_guarded() {
     let bind = format!("tool mount --bind {volume} {elsewhere}");
     let by_bind = [
         (
-            "append to a guarded file by another mount",
-            format!("append {elsewhere}/guarded/sub/file"),
+            "append to a protected file through a bind mount",
+            format!("append {elsewhere}/protected/sub/file"),
         ),
-        ("unlink a guarded file by another mount", format!("unlink {elsewhere}/guarded/sub/file")),
+        ("unlink a protected file through a bind mount", format!("unlink {elsewhere}/protected/sub/file")),
     ];
     assert_eq!(attacker.ask(&bind).unwrap(), 0);
     for (name, order) in &by_bind {
         attacks.without(name, &mut attacker, order);
     }
     assert_eq!(attacker.ask(&format!("tool umount {elsewhere}")).unwrap(), 0);
-    std::fs::write(format!("{guarded}/sub/file"), "1").unwrap();
-    // Each has to be undone by another order.
+    std::fs::write(format!("{protected}/sub/file"), "1").unwrap();
+    // Each with the order that undoes it.
     let remount = format!("tool mount -o remount,ro {volume}");
     let away = [
         (
-            "remount what a guarded tree lies on",
+            "remount the mount of a protected tree",
             remount,
             format!("tool mount -o remount,rw {volume}"),
         ),
         (
-            "move the mount that a guarded tree lies on",
+            "move the mount of a protected tree",
             format!("tool mount --move {volume} {elsewhere}"),
             format!("tool mount --move {elsewhere} {volume}"),
         ),
-        ("unmount what a guarded tree lies on", format!("tool umount {volume}"), String::new()),
+        ("unmount the mount of a protected tree", format!("tool umount {volume}"), String::new()),
         (
-            "unmount lazily what a guarded tree lies on",
+            "lazily unmount the mount of a protected tree",
             format!("tool umount -l {volume}"),
             String::new(),
         ),
@@ -157,7 +157,7 @@ fn nothing_is_mounted_over_what_is_guarded() {
         }
     }
     let policy = Policy::builder()
-        .file_rule(FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded))
+        .file_rule(FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected))
         .compile()
         .unwrap();
     let sentinel = host.start(&policy);
@@ -171,14 +171,14 @@ fn nothing_is_mounted_over_what_is_guarded() {
         let is_there = mounts.contains(&event.hook) || event.hook == SentinelHook::SbUmount;
         assert!(is_there, "{name}: {event}");
     }
-    // With it, everything below would go.
+    // The mount of the protected tree is below.
     assert_ne!(attacker.ask("tool umount -l /tmp").unwrap(), 0);
-    assert_eq!(std::fs::read_to_string(format!("{guarded}/sub/file")).unwrap(), "1");
-    // Elsewhere, and in another namespace, everybody may.
+    assert_eq!(std::fs::read_to_string(format!("{protected}/sub/file")).unwrap(), "1");
+    // Mounts on other directories are allowed.
     let mut ask = |order: &str| attacker.ask(order).unwrap();
     assert_eq!(ask(&format!("tool mount -t tmpfs none {elsewhere}")), 0);
     assert_eq!(ask(&format!("tool umount {elsewhere}")), 0);
-    // By another mount, it is covered all the same.
+    // Files are covered through a bind mount.
     assert_eq!(ask(&bind), 0);
     for (name, order) in &by_bind {
         attacks.with(name, &mut attacker, order, &events);
@@ -189,17 +189,17 @@ fn nothing_is_mounted_over_what_is_guarded() {
     assert_eq!(ask(&format!("tool umount {volume}")), 0);
 }
 
-/// Where nothing is mounted on it, in another namespace, a directory can be removed and renamed: then a mount
-/// goes from all namespaces, or along.
-fn a_mount_does_not_go_with_its_directory() {
+/// A mount point can be removed or renamed in a mount namespace where nothing is mounted on it. The kernel then
+/// detaches or moves the mount in all namespaces.
+fn a_mount_stays_when_its_mount_point_is_removed_elsewhere() {
     let host = Host::new();
     let (volume, gone) = (host.path("volume"), host.path("gone"));
-    let file = volume.join("guarded/file");
+    let file = volume.join("protected/file");
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let (at, to) = (volume.display(), gone.display());
     let tried = [
-        ("remove the directory below a mount elsewhere", format!("rmdir {at}"), "InodeRmdir"),
-        ("rename the directory below a mount elsewhere", format!("mv {at} {to}"), "InodeRename"),
+        ("remove a mount point in another mount namespace", format!("rmdir {at}"), "InodeRmdir"),
+        ("rename a mount point in another mount namespace", format!("mv {at} {to}"), "InodeRename"),
     ]
     .map(|(name, command, hook)| {
         let script = host.path(hook);
@@ -210,7 +210,7 @@ fn a_mount_does_not_go_with_its_directory() {
     let mount = |attacker: &mut TestProcess| {
         std::fs::create_dir_all(&volume).unwrap();
         does(attacker, &format!("tool mount -t tmpfs none {at}"));
-        std::fs::create_dir(volume.join("guarded")).unwrap();
+        std::fs::create_dir(volume.join("protected")).unwrap();
         std::fs::write(&file, "1").unwrap();
     };
     for (name, order, _) in &tried {
@@ -221,7 +221,7 @@ fn a_mount_does_not_go_with_its_directory() {
     does(&mut attacker, &format!("tool umount {to}"));
     std::fs::remove_dir(&gone).unwrap();
     mount(&mut attacker);
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(volume.join("guarded"));
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(volume.join("protected"));
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     for (name, order, hook) in &tried {
@@ -240,8 +240,8 @@ fn does(test_process: &mut TestProcess, order: &str) {
     assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
 }
 
-/// What is mounted on a mount, or unmounted from it, is so on those that share that, too.
-fn mounts_that_share_with_guarded_ones_are_no_way_around() {
+/// Mounts propagate between shared peers: a mount or unmount below one happens below all.
+fn shared_peer_mounts_do_not_bypass_protection() {
     let host = Host::new();
     let at = |name: &str| {
         let path = host.path(name);
@@ -250,7 +250,7 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     };
     let [shared, private, peer, copy, junk] = ["shared", "private", "peer", "copy", "junk"].map(at);
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    // On one, a guarded tree, and another mount with one.
+    // The shared mount has a protected tree, and a mount with another.
     let volume = format!("{shared}/volume");
     for dir in [&shared, &private, &junk] {
         does(&mut attacker, &format!("tool mount -t tmpfs none {dir}"));
@@ -261,8 +261,8 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     }
     let mount_volume = |attacker: &mut TestProcess| {
         does(attacker, &format!("tool mount -t tmpfs none {volume}"));
-        std::fs::create_dir(format!("{volume}/guarded")).unwrap();
-        std::fs::write(format!("{volume}/guarded/file"), "1").unwrap();
+        std::fs::create_dir(format!("{volume}/protected")).unwrap();
+        std::fs::write(format!("{volume}/protected/file"), "1").unwrap();
     };
     mount_volume(&mut attacker);
     for dir in [&shared, &private] {
@@ -270,27 +270,27 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     }
     std::fs::create_dir(format!("{junk}/copy")).unwrap();
     let is_there = |dir: &str| Path::new(dir).join("file").exists();
-    let (guarded, trees) = (format!("{volume}/guarded"), [&shared, &private]);
+    let (protected, trees) = (format!("{volume}/protected"), [&shared, &private]);
 
-    let over = "mount over a guarded tree by a mount that shares";
+    let over = "mount over a protected tree through a shared peer mount";
     let over_order = format!("tool mount -t tmpfs none {peer}/tree");
-    let late = "mount over a guarded tree by a mount that came to share";
-    // Each by a copy that is made for it.
+    let late = "mount over a protected tree through a mount that became shared";
+    // Each through a copy that is made for it.
     let away = [
         (
-            "unmount what a guarded tree lies on from a mount that shares",
+            "unmount the mount of a protected tree through a shared peer mount",
             format!("show {shared} {copy}"),
             format!("tool umount {copy}/volume"),
             format!("tool umount {copy}"),
         ),
         (
-            "unmount lazily a copy of what lies around a guarded tree",
+            "lazily unmount a bind mount of the parent of a protected tree",
             format!("show {shared} {copy}"),
             format!("tool umount -l {copy}"),
             String::new(),
         ),
         (
-            "unmount lazily what such a copy lies on",
+            "lazily unmount the mount below a bind mount of the parent of a protected tree",
             format!("show {shared} {junk}/copy"),
             format!("tool umount -l {junk}"),
             format!("tool mount -t tmpfs none {junk}"),
@@ -301,7 +301,7 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     assert!(!is_there(&format!("{shared}/tree")));
     does(&mut attacker, &format!("tool umount {peer}/tree"));
     does(&mut attacker, &format!("tool umount {peer}"));
-    // Who shares by mount(2) is asked, and so shares by another call, where there is one.
+    // A hook checks mount(2) that makes a mount shared, but not mount_setattr(2).
     let share = format!("share-mount {private}");
     let has_call = attacker.ask(&share).unwrap() != ENOSYS;
     let bind = format!("tool mount --bind {private} {peer}");
@@ -313,12 +313,12 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
         does(&mut attacker, &format!("tool umount {peer}"));
         does(&mut attacker, &format!("tool mount --make-private {private}"));
     } else {
-        println!("not tried: mount_setattr(2), which this kernel has not");
+        println!("not tested: this kernel has no mount_setattr(2)");
     }
     for (name, before, order, after) in &away {
         does(&mut attacker, before);
         attacks.without(name, &mut attacker, order);
-        assert!(!is_there(&guarded), "{name}");
+        assert!(!is_there(&protected), "{name}");
         if !after.is_empty() {
             does(&mut attacker, after);
         }
@@ -326,7 +326,7 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     }
     std::fs::create_dir(format!("{junk}/copy")).unwrap();
 
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded);
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
     let rule = trees.iter().fold(rule, |rule, dir| rule.tree(format!("{dir}/tree")));
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
     let sentinel = host.start(&policy);
@@ -347,12 +347,12 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
         does(&mut attacker, before);
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::SbUmount, "{name}: {event}");
-        // As it was, by a copy whose parent shares no more.
+        // Undone after the copy has become private.
         let top = before.rsplit(' ').next().unwrap();
         does(&mut attacker, &format!("tool mount --make-rprivate {top}"));
         does(&mut attacker, &format!("tool umount -l {top}"));
     }
-    for dir in trees.map(|dir| format!("{dir}/tree")).iter().chain([&guarded]) {
+    for dir in trees.map(|dir| format!("{dir}/tree")).iter().chain([&protected]) {
         assert!(is_there(dir), "{dir}");
     }
     drop(sentinel);
@@ -361,28 +361,28 @@ fn mounts_that_share_with_guarded_ones_are_no_way_around() {
     }
 }
 
-/// Service managers let all mounts of a host be shared.
-fn a_host_that_shares_its_mounts_goes_on() {
+/// Service managers make all mounts of a host shared.
+fn a_host_with_shared_mounts_works() {
     let host = Host::new();
-    let [guarded, elsewhere, other] = ["guarded", "elsewhere", "other"].map(|name| {
+    let [protected, elsewhere, other] = ["protected", "elsewhere", "other"].map(|name| {
         let path = host.path(name);
         std::fs::create_dir(&path).unwrap();
         path.display().to_string()
     });
-    std::fs::write(format!("{guarded}/file"), "1").unwrap();
+    std::fs::write(format!("{protected}/file"), "1").unwrap();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let (over, order) = (
-        "mount over a guarded tree of a host that shares its mounts",
-        format!("tool mount -t tmpfs none {guarded}"),
+        "mount over a protected tree on a host with shared mounts",
+        format!("tool mount -t tmpfs none {protected}"),
     );
     does(&mut attacker, "tool mount --make-rshared /");
     attacks.without(over, &mut attacker, &order);
-    does(&mut attacker, &format!("tool umount {guarded}"));
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&guarded);
+    does(&mut attacker, &format!("tool umount {protected}"));
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
     let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     attacks.with(over, &mut attacker, &order, &events);
-    // What others do with their mounts, and with copies of these.
+    // Mounts of other directories, and copies of them.
     for order in [
         format!("tool mount -t tmpfs none {elsewhere}"),
         format!("mkdir {elsewhere}/sub"),
@@ -394,29 +394,29 @@ fn a_host_that_shares_its_mounts_goes_on() {
         format!("tool umount {elsewhere}"),
         format!("tool mount --bind /proc {other}"),
         format!("tool umount {other}"),
-        // And in a namespace of their own.
+        // In another mount namespace.
         "apart mounts".to_owned(),
-        format!("tool mount -t tmpfs none {guarded}"),
-        format!("tool umount {guarded}"),
+        format!("tool mount -t tmpfs none {protected}"),
+        format!("tool umount {protected}"),
         "tool umount -l /tmp".to_owned(),
     ] {
         does(&mut attacker, &order);
     }
-    assert!(Path::new(&guarded).join("file").exists());
+    assert!(Path::new(&protected).join("file").exists());
     drop(sentinel);
     does(&mut host.test_process(), "tool mount --make-rprivate /");
 }
 
-/// With bpffs all pins would go, of maps and of links.
-fn pins_do_not_go_with_a_mount_that_shares() {
+/// Without the mount of bpffs, the pins of maps and links cannot be opened.
+fn pins_stay_when_a_shared_peer_mount_is_unmounted() {
     const PINS: &str = "/sys/fs/bpf";
     let host = Host::new();
-    std::fs::create_dir(host.path("guarded")).unwrap();
+    std::fs::create_dir(host.path("protected")).unwrap();
     let copy = host.path("copy");
     std::fs::create_dir(&copy).unwrap();
     let copy = copy.display();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let away = "unmount bpffs from a mount that shares with that which it is mounted on";
+    let away = "unmount bpffs through a shared peer mount";
     let (show, order) = (format!("show /sys {copy}"), format!("tool umount {copy}/fs/bpf"));
     let marker = host.path("marker").display().to_string();
     let is_bpffs = || {
@@ -427,7 +427,7 @@ fn pins_do_not_go_with_a_mount_that_shares() {
     does(&mut attacker, &show);
     attacks.without(away, &mut attacker, &order);
     assert!(!is_bpffs());
-    // What is below stays where it was.
+    // The mounts below stay.
     does(&mut attacker, &format!("tool mount --make-rprivate {copy}"));
     does(&mut attacker, &format!("tool umount -l {copy}"));
     does(&mut attacker, &format!("tool mount -t bpf bpf {PINS}"));
@@ -446,8 +446,8 @@ fn pins_do_not_go_with_a_mount_that_shares() {
     does(&mut attacker, "tool mount --make-private /sys");
 }
 
-/// fanotify(7) asks others before a file is opened, and a lease lets whoever opens it wait.
-fn others_have_no_say_in_what_is_opened() {
+/// A process that answers fanotify(7) permission events, or has a lease, delays or denies opens.
+fn fanotify_permission_events_are_refused() {
     const INODE: u32 = 0;
     const MOUNT: u32 = 0x10;
     const FILESYSTEM: u32 = 0x100;
@@ -470,21 +470,21 @@ fn others_have_no_say_in_what_is_opened() {
     let decide = |what: u32, mask: u32, path: &str| format!("decide-on-opens {what} {mask} {path}");
     let own = std::env::current_exe().unwrap().display().to_string();
     let tried = [
-        ("decide on opens of a guarded file", decide(INODE, OPEN_PERM, &file)),
-        ("decide on opens by a mount with a guarded file", decide(MOUNT, OPEN_PERM, &volume)),
+        ("answer fanotify permission events for opens of a protected file", decide(INODE, OPEN_PERM, &file)),
+        ("answer fanotify permission events for opens on the mount of a protected file", decide(MOUNT, OPEN_PERM, &volume)),
         (
-            "decide on opens on a file system with a guarded file",
+            "answer fanotify permission events for opens on the file system of a protected file",
             decide(FILESYSTEM, OPEN_PERM, &volume),
         ),
-        ("decide on reads of a guarded file", decide(INODE, ACCESS_PERM, &file)),
-        ("decide on who executes the agent", decide(INODE, OPEN_EXEC_PERM, &own)),
-        ("decide on opens of what the kernel tells", decide(FILESYSTEM, OPEN_PERM, "/sys")),
+        ("answer fanotify permission events for reads of a protected file", decide(INODE, ACCESS_PERM, &file)),
+        ("answer fanotify permission events for execution of the agent", decide(INODE, OPEN_EXEC_PERM, &own)),
+        ("answer fanotify permission events for opens on sysfs", decide(FILESYSTEM, OPEN_PERM, "/sys")),
     ];
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
     }
-    let (leased, lease) = ("lease a guarded file", format!("lease {file}"));
-    // It is leased until they end.
+    let (leased, lease) = ("take a lease on a protected file", format!("lease {file}"));
+    // The lease ends with the process.
     attacks.without(leased, &mut host.test_process(), &lease);
     let scanner = host.program("scanner");
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file);
@@ -498,7 +498,7 @@ fn others_have_no_say_in_what_is_opened() {
     }
     let event = attacks.with(leased, &mut attacker, &lease, &events);
     assert_eq!(event.hook, SentinelHook::FileLock, "{event}");
-    // Who only wants to know may, and of other files everybody decides; a scanner does of these.
+    // Notification events, and permission events of other files, are allowed. A scanner may answer all.
     does(&mut attacker, &decide(FILESYSTEM, OPEN, &volume));
     does(&mut attacker, &decide(FILESYSTEM, OPEN_PERM, &elsewhere));
     let mut scanner = host.test_process_by(&scanner);

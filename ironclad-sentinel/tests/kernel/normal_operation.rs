@@ -1,5 +1,4 @@
-//! What a host does every day goes on under the example policy, without one refusal; what it denies
-//! is denied still, however many alarms there are.
+//! Normal operation of a host under the example policy raises no alarm, and a flood of alarms allows nothing.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -18,20 +17,20 @@ use ironclad_sentinel::{EventPump, EventReceiver, Overflow, Sentinel, SentinelRe
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(days_pass_without_a_false_alarm).shared().in_machine().needs(&[lsm]),
-        test!(a_flood_of_alarms_lets_nothing_through).in_machine().needs(&[lsm]),
+        test!(normal_operation_raises_no_false_alarm).shared().in_machine().needs(&[lsm]),
+        test!(a_flood_of_alarms_allows_nothing).in_machine().needs(&[lsm]),
     ]
 }
 
 const POLICY: &str = include_str!("../../../examples/policies/host.yaml");
 
-/// A small host below a directory, for which the example policy was written.
-struct Daily {
+/// A small host below a directory, for the example policy.
+struct SmallHost {
     host: Host,
     busybox: PathBuf,
 }
 
-impl Daily {
+impl SmallHost {
     fn new() -> Self {
         let host = Host::new();
         for dir in
@@ -52,7 +51,7 @@ impl Daily {
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
         let busybox = busybox.into_iter().find(|path| path.is_file()).expect("busybox");
-        // Programs of their own: an exception is for one file.
+        // Copies: an exemption is for one file.
         for program in ["usr/bin/dpkg", "usr/sbin/logrotate", "usr/sbin/usermod"] {
             std::fs::copy(&busybox, host.path(program)).unwrap();
         }
@@ -78,7 +77,7 @@ impl Daily {
     /// A script, run by busybox or by one of its copies.
     fn run(&self, program: &Path, script: &str) -> Output {
         let mut command = Command::new(program);
-        // By its own name it would be that applet alone.
+        // With the copy's name it would run that applet.
         command.arg0("busybox").args(["sh", "-ec", script]).current_dir(self.host.dir());
         command.output().unwrap()
     }
@@ -101,13 +100,13 @@ fn refused(events: &EventReceiver) -> Vec<SentinelRecord> {
         .collect()
 }
 
-/// Waits until all that was told before has arrived: then this, which is refused, arrives, too.
-fn settle(
-    daily: &Daily,
+/// Waits until earlier alarms have arrived: the alarm of this refused access arrives after them.
+fn drain(
+    small_host: &SmallHost,
     attacker: &mut TestProcess,
     events: &EventReceiver,
 ) -> Vec<SentinelRecord> {
-    let marker = daily.host.path("usr/lib/tool");
+    let marker = small_host.host.path("usr/lib/tool");
     assert_eq!(attacker.ask(&format!("chmod {}", marker.display())).unwrap(), EPERM);
     let mut before = Vec::new();
     loop {
@@ -120,20 +119,20 @@ fn settle(
     }
 }
 
-/// A package as `dpkg` takes it: an archive of archives.
-fn package(daily: &Daily, version: &str) -> PathBuf {
-    let dir = daily.host.path(&format!("home/package-{version}"));
-    let root = daily.host.dir().display().to_string();
+/// A package in the format of `dpkg`: an archive of archives.
+fn package(small_host: &SmallHost, version: &str) -> PathBuf {
+    let dir = small_host.host.path(&format!("home/package-{version}"));
+    let root = small_host.host.dir().display().to_string();
     let place = format!("{}/root{root}/usr/lib", dir.display());
     let [dir_text, tool] = [dir.display().to_string(), format!("{place}/tool")];
-    daily.does(&format!(
+    small_host.does(&format!(
         "mkdir -p {place} {dir_text}/control; echo 'version {version}' > {tool}; echo new > {place}/new-{version}
          printf 'Package: tool\\nVersion: {version}\\nArchitecture: all\\nMaintainer: nobody\\nDescription: a tool\\n' > {dir_text}/control/control
          cd {dir_text}/control; tar -czf ../control.tar.gz ./control
          cd {dir_text}/root; tar -czf ../data.tar.gz .
          echo 2.0 > {dir_text}/debian-binary"
     ));
-    let path = daily.host.path(&format!("home/tool-{version}.deb"));
+    let path = small_host.host.path(&format!("home/tool-{version}.deb"));
     let mut archive = b"!<arch>\n".to_vec();
     for member in ["debian-binary", "control.tar.gz", "data.tar.gz"] {
         let bytes = std::fs::read(dir.join(member)).unwrap();
@@ -147,38 +146,38 @@ fn package(daily: &Daily, version: &str) -> PathBuf {
     path
 }
 
-fn days_pass_without_a_false_alarm() {
-    let daily = Daily::new();
-    let mut attacker = daily.host.test_process();
-    let packages = ["2", "3"].map(|version| package(&daily, version));
-    let tool = daily.host.path("usr/lib/tool");
-    // What is in the way is removed, and made anew.
+fn normal_operation_raises_no_false_alarm() {
+    let small_host = SmallHost::new();
+    let mut attacker = small_host.host.test_process();
+    let packages = ["2", "3"].map(|version| package(&small_host, version));
+    let tool = small_host.host.path("usr/lib/tool");
+    // tar replaces existing files.
     let unpack = |package: &Path| {
         let package = package.display();
         format!("ar -p {package} data.tar.gz > home/data.tar.gz; tar -xzf home/data.tar.gz -C /")
     };
-    // Without Sentinel everybody unpacks packages.
-    daily.does(&unpack(&packages[0]));
+    // Without Sentinel every process unpacks packages.
+    small_host.does(&unpack(&packages[0]));
     assert_eq!(read(&tool), "version 2\n");
-    let (sentinel, pump, events) = daily.start();
+    let (sentinel, pump, events) = small_host.start();
 
-    // Only the package manager does now.
-    let other = daily.run(&daily.busybox, &unpack(&packages[1]));
+    // With Sentinel only the package manager may.
+    let other = small_host.run(&small_host.busybox, &unpack(&packages[1]));
     assert!(!other.status.success(), "{other:?}");
     assert_eq!(read(&tool), "version 2\n");
-    assert!(!settle(&daily, &mut attacker, &events).is_empty());
-    let dpkg = daily.host.path("usr/bin/dpkg");
-    let done = daily.run(&dpkg, &unpack(&packages[1]));
+    assert!(!drain(&small_host, &mut attacker, &events).is_empty());
+    let dpkg = small_host.host.path("usr/bin/dpkg");
+    let done = small_host.run(&dpkg, &unpack(&packages[1]));
     assert!(done.status.success(), "{done:?}");
     assert_eq!(read(&tool), "version 3\n");
-    assert_eq!(read(&daily.host.path("usr/lib/new-3")), "new\n");
+    assert_eq!(read(&small_host.host.path("usr/lib/new-3")), "new\n");
     drop((pump, events, sentinel));
 
-    // Another, that does as Debian's: beside the old file, a second name for that, and over it. An
-    // exception is for what is there when a policy is applied.
-    let dpkg = daily.host.program("usr/bin/dpkg");
-    let (sentinel, _pump, events) = daily.start();
-    let mut updater = daily.host.test_process_by(&dpkg);
+    // The steps of Debian's dpkg: a new file, a hard link to the old one, and a rename. An exemption is for the
+    // executable that exists when the policy is applied.
+    let dpkg = small_host.host.program("usr/bin/dpkg");
+    let (sentinel, _pump, events) = small_host.start();
+    let mut updater = small_host.host.test_process_by(&dpkg);
     let name = |suffix: &str| format!("{}{suffix}", tool.display());
     for order in [
         format!("create {}", name(".dpkg-new")),
@@ -192,25 +191,25 @@ fn days_pass_without_a_false_alarm() {
     }
     assert_eq!(read(&tool), "mischief");
 
-    // Logs are rotated: renamed, made anew, compressed, the oldest removed.
+    // Log rotation: rename, create, compress, remove the oldest.
     let rotate = "cd var/log; mv service.log service.log.1; : > service.log; gzip service.log.1; \
                   mv service.log.1.gz service.log.2.gz; rm service.log.2.gz; chmod 640 service.log";
-    let other = daily.run(&daily.busybox, rotate);
+    let other = small_host.run(&small_host.busybox, rotate);
     assert!(!other.status.success(), "{other:?}");
-    assert!(!settle(&daily, &mut attacker, &events).is_empty());
-    let done = daily.run(&daily.host.path("usr/sbin/logrotate"), rotate);
+    assert!(!drain(&small_host, &mut attacker, &events).is_empty());
+    let done = small_host.run(&small_host.host.path("usr/sbin/logrotate"), rotate);
     assert!(done.status.success(), "{done:?}");
-    // Whoever writes them goes on.
-    daily.does("echo three >> var/log/service.log; echo one > var/log/other.log");
+    // Services append to their logs.
+    small_host.does("echo three >> var/log/service.log; echo one > var/log/other.log");
 
-    // An editor saves: a copy beside it, renamed over it; sed does the same.
-    daily.does("cd etc/motd.d; cp motd .motd.swp; echo more >> .motd.swp; cp -p motd motd~; mv .motd.swp motd; rm motd~");
-    daily.does("sed -i s/hello/welcome/ etc/motd.d/motd");
-    assert_eq!(read(&daily.host.path("etc/motd.d/motd")), "welcome\nmore\n");
+    // An editor saves by a copy and a rename; so does sed.
+    small_host.does("cd etc/motd.d; cp motd .motd.swp; echo more >> .motd.swp; cp -p motd motd~; mv .motd.swp motd; rm motd~");
+    small_host.does("sed -i s/hello/welcome/ etc/motd.d/motd");
+    assert_eq!(read(&small_host.host.path("etc/motd.d/motd")), "welcome\nmore\n");
 
     // A container starts and ends: namespaces, a root of its own, what it mounts. The root of an
     // initramfs cannot be exchanged: there runtimes move another over it.
-    daily.does(
+    small_host.does(
         "mkdir -p home/c/lower/bin home/c/lower/proc home/c/lower/old home/c/up home/c/root
          mount -t tmpfs container home/c/up; mkdir home/c/up/up home/c/up/work
          cp /proc/self/exe home/c/lower/bin/busybox
@@ -223,7 +222,7 @@ fn days_pass_without_a_false_alarm() {
                  echo hi > /file; /bin/busybox rm /file; /bin/busybox chmod 600 /bin/busybox\"'
          umount home/c/up",
     );
-    let denied = settle(&daily, &mut attacker, &events);
+    let denied = drain(&small_host, &mut attacker, &events);
     assert!(denied.is_empty(), "{denied:#?}");
     let status = sentinel.status().unwrap();
     assert!(status.degraded.is_empty(), "{status:?}");
@@ -231,20 +230,20 @@ fn days_pass_without_a_false_alarm() {
     assert!(denied.is_empty(), "{denied:#?}");
 }
 
-fn a_flood_of_alarms_lets_nothing_through() {
+fn a_flood_of_alarms_allows_nothing() {
     const ATTEMPTS: u32 = 20_000;
     let host = Host::new();
-    let (guarded, noisy) = (host.path("guarded"), host.path("noisy"));
-    for dir in [&guarded, &noisy] {
+    let (protected, noisy) = (host.path("protected"), host.path("noisy"));
+    for dir in [&protected, &noisy] {
         std::fs::create_dir(dir).unwrap();
         std::fs::write(dir.join("file"), "1").unwrap();
     }
-    let [guarded, noisy] = [&guarded, &noisy].map(|dir| dir.join("file").display().to_string());
+    let [protected, noisy] = [&protected, &noisy].map(|dir| dir.join("file").display().to_string());
     let mut attacker = host.test_process();
     let mut flooders = [host.test_process(), host.test_process()];
-    let attack = format!("repeat 100 open-to-write {guarded}");
+    let attack = format!("repeat 100 open-to-write {protected}");
     assert_eq!(attacker.ask(&attack).unwrap(), 100, "without us");
-    let deny = FileRule::new(RULES[0], "guarded", FileAction::Deny).file(&guarded);
+    let deny = FileRule::new(RULES[0], "protected", FileAction::Deny).file(&protected);
     let log =
         FileRule::new(RULES[1], "noisy", FileAction::Log).operations(FileOps::ALL).file(&noisy);
     let policy = Policy::builder().file_rule(deny).file_rule(log).compile().unwrap();
@@ -254,7 +253,7 @@ fn a_flood_of_alarms_lets_nothing_through() {
     // Nobody reads alarms meanwhile: there is room for a dozen.
     let floods = [
         format!("repeat {ATTEMPTS} open-to-read {noisy}"),
-        format!("repeat {ATTEMPTS} open-to-write {guarded}"),
+        format!("repeat {ATTEMPTS} open-to-write {protected}"),
     ];
     let mut attacks = 0;
     std::thread::scope(|scope| {
@@ -273,15 +272,15 @@ fn a_flood_of_alarms_lets_nothing_through() {
     });
     assert!(attacks > 0);
 
-    // What was lost is known, to one: nothing is told twice, and nothing else was.
+    // The number of lost alarms is exact.
     let lost = sentinel.status().unwrap().alarms_lost;
     assert!(lost > u64::from(ATTEMPTS), "{lost}");
     let (_pump, events) = sentinel.events(1 << 16, Overflow::DropNewest).unwrap();
-    // What the ring buffer still has makes room.
+    // Reading frees space in the ring buffer.
     for _ in 0..2 {
         events.recv_timeout(PATIENCE).unwrap();
     }
-    assert_eq!(attacker.ask(&format!("open-to-write {guarded}")).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("open-to-write {protected}")).unwrap(), EPERM);
     let next = loop {
         let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
         if event.lost == lost {

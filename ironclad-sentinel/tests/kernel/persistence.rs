@@ -1,4 +1,4 @@
-//! What outlives the agent, and who may take it over.
+//! Pins and state that outlive the agent, and the successors that may adopt them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,15 +12,15 @@ use ironclad_sentinel::Overflow;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over)
+        test!(protection_outlives_the_agent_and_a_successor_adopts_it)
             .in_machine()
             .needs(&[lsm]),
-        test!(a_successor_may_have_to_be_in_a_cgroup).in_machine().needs(&[lsm]),
-        test!(kills_at_any_moment_leave_it_guarded_and_usable).in_machine().needs(&[lsm]),
+        test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
+        test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
     ]
 }
 
-/// Where an agent keeps what outlives it.
+/// State directory and pins of an agent.
 struct Targets {
     state: PathBuf,
     bpffs: PathBuf,
@@ -37,7 +37,7 @@ impl Targets {
     }
 }
 
-/// The directory of pins of this ABI.
+/// The pin directory of this ABI version.
 fn version() -> String {
     format!("v{}", ironclad_core::abi::VERSION)
 }
@@ -47,13 +47,13 @@ fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, S
     let (pins, read) = (format!("{bpffs}/ironclad"), format!("read {state}/secret"));
     let own = std::env::current_exe().unwrap();
     [
-        ("read the sealed secret", read.clone()),
-        // Who runs the agent's program is not the agent.
-        ("read the sealed secret by the agent's program", format!("fork {} {read}", own.display())),
-        ("read the sealed secret by a copy of it", format!("fork {} {read}", copy.display())),
-        ("list the agent's state", format!("list {state}")),
-        ("unlink the sealed secret", format!("unlink {state}/secret")),
-        ("rename the agent's state", format!("rename {state} {state}-gone")),
+        ("read the agent's secret", read.clone()),
+        // A process with the agent's executable is not trusted.
+        ("read the agent's secret by the agent's executable", format!("fork {} {read}", own.display())),
+        ("read the agent's secret by a copy of the agent's executable", format!("fork {} {read}", copy.display())),
+        ("list the agent's state directory", format!("list {state}")),
+        ("unlink the agent's secret", format!("unlink {state}/secret")),
+        ("rename the agent's state directory", format!("rename {state} {state}-gone")),
         ("remove the pins", format!("remove-all {pins}")),
         ("remove the pins by rm(1)", format!("tool rm -rf {pins}")),
         ("list the pins", format!("list {}", targets.pins().join(version()).display())),
@@ -63,22 +63,22 @@ fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, S
     ]
 }
 
-fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
+fn protection_outlives_the_agent_and_a_successor_adopts_it() {
     let host = Host::new();
-    let (dir, file) = (host.dir(), host.path("guarded/file"));
-    std::fs::create_dir(host.path("guarded")).unwrap();
+    let (dir, file) = (host.dir(), host.path("protected/file"));
+    std::fs::create_dir(host.path("protected")).unwrap();
     std::fs::write(&file, "1").unwrap();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let append = format!("append {}", file.display());
-    // The same of nobody's: a file, and a bpffs with a pin.
+    // Unprotected twins: a file, and a bpffs with a pin.
     let twin = Targets::new(&host.path("twin"), &host.path("bpffs"), "twin");
     std::fs::create_dir(&twin.state).unwrap();
     std::fs::create_dir(&twin.bpffs).unwrap();
     let mount_twin = format!("tool mount -t bpf none {}", twin.bpffs.display());
     let copy = host.program("copy");
     let tried = |targets| attacks_without_an_agent(targets, &copy);
-    let guarded_file = "append to a guarded file, without an agent";
-    attacks.without(guarded_file, &mut attacker, &append);
+    let protected_file = "append to a protected file while no agent runs";
+    attacks.without(protected_file, &mut attacker, &append);
     for (name, order) in tried(&twin) {
         std::fs::create_dir_all(&twin.state).unwrap();
         std::fs::write(twin.state.join("secret"), "1").unwrap();
@@ -89,7 +89,7 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
         let create = format!("tool bpftool map create {} {create}", pin.display());
         assert_eq!(attacker.ask(&create).unwrap(), 0);
         attacks.without(name, &mut attacker, &order);
-        // It may be there yet, or under another mount.
+        // It may be mounted still, or several times.
         while attacker.ask(&format!("tool umount -l {}", twin.bpffs.display())).unwrap() == 0 {}
     }
 
@@ -97,17 +97,17 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     drop(sentinel);
-    // Nobody runs it, and nobody can undo it. Alarms are read from the memory that was mapped before.
+    // No agent runs, and hooks refuse still. Alarms are read from the ring buffer that was mapped before.
     let instance = dir.file_name().unwrap().to_string_lossy().replace('.', "_");
     let own_pins = format!("{instance}-sentinel");
     let own = Targets::new(&host.path("state"), Path::new("/sys/fs/bpf"), &own_pins);
-    attacks.with(guarded_file, &mut attacker, &append, &events);
+    attacks.with(protected_file, &mut attacker, &append, &events);
     for (name, order) in tried(&own) {
         attacks.with(name, &mut attacker, &order, &events);
     }
     assert_ne!(attacker.ask("tool umount -l /sys").unwrap(), 0);
 
-    // Whom a trusted process starts is.
+    // A successor that a trusted process starts is trusted.
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
@@ -115,17 +115,17 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
     assert_eq!(attacker.ask(&format!("kill {pid} 9")).unwrap(), EPERM);
     drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
-    // With something preloaded it is not.
+    // With a preloaded library it is not.
     let mut command = Successor::command(dir);
     let library = host.path("library.so");
     std::fs::copy(preloadable(), &library).unwrap();
     command.env("LD_PRELOAD", &library);
     let mut preloaded = Successor::start(command);
     let said = preloaded.says();
-    assert!(said.contains("not trusted to take over"), "{said}");
+    assert!(said.contains("not trusted to adopt"), "{said}");
     drop(preloaded);
 
-    // Nor is one that looks for the secret elsewhere.
+    // A successor with another state directory finds no secret.
     let mut command = Successor::command(dir);
     command.env(STATE, host.path("elsewhere"));
     let mut elsewhere = Successor::start(command);
@@ -136,19 +136,19 @@ fn what_is_guarded_stays_so_without_an_agent_and_a_successor_takes_over() {
 
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
-    successor.told("stop");
+    successor.send("stop");
     assert_eq!(successor.says(), "stopped");
     drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), 0);
     assert!(!own.pins().join("v2").exists());
 }
 
-fn a_successor_may_have_to_be_in_a_cgroup() {
+fn a_successor_may_be_bound_to_a_cgroup() {
     let host = Host::new();
     let dir = host.dir();
-    std::fs::create_dir(host.path("guarded")).unwrap();
-    let nowhere = builder(dir).launched_in(dir).start(&policy(dir)).unwrap_err().to_string();
-    assert!(nowhere.contains("no cgroup of version 2"), "{nowhere}");
+    std::fs::create_dir(host.path("protected")).unwrap();
+    let error = builder(dir).launched_in(dir).start(&policy(dir)).unwrap_err().to_string();
+    assert!(error.contains("no cgroup of version 2"), "{error}");
     drop(builder(dir).start(&policy(dir)).unwrap());
     let group = Cgroup::new("agents").unwrap();
     let start = || {
@@ -157,39 +157,39 @@ fn a_successor_may_have_to_be_in_a_cgroup() {
         let mut successor = Successor::start(command);
         (successor.says(), successor)
     };
-    // It is not asked yet, of the first that asks for it.
+    // The cgroup is not checked yet for the first agent that names it.
     let (said, first) = start();
     assert_eq!(said, "ready");
     drop(first);
     let (said, outside) = start();
-    assert!(said.contains("not trusted to take over"), "{said}");
+    assert!(said.contains("not trusted to adopt"), "{said}");
     drop(outside);
-    // Others move nobody: who is trusted moves a process that waits for it.
+    // Only a trusted process may move processes: this one moves a successor that waits.
     let mut waiting = Command::new("/bin/sh");
     waiting.args(["-c", r#"read -r _ && exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
     let mut waiting = Successor::command_by(waiting, dir);
     waiting.env(GROUP, group.dir());
     let mut inside = Successor::start(waiting);
     std::fs::write(group.dir().join("cgroup.procs"), inside.child.id().to_string()).unwrap();
-    inside.told("go on");
+    inside.send("go on");
     assert_eq!(inside.says(), "ready");
-    inside.told("stop");
+    inside.send("stop");
     assert_eq!(inside.says(), "stopped");
 }
 
-/// Any library: one of those that this program has.
+/// Any library: one that this program has mapped.
 fn preloadable() -> PathBuf {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mut libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
     libraries.find(|path| path.contains("libgcc_s")).unwrap().into()
 }
 
-/// An agent that is killed at whatever moment leaves what was there, and another takes over.
-fn kills_at_any_moment_leave_it_guarded_and_usable() {
+/// An agent that is killed at any moment leaves the instance protected, and a successor adopts it.
+fn a_kill_at_any_moment_leaves_an_instance_to_adopt() {
     let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(8, |text| text.parse().unwrap());
     let host = Host::new();
-    let (dir, file) = (host.dir(), host.path("guarded/file"));
-    std::fs::create_dir(host.path("guarded")).unwrap();
+    let (dir, file) = (host.dir(), host.path("protected/file"));
+    std::fs::create_dir(host.path("protected")).unwrap();
     std::fs::write(&file, "1").unwrap();
     drop(builder(dir).start(&policy(dir)).unwrap());
     let mut attacker = host.test_process();
@@ -201,7 +201,7 @@ fn kills_at_any_moment_leave_it_guarded_and_usable() {
     drop(successor);
     for kill in 0..kills {
         let successor = Successor::start(Successor::command(dir));
-        // Spread over the time that one takes to take over; what it does then is up to chance.
+        // Spread over the time of a start.
         let until = std::time::Instant::now() + whole * (kill * 7919 % 1000) / 1000;
         while std::time::Instant::now() < until {
             assert_eq!(attacker.ask(&append).unwrap(), EPERM, "kill {kill}");
@@ -212,7 +212,7 @@ fn kills_at_any_moment_leave_it_guarded_and_usable() {
     println!("{kills} kills within {whole:?} each");
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
-    successor.told("stop");
+    successor.send("stop");
     assert_eq!(successor.says(), "stopped");
     assert_eq!(attacker.ask(&append).unwrap(), 0);
 }

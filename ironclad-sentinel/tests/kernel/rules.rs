@@ -1,4 +1,4 @@
-//! What is refused of rules and of a start, with what to do, and what is reported of rules that lead to no file.
+//! Rules and starts that are refused, with the next step, and missing paths that are reported.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -6,32 +6,32 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::testbed::{EPERM, Host, lsm};
-use ironclad_core::RuleId;
+use ironclad_core::{ErrorChain, RuleId};
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::warnings;
 use ironclad_lab::{role, test};
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Degraded, Missing, MissingKind, Sentinel, SentinelError, Status};
+use ironclad_sentinel::{Degraded, Missing, MissingKind, Sentinel, SentinelErrorKind, Status};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(rules_that_cannot_hold_are_refused_with_what_to_do)
+        test!(rules_that_cannot_be_enforced_are_refused_with_the_next_step)
             .shared()
             .in_machine()
             .needs(&[lsm]),
         test!(no_start_with_scripts_as_executables).in_machine().needs(&[lsm]),
-        test!(trees_pass_over_devices_and_what_the_kernel_makes_up)
+        test!(trees_do_not_cover_pseudo_file_systems)
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(paths_that_lead_to_no_file_are_reported).in_machine().needs(&[lsm]),
-        test!(a_second_start_says_what_is_in_its_way).in_machine().needs(&[lsm]),
+        test!(missing_paths_are_reported).in_machine().needs(&[lsm]),
+        test!(a_refused_start_names_the_obstacle).in_machine().needs(&[lsm]),
     ]
 }
 
-/// Where a second agent finds what it is to do.
+/// The directory of a second agent.
 const SECOND: &str = "IRONCLAD_TEST_SECOND";
 
 /// Another agent.
@@ -43,11 +43,11 @@ fn second() {
     let is_persistent = dir.join("persistent").exists();
     match builder.persistent(is_persistent).start(&policy([])) {
         Ok(_) => println!("@@ started @@"),
-        Err(error) => println!("@@ {error} @@"),
+        Err(error) => println!("@@ {} @@", ErrorChain::new(&error)),
     }
 }
 
-/// What it says.
+/// The output of a second agent.
 fn second_says(host: &Host, program: &Path, user: u32) -> String {
     let mut command = Command::new(program);
     AGENT.play(&mut command).env(SECOND, host.dir()).uid(user);
@@ -72,33 +72,33 @@ fn policy(rules: impl IntoIterator<Item = FileRule>) -> CompiledPolicy {
         .unwrap()
 }
 
-fn told(missing: &[Missing]) -> Vec<(&Path, MissingKind)> {
+fn summary(missing: &[Missing]) -> Vec<(&Path, MissingKind)> {
     missing.iter().map(|it| (it.path.as_path(), it.kind)).collect()
 }
 
-fn rules_that_cannot_hold_are_refused_with_what_to_do() {
+fn rules_that_cannot_be_enforced_are_refused_with_the_next_step() {
     let host = Host::new();
-    let (guarded, file, script) =
-        (host.path("guarded"), host.path("guarded/file"), host.path("a.sh"));
-    std::fs::create_dir(&guarded).unwrap();
+    let (protected, file, script) =
+        (host.path("protected"), host.path("protected/file"), host.path("a.sh"));
+    std::fs::create_dir(&protected).unwrap();
     std::fs::write(&file, "1").unwrap();
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
-    let sentinel = host.start(&policy([deny(1).tree(&guarded)]));
+    let sentinel = host.start(&policy([deny(1).tree(&protected)]));
     let append = format!("append {}", file.display());
     let mut attacker = host.test_process();
     for (rule, expected) in [
-        (deny(2).file(&guarded), "is a directory: cover it as a tree"),
-        (rule(2, FileAction::Log).file(&guarded), "is a directory: cover it as a tree"),
+        (deny(2).file(&protected), "is a directory: cover it as a tree"),
+        (rule(2, FileAction::Log).file(&protected), "is a directory: cover it as a tree"),
         (deny(2).tree(&file), "is no directory: cover it as a file"),
         (deny(2).file(format!("{}/", file.display())), "cannot be covered: Not a directory"),
-        (deny(2).tree("/"), "cover the directories that are not to change"),
-        (deny(2).tree("/").dry_run(true), "cover the directories that are not to change"),
+        (deny(2).tree("/"), "cover single directories"),
+        (deny(2).tree("/").dry_run(true), "cover single directories"),
         (deny(2).tree("/dev"), "cover single devices as files"),
-        (deny(2).tree("/proc"), "lies on procfs"),
-        (deny(2).tree("/sys"), "lies on sysfs"),
-        (rule(2, FileAction::Log).tree("/sys"), "lies on sysfs"),
+        (deny(2).tree("/proc"), "is on procfs"),
+        (deny(2).tree("/sys"), "is on sysfs"),
+        (rule(2, FileAction::Log).tree("/sys"), "is on sysfs"),
         (deny(2).file(&file).except(&script), "is a script (#!/bin/sh)"),
-        (deny(2).file(&file).except(host.dir()), "is a directory, which nobody executes"),
+        (deny(2).file(&file).except(host.dir()), "is a directory, which no process executes"),
     ] {
         let error = sentinel.apply(&policy([rule])).unwrap_err().to_string();
         assert!(error.starts_with("rule 2 (`rule 2`): `/"), "{error}");
@@ -121,28 +121,28 @@ fn no_start_with_scripts_as_executables() {
         (builder().group_manager(&script), "group_manager"),
     ] {
         let error = builder.start(&policy([])).unwrap_err();
-        assert!(matches!(error, SentinelError::Script { .. }), "{error}");
+        assert_eq!(error.kind(), SentinelErrorKind::Script, "{error}");
         assert!(error.to_string().starts_with(&format!("`.{method}(…)`: ")), "{error}");
     }
     let error = builder().scratch("/nonexistent").start(&policy([])).unwrap_err().to_string();
     assert!(error.starts_with("`.scratch(…)`: `/nonexistent` is no directory"), "{error}");
 }
 
-/// What the kernel makes up below a tree stays as it was: hosts and containers write to it.
-fn trees_pass_over_devices_and_what_the_kernel_makes_up() {
+/// Pseudo file systems below a tree are not covered: hosts and containers write to them.
+fn trees_do_not_cover_pseudo_file_systems() {
     let host = Host::new();
-    let guarded = host.path("guarded");
+    let protected = host.path("protected");
     let places = [("dev", "devtmpfs"), ("proc", "proc"), ("sys", "sysfs"), ("tmp", "tmpfs")];
     for (name, kind) in places {
-        let at = guarded.join(name);
+        let at = protected.join(name);
         std::fs::create_dir_all(&at).unwrap();
         mount(kind, &at, kind, MountFlags::empty(), None).unwrap();
     }
     let mut attacker = host.test_process();
-    let sentinel = host.start(&policy([deny(1).tree(&guarded)]));
-    let place = |name: &str| guarded.join(name).display().to_string();
+    let sentinel = host.start(&policy([deny(1).tree(&protected)]));
+    let place = |name: &str| protected.join(name).display().to_string();
     for open in ["dev/null", "proc/self/comm", "sys/kernel/profiling"] {
-        if guarded.join(open).exists() {
+        if protected.join(open).exists() {
             assert_eq!(
                 attacker.ask(&format!("open-to-write {}", place(open))).unwrap(),
                 0,
@@ -154,21 +154,21 @@ fn trees_pass_over_devices_and_what_the_kernel_makes_up() {
     assert_eq!(attacker.ask(&format!("tool umount {}", place("dev"))).unwrap(), 1);
     let Status { volumes, degraded, .. } = sentinel.status().unwrap();
     for (name, kind) in places {
-        let volume = volumes.iter().find(|it| it.at == guarded.join(name)).unwrap();
+        let volume = volumes.iter().find(|it| it.at == protected.join(name)).unwrap();
         assert_eq!(
             (&*volume.kind, volume.refused.is_none()),
             (kind, kind == "tmpfs"),
             "{volume:?}"
         );
     }
-    let is_passed =
-        |it: &&Degraded| matches!(it, Degraded::Volume { at, .. } if at.starts_with(&guarded));
-    assert_eq!(degraded.iter().filter(is_passed).count(), 3, "{degraded:?}");
+    let is_uncovered =
+        |it: &&Degraded| matches!(it, Degraded::Volume { at, .. } if at.starts_with(&protected));
+    assert_eq!(degraded.iter().filter(is_uncovered).count(), 3, "{degraded:?}");
 
-    // A rule that only tells may be on all that the host has.
+    // A rule that only logs may cover the root directory.
     sentinel.apply(&policy([rule(1, FileAction::Log).tree("/")])).unwrap();
     assert_eq!(attacker.ask("open-to-write /dev/null").unwrap(), 0);
-    // A device by itself may be guarded.
+    // A rule may cover a single device.
     sentinel.apply(&policy([deny(1).file("/dev/full")])).unwrap();
     assert_eq!(attacker.ask("open-to-write /dev/full").unwrap(), EPERM);
     assert_eq!(attacker.ask("open-to-write /dev/null").unwrap(), 0);
@@ -176,11 +176,11 @@ fn trees_pass_over_devices_and_what_the_kernel_makes_up() {
     assert!(volumes.iter().all(|it| it.refused.is_none()), "{volumes:?}");
     drop(sentinel);
     for (name, _) in places {
-        unmount(guarded.join(name), UnmountFlags::DETACH).unwrap();
+        unmount(protected.join(name), UnmountFlags::DETACH).unwrap();
     }
 }
 
-fn paths_that_lead_to_no_file_are_reported() {
+fn missing_paths_are_reported() {
     let host = Host::new();
     let (absent, dir, inside) = (host.path("absent"), host.path("d.conf"), host.path("d.conf/in"));
     let (none, updater) = (host.path("*.none"), host.path("updater"));
@@ -197,7 +197,7 @@ fn paths_that_lead_to_no_file_are_reported() {
         (&dir, MissingKind::Directory),
         (&updater, MissingKind::Executable),
     ];
-    assert_eq!(told(&missing), expected);
+    assert_eq!(summary(&missing), expected);
     let by: Vec<_> = missing.iter().map(|it| it.by.as_str()).collect();
     assert_eq!(
         by,
@@ -206,7 +206,7 @@ fn paths_that_lead_to_no_file_are_reported() {
     for it in &missing {
         assert!(said.contains(&it.to_string()), "{it}: {said}");
     }
-    // It is as it is told.
+    // The report is true.
     let mut attacker = host.test_process();
     let mut ask =
         |verb: &str, path: &Path| attacker.ask(&format!("{verb} {}", path.display())).unwrap();
@@ -214,34 +214,34 @@ fn paths_that_lead_to_no_file_are_reported() {
     assert_eq!((ask("chmod", &dir), ask("append", &inside)), (EPERM, 0));
     let new = host.path("new.none");
     assert_eq!(ask("create", &new), 0);
-    // What has come is not told any more: a file at once, the rest once it is known.
+    // Paths that exist now are not reported: a file at once, others after a refresh.
     std::fs::write(&absent, "1").unwrap();
     host.program("updater");
     let missing = sentinel.status().unwrap().missing;
-    assert_eq!(told(&missing), expected[1..]);
+    assert_eq!(summary(&missing), expected[1..]);
     sentinel.refresh().unwrap();
     assert_eq!(ask("append", &new), EPERM);
     let missing = sentinel.status().unwrap().missing;
-    assert_eq!(told(&missing), [(dir.as_path(), MissingKind::Directory)]);
+    assert_eq!(summary(&missing), [(dir.as_path(), MissingKind::Directory)]);
 
     let ((), said) = warnings(|| sentinel.apply(&policy([])).unwrap());
-    assert!(said.contains("a policy without file rules takes the place of one with 2"), "{said}");
+    assert!(said.contains("a policy without file rules replaces one with 2"), "{said}");
     assert_eq!(ask("append", &new), 0);
     let ((), said) = warnings(|| sentinel.apply(&policy([])).unwrap());
     assert!(!said.contains("file rules"), "{said}");
     assert!(sentinel.status().unwrap().missing.iter().all(|it| it.path == updater));
 }
 
-fn a_second_start_says_what_is_in_its_way() {
-    const NOBODY: u32 = 65534;
+fn a_refused_start_names_the_obstacle() {
+    const UNPRIVILEGED: u32 = 65534;
     let host = Host::new();
     let program = host.program("agent");
-    // Whoever is not root finds the way to it.
+    // Users other than root may search the directory.
     std::fs::set_permissions(host.dir(), PermissionsExt::from_mode(0o755)).unwrap();
-    let said = second_says(&host, &program, NOBODY);
+    let said = second_says(&host, &program, UNPRIVILEGED);
     assert_eq!(
         said,
-        "Sentinel takes root of the host with CAP_SYS_ADMIN, and this process of user 65534 lacks it: start it as root"
+        "Sentinel needs root of the host with CAP_SYS_ADMIN, and this process of user 65534 lacks it (start it as root)"
     );
     assert_eq!(second_says(&host, &program, 0), "started");
 
@@ -251,14 +251,14 @@ fn a_second_start_says_what_is_in_its_way() {
             std::fs::write(host.path("persistent"), "").unwrap();
         }
         let said = second_says(&host, &program, 0);
-        assert!(said.contains("most likely that of another armed Sentinel: stop that"), "{said}");
+        assert!(said.contains("another armed Sentinel (stop that Sentinel first"), "{said}");
         assert!(!said.contains('\n') && !said.contains("audit"), "{said}");
     }
     std::fs::remove_file(host.path("persistent")).unwrap();
     for instance in ["test", "other"] {
         let builder = Sentinel::builder(instance).scratch(host.dir());
         let error = builder.start(&policy([])).unwrap_err();
-        assert!(matches!(error, SentinelError::Already), "{error}");
+        assert_eq!(error.kind(), SentinelErrorKind::Already, "{error}");
         assert!(!error.to_string().contains("danger"), "{error}");
     }
     assert!(sentinel.status().unwrap().degraded.is_empty());

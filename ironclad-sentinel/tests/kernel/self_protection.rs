@@ -1,4 +1,4 @@
-//! The agent itself: its process, its maps and programs, and who is trusted.
+//! The agent itself: its process, its maps and programs, and trusted processes.
 
 use std::os::fd::AsFd;
 
@@ -19,21 +19,21 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_agent_is_protected_from_other_processes).shared().in_machine().needs(&[lsm]),
         test!(the_oom_killer_does_not_end_the_agent).in_machine().needs(&[lsm]),
-        test!(pid_1_is_not_taken_over).shared().in_machine().needs(&[lsm]),
-        test!(a_child_of_the_agents_is_guarded_until_it_executes)
+        test!(pid_1_is_not_traced).shared().in_machine().needs(&[lsm]),
+        test!(a_child_of_the_agent_is_protected_until_it_executes)
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(cgroups_do_not_reach_the_agent).in_machine().needs(&[lsm]),
+        test!(the_agent_is_not_moved_frozen_or_killed_by_cgroups).in_machine().needs(&[lsm]),
         test!(a_process_that_executes_the_executor_is_not_pid_1).in_machine().needs(&[lsm]),
-        test!(signals_by_way_of_files_and_counters_do_not_reach_the_agent)
+        test!(signals_of_files_and_perf_events_do_not_reach_the_agent)
             .shared()
             .in_machine()
             .needs(&[lsm]),
-        test!(secrets_that_are_presented_are_not_watched).shared().in_machine().needs(&[lsm]),
+        test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
         test!(a_secret_is_good_once_and_for_one_program).shared().in_machine().needs(&[lsm]),
-        test!(programs_that_could_undo_it_are_not_loaded).shared().in_machine().needs(&[lsm]),
+        test!(programs_that_could_bypass_sentinel_are_not_loaded).shared().in_machine().needs(&[lsm]),
     ]
 }
 
@@ -45,42 +45,42 @@ fn load_lsm() {
     assert!(lsm.is_available(), "{lsm:?}");
 }
 
-/// SIGURG, which nobody minds.
+/// SIGURG, which is ignored by default.
 const URGENT: i32 = 23;
 /// SIGTERM.
 const TERMINATE: i32 = 15;
 
-/// Ways to attack a process: an attack's name, the order, and who refuses it.
+/// Attacks on a process: name, order, and the hook that refuses it.
 const TASK_ATTACKS: [(&str, &str, SentinelHook); 17] = {
     use SentinelHook::{
         FileOpen, PtraceAccessCheck, TaskKill, TaskSetnice, TaskSetrlimit, TaskSetscheduler,
     };
     [
-        ("make the agent the first to be killed", "write /proc/PID/oom_score_adj 1000", FileOpen),
-        ("read the agent's auxv", "read-some /proc/PID/auxv", FileOpen),
-        ("read the maps of the agent's threads", "read-some /proc/PID/task/PID/maps", FileOpen),
-        ("signal the agent", "kill PID 23", TaskKill),
-        ("trace the agent", "trace PID", PtraceAccessCheck),
-        ("read the agent by process_vm_readv(2)", "read-memory PID", PtraceAccessCheck),
-        ("write the agent by process_vm_writev(2)", "write-memory PID", PtraceAccessCheck),
-        ("open the agent's memory to write", "open-memory PID", FileOpen),
+        ("raise oom_score_adj of the agent", "write /proc/PID/oom_score_adj 1000", FileOpen),
+        ("read /proc/PID/auxv of the agent", "read-some /proc/PID/auxv", FileOpen),
+        ("read /proc/PID/task/TID/maps of the agent", "read-some /proc/PID/task/PID/maps", FileOpen),
+        ("send a signal to the agent by kill(2)", "kill PID 23", TaskKill),
+        ("attach to the agent by ptrace(2)", "trace PID", PtraceAccessCheck),
+        ("read memory of the agent by process_vm_readv(2)", "read-memory PID", PtraceAccessCheck),
+        ("write memory of the agent by process_vm_writev(2)", "write-memory PID", PtraceAccessCheck),
+        ("open /proc/PID/mem of the agent to write", "open-memory PID", FileOpen),
         (
-            "open the agent's memory to write by io_uring",
+            "open /proc/PID/mem of the agent to write by io_uring",
             "uring-open caller /proc/PID/mem",
             FileOpen,
         ),
         (
-            "open the agent's memory to write by a worker of io_uring",
+            "open /proc/PID/mem of the agent to write by an io_uring worker",
             "uring-open worker /proc/PID/mem",
             FileOpen,
         ),
-        ("take a descriptor of the agent's", "take it PID 1", PtraceAccessCheck),
-        ("read the agent's exe", "read-link /proc/PID/exe", PtraceAccessCheck),
-        ("read the agent's maps", "read-some /proc/PID/maps", FileOpen),
-        ("read the agent's environ", "read-some /proc/PID/environ", FileOpen),
-        ("limit the agent", "limit PID", TaskSetrlimit),
-        ("bind the agent to a processor", "bind-to-first PID", TaskSetscheduler),
-        ("prefer others to the agent", "prefer-others-to PID", TaskSetnice),
+        ("copy a descriptor of the agent by pidfd_getfd(2)", "take it PID 1", PtraceAccessCheck),
+        ("read /proc/PID/exe of the agent", "read-link /proc/PID/exe", PtraceAccessCheck),
+        ("read /proc/PID/maps of the agent", "read-some /proc/PID/maps", FileOpen),
+        ("read /proc/PID/environ of the agent", "read-some /proc/PID/environ", FileOpen),
+        ("change resource limits of the agent by prlimit(2)", "limit PID", TaskSetrlimit),
+        ("change the CPU affinity of the agent", "bind-to-first PID", TaskSetscheduler),
+        ("lower the priority of the agent by setpriority(2)", "prefer-others-to PID", TaskSetnice),
     ]
 };
 
@@ -89,7 +89,7 @@ fn the_agent_is_protected_from_other_processes() {
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let other = host.test_process();
     let agent = std::process::id();
-    // Of another process: the agent would bear the marks of it.
+    // On another process: the attacks would change the agent.
     for (name, order, _) in TASK_ATTACKS {
         attacks.without(name, &mut attacker, &order.replace("PID", &other.pid().to_string()));
     }
@@ -104,14 +104,14 @@ fn the_agent_is_protected_from_other_processes() {
     for name in ["stat", "status", "cmdline", "cgroup", "mountinfo", "oom_score_adj"] {
         assert_eq!(attacker.ask(&format!("read /proc/{agent}/{name}")).unwrap(), 0, "{name}");
     }
-    // Who is nobody's agent may be traced; whether the agent is there may be asked.
+    // Other processes may be traced, and signal 0 to the agent is allowed.
     assert_eq!(attacker.ask(&format!("read-memory {}", other.pid())).unwrap(), 0);
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
     drop(sentinel);
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
 }
 
-/// Back where it was at the end, as its group is to go.
+/// Moves this process to a cgroup, and back when dropped, because the cgroup is removed.
 struct Moved {
     former: String,
 }
@@ -131,7 +131,8 @@ impl Drop for Moved {
     }
 }
 
-/// Who joins its cgroup and uses up what that may have, chosen after all others, is ended, and not the agent.
+/// A process with an `oom_score_adj` of -999 joins the agent's cgroup and uses up its memory: the OOM killer ends that
+/// process and not the agent.
 fn the_oom_killer_does_not_end_the_agent() {
     const HELD: usize = 96 << 20;
     const LEFT: usize = 16 << 20;
@@ -157,7 +158,7 @@ fn the_oom_killer_does_not_end_the_agent() {
         TestProcess::start_as(group.command(&std::env::current_exe().unwrap())).unwrap();
     assert_eq!(victim.ask(&format!("hold {HELD}")).unwrap(), 0);
     limit(&group);
-    // Some kernels end the next before the first one's memory is free.
+    // Some kernels kill a second process before the memory of the first is free.
     let answer = attacker.ask(&eat(&group)).unwrap();
     assert!([0, KILLED].contains(&answer), "{answer}");
     assert!(victim.ask("read /dev/null").is_err());
@@ -174,21 +175,21 @@ fn the_oom_killer_does_not_end_the_agent() {
     drop(sentinel);
     assert_eq!(score(), former);
     std::fs::write(group.dir().join("memory.max"), "max").unwrap();
-    let unspared = Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
-    let sentinel = unspared.start(&Policy::builder().compile().unwrap()).unwrap();
+    let unprotected = Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
+    let sentinel = unprotected.start(&Policy::builder().compile().unwrap()).unwrap();
     assert_eq!(score(), former);
     sentinel.stop().unwrap();
     drop((held, moved));
 }
 
-/// It may mount, and move the agent: no other process becomes it.
-fn pid_1_is_not_taken_over() {
+/// PID 1 may mount, and move the agent to another cgroup, so no other process may take control of it.
+fn pid_1_is_not_traced() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let tried = [
-        ("trace PID 1", "trace 1"),
-        ("open PID 1's memory to write", "open-memory 1"),
-        ("take a descriptor of PID 1's", "take it 1 1"),
+        ("attach to PID 1 by ptrace(2)", "trace 1"),
+        ("open /proc/1/mem to write", "open-memory 1"),
+        ("copy a descriptor of PID 1 by pidfd_getfd(2)", "take it 1 1"),
     ];
     for (name, order) in tried {
         attacks.without(name, &mut attacker, order);
@@ -206,15 +207,15 @@ fn pid_1_is_not_taken_over() {
     assert_eq!(attacker.ask("trace 1").unwrap(), 0);
 }
 
-/// What /proc answers.
+/// The error of some files of /proc.
 const EACCES: u64 = 13;
 
-/// It has the agent's memory and descriptors until it executes something.
-fn a_child_of_the_agents_is_guarded_until_it_executes() {
+/// A child has the agent's memory and descriptors until it executes a program.
+fn a_child_of_the_agent_is_protected_until_it_executes() {
     let host = Host::new();
     let (mut attacker, mut agent) = (host.test_process(), host.test_process());
     let mut attacks = Attacks::default();
-    let by_file = "signal the agent's child by way of a file";
+    let by_file = "signal the agent's child by F_SETOWN and F_SETSIG";
     let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
     let tried = |pid: u32| {
         TASK_ATTACKS.map(|(name, order, hook)| {
@@ -228,7 +229,7 @@ fn a_child_of_the_agents_is_guarded_until_it_executes() {
     }
     assert_eq!(attacker.ask(&signal(child)).unwrap(), 0);
     let has_ended = ends_within(child, crate::testbed::PATIENCE).unwrap();
-    attacks.went_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
+    attacks.record_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     let secret = sentinel.admit(&std::env::current_exe().unwrap()).unwrap();
@@ -244,7 +245,7 @@ fn a_child_of_the_agents_is_guarded_until_it_executes() {
     });
     assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, child), "{event}");
     assert_eq!(attacker.ask(&format!("kill {child} 0")).unwrap(), 0);
-    // As if the kernel had passed over the program that sees it forked.
+    // As if the tracepoint program had missed the fork.
     let maps = libbpf_rs::query::MapInfoIter::default();
     let marks = maps.filter(|map| map.name.to_string_lossy() == "ic_marks").last().unwrap();
     MapHandle::from_map_id(marks.id).unwrap().delete(&child.to_ne_bytes()).unwrap();
@@ -252,13 +253,13 @@ fn a_child_of_the_agents_is_guarded_until_it_executes() {
         let answer = attacker.ask(&order).unwrap();
         assert!([EPERM, EACCES].contains(&answer), "{name}: {answer}");
     }
-    // Once it has executed something it is that.
+    // After execve(2) the child is an ordinary process.
     let started = host.test_process();
     assert_eq!(attacker.ask(&format!("read-memory {}", started.pid())).unwrap(), 0);
 }
 
-/// Nobody moves it to where it is frozen or killed, nor freezes where it is.
-fn cgroups_do_not_reach_the_agent() {
+/// No other process moves the agent to another cgroup, or freezes or kills its cgroup.
+fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
     let host = Host::new();
     let around = Cgroup::new("around").unwrap();
     let own = around.child("agent").unwrap();
@@ -270,58 +271,58 @@ fn cgroups_do_not_reach_the_agent() {
         format!("write {} {text}", path.join(name).display())
     };
     let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
-    // Of a process that is in `own`: first another one, then the agent.
+    // On a process in `own`: first another process, then the agent.
     let kills = own.dir().join("cgroup.kill").exists();
     let tried = |pid: u32| {
         let pid = pid.to_string();
         let mut tried = vec![
             ("move the agent to another cgroup", write(trap.dir(), "cgroup.procs", &pid)),
-            ("move the agent to the root's cgroup", write(home, "cgroup.procs", &pid)),
+            ("move the agent to the root cgroup", write(home, "cgroup.procs", &pid)),
             ("freeze the agent's cgroup", write(own.dir(), "cgroup.freeze", "1")),
-            ("freeze a group above the agent's", write(around.dir(), "cgroup.freeze", "1")),
-            ("make a group below the agent's", format!("mkdir {}/below", own.dir().display())),
-            ("limit a group above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
-            ("chmod the agent's group", format!("chmod {}/cgroup.procs", own.dir().display())),
+            ("freeze a cgroup above the agent's", write(around.dir(), "cgroup.freeze", "1")),
+            ("create a cgroup below the agent's", format!("mkdir {}/below", own.dir().display())),
+            ("set cgroup.max.depth of a cgroup above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
+            ("chmod a file of the agent's cgroup", format!("chmod {}/cgroup.procs", own.dir().display())),
             (
-                "give away a file of a group above the agent's",
+                "chown a file of a cgroup above the agent's",
                 format!("chown {}/cgroup.max.descendants", around.dir().display()),
             ),
             (
-                "let all write a file of a group above the agent's",
+                "chmod a file of a cgroup above the agent's",
                 format!("chmod {}/cgroup.procs", around.dir().display()),
             ),
             (
-                "let all write a file of the root's cgroup",
+                "chmod a file of the root cgroup",
                 format!("chmod {}/cgroup.procs", home.display()),
             ),
         ];
         if kills {
-            tried.push(("end the agent's cgroup", write(own.dir(), "cgroup.kill", "1")));
+            tried.push(("kill the agent's cgroup by cgroup.kill", write(own.dir(), "cgroup.kill", "1")));
         } else {
-            println!("not tried: cgroup.kill, which this kernel has not");
+            println!("not tried: this kernel has no cgroup.kill");
         }
         tried
     };
-    // Of who is root for file systems alone.
+    // By a process that is root only by its fsuid.
     let by_files = |pid: u32| {
         [
-            ("move the agent by setfsuid(2)", write(trap.dir(), "cgroup.procs", &pid.to_string())),
+            ("move the agent to another cgroup by setfsuid(2)", write(trap.dir(), "cgroup.procs", &pid.to_string())),
             (
-                "freeze a group above the agent's by setfsuid(2)",
+                "freeze a cgroup above the agent's by setfsuid(2)",
                 write(around.dir(), "cgroup.freeze", "1"),
             ),
         ]
     };
     let mut owner = host.test_process();
     assert_eq!(owner.ask("be-root-of-files-alone").unwrap(), 0);
-    // Of the frozen, too, the numbers can be written.
+    // A frozen process can be moved, too.
     for (name, order) in tried(other.pid()) {
         attacks.without(name, &mut attacker, &order);
     }
     for (name, order) in by_files(other.pid()) {
         attacks.without(name, &mut owner, &order);
     }
-    // As it was.
+    // Undoes the attacks.
     std::fs::remove_dir(own.dir().join("below")).unwrap();
     let owners = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(home.join("cgroup.procs"), owners).unwrap();
@@ -358,7 +359,7 @@ fn cgroups_do_not_reach_the_agent() {
     ] {
         assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
     }
-    // What belongs to others is theirs.
+    // Cgroups of other processes are not protected.
     assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "1")).unwrap(), 0);
     assert_eq!(attacker.ask(&write(trap.dir(), "cgroup.freeze", "0")).unwrap(), 0);
     let mut manager = host.test_process_by(&runtime);
@@ -367,12 +368,11 @@ fn cgroups_do_not_reach_the_agent() {
     std::fs::write(home.join("cgroup.procs"), "0").unwrap();
 }
 
-/// What systemd executes services by writes their cgroups. Whom PID 1 did not fork does not
-/// by executing it, nor by becoming it.
+/// Systemd's executor writes to cgroups of services. A process that PID 1 did not fork may not by executing it.
 fn a_process_that_executes_the_executor_is_not_pid_1() {
     let executor = std::path::Path::new("/usr/lib/systemd/systemd-executor");
     if executor.exists() {
-        skip(format!("it puts a program at {}", executor.display()));
+        skip(format!("the test creates {}, which exists", executor.display()));
     }
     std::fs::create_dir_all(executor.parent().unwrap()).unwrap();
     let host = Host::new();
@@ -384,7 +384,7 @@ fn a_process_that_executes_the_executor_is_not_pid_1() {
     let gone = executor.with_extension("gone");
     let put_away = format!("rename {} {}", executor.display(), gone.display());
     let (executed, replaced) =
-        ("move the agent as systemd's executor", "replace systemd's executor");
+        ("move the agent to another cgroup as systemd's executor", "replace systemd's executor");
     attacks.without(executed, &mut posing, &moved(other.pid()));
     attacks.without(replaced, &mut attacker, &put_away);
     std::fs::rename(&gone, executor).unwrap();
@@ -402,30 +402,30 @@ fn a_process_that_executes_the_executor_is_not_pid_1() {
     std::fs::remove_file(executor).unwrap();
 }
 
-fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
+fn signals_of_files_and_perf_events_do_not_reach_the_agent() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let (other, victim) = (host.test_process(), host.test_process());
     let agent = std::process::id();
     let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
     let count = |pid: u32| format!("count {pid}");
-    let (by_file, by_counter) = ("signal the agent by way of a file", "count the agent by perf");
-    let (sysrq, trigger) = ("open sysrq to write", "open-to-write /proc/sysrq-trigger");
+    let (by_file, by_counter) = ("signal the agent by F_SETOWN and F_SETSIG", "open a perf counter on the agent");
+    let (sysrq, trigger) = ("open /proc/sysrq-trigger to write", "open-to-write /proc/sysrq-trigger");
     let own = std::env::current_exe().unwrap();
     let probe = |pid: u32| format!("probe-program {pid} {}", own.display());
-    let by_probe = "probe the agent by perf";
+    let by_probe = "open a uprobe on the agent by perf_event_open(2)";
     let everywhere = [
-        ("probe whoever executes the agent's program by perf", probe(0)),
-        ("probe a function of the kernel by perf", "probe-kernel security_bpf".to_owned()),
+        ("open a uprobe on the agent's executable by perf_event_open(2)", probe(0)),
+        ("open a kprobe by perf_event_open(2)", "probe-kernel security_bpf".to_owned()),
     ];
     attacks.without(by_probe, &mut attacker, &probe(other.pid()));
     for (name, order) in &everywhere {
         attacks.without(name, &mut attacker, order);
     }
-    // The kernel tells the sender nothing; whom it reaches has ended.
+    // The kernel reports no error to the sender. A process that receives the signal ends.
     assert_eq!(attacker.ask(&signal(victim.pid())).unwrap(), 0);
     let has_ended = victim.ends_within(crate::testbed::PATIENCE).unwrap();
-    attacks.went_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
+    attacks.record_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
     attacks.without(by_counter, &mut attacker, &count(other.pid()));
     attacks.without(sysrq, &mut attacker, trigger);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
@@ -444,7 +444,7 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
     let probes = [(by_probe, probe(agent))];
     for (name, order) in probes.iter().chain(&everywhere) {
         let event = attacks.with(name, &mut attacker, order, &events);
-        // Probes of the kernel are lockdown's, too, which some kernels ask first.
+        // Some kernels call the lockdown hook first.
         let hooks = [SentinelHook::PerfEventAlloc, SentinelHook::LockedDown];
         assert!(hooks.contains(&event.hook), "{name}: {event}");
     }
@@ -453,8 +453,8 @@ fn signals_by_way_of_files_and_counters_do_not_reach_the_agent() {
     assert_eq!(attacker.ask(trigger).unwrap(), 0);
 }
 
-/// A secret is presented by a system call, and a tracepoint tells what that is given.
-fn secrets_that_are_presented_are_not_watched() {
+/// A secret is an argument of prctl(2), which tracepoints show.
+fn presented_secrets_are_not_traced() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let other = host.test_process();
@@ -462,10 +462,10 @@ fn secrets_that_are_presented_are_not_watched() {
     let number = std::fs::read_to_string(number).unwrap();
     let number = number.trim();
     let tried = [
-        ("watch what prctl(2) is given", format!("watch 0 {number}")),
-        ("watch what another process gives prctl(2)", format!("watch {} {number}", other.pid())),
-        // A filter asks for a bit of it.
-        ("count calls of prctl(2)", format!("count-calls 0 {number}")),
+        ("trace prctl(2) arguments of all processes by perf", format!("watch 0 {number}")),
+        ("trace prctl(2) arguments of another process by perf", format!("watch {} {number}", other.pid())),
+        // A filter reveals bits of the arguments.
+        ("count prctl(2) calls by perf", format!("count-calls 0 {number}")),
     ];
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
@@ -476,7 +476,7 @@ fn secrets_that_are_presented_are_not_watched() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{name}: {event}");
     }
-    // Of themselves processes may.
+    // A process may trace itself.
     let own = format!("watch {} {number}", attacker.pid());
     assert_eq!(attacker.ask(&own).unwrap(), 0);
     assert_eq!(attacker.ask(&format!("count {}", other.pid())).unwrap(), 0);
@@ -499,9 +499,9 @@ fn maps_and_programs_are_out_of_reach() {
     let dump = format!("map dump id {map}");
     let program = format!("prog dump xlated id {}", before.dispatcher().info().id);
     let tried = [
-        ("write a guarded map by its id", &update, SentinelHook::BpfMap),
-        ("read a guarded map by its id", &dump, SentinelHook::BpfMap),
-        ("read a guarded program by its id", &program, SentinelHook::BpfProg),
+        ("update a protected BPF map by its id", &update, SentinelHook::BpfMap),
+        ("dump a protected BPF map by its id", &dump, SentinelHook::BpfMap),
+        ("dump a protected BPF program by its id", &program, SentinelHook::BpfProg),
     ];
     let mut attacks = Attacks::default();
     for (name, words, _) in tried {
@@ -509,14 +509,14 @@ fn maps_and_programs_are_out_of_reach() {
     }
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    // Made before: not guarded until that is said.
+    // Created before: not protected until `protect` is called.
     assert_eq!(tool(&mut attacker, &dump), 0);
-    sentinel.guard([before.reasons.as_fd()], [before.dispatcher()]).unwrap();
+    sentinel.protect([before.reasons.as_fd()], [before.dispatcher()]).unwrap();
     for (name, words, hook) in tried {
         let event = attacks.with(name, &mut attacker, &format!("tool bpftool {words}"), &events);
         assert_eq!(event.hook, hook, "{name}: {event}");
     }
-    // Made since: guarded from the first moment.
+    // Created since: protected from the start.
     let after = Shared::load(SharedOptions::default()).unwrap();
     let map = after.reasons.info().id;
     assert_ne!(tool(&mut attacker, &format!("map dump id {map}")), 0);
@@ -537,7 +537,7 @@ fn maps_and_programs_are_out_of_reach() {
         let event = next_denied(&events);
         assert_eq!((event.hook, event.target), (SentinelHook::BpfProg, id), "{event}");
     }
-    // Others' maps are theirs.
+    // Maps of other processes are not protected.
     let name = format!("/sys/fs/bpf/test-{}", std::process::id());
     let create = format!("map create {name} type array key 4 value 4 entries 1 name other");
     assert_eq!(tool(&mut attacker, &create), 0);
@@ -552,7 +552,7 @@ fn maps_and_programs_are_out_of_reach() {
     }
 }
 
-/// The order to present it.
+/// The order to present a secret.
 fn hello(secret: &Secret) -> String {
     let words = secret.as_bytes().chunks_exact(8);
     let words = words.map(|word| u64::from_ne_bytes(word.try_into().unwrap()).to_string());
@@ -569,13 +569,13 @@ fn a_secret_is_good_once_and_for_one_program() {
     let append = format!("append {}", file.display());
     let child = format!("child {append}");
     let fork = format!("fork {} {append}", own.display());
-    let by_program = "change a guarded file by the agent's program";
-    let by_guess = "change a guarded file after a guessed secret";
-    let by_copy = "change a guarded file after a secret for another program";
-    let by_second = "change a guarded file after a secret that was used";
-    let by_child = "change a guarded file as a child of a trusted process";
-    let by_fork = "change a guarded file by what a trusted process starts";
-    let by_exec = "change a guarded file by what a trusted process becomes";
+    let by_program = "change a protected file by the agent's executable";
+    let by_guess = "change a protected file after presenting a guessed secret";
+    let by_copy = "change a protected file after presenting a secret of another executable";
+    let by_second = "change a protected file after presenting a used secret";
+    let by_child = "change a protected file as a child of a trusted process";
+    let by_fork = "change a protected file as a program that a trusted process starts";
+    let by_exec = "change a protected file after execve(2) by a trusted process";
     for name in [by_program, by_guess, by_second, by_exec] {
         attacks.without(name, &mut agent, &append);
     }
@@ -596,13 +596,13 @@ fn a_secret_is_good_once_and_for_one_program() {
             return event.verdict;
         }
     };
-    // The agent's program is not the agent, nor is a guess.
+    // A process with the agent's executable is not trusted, and a guessed secret is refused.
     attacks.with(by_program, &mut agent, &append, &events);
     let guess = Secret::new().unwrap();
     agent.ask(&hello(&guess)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
     attacks.with(by_guess, &mut agent, &append, &events);
-    // A copy of it is another program, which does not use the secret up.
+    // A copy is another executable. A refused presentation does not use the secret up.
     let secret = sentinel.admit(&own).unwrap();
     copy.ask(&hello(&secret)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
@@ -615,7 +615,7 @@ fn a_secret_is_good_once_and_for_one_program() {
     second.ask(&hello(&secret)).unwrap();
     assert_eq!(presented(), SentinelVerdict::Refused);
     attacks.with(by_second, &mut second, &append, &events);
-    // Neither children nor what it becomes are trusted; it itself is.
+    // Children are not trusted, nor is the process after execve(2).
     attacks.with(by_child, &mut agent, &child, &events);
     attacks.with(by_fork, &mut agent, &fork, &events);
     assert_eq!(agent.ask(&append).unwrap(), 0);
@@ -623,11 +623,10 @@ fn a_secret_is_good_once_and_for_one_program() {
     attacks.with(by_exec, &mut agent, &append, &events);
 }
 
-fn programs_that_could_undo_it_are_not_loaded() {
+fn programs_that_could_bypass_sentinel_are_not_loaded() {
     let host = Host::new();
     let mut attacker = host.test_process();
-    // Types by their numbers: LSM and tracing want more than this to load; what is asked first is the
-    // gate.
+    // Types by their numbers. LSM and tracing programs need more than this to load, but the gate is checked first.
     let load = |attacker: &mut ironclad_lab::test_process::TestProcess, kind: u32| {
         attacker.ask(&format!("load {kind}")).unwrap()
     };
@@ -641,15 +640,15 @@ fn programs_that_could_undo_it_are_not_loaded() {
     const EXT: u32 = 28;
     const LSM: u32 = 29;
     let probes = [
-        ("load a kprobe's program", KPROBE),
-        ("load a tracepoint's program", TRACEPOINT),
-        ("load a raw tracepoint's program", RAW_TRACEPOINT),
-        ("load a program of sysctls, of which a group has 64", CGROUP_SYSCTL),
+        ("load a BPF program of type kprobe", KPROBE),
+        ("load a BPF program of type tracepoint", TRACEPOINT),
+        ("load a BPF program of type raw tracepoint", RAW_TRACEPOINT),
+        ("load a BPF program of type cgroup sysctl", CGROUP_SYSCTL),
     ];
     let group = Cgroup::new("room").unwrap();
     let kept = [
-        ("attach one that was loaded before", format!("attach-kept {}", group.dir().display())),
-        ("attach it by a link", format!("link-kept {}", group.dir().display())),
+        ("attach a cgroup sysctl program that was loaded before", format!("attach-kept {}", group.dir().display())),
+        ("attach a cgroup sysctl program by a BPF link", format!("link-kept {}", group.dir().display())),
     ];
     let mut attacks = Attacks::default();
     for (name, kind) in probes {
@@ -660,7 +659,7 @@ fn programs_that_could_undo_it_are_not_loaded() {
         attacks.without(name, &mut attacker, order);
     }
     let own = std::env::current_exe().unwrap();
-    let by_lsm = "load a program of BPF LSM";
+    let by_lsm = "load a BPF LSM program";
     let load_lsm = format!("tool env {} {}", LSM_LOADER.env(), own.display());
     attacks.without(by_lsm, &mut attacker, &load_lsm);
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
@@ -684,7 +683,7 @@ fn programs_that_could_undo_it_are_not_loaded() {
     }
     let event = attacks.with(by_lsm, &mut attacker, &load_lsm, &events);
     assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
-    // The rest is reported.
+    // Other types are reported.
     assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
     let event = loop {
         let event = events.recv_timeout(crate::testbed::PATIENCE).unwrap().into_sentinel().unwrap();

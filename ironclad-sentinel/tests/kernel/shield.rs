@@ -1,4 +1,4 @@
-//! Shield under Sentinel: what root could undo of it before.
+//! Shield under Sentinel.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -25,25 +25,25 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(shield_stays_whatever_root_does_and_a_successor_adopts_both)
+        test!(shield_is_protected_from_root_and_a_successor_adopts_both)
             .in_machine()
             .needs(&[lsm]),
-        test!(what_was_pinned_before_is_guarded_when_it_is_adopted).in_machine().needs(&[lsm]),
-        test!(an_interface_that_moves_stays_protected_and_one_that_goes_is_gone)
+        test!(adopted_pins_are_protected).in_machine().needs(&[lsm]),
+        test!(an_interface_stays_protected_in_another_namespace)
             .in_machine()
             .needs(&[lsm]),
-        test!(nothing_comes_before_shield).in_machine().needs(&[lsm]),
+        test!(no_program_runs_before_shield).in_machine().needs(&[lsm]),
     ]
 }
 
-/// Where an agent finds what it is to do.
+/// The directory of an agent in another process.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
 const CGROUP: &str = "IRONCLAD_TEST_CGROUP";
 const HERE: &str = "10.9.0.1";
 const BAD: &str = "10.9.0.2";
 const WORSE: &str = "10.9.0.3";
 const GOOD: &str = "10.9.0.4";
-/// What processes of the cgroup may not.
+/// A connection that the policy denies to processes of the cgroup.
 const THERE: &str = "connect udp 10.9.0.4:53";
 
 /// An agent that follows orders.
@@ -97,7 +97,7 @@ fn pins(dir: &Path) -> PathBuf {
     Path::new("/sys/fs/bpf/ironclad").join(instance(dir))
 }
 
-/// Drops what comes from there; port 53 is nobody's.
+/// A policy that drops packets from `bad` addresses and denies port 53.
 fn policy(bad: &[&str]) -> CompiledPolicy {
     let bad = bad.iter().map(|text| text.parse().unwrap());
     let rule = SocketRule::new(RuleId(2), "no names", SocketAction::Deny);
@@ -136,8 +136,8 @@ impl Net {
         Self { host, peer, lab, here, peers }
     }
 
-    /// Whether a datagram arrives from there: one that passes in any case is sent after it, by the same
-    /// processor, as each has a queue of its own.
+    /// Whether a datagram from `src` arrives. A second datagram that always passes follows it on the same CPU,
+    /// because each CPU has a queue of its own.
     fn passes(&self, src: &str) -> bool {
         let (all, mut first) = (sched_getaffinity(None).unwrap(), CpuSet::new());
         first.set(0);
@@ -165,7 +165,7 @@ impl Net {
     }
 }
 
-/// What there is of BPF in the kernel.
+/// The BPF objects of the kernel.
 #[derive(Default)]
 struct Objects {
     maps: BTreeSet<u32>,
@@ -212,12 +212,12 @@ fn slot_is_emptied(attacker: &mut TestProcess, objects: &Objects) -> bool {
     emptied.count() > 0
 }
 
-/// It is; what was made to probe the kernel goes some time later.
+/// Asserts that an order reaches its object, if that exists still: the kernel releases objects of probes later.
 fn is_reached(attacker: &mut TestProcess, order: &str, is_there: impl Fn(&Objects) -> bool) {
     assert!(attacker.ask(order).unwrap() == 0 || !is_there(&Objects::all()), "{order}");
 }
 
-/// None of them, by whatever way.
+/// Asserts that no object can be opened by its id.
 fn nothing_is_reached(
     attacker: &mut TestProcess,
     events: Option<&EventReceiver>,
@@ -227,14 +227,14 @@ fn nothing_is_reached(
     let mut refused = |order: &str, kind: Kind, id: u32, hook: SentinelHook| {
         assert_ne!(attacker.ask(order).unwrap(), 0, "{order}");
         let Some(events) = events else { return };
-        // What an agent has replaced goes some time later; there is no alarm of what is gone.
+        // The kernel releases replaced objects later. An object that does not exist raises no alarm.
         if !kind(&Objects::all()).contains(&id) {
             println!("{order}: gone");
             return;
         }
         let event = next_denied(events);
         assert_eq!(event.hook, hook, "{order}: {event}");
-        // Of a link, the descriptor.
+        // The target of a link is its descriptor.
         assert!(hook == SentinelHook::Bpf || event.target == id, "{order}: {event}");
     };
     assert!(objects.maps.len() > 10 && objects.programs.len() > 5 && objects.links.len() > 5);
@@ -245,7 +245,7 @@ fn nothing_is_reached(
         refused(&format!("program-by-id {id}"), |all| &all.programs, *id, SentinelHook::BpfProg);
     }
     for id in &objects.links {
-        // Whether it is there may be seen.
+        // The existence of a link is no secret.
         let order = format!("detach-link-by-id {id}");
         refused(&order, |all| &all.links, *id, SentinelHook::Bpf);
     }
@@ -275,7 +275,7 @@ impl Agent {
         }
     }
 
-    fn told(&mut self, words: &str) -> String {
+    fn ask(&mut self, words: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{words}").unwrap();
         self.says()
     }
@@ -308,7 +308,7 @@ impl Scene {
         Self { host, net, cgroup, attacker, bound }
     }
 
-    /// An order by which a process leaves the cgroup.
+    /// An order that moves a process out of the cgroup.
     fn leave(&self) -> String {
         let root = self.cgroup.dir().parent().unwrap().display();
         format!("write {root}/cgroup.procs {}", self.bound.pid())
@@ -319,13 +319,13 @@ impl Scene {
     }
 }
 
-fn shield_stays_whatever_root_does_and_a_successor_adopts_both() {
+fn shield_is_protected_from_root_and_a_successor_adopts_both() {
     let mut scene = Scene::new();
     let (dir, group) = (scene.host.dir().to_owned(), scene.cgroup.dir().to_owned());
     let remove = format!("remove-all {}", pins(&dir).display());
     assert!(scene.net.passes(BAD) && scene.bound.ask(THERE).unwrap() == 0, "unprotected");
 
-    // Without Sentinel, root undoes it.
+    // Without Sentinel, root bypasses Shield.
     let before = Objects::all();
     let builder = shield(&dir, &group);
     let shield_alone = scene.net.host.run(|| builder.start(&policy(&[BAD]))).unwrap().unwrap();
@@ -348,7 +348,7 @@ fn shield_stays_whatever_root_does_and_a_successor_adopts_both() {
     assert_eq!(scene.bound.ask(THERE).unwrap(), 0, "it has left");
     std::fs::write(group.join("cgroup.procs"), scene.bound.pid().to_string()).unwrap();
     assert!(scene.is_bound());
-    // Those of tracepoints cannot be.
+    // Links of tracepoints cannot be detached.
     for id in &objects.links {
         scene.attacker.ask(&format!("detach-link-by-id {id}")).unwrap();
     }
@@ -356,40 +356,40 @@ fn shield_stays_whatever_root_does_and_a_successor_adopts_both() {
     assert_eq!(scene.attacker.ask(&remove).unwrap(), 0);
     drop(shield_alone);
 
-    // First Sentinel, then Shield: all that it makes is guarded as it is made.
+    // Sentinel first, then Shield: its objects are protected from the start.
     let first = sentinel(&dir).start(&policy(&[BAD])).unwrap();
     let (pump, events) = first.events(1 << 14, Overflow::DropNewest).unwrap();
     let before = Objects::all();
     let builder = shield(&dir, &group);
-    let guarded = scene.net.host.run(|| builder.start(&policy(&[BAD]))).unwrap().unwrap();
-    let (_reports, reported) = guarded.events(1024, Overflow::DropNewest).unwrap();
+    let protected = scene.net.host.run(|| builder.start(&policy(&[BAD]))).unwrap().unwrap();
+    let (_reports, reported) = protected.events(1024, Overflow::DropNewest).unwrap();
     assert!(scene.is_bound() && scene.net.passes(WORSE));
     let objects = before.since();
     while events.try_recv().is_some() {}
     nothing_is_reached(&mut scene.attacker, Some(&events), &objects);
     attacks_fail(&mut scene, &dir);
     assert!(scene.is_bound());
-    // The agent goes on with it.
-    guarded.apply(&policy(&[BAD, WORSE])).unwrap();
+    // The agent may change the policy.
+    protected.apply(&policy(&[BAD, WORSE])).unwrap();
     assert!(scene.is_bound() && !scene.net.passes(WORSE));
     reported.recv_timeout(PATIENCE).unwrap();
     while reported.try_recv().is_some() {}
     assert!(scene.is_bound());
     reported.recv_timeout(PATIENCE).expect("events go on");
-    assert!(guarded.counters().unwrap().dropped().packets > 0);
-    drop((guarded, reported, pump, events, first));
+    assert!(protected.counters().unwrap().dropped().packets > 0);
+    drop((protected, reported, pump, events, first));
 
     // Without an agent.
-    let kept = Objects { slots: objects.slots, ..before.since() };
-    nothing_is_reached(&mut scene.attacker, None, &kept);
+    let pinned = Objects { slots: objects.slots, ..before.since() };
+    nothing_is_reached(&mut scene.attacker, None, &pinned);
     attacks_fail(&mut scene, &dir);
     assert!(scene.is_bound() && !scene.net.passes(WORSE));
 
-    // One is killed at its work; another takes over both.
+    // A killed agent, and a successor that adopts both instances.
     let mut agent = Agent::start(&scene.net, &dir, &group);
     assert_eq!(agent.says(), "generation 3", "the first policy again");
     assert!(scene.is_bound() && scene.net.passes(WORSE));
-    assert_eq!(agent.told("apply"), "applied");
+    assert_eq!(agent.ask("apply"), "applied");
     let pid = agent.child.id();
     assert_eq!(scene.attacker.ask(&format!("kill {pid} 9")).unwrap(), EPERM);
     drop(agent);
@@ -399,13 +399,13 @@ fn shield_stays_whatever_root_does_and_a_successor_adopts_both() {
     assert!(agent.says().starts_with("generation "));
     attacks_fail(&mut scene, &dir);
     assert!(scene.is_bound());
-    assert_eq!(agent.told("stop"), "stopped");
+    assert_eq!(agent.ask("stop"), "stopped");
     drop(agent);
     assert!(scene.net.passes(BAD) && scene.bound.ask(THERE).unwrap() == 0);
     assert_eq!(scene.attacker.ask(&leave).unwrap(), 0);
 }
 
-/// What succeeded without Sentinel, by pins, and what the kernel refuses by itself.
+/// Attacks by pins, which succeed without Sentinel, and attacks that the kernel refuses by itself.
 fn attacks_fail(scene: &mut Scene, dir: &Path) {
     let pins = pins(dir);
     let leave = scene.leave();
@@ -432,7 +432,7 @@ fn attacks_fail(scene: &mut Scene, dir: &Path) {
     }
 }
 
-fn what_was_pinned_before_is_guarded_when_it_is_adopted() {
+fn adopted_pins_are_protected() {
     let mut scene = Scene::new();
     let (dir, group) = (scene.host.dir().to_owned(), scene.cgroup.dir().to_owned());
     let policy = policy(&[BAD]);
@@ -441,7 +441,7 @@ fn what_was_pinned_before_is_guarded_when_it_is_adopted() {
     drop(scene.net.host.run(start).unwrap());
     let pinned = before.since();
     let sentinel = sentinel(&dir).start(&policy).unwrap();
-    let adopted = scene.net.host.run(|| sentinel.guard_opened(start)).unwrap();
+    let adopted = scene.net.host.run(|| sentinel.protect_opened(start)).unwrap();
     assert!(scene.is_bound());
     let (_pump, events) = sentinel.events(1 << 14, Overflow::DropNewest).unwrap();
     let own = sentinel.map_ids();
@@ -457,7 +457,7 @@ fn what_was_pinned_before_is_guarded_when_it_is_adopted() {
     assert!(scene.net.passes(BAD));
 }
 
-fn an_interface_that_moves_stays_protected_and_one_that_goes_is_gone() {
+fn an_interface_stays_protected_in_another_namespace() {
     let mut scene = Scene::new();
     let (dir, group) = (scene.host.dir().to_owned(), scene.cgroup.dir().to_owned());
     let third = scene.net.lab.namespace("third").unwrap();
@@ -478,7 +478,7 @@ fn an_interface_that_moves_stays_protected_and_one_that_goes_is_gone() {
     let (before, until) = (dropped(&shield), Instant::now() + PATIENCE);
     while dropped(&shield) == before {
         assert!(Instant::now() < until, "it is not protected there");
-        // Until it is up.
+        // Fails until the interface is up.
         let _ = injector.send(&frame);
     }
     assert!(is_alive(&shield));
@@ -489,8 +489,8 @@ fn an_interface_that_moves_stays_protected_and_one_that_goes_is_gone() {
     sentinel.stop().unwrap();
 }
 
-/// Filters of tc(8) see what XDP lets through, and an interface has one program of XDP.
-fn nothing_comes_before_shield() {
+/// Filters of tc(8) run after XDP, and an interface has one XDP program.
+fn no_program_runs_before_shield() {
     let mut scene = Scene::new();
     let (dir, group) = (scene.host.dir().to_owned(), scene.cgroup.dir().to_owned());
     let (program, filter) = (dir.join("pass.o"), dir.join("pass.filter"));

@@ -1,4 +1,4 @@
-//! An agent whose program is replaced. By itself, because nobody can start that program by its name after.
+//! An agent whose executable is replaced. Isolated, because the test's own program is the one that is replaced.
 
 use std::process::Command;
 
@@ -8,14 +8,14 @@ use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![test!(an_upgrade_by_an_updater_is_taken_over).in_machine().isolated().needs(&[lsm])]
+    vec![test!(an_upgraded_agent_adopts_the_instance).in_machine().isolated().needs(&[lsm])]
 }
 
-/// What an updater puts in the agent's place is the agent, once that has looked.
-fn an_upgrade_by_an_updater_is_taken_over() {
+/// After a refresh, the executable by which an updater has replaced the agent's is the agent's.
+fn an_upgraded_agent_adopts_the_instance() {
     let host = Host::new();
-    let (dir, file) = (host.dir(), host.path("guarded/file"));
-    std::fs::create_dir(host.path("guarded")).unwrap();
+    let (dir, file) = (host.dir(), host.path("protected/file"));
+    std::fs::create_dir(host.path("protected")).unwrap();
     std::fs::write(&file, "1").unwrap();
     let own = std::env::current_exe().unwrap();
     let next = own.with_extension("next");
@@ -36,7 +36,7 @@ fn an_upgrade_by_an_updater_is_taken_over() {
     assert_eq!(successor.says(), "ready");
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
     assert_eq!(attacker.ask(&format!("unlink {}", own.display())).unwrap(), EPERM);
-    successor.told("stop");
+    successor.send("stop");
     assert_eq!(successor.says(), "stopped");
     drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), 0);

@@ -1,4 +1,4 @@
-//! A host for Sentinel's tests: the agent is the test's process, attackers are others.
+//! A host for Sentinel's tests: the agent is the test's own process, attackers are other processes.
 #![allow(dead_code, unused_imports, reason = "each test uses some of it")]
 
 pub(crate) mod attacks;
@@ -20,9 +20,9 @@ pub(crate) use attacks::Attacks;
 pub(crate) use shared::Running;
 
 pub(crate) const EPERM: u64 = 1;
-/// Ends waits for what should come at once and then fails; nothing is measured against it.
+/// The limit of waits for events that come at once. A test fails after it, and measures nothing by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Executes the programs that it is given.
+/// The dynamic loader.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 #[cfg(target_arch = "aarch64")]
@@ -46,14 +46,14 @@ impl Host {
         self.dir.path().join(name)
     }
 
-    /// A copy of the test's program: another file.
+    /// A copy of the test's program: another executable.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::copy(&self.own, &path).unwrap();
         path
     }
 
-    /// A process of root's that is not the agent, although it runs the agent's program.
+    /// A process of root with the agent's executable, which is not trusted.
     pub(crate) fn test_process(&self) -> TestProcess {
         self.test_process_by(&self.own)
     }
@@ -72,7 +72,7 @@ impl Host {
     }
 }
 
-/// The next that was refused.
+/// The next alarm of a denied access.
 pub(crate) fn next_denied(events: &EventReceiver) -> SentinelRecord {
     loop {
         let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
@@ -82,7 +82,7 @@ pub(crate) fn next_denied(events: &EventReceiver) -> SentinelRecord {
     }
 }
 
-/// BPF LSM runs, as far as is known.
+/// Whether BPF LSM runs, as far as the probe shows.
 pub(crate) fn lsm() -> Result<(), String> {
     let lsm = probe_lsm();
     match lsm.state {

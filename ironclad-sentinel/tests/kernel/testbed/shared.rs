@@ -1,7 +1,6 @@
-//! One running Sentinel for all tests that do not test how it starts and ends.
+//! One running Sentinel for all tests that do not test starting and stopping.
 //!
-//! While no test has it, it has no rules and is not armed: its hooks let everything through, and attacks
-//! succeed.
+//! While no test uses it, it has no rules and is not armed: its hooks allow everything, and attacks succeed.
 
 use std::collections::BTreeSet;
 use std::mem::offset_of;
@@ -10,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ironclad_core::abi;
+use ironclad_core::{ErrorChain, abi};
 use ironclad_lab::harness::Shared;
 use ironclad_lab::test_process::ends_within;
 use ironclad_policy::{CompiledPolicy, Policy};
@@ -24,10 +23,10 @@ use super::PATIENCE;
 pub(crate) const SHARED: Shared = Shared { check, stop };
 
 static PAUSED: Mutex<Option<Paused>> = Mutex::new(None);
-/// What went wrong when a test gave the instance back.
+/// The error when a test returned the instance.
 static WRONG: Mutex<Option<String>> = Mutex::new(None);
 
-/// The instance, while no test has it.
+/// The instance, while no test uses it.
 pub(crate) struct Paused {
     sentinel: Sentinel,
     hooks: Vec<(String, HookState)>,
@@ -36,11 +35,11 @@ pub(crate) struct Paused {
     _scratch: tempfile::TempDir,
 }
 
-/// Sentinel with a test's policy, armed. Dropping it takes the policy away, and ends an instance of the test's own.
+/// An armed Sentinel with a test's policy. Dropping it removes the policy, or stops an instance of the test's own.
 pub(crate) enum Running {
-    /// Of this test alone.
+    /// An instance of the test's own.
     Own(Sentinel),
-    /// `None` once it is given back.
+    /// The shared instance. `None` once it is returned.
     Shared(Option<Paused>),
 }
 
@@ -53,7 +52,7 @@ impl Running {
         let mut reader = RingBufferBuilder::new();
         reader.add(&alarms, |_| 0).unwrap();
         reader.build().unwrap().consume().unwrap();
-        // Given back where the policy is refused.
+        // Returned if the policy is refused.
         let running = Self::Shared(Some(paused));
         running.apply(policy).unwrap();
         arm(true);
@@ -77,9 +76,9 @@ impl Drop for Running {
         let Self::Shared(paused) = self else { return };
         let paused = paused.take().unwrap();
         arm(false);
-        match paused.sentinel.apply(&nothing()) {
+        match paused.sentinel.apply(&empty_policy()) {
             Ok(()) => *lock(&PAUSED) = Some(paused),
-            Err(error) => *lock(&WRONG) = Some(error.to_string()),
+            Err(error) => *lock(&WRONG) = Some(ErrorChain::new(&error).to_string()),
         }
     }
 }
@@ -88,17 +87,17 @@ impl Paused {
     fn start() -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let builder = Sentinel::builder("test").scratch(scratch.path()).watch_every(Duration::ZERO);
-        let sentinel = builder.start(&nothing()).unwrap();
+        let sentinel = builder.start(&empty_policy()).unwrap();
         let status = sentinel.status().unwrap();
         let (hooks, links, degraded) = (hooks(&status), links(&sentinel), status.degraded);
         arm(false);
         Self { sentinel, hooks, links, degraded, _scratch: scratch }
     }
 
-    /// Whether it is as it was when it started.
+    /// Whether its state is that of its start.
     fn check(&self) -> Result<(), String> {
-        let status = self.sentinel.status().map_err(|error| error.to_string())?;
-        if status.policy != nothing().id().to_string()
+        let status = self.sentinel.status().map_err(|error| ErrorChain::new(&error).to_string())?;
+        if status.policy != empty_policy().id().to_string()
             || status.is_armed
             || !status.missing.is_empty()
             || !status.preopened.is_empty()
@@ -116,7 +115,7 @@ impl Paused {
         if links != self.links {
             return Err(format!("{links} programs are attached and not {}", self.links));
         }
-        // The mark of a test process goes with its exit, which may be under way.
+        // The trust mark of a test process is removed at its exit, which may be under way.
         let agent = std::process::id();
         let marks = own_map("ic_marks");
         let marked =
@@ -137,7 +136,7 @@ fn hooks(status: &Status) -> Vec<(String, HookState)> {
     status.hooks.iter().map(|hook| (hook.name.clone(), hook.state.clone())).collect()
 }
 
-/// How many of its programs links attach.
+/// The number of links of its programs.
 fn links(sentinel: &Sentinel) -> usize {
     let programs: BTreeSet<u32> = sentinel.program_ids().collect();
     LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id)).count()
@@ -162,11 +161,11 @@ fn stop() {
     *lock(&PAUSED) = None;
 }
 
-fn nothing() -> CompiledPolicy {
+fn empty_policy() -> CompiledPolicy {
     Policy::builder().compile().unwrap()
 }
 
-/// This process is trusted: it may write what the programs read.
+/// Arms or disarms the programs by their map: this process is trusted and may write to it.
 fn arm(armed: bool) {
     let state = own_map(".data.ic_sentin");
     let offset = offset_of!(abi::Sentinel, is_armed);

@@ -1,24 +1,24 @@
-//! Agents that take over from the one before.
+//! Agents that adopt the instance of an earlier agent.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ironclad_core::RuleId;
+use ironclad_core::{ErrorChain, RuleId};
 use ironclad_lab::harness::Role;
 use ironclad_lab::role;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
 
-/// Where a successor finds what it is to do.
+/// The directory of a successor.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
-/// The cgroup that its successors are to be in.
+/// The cgroup in which later successors are to be.
 pub(crate) const GROUP: &str = "IRONCLAD_TEST_GROUP";
-/// A state directory that is not the former one.
+/// Another state directory.
 pub(crate) const STATE: &str = "IRONCLAD_TEST_STATE";
 
-/// An agent that takes over.
+/// An agent that adopts the instance.
 pub(crate) const ROLE: Role = role!(successor);
 
 fn successor() {
@@ -41,7 +41,7 @@ fn successor() {
                 println!("@@ stopped");
             }
         }
-        Err(error) => println!("@@ {error}"),
+        Err(error) => println!("@@ {}", ErrorChain::new(&error)),
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn builder(dir: &Path) -> SentinelBuilder {
 }
 
 pub(crate) fn policy(dir: &Path) -> CompiledPolicy {
-    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(dir.join("guarded"));
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(dir.join("protected"));
     Policy::builder().file_rule(rule).compile().unwrap()
 }
 
@@ -92,7 +92,7 @@ impl Successor {
         }
     }
 
-    pub(crate) fn told(&mut self, words: &str) {
+    pub(crate) fn send(&mut self, words: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{words}").unwrap();
     }
 }
