@@ -1,11 +1,10 @@
-//! An agent that no other process on this host may touch, root included, and a directory that only it may
-//! change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM; ends with the first line on its
-//! standard input. `examples/fortress` attacks one.
+//! An agent that is protected from other processes on this host, root included, and a directory that only the agent
+//! may change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM. Ends with the first line on its
+//! standard input. `examples/fortress` attacks such an agent.
 
 use std::process::ExitCode;
 
-use ironclad::core::ErrorChain;
-use ironclad::core::RuleId;
+use ironclad::core::{ErrorChain, RuleId};
 use ironclad::events::Record;
 use ironclad::policy::Policy;
 use ironclad::policy::file::{FileAction, FileRule};

@@ -1,4 +1,4 @@
-//! The toy agent: Sentinel first, then Shield, so that all that Shield makes is guarded as it is made.
+//! The toy agent: Sentinel first, then Shield, whose objects are then protected from the start.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,11 +13,11 @@ use ironclad::shield::Shield;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::ground::{BAD, CONFIG, INTERFACE, Paths};
+use crate::testbed::{BAD, CONFIG, INTERFACE, Paths};
 
 fn say(value: &Value) {
     let mut out = std::io::stdout().lock();
-    // Whoever listened has ended: so will this.
+    // The reader has ended, and this process will.
     let _ = writeln!(out, "{value}").and_then(|()| out.flush());
 }
 
@@ -31,12 +31,12 @@ fn policy(paths: &Paths) -> Result<CompiledPolicy> {
     Ok(policy.compile()?)
 }
 
-/// Runs until its standard input ends, or it is told to stop.
-pub(crate) fn run(dir: &Path, unguarded: bool) -> Result<bool> {
+/// Runs until its standard input ends, or has the order to stop.
+pub(crate) fn run(dir: &Path, unprotected: bool) -> Result<bool> {
     let paths = Paths::new(dir);
     let policy = policy(&paths)?;
     let audit = Arc::new(JsonLinesSink::open(paths.audit())?);
-    let sentinel = match unguarded {
+    let sentinel = match unprotected {
         true => None,
         false => {
             let builder = Sentinel::builder("fortress").scratch(dir).audit(audit.clone());
@@ -46,12 +46,12 @@ pub(crate) fn run(dir: &Path, unguarded: bool) -> Result<bool> {
     let alarms =
         sentinel.as_ref().map(|it| it.events(1 << 14, Overflow::DropNewest)).transpose()?;
     let _pump = alarms.map(|(pump, alarms)| {
-        let tell = move || {
+        let report = move || {
             for alarm in alarms.iter().filter_map(|it| it.into_sentinel()) {
                 say(&json!({ "alarm": alarm, "text": alarm.to_string() }));
             }
         };
-        (pump, std::thread::spawn(tell))
+        (pump, std::thread::spawn(report))
     });
     let shield = Shield::builder("fortress")
         .interface(INTERFACE)
@@ -67,22 +67,22 @@ pub(crate) fn run(dir: &Path, unguarded: bool) -> Result<bool> {
         match line?.as_str() {
             "work" => {
                 std::fs::write(paths.config().join(CONFIG), "by the agent\n")?;
-                // The same again: a new generation.
+                // The same policy again, as a new generation.
                 shield.apply(&policy)?;
                 say(&json!({ "worked": shield.status()?.generation }));
             }
             "stop" => break,
-            other => return Err(format!("no order: {other}").into()),
+            other => return Err(format!("unknown order: {other}").into()),
         }
     }
-    // The network's guard goes before what guards it.
+    // Shield stops first, while Sentinel still protects it.
     shield.stop()?;
     sentinel.map_or(Ok(()), Sentinel::stop)?;
     say(&json!({ "stopped": true }));
     Ok(true)
 }
 
-/// The kernel's ids of what an attacker would look for. No other process may open the pins.
+/// The kernel's ids of objects to attack. No other process may open the pins.
 fn ids(paths: &Paths) -> Result<Value> {
     let map = |name: &str| -> Result<u32> {
         let map = libbpf_rs::MapHandle::from_pinned_path(paths.pin(name))?;

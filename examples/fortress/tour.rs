@@ -1,4 +1,4 @@
-//! The tour: everything once without Sentinel and once with it, then what has to go on.
+//! The tour: each attack without Sentinel and with it, then checks of normal operation.
 
 use std::io;
 use std::path::Path;
@@ -13,12 +13,12 @@ use signal_hook::flag;
 
 use crate::Result;
 use crate::attacks::{ALL, Attack};
-use crate::ground::Ground;
+use crate::testbed::Testbed;
 
-/// Only machines that are made for it have one there.
+/// A module that only prepared virtual machines have.
 const MODULE: &str = "/lib/modules/dummy.ko";
 
-/// What became of an attempt.
+/// The outcome of an attack.
 #[derive(Clone, PartialEq, Eq)]
 enum Outcome {
     Done,
@@ -50,13 +50,13 @@ struct Row {
 }
 
 impl Row {
-    /// What is to be thought of it.
+    /// The verdict.
     fn verdict(&self) -> &'static str {
         match (&self.without, &self.with, &self.alarm) {
-            (_, Outcome::Done, _) => "GOT THROUGH",
+            (_, Outcome::Done, _) => "NOT DENIED",
             (Outcome::Failed(_), ..) => "not possible here",
-            (.., None) => "STOPPED IN SILENCE",
-            _ => "stopped",
+            (.., None) => "DENIED, NOT REPORTED",
+            _ => "denied and reported",
         }
     }
 
@@ -85,7 +85,7 @@ impl Row {
     }
 }
 
-/// Set by the first SIGINT or SIGTERM, which end the tour in order; the second ends it at once.
+/// Set by the first SIGINT or SIGTERM, which ends the tour in order. The second ends it at once.
 fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -95,33 +95,33 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn attempt(ground: &mut Ground, attack: &Attack) -> Result<Outcome> {
-    let order = (attack.order)(ground);
-    let answer = ground.ask(attack.by_web_server, &order)?;
+fn attempt(testbed: &mut Testbed, attack: &Attack) -> Result<Outcome> {
+    let order = (attack.order)(testbed);
+    let answer = testbed.ask(attack.by_web_server, &order)?;
     Ok(Outcome::of(&order, answer))
 }
 
-fn take_module_out() {
+fn remove_module() {
     if Path::new(MODULE).exists() {
-        // It may not be there.
+        // It may not be loaded.
         let _ = Command::new("rmmod").arg("dummy").stderr(Stdio::null()).status();
     }
 }
 
-/// Attacks an agent that has Shield alone.
+/// Attacks an agent that has only Shield.
 fn without(within: &Path, go_on: &impl Fn() -> Result<()>) -> Result<Vec<Outcome>> {
-    let mut ground = Ground::new(within, true)?;
-    if ground.bad_arrives()? {
-        return Err("Shield does not drop what it is told to".into());
+    let mut testbed = Testbed::new(within, true)?;
+    if testbed.bad_arrives()? {
+        return Err("Shield does not drop packets of the blocked peer".into());
     }
     let mut outcomes = Vec::new();
-    take_module_out();
+    remove_module();
     for attack in &ALL {
         go_on()?;
-        outcomes.push(attempt(&mut ground, attack)?);
-        ground.mend()?;
+        outcomes.push(attempt(&mut testbed, attack)?);
+        testbed.repair()?;
     }
-    take_module_out();
+    remove_module();
     Ok(outcomes)
 }
 
@@ -136,36 +136,36 @@ pub(crate) fn run(within: &Path, is_json: bool) -> Result<bool> {
             println!("{text}");
         }
     };
-    say(&format!("{} attacks without Sentinel, each on an agent that is whole", ALL.len()));
+    say(&format!("{} attacks without Sentinel, each on a repaired agent", ALL.len()));
     let outcomes = without(within, &go_on)?;
     let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count();
     say(&format!("{done} of them succeed; now with Sentinel"));
 
-    let mut ground = Ground::new(within, false)?;
+    let mut testbed = Testbed::new(within, false)?;
     say(&format!(
-        "an agent of process {} in {}, {} hooks in force or attached\n",
-        ground.pid(),
-        ground.dir().display(),
-        ground.ready("/hooks")
+        "agent: process {} in {}, {} hooks in force or attached\n",
+        testbed.pid(),
+        testbed.dir().display(),
+        testbed.ready("/hooks")
     ));
     let mut rows = Vec::new();
     for (attack, without) in ALL.iter().zip(outcomes) {
         go_on()?;
-        ground.hush();
-        let with = attempt(&mut ground, attack)?;
-        let is_told = without == Outcome::Done && with != Outcome::Done;
-        let alarm = if is_told { ground.alarm(attack.by_web_server) } else { None };
+        testbed.discard_alarms();
+        let with = attempt(&mut testbed, attack)?;
+        let is_expected = without == Outcome::Done && with != Outcome::Done;
+        let alarm = if is_expected { testbed.alarm(attack.by_web_server) } else { None };
         let row = Row { attack, without, with, alarm };
         if !is_json {
             row.show();
         }
         rows.push(row);
     }
-    let checks = afterwards(&mut ground)?;
-    drop(ground);
+    let checks = afterwards(&mut testbed)?;
+    drop(testbed);
 
     let bad = rows.iter().filter(|row| row.is_bad()).count();
-    let stopped = rows.iter().filter(|row| row.verdict() == "stopped").count();
+    let stopped = rows.iter().filter(|row| row.verdict() == "denied and reported").count();
     let failed = checks.iter().filter(|(_, is_so)| !is_so).count();
     let is_good = bad == 0 && failed == 0 && stopped > 0;
     say("");
@@ -174,7 +174,7 @@ pub(crate) fn run(within: &Path, is_json: bool) -> Result<bool> {
     }
     let elsewhere = rows.len() - bad - stopped;
     say(&format!(
-        "\n{stopped} attacks stopped and told of, {bad} not, {elsewhere} not possible here; {failed} of {} checks failed",
+        "\n{stopped} attacks denied and reported, {bad} not, {elsewhere} not possible here; {failed} of {} checks failed",
         checks.len()
     ));
     if is_json {
@@ -186,27 +186,29 @@ pub(crate) fn run(within: &Path, is_json: bool) -> Result<bool> {
     Ok(is_good)
 }
 
-/// What goes on while all is guarded, and what is left of it in the end.
-fn afterwards(ground: &mut Ground) -> Result<Vec<(&'static str, bool)>> {
+/// Checks of normal operation with Sentinel, and after the agent has stopped.
+fn afterwards(testbed: &mut Testbed) -> Result<Vec<(&'static str, bool)>> {
     let mut checks = vec![
-        ("the agent runs", ground.is_alive()),
-        ("the blocked peer is blocked still", !ground.bad_arrives()?),
+        ("the agent runs", testbed.is_alive()),
+        ("the blocked peer is still blocked", !testbed.bad_arrives()?),
     ];
-    let page = ground.paths.site().join(crate::ground::PAGE);
+    let page = testbed.paths.site().join(crate::testbed::PAGE);
     let append = format!("append {}", page.display());
-    checks.push(("the web server may write its page", ground.ask(true, &append)? == 0));
-    checks.push(("the agent changes its configuration and policy", ground.work()?));
-    checks.push(("the blocked peer is blocked by the new one, too", !ground.bad_arrives()?));
-    ground.stop()?;
+    checks.push(("the web server may write its page", testbed.ask(true, &append)? == 0));
+    checks.push(("the agent changes its configuration and policy", testbed.work()?));
+    checks.push(("the new policy blocks the peer, too", !testbed.bad_arrives()?));
+    testbed.stop()?;
     let chmod = format!("chmod {}", page.display());
-    checks
-        .push(("when the agent has stopped, modes may be changed", ground.ask(true, &chmod)? == 0));
-    checks.push(("when the agent has stopped, everybody gets through", ground.bad_arrives()?));
     checks.push((
-        "nothing is left pinned",
-        !ground.paths.pins().join(format!("v{}", ironclad::core::abi::VERSION)).exists(),
+        "after the agent has stopped, modes may be changed",
+        testbed.ask(true, &chmod)? == 0,
     ));
-    let verified = verify_file(ground.paths.audit(), None);
-    checks.push(("the audit file's chain holds", verified.is_ok()));
+    checks.push(("after the agent has stopped, no peer is blocked", testbed.bad_arrives()?));
+    checks.push((
+        "no pin is left",
+        !testbed.paths.pins().join(format!("v{}", ironclad::core::abi::VERSION)).exists(),
+    ));
+    let verified = verify_file(testbed.paths.audit(), None);
+    checks.push(("the chain of the audit file verifies", verified.is_ok()));
     Ok(checks)
 }

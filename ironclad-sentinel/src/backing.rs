@@ -115,7 +115,9 @@ fn path(text: &[u8]) -> PathBuf {
 fn command_majors(devices: &str) -> impl Iterator<Item = u32> {
     let characters = devices.lines().take_while(|line| !line.starts_with("Block"));
     let named = characters.filter_map(|line| line.trim().split_once(' '));
-    named.filter(|(_, name)| COMMAND_DEVICES.contains(name)).filter_map(|(major, _)| major.parse().ok())
+    named
+        .filter(|(_, name)| COMMAND_DEVICES.contains(name))
+        .filter_map(|(major, _)| major.parse().ok())
 }
 
 #[cfg(test)]

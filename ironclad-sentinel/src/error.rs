@@ -102,7 +102,9 @@ pub(crate) enum Failure {
         "an agent of instance `{instance}` has left its pins, and `{}` has no secret to adopt them with", state.display()
     )]
     NoSecret { instance: String, state: PathBuf },
-    #[error("program `{program}` (id {id}), {what}, was loaded before Sentinel and could bypass it")]
+    #[error(
+        "program `{program}` (id {id}), {what}, was loaded before Sentinel and could bypass it"
+    )]
     Suspect { program: String, id: u32, what: String, next: String },
     #[error("{rule}: `{}` {what}", path.display())]
     Path { rule: String, path: PathBuf, what: String },
@@ -218,9 +220,7 @@ impl Failure {
                 "the former policy is in force still: fix the cause, and apply the same bundle again or a later one"
             }
             #[cfg(feature = "signed")]
-            Self::NotPermitted => {
-                "call `break_glass` with a token that permits `uninstall` first"
-            }
+            Self::NotPermitted => "call `break_glass` with a token that permits `uninstall` first",
             Self::NoOomProtection(_) => {
                 "it needs CAP_SYS_RESOURCE; `.dangerous(|it| it.oom_kill(true))` starts without"
             }

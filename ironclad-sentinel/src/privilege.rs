@@ -49,7 +49,8 @@ fn lacking(has: CapabilitySet, user: u32, users: &str) -> Option<String> {
     if !has.contains(CapabilitySet::SYS_ADMIN) {
         return Some(format!("of user {user} lacks it"));
     }
-    (!is_host).then(|| "is in a user namespace of its own, whose root is not root of the host".to_owned())
+    (!is_host)
+        .then(|| "is in a user namespace of its own, whose root is not root of the host".to_owned())
 }
 
 /// Checks that no program of BPF LSM refuses to load Sentinel's programs. Called after the secret of an

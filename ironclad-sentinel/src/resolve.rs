@@ -277,14 +277,13 @@ fn real(rule: &FileRuleInfo, path: &Path, kind: Kind) -> Result<PathBuf, Sentine
                 .parent()
                 .zip(path.file_name())
                 .ok_or_else(|| refused("is no path of a file".to_owned()))?;
-            let dir = fs::canonicalize(dir)
-                .map_err(|e| refused(format!("is in a directory that does not exist ({e}): create it first")))?;
+            let dir = fs::canonicalize(dir).map_err(|e| {
+                refused(format!("is in a directory that does not exist ({e}): create it first"))
+            })?;
             dir.join(name)
         }
         Err(e) if is_tree && e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(refused(
-                "does not exist: create the directory first".to_owned(),
-            ));
+            return Err(refused("does not exist: create the directory first".to_owned()));
         }
         Err(e) if is_tree => {
             return Err(refused(format!("cannot be covered as a tree: {e}")));

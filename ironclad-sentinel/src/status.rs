@@ -83,7 +83,9 @@ impl fmt::Display for Missing {
             MissingKind::Directory => {
                 "is a directory that a pattern matches: its content is not covered"
             }
-            MissingKind::Executable => "does not exist: it is exempt from nothing until the next refresh",
+            MissingKind::Executable => {
+                "does not exist: it is exempt from nothing until the next refresh"
+            }
         };
         write!(f, "{by}: `{}` {what}", path.display())
     }
@@ -148,7 +150,10 @@ impl fmt::Display for Degraded {
             Self::Volume { at, why } => write!(f, "the file system at {} {why}", at.display()),
             Self::Kernel { feature, why } => write!(f, "{feature}: {why}"),
             Self::Suspect { program, name } => {
-                write!(f, "program `{name}` (id {program}) was loaded before Sentinel and could bypass it")
+                write!(
+                    f,
+                    "program `{name}` (id {program}) was loaded before Sentinel and could bypass it"
+                )
             }
             Self::Baseline { why } => write!(f, "baseline: {why}"),
             Self::Bundle { serial, expired } => {

@@ -59,8 +59,7 @@ impl Trust {
         audit: (&str, &dyn AuditSink),
     ) -> Result<Taken<'_>, SentinelError> {
         let mut store = self.lock()?;
-        let accepted =
-            store.accept_audited(bundle, signatures, audit).map_err(Failure::Bundle)?;
+        let accepted = store.accept_audited(bundle, signatures, audit).map_err(Failure::Bundle)?;
         if accepted.is_expired() {
             let (instance, header) = (audit.0, accepted.header());
             let (serial, expired) = (header.serial, header.expires);

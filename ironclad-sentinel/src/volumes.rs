@@ -38,7 +38,10 @@ const REFUSED: [(u64, &str); 13] = [
     (0x9fa0, "procfs: a pseudo file system that every process writes to"),
     (0x6265_6572, "sysfs: a pseudo file system; rules on it are not tested"),
     (0x6462_6720, "debugfs: a pseudo file system; rules on it are not tested"),
-    (0x7472_6163, "tracefs: only trusted processes may open it, unless `dangerous(…)` allows `kernel_memory`"),
+    (
+        0x7472_6163,
+        "tracefs: only trusted processes may open it, unless `dangerous(…)` allows `kernel_memory`",
+    ),
     (0x7363_6673, "securityfs: a pseudo file system; rules on it are not tested"),
     (0x8584_58f6, "ramfs, which is not tested: use tmpfs"),
     (0x9660, "iso9660, which is not tested"),
@@ -65,7 +68,8 @@ pub(crate) fn unsupported(path: &Path) -> Option<String> {
 pub(crate) fn unstored(path: &Path) -> Option<String> {
     const PSEUDO: [&str; 2] = ["bpffs", "cgroup2"];
     let magic = statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
-    let (_, name) = SUPPORTED.iter().find(|(known, name)| *known == magic && PSEUDO.contains(name))?;
+    let (_, name) =
+        SUPPORTED.iter().find(|(known, name)| *known == magic && PSEUDO.contains(name))?;
     Some(format!("is on {name}, which stores no content"))
 }
 
@@ -74,9 +78,7 @@ pub(crate) fn unstored(path: &Path) -> Option<String> {
 pub(crate) fn not_covered(kind: &str) -> Option<String> {
     const PSEUDO: [&str; 8] =
         ["proc", "sysfs", "devtmpfs", "devpts", "debugfs", "tracefs", "securityfs", "binfmt_misc"];
-    PSEUDO
-        .contains(&kind)
-        .then(|| format!("is {kind}, which rules on trees above it do not cover"))
+    PSEUDO.contains(&kind).then(|| format!("is {kind}, which rules on trees above it do not cover"))
 }
 
 /// The mount of a path. The last mount at a mount point hides the earlier ones.

@@ -122,7 +122,9 @@ impl Watched {
         drop(alone);
         alarms.iter().for_each(|alarm| self.raise(alarm));
         let mut records = alarms.iter().filter_map(|alarm| match alarm.clone() {
-            Alarm::HookInactive { hook, why } => Some(AuditAction::HookSilent { hook, reason: why }),
+            Alarm::HookInactive { hook, why } => {
+                Some(AuditAction::HookSilent { hook, reason: why })
+            }
             Alarm::HookActive { hook } => Some(AuditAction::HookAnswers { hook }),
             Alarm::Files(_) => None,
         });

@@ -7,7 +7,7 @@ use crate::error::LabError;
 
 const PREFIX: &str = "iclab-";
 
-/// A cgroup, version 2, of the test's own. Dropping it ends what is in it and removes it.
+/// A cgroup of version 2 of the test's own. Dropping it ends its processes and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -16,7 +16,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one below the root. Removes what dead processes have left.
+    /// Creates a cgroup below the root. Removes cgroups of dead processes.
     ///
     /// # Errors
     /// [`LabError`] where no hierarchy of version 2 is mounted, or the kernel refuses.
@@ -33,7 +33,7 @@ impl Cgroup {
             let name = entry.file_name().to_string_lossy().into_owned();
             let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
             if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                // Another lab may be at it too.
+                // Another lab may remove it at the same time.
                 remove(&entry.path());
             }
         }
@@ -45,11 +45,11 @@ impl Cgroup {
     fn make(parent: &Path, path: String) -> Result<Self, LabError> {
         let dir = parent.join(path.rsplit('/').next().unwrap_or(&path));
         let made = fs::create_dir(&dir);
-        made.map_err(|source| LabError::System { step: "making a cgroup", source })?;
+        made.map_err(|source| LabError::System { step: "creating a cgroup", source })?;
         Ok(Self { dir, path })
     }
 
-    /// Makes one below this.
+    /// Creates a child of this cgroup.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses.
@@ -67,8 +67,8 @@ impl Cgroup {
         &self.path
     }
 
-    /// A command that runs in it from its first instruction on. A shell enters, and becomes the
-    /// program.
+    /// A command that runs in the cgroup from its first instruction on: a shell joins the cgroup, and executes
+    /// the program.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", r#"echo 0 > "$0" && exec "$@""#]);
@@ -83,14 +83,14 @@ impl Drop for Cgroup {
     }
 }
 
-/// With all that is below, ending the processes in it: they are the test's own.
+/// Removes a cgroup and its descendants, and ends the processes in them.
 fn remove(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
             remove(&entry.path());
         }
     }
-    // A group is busy until its last process is gone.
+    // A cgroup is busy until its last process has ended.
     for _ in 0..1000 {
         let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         for pid in procs.lines() {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::error::LabError;
 
-/// Runs a command, and says what it said when it fails.
+/// Runs a command. The error has its standard error.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<String, LabError> {
     let command = || format!("{program} {}", args.join(" "));
     let output = Command::new(program)

@@ -9,15 +9,15 @@ pub enum LabError {
     Command {
         /// The command line.
         command: String,
-        /// What it said.
+        /// Its standard error.
         message: String,
     },
     /// The kernel refused.
     #[error("{step} failed: {source}{}", hint_of(source))]
     System {
-        /// What was tried.
+        /// The step, a gerund.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

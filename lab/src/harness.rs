@@ -1,7 +1,7 @@
 //! The harness of kernel tests: one program for each crate, whose tests run one after the other and may share a
 //! running instance.
 //!
-//! Tests that [share](Test::shared) the instance run first. The others start instances of their own, after the
+//! Tests that [share](Test::shared) the instance run first. Other tests start instances of their own, after the
 //! shared one was stopped. Each test runs in a thread of its own, so that namespaces, credentials and scheduling of
 //! a thread end with the test.
 //!
@@ -28,25 +28,25 @@ const ISOLATED: &str = "IRONCLAD_TEST_ISOLATED";
 const MACHINE: &str = "IRONCLAD_MACHINE";
 /// Set in virtual machines whose kernel has no BPF LSM among its security modules.
 const WITHOUT_LSM: &str = "IRONCLAD_WITHOUT_LSM";
-/// Modules of tests, separated by commas: no others run.
+/// Modules of tests, separated by commas: only these run.
 const MODULES: &str = "IRONCLAD_TEST_MODULES";
 /// A test that takes longer has failed, and the program ends.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Whether the present test shares the instance.
+/// Whether the current test shares the instance.
 static IS_SHARED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the present test is one of those that [share](Test::shared) the instance.
+/// Whether the current test is one of those that [share](Test::shared) the instance.
 pub fn is_shared() -> bool {
     IS_SHARED.load(Ordering::SeqCst)
 }
 
-/// Ends the present test as skipped.
+/// Ends the current test as skipped.
 pub fn skip(reason: impl Into<String>) -> ! {
     resume_unwind(Box::new(Skipped(reason.into())))
 }
 
-/// Says that a part of the present test is skipped. Called from the test's own thread.
+/// Reports that a part of the current test is skipped. Called from the test's own thread.
 pub fn skip_part(reason: &str) {
     let thread = std::thread::current();
     println!("SKIP {}: {reason}", thread.name().unwrap_or_default());
@@ -101,19 +101,19 @@ impl Test {
         Self { name, run, place, needs: &[], is_shared: false, is_isolated: false }
     }
 
-    /// Runs on the build machine's kernel alone.
+    /// Runs only on the build machine's kernel.
     pub const fn on_host(mut self) -> Self {
         self.place = Place::Host;
         self
     }
 
-    /// Runs in virtual machines alone.
+    /// Runs only in virtual machines.
     pub const fn in_machine(mut self) -> Self {
         self.place = Place::Machine;
         self
     }
 
-    /// Runs in virtual machines alone whose kernel has no BPF LSM.
+    /// Runs only in virtual machines whose kernel has no BPF LSM.
     pub const fn in_machine_without_lsm(mut self) -> Self {
         self.place = Place::MachineWithoutLsm;
         self
@@ -242,7 +242,7 @@ fn run(tests: impl IntoIterator<Item = Test>, shared: Option<Shared>) -> ExitCod
     };
     let (tests, left): (Vec<_>, Vec<_>) = tests.into_iter().partition(is_chosen);
     if !left.is_empty() {
-        println!("LEFT {}: only modules {modules} were asked for", left.len());
+        println!("LEFT {}: only modules {modules} run", left.len());
     }
     let (with_shared, alone): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.is_shared);
     let trials = with_shared.into_iter().chain(alone).map(|test| {

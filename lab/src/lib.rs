@@ -1,7 +1,7 @@
 //! Network namespaces, veth pairs and packets for tests, examples and benchmarks.
 //!
-//! Everything is made inside namespaces of its own and removed again, also after a panic; what a
-//! killed process has left is removed by the next [`Lab`]. Needs root and iproute2. [`harness`] runs the tests.
+//! Everything is created inside new namespaces and removed again, also after a panic. The next [`Lab`] removes what a
+//! killed process has left. Needs root and iproute2. [`harness`] runs the tests.
 #![forbid(unsafe_code)]
 
 mod cgroup;

@@ -5,13 +5,13 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::error::LabError;
 
-/// Mounts that no other process sees. They end with the closure and what it started.
+/// A private mount namespace. It ends with the closure and the processes that the closure started.
 #[derive(Debug)]
 pub struct Mounts(());
 
 impl Mounts {
-    /// Runs a closure on a thread that has mounts of its own, as have threads and processes that it
-    /// starts.
+    /// Runs a closure on a thread in a new mount namespace. Threads and processes that the closure starts are
+    /// in it, too.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses.
@@ -21,17 +21,17 @@ impl Mounts {
     pub fn apart<T: Send>(work: impl FnOnce(&Self) -> T + Send) -> Result<T, LabError> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+                unshare(CloneFlags::CLONE_NEWNS).map_err(failed("creating a mount namespace"))?;
                 let (nothing, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
                 mount(nothing, "/", nothing, flags, nothing)
-                    .map_err(failed("keeping mounts private"))?;
+                    .map_err(failed("making mounts private"))?;
                 Ok(work(&Self(())))
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
-    /// An empty file system in memory.
+    /// Mounts an empty tmpfs.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses.
@@ -39,7 +39,7 @@ impl Mounts {
         self.mount("tmpfs", at, "")
     }
 
-    /// What is in `lower`, with what changes in `upper`; `work` is empty and on the same file system.
+    /// Mounts an overlayfs of `lower` and `upper`. `work` is empty and on the file system of `upper`.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses, or has no overlayfs.
@@ -54,14 +54,14 @@ impl Mounts {
         self.mount("overlay", at, &format!("lowerdir={lower},upperdir={upper},workdir={work}"))
     }
 
-    /// The cgroups as they are seen from within that of this process, from now on.
+    /// Mounts cgroups in a new cgroup namespace, whose root is the cgroup of this process.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses.
     pub fn cgroups(&self, at: &Path) -> Result<(), LabError> {
-        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(failed("making a namespace of cgroups"))?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(failed("creating a cgroup namespace"))?;
         mount(Some("cgroup2"), at, Some("cgroup2"), MsFlags::empty(), None::<&str>)
-            .map_err(failed("mounting the cgroups"))
+            .map_err(failed("mounting cgroups"))
     }
 
     fn mount(&self, kind: &str, at: &Path, options: &str) -> Result<(), LabError> {
@@ -69,7 +69,7 @@ impl Mounts {
             .map_err(failed("mounting a file system"))
     }
 
-    /// Takes one away that nobody uses.
+    /// Unmounts a file system that is not in use.
     ///
     /// # Errors
     /// [`LabError`] where the kernel refuses.

@@ -14,7 +14,7 @@ const NETNS: &str = "/run/netns";
 /// Names are `iclab-<pid>-<number>-<name>`.
 const PREFIX: &str = "iclab-";
 
-/// Namespaces that belong together. Dropping it removes them with all that is in them.
+/// Network namespaces of a test. Dropping it removes them with all that is in them.
 #[derive(Debug)]
 pub struct Lab {
     number: u32,
@@ -27,29 +27,29 @@ pub struct Namespace {
 }
 
 impl Lab {
-    /// A lab without namespaces yet. Removes what labs of dead processes have left.
+    /// A lab without namespaces yet. Removes namespaces of dead processes.
     ///
     /// # Errors
-    /// [`LabError`] where the directory of namespaces cannot be read or made.
+    /// [`LabError`] where the directory of namespaces cannot be read or created.
     pub fn new() -> Result<Self, LabError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let failed = |step| move |source| LabError::System { step, source };
-        std::fs::create_dir_all(NETNS).map_err(failed("making /run/netns"))?;
+        std::fs::create_dir_all(NETNS).map_err(failed("creating /run/netns"))?;
         for entry in std::fs::read_dir(NETNS).map_err(failed("reading /run/netns"))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
             if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                // Another lab may be at it too.
+                // Another lab may remove it at the same time.
                 let _ = run("ip", &["netns", "del", &name]);
             }
         }
         Ok(Self { number: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
-    /// Makes a namespace.
+    /// Creates a namespace.
     ///
     /// # Errors
-    /// [`LabError`] with what `ip` said.
+    /// [`LabError`] with the standard error of `ip`.
     pub fn namespace(&self, name: &str) -> Result<Namespace, LabError> {
         let name = format!("{PREFIX}{}-{}-{name}", std::process::id(), self.number);
         run("ip", &["netns", "add", &name])?;
@@ -67,7 +67,7 @@ impl Lab {
     /// [`packet`](crate::packet) go from the second to the first: their hardware addresses are these.
     ///
     /// # Errors
-    /// [`LabError`] with what `ip` said.
+    /// [`LabError`] with the standard error of `ip`.
     pub fn veth(
         &self,
         (a, a_name): (&Namespace, &str),
@@ -81,7 +81,7 @@ impl Lab {
 }
 
 impl Namespace {
-    /// The name, as `ip netns exec` takes it.
+    /// The name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -93,7 +93,7 @@ impl Namespace {
     /// Runs `ip` in the namespace.
     ///
     /// # Errors
-    /// [`LabError`] with what `ip` said.
+    /// [`LabError`] with the standard error of `ip`.
     pub fn ip(&self, args: &[&str]) -> Result<String, LabError> {
         let mut all = vec!["-n", self.name.as_str()];
         all.extend_from_slice(args);
@@ -103,7 +103,7 @@ impl Namespace {
     /// Runs a command in the namespace.
     ///
     /// # Errors
-    /// [`LabError`] with what the command said.
+    /// [`LabError`] with the standard error of the command.
     pub fn exec(&self, program: &str, args: &[&str]) -> Result<String, LabError> {
         let mut all = vec!["netns", "exec", self.name.as_str(), program];
         all.extend_from_slice(args);
@@ -113,7 +113,7 @@ impl Namespace {
     /// Gives an interface an address with its prefix length, usable at once.
     ///
     /// # Errors
-    /// [`LabError`] with what `ip` said.
+    /// [`LabError`] with the standard error of `ip`.
     pub fn address(&self, interface: &str, address: &str) -> Result<(), LabError> {
         let mut args = vec!["addr", "add", address, "dev", interface];
         if address.contains(':') {
@@ -163,10 +163,10 @@ impl Namespace {
     pub fn run_apart<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         self.run(|| {
             let failed = |step| move |e: nix::Error| LabError::System { step, source: e.into() };
-            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+            unshare(CloneFlags::CLONE_NEWNS).map_err(failed("creating a mount namespace"))?;
             let nothing = None::<&str>;
             mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
-                .map_err(failed("keeping mounts private"))?;
+                .map_err(failed("making mounts private"))?;
             for (kind, at) in [("sysfs", "/sys"), ("bpf", "/sys/fs/bpf")] {
                 mount(Some(kind), at, Some(kind), MsFlags::empty(), nothing)
                     .map_err(failed("mounting sysfs and bpffs"))?;

@@ -1,11 +1,11 @@
-//! Keys and signatures as the tool minisign writes them, made without it.
+//! Keys and signatures in the format of minisign(1).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blake2::{Blake2b512, Digest as _};
 use ed25519_dalek::{Signer as _, SigningKey};
 
-/// A key pair of which everybody knows the secret.
+/// A key pair with a public secret key, for tests.
 #[derive(Debug)]
 pub struct KeyPair {
     id: [u8; 8],

@@ -31,7 +31,7 @@ impl PacketSocket {
     /// minute for each frame.
     ///
     /// # Errors
-    /// As of [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub fn listen(interface: &str) -> Result<Self, LabError> {
         let this = Self::with(interface, Some(SockProtocol::EthAll))?;
         let failed =
@@ -59,7 +59,7 @@ impl PacketSocket {
     /// Sends one frame. Waits while the interface's queue is full.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         loop {
             match send(self.fd.as_raw_fd(), frame, MsgFlags::empty()) {
@@ -73,16 +73,16 @@ impl PacketSocket {
     /// Sends a frame that is too short for an Ethernet header, which `send` refuses.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn send_to(&self, frame: &[u8]) -> io::Result<()> {
         sendto(self.fd.as_raw_fd(), frame, &self.link, MsgFlags::empty())?;
         Ok(())
     }
 
-    /// Waits for the next frame, of which it gives the first 2,048 bytes.
+    /// Waits for the next frame, and returns its first 2,048 bytes.
     ///
     /// # Errors
-    /// What the kernel said; that nothing came, too.
+    /// The kernel's error, or a timeout.
     pub fn receive(&self) -> io::Result<Vec<u8>> {
         let mut frame = vec![0; 2048];
         let len = recv(self.fd.as_raw_fd(), &mut frame, MsgFlags::empty())?;

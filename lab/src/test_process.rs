@@ -1,4 +1,4 @@
-//! Processes that do with sockets what a test tells them.
+//! Test processes: they run orders of a test, with sockets, files and other processes.
 //!
 //! A test process is the test's own program, or a copy of it, started once more: its `main` calls [`serve`] first. A
 //! copy of the program is another executable.
@@ -35,7 +35,7 @@ pub use treadmill::Finding;
 
 /// Tells a test process that it is one.
 pub(crate) const VARIABLE: &str = "IRONCLAD_LAB_TEST_PROCESS";
-/// Before each answer, which shares its stream with the test harness.
+/// The prefix of answers, which share a stream with the test harness.
 const ANSWER: &str = "@@ ";
 
 const MSG_FASTOPEN: i32 = 0x2000_0000;
@@ -57,7 +57,7 @@ impl TestProcess {
         Self::start_as(cgroup.command(program))
     }
 
-    /// Starts it by a command.
+    /// Starts a test process by a command.
     ///
     /// # Errors
     /// [`LabError`] where it cannot be started.
@@ -83,7 +83,7 @@ impl TestProcess {
         self.child.id()
     }
 
-    /// Whether it ends before so long has passed.
+    /// Whether it ends within `patience`.
     ///
     /// # Errors
     /// [`LabError`] where it cannot be waited for.
@@ -91,27 +91,26 @@ impl TestProcess {
         ends_within(self.pid(), patience)
     }
 
-    /// Gives an order; the answer is the number that the kernel refused with, 0 for success, or a
-    /// count.
+    /// Runs an order in the process. The answer is the error number of the kernel, 0 for success, or a count.
     ///
     /// Sockets: `connect|fastopen|send|bind PROTOCOL ADDRESS:PORT`; `create FAMILY TYPE PROTOCOL`,
     /// where 4 and 6 stand for IP's families and other numbers for themselves;
-    /// `burst COUNT THREADS ADDRESS:PORT` answers how many of so many connections in each thread were
-    /// not refused with EPERM. `repeat COUNT ORDER…` answers how often an order succeeded.
+    /// `burst COUNT THREADS ADDRESS:PORT` makes COUNT connections in each thread, and answers how many did not
+    /// fail with EPERM. `repeat COUNT ORDER…` answers how often an order succeeded.
     ///
-    /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and what to do with it, of which
+    /// Sockets that are kept: `open NAME 4|6 PROTOCOL`, `with NAME` and an order for the socket, of which
     /// `option LEVEL NAME HEX` sets an option, `send-with LEVEL NAME HEX ADDRESS:PORT` sends a datagram
-    /// with one, and `send-bytes HEX ADDRESS:PORT` sends these; `number NAME`, which also lets it outlive
+    /// with a control message, and `send-bytes HEX ADDRESS:PORT` sends these; `number NAME`, which also keeps it open across
     /// execve(2), and `take NAME PID|self NUMBER`; `mailbox PATH` and `receive NAME`, `post NAME PATH`.
     ///
-    /// Programs: `exec PROGRAM` becomes another, `execopen file|memory PROGRAM` one without a name;
-    /// `fork PROGRAM ORDER…` passes the order to a child that runs that program, `child ORDER…` to one
-    /// that executes nothing, `thread ORDER…` to a new thread; `threads COUNT` starts such as do
-    /// nothing, `leaderless` ends the first thread; `heir PROGRAM` goes on as a child that runs that
-    /// program, whose parent ends; `crowd COUNT` starts processes that stay until the cgroup
-    /// goes. `nice` lets others go first, `uid USER` is another user from now on. `comm NAME`;
-    /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that says that it executes that program,
-    /// and `go` lets it connect the socket; with `impostor-with PATH PROGRAM file|map` it says so by
+    /// Programs: `exec PROGRAM` executes another program, `execopen file|memory PROGRAM` one without a path;
+    /// `fork PROGRAM ORDER…` runs the order in a child that executes that program, `child ORDER…` in one
+    /// that executes nothing, `thread ORDER…` in a new thread; `threads COUNT` starts idle threads,
+    /// `leaderless` ends the first thread; `heir PROGRAM` continues as a child that executes that
+    /// program, whose parent ends; `crowd COUNT` starts processes that run until the cgroup is
+    /// removed. `nice` lowers the priority, `uid USER` changes the user. `comm NAME`;
+    /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that impersonates that program,
+    /// and `go` lets it connect the socket; with `impostor-with PATH PROGRAM file|map` it does so by
     /// `PR_SET_MM_EXE_FILE` or `PR_SET_MM_MAP`, and opens a file to write. `idle-child` answers the process id
     /// of a child that executes nothing.
     ///
@@ -127,42 +126,44 @@ impl TestProcess {
     /// of a byte, `uring-write-kept caller|worker TEXT`.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
-    /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for whoever executes it,
+    /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at cgroups:
     /// `keep-program`, `link-kept|attach-kept GROUP`. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`.
-    /// `be-root-of-files-alone` gives up all other rights. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
+    /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
     pub fn ask(&mut self, order: &str) -> Result<u64, LabError> {
-        let failed = |source| LabError::System { step: "talking to a test process", source };
+        let failed =
+            |source| LabError::System { step: "running an order in a test process", source };
         writeln!(self.orders, "{order}").map_err(failed)?;
         self.answer()
     }
 
-    /// Lets it connect, and go from one program to the other, without a pause: `way` is `exec`, `fork`
-    /// or `spawn`. Where what decides is in force, the number in the file `period` is odd; of each
-    /// such period it says what it [finds](Self::finding).
+    /// Connects, and switches between two programs, without a pause: `how` is `exec`, `fork` or `spawn`. The number
+    /// in the file `period` is odd while rules are in force. The process reports what it
+    /// [finds](Self::finding) in each such period.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
     pub fn run(
         &mut self,
-        way: &str,
+        how: &str,
         period: &Path,
         (good, bad): (&Path, &Path),
         to: SocketAddr,
     ) -> Result<(), LabError> {
-        let failed = |source| LabError::System { step: "talking to a test process", source };
+        let failed =
+            |source| LabError::System { step: "running an order in a test process", source };
         let (period, good, bad) = (period.display(), good.display(), bad.display());
-        writeln!(self.orders, "run {way} {period} {good} {bad} {to}").map_err(failed)
+        writeln!(self.orders, "run {how} {period} {good} {bad} {to}").map_err(failed)
     }
 
-    /// Waits for what it finds next.
+    /// Waits for the next finding.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
@@ -171,13 +172,14 @@ impl TestProcess {
     }
 
     fn answer(&mut self) -> Result<u64, LabError> {
-        let failed = |source| LabError::System { step: "talking to a test process", source };
+        let failed =
+            |source| LabError::System { step: "running an order in a test process", source };
         loop {
             let mut line = String::new();
             if self.answers.read_line(&mut line).map_err(failed)? == 0 {
                 return Err(failed(io::ErrorKind::UnexpectedEof.into()));
             }
-            // The harness ends none of its lines before it runs a test.
+            // The harness writes a test's name without a newline before the test runs.
             if let Some((_, answer)) = line.split_once(ANSWER) {
                 let answer = answer.trim().parse();
                 return answer.map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidData, e)));
@@ -194,7 +196,7 @@ impl Drop for TestProcess {
     }
 }
 
-/// Whether a process ends before so long has passed.
+/// Whether a process ends within `patience`.
 ///
 /// # Errors
 /// [`LabError`] where it cannot be waited for.
@@ -216,34 +218,34 @@ pub fn outcome(order: &str, answer: u64) -> String {
     }
 }
 
-/// Follows orders until they end, where this process is a test process; `false` where it is none.
+/// Runs orders until they end, if this process is a test process. Returns `false` if it is none.
 ///
 /// # Panics
-/// At an order that is none.
+/// At an unknown order.
 pub fn serve() -> bool {
     let is_test_process = std::env::var_os(VARIABLE).is_some();
     if is_test_process {
-        // Orders are followed by another thread than the first, which may end before it.
-        let thread = std::thread::Builder::new().name("test_process".into()).spawn(follow_orders);
-        thread.expect("a thread").join().expect("orders that can be followed");
+        // Another thread than the first runs orders, because an order may end the first.
+        let thread = std::thread::Builder::new().name("test_process".into()).spawn(run_orders);
+        thread.expect("a thread").join().expect("orders that can be run");
     }
     is_test_process
 }
 
-fn follow_orders() {
-    treadmill::run().expect("it goes on");
-    // Whoever has started it, or become it, waits for this.
+fn run_orders() {
+    treadmill::run().expect("a treadmill that runs");
+    // The process that started this one, or executed its program, waits for this.
     say(0);
-    let mut hands = Hands::default();
+    let mut state = State::default();
     for line in io::stdin().lines() {
         let line = line.expect("orders are text");
-        say(number_of(&line, obey(&line, &mut hands)));
+        say(number_of(&line, dispatch(&line, &mut state)));
     }
 }
 
-/// What a test process has at hand from one order to the next.
+/// State that a test process keeps from one order to the next.
 #[derive(Default)]
-struct Hands {
+struct State {
     held: Held,
     impostor: Option<Impostor>,
     leased: Vec<File>,
@@ -260,8 +262,8 @@ fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
     }
 }
 
-/// Nobody need listen: who may connect is decided before.
-fn let_go<T>(connected: io::Result<T>) -> io::Result<u64> {
+/// Success of a connection, also to a port without a listener: rules are enforced before.
+fn allowed<T>(connected: io::Result<T>) -> io::Result<u64> {
     match connected.map_err(|e| (e.raw_os_error(), e)) {
         Ok(_) | Err((Some(ECONNREFUSED | EINPROGRESS), _)) => Ok(0),
         Err((_, e)) => Err(e),
@@ -270,21 +272,206 @@ fn let_go<T>(connected: io::Result<T>) -> io::Result<u64> {
 
 fn say(answer: u64) {
     let mut out = io::stdout().lock();
-    writeln!(out, "{ANSWER}{answer}").and_then(|()| out.flush()).expect("somebody listens");
+    writeln!(out, "{ANSWER}{answer}").and_then(|()| out.flush()).expect("a reader");
 }
 
-fn obey(order: &str, hands: &mut Hands) -> io::Result<u64> {
+/// Runs an order, and returns its answer.
+fn dispatch(order: &str, state: &mut State) -> io::Result<u64> {
     let words: Vec<&str> = order.split(' ').collect();
-    let number = |word: &str| word.parse::<i32>().expect("a number");
-    match words.as_slice() {
+    let words = words.as_slice();
+    for run in [nested_order, process_order, namespace_order, kept_order] {
+        if let Some(answer) = run(words, state)? {
+            return Ok(answer);
+        }
+    }
+    for run in [socket_order, attack::on_files, attack::on_host] {
+        if let Some(answer) = run(words)? {
+            return Ok(answer);
+        }
+    }
+    panic!("unknown order: {order}")
+}
+
+fn number(word: &str) -> i32 {
+    word.parse().expect("a number")
+}
+
+/// Runs another order several times, in another thread or process.
+fn nested_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
+    let answer = match words {
+        ["repeat", count, order @ ..] => {
+            let order = order.join(" ");
+            Ok((0..number(count)).filter(|_| dispatch(&order, state).is_ok()).count() as u64)
+        }
+        ["fork", program, rest @ ..] => {
+            let test_process = TestProcess::start_as(Command::new(program));
+            let answer =
+                test_process.and_then(|mut test_process| test_process.ask(&rest.join(" ")));
+            answer.map_err(io::Error::other)
+        }
+        ["child", rest @ ..] => {
+            let order = rest.join(" ");
+            // Error numbers and small counts fit.
+            in_child(|| number_of(&order, dispatch(&order, state)) as u8).map(u64::from)
+        }
+        ["thread", rest @ ..] => {
+            let order = rest.join(" ");
+            let answer = std::thread::scope(|scope| scope.spawn(|| dispatch(&order, state)).join());
+            answer.unwrap_or_else(|_| panic!("{order}"))
+        }
+        _ => return Ok(None),
+    };
+    answer.map(Some)
+}
+
+/// Changes what this process is, or starts another.
+fn process_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
+    let answer = match words {
+        ["exec", program] => {
+            let failed = Command::new(program).exec();
+            Err(failed)
+        }
+        ["heir", program] => {
+            // The child inherits the streams of orders and answers.
+            Command::new(program).spawn()?;
+            std::process::exit(0)
+        }
+        ["crowd", count] => {
+            for _ in 0..number(count) {
+                let mut idle = Command::new("sleep");
+                idle.arg("3600").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+            }
+            Ok(0)
+        }
+        ["execopen", how, program] => turn::execute_open(how, program),
+        ["run", what @ ..] => treadmill::begin(&what.join(" ")),
+        ["impostor", program, name, to] => {
+            let (socket, to) = (state.held.socket(name), to.parse().expect("an address"));
+            socket.set_nonblocking(true)?;
+            let deed = Deed::Connect(socket.as_fd(), to);
+            state.impostor = Some(turn::impostor(program, Lie::Map, deed)?);
+            Ok(0)
+        }
+        ["impostor-with", path, program, by] => {
+            let by = match *by {
+                "file" => Lie::File,
+                "map" => Lie::Map,
+                other => panic!("unknown method: {other}"),
+            };
+            state.impostor = Some(turn::impostor(program, by, Deed::Write(Path::new(path)))?);
+            Ok(0)
+        }
+        ["go"] => turn::go_on(state.impostor.take()),
+        ["idle-child"] => idle_child().map(u64::from),
+        ["threads", count] => {
+            (0..number(count)).for_each(|_| {
+                drop(std::thread::spawn(|| {
+                    loop {
+                        std::thread::park();
+                    }
+                }))
+            });
+            Ok(0)
+        }
+        ["uid", user] => {
+            let user = rustix::process::Uid::from_raw(number(user) as u32);
+            Ok(rustix::thread::set_thread_uid(user).map(|()| 0)?)
+        }
+        ["hold", bytes] => {
+            state.memory = vec![1; number(bytes) as usize];
+            Ok(0)
+        }
+        ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),
+        ["leaderless"] => end_first_thread().map(|()| 0),
+        ["comm", name] => std::fs::write("/proc/thread-self/comm", name).map(|()| 0),
+        _ => return Ok(None),
+    };
+    answer.map(Some)
+}
+
+/// Changes which files names lead to, and files.
+fn namespace_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
+    let answer = match words {
+        ["apart", what] => turn::apart(what),
+        ["show", what, at] => turn::show(what, at),
+        ["chroot", to] => turn::chroot(to),
+        ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
+        ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
+        ["write", path, text] => std::fs::write(path, text).map(|()| 0),
+        ["lease", path] => {
+            let file = File::open(path)?;
+            lease(&file)?;
+            state.leased.push(file);
+            Ok(0)
+        }
+        _ => return Ok(None),
+    };
+    answer.map(Some)
+}
+
+/// Uses sockets and descriptors that are kept from one order to the next.
+fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
+    let answer = match words {
+        ["open", name, family, protocol] => state.held.open(name, family, protocol),
+        ["with", name, order @ ..] => state.held.with(name, order),
+        ["number", name] => state.held.number(name),
+        ["take", name, pid, number] => state.held.take(name, pid, number),
+        ["mailbox", path] => state.held.mailbox(path),
+        ["post", name, path] => state.held.post(name, path),
+        ["receive", name] => state.held.receive(name),
+        ["keep-open", path] => {
+            state.kept = Some(File::options().read(true).write(true).open(path)?);
+            Ok(0)
+        }
+        ["write-kept", text] => {
+            state.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
+        }
+        ["swap-boot-kept"] => swap_boot(state.kept.as_ref().expect("an open file")).map(|()| 0),
+        ["keep-handle", path] => {
+            state.handle = Some(Handle::of(Path::new(path))?);
+            Ok(0)
+        }
+        ["keep-program"] => {
+            state.program = Some(sysctl_program()?);
+            Ok(0)
+        }
+        ["link-kept", group] => {
+            link_program(state.program.as_ref().expect("a program"), &File::open(group)?).map(|_| 0)
+        }
+        ["attach-kept", group] => {
+            attach_program(state.program.as_ref().expect("a program"), &File::open(group)?)
+                .map(|()| 0)
+        }
+        ["open-handle"] => state.handle.as_mut().expect("a handle").open().map(|_| 0),
+        [verb, source] if verb.ends_with("-to-kept") => {
+            attack::fill(verb, source, state.kept.as_ref().expect("an open file")).map(|()| 0)
+        }
+        ["allocate-kept"] => {
+            let file = state.kept.as_ref().expect("an open file");
+            Ok(fallocate(file, FallocateFlags::empty(), 0, 8192).map(|()| 0)?)
+        }
+        ["uring-write-kept", by, text] => {
+            let file = state.kept.as_ref().expect("an open file");
+            uring_write(file.as_fd(), text.as_bytes(), held::how(by)).map(|_| 0)
+        }
+        ["truncate-kept"] => state.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
+        ["map-kept"] => map_to_write(state.kept.as_ref().expect("an open file")).map(|()| 0),
+        _ => return Ok(None),
+    };
+    answer.map(Some)
+}
+
+/// Uses a socket that is closed afterwards.
+fn socket_order(words: &[&str]) -> io::Result<Option<u64>> {
+    let answer = match words {
         ["connect", protocol, addr] => {
             let (socket, addr) = open(protocol, addr)?;
             socket.set_nonblocking(true)?;
-            let_go(socket.connect(&addr))
+            allowed(socket.connect(&addr))
         }
         ["fastopen", protocol, addr] => {
             let (socket, addr) = open(protocol, addr)?;
-            let_go(socket.send_to_with_flags(b"hello", &addr, MSG_FASTOPEN))
+            allowed(socket.send_to_with_flags(b"hello", &addr, MSG_FASTOPEN))
         }
         ["send", protocol, addr] => {
             let (socket, addr) = open(protocol, addr)?;
@@ -303,145 +490,13 @@ fn obey(order: &str, hands: &mut Hands) -> io::Result<u64> {
             let protocol = Protocol::from(number(protocol));
             Socket::new(domain, Type::from(number(kind)), Some(protocol)).map(|_| 0)
         }
-        ["repeat", count, order @ ..] => {
-            let order = order.join(" ");
-            Ok((0..number(count)).filter(|_| obey(&order, hands).is_ok()).count() as u64)
-        }
         ["burst", count, threads, addr] => {
             let count = number(count) as u64;
             Ok(burst(count, number(threads) as usize, addr.parse().expect("an address")))
         }
-        ["exec", program] => {
-            let failed = Command::new(program).exec();
-            Err(failed)
-        }
-        ["fork", program, rest @ ..] => {
-            let test_process = TestProcess::start_as(Command::new(program));
-            let answer =
-                test_process.and_then(|mut test_process| test_process.ask(&rest.join(" ")));
-            answer.map_err(io::Error::other)
-        }
-        ["open", name, family, protocol] => hands.held.open(name, family, protocol),
-        ["with", name, order @ ..] => hands.held.with(name, order),
-        ["number", name] => hands.held.number(name),
-        ["take", name, pid, number] => hands.held.take(name, pid, number),
-        ["mailbox", path] => hands.held.mailbox(path),
-        ["post", name, path] => hands.held.post(name, path),
-        ["receive", name] => hands.held.receive(name),
-        ["heir", program] => {
-            // It has our orders and answers, and says that it is there.
-            Command::new(program).spawn()?;
-            std::process::exit(0)
-        }
-        ["crowd", count] => {
-            for _ in 0..number(count) {
-                let mut idle = Command::new("sleep");
-                idle.arg("3600").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-            }
-            Ok(0)
-        }
-        ["execopen", how, program] => turn::execute_open(how, program),
-        ["run", what @ ..] => treadmill::begin(&what.join(" ")),
-        ["child", rest @ ..] => {
-            let order = rest.join(" ");
-            // Numbers of errors, and the counts that are asked for here, fit.
-            in_child(|| number_of(&order, obey(&order, hands)) as u8).map(u64::from)
-        }
-        ["thread", rest @ ..] => {
-            let order = rest.join(" ");
-            let answer = std::thread::scope(|scope| scope.spawn(|| obey(&order, hands)).join());
-            answer.unwrap_or_else(|_| panic!("{order}"))
-        }
-        ["impostor", program, name, to] => {
-            let (socket, to) = (hands.held.socket(name), to.parse().expect("an address"));
-            socket.set_nonblocking(true)?;
-            let deed = Deed::Connect(socket.as_fd(), to);
-            hands.impostor = Some(turn::impostor(program, Lie::Map, deed)?);
-            Ok(0)
-        }
-        ["impostor-with", path, program, by] => {
-            let by = match *by {
-                "file" => Lie::File,
-                "map" => Lie::Map,
-                other => panic!("no lie: {other}"),
-            };
-            hands.impostor = Some(turn::impostor(program, by, Deed::Write(Path::new(path)))?);
-            Ok(0)
-        }
-        ["go"] => turn::go_on(hands.impostor.take()),
-        ["idle-child"] => idle_child().map(u64::from),
-        ["threads", count] => {
-            (0..number(count)).for_each(|_| {
-                drop(std::thread::spawn(|| {
-                    loop {
-                        std::thread::park();
-                    }
-                }))
-            });
-            Ok(0)
-        }
-        ["uid", user] => {
-            let user = rustix::process::Uid::from_raw(number(user) as u32);
-            Ok(rustix::thread::set_thread_uid(user).map(|()| 0)?)
-        }
-        ["hold", bytes] => {
-            hands.memory = vec![1; number(bytes) as usize];
-            Ok(0)
-        }
-        ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),
-        ["leaderless"] => end_first_thread().map(|()| 0),
-        ["apart", what] => turn::apart(what),
-        ["show", what, at] => turn::show(what, at),
-        ["chroot", to] => turn::chroot(to),
-        ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
-        ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
-        ["write", path, text] => std::fs::write(path, text).map(|()| 0),
-        ["keep-open", path] => {
-            hands.kept = Some(File::options().read(true).write(true).open(path)?);
-            Ok(0)
-        }
-        ["write-kept", text] => {
-            hands.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
-        }
-        ["swap-boot-kept"] => swap_boot(hands.kept.as_ref().expect("an open file")).map(|()| 0),
-        ["keep-handle", path] => {
-            hands.handle = Some(Handle::of(Path::new(path))?);
-            Ok(0)
-        }
-        ["keep-program"] => {
-            hands.program = Some(sysctl_program()?);
-            Ok(0)
-        }
-        ["link-kept", group] => {
-            link_program(hands.program.as_ref().expect("a program"), &File::open(group)?).map(|_| 0)
-        }
-        ["attach-kept", group] => {
-            attach_program(hands.program.as_ref().expect("a program"), &File::open(group)?)
-                .map(|()| 0)
-        }
-        ["open-handle"] => hands.handle.as_mut().expect("a handle").open().map(|_| 0),
-        [verb, source] if verb.ends_with("-to-kept") => {
-            attack::fill(verb, source, hands.kept.as_ref().expect("an open file")).map(|()| 0)
-        }
-        ["allocate-kept"] => {
-            let file = hands.kept.as_ref().expect("an open file");
-            Ok(fallocate(file, FallocateFlags::empty(), 0, 8192).map(|()| 0)?)
-        }
-        ["uring-write-kept", by, text] => {
-            let file = hands.kept.as_ref().expect("an open file");
-            uring_write(file.as_fd(), text.as_bytes(), held::how(by)).map(|_| 0)
-        }
-        ["truncate-kept"] => hands.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
-        ["map-kept"] => map_to_write(hands.kept.as_ref().expect("an open file")).map(|()| 0),
-        ["lease", path] => {
-            let file = File::open(path)?;
-            lease(&file)?;
-            hands.leased.push(file);
-            Ok(0)
-        }
-        ["comm", name] => std::fs::write("/proc/thread-self/comm", name).map(|()| 0),
-        other => attack::obey(other).unwrap_or_else(|| panic!("no order: {order}")),
-    }
+        _ => return Ok(None),
+    };
+    answer.map(Some)
 }
 
 const ECONNREFUSED: i32 = 111;

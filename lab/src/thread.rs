@@ -1,12 +1,12 @@
-//! How the scheduler treats the present thread.
+//! Scheduling of the current thread.
 
 use std::fs::read_link;
 
 use crate::command::run;
 use crate::error::LabError;
 
-/// Has the scheduler run the present thread before all ordinary ones (`SCHED_FIFO`), so that what it
-/// waits for is the kernel and not its turn. It should sleep most of the time. Needs util-linux.
+/// Gives the current thread a real-time priority (`SCHED_FIFO`), so that it waits for the kernel and not for the
+/// CPU. It should sleep most of the time. Needs util-linux.
 ///
 /// # Errors
 /// [`LabError`] where there is no `/proc`, no `chrt`, or no right to do so.

@@ -1,4 +1,4 @@
-//! What is said by way of tracing while somebody works.
+//! Warnings by `tracing` during a closure.
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ impl Subscriber for Warnings {
     fn exit(&self, _span: &span::Id) {}
 }
 
-/// What this thread is warned of while it works, each field on a line, and what the work came to.
+/// Runs a closure. Returns its result, and the warnings of this thread meanwhile, each field on a line.
 pub fn warnings<T>(work: impl FnOnce() -> T) -> (T, String) {
     let warnings = Warnings::default();
     let done = tracing::subscriber::with_default(warnings.clone(), work);

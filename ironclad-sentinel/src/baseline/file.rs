@@ -91,7 +91,10 @@ fn parse(bytes: &[u8]) -> Result<Former, String> {
     // Every version has this field.
     let version: serde_json::Value = serde_json::from_str(head).map_err(|e| wrong(1, e))?;
     if version["baseline"] != VERSION {
-        return Err(format!("its version is {}, and only version {VERSION} is known", version["baseline"]));
+        return Err(format!(
+            "its version is {}, and only version {VERSION} is known",
+            version["baseline"]
+        ));
     }
     let head: Head = serde_json::from_str(head).map_err(|e| wrong(1, e))?;
     let files = lines.enumerate().map(|(number, line)| {

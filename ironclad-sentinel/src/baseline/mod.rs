@@ -329,10 +329,7 @@ impl Baseline {
 
     /// Compares files with the last comparison, of other `scopes` if they are given. Changes were made by
     /// trusted or exempt processes. None before [`begin`](Self::begin).
-    pub(crate) fn compare(
-        &self,
-        scopes: Option<(Scopes, &str)>,
-    ) -> io::Result<Option<Comparison>> {
+    pub(crate) fn compare(&self, scopes: Option<(Scopes, &str)>) -> io::Result<Option<Comparison>> {
         let mut current = self.current();
         let Some(former) = current.as_ref() else { return Ok(None) };
         let is_other = scopes.is_some();

@@ -60,7 +60,8 @@ pub(super) fn check_executable(
     path: &Path,
 ) -> Result<(), SentinelError> {
     if path.is_dir() {
-        let what = "is a directory, which no process executes: name the executables in it".to_owned();
+        let what =
+            "is a directory, which no process executes: name the executables in it".to_owned();
         return Err(Failure::Path { rule: by(), path: path.to_owned(), what }.into());
     }
     match interpreter(path) {

@@ -157,7 +157,7 @@ impl Sentinel {
     /// # Errors
     /// `SentinelErrorKind::Bpf` where there is no such file, or no room.
     pub fn admit(&self, exe: &Path) -> Result<Secret, SentinelError> {
-        exemptions::refuse_no_program(|| "`admit(…)`".to_owned(), exe)?;
+        exemptions::check_executable(|| "`admit(…)`".to_owned(), exe)?;
         let found = self.processes.identify(&[exe])?;
         let id = found.first().copied().flatten().filter(|id| *id != FileId::NONE);
         let id = id.ok_or_else(|| {

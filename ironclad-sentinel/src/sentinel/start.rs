@@ -215,7 +215,10 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(builder: &SentinelBuilder, persistent: Option<&Persistent>) -> Result<Self, SentinelError> {
+    fn new(
+        builder: &SentinelBuilder,
+        persistent: Option<&Persistent>,
+    ) -> Result<Self, SentinelError> {
         let pins = match persistent {
             Some(persistent) => GuardPins::find(&persistent.directory)?,
             None => None,

@@ -65,7 +65,9 @@ impl Sentinel {
     /// Detaches the hooks and removes the pins.
     pub(super) fn remove(self) -> Result<(), SentinelError> {
         let Some(persistent) = &self.persistent else { return Ok(()) };
-        self.record(&AuditAction::Unpin { path: persistent.directory.path().display().to_string() })?;
+        self.record(&AuditAction::Unpin {
+            path: persistent.directory.path().display().to_string(),
+        })?;
         let Self { watch, watched, processes, persistent, .. } = self;
         drop(watch);
         let Watched { guard, .. } = Arc::into_inner(watched).ok_or_else(|| {

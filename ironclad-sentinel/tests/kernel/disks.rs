@@ -16,10 +16,7 @@ use rustix::fs::inotify;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(disk_commands_do_not_write_below_protected_files)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        test!(disk_commands_do_not_write_below_protected_files).shared().in_machine().needs(&[lsm]),
         test!(preopened_descriptors_change_nothing_on_a_protected_disk)
             .shared()
             .in_machine()
@@ -280,8 +277,14 @@ fn backing_files_of_loop_devices_are_protected() {
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let tried = [
         ("write to the backing file of a loop device", format!("open-to-write {}", link.display())),
-        ("write to the device of the backing file of a loop device", "open-to-write /dev/loop0".to_owned()),
-        ("write to the backing file of the device of a backing file", format!("open-to-write {}", image.display())),
+        (
+            "write to the device of the backing file of a loop device",
+            "open-to-write /dev/loop0".to_owned(),
+        ),
+        (
+            "write to the backing file of the device of a backing file",
+            format!("open-to-write {}", image.display()),
+        ),
         ("reconfigure a loop device", "set-up-again /dev/loop1".to_owned()),
     ];
     for (name, order) in &tried {
@@ -380,7 +383,10 @@ fn backing_disks_of_partitions_and_mapped_devices_are_protected() {
         ("write to the partition of a protected file", "open-to-write /dev/loop0p1"),
         ("write to the disk of the partition of a protected file", "open-to-write /dev/loop0"),
         ("write to the mapped device of a protected file", "open-to-write /dev/dm-0"),
-        ("write to the backing device of the mapped device of a protected file", "open-to-write /dev/loop1"),
+        (
+            "write to the backing device of the mapped device of a protected file",
+            "open-to-write /dev/loop1",
+        ),
     ];
     for (name, order) in tried {
         attacks.without(name, &mut attacker, order);

@@ -31,10 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(no_start_with_unsupported_file_systems).in_machine().needs(&[lsm]),
         test!(names_of_every_length_are_covered).shared().in_machine().needs(&[lsm]),
         test!(files_are_covered_at_every_depth).shared().in_machine().needs(&[lsm]),
-        test!(renamed_directories_and_hard_links_are_covered)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        test!(renamed_directories_and_hard_links_are_covered).shared().in_machine().needs(&[lsm]),
         // It detaches a program of its instance.
         test!(a_directory_whose_rename_was_missed_is_covered).in_machine().needs(&[lsm]),
         test!(a_web_server_writes_its_page_and_changes_no_modes)
@@ -89,7 +86,8 @@ fn lay_out(host: &Host) {
     for dir in ["protected/sub", "protected/empty", "elsewhere"] {
         std::fs::create_dir_all(host.path(dir)).unwrap();
     }
-    for (file, text) in [("protected/file", "1"), ("protected/sub/deep", "2"), ("elsewhere/other", "3")]
+    for (file, text) in
+        [("protected/file", "1"), ("protected/sub/deep", "2"), ("elsewhere/other", "3")]
     {
         std::fs::write(host.path(file), text).unwrap();
     }
@@ -124,7 +122,8 @@ fn a_protected_tree_is_not_changed() {
         assert_eq!(sentinel.rule(event.rules[0]).unwrap().id, RuleId(7), "{name}: {event}");
     }
     // Nothing has changed, and reading is allowed.
-    for (file, text) in [("protected/file", "1"), ("protected/sub/deep", "2"), ("elsewhere/other", "3")]
+    for (file, text) in
+        [("protected/file", "1"), ("protected/sub/deep", "2"), ("elsewhere/other", "3")]
     {
         let path = host.path(file);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
@@ -234,7 +233,8 @@ fn reading_and_executing_are_denied_too() {
     }
     attacks.with(by_loader, &mut attacker, &loader, &events);
     assert!(
-        attacker.ask(&format!("append {}", host.path("protected/sub/deep").display())).unwrap() == 0
+        attacker.ask(&format!("append {}", host.path("protected/sub/deep").display())).unwrap()
+            == 0
     );
     drop(sentinel);
 }
@@ -254,7 +254,10 @@ fn preopened_descriptors_do_not_write() {
         ("sendfile(2) to a pre-opened descriptor", from("send-to-kept")),
         ("splice(2) to a pre-opened descriptor", from("splice-to-kept")),
         ("write by io_uring to a pre-opened descriptor", "uring-write-kept caller 1".into()),
-        ("write by an io_uring worker to a pre-opened descriptor", "uring-write-kept worker 1".into()),
+        (
+            "write by an io_uring worker to a pre-opened descriptor",
+            "uring-write-kept worker 1".into(),
+        ),
     ];
     assert_eq!(attacker.ask(&format!("keep-open {}", file.display())).unwrap(), 0);
     for (name, order) in &tried {
@@ -285,7 +288,10 @@ fn path_components_and_overlays_are_protected() {
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let at = |name: &str| host.path(name).display().to_string();
     let tried = [
-        ("remove a path component of a protected file", format!("rmdir {}", at("protected/component"))),
+        (
+            "remove a path component of a protected file",
+            format!("rmdir {}", at("protected/component")),
+        ),
         (
             "rename a path component of a protected file",
             format!("rename {} {}", at("protected/component"), at("protected/gone")),
@@ -294,7 +300,10 @@ fn path_components_and_overlays_are_protected() {
             "create a protected file that never existed",
             format!("create {}", at("protected/component/absent")),
         ),
-        ("unlink a symbolic link in the path of a protected file", format!("unlink {}", at("link"))),
+        (
+            "unlink a symbolic link in the path of a protected file",
+            format!("unlink {}", at("link")),
+        ),
         (
             "rename a symbolic link in the path of a protected file",
             format!("rename {} {}", at("link"), at("gone")),
@@ -307,7 +316,10 @@ fn path_components_and_overlays_are_protected() {
             "exchange a symbolic link in the path of a protected file",
             format!("exchange {} {}", at("other"), at("link")),
         ),
-        ("read a protected file through a symbolic link in its path", format!("read {}", at("link/file"))),
+        (
+            "read a protected file through a symbolic link in its path",
+            format!("read {}", at("link/file")),
+        ),
     ];
     for (name, order) in &tried {
         lay_out_components(&host);
@@ -333,8 +345,9 @@ fn path_components_and_overlays_are_protected() {
         assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
         println!("not tested: overlayfs cannot be mounted here");
     }
-    let policy =
-        Policy::builder().file_rule(deny(1).file(host.path("protected/component/absent"))).file_rule(
+    let policy = Policy::builder()
+        .file_rule(deny(1).file(host.path("protected/component/absent")))
+        .file_rule(
             deny(2).file(host.path("link/file")).operations(FileOps::CHANGE | FileOps::READ),
         );
     let sentinel = host.start(&policy.compile().unwrap());
@@ -422,7 +435,8 @@ fn unsupported_file_systems_are_refused() {
     if !mount_places(&host, &mut attacker) {
         return;
     }
-    let first = Policy::builder().file_rule(deny(1).tree(host.path("protected"))).compile().unwrap();
+    let first =
+        Policy::builder().file_rule(deny(1).tree(host.path("protected"))).compile().unwrap();
     let sentinel = host.start(&first);
     for place in PLACES {
         for policy in policies_of_place(&host, place.0) {
@@ -498,7 +512,8 @@ fn files_are_covered_at_every_depth() {
         let below = ["d"].repeat(depth).join("/");
         host.path(top).join(below).join("file")
     };
-    for (top, depth) in depths.iter().flat_map(|&depth| [("protected", depth), ("elsewhere", depth)])
+    for (top, depth) in
+        depths.iter().flat_map(|&depth| [("protected", depth), ("elsewhere", depth)])
     {
         let file = file(top, depth);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();

@@ -185,10 +185,8 @@ fn the_backing_device_of_a_file_system_is_protected() {
         ("open an uncached protected file by its file handle", "open-handle".to_owned()),
         ("write to the backing device of a protected file", format!("open-to-write {device}")),
     ];
-    let (read_below, read) = (
-        "read from the backing device of a protected file",
-        format!("open-to-read {device}"),
-    );
+    let (read_below, read) =
+        ("read from the backing device of a protected file", format!("open-to-read {device}"));
     assert_eq!(ask(&mut attacker, &format!("keep-handle {deep}")), 0);
     assert_eq!(ask(&mut attacker, forget), 0);
     for (name, order) in &tried {
@@ -207,7 +205,8 @@ fn the_backing_device_of_a_file_system_is_protected() {
     }
     assert_eq!(ask(&mut attacker, &format!("setxattr {deep}")), 0);
     let policy = |ops| {
-        let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected).operations(ops);
+        let rule =
+            FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected).operations(ops);
         Policy::builder().file_rule(rule).compile().unwrap()
     };
     let (by_call, setattr) =
@@ -220,7 +219,8 @@ fn the_backing_device_of_a_file_system_is_protected() {
         println!("not tested: this kernel has no file_setattr(2)");
     }
     let verity = format!("{protected}/verity");
-    let (by_verity, enable) = ("enable fs-verity on a protected file", format!("enable-verity {verity}"));
+    let (by_verity, enable) =
+        ("enable fs-verity on a protected file", format!("enable-verity {verity}"));
     std::fs::write(&verity, "1").unwrap();
     attacks.without(by_verity, &mut attacker, &seal);
     std::fs::remove_file(&verity).unwrap();

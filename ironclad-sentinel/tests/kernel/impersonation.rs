@@ -28,7 +28,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(an_unidentified_process_has_no_exemption).shared().in_machine().needs(&[lsm]),
         test!(an_exempt_executable_starts_a_protected_program).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_has_no_exemption).shared().in_machine().needs(&[lsm]),
-        test!(the_agents_executable_in_other_surroundings_is_not_trusted).in_machine().needs(&[lsm]),
+        test!(the_agents_executable_in_other_surroundings_is_not_trusted)
+            .in_machine()
+            .needs(&[lsm]),
     ]
 }
 
@@ -173,7 +175,8 @@ fn a_reused_inode_number_has_no_exemption() {
         let generation = generation.as_ref().unwrap();
         format!("set-version {} {generation}", path.display())
     };
-    let by_number = "append to a protected file by an executable with a reused inode number of an exempt one";
+    let by_number =
+        "append to a protected file by an executable with a reused inode number of an exempt one";
     let by_version = "set the inode generation of a removed exempt executable";
     attacks.without(by_number, &mut attacker, &append);
     let unidentified = volume.join("unidentified");
@@ -256,7 +259,9 @@ fn the_agents_executable_in_other_surroundings_is_not_trusted() {
         ("with another seccomp(2) filter", itself, Some(Surroundings::Filter)),
         ("by the dynamic loader", loader, None),
     ];
-    let name = |surroundings: &str| format!("read the agent's secret by the agent's executable {surroundings}");
+    let name = |surroundings: &str| {
+        format!("read the agent's secret by the agent's executable {surroundings}")
+    };
     let mut attacks = Attacks::default();
     for (surroundings, (program, argument), by) in &tried {
         let mut attacker = begin(program, *argument, by.as_ref());

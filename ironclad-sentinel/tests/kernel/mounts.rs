@@ -17,11 +17,11 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_root_of_the_agents_namespace_is_not_replaced).shared().in_machine().needs(&[lsm]),
         test!(nothing_is_mounted_over_protected_files).shared().in_machine().needs(&[lsm]),
-        test!(a_mount_stays_when_its_mount_point_is_removed_elsewhere).shared().in_machine().needs(&[lsm]),
-        test!(shared_peer_mounts_do_not_bypass_protection)
+        test!(a_mount_stays_when_its_mount_point_is_removed_elsewhere)
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(shared_peer_mounts_do_not_bypass_protection).shared().in_machine().needs(&[lsm]),
         test!(a_host_with_shared_mounts_works).shared().in_machine().needs(&[lsm]),
         test!(pins_stay_when_a_shared_peer_mount_is_unmounted).in_machine().needs(&[lsm]),
         test!(fanotify_permission_events_are_refused).in_machine().needs(&[lsm]),
@@ -121,7 +121,10 @@ fn nothing_is_mounted_over_protected_files() {
             "append to a protected file through a bind mount",
             format!("append {elsewhere}/protected/sub/file"),
         ),
-        ("unlink a protected file through a bind mount", format!("unlink {elsewhere}/protected/sub/file")),
+        (
+            "unlink a protected file through a bind mount",
+            format!("unlink {elsewhere}/protected/sub/file"),
+        ),
     ];
     assert_eq!(attacker.ask(&bind).unwrap(), 0);
     for (name, order) in &by_bind {
@@ -470,15 +473,30 @@ fn fanotify_permission_events_are_refused() {
     let decide = |what: u32, mask: u32, path: &str| format!("decide-on-opens {what} {mask} {path}");
     let own = std::env::current_exe().unwrap().display().to_string();
     let tried = [
-        ("answer fanotify permission events for opens of a protected file", decide(INODE, OPEN_PERM, &file)),
-        ("answer fanotify permission events for opens on the mount of a protected file", decide(MOUNT, OPEN_PERM, &volume)),
+        (
+            "answer fanotify permission events for opens of a protected file",
+            decide(INODE, OPEN_PERM, &file),
+        ),
+        (
+            "answer fanotify permission events for opens on the mount of a protected file",
+            decide(MOUNT, OPEN_PERM, &volume),
+        ),
         (
             "answer fanotify permission events for opens on the file system of a protected file",
             decide(FILESYSTEM, OPEN_PERM, &volume),
         ),
-        ("answer fanotify permission events for reads of a protected file", decide(INODE, ACCESS_PERM, &file)),
-        ("answer fanotify permission events for execution of the agent", decide(INODE, OPEN_EXEC_PERM, &own)),
-        ("answer fanotify permission events for opens on sysfs", decide(FILESYSTEM, OPEN_PERM, "/sys")),
+        (
+            "answer fanotify permission events for reads of a protected file",
+            decide(INODE, ACCESS_PERM, &file),
+        ),
+        (
+            "answer fanotify permission events for execution of the agent",
+            decide(INODE, OPEN_EXEC_PERM, &own),
+        ),
+        (
+            "answer fanotify permission events for opens on sysfs",
+            decide(FILESYSTEM, OPEN_PERM, "/sys"),
+        ),
     ];
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);

@@ -12,9 +12,7 @@ use ironclad_sentinel::Overflow;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(protection_outlives_the_agent_and_a_successor_adopts_it)
-            .in_machine()
-            .needs(&[lsm]),
+        test!(protection_outlives_the_agent_and_a_successor_adopts_it).in_machine().needs(&[lsm]),
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
         test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
     ]
@@ -49,8 +47,14 @@ fn attacks_without_an_agent(targets: &Targets, copy: &Path) -> [(&'static str, S
     [
         ("read the agent's secret", read.clone()),
         // A process with the agent's executable is not trusted.
-        ("read the agent's secret by the agent's executable", format!("fork {} {read}", own.display())),
-        ("read the agent's secret by a copy of the agent's executable", format!("fork {} {read}", copy.display())),
+        (
+            "read the agent's secret by the agent's executable",
+            format!("fork {} {read}", own.display()),
+        ),
+        (
+            "read the agent's secret by a copy of the agent's executable",
+            format!("fork {} {read}", copy.display()),
+        ),
         ("list the agent's state directory", format!("list {state}")),
         ("unlink the agent's secret", format!("unlink {state}/secret")),
         ("rename the agent's state directory", format!("rename {state} {state}-gone")),

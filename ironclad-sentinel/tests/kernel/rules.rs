@@ -22,10 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .in_machine()
             .needs(&[lsm]),
         test!(no_start_with_scripts_as_executables).in_machine().needs(&[lsm]),
-        test!(trees_do_not_cover_pseudo_file_systems)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        test!(trees_do_not_cover_pseudo_file_systems).shared().in_machine().needs(&[lsm]),
         test!(missing_paths_are_reported).in_machine().needs(&[lsm]),
         test!(a_refused_start_names_the_obstacle).in_machine().needs(&[lsm]),
     ]

@@ -33,7 +33,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
         test!(a_secret_is_good_once_and_for_one_program).shared().in_machine().needs(&[lsm]),
-        test!(programs_that_could_bypass_sentinel_are_not_loaded).shared().in_machine().needs(&[lsm]),
+        test!(programs_that_could_bypass_sentinel_are_not_loaded)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
     ]
 }
 
@@ -58,11 +61,19 @@ const TASK_ATTACKS: [(&str, &str, SentinelHook); 17] = {
     [
         ("raise oom_score_adj of the agent", "write /proc/PID/oom_score_adj 1000", FileOpen),
         ("read /proc/PID/auxv of the agent", "read-some /proc/PID/auxv", FileOpen),
-        ("read /proc/PID/task/TID/maps of the agent", "read-some /proc/PID/task/PID/maps", FileOpen),
+        (
+            "read /proc/PID/task/TID/maps of the agent",
+            "read-some /proc/PID/task/PID/maps",
+            FileOpen,
+        ),
         ("send a signal to the agent by kill(2)", "kill PID 23", TaskKill),
         ("attach to the agent by ptrace(2)", "trace PID", PtraceAccessCheck),
         ("read memory of the agent by process_vm_readv(2)", "read-memory PID", PtraceAccessCheck),
-        ("write memory of the agent by process_vm_writev(2)", "write-memory PID", PtraceAccessCheck),
+        (
+            "write memory of the agent by process_vm_writev(2)",
+            "write-memory PID",
+            PtraceAccessCheck,
+        ),
         ("open /proc/PID/mem of the agent to write", "open-memory PID", FileOpen),
         (
             "open /proc/PID/mem of the agent to write by io_uring",
@@ -175,7 +186,8 @@ fn the_oom_killer_does_not_end_the_agent() {
     drop(sentinel);
     assert_eq!(score(), former);
     std::fs::write(group.dir().join("memory.max"), "max").unwrap();
-    let unprotected = Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
+    let unprotected =
+        Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
     let sentinel = unprotected.start(&Policy::builder().compile().unwrap()).unwrap();
     assert_eq!(score(), former);
     sentinel.stop().unwrap();
@@ -281,8 +293,14 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
             ("freeze the agent's cgroup", write(own.dir(), "cgroup.freeze", "1")),
             ("freeze a cgroup above the agent's", write(around.dir(), "cgroup.freeze", "1")),
             ("create a cgroup below the agent's", format!("mkdir {}/below", own.dir().display())),
-            ("set cgroup.max.depth of a cgroup above the agent's", write(around.dir(), "cgroup.max.depth", "1")),
-            ("chmod a file of the agent's cgroup", format!("chmod {}/cgroup.procs", own.dir().display())),
+            (
+                "set cgroup.max.depth of a cgroup above the agent's",
+                write(around.dir(), "cgroup.max.depth", "1"),
+            ),
+            (
+                "chmod a file of the agent's cgroup",
+                format!("chmod {}/cgroup.procs", own.dir().display()),
+            ),
             (
                 "chown a file of a cgroup above the agent's",
                 format!("chown {}/cgroup.max.descendants", around.dir().display()),
@@ -291,13 +309,13 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
                 "chmod a file of a cgroup above the agent's",
                 format!("chmod {}/cgroup.procs", around.dir().display()),
             ),
-            (
-                "chmod a file of the root cgroup",
-                format!("chmod {}/cgroup.procs", home.display()),
-            ),
+            ("chmod a file of the root cgroup", format!("chmod {}/cgroup.procs", home.display())),
         ];
         if kills {
-            tried.push(("kill the agent's cgroup by cgroup.kill", write(own.dir(), "cgroup.kill", "1")));
+            tried.push((
+                "kill the agent's cgroup by cgroup.kill",
+                write(own.dir(), "cgroup.kill", "1"),
+            ));
         } else {
             println!("not tried: this kernel has no cgroup.kill");
         }
@@ -306,7 +324,10 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
     // By a process that is root only by its fsuid.
     let by_files = |pid: u32| {
         [
-            ("move the agent to another cgroup by setfsuid(2)", write(trap.dir(), "cgroup.procs", &pid.to_string())),
+            (
+                "move the agent to another cgroup by setfsuid(2)",
+                write(trap.dir(), "cgroup.procs", &pid.to_string()),
+            ),
             (
                 "freeze a cgroup above the agent's by setfsuid(2)",
                 write(around.dir(), "cgroup.freeze", "1"),
@@ -409,8 +430,10 @@ fn signals_of_files_and_perf_events_do_not_reach_the_agent() {
     let agent = std::process::id();
     let signal = |pid: u32| format!("signal-by-file {pid} {TERMINATE}");
     let count = |pid: u32| format!("count {pid}");
-    let (by_file, by_counter) = ("signal the agent by F_SETOWN and F_SETSIG", "open a perf counter on the agent");
-    let (sysrq, trigger) = ("open /proc/sysrq-trigger to write", "open-to-write /proc/sysrq-trigger");
+    let (by_file, by_counter) =
+        ("signal the agent by F_SETOWN and F_SETSIG", "open a perf counter on the agent");
+    let (sysrq, trigger) =
+        ("open /proc/sysrq-trigger to write", "open-to-write /proc/sysrq-trigger");
     let own = std::env::current_exe().unwrap();
     let probe = |pid: u32| format!("probe-program {pid} {}", own.display());
     let by_probe = "open a uprobe on the agent by perf_event_open(2)";
@@ -463,7 +486,10 @@ fn presented_secrets_are_not_traced() {
     let number = number.trim();
     let tried = [
         ("trace prctl(2) arguments of all processes by perf", format!("watch 0 {number}")),
-        ("trace prctl(2) arguments of another process by perf", format!("watch {} {number}", other.pid())),
+        (
+            "trace prctl(2) arguments of another process by perf",
+            format!("watch {} {number}", other.pid()),
+        ),
         // A filter reveals bits of the arguments.
         ("count prctl(2) calls by perf", format!("count-calls 0 {number}")),
     ];
@@ -647,8 +673,14 @@ fn programs_that_could_bypass_sentinel_are_not_loaded() {
     ];
     let group = Cgroup::new("room").unwrap();
     let kept = [
-        ("attach a cgroup sysctl program that was loaded before", format!("attach-kept {}", group.dir().display())),
-        ("attach a cgroup sysctl program by a BPF link", format!("link-kept {}", group.dir().display())),
+        (
+            "attach a cgroup sysctl program that was loaded before",
+            format!("attach-kept {}", group.dir().display()),
+        ),
+        (
+            "attach a cgroup sysctl program by a BPF link",
+            format!("link-kept {}", group.dir().display()),
+        ),
     ];
     let mut attacks = Attacks::default();
     for (name, kind) in probes {

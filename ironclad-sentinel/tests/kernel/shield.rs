@@ -25,13 +25,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(shield_is_protected_from_root_and_a_successor_adopts_both)
-            .in_machine()
-            .needs(&[lsm]),
+        test!(shield_is_protected_from_root_and_a_successor_adopts_both).in_machine().needs(&[lsm]),
         test!(adopted_pins_are_protected).in_machine().needs(&[lsm]),
-        test!(an_interface_stays_protected_in_another_namespace)
-            .in_machine()
-            .needs(&[lsm]),
+        test!(an_interface_stays_protected_in_another_namespace).in_machine().needs(&[lsm]),
         test!(no_program_runs_before_shield).in_machine().needs(&[lsm]),
     ]
 }

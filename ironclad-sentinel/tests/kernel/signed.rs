@@ -16,11 +16,15 @@ use ironclad_lab::{role, test};
 use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore, now};
 use ironclad_policy::document::Sources;
 use ironclad_policy::{CompiledPolicy, Policy, Provenance};
-use ironclad_sentinel::{Degraded, Launch, Overflow, Sentinel, SentinelBuilder, SentinelError, SentinelErrorKind};
+use ironclad_sentinel::{
+    Degraded, Launch, Overflow, Sentinel, SentinelBuilder, SentinelError, SentinelErrorKind,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(only_signed_bundles_are_accepted_and_root_does_not_roll_back).in_machine().needs(&[lsm]),
+        test!(only_signed_bundles_are_accepted_and_root_does_not_roll_back)
+            .in_machine()
+            .needs(&[lsm]),
         test!(the_last_bundle_starts_again_after_it_has_expired).in_machine().needs(&[lsm]),
         test!(without_a_trust_store_a_warning_is_printed).in_machine().needs(&[lsm]),
         test!(a_token_permits_ending_the_agent_for_a_while).in_machine().needs(&[lsm]),
@@ -329,7 +333,8 @@ fn the_last_bundle_starts_again_after_it_has_expired() {
     };
     let reports = || {
         let actions = recorder.0.lock().unwrap();
-        let expired = |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
+        let expired =
+            |it: &&AuditAction| matches!(it, AuditAction::BundleExpired { serial: 1, .. });
         actions.iter().filter(expired).count()
     };
     let last = bundle_until(1, &file, now() - 60);

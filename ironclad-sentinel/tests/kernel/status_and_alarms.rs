@@ -14,8 +14,8 @@ use ironclad_bpf::BPFFS;
 use ironclad_bpf::audit::open_object;
 use ironclad_bpf::inventory::Inventory;
 use ironclad_bpf::uapi::{AttachType, ProgramType};
-use ironclad_core::{ErrorChain, RuleId};
 use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
+use ironclad_core::{ErrorChain, RuleId};
 use ironclad_hostile::object;
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::{role, test};
@@ -36,9 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_start_is_refused_while_ftrace_is_off).in_machine().needs(&[lsm]),
         test!(changes_made_while_sentinel_was_stopped_are_reported).in_machine().needs(&[lsm]),
         test!(a_first_start_that_fails_leaves_nothing).in_machine().needs(&[lsm]),
-        test!(a_restored_older_baseline_is_found_by_its_checksum)
-            .in_machine()
-            .needs(&[lsm]),
+        test!(a_restored_older_baseline_is_found_by_its_checksum).in_machine().needs(&[lsm]),
         test!(files_that_an_upgrade_has_replaced_are_known_after_a_refresh)
             .in_machine()
             .needs(&[lsm]),
@@ -298,7 +296,8 @@ fn a_start_is_refused_where_a_hook_is_inactive() {
         assert_eq!(text.matches("hook ").count(), 1, "{text}");
         assert!(text.contains("hook sb_pivotroot: "), "{text}");
         // Nothing is left of it, and a start with the option succeeds.
-        let sentinel = builder(&host).dangerous(|it| it.degraded(true)).start(&policy(&host)).unwrap();
+        let sentinel =
+            builder(&host).dangerous(|it| it.degraded(true)).start(&policy(&host)).unwrap();
         let degraded = sentinel.status().unwrap().degraded;
         let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
         assert_eq!(hook, "sb_pivotroot");
@@ -373,7 +372,11 @@ fn changes_made_while_sentinel_was_stopped_are_reported() {
     assert_eq!((report.compared, report.files, report.changes), (Compared::Missing, 6, vec![]));
     let baseline: PathBuf = host.path("state/baseline");
     for order in ["read", "append", "unlink"] {
-        assert_eq!(attacker.ask(&format!("{order} {}", baseline.display())).unwrap(), EPERM, "{order}");
+        assert_eq!(
+            attacker.ask(&format!("{order} {}", baseline.display())).unwrap(),
+            EPERM,
+            "{order}"
+        );
     }
     assert_eq!(attacker.ask(&format!("append {}", protected("changed").display())).unwrap(), EPERM);
     // A change by the agent is reported at once, and not after a restart.

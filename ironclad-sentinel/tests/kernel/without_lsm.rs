@@ -1,10 +1,10 @@
 //! Kernels where Sentinel cannot protect anything. The test runs in a virtual machine of its own.
 
 use crate::testbed::Host;
+use ironclad_core::ErrorChain;
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_policy::Policy;
-use ironclad_core::ErrorChain;
 use ironclad_sentinel::{Sentinel, SentinelErrorKind};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -16,7 +16,8 @@ fn a_kernel_without_bpf_lsm_is_refused_with_what_to_add() {
     assert!(modules.trim().split(',').all(|module| module != "bpf"), "{modules}");
     let host = Host::new();
     let start = |is_degraded| {
-        let builder = Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.degraded(is_degraded));
+        let builder =
+            Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.degraded(is_degraded));
         builder.start(&Policy::builder().compile().unwrap())
     };
     // Also where missing hooks are allowed.

@@ -1,4 +1,4 @@
-//! What somebody may try with files and processes.
+//! Orders that attack files, processes and the host.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -26,11 +26,11 @@ use ironclad_syscalls::{
 
 use super::held::how;
 
-/// Follows an order; none where it is not one of these.
-pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
+/// Runs an order on files and directories. None if it is no such order.
+pub(super) fn on_files(words: &[&str]) -> io::Result<Option<u64>> {
     let done = match *words {
         ["read", path] => fs::read(path).map(drop),
-        // Some kernels show those whom they refuse an empty file.
+        // Some kernels show an empty file instead of an error.
         ["read-some", path] => fs::read(path).and_then(|bytes| match bytes.is_empty() {
             true => Err(rustix::io::Errno::PERM.into()),
             false => Ok(()),
@@ -74,16 +74,6 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["chattr", path] => File::open(path).and_then(|file| chattr(&file)),
         ["file-setattr", path] => file_setattr(Path::new(path)),
         ["enable-verity", path] => File::open(path).and_then(|file| enable_verity(&file)),
-        ["scsi-write", path] => File::open(path).and_then(|disk| scsi_write(&disk)),
-        ["set-writable", path] => File::open(path).and_then(|disk| set_writable(&disk)),
-        ["add-partition", path] => File::open(path).and_then(|disk| partition(&disk, true)),
-        ["remove-partition", path] => File::open(path).and_then(|disk| partition(&disk, false)),
-        ["set-up-again", path] => File::open(path).and_then(|device| set_up_again(&device)),
-        ["freeze", path] => File::open(path).and_then(|directory| freeze(&directory)),
-        ["thaw", path] => File::open(path).and_then(|directory| thaw(&directory)),
-        ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
-        ["kexec-load"] => kexec_load(),
-        ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
         #[cfg(target_arch = "x86_64")]
         ["chattr-32", path] => {
             File::open(path).and_then(|file| ironclad_syscalls::chattr_32(&file))
@@ -98,13 +88,52 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             .stderr(Stdio::null())
             .status()
             .map(drop),
+        ["open-by-handle", path] => {
+            Handle::of(Path::new(path)).and_then(|mut it| it.open()).map(drop)
+        }
+        ["open-to-read", path] => File::open(path).map(drop),
+        // An O_PATH descriptor, which can only be reopened.
+        ["open-by-path", path] => {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(Into::into)
+                .and_then(|fd| {
+                    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                    OpenOptions::new().write(true).open(name).map(drop)
+                })
+        }
+        ["set-acl", path] => setxattr(path, "system.posix_acl_access", &acl(), XattrFlags::empty())
+            .map_err(Into::into),
+        ["uring-open", by, path] => uring_open(&text(path), how(by)).map(drop),
+        ["read-link", path] => fs::read_link(path).map(drop),
+        ["share-mount", path] => share_mount(Path::new(path)),
+        ["decide-on-opens", what, mask, path] => {
+            decide_on_opens(Path::new(path), wide(what) as u32, wide(mask))
+        }
+        _ => return Ok(None),
+    };
+    done.map(|()| Some(0))
+}
+
+/// Runs an order on processes, BPF objects, disks and the kernel. None if it is no such order.
+pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
+    let done = match *words {
+        ["scsi-write", path] => File::open(path).and_then(|disk| scsi_write(&disk)),
+        ["set-writable", path] => File::open(path).and_then(|disk| set_writable(&disk)),
+        ["add-partition", path] => File::open(path).and_then(|disk| partition(&disk, true)),
+        ["remove-partition", path] => File::open(path).and_then(|disk| partition(&disk, false)),
+        ["set-up-again", path] => File::open(path).and_then(|device| set_up_again(&device)),
+        ["freeze", path] => File::open(path).and_then(|directory| freeze(&directory)),
+        ["thaw", path] => File::open(path).and_then(|directory| thaw(&directory)),
+        ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
+        ["kexec-load"] => kexec_load(),
+        ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
         ["kill", pid, signal] => kill(pid, signal),
         ["signal-by-file", pid, signal] => signal_by_file(number(pid), number(signal)),
-        // Answers 255 where it was killed over it.
+        // Answers 255 if the child was killed.
         ["eat-in", group, bytes] => {
             let eaten = File::open(group)
                 .and_then(|group| ironclad_syscalls::eat_in_group(&group, wide(bytes) as usize));
-            return Some(eaten.map(|is_done| if is_done { 0 } else { 255 }));
+            return eaten.map(|is_done| Some(if is_done { 0 } else { 255 }));
         }
         ["count", pid] => count(number(pid)),
         ["be-root-of-files-alone"] => be_root_of_files_alone(),
@@ -119,10 +148,6 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
             let pid = process(pid).map(|pid| pid.as_raw_nonzero().get());
             watch_tracepoint(pid, wide(tracepoint), verb == "watch")
         }
-        ["share-mount", path] => share_mount(Path::new(path)),
-        ["decide-on-opens", what, mask, path] => {
-            decide_on_opens(Path::new(path), wide(what) as u32, wide(mask))
-        }
         ["link-by-id", id] => link_by_id(number(id) as u32).map(drop),
         ["map-by-id", id, flags] => map_by_id(number(id) as u32, number(flags) as u32).map(drop),
         ["detach-link-by-id", id] => {
@@ -135,23 +160,6 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["open-memory", pid] => {
             OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).map(drop)
         }
-        ["open-by-handle", path] => {
-            Handle::of(Path::new(path)).and_then(|mut it| it.open()).map(drop)
-        }
-        ["open-to-read", path] => File::open(path).map(drop),
-        // A descriptor that is good for nothing but to be opened once more.
-        ["open-by-path", path] => {
-            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .map_err(Into::into)
-                .and_then(|fd| {
-                    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
-                    OpenOptions::new().write(true).open(name).map(drop)
-                })
-        }
-        ["set-acl", path] => setxattr(path, "system.posix_acl_access", &acl(), XattrFlags::empty())
-            .map_err(Into::into),
-        ["uring-open", by, path] => uring_open(&text(path), how(by)).map(drop),
-        ["read-link", path] => fs::read_link(path).map(drop),
         ["limit", pid] => prlimit(number(pid)),
         ["prefer-others-to", pid] => {
             rustix::process::setpriority_process(process(pid), 19).map_err(Into::into)
@@ -170,20 +178,20 @@ pub(super) fn obey(words: &[&str]) -> Option<io::Result<u64>> {
         ["tool", program, ref arguments @ ..] => {
             let mut tool = Command::new(program);
             tool.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            return Some(tool.status().map(|it| it.code().unwrap_or(255) as u64));
+            return tool.status().map(|it| Some(it.code().unwrap_or(255) as u64));
         }
-        _ => return None,
+        _ => return Ok(None),
     };
-    Some(done.map(|()| 0))
+    done.map(|()| Some(0))
 }
 
-/// An access control list by which user 1000 may all, as the owner may; it cannot be said by a mode.
+/// An ACL that gives user 1000 the rights of the owner, which no mode expresses.
 fn acl() -> Vec<u8> {
     const VERSION: u32 = 2;
-    const NOBODY: u32 = u32::MAX;
+    const NO_ID: u32 = u32::MAX;
     // Owner, a user, the group, the mask, others.
     let entries: [(u16, u16, u32); 5] =
-        [(1, 7, NOBODY), (2, 7, 1000), (4, 0, NOBODY), (0x10, 7, NOBODY), (0x20, 0, NOBODY)];
+        [(1, 7, NO_ID), (2, 7, 1000), (4, 0, NO_ID), (0x10, 7, NO_ID), (0x20, 0, NO_ID)];
     let mut acl = VERSION.to_le_bytes().to_vec();
     for (tag, rights, id) in entries {
         acl.extend(
@@ -193,7 +201,7 @@ fn acl() -> Vec<u8> {
     acl
 }
 
-/// Writes a byte of a file into another, past write(2).
+/// Writes a byte of a file into another without write(2).
 pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
     let source = File::open(source)?;
     let moved = match verb {
@@ -204,13 +212,13 @@ pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
             splice(&source, None, &writer, None, 1, SpliceFlags::empty())?;
             splice(&reader, None, to, None, 1, SpliceFlags::empty())?
         }
-        other => panic!("no order: {other}"),
+        other => panic!("unknown order: {other}"),
     };
     assert_eq!(moved, 1, "{verb}");
     Ok(())
 }
 
-/// Probes where a program is entered, which nobody comes by once it runs.
+/// Probes the entry of a program, which a running process does not execute again.
 fn probe_program(of: Option<Pid>, path: &str) -> io::Result<()> {
     let (kind, offset) = (kind_of_probe("uprobe")?, entry(&fs::read(path)?));
     probe(of.map(|pid| pid.as_raw_nonzero().get()), kind, &text(path), offset)
@@ -258,7 +266,7 @@ fn process(pid: &str) -> Option<Pid> {
 
 fn kill(pid: &str, signal: &str) -> io::Result<()> {
     let pid = process(pid).expect("a process");
-    // Signal 0 asks whether it is there.
+    // Signal 0 only checks that the process exists.
     let sent = match Signal::from_named_raw(number(signal)) {
         Some(signal) => kill_process(pid, signal),
         None => rustix::process::test_kill_process(pid),

@@ -17,7 +17,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{Domain, SockAddr, Socket};
 
-use super::{MSG_FASTOPEN, kind, let_go};
+use super::{MSG_FASTOPEN, allowed, kind};
 
 const HELLO: &[u8] = b"hello";
 
@@ -44,7 +44,7 @@ impl Held {
         Ok(0)
     }
 
-    /// Lets a socket outlive execve(2); answers its number.
+    /// Keeps a socket open across execve(2). Answers its number.
     pub(super) fn number(&self, name: &str) -> io::Result<u64> {
         let socket = self.socket(name);
         fcntl_setfd(socket, FdFlags::empty())?;
@@ -69,7 +69,7 @@ impl Held {
         Ok(0)
     }
 
-    /// Hands a socket to whoever has the mailbox.
+    /// Sends a socket to the process that has the mailbox.
     pub(super) fn post(&self, name: &str, path: &str) -> io::Result<u64> {
         let to = UnixDatagram::unbound()?;
         to.connect(path)?;
@@ -95,27 +95,27 @@ impl Held {
         self.keep(name, fd.expect("a socket").into())
     }
 
-    /// Does something with a socket.
+    /// Runs an order with a socket.
     pub(super) fn with(&self, name: &str, order: &[&str]) -> io::Result<u64> {
         let socket = self.socket(name);
         let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
         match *order {
             ["connect", to] => {
                 socket.set_nonblocking(true)?;
-                let_go(socket.connect(&addr(to).into()))
+                allowed(socket.connect(&addr(to).into()))
             }
             ["connect-and-wait", to] => socket.connect(&addr(to).into()).map(|()| 0),
             ["fastopen", to] => {
                 let to = SockAddr::from(addr(to));
-                let_go(socket.send_to_with_flags(HELLO, &to, MSG_FASTOPEN))
+                allowed(socket.send_to_with_flags(HELLO, &to, MSG_FASTOPEN))
             }
-            // Nothing is sent before there is something to send.
+            // The kernel connects at the first send.
             ["fastopen-connect", to] => {
                 setsockopt(socket, TcpFastOpenConnect, &true)?;
-                let_go(socket.connect(&addr(to).into()))?;
-                let_go(socket.send(HELLO))
+                allowed(socket.connect(&addr(to).into()))?;
+                allowed(socket.send(HELLO))
             }
-            ["uring-connect", by, to] => let_go(uring_connect(socket.as_fd(), addr(to), how(by))),
+            ["uring-connect", by, to] => allowed(uring_connect(socket.as_fd(), addr(to), how(by))),
             ["uring-send", by, to] => {
                 uring_send(socket.as_fd(), addr(to), HELLO, how(by)).map(|_| 0)
             }
@@ -157,18 +157,18 @@ impl Held {
             }
             ["bind", to] => socket.bind(&addr(to).into()).map(|()| 0),
             ["listen"] => socket.listen(1).map(|()| 0),
-            _ => panic!("no order: {order:?}"),
+            _ => panic!("unknown order: {order:?}"),
         }
     }
 }
 
-/// Which thread does what is asked of io_uring, as orders call it.
+/// The thread that runs an io_uring request.
 pub(super) fn how(text: &str) -> Uring {
     match text {
         "caller" => Uring::Caller,
         "worker" => Uring::Worker,
         "poller" => Uring::Poller,
-        other => panic!("no thread: {other}"),
+        other => panic!("unknown thread: {other}"),
     }
 }
 

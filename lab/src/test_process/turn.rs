@@ -1,4 +1,4 @@
-//! Ways to become another program, and to see other files under their names.
+//! Executing other programs, namespaces, and impersonation.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -11,9 +11,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::let_go;
+use super::allowed;
 
-/// Becomes a program that has no name: what is in a file, or in a copy of it in memory.
+/// Executes an open file, or a copy of it in memory, without a path.
 pub(super) fn execute_open(how: &str, program: &str) -> io::Result<u64> {
     let mut file = File::open(program)?;
     if how == "memory" {
@@ -32,13 +32,13 @@ pub(super) fn execute_open(how: &str, program: &str) -> io::Result<u64> {
     }
 }
 
-/// Gives this thread namespaces of its own.
+/// Moves this thread into a new namespace.
 pub(super) fn apart(what: &str) -> io::Result<u64> {
     let flag = match what {
         "mounts" => CloneFlags::CLONE_NEWNS,
         "pids" => CloneFlags::CLONE_NEWPID,
         "cgroups" => CloneFlags::CLONE_NEWCGROUP,
-        other => panic!("no namespace: {other}"),
+        other => panic!("unknown namespace: {other}"),
     };
     unshare(flag)?;
     if what == "mounts" {
@@ -48,7 +48,7 @@ pub(super) fn apart(what: &str) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Shows a file or directory, with what is mounted below, under another name.
+/// Bind-mounts a file or directory, with the mounts below, at another path.
 pub(super) fn show(what: &str, at: &str) -> io::Result<u64> {
     let nothing = None::<&str>;
     mount(Some(what), at, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)?;
@@ -61,14 +61,14 @@ pub(super) fn chroot(to: &str) -> io::Result<u64> {
     Ok(0)
 }
 
-/// A child that says that it executes `program`, and waits.
+/// A child that impersonates `program`, and waits.
 pub(super) fn impostor(program: &str, by: Lie, deed: Deed<'_>) -> io::Result<Impostor> {
     let child = Impostor::start(Path::new(program), by, deed)?;
     let shown = std::fs::read_link(format!("/proc/{}/exe", child.pid()))?;
-    assert_eq!(shown, Path::new(program), "what the kernel shows of it");
+    assert_eq!(shown, Path::new(program), "the executable that the kernel shows");
     Ok(child)
 }
 
 pub(super) fn go_on(impostor: Option<Impostor>) -> io::Result<u64> {
-    let_go(impostor.expect("an impostor").go())
+    allowed(impostor.expect("an impostor").go())
 }

@@ -1,4 +1,4 @@
-//! What is attacked: an agent with all that it has, made by the tour and taken away by it.
+//! The target of attacks: an agent and its surroundings, which the tour creates and removes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, UdpSocket};
@@ -23,12 +23,12 @@ const GOOD: &str = "10.9.0.3";
 const HERE: &str = "10.9.0.1";
 pub(crate) const CONFIG: &str = "agent.conf";
 pub(crate) const PAGE: &str = "index.html";
-/// Whom web servers run as.
+/// The user of web servers.
 pub(crate) const WEB: u32 = 33;
-/// Ends waits for what should come at once; an emulated machine takes its time to start an agent.
+/// The limit of waits for events that come at once. An emulated machine starts an agent slowly.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where everything is.
+/// All paths.
 #[derive(Clone)]
 pub(crate) struct Paths(PathBuf);
 
@@ -61,7 +61,7 @@ impl Paths {
         self.0.join("agent")
     }
 
-    /// Which somebody would put in the agent's place.
+    /// A file that an attacker renames over the agent's executable.
     pub(crate) fn other(&self) -> PathBuf {
         self.0.join("other")
     }
@@ -74,8 +74,8 @@ impl Paths {
         self.0.join("audit.jsonl")
     }
 
-    /// Makes what is missing, and what was changed anew.
-    fn furnish(&self) -> Result<()> {
+    /// Creates missing files, and restores changed ones.
+    fn restore(&self) -> Result<()> {
         std::fs::create_dir_all(self.config())?;
         std::fs::write(self.config().join(CONFIG), "by the tour\n")?;
         std::fs::create_dir_all(self.site())?;
@@ -83,7 +83,7 @@ impl Paths {
         std::fs::write(&page, "hello\n")?;
         std::fs::set_permissions(&page, PermissionsExt::from_mode(0o644))?;
         chown(&page, Some(WEB), Some(WEB))?;
-        // Once it was put into the agent's place, it is not there.
+        // An attack has renamed it over the agent's executable.
         if !self.other().exists() {
             let _ = std::fs::remove_file(self.program());
             std::fs::copy(std::env::current_exe()?, self.program())?;
@@ -96,13 +96,13 @@ impl Paths {
     }
 }
 
-/// The bpffs and the directory, which go when it does.
-struct Place(tempfile::TempDir);
+/// The bpffs and the directory. Dropping it removes both.
+struct Directory(tempfile::TempDir);
 
-impl Drop for Place {
+impl Drop for Directory {
     fn drop(&mut self) {
         let paths = Paths::new(self.0.path());
-        // They may be gone.
+        // They may be unmounted already.
         let _ = unmount(paths.config(), UnmountFlags::DETACH);
         let _ = unmount(paths.bpffs(), UnmountFlags::DETACH);
     }
@@ -137,7 +137,7 @@ impl Net {
         Ok(Self { host, _peer: peer, _lab: lab, here, bad, good })
     }
 
-    /// Whether a datagram of the blocked peer's arrives; another's, sent after it, does in any case.
+    /// Whether a datagram of the blocked peer arrives. A datagram of another peer always arrives after it.
     fn bad_arrives(&self) -> Result<bool> {
         self.bad.send(b"bad")?;
         self.good.send(b"good")?;
@@ -155,7 +155,7 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> std::io::Erro
     std::io::Error::other(error)
 }
 
-/// The agent's process. Dropping it lets it end.
+/// The agent's process. Dropping it closes the agent's input, which ends the agent.
 struct Agent {
     child: Child,
     orders: Option<ChildStdin>,
@@ -164,10 +164,10 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(net: &Net, cgroup: &Cgroup, paths: &Paths, unguarded: bool) -> Result<Self> {
+    fn start(net: &Net, cgroup: &Cgroup, paths: &Paths, unprotected: bool) -> Result<Self> {
         let mut command = cgroup.command(&paths.program());
-        command.arg("--agent").arg(&paths.0).args(unguarded.then_some("--unguarded"));
-        // Ctrl-C is the tour's, which then ends it in order.
+        command.arg("--agent").arg(&paths.0).args(unprotected.then_some("--unprotected"));
+        // Ctrl-C interrupts only the tour, which then stops the agent.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = net.host.run(|| command.spawn())??;
         let (orders, out) = (child.stdin.take(), child.stdout.take().ok_or("no output")?);
@@ -187,7 +187,7 @@ impl Agent {
 
     fn hears(&self, what: &str) -> Result<Value> {
         self.hears_by(PATIENCE, |value| value.get(what).cloned())
-            .ok_or_else(|| format!("the agent has ended, or says nothing of `{what}`").into())
+            .ok_or_else(|| format!("the agent has ended, or did not report `{what}`").into())
     }
 
     fn hears_by<T>(&self, patience: Duration, what: impl Fn(&Value) -> Option<T>) -> Option<T> {
@@ -208,40 +208,41 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         let pid = Pid::from_raw(self.child.id() as i32);
-        let go_on = pid.map(|pid| kill_process(pid, Signal::CONT));
-        // It ends by itself when its input does; where it does not, it is not guarded.
-        drop((go_on, self.orders.take()));
+        let resumed = pid.map(|pid| kill_process(pid, Signal::CONT));
+        // The agent ends with its input. SIGKILL ends one that is not protected.
+        drop((resumed, self.orders.take()));
         self.hears_by(PATIENCE, |value| value.get("stopped").map(drop));
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// An agent and its surroundings. The agent ends first, then what is around it.
-pub(crate) struct Ground {
+/// An agent and its surroundings. The agent is dropped first.
+pub(crate) struct Testbed {
     agent: Option<Agent>,
     attacker: TestProcess,
     web_server: TestProcess,
     pub(crate) paths: Paths,
     pub(crate) cgroup: Cgroup,
     net: Net,
-    place: Place,
-    unguarded: bool,
+    directory: Directory,
+    unprotected: bool,
 }
 
-impl Ground {
-    pub(crate) fn new(within: &Path, unguarded: bool) -> Result<Self> {
-        let place = Place(tempfile::Builder::new().prefix("fortress-").tempdir_in(within)?);
-        std::fs::set_permissions(place.0.path(), PermissionsExt::from_mode(0o755))?;
-        let paths = Paths::new(&std::fs::canonicalize(place.0.path())?);
-        paths.furnish()?;
+impl Testbed {
+    pub(crate) fn new(within: &Path, unprotected: bool) -> Result<Self> {
+        let directory = Directory(tempfile::Builder::new().prefix("fortress-").tempdir_in(within)?);
+        std::fs::set_permissions(directory.0.path(), PermissionsExt::from_mode(0o755))?;
+        let paths = Paths::new(&std::fs::canonicalize(directory.0.path())?);
+        paths.restore()?;
         std::fs::create_dir(paths.bpffs())?;
         let (net, cgroup) = (Net::new()?, Cgroup::new("fortress")?);
         let attacker = attacks::attacker(&std::env::current_exe()?)?;
         let mut web_server = attacks::attacker(&paths.web_server())?;
         web_server.ask(&format!("uid {WEB}"))?;
         let agent = None;
-        let mut this = Self { agent, attacker, web_server, paths, cgroup, net, place, unguarded };
+        let mut this =
+            Self { agent, attacker, web_server, paths, cgroup, net, directory, unprotected };
         this.start()?;
         Ok(this)
     }
@@ -249,10 +250,10 @@ impl Ground {
     fn start(&mut self) -> Result<()> {
         self.agent = None;
         let bpffs = self.paths.bpffs();
-        // What it had pinned goes with it.
+        // The pins of the earlier agent go with the mount.
         let _ = unmount(&bpffs, UnmountFlags::DETACH);
         mount("bpf", &bpffs, "bpf", MountFlags::empty(), Some(c"mode=0700"))?;
-        self.agent = Some(Agent::start(&self.net, &self.cgroup, &self.paths, self.unguarded)?);
+        self.agent = Some(Agent::start(&self.net, &self.cgroup, &self.paths, self.unprotected)?);
         Ok(())
     }
 
@@ -261,14 +262,14 @@ impl Ground {
     }
 
     pub(crate) fn dir(&self) -> &Path {
-        self.place.0.path()
+        self.directory.0.path()
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.agent.as_ref().map_or(0, |agent| agent.child.id())
     }
 
-    /// Something that the agent said when it was ready.
+    /// A number that the agent reported when it was ready.
     pub(crate) fn ready(&self, what: &str) -> u64 {
         let ready = self.agent.as_ref().map(|agent| &agent.ready);
         ready.and_then(|ready| ready.pointer(what)?.as_u64()).unwrap_or(0)
@@ -280,14 +281,14 @@ impl Ground {
     }
 
     pub(crate) fn ask(&mut self, web_server: bool, order: &str) -> Result<u64> {
-        let who = if web_server { &mut self.web_server } else { &mut self.attacker };
-        Ok(who.ask(order)?)
+        let process = if web_server { &mut self.web_server } else { &mut self.attacker };
+        Ok(process.ask(order)?)
     }
 
-    /// The alarm that the last attack has left.
+    /// The alarm of the last attack.
     pub(crate) fn alarm(&self, web_server: bool) -> Option<Value> {
-        let who = if web_server { &self.web_server } else { &self.attacker };
-        let pid = Value::from(who.pid());
+        let process = if web_server { &self.web_server } else { &self.attacker };
+        let pid = Value::from(process.pid());
         // Tools are the attacker's children.
         let is_it = |alarm: &Value| {
             alarm["verdict"] == "denied" && (alarm["pid"] == pid || alarm["ppid"] == pid)
@@ -296,20 +297,20 @@ impl Ground {
         agent.hears_by(PATIENCE, |said| is_it(&said["alarm"]).then(|| said.clone()))
     }
 
-    /// Forgets earlier alarms.
-    pub(crate) fn hush(&self) {
+    /// Discards earlier alarms.
+    pub(crate) fn discard_alarms(&self) {
         while self.agent.as_ref().is_some_and(|agent| agent.said.try_recv().is_ok()) {}
     }
 
-    /// As it was before an attack that got through.
-    pub(crate) fn mend(&mut self) -> Result<()> {
+    /// Undoes an attack that succeeded.
+    pub(crate) fn repair(&mut self) -> Result<()> {
         if let Some(pid) = Pid::from_raw(self.pid() as i32) {
-            // It may be dead.
+            // It may have ended.
             let _ = kill_process(pid, Signal::CONT);
         }
         std::fs::write(self.cgroup.dir().join("cgroup.freeze"), "0")?;
         let _ = unmount(self.paths.config(), UnmountFlags::DETACH);
-        self.paths.furnish()?;
+        self.paths.restore()?;
         if !self.is_alive() || !self.paths.pin("ic_slots").exists() {
             self.start()?;
         }
@@ -330,7 +331,7 @@ impl Ground {
         Ok(before != after && generation == 2)
     }
 
-    /// Lets the agent stop.
+    /// Stops the agent.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let agent = self.agent()?;
         agent.order("stop")?;

@@ -1,0 +1,104 @@
+use ironclad_bpf::sentinel::GuardOptions;
+use ironclad_core::abi;
+
+/// Protections that an embedder gives up: [`SentinelBuilder::dangerous`](crate::SentinelBuilder::dangerous).
+/// Each option allows an attack that the threat model lists. All are off by default.
+///
+/// ```
+/// use ironclad_sentinel::Sentinel;
+///
+/// let builder = Sentinel::builder("my-agent").dangerous(|it| it.kexec(true).any_module(true));
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Dangerous {
+    /// `REFUSE_*` of the ABI.
+    pub(crate) refuse: u32,
+    pub(crate) degraded: bool,
+    pub(crate) oom_kill: bool,
+}
+
+impl Dangerous {
+    pub(crate) fn none() -> Self {
+        Self { refuse: GuardOptions::default().refuse, degraded: false, oom_kill: false }
+    }
+
+    fn allow(mut self, bit: u32, allow: bool) -> Self {
+        self.refuse = if allow { self.refuse & !bit } else { self.refuse | bit };
+        self
+    }
+
+    /// Whether other processes may load modules from files that no rule protects.
+    pub fn any_module(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_MODULES, allow)
+    }
+
+    /// Whether other processes may read kernel memory, add probes to the kernel, and sample all processes.
+    pub fn kernel_memory(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_MEMORY, allow)
+    }
+
+    /// Whether other processes may boot another kernel by kexec(8).
+    pub fn kexec(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_KEXEC, allow)
+    }
+
+    /// Whether other processes may send commands to the backing devices of protected files (SG_IO, NVMe,
+    /// loop, partitions), open devices that send commands to any disk (`/dev/sg*`, `/dev/bsg/*`,
+    /// `/dev/nvme0`, `/dev/ng*`), and give disks to NVMe targets.
+    ///
+    /// Some functions of smartctl(8), hdparm(8) and multipathd(8) need it.
+    pub fn disk_commands(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_DISKS, allow)
+    }
+
+    /// Whether other processes may open `/dev/mapper/control` while protected files are on mapped
+    /// devices: LVM, LUKS.
+    ///
+    /// A process that has it open can map the device elsewhere, or map its backing device once more and
+    /// write to that.
+    pub fn device_mapper(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_MAPPER, allow)
+    }
+
+    /// Whether the OOM killer may choose the agent: any process can use memory up until it does.
+    ///
+    /// If false, the agent's `oom_score_adj` (proc(5)) is -1000 from the start until the
+    /// [`Sentinel`](crate::Sentinel) is dropped, which needs `CAP_SYS_RESOURCE` unless the value is -1000
+    /// already. Children of the agent inherit -1000. A child that is not to be protected writes another value to
+    /// `/proc/self/oom_score_adj` before it executes a program.
+    pub fn oom_kill(mut self, allow: bool) -> Self {
+        self.oom_kill = allow;
+        self
+    }
+
+    /// Whether Sentinel starts although hooks are missing or inactive:
+    /// [`Sentinel::status`](crate::Sentinel::status) names them. If false, the start fails.
+    pub fn degraded(mut self, allow: bool) -> Self {
+        self.degraded = allow;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_gives_up_one_protection() {
+        let none = Dangerous::none();
+        let options: [(fn(Dangerous, bool) -> Dangerous, u32); 5] = [
+            (Dangerous::any_module, abi::REFUSE_MODULES),
+            (Dangerous::kernel_memory, abi::REFUSE_MEMORY),
+            (Dangerous::kexec, abi::REFUSE_KEXEC),
+            (Dangerous::disk_commands, abi::REFUSE_DISKS),
+            (Dangerous::device_mapper, abi::REFUSE_MAPPER),
+        ];
+        for (option, bit) in options {
+            assert_eq!(option(none, true).refuse, none.refuse & !bit);
+            assert_eq!(option(option(none, true), false).refuse, none.refuse);
+        }
+        assert!(!none.degraded && !none.oom_kill);
+        assert!(none.degraded(true).degraded && none.oom_kill(true).oom_kill);
+    }
+}
