@@ -51,7 +51,7 @@ fn run() -> Result<(), Failure> {
 
     let (bundle, signature) = signed("policy.bundle")?;
     let builder = Sentinel::builder("embed-signed").signed(Arc::clone(&trust));
-    let sentinel = builder.start_signed(&bundle, &[&signature], &mut sources())?;
+    let sentinel = builder.start(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
     let shield = match interface {
         Some(name) => {
             let builder = Shield::builder("embed-signed").interface(name).signed(trust);
@@ -63,7 +63,7 @@ fn run() -> Result<(), Failure> {
     for line in std::io::stdin().lines() {
         let done = match line?.as_str() {
             "apply" => signed("policy.bundle").and_then(|(bundle, signature)| {
-                sentinel.apply_signed(&bundle, &[&signature], &mut sources())?;
+                sentinel.apply(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
                 if let Some(shield) = &shield {
                     shield.apply(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
                 }

@@ -7,19 +7,17 @@ use std::time::Duration;
 use ironclad_bpf::BPFFS;
 use ironclad_bpf::sentinel::GuardOptions;
 use ironclad_bpf::uapi::ProgramType;
-use ironclad_core::audit::{AuditSink, NoAudit};
-use ironclad_policy::CompiledPolicy;
+use ironclad_core::audit::{AuditLog, AuditSink, NoAudit};
+use ironclad_policy::PolicySource;
 #[cfg(feature = "signed")]
 use ironclad_policy::bundle::TrustStore;
-#[cfg(feature = "signed")]
-use ironclad_policy::document::Sources;
+use ironclad_policy::trust::Trust;
 
 use crate::baseline::BaselineOptions;
 use crate::dangerous::Dangerous;
 use crate::error::SentinelError;
 use crate::inventory::OnSuspect;
 use crate::sentinel::Sentinel;
-use crate::trust::Trust;
 use crate::watch::{Alarm, OnAlarm};
 
 /// Types of programs that can bypass Sentinel, read its state, or block its successor.
@@ -55,6 +53,8 @@ pub struct SentinelBuilder {
     pub(crate) may_stop: Vec<PathBuf>,
     pub(crate) group_managers: Vec<PathBuf>,
     pub(crate) trust: Trust,
+    /// The files of the trust store, which is locked while a bundle is applied.
+    pub(crate) trust_files: Vec<PathBuf>,
     pub(crate) on_suspect: OnSuspect,
     pub(crate) baseline: Option<BaselineOptions>,
     pub(crate) watch_every: Duration,
@@ -92,6 +92,7 @@ impl SentinelBuilder {
             may_stop: Vec::new(),
             group_managers: Vec::new(),
             trust: Trust::default(),
+            trust_files: Vec::new(),
             on_suspect: OnSuspect::default(),
             baseline: None,
             watch_every: Duration::from_secs(60),
@@ -99,9 +100,8 @@ impl SentinelBuilder {
         }
     }
 
-    /// The instance and its audit sink.
-    pub(crate) fn audited(&self) -> (&str, &dyn AuditSink) {
-        (&self.instance, &*self.audit)
+    pub(crate) fn audit_log(&self) -> AuditLog {
+        AuditLog::new(self.instance.as_str(), Arc::clone(&self.audit))
     }
 
     /// BPF program types that other processes may not load while Sentinel is armed. Programs of every
@@ -282,6 +282,7 @@ impl SentinelBuilder {
     #[must_use]
     pub fn signed(mut self, trust: Arc<Mutex<TrustStore>>) -> Self {
         self.trust = Trust::new(trust);
+        self.trust_files = self.trust.files();
         self
     }
 
@@ -293,31 +294,19 @@ impl SentinelBuilder {
     /// Loads and attaches the programs, the gate first, marks this process as trusted, applies the file rules
     /// of `policy`, tests each hook, and arms.
     ///
+    /// `policy` is a compiled policy or, by [`PolicySource::signed`], a signed bundle. The bundle is verified, and
+    /// its serial is stored, before its policy is applied. The last bundle may be used again.
+    ///
     /// A start that fails changes nothing: a persistent instance stays as its last agent left it.
     ///
     /// # Errors
     /// `SentinelErrorKind::Bpf` with the kernel's error and the next step, `SentinelErrorKind::Degraded`,
-    /// `SentinelErrorKind::Path` and `SentinelErrorKind::Script` with the rule, `SentinelErrorKind::Unsigned`.
-    /// Before anything is loaded: `SentinelErrorKind::NotPrivileged`, `SentinelErrorKind::Already`, and
-    /// `SentinelErrorKind::Refused` where another Sentinel is armed.
-    pub fn start(self, policy: &CompiledPolicy) -> Result<Sentinel, SentinelError> {
-        Sentinel::start(self, policy)
-    }
-
-    /// Like [`start`](Self::start), with the policy of a bundle that is verified, and whose serial is
-    /// kept, before. The last one that was taken may be handed over again.
-    ///
-    /// # Errors
-    /// `SentinelErrorKind::NoTrust`, `SentinelErrorKind::Bundle` where it is not taken,
-    /// `SentinelErrorKind::NotApplied` with what [`start`](Self::start) would say.
-    #[cfg(feature = "signed")]
-    pub fn start_signed(
-        self,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-    ) -> Result<Sentinel, SentinelError> {
-        Sentinel::start_signed(self, bundle, signatures, sources)
+    /// `SentinelErrorKind::Path` and `SentinelErrorKind::Script` with the rule. Before anything is loaded:
+    /// `SentinelErrorKind::Unsigned`, `SentinelErrorKind::NotPrivileged`, `SentinelErrorKind::Already`, and
+    /// `SentinelErrorKind::Refused` where another Sentinel is armed. `SentinelErrorKind::Bundle` where a bundle is
+    /// refused, and `SentinelErrorKind::NotApplied` where its policy is.
+    pub fn start<'a>(self, policy: impl Into<PolicySource<'a>>) -> Result<Sentinel, SentinelError> {
+        Sentinel::start(self, policy.into())
     }
 }
 

@@ -5,10 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use ironclad_bpf::BpfError;
-use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditError;
-#[cfg(feature = "signed")]
-use ironclad_policy::bundle::BundleError;
+use ironclad_core::{ErrorChain, InstanceNameError};
+use ironclad_policy::trust::{TrustError, TrustErrorKind};
 
 /// Why a call of Sentinel failed. What was in force before is in force still.
 ///
@@ -80,8 +79,10 @@ pub(crate) enum Failure {
     Audit(AuditError),
     #[error("Sentinel needs root of the host with CAP_SYS_ADMIN, and this process {why}")]
     NotPrivileged { why: String },
-    #[error("`{name}` is no name for an instance")]
-    Instance { name: String },
+    #[error(transparent)]
+    Instance(InstanceNameError),
+    #[error(transparent)]
+    Trust(TrustError),
     #[error("this process has a Sentinel already")]
     Already,
     #[error(
@@ -114,22 +115,6 @@ pub(crate) enum Failure {
     UnstablePaths,
     #[error("the baseline of protected files, `{}`, could not be read or written", path.display())]
     Baseline { path: PathBuf, source: io::Error },
-    #[error("an unsigned policy is refused, because `.signed(…)` names a trust store")]
-    Unsigned { instead: &'static str },
-    #[cfg(feature = "signed")]
-    #[error("there is no trust store to verify signatures with")]
-    NoTrust,
-    #[cfg(feature = "signed")]
-    #[error("the bundle is refused")]
-    Bundle(#[source] BundleError),
-    #[cfg(feature = "signed")]
-    #[error(
-        "bundle {serial} was verified, and older ones are refused from now on, but its policy is not in force"
-    )]
-    NotApplied { serial: u64, source: SentinelError },
-    #[cfg(feature = "signed")]
-    #[error("the break-glass token is refused")]
-    Token(#[source] BundleError),
     #[cfg(feature = "signed")]
     #[error("no break-glass token has permitted uninstalling: Sentinel is in force still")]
     NotPermitted,
@@ -148,7 +133,14 @@ impl Failure {
             Self::Bpf(_) => Kind::Bpf,
             Self::Audit(_) => Kind::Audit,
             Self::NotPrivileged { .. } => Kind::NotPrivileged,
-            Self::Instance { .. } => Kind::Instance,
+            Self::Instance(_) => Kind::Instance,
+            Self::Trust(error) => match error.kind() {
+                TrustErrorKind::Unsigned => Kind::Unsigned,
+                TrustErrorKind::NoStore => Kind::NoTrust,
+                TrustErrorKind::Token => Kind::Token,
+                TrustErrorKind::NotApplied => Kind::NotApplied,
+                _ => Kind::Bundle,
+            },
             Self::Already => Kind::Already,
             Self::Refused { .. } => Kind::Refused,
             Self::NoTrampolines { .. } => Kind::NoTrampolines,
@@ -161,15 +153,6 @@ impl Failure {
             Self::Pattern { .. } => Kind::Pattern,
             Self::UnstablePaths => Kind::UnstablePaths,
             Self::Baseline { .. } => Kind::Baseline,
-            Self::Unsigned { .. } => Kind::Unsigned,
-            #[cfg(feature = "signed")]
-            Self::NoTrust => Kind::NoTrust,
-            #[cfg(feature = "signed")]
-            Self::Bundle(_) => Kind::Bundle,
-            #[cfg(feature = "signed")]
-            Self::NotApplied { .. } => Kind::NotApplied,
-            #[cfg(feature = "signed")]
-            Self::Token(_) => Kind::Token,
             #[cfg(feature = "signed")]
             Self::NotPermitted => Kind::NotPermitted,
             Self::NoOomProtection(_) => Kind::NoOomProtection,
@@ -185,11 +168,7 @@ impl Failure {
                 let start = "`.foreign_programs(OnSuspect::Report)` starts all the same";
                 return Some(format!("{next}; {start}").into());
             }
-            Self::Unsigned { instead } => {
-                return Some(format!("pass a bundle and its signatures to `{instead}`").into());
-            }
             Self::NotPrivileged { .. } => "start it as root",
-            Self::Instance { .. } => "use 1 to 55 letters, digits, `-` and `_`",
             Self::Already => {
                 "`apply` changes its policy; another may be started once it is stopped or dropped"
             }
@@ -214,21 +193,17 @@ impl Failure {
                 "this process reads and replaces that file, and renames a damaged one beside it"
             }
             #[cfg(feature = "signed")]
-            Self::NoTrust => "name a trust store with `.signed(…)` before the start",
-            #[cfg(feature = "signed")]
-            Self::NotApplied { .. } => {
-                "the former policy is in force still: fix the cause, and apply the same bundle again or a later one"
-            }
-            #[cfg(feature = "signed")]
             Self::NotPermitted => "call `break_glass` with a token that permits `uninstall` first",
             Self::NoOomProtection(_) => {
                 "it needs CAP_SYS_RESOURCE; `.dangerous(|it| it.oom_kill(true))` starts without"
             }
-            #[cfg(feature = "signed")]
-            Self::Bundle(_) | Self::Token(_) => return None,
-            Self::Audit(_) | Self::Path { .. } | Self::Pattern { .. } | Self::Thread(_) => {
-                return None;
-            }
+            // Their messages have it.
+            Self::Audit(_)
+            | Self::Instance(_)
+            | Self::Trust(_)
+            | Self::Path { .. }
+            | Self::Pattern { .. }
+            | Self::Thread(_) => return None,
         };
         Some(fixed.into())
     }
@@ -248,9 +223,11 @@ impl SentinelError {
     pub fn errno(&self) -> Option<i32> {
         match self.failure() {
             Failure::Bpf(error) => error.errno(),
-            #[cfg(feature = "signed")]
-            Failure::NotApplied { source, .. } => source.errno(),
-            other => ErrorChain::new(other).errno(),
+            other => {
+                let nested =
+                    ErrorChain::new(other).errors().find_map(|error| error.downcast_ref::<Self>());
+                nested.map_or_else(|| ErrorChain::new(other).errno(), Self::errno)
+            }
         }
     }
 
@@ -298,6 +275,12 @@ impl From<BpfError> for SentinelError {
     }
 }
 
+impl From<TrustError> for SentinelError {
+    fn from(error: TrustError) -> Self {
+        Failure::Trust(error).into()
+    }
+}
+
 impl From<AuditError> for SentinelError {
     fn from(error: AuditError) -> Self {
         Failure::Audit(error).into()
@@ -318,15 +301,5 @@ mod tests {
         assert!(error.to_string().contains(&*error.hint().unwrap()), "{error}");
         let chain = ErrorChain::new(&error).to_string();
         assert!(chain.ends_with("): No space left on device (os error 28)"), "{chain}");
-    }
-
-    #[cfg(feature = "signed")]
-    #[test]
-    fn a_nested_error_has_the_number_of_its_cause() {
-        let source = Failure::Thread(io::Error::from_raw_os_error(11)).into();
-        let error = SentinelError::from(Failure::NotApplied { serial: 7, source });
-        assert_eq!((error.kind(), error.errno()), (SentinelErrorKind::NotApplied, Some(11)));
-        let chain = ErrorChain::new(&error).to_string();
-        assert_eq!(chain.matches("a thread did not start").count(), 1, "{chain}");
     }
 }

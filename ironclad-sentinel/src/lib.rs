@@ -36,7 +36,6 @@ mod secret_store;
 mod sentinel;
 mod status;
 mod tables;
-mod trust;
 mod volumes;
 mod watch;
 
@@ -51,7 +50,7 @@ pub use inventory::{Foreign, ForeignProgram, OnSuspect};
 pub use ironclad_bpf::inventory::{Holder, LoadedProgram};
 pub use ironclad_bpf::sentinel::Secret;
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRecord};
-pub use ironclad_policy::{CompiledPolicy, Provenance};
+pub use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};
 pub use sentinel::{Refreshed, Sentinel};
 pub use status::{Degraded, HookState, HookStatus, KernelStatus, Missing, MissingKind, Status};
 pub use volumes::VolumeStatus;

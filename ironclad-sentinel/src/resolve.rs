@@ -65,10 +65,8 @@ pub(crate) fn resolve(
     own: &[OwnPath],
     processes: &Processes,
 ) -> Result<Coverage, SentinelError> {
-    let mounts = volumes::mounts().map_err(|source| ironclad_bpf::BpfError::System {
-        step: "reading /proc/self/mountinfo",
-        source,
-    })?;
+    let mounts = volumes::mounts()
+        .map_err(|source| ironclad_bpf::BpfError::system("reading /proc/self/mountinfo", source))?;
     let wanted = wanted(files, own, &mounts)?;
     let mut coverage = Coverage::default();
     let mut covers = Covers::default();

@@ -27,9 +27,9 @@ impl SecretStore {
     /// Creates the directory where it is missing, and refuses one that other users may access.
     pub(crate) fn prepare(&self) -> Result<(), SentinelError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.map_err(|source| self.failed("creating the agent's directory", source))?;
+        made.map_err(|source| self.failed("creating the directory", source))?;
         let found = fs::metadata(&self.dir)
-            .map_err(|source| self.failed("checking the agent's directory", source))?;
+            .map_err(|source| self.failed("checking the directory", source))?;
         let own = rustix::process::geteuid().as_raw();
         if found.uid() != own || found.mode() & 0o077 != 0 {
             let why = format!(
@@ -37,7 +37,7 @@ impl SecretStore {
                 found.uid(),
                 found.mode() & 0o7777
             );
-            return Err(self.failed("checking the agent's directory", io::Error::other(why)));
+            return Err(self.failed("checking the directory", io::Error::other(why)));
         }
         Ok(())
     }
@@ -54,14 +54,14 @@ impl SecretStore {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 Err(Failure::NotTrusted { state: self.dir.clone() }.into())
             }
-            Err(source) => Err(self.failed("reading the agent's secret", source)),
+            Err(source) => Err(self.failed("reading the secret in", source)),
         }
     }
 
     /// Replaces the secret.
     pub(crate) fn write(&self, secret: &Secret) -> Result<(), SentinelError> {
         replace(&self.dir.join(NAME), secret.as_bytes())
-            .map_err(|source| self.failed("writing the agent's secret", source))
+            .map_err(|source| self.failed("writing the secret in", source))
     }
 
     /// Removes the secret.
@@ -71,7 +71,7 @@ impl SecretStore {
     }
 
     fn failed(&self, step: &'static str, source: io::Error) -> SentinelError {
-        BpfError::system(format!("{step} in {}", self.dir.display()), source).into()
+        BpfError::system(format!("{step} `{}`", self.dir.display()), source).into()
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ironclad_bpf::boottime_ns;
 use ironclad_bpf::sentinel::{Guard, canaries};
 use ironclad_core::ErrorChain;
-use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_core::audit::{AuditAction, AuditLog};
+use ironclad_policy::trust::UnsignedWarning;
 use serde::Serialize;
 
 use crate::baseline::{Baseline, FileChange, Scopes};
@@ -53,8 +54,8 @@ pub(crate) type OnAlarm = Arc<dyn Fn(&Alarm) + Send + Sync>;
 
 /// What the handle and the watch thread share.
 pub(crate) struct Watched {
-    pub(crate) instance: String,
-    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) audit: AuditLog,
+    pub(crate) unsigned: UnsignedWarning,
     pub(crate) on_alarm: Option<OnAlarm>,
     pub(crate) scratch: Scratch,
     pub(crate) state: Mutex<State>,
@@ -65,14 +66,8 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// The instance and its audit sink.
-    #[cfg(feature = "signed")]
-    pub(crate) fn audited(&self) -> (&str, &dyn AuditSink) {
-        (&self.instance, &*self.audit)
-    }
-
     pub(crate) fn record(&self, action: &AuditAction) -> Result<(), SentinelError> {
-        Ok(self.audit.record(&self.instance, action)?)
+        Ok(self.audit.record(action)?)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

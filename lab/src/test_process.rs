@@ -33,7 +33,7 @@ use crate::error::LabError;
 use held::Held;
 pub use treadmill::Finding;
 
-/// Tells a test process that it is one.
+/// Set in test processes.
 pub(crate) const VARIABLE: &str = "IRONCLAD_LAB_TEST_PROCESS";
 /// The prefix of answers, which share a stream with the test harness.
 const ANSWER: &str = "@@ ";

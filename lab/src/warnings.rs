@@ -18,7 +18,7 @@ impl Warnings {
 
 impl Visit for Warnings {
     fn record_debug(&mut self, _field: &Field, value: &dyn Debug) {
-        // A string takes everything.
+        // Writing to a string does not fail.
         let _ = writeln!(self.text(), "{value:?}");
     }
 }

@@ -10,16 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
 
 use ironclad_bpf::sentinel::{Canary, Secret};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, Program};
-use ironclad_core::ErrorChain;
 use ironclad_core::abi::{FileId, FilePolicy, PreopenedDescriptor, SentinelHook};
 use ironclad_core::audit::AuditAction;
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::file::FileRuleInfo;
+use ironclad_policy::trust::Trust;
 use ironclad_policy::{CompiledPolicy, Provenance};
 
 use crate::baseline::{BaselineReport, Scopes};
@@ -32,14 +31,11 @@ use crate::privilege::Claim;
 use crate::resolve::Coverage;
 use crate::status::Missing;
 use crate::tables::Tables;
-use crate::trust::Trust;
 use crate::watch::{Watch, Watched};
 
 use persistent::Persistent;
 pub use policy::Refreshed;
 pub(crate) use scratch::Scratch;
-
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A running Sentinel.
 ///
@@ -132,14 +128,9 @@ impl Sentinel {
         overflow: Overflow,
     ) -> Result<(EventPump, EventReceiver), SentinelError> {
         let mut ring = EventRing::new(self.watched.guard.alarms())?;
-        Ok(EventPump::start(capacity, overflow, move |deliver| {
-            ring.poll(PATIENCE, |bytes| deliver.deliver(bytes))
-                .inspect_err(
-                    |error| tracing::error!(error = %ErrorChain::new(error), "no more alarms"),
-                )
-                .is_ok()
-        })
-        .map_err(Failure::Thread)?)
+        let pump =
+            EventPump::spawn(capacity, overflow, move |wait, deliver| ring.poll(wait, deliver));
+        Ok(pump.map_err(Failure::Thread)?)
     }
 
     pub(crate) fn processes(&self) -> &Processes {
@@ -205,6 +196,8 @@ impl Sentinel {
 
 impl std::fmt::Debug for Sentinel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sentinel").field("instance", &self.watched.instance).finish_non_exhaustive()
+        f.debug_struct("Sentinel")
+            .field("instance", &self.watched.audit.instance())
+            .finish_non_exhaustive()
     }
 }

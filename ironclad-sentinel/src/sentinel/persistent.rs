@@ -62,7 +62,7 @@ impl Persistent {
 
 pub(super) fn real(state: &Path) -> Result<PathBuf, BpfError> {
     let step = "checking the agent's directory";
-    std::fs::canonicalize(state).map_err(|source| BpfError::System { step, source })
+    std::fs::canonicalize(state).map_err(|source| BpfError::system(step, source))
 }
 
 impl Sentinel {

@@ -1,9 +1,8 @@
+use ironclad_core::ErrorChain;
 use ironclad_core::abi::{FileId, FilePolicy};
 use ironclad_core::audit::AuditAction;
-use ironclad_policy::CompiledPolicy;
-#[cfg(feature = "signed")]
-use ironclad_policy::document::Sources;
 use ironclad_policy::file::CompiledFiles;
+use ironclad_policy::{CompiledPolicy, PolicySource};
 use serde::Serialize;
 
 use super::{Sentinel, State};
@@ -12,7 +11,6 @@ use crate::baseline::{BaselineReport, FileChange};
 use crate::error::{Failure, SentinelError};
 use crate::own;
 use crate::resolve::{self, Coverage, resolve, scopes};
-use crate::trust::warn_unsigned;
 
 /// How often paths are resolved until two passes find the same files.
 const PASSES: usize = 5;
@@ -30,7 +28,8 @@ pub struct Refreshed {
 }
 
 impl Sentinel {
-    /// Applies the file rules of a policy. Concurrent accesses see either the old or the new rules.
+    /// Applies the file rules of a policy: a compiled policy or, by [`PolicySource::signed`], a signed bundle.
+    /// Concurrent accesses see either the old or the new rules.
     ///
     /// A write by a pre-opened descriptor of a file that the rules deny to write fails from now on, and
     /// [`status`](Self::status) lists such descriptors. A writable mapping that exists already stays
@@ -39,28 +38,11 @@ impl Sentinel {
     /// # Errors
     /// `SentinelErrorKind::Path` or `SentinelErrorKind::Pattern` with the rule, `SentinelErrorKind::UnstablePaths`,
     /// `SentinelErrorKind::Bpf` where the kernel refuses: the old rules stay in force.
-    /// `SentinelErrorKind::Unsigned` where only signed bundles are accepted. `SentinelErrorKind::Baseline` where the
-    /// rules are in force and the baseline could not be written.
-    pub fn apply(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
-        self.trust.only_signed("apply_signed")?;
-        self.apply_accepted(policy)
-    }
-
-    /// Like [`apply`](Self::apply), with the policy of a bundle. The bundle is verified, and its serial is
-    /// stored, before.
-    ///
-    /// # Errors
-    /// `SentinelErrorKind::NoTrust`, `SentinelErrorKind::Bundle` where it is refused,
-    /// `SentinelErrorKind::NotApplied` with an error of [`apply`](Self::apply).
-    #[cfg(feature = "signed")]
-    pub fn apply_signed(
-        &self,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-    ) -> Result<(), SentinelError> {
-        let taken = self.trust.take(bundle, signatures, self.watched.audited())?;
-        taken.put(sources, |policy| self.apply_accepted(policy))
+    /// `SentinelErrorKind::Unsigned` where only signed bundles are accepted, `SentinelErrorKind::Bundle` where a
+    /// bundle is refused, and `SentinelErrorKind::NotApplied` where its policy is. `SentinelErrorKind::Baseline`
+    /// where the rules are in force and the baseline could not be written.
+    pub fn apply<'a>(&self, policy: impl Into<PolicySource<'a>>) -> Result<(), SentinelError> {
+        self.trust.resolve(policy.into(), &self.watched.audit, |policy| self.apply_accepted(policy))
     }
 
     fn apply_accepted(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
@@ -122,8 +104,8 @@ impl Sentinel {
         let is_same = policy.is_none();
         let policy = policy.unwrap_or(&state.policy).clone();
         let provenance = Some(policy.provenance());
-        if !is_same && state.provenance != provenance {
-            warn_unsigned(&self.watched.instance, &*self.watched.audit, &policy)?;
+        if !is_same {
+            self.watched.unsigned.check(&policy, &self.watched.audit)?;
         }
         let files = policy.files();
         self.check_executables(files)?;
@@ -145,7 +127,7 @@ impl Sentinel {
         state.policy = policy.clone();
         state.scopes = scopes(files)?;
         let rules = files.map(|files| files.rules().to_vec()).unwrap_or_default();
-        let instance = &self.watched.instance;
+        let instance = self.watched.audit.instance();
         if rules.is_empty() && is_first {
             tracing::warn!(
                 instance,
@@ -215,6 +197,7 @@ impl Sentinel {
             if let Some((coverage, in_kernel)) = state.in_force.take() {
                 let restored = state.tables.apply(&self.watched.guard, &coverage, in_kernel);
                 if let Err(error) = restored {
+                    let error = ErrorChain::new(&error);
                     tracing::error!(%error, "the former file rules were not restored");
                 }
                 state.in_force = Some((coverage, in_kernel));

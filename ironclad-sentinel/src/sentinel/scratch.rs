@@ -12,10 +12,8 @@ pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
     pub(super) fn new(within: &Path) -> Result<Self, SentinelError> {
-        let failed = |source| BpfError::System {
-            step: "creating a directory for the self-test of hooks",
-            source,
-        };
+        let failed =
+            |source| BpfError::system("creating a directory for the self-test of hooks", source);
         let mut random = [0; 8];
         random.copy_from_slice(&Secret::new()?.as_bytes()[..8]);
         let name = format!(".ironclad-{:016x}", u64::from_ne_bytes(random));

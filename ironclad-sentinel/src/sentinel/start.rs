@@ -6,13 +6,12 @@ use std::time::Duration;
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::{Guard, GuardPins};
 use ironclad_bpf::socket::Processes;
+use ironclad_core::InstanceName;
 use ironclad_core::audit::AuditAction;
-use ironclad_policy::CompiledPolicy;
-#[cfg(feature = "signed")]
-use ironclad_policy::document::Sources;
+use ironclad_policy::trust::UnsignedWarning;
+use ironclad_policy::{CompiledPolicy, PolicySource};
 
-use super::persistent::{Persistent, SUFFIX, real};
-use super::stop::record_refusal;
+use super::persistent::{Persistent, real};
 use super::{Scratch, Sentinel, State};
 use crate::baseline::Baseline;
 use crate::builder::SentinelBuilder;
@@ -21,49 +20,35 @@ use crate::inventory::{Foreign, OnSuspect};
 use crate::oom::OomProtection;
 use crate::own;
 use crate::privilege::{self, Claim};
-
 use crate::secret_store::SecretStore;
 use crate::tables::Tables;
-use crate::trust::Trust;
 use crate::volumes;
 use crate::watch::{Watch, Watched};
 
-/// Longest name of an instance in bytes. With the suffix, it is the name of a pin directory.
-const INSTANCE_MAX: usize = 64 - SUFFIX.len();
+/// The name in audit records of a start or a stop that is refused.
+pub(super) const PROGRAM: &str = "sentinel";
 
 impl Sentinel {
     pub(crate) fn start(
         builder: SentinelBuilder,
-        policy: &CompiledPolicy,
+        policy: PolicySource<'_>,
     ) -> Result<Self, SentinelError> {
-        builder.trust.only_signed("start_signed")?;
-        let (claim, persistent) = Self::open(&builder)?;
-        Self::start_with(builder, claim, persistent, policy)
-    }
-
-    #[cfg(feature = "signed")]
-    pub(crate) fn start_signed(
-        builder: SentinelBuilder,
-        bundle: &[u8],
-        signatures: &[&str],
-        sources: &mut Sources<'_>,
-    ) -> Result<Self, SentinelError> {
+        builder.trust.check(&policy)?;
         // Before the trust store is written: only a trusted process may write it.
         let (claim, persistent) = Self::open(&builder)?;
-        let trust = builder.trust.clone();
-        let accepted = trust.take(bundle, signatures, builder.audited())?;
-        accepted.put(sources, |policy| Self::start_with(builder, claim, persistent, policy))
+        let (trust, audit) = (builder.trust.clone(), builder.audit_log());
+        trust.resolve(policy, &audit, |policy| Self::start_with(builder, claim, persistent, policy))
     }
 
     /// Checks everything that can be checked before programs are loaded.
     fn open(builder: &SentinelBuilder) -> Result<(Claim, Option<Persistent>), SentinelError> {
         let open = || {
-            check_instance(&builder.instance)?;
+            InstanceName::new(builder.instance.as_str()).map_err(Failure::Instance)?;
             privilege::check()?;
             let claim = Claim::take()?;
             Ok((claim, Persistent::open(builder)?))
         };
-        open().inspect_err(|error| record_refusal(builder.audited(), error))
+        builder.audit_log().refused(PROGRAM, open())
     }
 
     fn start_with(
@@ -72,16 +57,16 @@ impl Sentinel {
         persistent: Option<Persistent>,
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
-        let refuse = |error: &SentinelError| record_refusal(builder.audited(), error);
+        let audit = builder.audit_log();
         // Before maps and programs use memory.
         let oom_protection = match builder.dangerous.oom_kill {
             true => None,
             false => {
                 let protection = OomProtection::new().map_err(Failure::NoOomProtection);
-                Some(protection.map_err(SentinelError::from).inspect_err(refuse)?)
+                Some(audit.refused(PROGRAM, protection.map_err(SentinelError::from))?)
             }
         };
-        let loaded = Loaded::new(&builder, persistent.as_ref()).inspect_err(refuse)?;
+        let loaded = audit.refused(PROGRAM, Loaded::new(&builder, persistent.as_ref()))?;
         let (is_adopted, former) = (loaded.is_adopted, loaded.former.clone());
         let mut this = Self::assemble(&builder, loaded, persistent, oom_protection, claim, policy)?;
         this.record_programs()?;
@@ -118,7 +103,7 @@ impl Sentinel {
             None => None,
         };
         let pins = persistent.as_ref().map(|persistent| persistent.pins.as_path());
-        let trust_files = trust_files(&builder.trust)?;
+        let trust_files = real_files(&builder.trust_files)?;
         let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files)
             .map_err(|source| BpfError::system("finding the agent's own files", source))?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
@@ -126,8 +111,8 @@ impl Sentinel {
         let baseline =
             baseline.map(|(state, options)| Baseline::new(&state, &builder.instance, options));
         let watched = Watched {
-            instance: builder.instance.clone(),
-            audit: Arc::clone(&builder.audit),
+            audit: builder.audit_log(),
+            unsigned: UnsignedWarning::default(),
             on_alarm: builder.on_alarm.clone(),
             scratch,
             state: Mutex::new(State::new(tables, policy)),
@@ -239,17 +224,8 @@ impl Loaded {
     }
 }
 
-/// The name is a component of paths.
-fn check_instance(name: &str) -> Result<(), SentinelError> {
-    let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
-    match (1..=INSTANCE_MAX).contains(&name.len()) && name.bytes().all(fits) {
-        true => Ok(()),
-        false => Err(Failure::Instance { name: name.to_owned() }.into()),
-    }
-}
-
 /// The files of the trust store, without symbolic links in their directories.
-fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
+fn real_files(files: &[PathBuf]) -> Result<Vec<PathBuf>, SentinelError> {
     let real = |path: &PathBuf| {
         let wrong = |what| {
             let (rule, path) = ("the trust store".to_owned(), path.clone());
@@ -264,7 +240,7 @@ fn trust_files(trust: &Trust) -> Result<Vec<PathBuf>, SentinelError> {
             (None, None) => Err(wrong("is no path of a file".to_owned())),
         }
     };
-    trust.files.iter().map(real).collect()
+    files.iter().map(real).collect()
 }
 
 #[cfg(test)]
@@ -274,19 +250,15 @@ mod tests {
 
     #[test]
     fn an_instance_name_is_one_path_component() {
-        let longest = "x".repeat(INSTANCE_MAX);
-        for good in ["a", "web-1", "_tmp", &longest] {
-            check_instance(good).unwrap();
-        }
-        let longer = "x".repeat(INSTANCE_MAX + 1);
-        for bad in ["", ".", "..", "a/b", "../../srv/evil", "a b", "ä", &longer] {
-            let said = check_instance(bad).unwrap_err().to_string();
-            assert!(said.contains(&format!("`{bad}` is no name")), "{said}");
-            assert!(said.contains(&format!("1 to {INSTANCE_MAX} letters")), "{said}");
-        }
-        // Before anything is checked or created.
         let policy = ironclad_policy::Policy::builder().compile().unwrap();
-        let error = Sentinel::builder("").start(&policy).unwrap_err();
-        assert_eq!(error.kind(), SentinelErrorKind::Instance, "{error}");
+        let longer = "x".repeat(InstanceName::MAX + 1);
+        // Before anything is checked or created.
+        for bad in ["", ".", "..", "a/b", "../x", "../../srv/evil", "a b", "ä", &longer] {
+            let error = Sentinel::builder(bad).start(&policy).unwrap_err();
+            assert_eq!(error.kind(), SentinelErrorKind::Instance, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(&format!("`{bad}` is no name")), "{text}");
+            assert!(text.contains("1 to 55 letters"), "{text}");
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Sentinel {
         let mut missing_paths = resolve::absent(now.policy.files());
         missing_paths.extend_from_slice(&now.missing);
         let mut status = Status {
-            instance: self.watched.instance.clone(),
+            instance: self.watched.audit.instance().to_owned(),
             degraded: watch.collect(),
             kernel,
             is_armed: self.watched.guard.is_armed(),

@@ -3,11 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironclad_core::ErrorChain;
-use ironclad_core::audit::{AuditAction, AuditSink};
+use ironclad_core::audit::AuditAction;
 #[cfg(feature = "signed")]
 use ironclad_policy::bundle::{Permit, Token};
 
 use super::Sentinel;
+#[cfg(feature = "signed")]
+use super::start::PROGRAM;
 use crate::error::{Failure, SentinelError};
 use crate::watch::{Watch, Watched};
 
@@ -20,11 +22,10 @@ impl Sentinel {
     /// permitted.
     #[cfg(feature = "signed")]
     pub fn break_glass(&self, token: &[u8], signatures: &[&str]) -> Result<Token, SentinelError> {
-        let audit = self.watched.audited();
-        let accepted = self.trust.lock()?.take_token_audited(token, signatures, audit);
-        let token = accepted.map_err(Failure::Token)?;
+        let audit = &self.watched.audit;
+        let token = self.trust.accept_token(token, signatures, audit)?;
         tracing::warn!(
-            instance = self.watched.instance,
+            instance = audit.instance(),
             "break-glass token {}: {}",
             token.serial,
             token.permits
@@ -46,13 +47,15 @@ impl Sentinel {
     /// signed bundles, unless a break-glass token permits it: the handle is dropped, and hooks refuse still.
     pub fn stop(mut self) -> Result<(), SentinelError> {
         #[cfg(feature = "signed")]
-        if self.persistent.is_some() && self.trust.is_given() && !self.lock().may_uninstall {
-            let error = Failure::NotPermitted.into();
-            record_refusal(self.watched.audited(), &error);
-            return Err(error);
+        if self.persistent.is_some() && self.trust.has_store() && !self.lock().may_uninstall {
+            return self
+                .watched
+                .audit
+                .refused(PROGRAM, Err(SentinelError::from(Failure::NotPermitted)));
         }
         self.watch.iter_mut().for_each(Watch::end);
         if let Err(error) = self.watched.compare_files(None) {
+            let error = ErrorChain::new(&error);
             tracing::error!(%error, "the baseline of protected files is outdated");
         }
         for link in self.watched.guard.links() {
@@ -79,14 +82,5 @@ impl Sentinel {
             persistent.secrets.remove();
         }
         Ok(())
-    }
-}
-
-/// Writes the audit record of a start or a stop that was refused.
-pub(super) fn record_refusal((instance, audit): (&str, &dyn AuditSink), error: &SentinelError) {
-    let program = "sentinel".to_owned();
-    let refuse = AuditAction::Refuse { program, reason: ErrorChain::new(error).to_string() };
-    if let Err(error) = audit.record(instance, &refuse) {
-        tracing::error!(%error, "a refusal was not recorded");
     }
 }

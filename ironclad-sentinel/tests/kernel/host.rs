@@ -8,7 +8,7 @@ use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_sentinel::Overflow;
+use ironclad_sentinel::{EventReceiver, Overflow};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -16,6 +16,39 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(another_kernel_is_not_booted).shared().in_machine().needs(&[lsm]),
         test!(the_backing_device_of_a_file_system_is_protected).shared().in_machine().needs(&[lsm]),
     ]
+}
+
+/// A kernel module that no rule protects.
+struct Module {
+    insert: String,
+}
+
+impl Module {
+    const NAME: &str = "load a kernel module";
+
+    fn find() -> Option<Self> {
+        let path = "/lib/modules/dummy.ko";
+        if std::path::Path::new(path).exists() {
+            return Some(Self { insert: format!("tool insmod {path}") });
+        }
+        // The virtual machines have one.
+        assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
+        println!("not tested: there is no {path}");
+        None
+    }
+
+    fn load_without(&self, attacks: &mut Attacks, attacker: &mut TestProcess) {
+        let remove = "tool rmmod dummy";
+        assert_eq!(attacker.ask(remove).unwrap(), 0);
+        attacks.without(Self::NAME, attacker, &self.insert);
+        assert_eq!(attacker.ask(remove).unwrap(), 0);
+    }
+
+    fn load_with(&self, attacks: &Attacks, attacker: &mut TestProcess, events: &EventReceiver) {
+        let event = attacks.with(Self::NAME, attacker, &self.insert, events);
+        let hooks = [SentinelHook::KernelReadFile, SentinelHook::KernelLoadData];
+        assert!(hooks.contains(&event.hook), "{event}");
+    }
 }
 
 fn kernel_memory_modules_and_sysctls_are_protected() {
@@ -73,18 +106,9 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
     let kept = "write ftrace_enabled by a pre-opened descriptor";
     assert_eq!(attacker.ask("keep-open /proc/sys/kernel/ftrace_enabled").unwrap(), 0);
     attacks.without(kept, &mut attacker, "write-kept 1");
-    let module = "/lib/modules/dummy.ko";
-    let (foreign, insert) = ("load a kernel module", format!("tool insmod {module}"));
-    let has_module = std::path::Path::new(module).exists();
-    if has_module {
-        let remove = "tool rmmod dummy";
-        assert_eq!(attacker.ask(remove).unwrap(), 0);
-        attacks.without(foreign, &mut attacker, &insert);
-        assert_eq!(attacker.ask(remove).unwrap(), 0);
-    } else {
-        // The virtual machines have one.
-        assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
-        println!("not tested: there is no {module}");
+    let module = Module::find();
+    if let Some(module) = &module {
+        module.load_without(&mut attacks, &mut attacker);
     }
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
@@ -108,14 +132,12 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
     let event = attacks.with(kept, &mut attacker, "write-kept 1", &events);
     assert_eq!(event.hook, SentinelHook::Sysctl, "{event}");
     assert_eq!(event.path, Some("…/kernel/ftrace_enabled".into()), "{event}");
-    if has_module {
-        let event = attacks.with(foreign, &mut attacker, &insert, &events);
-        let hooks = [SentinelHook::KernelReadFile, SentinelHook::KernelLoadData];
-        assert!(hooks.contains(&event.hook), "{event}");
+    if let Some(module) = &module {
+        module.load_with(&attacks, &mut attacker, &events);
         // A rule protects the module from changes.
         let rule = FileRule::new(RuleId(1), "modules", FileAction::Deny).tree("/lib/modules");
         sentinel.apply(&Policy::builder().file_rule(rule).compile().unwrap()).unwrap();
-        assert_eq!(attacker.ask(&insert).unwrap(), 0);
+        assert_eq!(attacker.ask(&module.insert).unwrap(), 0);
     }
     drop(sentinel);
     assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);
@@ -222,7 +244,7 @@ fn the_backing_device_of_a_file_system_is_protected() {
     let (by_verity, enable) =
         ("enable fs-verity on a protected file", format!("enable-verity {verity}"));
     std::fs::write(&verity, "1").unwrap();
-    attacks.without(by_verity, &mut attacker, &seal);
+    attacks.without(by_verity, &mut attacker, &enable);
     std::fs::remove_file(&verity).unwrap();
     std::fs::write(&verity, "1").unwrap();
     let swap = format!("{protected}/swap");

@@ -269,7 +269,7 @@ fn the_agents_executable_in_other_surroundings_is_not_trusted() {
     }
     let by_orphan = "read the agent's secret by the agent's executable, reparented to PID 1";
     let orphan = || {
-        // Whom it tells its end has ended.
+        // The reader of its standard error has ended.
         let mut command = Command::new(&own);
         command.stderr(Stdio::null());
         let mut orphan = TestProcess::start_as(command).unwrap();

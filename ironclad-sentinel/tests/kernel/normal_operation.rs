@@ -250,7 +250,7 @@ fn a_flood_of_alarms_allows_nothing() {
     let sentinel =
         Sentinel::builder("test").scratch(host.dir()).ring_bytes(4096).start(&policy).unwrap();
 
-    // Nobody reads alarms meanwhile: there is room for a dozen.
+    // No process reads alarms meanwhile: the ring buffer has space for a dozen.
     let floods = [
         format!("repeat {ATTEMPTS} open-to-read {noisy}"),
         format!("repeat {ATTEMPTS} open-to-write {protected}"),
@@ -267,8 +267,8 @@ fn a_flood_of_alarms_allows_nothing() {
             assert_eq!(attacker.ask(&format!("kill {} 9", std::process::id())).unwrap(), EPERM);
             attacks += 1;
         }
-        let through: Vec<_> = running.into_iter().map(|flood| flood.join().unwrap()).collect();
-        assert_eq!(through, [u64::from(ATTEMPTS), 0]);
+        let succeeded: Vec<_> = running.into_iter().map(|flood| flood.join().unwrap()).collect();
+        assert_eq!(succeeded, [u64::from(ATTEMPTS), 0]);
     });
     assert!(attacks > 0);
 

@@ -211,7 +211,7 @@ fn missing_paths_are_reported() {
     assert_eq!((ask("chmod", &dir), ask("append", &inside)), (EPERM, 0));
     let new = host.path("new.none");
     assert_eq!(ask("create", &new), 0);
-    // Paths that exist now are not reported: a file at once, others after a refresh.
+    // Paths that exist now are not reported: a file at once, other paths after a refresh.
     std::fs::write(&absent, "1").unwrap();
     host.program("updater");
     let missing = sentinel.status().unwrap().missing;

@@ -12,10 +12,11 @@ use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
 use ironclad_lab::KeyPair;
 use ironclad_lab::harness::{Role, Test};
+use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{role, test};
 use ironclad_policy::bundle::{BundleError, Header, Permit, PublicKey, Token, TrustStore, now};
 use ironclad_policy::document::Sources;
-use ironclad_policy::{CompiledPolicy, Policy, Provenance};
+use ironclad_policy::{CompiledPolicy, Policy, PolicySource, Provenance};
 use ironclad_sentinel::{
     Degraded, Launch, Overflow, Sentinel, SentinelBuilder, SentinelError, SentinelErrorKind,
 };
@@ -53,11 +54,10 @@ fn agent() {
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
     let sources = &mut Sources::new(".");
     let builder = builder(dir).persistent(dir.join("persistent").exists());
-    let sentinel = match builder.start_signed(
-        read("bundle").as_bytes(),
-        &[&read("bundle.minisig")],
-        sources,
-    ) {
+    let (bundle, signature) = (read("bundle"), read("bundle.minisig"));
+    let signatures = [signature.as_str()];
+    let policy = PolicySource::signed(bundle.as_bytes(), &signatures, sources);
+    let sentinel = match builder.start(policy) {
         Ok(sentinel) => sentinel,
         Err(error) => return say(&ErrorChain::new(&error).to_string()),
     };
@@ -171,7 +171,7 @@ fn apply(
     sentinel: &Sentinel,
     (bundle, signature): &(Vec<u8>, String),
 ) -> Result<(), SentinelError> {
-    sentinel.apply_signed(bundle, &[signature], &mut Sources::new("."))
+    sentinel.apply(PolicySource::signed(bundle, &[signature], &mut Sources::new(".")))
 }
 
 fn bundle_error(error: &SentinelError) -> &BundleError {
@@ -188,6 +188,58 @@ fn serial(sentinel: &Sentinel) -> u64 {
 
 fn unsigned() -> CompiledPolicy {
     Policy::builder().compile().unwrap()
+}
+
+/// Attacks on the trust store, with an older one in `old.json`.
+fn attacks_on_store(host: &Host) -> [String; 11] {
+    let path = |name: &str| host.path(name).display().to_string();
+    let [trust, next, old, gone] =
+        ["trust.json", "trust.next", "old.json", "gone"].map(|name| path(name));
+    let dir = host.dir().display();
+    [
+        format!("rename {old} {trust}"),
+        format!("append {trust}"),
+        format!("truncate {trust}"),
+        format!("unlink {trust}"),
+        format!("read {trust}"),
+        format!("rename {trust} {gone}"),
+        format!("link {trust} {gone}"),
+        format!("create {next}"),
+        format!("symlink {old} {next}"),
+        format!("rename {old} {next}"),
+        format!("rename {dir} {dir}.gone"),
+    ]
+}
+
+/// After bundle 6: an older bundle, a changed one, one with an unknown key, an unsigned policy.
+fn assert_others_are_refused(sentinel: &Sentinel, two: &Path) {
+    let error = apply(sentinel, &bundle(2, two)).unwrap_err();
+    assert!(matches!(bundle_error(&error), BundleError::Replayed { last: 6, .. }), "{error}");
+    let (bytes, signature) = bundle(7, two);
+    let changed = String::from_utf8(bytes.clone()).unwrap().replace("two", "one").into_bytes();
+    let error = apply(sentinel, &(changed, signature)).unwrap_err();
+    assert!(matches!(bundle_error(&error), BundleError::Forged(_)), "{error}");
+    let unknown = KeyPair::new(2).sign(&bytes);
+    let error = apply(sentinel, &(bytes, unknown)).unwrap_err();
+    assert!(matches!(bundle_error(&error), BundleError::UnknownKey { .. }), "{error}");
+    let error = sentinel.apply(&unsigned()).unwrap_err();
+    assert!(error.to_string().contains("`PolicySource::signed`"), "{error}");
+}
+
+/// A token allows signals of other processes, and each signal is reported.
+fn assert_a_token_allows(sentinel: &Sentinel, attacker: &mut TestProcess, signal: &str) {
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let text = stop_for(1, 600).to_string();
+    sentinel.break_glass(text.as_bytes(), &[&pair().sign(text.as_bytes())]).unwrap();
+    assert!(sentinel.status().unwrap().open_for.is_some());
+    assert_eq!(attacker.ask(signal).unwrap(), 0);
+    let event = loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.pid == attacker.pid() && event.verdict == SentinelVerdict::Logged {
+            break event;
+        }
+    };
+    assert_eq!((event.hook, event.detail), (SentinelHook::TaskKill, URGENT), "{event}");
 }
 
 fn only_signed_bundles_are_accepted_and_root_does_not_roll_back() {
@@ -223,26 +275,16 @@ fn only_signed_bundles_are_accepted_and_root_does_not_roll_back() {
     let error = builder().start(&unsigned()).unwrap_err();
     assert_eq!(error.kind(), SentinelErrorKind::Unsigned, "{error}");
     let (bytes, signature) = bundle(5, &one);
-    let sentinel = builder().start_signed(&bytes, &[&signature], &mut Sources::new(".")).unwrap();
+    let sentinel = builder()
+        .start(PolicySource::signed(&bytes, &[&signature], &mut Sources::new(".")))
+        .unwrap();
     assert_eq!(serial(&sentinel), 5);
-    let is_first = |attacker: &mut ironclad_lab::test_process::TestProcess| {
+    let is_first = |attacker: &mut TestProcess| {
         assert_eq!(attacker.ask(&append(&one)).unwrap(), EPERM);
         assert_eq!(attacker.ask(&append(&two)).unwrap(), 0);
     };
     is_first(&mut attacker);
-    for order in [
-        back.clone(),
-        append(&trust),
-        format!("truncate {}", trust.display()),
-        format!("unlink {}", trust.display()),
-        format!("read {}", trust.display()),
-        format!("rename {} {}", trust.display(), host.path("gone").display()),
-        format!("link {} {}", trust.display(), host.path("gone").display()),
-        format!("create {}", next.display()),
-        format!("symlink {} {}", old.display(), next.display()),
-        format!("rename {} {}", old.display(), next.display()),
-        format!("rename {} {}.gone", dir.display(), dir.display()),
-    ] {
+    for order in attacks_on_store(&host) {
         assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
     }
     // The file that replaced it with the next bundle is protected, too.
@@ -251,18 +293,7 @@ fn only_signed_bundles_are_accepted_and_root_does_not_roll_back() {
         assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
     }
 
-    // An older bundle, a changed one, one with an unknown key, an unsigned policy.
-    let error = apply(&sentinel, &bundle(2, &two)).unwrap_err();
-    assert!(matches!(bundle_error(&error), BundleError::Replayed { last: 6, .. }), "{error}");
-    let (bytes, signature) = bundle(7, &two);
-    let changed = String::from_utf8(bytes.clone()).unwrap().replace("two", "one").into_bytes();
-    let error = apply(&sentinel, &(changed, signature)).unwrap_err();
-    assert!(matches!(bundle_error(&error), BundleError::Forged(_)), "{error}");
-    let unknown = KeyPair::new(2).sign(&bytes);
-    let error = apply(&sentinel, &(bytes, unknown)).unwrap_err();
-    assert!(matches!(bundle_error(&error), BundleError::UnknownKey { .. }), "{error}");
-    let error = sentinel.apply(&unsigned()).unwrap_err();
-    assert!(error.to_string().contains("`apply_signed`"), "{error}");
+    assert_others_are_refused(&sentinel, &two);
     assert_eq!(serial(&sentinel), 6);
     is_first(&mut attacker);
 
@@ -289,20 +320,7 @@ fn only_signed_bundles_are_accepted_and_root_does_not_roll_back() {
     assert_eq!(restarted.ask(&signal).unwrap(), 0);
     // A process that started before Sentinel is not exempt: its executable is not known for sure.
     assert_eq!(supervisor_runs.ask(&signal).unwrap(), EPERM);
-
-    // A token allows other processes, too, and each signal is reported.
-    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    let text = stop_for(1, 600).to_string();
-    sentinel.break_glass(text.as_bytes(), &[&pair().sign(text.as_bytes())]).unwrap();
-    assert!(sentinel.status().unwrap().open_for.is_some());
-    assert_eq!(attacker.ask(&signal).unwrap(), 0);
-    let event = loop {
-        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
-        if event.pid == attacker.pid() && event.verdict == SentinelVerdict::Logged {
-            break event;
-        }
-    };
-    assert_eq!((event.hook, event.detail), (SentinelHook::TaskKill, URGENT), "{event}");
+    assert_a_token_allows(&sentinel, &mut attacker, &signal);
 
     let actions = recorder.0.lock().unwrap().clone();
     let glass = |it: &AuditAction| matches!(it, AuditAction::TokenAccept { serial: 1, permits, .. } if permits == "stop for 600 s");
@@ -325,7 +343,7 @@ fn the_last_bundle_starts_again_after_it_has_expired() {
     let recorder = Arc::new(Recorder::default());
     let start = |(bundle, signature): &(Vec<u8>, String)| {
         let builder = builder(host.dir()).audit(recorder.clone());
-        builder.start_signed(bundle, &[signature], &mut Sources::new("."))
+        builder.start(PolicySource::signed(bundle, &[signature], &mut Sources::new(".")))
     };
     let expired = |sentinel: &Sentinel| {
         let degraded = sentinel.status().unwrap().degraded;
@@ -360,7 +378,8 @@ fn without_a_trust_store_a_warning_is_printed() {
     let recorder = Arc::new(Recorder::default());
     let builder = || Sentinel::builder("test").scratch(host.dir()).audit(recorder.clone());
     let (bytes, signature) = bundle(1, &host.path("one"));
-    let started = builder().start_signed(&bytes, &[&signature], &mut Sources::new("."));
+    let started =
+        builder().start(PolicySource::signed(&bytes, &[&signature], &mut Sources::new(".")));
     assert_eq!(started.unwrap_err().kind(), SentinelErrorKind::NoTrust);
     let sentinel = builder().start(&unsigned()).unwrap();
     sentinel.apply(&unsigned()).unwrap();
@@ -491,7 +510,8 @@ fn uninstalling_needs_a_token() {
     let (bytes, signature) = bundle(1, &file);
     desk.write("bundle", &bytes, &signature);
     let first = builder(host.dir()).persistent(true);
-    let sentinel = first.start_signed(&bytes, &[&signature], &mut Sources::new(".")).unwrap();
+    let sentinel =
+        first.start(PolicySource::signed(&bytes, &[&signature], &mut Sources::new("."))).unwrap();
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     // A stop without a token changes nothing.
     assert_eq!(sentinel.stop().unwrap_err().kind(), SentinelErrorKind::NotPermitted);

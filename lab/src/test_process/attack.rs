@@ -230,7 +230,7 @@ fn kind_of_probe(name: &str) -> io::Result<u32> {
     kind.trim().parse().map_err(io::Error::other)
 }
 
-/// Where the first instruction of an ELF program lies in its file.
+/// The file offset of the first instruction of an ELF program.
 fn entry(elf: &[u8]) -> u64 {
     const PT_LOAD: u64 = 1;
     let word = |at: usize, len: usize| {
