@@ -29,13 +29,13 @@ struct Inner {
 pub enum BpfErrorKind {
     /// An object could not be read, opened or prepared.
     Object,
-    /// The instruction audit refused programs: see [`BpfError::refusal`].
+    /// The instruction audit refused programs.
     Audit,
     /// A program in the kernel is not the one that was audited.
     Changed,
     /// The sink of audit records refused one.
     AuditSink,
-    /// The kernel refused a program: see [`BpfError::verifier_log`].
+    /// The kernel refused a program.
     Load,
     /// A map could not be created, read or written.
     Map,
@@ -43,6 +43,8 @@ pub enum BpfErrorKind {
     ForeignMap,
     /// A ring buffer cannot have this size.
     RingSize,
+    /// This process reads the ring buffer already.
+    RingInUse,
     /// A program could not be attached to its hook.
     Attach,
     /// A link could not be read, updated or detached.
@@ -88,6 +90,8 @@ pub(crate) enum Failure {
     ForeignMap { map: String, what: String },
     #[error("a ring buffer cannot have {bytes} bytes")]
     RingSize { bytes: u32 },
+    #[error("ring buffer `{map}` has a reader in this process")]
+    RingInUse { map: String },
     #[error("attaching `{program}` to {hook} failed")]
     Attach { program: String, hook: String, source: io::Error },
     #[error("link of interface `{interface}`: {step} failed")]
@@ -143,6 +147,7 @@ impl Failure {
             Self::Map { .. } => BpfErrorKind::Map,
             Self::ForeignMap { .. } => BpfErrorKind::ForeignMap,
             Self::RingSize { .. } => BpfErrorKind::RingSize,
+            Self::RingInUse { .. } => BpfErrorKind::RingInUse,
             Self::Attach { .. } => BpfErrorKind::Attach,
             Self::Link { .. } => BpfErrorKind::Link,
             Self::Pin { .. } => BpfErrorKind::Pin,
@@ -168,6 +173,9 @@ impl Failure {
         let fixed: &'static str = match (self, self.errno()) {
             (Self::Changed { .. }, _) => {
                 "unload it, and find out what changes programs in this process, such as a section handler registered with libbpf"
+            }
+            (Self::RingInUse { .. }, _) => {
+                "drop the reader that there is, or take the events from it"
             }
             (Self::NoInterface(_), _) => "`ip link` lists those there are",
             (Self::NoCgroup { .. }, _) => "`mount -t cgroup2` shows where the hierarchy is",
@@ -264,7 +272,7 @@ impl BpfError {
         }
     }
 
-    /// What the instruction audit refused.
+    /// What the instruction audit refused, of [`BpfErrorKind::Audit`].
     pub fn refusal(&self) -> Option<&Refusal> {
         match self.failure() {
             Failure::Refused(refusal) => Some(refusal),

@@ -1,10 +1,13 @@
+use std::collections::BTreeSet;
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{BpfError, Failure};
+use crate::map::map_info;
 
 /// Refuses sizes that libbpf would round up in silence.
 pub(crate) fn check_size(bytes: u32) -> Result<(), BpfError> {
@@ -18,6 +21,35 @@ pub(crate) fn check_size(bytes: u32) -> Result<(), BpfError> {
     Err(BpfError::from(Failure::RingSize { bytes }).with_hint(hint))
 }
 
+/// Ids of the ring buffers that this process reads.
+static READ_HERE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// The right to read a ring buffer, which one reader of this process has. Two readers would share the
+/// consumer's position, and each would get some of the records, or one twice.
+#[derive(Debug)]
+struct Claim(u32);
+
+impl Claim {
+    fn of(map: BorrowedFd<'_>) -> Result<Self, BpfError> {
+        let info = map_info(map).map_err(failed)?;
+        let mut claimed = READ_HERE.lock().unwrap_or_else(PoisonError::into_inner);
+        match claimed.insert(info.id) {
+            true => Ok(Self(info.id)),
+            false => Err(Failure::RingInUse { map: info.name }.into()),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        READ_HERE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+fn failed(source: io::Error) -> BpfError {
+    BpfError::system("opening the ring buffer", source)
+}
+
 /// The reading end of a ring buffer. One reader at a time; it may move between threads.
 #[derive(Debug)]
 pub struct EventRing {
@@ -25,6 +57,8 @@ pub struct EventRing {
     // libbpf keeps its address for the callback.
     sink: Box<Sink>,
     fd: OwnedFd,
+    /// Dropped last: `Drop` has freed the ring buffer by then.
+    _claim: Claim,
 }
 
 type Deliver<'a> = dyn FnMut(&[u8]) + 'a;
@@ -41,10 +75,14 @@ unsafe impl Send for EventRing {}
 impl EventRing {
     /// Opens the reading end of the ring buffer map `map`.
     ///
+    /// The kernel lets other processes read the same map. For pinned maps the lock of
+    /// [`PinDirectory`](crate::PinDirectory) keeps a second agent out.
+    ///
     /// # Errors
-    /// `BpfErrorKind::System` where it cannot be mapped.
+    /// `BpfErrorKind::RingInUse` where this process reads it already; `BpfErrorKind::System` where it
+    /// cannot be mapped.
     pub fn new(map: BorrowedFd<'_>) -> Result<Self, BpfError> {
-        let failed = |source| BpfError::system("opening the ring buffer", source);
+        let claim = Claim::of(map)?;
         let fd = map.try_clone_to_owned().map_err(failed)?;
         let sink = Box::<Sink>::default();
         // SAFETY: the descriptor is open; the context lives in a box that `self` keeps, so that
@@ -58,7 +96,7 @@ impl EventRing {
             )
         };
         let ring = NonNull::new(ring).ok_or_else(|| failed(io::Error::last_os_error()))?;
-        Ok(Self { ring, sink, fd })
+        Ok(Self { ring, sink, fd, _claim: claim })
     }
 
     /// Hands every record that is there to `deliver`, without waiting; returns how many.
@@ -116,6 +154,12 @@ impl EventRing {
 impl AsFd for EventRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for EventRing {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
 
