@@ -3,24 +3,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::{BpfError, Failure};
+use crate::persistent::LINK_PREFIX;
 use crate::pin;
 use crate::program::Program;
 use crate::sys;
 
-/// A program at a hook of the kernel's: of a cgroup, of a tracepoint or of BPF LSM. Dropping
+/// A program at a hook of the kernel: of a cgroup, of a tracepoint or of BPF LSM. Dropping
 /// it detaches, unless it is pinned.
 #[must_use = "dropping the link detaches the program"]
 #[derive(Debug)]
 pub struct HookLink {
     fd: OwnedFd,
-    /// `<number>_<hook>`: the number tells links at one hook apart.
+    /// `<number>_<hook>`: no two links at one hook have the same number.
     name: String,
     pin: Option<PathBuf>,
 }
 
 impl HookLink {
-    /// Attaches to a cgroup: for every process in it and in those below, beside what others
-    /// have attached there. Needs Linux 5.7.
+    /// Attaches to a cgroup: for every process in it and in those below, beside other programs
+    /// that are attached there. Needs Linux 5.7.
     pub(crate) fn cgroup(
         program: &Program,
         cgroup: BorrowedFd<'_>,
@@ -39,13 +40,13 @@ impl HookLink {
             .map_err(failed(program, name))
     }
 
-    /// Opens what an earlier agent has pinned.
+    /// Opens a link that an earlier agent has pinned.
     pub(crate) fn open(path: &Path) -> Result<Self, BpfError> {
         let fd = sys::obj_get(path)
             .map_err(|source| BpfError::pin(path.to_owned(), "opening", source))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
-        let name = name.strip_prefix(LINK).unwrap_or(&name).to_owned();
+        let name = name.strip_prefix(LINK_PREFIX).unwrap_or(&name).to_owned();
         Ok(Self { fd, name, pin: Some(path.to_owned()) })
     }
 
@@ -54,9 +55,9 @@ impl HookLink {
         self.name.split_once('_').map_or(&self.name, |(_, hook)| hook)
     }
 
-    /// What its pin is called.
+    /// The name of its pin.
     pub(crate) fn pin_name(&self) -> String {
-        format!("{LINK}{}", self.name)
+        format!("{LINK_PREFIX}{}", self.name)
     }
 
     /// Whether the attachment outlives the process.
@@ -74,7 +75,7 @@ impl HookLink {
         self.pin = Some(path.to_owned());
     }
 
-    /// Gives the hook another program; no process finds it empty. For cgroups.
+    /// Replaces the program; the hook is never empty. For cgroups.
     pub(crate) fn replace(&self, program: &Program) -> Result<(), BpfError> {
         sys::link_update(self.fd.as_fd(), program.as_fd()).map_err(failed(program, &self.name))
     }
@@ -108,16 +109,13 @@ impl HookLink {
                 }
                 _ => {}
             }
-            // The kernel drops a pin's reference some time later. Tracepoints' links have no such
-            // call, and cgroups that are gone nothing to detach from.
+            // The kernel drops a pin's reference some time later. Links of tracepoints cannot be detached so,
+            // and removed cgroups have nothing to detach from.
             let _ = sys::link_detach(self.fd.as_fd());
         }
         Ok(())
     }
 }
-
-/// What the pins of links begin with.
-const LINK: &str = "link_";
 
 impl AsFd for HookLink {
     fn as_fd(&self) -> BorrowedFd<'_> {

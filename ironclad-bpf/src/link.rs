@@ -1,94 +1,15 @@
-use std::fmt;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ironclad_core::ErrorChain;
-use serde::Serialize;
-
 use crate::error::{BpfError, Failure};
+use crate::interface::{Interface, LinkName, XdpMode};
 use crate::inventory::{self, Holder};
-use crate::pin::{self, LinkName};
+use crate::pin;
 use crate::program::{Program, program_info};
 use crate::sys;
-
-/// How an XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum XdpMode {
-    /// In the driver, before the kernel makes a packet buffer.
-    Native,
-    /// After the driver, on any interface: works everywhere, saves less.
-    Generic,
-}
-
-impl XdpMode {
-    const fn flags(self) -> u32 {
-        match self {
-            XdpMode::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
-            XdpMode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
-        }
-    }
-
-    /// `native` or `generic`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-        }
-    }
-}
-
-impl fmt::Display for XdpMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// An interface of a network namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[non_exhaustive]
-pub struct Interface {
-    /// The name, e.g. `eth0`.
-    pub name: String,
-    /// Its network namespace: the inode number of `/proc/<pid>/ns/net`, as `lsns` shows it.
-    pub namespace: u64,
-    /// The kernel's number, which a re-created interface of the same name does not keep.
-    pub index: u32,
-}
-
-impl Interface {
-    /// Finds an interface of the calling thread's network namespace by name.
-    ///
-    /// # Errors
-    /// `BpfErrorKind::NoInterface` where there is none.
-    pub fn by_name(name: &str) -> Result<Self, BpfError> {
-        let missing = || BpfError::from(Failure::NoInterface(name.to_owned()));
-        let c_name = std::ffi::CString::new(name).map_err(|_| missing())?;
-        // SAFETY: a NUL-terminated name that outlives the call.
-        match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
-            0 => Err(missing()),
-            index => Ok(Self { name: name.to_owned(), namespace: network_namespace()?, index }),
-        }
-    }
-
-    /// Whether it has this name in this namespace, whatever its number.
-    pub fn is(&self, name: &str, namespace: u64) -> bool {
-        self.name == name && self.namespace == namespace
-    }
-}
-
-/// The calling thread's network namespace, by the number that [`Interface::namespace`] has.
-///
-/// # Errors
-/// `BpfErrorKind::System` where `/proc` is not there.
-pub fn network_namespace() -> Result<u64, BpfError> {
-    std::fs::metadata("/proc/thread-self/ns/net")
-        .map(|file| file.ino())
-        .map_err(|source| BpfError::system("reading /proc/thread-self/ns/net", source))
-}
+use ironclad_core::ErrorChain;
 
 /// A program at the XDP hook of an interface. Dropping it detaches, unless it is pinned.
 #[must_use = "dropping the link detaches the program"]
@@ -142,23 +63,25 @@ impl XdpLink {
         Ok(Self { fd, interface: interface.clone(), mode, pin: None })
     }
 
-    /// Opens what an earlier agent has pinned under this name.
-    pub(crate) fn open(path: &Path, name: LinkName) -> Result<Self, BpfError> {
+    /// Opens what an earlier agent has pinned.
+    pub(crate) fn open(path: &Path) -> Result<Self, BpfError> {
         let pin = |source| BpfError::pin(path.to_owned(), "opening", source);
         let fd = sys::obj_get(path).map_err(pin)?;
         let index = ifindex(fd.as_fd()).map_err(pin)?;
-        let LinkName { namespace, mode, interface } = name;
+        let name = path.file_name().and_then(OsStr::to_str).and_then(LinkName::parse);
+        let foreign = || io::Error::new(io::ErrorKind::InvalidData, "not the name of an XDP link");
+        let LinkName { namespace, mode, interface } = name.ok_or_else(|| pin(foreign()))?;
         let interface = Interface { name: interface, namespace, index };
         Ok(Self { fd, interface, mode, pin: Some(path.to_owned()) })
     }
 
-    /// What its pin is called.
+    /// The name of its pin.
     pub(crate) fn pin_name(&self) -> LinkName {
         let Interface { name, namespace, .. } = self.interface.clone();
         LinkName { namespace, mode: self.mode, interface: name }
     }
 
-    /// Gives the hook another program; no packet finds it empty.
+    /// Replaces the program; no packet finds the hook empty.
     ///
     /// # Errors
     /// `BpfErrorKind::Link` where the kernel refuses.
@@ -214,7 +137,7 @@ impl XdpLink {
         self.pin = Some(path.to_owned());
     }
 
-    /// Detaches at once, whoever else holds the link, and removes the pin.
+    /// Detaches at once, even where other processes hold the link, and removes the pin.
     ///
     /// # Errors
     /// `BpfErrorKind::Link` or `BpfErrorKind::Pin`; where the interface is gone there is nothing to do.

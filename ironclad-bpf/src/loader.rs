@@ -1,20 +1,19 @@
-//! From an open object to loaded programs, in one order for all objects: share and adopt maps, size the others,
+//! From an open object to loaded programs, in one order for all objects: share, adopt and size maps,
 //! audit, load; and the verifier's log where the kernel refuses.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use libbpf_rs::{AsRawLibbpf, OpenMapMut, OpenObject};
 
 use crate::audit::{self, Allowlist};
 use crate::error::{BpfError, Failure, LoggedError};
 use crate::map::{self, Map, Plain};
-use crate::persistent::{PersistentMaps, pin_name};
+use crate::persistent::{PersistentMaps, PinnedMaps};
 use crate::program::{self, Program};
-use crate::sys::{self, check};
+use crate::sys::check;
 
 /// Room for the verifier's log of a refused program.
 const LOG_LEN: usize = 8 << 20;
@@ -55,7 +54,7 @@ pub(crate) struct Loader<'a> {
     allowlist: Allowlist,
     shared: Vec<(&'a str, BorrowedFd<'a>)>,
     persistent: &'static [&'static str],
-    pins: Option<&'a Path>,
+    pins: Option<&'a PinnedMaps>,
     sizes: Vec<(&'a str, u32)>,
 }
 
@@ -76,7 +75,11 @@ impl<'a> Loader<'a> {
     }
 
     /// Maps that outlive an agent, and the directory where an earlier agent has pinned them.
-    pub(crate) fn persist(mut self, maps: &'static [&'static str], pins: Option<&'a Path>) -> Self {
+    pub(crate) fn persist(
+        mut self,
+        maps: &'static [&'static str],
+        pins: Option<&'a PinnedMaps>,
+    ) -> Self {
         (self.persistent, self.pins) = (maps, pins);
         self
     }
@@ -117,9 +120,7 @@ impl<'a> Loader<'a> {
             return map.reuse_fd(*fd).map_err(failed(self.object, "sharing a map"));
         }
         if let Some(pins) = self.pins.filter(|_| self.persistent.iter().any(|map| *map == name)) {
-            let path = pins.join(pin_name(&name));
-            let fd = sys::obj_get(&path);
-            let fd = fd.map_err(|source| BpfError::pin(path, "opening", source))?;
+            let fd = pins.open(&name)?;
             return map.reuse_fd(fd.as_fd()).map_err(failed(self.object, "adopting a map"));
         }
         match self.sizes.iter().find(|(sized, _)| *sized == name) {
@@ -131,7 +132,7 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// An object whose programs are in the kernel.
+/// An object whose programs are loaded.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     object: &'static str,

@@ -1,4 +1,4 @@
-//! The ways that paths go, as the kernel walks them, and what it executes at their ends.
+//! The directories that paths lead through, as the kernel walks them, and the file that it executes at the end.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
@@ -7,17 +7,17 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::pread;
 
-/// As many symbolic links as the kernel follows on one way.
+/// As many symbolic links as the kernel follows in one path.
 const LINKS_MAX: usize = 40;
-/// As much of a file as the kernel looks at to tell what executes it.
+/// As much of a file as the kernel reads to find what executes it.
 const BEGINNING: usize = 256;
 
-/// The directories on the ways of absolute paths, each with the names that are looked up in it. Symbolic
+/// The directories that absolute paths lead through, each with the names that are looked up in it. Symbolic
 /// links are followed; what is not there is taken for a directory.
-pub fn ways<'a>(
+pub fn components<'a>(
     paths: impl IntoIterator<Item = &'a Path>,
 ) -> BTreeMap<PathBuf, BTreeSet<OsString>> {
-    let mut ways: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
+    let mut components: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
     for path in paths {
         let (mut dir, mut links) = (PathBuf::from("/"), 0);
         let mut left: VecDeque<OsString> = names(path);
@@ -26,7 +26,7 @@ pub fn ways<'a>(
                 dir.pop();
                 continue;
             }
-            ways.entry(dir.clone()).or_default().insert(name.clone());
+            components.entry(dir.clone()).or_default().insert(name.clone());
             let next = dir.join(&name);
             match std::fs::read_link(&next) {
                 Ok(_) if links == LINKS_MAX => break,
@@ -41,7 +41,7 @@ pub fn ways<'a>(
             }
         }
     }
-    ways
+    components
 }
 
 fn names(path: &Path) -> VecDeque<OsString> {
@@ -56,15 +56,15 @@ fn names(path: &Path) -> VecDeque<OsString> {
 
 /// The line that names the interpreter, where the file is a script. None of what cannot be read.
 ///
-/// A process that runs a script executes the script's interpreter: whoever is known by the script is
-/// nobody.
+/// A process that runs a script executes the script's interpreter: a rule that
+/// names the script matches no process.
 pub fn interpreter(path: &Path) -> Option<String> {
-    // Opening a device or a pipe has effects: first looked at, then opened.
+    // Opening a device or a pipe has effects: its type is checked first.
     let found = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     if FileType::from_raw_mode(fstat(&found).ok()?.st_mode) != FileType::RegularFile {
         return None;
     }
-    // Nor does whoever holds a lease on it make us wait.
+    // A lease on it must not make this process wait.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty()).ok()?;
     let mut beginning = [0; BEGINNING];

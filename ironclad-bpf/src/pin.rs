@@ -9,14 +9,18 @@ use ironclad_core::abi;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 
 use crate::error::BpfError;
+use crate::interface::LinkName;
 use crate::inventory::Holder;
-use crate::link::XdpMode;
+use crate::persistent::{LINK_DIRECTORY_PREFIX, LINK_PREFIX, SOCKETS, SOCKETS_STAGED};
 use crate::sys;
 
 /// Magic number of a bpffs (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Where bpffs is mounted by custom.
+/// Prefix of a directory that is renamed once everything is pinned in it.
+const STAGED_PREFIX: &str = "new_";
+
+/// The conventional mount point of bpffs.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// Where an instance keeps its pins: `<bpffs>/ironclad/<instance>/v<abi>/`.
@@ -30,15 +34,6 @@ pub struct PinDirectory {
     _lock: OwnedFd,
 }
 
-/// What a pin directory holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PinState {
-    /// Nothing: no agent has persisted here.
-    Absent,
-    /// Everything that adopting needs.
-    Complete,
-}
-
 impl PinDirectory {
     /// Opens, and creates where needed, an instance's directory under the bpffs at `bpffs`.
     ///
@@ -46,80 +41,26 @@ impl PinDirectory {
     /// `BpfErrorKind::PinDirectory` where `bpffs` is none, the name is unfit (letters, digits, `-`
     /// and `_`, at most 64), another agent holds the instance, or another ABI version's pins are there.
     pub fn open(bpffs: &Path, instance: &str) -> Result<Self, BpfError> {
-        let unusable = |path: &Path, what: String, next| BpfError::pin_directory(path, what, next);
-        let fit = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
-        if instance.is_empty() || instance.len() > 64 || !instance.bytes().all(fit) {
-            return Err(unusable(
-                bpffs,
-                format!("`{instance}` is no name for an instance"),
-                "use 1 to 64 letters, digits, `-` and `_`",
-            ));
-        }
-        match statfs(bpffs) {
-            Ok(stat) if stat.f_type == BPF_FS_MAGIC => {}
-            _ => {
-                return Err(unusable(
-                    bpffs,
-                    "no bpffs is mounted here".to_owned(),
-                    "mount one: `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`",
-                ));
-            }
-        }
+        check_name(bpffs, instance)?;
         let path = bpffs.join("ironclad").join(instance);
-        let failed = |step| {
-            let path = path.clone();
-            move |source: io::Error| BpfError::pin(path, step, source)
-        };
-        // Whoever may change these directories may take the protection away, or keep it from coming.
+        // A process that can write to these directories can remove the protection, or prevent it.
         for dir in [bpffs.join("ironclad"), path.clone(), path.join(format!("v{}", abi::VERSION))] {
-            let found = match fs::symlink_metadata(&dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                found => found.map_err(failed("looking at the directory"))?,
-            };
-            let own = rustix::process::geteuid().as_raw();
-            let what = if !found.is_dir() {
-                "it is no directory".to_owned()
-            } else if found.uid() != own && found.uid() != 0 {
-                format!("it belongs to user {}", found.uid())
-            } else if found.mode() & 0o022 != 0 {
-                format!("others may write to it (mode {:04o})", found.mode() & 0o7777)
-            } else {
-                continue;
-            };
-            return Err(unusable(
-                &dir,
-                what,
-                "remove it, which drops what its pins protect, or choose a bpffs that only root writes to",
-            ));
+            check_owner(&dir)?;
         }
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
-            .map_err(failed("creating the directory"))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = open(&path, flags, Mode::empty())
-            .map_err(|e| failed("opening the directory")(e.into()))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = lock_holder(&lock).map(|pid| Holder::process(pid).to_string());
-            let what = format!("{} runs this instance", holder.as_deref().unwrap_or("a process"));
-            let next = "stop that process or choose another instance name";
-            return Err(unusable(&path, what, next));
-        }
-        let this = Self { instance: path.clone(), _lock: lock };
-        for entry in fs::read_dir(&this.instance).map_err(failed("reading the directory"))? {
-            let name = entry.map_err(failed("reading the directory"))?.file_name();
-            if name == this.version_name().as_str() {
-                continue;
-            }
-            let name = name.to_string_lossy().into_owned();
+            .map_err(|source| BpfError::pin(&path, "creating the directory", source))?;
+        let this = Self { _lock: lock(&path)?, instance: path };
+        for name in names_in(&this.instance)? {
             let path = this.instance.join(&name);
-            if name.starts_with("new_") {
-                // A persist that was cut off before its rename: nobody refers to it.
+            if name.starts_with(STAGED_PREFIX) {
+                // A persist that was cut off before its rename: nothing refers to it.
                 remove_pins(&path)?;
-            } else {
-                return Err(unusable(
-                    &path,
+            } else if name != this.version_name() {
+                return Err(BpfError::pin_directory(
+                    path,
                     format!("it is not of ABI version {}", abi::VERSION),
                     "detach with the version that made it, or remove the directory to drop its protection",
                 ));
@@ -137,27 +78,21 @@ impl PinDirectory {
         self.instance.join(self.version_name())
     }
 
-    /// Whether the directory holds all of `names`, or does not exist.
+    /// The pins of Shield's links, where the directory holds all of `names`: `None` where it does not
+    /// exist.
     ///
     /// # Errors
     /// `BpfErrorKind::PinDirectory` where it holds only some, or things that are not Ironclad's.
-    pub(crate) fn state(&self, names: &[&str]) -> Result<PinState, BpfError> {
-        let path = self.path();
-        let found = match self.names() {
-            Err(e) if e.errno() == Some(libc::ENOENT) => {
-                return Ok(PinState::Absent);
-            }
-            other => other?,
-        };
-        let missing: Vec<&str> =
-            names.iter().copied().filter(|name| !found.iter().any(|f| f == name)).collect();
-        let foreign: Vec<&str> = found
-            .iter()
-            .map(String::as_str)
-            .filter(|f| !names.contains(f) && LinkName::parse(f).is_none() && *f != SOCKETS)
-            .collect();
-        complete(path, &missing, &foreign)?;
-        Ok(PinState::Complete)
+    pub(crate) fn shield(&self, names: &[&str]) -> Result<Option<Vec<PathBuf>>, BpfError> {
+        // What was cut off before its rename has no use.
+        remove_pins(&self.path().join(SOCKETS_STAGED))?;
+        let found =
+            find(&self.path(), names, |name| name == SOCKETS || LinkName::parse(name).is_some())?;
+        Ok(found.map(|mut pins| {
+            pins.retain(|path| !path.ends_with(SOCKETS));
+            pins.sort();
+            pins
+        }))
     }
 
     /// Pins of links for socket rules and those that begin with `also`, where the instance has any:
@@ -171,27 +106,20 @@ impl PinDirectory {
         names: &[&str],
         also: &str,
     ) -> Result<Option<Vec<PathBuf>>, BpfError> {
-        // What was cut off before its rename; nobody refers to it.
-        remove_pins(&self.path().join(SOCKETS_STAGED))?;
-        let path = self.path().join(SOCKETS);
-        let found = match names_in(&path) {
-            Err(e) if e.errno() == Some(libc::ENOENT) => {
-                return Ok(None);
-            }
-            other => other?,
-        };
-        let is_there = |name: &&&str| found.iter().any(|f| f == *name);
-        let missing: Vec<&str> = names.iter().filter(|name| !is_there(name)).copied().collect();
-        let (pins, others): (Vec<&String>, Vec<&String>) =
-            found.iter().partition(|f| f.starts_with(LINK_PREFIX) || f.starts_with(also));
-        let foreign: Vec<&str> =
-            others.into_iter().map(String::as_str).filter(|f| !names.contains(f)).collect();
-        let pins = pins.into_iter().map(|name| path.join(name)).collect();
-        complete(path, &missing, &foreign)?;
-        Ok(Some(pins))
+        let is_extra = |name: &str| name.starts_with(LINK_PREFIX) || name.starts_with(also);
+        find(&self.path().join(SOCKETS), names, is_extra)
     }
 
-    /// Pins what socket rules need beside what is pinned already: all of it, or nothing.
+    /// Sentinel's directories of links, where the directory holds all of `names`: `None` where it does
+    /// not exist.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::PinDirectory` where it holds only some, or things that are not Ironclad's.
+    pub(crate) fn sentinel(&self, names: &[&str]) -> Result<Option<Vec<PathBuf>>, BpfError> {
+        find(&self.path(), names, |name| name.starts_with(LINK_DIRECTORY_PREFIX))
+    }
+
+    /// Pins what socket rules need, beside the pins that there are: all of it, or nothing.
     ///
     /// # Errors
     /// `BpfErrorKind::Pin` where bpffs refuses.
@@ -223,47 +151,9 @@ impl PinDirectory {
         self.path().join(SOCKETS).join(name)
     }
 
-    /// The directories that begin with `dirs`, where it holds all of `names`: `None` where it does not
-    /// exist.
-    ///
-    /// # Errors
-    /// `BpfErrorKind::PinDirectory` where it holds only some, or things that are not Ironclad's.
-    pub(crate) fn with_links(
-        &self,
-        names: &[&str],
-        dirs: &str,
-    ) -> Result<Option<Vec<PathBuf>>, BpfError> {
-        let found = match self.names() {
-            Err(e) if e.errno() == Some(libc::ENOENT) => {
-                return Ok(None);
-            }
-            other => other?,
-        };
-        let is_there = |name: &&&str| found.iter().any(|f| f == *name);
-        let missing: Vec<&str> = names.iter().filter(|name| !is_there(name)).copied().collect();
-        let (links, others): (Vec<&String>, Vec<&String>) =
-            found.iter().partition(|f| f.starts_with(dirs));
-        let foreign: Vec<&str> =
-            others.into_iter().map(String::as_str).filter(|f| !names.contains(f)).collect();
-        complete(self.path(), &missing, &foreign)?;
-        Ok(Some(links.into_iter().map(|name| self.path().join(name)).collect()))
-    }
-
-    fn names(&self) -> Result<Vec<String>, BpfError> {
-        names_in(&self.path())
-    }
-
-    /// The links that are pinned, with the pins' paths, in the order of their names.
-    pub(crate) fn links(&self) -> Result<Vec<(PathBuf, LinkName)>, BpfError> {
-        let mut names = self.names()?;
-        names.sort();
-        let link = |name: String| Some((self.path().join(&name), LinkName::parse(&name)?));
-        Ok(names.into_iter().filter_map(link).collect())
-    }
-
     /// Pins everything at once: the directory appears complete, or not at all.
     pub(crate) fn persist(&self, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
-        let staged = self.instance.join(format!("new_{}", std::process::id()));
+        let staged = self.instance.join(format!("{STAGED_PREFIX}{}", std::process::id()));
         pin_all(&staged, &self.path(), pins)
     }
 
@@ -279,7 +169,7 @@ impl PinDirectory {
         remove_pins(&self.path())
     }
 
-    /// Removes all pins of an instance, whatever they are: the way out of a directory that cannot
+    /// Removes all pins of an instance, whatever they are, also where the directory cannot
     /// be adopted. Protection that only the pins upheld ends.
     ///
     /// # Errors
@@ -310,6 +200,59 @@ impl PinDirectory {
     }
 }
 
+fn check_name(bpffs: &Path, instance: &str) -> Result<(), BpfError> {
+    let fit = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+    if instance.is_empty() || instance.len() > 64 || !instance.bytes().all(fit) {
+        return Err(BpfError::pin_directory(
+            bpffs,
+            format!("`{instance}` is no name for an instance"),
+            "use 1 to 64 letters, digits, `-` and `_`",
+        ));
+    }
+    match statfs(bpffs) {
+        Ok(stat) if stat.f_type == BPF_FS_MAGIC => Ok(()),
+        _ => Err(BpfError::pin_directory(
+            bpffs,
+            "no bpffs is mounted here",
+            "mount one: `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`",
+        )),
+    }
+}
+
+/// Refuses a directory that another user can write to.
+fn check_owner(dir: &Path) -> Result<(), BpfError> {
+    let found = match fs::symlink_metadata(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|source| BpfError::pin(dir, "checking the directory", source))?,
+    };
+    let own = rustix::process::geteuid().as_raw();
+    let what = if !found.is_dir() {
+        "it is no directory".to_owned()
+    } else if found.uid() != own && found.uid() != 0 {
+        format!("it belongs to user {}", found.uid())
+    } else if found.mode() & 0o022 != 0 {
+        format!("other users can write to it (mode {:04o})", found.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    let next =
+        "remove it, which drops what its pins protect, or choose a bpffs that only root writes to";
+    Err(BpfError::pin_directory(dir, what, next))
+}
+
+/// The lock of an instance's directory.
+fn lock(path: &Path) -> Result<OwnedFd, BpfError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = open(path, flags, Mode::empty())
+        .map_err(|e| BpfError::pin(path, "opening the directory", e.into()))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(lock);
+    }
+    let holder = lock_holder(&lock).map(|pid| Holder::process(pid).to_string());
+    let what = format!("{} runs this instance", holder.as_deref().unwrap_or("a process"));
+    Err(BpfError::pin_directory(path, what, "stop that process or choose another instance name"))
+}
+
 /// The instance that a pin is of.
 pub(crate) fn instance_of(pin: &Path) -> Option<String> {
     let mut parts = pin.iter().skip_while(|part| *part != "ironclad").skip(1);
@@ -330,50 +273,6 @@ fn lock_holder(file: &OwnedFd) -> Option<u32> {
     })
 }
 
-const LINK_PREFIX: &str = "link_";
-
-/// Where an instance keeps what its socket rules need, within its directory.
-pub(crate) const SOCKETS: &str = "sockets";
-
-/// The same on its way to be there.
-const SOCKETS_STAGED: &str = "sockets_new";
-
-/// What the name of a link's pin says, which the kernel does not tell of a link:
-/// `link_<namespace>_<mode>_<interface>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LinkName {
-    pub(crate) namespace: u64,
-    pub(crate) mode: XdpMode,
-    pub(crate) interface: String,
-}
-
-impl LinkName {
-    fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.strip_prefix(LINK_PREFIX)?.splitn(3, '_');
-        let namespace = parts.next()?.parse().ok()?;
-        let mode = parts.next()?;
-        let mode = [XdpMode::Native, XdpMode::Generic].into_iter().find(|m| m.name() == mode)?;
-        Some(Self { namespace, mode, interface: unescape(parts.next()?)? })
-    }
-}
-
-impl std::fmt::Display for LinkName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { namespace, mode, interface } = self;
-        write!(f, "{LINK_PREFIX}{namespace}_{mode}_{}", escape(interface))
-    }
-}
-
-/// bpffs reserves dots; interface names may have them.
-fn escape(name: &str) -> String {
-    name.replace('%', "%25").replace('.', "%2e")
-}
-
-fn unescape(name: &str) -> Option<String> {
-    let name = name.replace("%2e", ".").replace("%25", "%");
-    (!name.is_empty()).then_some(name)
-}
-
 pub(crate) fn names_in(path: &Path) -> Result<Vec<String>, BpfError> {
     let failed = |source| BpfError::pin(path.to_owned(), "reading the directory", source);
     fs::read_dir(path)
@@ -382,23 +281,37 @@ pub(crate) fn names_in(path: &Path) -> Result<Vec<String>, BpfError> {
         .collect()
 }
 
-/// Refuses a directory that lacks something or holds what is not Ironclad's.
-fn complete(path: PathBuf, missing: &[&str], foreign: &[&str]) -> Result<(), BpfError> {
-    let what = match (foreign, missing) {
-        ([], []) => return Ok(()),
+/// The pins of a directory beside those of `names`, all of which it holds; `None` where it does not
+/// exist. A directory that lacks some, or holds more than `is_extra` accepts, is refused.
+fn find(
+    dir: &Path,
+    names: &[&str],
+    is_extra: impl Fn(&str) -> bool,
+) -> Result<Option<Vec<PathBuf>>, BpfError> {
+    let found = match names_in(dir) {
+        Err(e) if e.errno() == Some(libc::ENOENT) => return Ok(None),
+        found => found?,
+    };
+    let is_there = |name: &&&str| found.iter().any(|f| f == **name);
+    let missing: Vec<&str> = names.iter().filter(|name| !is_there(name)).copied().collect();
+    let rest = found.iter().map(String::as_str).filter(|name| !names.contains(name));
+    let (extra, foreign): (Vec<&str>, Vec<&str>) = rest.partition(|name| is_extra(name));
+    let what = match (&*foreign, &*missing) {
+        ([], []) => return Ok(Some(extra.into_iter().map(|name| dir.join(name)).collect())),
         ([], _) => format!("it is incomplete: {} missing", missing.join(", ")),
         _ => format!("it holds what is not Ironclad's: {}", foreign.join(", ")),
     };
     let next = "remove the directory to drop its protection and start afresh (`purge`), or choose another instance name";
-    Err(BpfError::pin_directory(path, what, next))
+    Err(BpfError::pin_directory(dir, what, next))
 }
 
-/// Pins in a directory that nobody looks at, which then becomes the one that they do.
+/// Pins an object at a path.
 pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
     let failed = |source| BpfError::pin(path.to_owned(), "pinning", source);
     sys::obj_pin(fd, path).map_err(failed)
 }
 
+/// Pins in a staged directory, which is then renamed to `path`.
 fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Result<(), BpfError> {
     let failed = |path: &Path, step| {
         let path = path.to_owned();
@@ -421,7 +334,7 @@ fn pin_all(staged: &Path, path: &Path, pins: &[(String, BorrowedFd<'_>)]) -> Res
         fs::rename(staged, path).map_err(failed(path, "renaming into place"))
     })();
     if done.is_err() {
-        // The first error is the one to tell.
+        // The first error is reported.
         let _ = remove_pins(staged);
     }
     done
@@ -461,30 +374,4 @@ pub(crate) fn remove_pins(dir: &Path) -> Result<(), BpfError> {
         }
     }
     fs::remove_dir(dir).map_err(failed(dir))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interface_names_survive_bpffs() {
-        for name in ["eth0", "eth0.100", "a%2eb", "50%.1", "%25"] {
-            assert!(!escape(name).contains('.'));
-            assert_eq!(unescape(&escape(name)).as_deref(), Some(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn links_are_told_by_their_names() {
-        for (mode, interface) in [(XdpMode::Native, "eth0.100"), (XdpMode::Generic, "a_b_")] {
-            let link = LinkName { namespace: 4_026_531_840, mode, interface: interface.to_owned() };
-            assert_eq!(LinkName::parse(&link.to_string()), Some(link));
-        }
-        for foreign in
-            ["link_eth0", "link_1_eth0", "link_1_native_", "link_x_native_eth0", "ic_xdp"]
-        {
-            assert_eq!(LinkName::parse(foreign), None, "{foreign}");
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ironclad_bpf::paths::ways;
+use ironclad_bpf::paths::components;
 use ironclad_bpf::socket::Processes;
 use ironclad_core::abi::{self, FileId, NameKey};
 use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
@@ -165,7 +165,7 @@ impl Covers {
         let protected = wanted.iter().filter(|(_, rules)| rules.denies);
         let paths: Vec<&Path> = protected.map(|(path, _)| path.as_path()).chain(named).collect();
         let covered = Covered { flags: abi::LABEL_PATH_COMPONENT, ..Covered::default() };
-        for (dir, names) in ways(paths) {
+        for (dir, names) in components(paths) {
             for name in names {
                 let path = dir.join(name);
                 if fs::symlink_metadata(&path).is_ok_and(|it| it.is_symlink()) {

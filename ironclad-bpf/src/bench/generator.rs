@@ -7,7 +7,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use super::{PROBES, failed, fill_mapped};
 use crate::audit::Allowlist;
 use crate::error::BpfError;
-use crate::link::Interface;
+use crate::interface::Interface;
 use crate::loader::Loader;
 use crate::map::clone_fd;
 use crate::mapping::Mapping;

@@ -18,7 +18,7 @@ pub struct Canary {
 }
 
 /// Provokes each hook once: this thread makes a call that goes through without Sentinel, and that the
-/// hook is told to refuse. A link that is listed is no evidence that its program runs: see
+/// hook is set to refuse. A link that is listed is no evidence that its program runs: see
 /// `docs/threat-model.md`.
 ///
 /// Files are made in `dir`, and removed again. Hooks of which there is no harmless call are not
@@ -31,7 +31,7 @@ pub fn canaries(guard: &Guard, dir: &Path) -> Vec<Canary> {
         .copied()
         .filter(|hook| !missing.contains(&hook.name()))
         .filter_map(|hook| {
-            // While Sentinel is armed, nobody writes them, nor does this process: that is no alarm.
+            // While Sentinel is armed, no process may write them, this one included: that is no alarm.
             if hook == SentinelHook::Sysctl && guard.is_armed() {
                 guard.set_canary(sys::thread_id(), hook as u32);
                 let with = calls.provoke(hook);

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ironclad_core::ErrorChain;
-use ironclad_core::abi::{self, Exemption, FileId, Mark, SecretKey, SecretVal, Sentinel};
+use ironclad_core::abi::{
+    self, Exemption, FileId, Mark, PreopenedDescriptor, SecretKey, SecretVal, Sentinel,
+};
 
 use super::hooks::MissingHook;
 use super::labels::FileTables;
@@ -25,8 +27,8 @@ use crate::shield::boottime_ns;
 use crate::socket::Processes;
 use crate::sys;
 
-/// The programs, attached, and what they read. Dropping it detaches them, and nothing is guarded any more, but
-/// where they are pinned.
+/// The programs, attached, and their tables. Dropping it detaches them and ends the protection, unless
+/// they are pinned.
 #[derive(Debug)]
 pub struct Guard {
     pub(super) state: Mapping,
@@ -35,7 +37,7 @@ pub struct Guard {
     pub(super) objects: Map<u64, u32>,
     pub(super) secrets: Map<SecretKey, SecretVal>,
     pub(super) exemptions: Map<FileId, Exemption>,
-    pub(super) guarded_links: Map<u32, u32>,
+    pub(super) protected_links: Map<u32, u32>,
     pub(super) alarms: OwnedFd,
     pub(super) files: FileTables,
     pub(super) preopened: Preopened,
@@ -60,15 +62,32 @@ impl Drop for Guard {
 }
 
 impl Guard {
-    /// Takes out the links that have ended.
+    /// Removes the links that have ended.
     pub(super) fn forget_links(&self, processes: &Processes) -> Result<(), BpfError> {
         let preopened = self.preopened.links();
         let links = self.links.iter().chain(processes.links()).chain(preopened.iter());
         let ids = links.map(|link| link_id(link.as_fd())).collect::<Result<BTreeSet<_>, _>>()?;
-        for id in self.guarded_links.keys()?.iter().filter(|id| !ids.contains(id)) {
-            self.guarded_links.delete(id)?;
+        for id in self.protected_links.keys()?.iter().filter(|id| !ids.contains(id)) {
+            self.protected_links.delete(id)?;
         }
         Ok(())
+    }
+
+    /// Files that rules in force deny to write, and that other processes opened for writing before. Where
+    /// there are any, writes are checked from now on, which costs every read and write of all processes a
+    /// little.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::System`, `BpfErrorKind::Attach` where the kernel refuses.
+    pub fn preopened(&self) -> Result<Vec<PreopenedDescriptor>, BpfError> {
+        let found = self.preopened.find()?;
+        let mut links = self.preopened.links();
+        if !found.is_empty() && links.is_empty() {
+            let attached = self.preopened.attach(self.links_at.as_deref())?;
+            self.protect_links(&attached)?;
+            *links = attached;
+        }
+        Ok(found)
     }
 
     /// Pins everything, so that it outlives this process: all of it, or nothing.
@@ -108,7 +127,7 @@ impl Guard {
     }
 
     /// The kernel releases programs some time after their links. Until then they refuse nothing, and
-    /// guard nothing that is new.
+    /// protect nothing new.
     fn retire(&self) -> Result<(), BpfError> {
         self.arm(false);
         for pid in self.marks.keys()? {
@@ -120,7 +139,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Another secret is good for agents that are restarted from now on, beside those that were.
+    /// Accepts one more secret from agents that are restarted.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where there is no room.
@@ -130,7 +149,7 @@ impl Guard {
         self.secrets.update(secret.key(), &val)
     }
 
-    /// It is good no more.
+    /// Accepts the secret no longer.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
@@ -138,7 +157,7 @@ impl Guard {
         self.secrets.delete(secret.key()).map(drop)
     }
 
-    /// No other is good for them any more.
+    /// Accepts no other secret from restarted agents.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
@@ -152,64 +171,70 @@ impl Guard {
         Ok(())
     }
 
-    /// Who starts agents: [`abi::LAUNCH_INIT`] and its like, and in which cgroup, by id.
+    /// Which process starts agents: [`abi::LAUNCH_INIT`] and its like, and in which cgroup, by id.
     pub fn launch(&self, by: u32, group: u64) {
         self.state.u64_at(offset_of!(Sentinel, group)).store(group, Ordering::SeqCst);
         self.state.u32_at(offset_of!(Sentinel, launch)).store(by, Ordering::SeqCst);
     }
 
-    /// Guards maps that were made before this process was trusted.
+    /// Protects maps that were made before this process was trusted.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
-    pub fn guard_maps<'a>(
+    pub fn protect_maps<'a>(
         &self,
         maps: impl IntoIterator<Item = BorrowedFd<'a>>,
     ) -> Result<(), BpfError> {
-        let id = |fd| map_info(fd).map_err(|e| BpfError::map("", "guarding it", e));
+        let id = |fd| map_info(fd).map_err(|e| BpfError::map("", "protecting it", e));
         let ids =
             maps.into_iter().map(|fd| Ok(id(fd)?.id)).collect::<Result<Vec<_>, BpfError>>()?;
-        self.guard_map_ids(ids)
+        self.protect_map_ids(ids)
     }
 
-    pub(super) fn guard_map_ids(&self, ids: impl IntoIterator<Item = u32>) -> Result<(), BpfError> {
+    pub(super) fn protect_map_ids(
+        &self,
+        ids: impl IntoIterator<Item = u32>,
+    ) -> Result<(), BpfError> {
         self.adopting(|| {
             for id in ids {
-                sys::map_by_id(id).map_err(|e| BpfError::map("", "guarding it", e))?;
+                sys::map_by_id(id).map_err(|e| BpfError::map("", "protecting it", e))?;
             }
             Ok(())
         })
     }
 
-    /// Guards programs that were loaded before this process was trusted.
+    /// Protects programs that were loaded before this process was trusted.
     ///
     /// # Errors
     /// `BpfErrorKind::System` where the kernel refuses.
-    pub fn guard_programs<'a>(
+    pub fn protect_programs<'a>(
         &self,
         programs: impl IntoIterator<Item = &'a Program>,
     ) -> Result<(), BpfError> {
         self.adopting(|| {
             for program in programs {
                 sys::prog_by_id(program.info().id)
-                    .map_err(|source| BpfError::system("guarding a program", source))?;
+                    .map_err(|source| BpfError::system("protecting a program", source))?;
             }
             Ok(())
         })
     }
 
-    /// Guards links.
+    /// Protects links.
     ///
     /// # Errors
     /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses.
-    pub fn guard_links(&self, links: impl IntoIterator<Item = impl AsFd>) -> Result<(), BpfError> {
+    pub fn protect_links(
+        &self,
+        links: impl IntoIterator<Item = impl AsFd>,
+    ) -> Result<(), BpfError> {
         for link in links {
-            self.guarded_links.update(&link_id(link.as_fd())?, &1)?;
+            self.protected_links.update(&link_id(link.as_fd())?, &1)?;
         }
         Ok(())
     }
 
-    /// Guards maps and programs of which this thread gets descriptors while `act` runs.
+    /// Protects maps and programs of which this thread gets descriptors while `act` runs.
     pub fn adopting<T>(&self, act: impl FnOnce() -> T) -> T {
         /// Also where `act` panics.
         struct Adopting<'a>(&'a AtomicU32);
@@ -225,25 +250,25 @@ impl Guard {
         act()
     }
 
-    /// From now on, others are refused what is guarded; `false`: no more.
+    /// From now on, access to what is protected is denied to other processes; `false`: no longer.
     pub fn arm(&self, armed: bool) {
         let word = self.state.u32_at(offset_of!(Sentinel, is_armed));
         word.store(u32::from(armed), Ordering::SeqCst);
     }
 
-    /// Whether others are refused.
+    /// Whether access is denied to other processes.
     pub fn is_armed(&self) -> bool {
         self.state.u32_at(offset_of!(Sentinel, is_armed)).load(Ordering::SeqCst) != 0
     }
 
-    /// Signals to trusted processes are let through for so long from now on, whatever was said before.
+    /// Allows signals to trusted processes for so long from now on. Replaces the former time.
     pub fn open_for(&self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let until = boottime_ns().saturating_add(time);
         self.state.u64_at(offset_of!(Sentinel, open_until_ns)).store(until, Ordering::SeqCst);
     }
 
-    /// For how long they are let through still.
+    /// For how long they are allowed still.
     pub fn is_open_for(&self) -> Option<Duration> {
         let until = self.state.u64_at(offset_of!(Sentinel, open_until_ns)).load(Ordering::SeqCst);
         let left = until.saturating_sub(boottime_ns());
@@ -269,8 +294,8 @@ impl Guard {
         self.state.u64_at(offset_of!(Sentinel, word))
     }
 
-    /// The other half comes into force, with all that its tables say by now. When this returns, nobody
-    /// reads the former one any more.
+    /// The other half comes into force, with the present content of its tables. When this returns, no
+    /// program reads the former one.
     ///
     /// # Errors
     /// `BpfErrorKind::System` where the kernel cannot say when that is.
@@ -332,6 +357,6 @@ impl Guard {
 
 fn link_id(link: BorrowedFd<'_>) -> Result<u32, BpfError> {
     let info = sys::info(link, sys::zeroed::<libbpf_sys::bpf_link_info>());
-    let info = info.map_err(|source| BpfError::system("guarding a link", source))?;
+    let info = info.map_err(|source| BpfError::system("protecting a link", source))?;
     Ok(info.id)
 }

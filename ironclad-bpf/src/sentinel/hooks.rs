@@ -12,7 +12,7 @@ use crate::program::Program;
 pub struct MissingHook {
     /// Its name.
     pub hook: String,
-    /// Whether some kernels that Ironclad runs on have it not, and have others in its stead.
+    /// Whether some kernels that Ironclad runs on lack it, and have another hook instead.
     pub is_optional: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) const GATE: [&str; 15] = [
     "task_free",
 ];
 
-/// The tracepoint sched_process_fork. The table of processes has others there.
+/// The tracepoint sched_process_fork. The table of processes has other programs there.
 const FORK: &str = "fork_marks";
 
 /// Hooks whose first parameter is the mount's idmap on some kernels: their parameters without it, and the two
@@ -67,7 +67,7 @@ pub(super) const IDMAP: [Variant; 3] = [
     },
 ];
 
-/// Lets libbpf load the programs whose hooks the kernel has, of variants those that fit; names the
+/// Lets libbpf load the programs of hooks that the kernel has, of variants those that fit; names the
 /// hooks that it does not have.
 pub(super) fn choose(
     open: &mut OpenObject,

@@ -18,7 +18,7 @@ pub struct FileTables {
     pub volumes: Map<u32, NameVal>,
     /// The rules of each half.
     pub policy: Map<u32, FilePolicy>,
-    /// Mounts by which what is guarded is reached, by number.
+    /// Mounts through which protected files are reached, by number.
     pub mounts: Map<u32, u32>,
     bits: Mapping,
     words: u32,

@@ -42,11 +42,11 @@ pub struct GuardOptions {
     pub labels: u32,
     /// Names in directories that two policies may cover. Default 16,384.
     pub names: u32,
-    /// Bit n: programs of type n are refused to others.
+    /// Bit n: programs of type n are refused to other processes.
     pub gate: u64,
     /// Bit n: programs of type n that are not refused are reported.
     pub gate_log: u64,
-    /// [`abi::REFUSE_MEMORY`] and its like: ways into the kernel that others are refused. Default: all.
+    /// [`abi::REFUSE_MEMORY`] and its like: access to the kernel that is refused to other processes. Default: all.
     pub refuse: u32,
 }
 
@@ -79,7 +79,7 @@ struct Sizes {
 
 impl Guard {
     /// Loads and attaches the programs: first the gate, which makes this process trusted, then the
-    /// others. Nothing is refused before [`arm`](Self::arm).
+    /// rest. Nothing is refused before [`arm`](Self::arm).
     ///
     /// Needs a kernel with BPF LSM among its active security modules.
     ///
@@ -103,13 +103,13 @@ impl Guard {
         this.attach_gate(&mut object, number)?;
         this.trust_self(processes)?;
         this.initialise(&options);
-        this.guard_object(processes, &mut object)?;
+        this.protect_object(processes, &mut object)?;
         this.attach_sysctl(&mut object, number)?;
         for (program, link) in attach(object.programs(), number)? {
             this.programs.push(program);
             this.links.push(link);
         }
-        this.guard_links(this.links.iter().chain(processes.links()))?;
+        this.protect_links(this.links.iter().chain(processes.links()))?;
         if let Some(pins) = pins {
             this.supersede(pins, processes)?;
         }
@@ -141,7 +141,7 @@ impl Guard {
             objects: object.map("ic_objects")?,
             secrets: object.map("ic_secrets")?,
             exemptions: object.map("ic_exemptions")?,
-            guarded_links: object.map("ic_links")?,
+            protected_links: object.map("ic_links")?,
             alarms: object.fd("ic_alarms")?,
             files,
             preopened,
@@ -203,8 +203,8 @@ impl Guard {
         }
     }
 
-    /// Guards the programs and maps that were made before this process was trusted.
-    fn guard_object(&self, processes: &Processes, object: &mut Loaded) -> Result<(), BpfError> {
+    /// Protects the programs and maps that were made before this process was trusted.
+    fn protect_object(&self, processes: &Processes, object: &mut Loaded) -> Result<(), BpfError> {
         let rest = object.programs().iter().map(|it| &it.program);
         let programs: Vec<&Program> = self
             .programs
@@ -213,12 +213,12 @@ impl Guard {
             .chain(processes.programs())
             .chain(rest)
             .collect();
-        self.guard_programs(programs.iter().copied())?;
+        self.protect_programs(programs.iter().copied())?;
         let maps: BTreeSet<u32> =
             programs.iter().flat_map(|program| program.info().map_ids.iter().copied()).collect();
-        self.guard_map_ids(maps)?;
+        self.protect_map_ids(maps)?;
         // No program reads one of them.
-        self.guard_maps(processes.maps().map(|(_, map)| map))
+        self.protect_maps(processes.maps().map(|(_, map)| map))
     }
 
     /// Keeps sysctls that switch hooks off before most hooks are there.
@@ -249,9 +249,9 @@ impl Sizes {
     fn new(options: &GuardOptions, pins: Option<&GuardPins>) -> Result<Self, BpfError> {
         Ok(match pins {
             Some(pins) => Self {
-                labels: pins.size("ic_labels")?,
-                names: pins.size("ic_names")?,
-                filter: pins.size("ic_label_bits")?,
+                labels: pins.maps.size("ic_labels")?,
+                names: pins.maps.size("ic_names")?,
+                filter: pins.maps.size("ic_label_bits")?,
             },
             None => Self {
                 labels: options.labels,
@@ -284,7 +284,7 @@ fn load_object(
     let object = Loader::new(OBJECT, Allowlist::sentinel())
         .share([(LOSSES, processes.losses.as_fd())])
         .share(processes.maps())
-        .persist(&SENTINEL, pins.map(GuardPins::maps))
+        .persist(&SENTINEL, pins.map(|pins| &pins.maps))
         .size("ic_alarms", options.ring_bytes)
         .size("ic_labels", sizes.labels)
         .size("ic_names", sizes.names)

@@ -1,41 +1,36 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::BpfError;
 use crate::hook::HookLink;
-use crate::map::{Map, map_info};
-use crate::persistent::{LOSSES, PROCESS, SENTINEL, pin_names};
+use crate::map::Map;
+use crate::persistent::{LINK_DIRECTORY_PREFIX, LOSSES, PROCESS, PinnedMaps, SENTINEL, pin_names};
 use crate::pin::{PinDirectory, names_in, remove_pins};
 use crate::shield::boottime_ns;
 use crate::socket::Inherited;
-use crate::sys;
 
 /// What the hooks begin with that keep the table of processes.
 const TRACEPOINT: &str = "sched_process";
 
-/// What directories of links begin with; a number follows that no two agents have.
-const LINKS: &str = "links_";
-
 /// What an earlier agent of an instance has pinned for Sentinel, about to be taken over.
 #[derive(Debug)]
 pub struct GuardPins {
-    maps: PathBuf,
+    pub(super) maps: PinnedMaps,
     /// Where the links are to be that take the place of the former ones.
     links: PathBuf,
     former: Vec<PathBuf>,
 }
 
 impl GuardPins {
-    /// Looks for them; `None` where the instance has none. Whoever looks has to be trusted.
+    /// Finds them; `None` where the instance has none. This process has to be trusted.
     ///
     /// # Errors
-    /// `BpfErrorKind::PinDirectory` where some are missing, or others are there.
+    /// `BpfErrorKind::PinDirectory` where some are missing, or foreign ones are there.
     pub fn find(directory: &PinDirectory) -> Result<Option<Self>, BpfError> {
         let names = pin_names(&[&SENTINEL, &[LOSSES], &PROCESS]);
-        let Some(mut former) = directory.with_links(&names, LINKS)? else { return Ok(None) };
+        let Some(mut former) = directory.sentinel(&names)? else { return Ok(None) };
         // Of several, all but the oldest are of agents that were cut off while they took over. What they
         // attached is too much, but for the table of processes, which the last of them may keep.
         former.sort_by_key(|dir| (dir.as_os_str().len(), dir.clone()));
@@ -50,7 +45,8 @@ impl GuardPins {
             .mode(0o700)
             .create(&links)
             .map_err(|source| BpfError::pin(links.clone(), "creating the directory", source))?;
-        Ok(Some(Self { maps: directory.path(), links, former }))
+        let maps = PinnedMaps::in_directory(directory.path());
+        Ok(Some(Self { maps, links, former }))
     }
 
     /// The counters of losses.
@@ -58,7 +54,7 @@ impl GuardPins {
     /// # Errors
     /// `BpfErrorKind::Pin` where the pin cannot be opened.
     pub fn losses(&self) -> Result<Map<u32, u64>, BpfError> {
-        Map::new(self.open(LOSSES)?, LOSSES)
+        Map::new(self.maps.open(LOSSES)?, LOSSES)
     }
 
     /// What the table of processes takes over.
@@ -92,22 +88,8 @@ impl GuardPins {
         Ok(found)
     }
 
-    pub(super) fn maps(&self) -> &Path {
-        &self.maps
-    }
-
     pub(super) fn links(&self) -> &Path {
         &self.links
-    }
-
-    fn open(&self, name: &str) -> Result<OwnedFd, BpfError> {
-        let path = self.maps.join(name);
-        sys::obj_get(&path).map_err(|source| BpfError::pin(path, "opening", source))
-    }
-
-    pub(super) fn size(&self, name: &str) -> Result<u32, BpfError> {
-        let info = map_info(self.open(name)?.as_fd());
-        Ok(info.map_err(|e| BpfError::map(name, "reading its info", e))?.max_entries)
     }
 
     pub(super) fn pin(&self, link: &mut HookLink) -> Result<(), BpfError> {
@@ -122,5 +104,5 @@ impl GuardPins {
 
 /// The name of a directory of links.
 pub(super) fn links_name() -> String {
-    format!("{LINKS}{}", boottime_ns())
+    format!("{LINK_DIRECTORY_PREFIX}{}", boottime_ns())
 }

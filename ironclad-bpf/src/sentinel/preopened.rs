@@ -1,11 +1,11 @@
 //! Files that were opened for writing before a rule covered them.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ironclad_core::abi::PreopenedDescriptor;
 use zerocopy::FromBytes;
 
-use super::guard::Guard;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::loader::Loaded;
@@ -41,34 +41,25 @@ impl Preopened {
     pub(super) fn links(&self) -> MutexGuard<'_, Vec<HookLink>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Guard {
-    /// Files that rules in force deny to write, and that other processes opened for writing before. Where
-    /// there are any, writes are checked from now on, which costs every read and write of all processes a
-    /// little.
-    ///
-    /// # Errors
-    /// `BpfErrorKind::System`, `BpfErrorKind::Attach` where the kernel refuses.
-    pub fn preopened(&self) -> Result<Vec<PreopenedDescriptor>, BpfError> {
-        let bytes = self.preopened.find.iterate()?;
-        let found: Vec<_> = bytes
+    /// The descriptors.
+    pub(super) fn find(&self) -> Result<Vec<PreopenedDescriptor>, BpfError> {
+        let bytes = self.find.iterate()?;
+        Ok(bytes
             .chunks_exact(size_of::<PreopenedDescriptor>())
             .filter_map(|chunk| PreopenedDescriptor::read_from_bytes(chunk).ok())
-            .collect();
-        let mut links = self.preopened.links();
-        if !found.is_empty() && links.is_empty() {
-            let mut attached = Vec::new();
-            for (program, name) in &self.preopened.programs {
-                let mut link = HookLink::tracepoint(program, name)?;
-                if let Some(dir) = &self.links_at {
-                    link.pin(&dir.join(link.pin_name()))?;
-                }
-                attached.push(link);
+            .collect())
+    }
+
+    /// Attaches the programs, and pins their links in `dir`.
+    pub(super) fn attach(&self, dir: Option<&Path>) -> Result<Vec<HookLink>, BpfError> {
+        let attach = |(program, name): &(Program, String)| {
+            let mut link = HookLink::tracepoint(program, name)?;
+            if let Some(dir) = dir {
+                link.pin(&dir.join(link.pin_name()))?;
             }
-            self.guard_links(&attached)?;
-            *links = attached;
-        }
-        Ok(found)
+            Ok(link)
+        };
+        self.programs.iter().map(attach).collect()
     }
 }

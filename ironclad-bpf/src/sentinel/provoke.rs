@@ -41,7 +41,6 @@ impl Provoked {
 
     /// Makes the call; none where there is no harmless one.
     pub(super) fn provoke(&self, hook: SentinelHook) -> Option<io::Result<()>> {
-        use SentinelHook as Hook;
         let (one, two) = (self.path("one"), self.path("two"));
         let clean = || {
             for path in [&one, &two] {
@@ -50,63 +49,16 @@ impl Provoked {
             }
         };
         clean();
-        let done = match hook {
-            Hook::Bpf => sys::next_program(0).map(drop),
-            Hook::BpfMap => {
-                let kind = libbpf_sys::BPF_MAP_TYPE_ARRAY;
-                sys::map_create(kind, "ic_canary", 4, 4, 1, 0, None).map(drop)
-            }
-            Hook::BpfProg => sys::next_program(0).and_then(sys::prog_by_id).map(drop),
-            // SAFETY: asks for a number.
-            Hook::TaskPrctl => check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }),
-            // SAFETY: takes numbers; signal 0 is none.
-            Hook::TaskKill => check(unsafe { libc::kill(libc::getpid(), 0) }),
-            Hook::PtraceAccessCheck => {
-                // Of itself a process is not asked.
-                let other = if std::process::id() == 1 { return None } else { 1 };
-                fs::read_link(format!("/proc/{other}/exe")).map(drop)
-            }
-            Hook::TaskSetrlimit => {
-                Ok(setrlimit(Resource::Core, getrlimit(Resource::Core))).and_then(|it| Ok(it?))
-            }
-            Hook::TaskSetscheduler => {
-                let same = rustix::thread::sched_getaffinity(None);
-                same.and_then(|set| rustix::thread::sched_setaffinity(None, &set))
-                    .map_err(Into::into)
-            }
-            Hook::TaskSetnice => {
-                let nice = rustix::process::getpriority_process(None);
-                nice.and_then(|nice| rustix::process::setpriority_process(None, nice))
-                    .map_err(Into::into)
-            }
-            Hook::TaskSetioprio => ioprio(),
-            Hook::TaskSetpgid => set_same_group()?,
-            Hook::FileOpen => File::create(&one).map(drop),
-            Hook::MmapFile => map_to_execute(),
-            Hook::InodeUnlink => File::create(&one).and_then(|_| fs::remove_file(&one)),
-            Hook::InodeRmdir => fs::create_dir(&one).and_then(|()| fs::remove_dir(&one)),
-            Hook::InodeRename => File::create(&one).and_then(|_| fs::rename(&one, &two)),
-            Hook::InodeLink => File::create(&one).and_then(|_| fs::hard_link(&one, &two)),
-            Hook::InodeCreate => File::create(&one).map(drop),
-            Hook::InodeMkdir => fs::create_dir(&one),
-            Hook::InodeMknod => {
-                mknodat(CWD, &one, FileType::Fifo, Mode::RUSR, 0).map_err(Into::into)
-            }
-            Hook::InodeSymlink => std::os::unix::fs::symlink("/", &one),
-            Hook::InodeSetattr => File::create(&one)
-                .and_then(|_| Ok(chmodat(CWD, &one, Mode::RUSR, rustix::fs::AtFlags::empty())?)),
-            Hook::InodeSetxattr => {
-                on_xattr(&one, |path| setxattr(path, "user.ironclad", b"1", XattrFlags::empty()))
-            }
-            Hook::InodeRemovexattr => on_xattr(&one, |path| removexattr(path, "user.ironclad")),
-            Hook::InodeSetAcl => on_xattr(&one, |path| {
-                setxattr(path, "system.posix_acl_access", &ACL, XattrFlags::empty())
-            }),
-            Hook::InodeRemoveAcl => {
-                on_xattr(&one, |path| removexattr(path, "system.posix_acl_access"))
-            }
-            Hook::InodeFileSetattr => File::create(&one).and_then(|_| file_setattr(&one)),
-            Hook::FileIoctl => File::create(&one).and_then(|file| set_flags(&file)),
+        let done =
+            task(hook).or_else(|| file(hook, &one, &two)).or_else(|| self.system(hook, &one));
+        clean();
+        done
+    }
+
+    /// Hooks of mounts, modules, events and sysctls.
+    fn system(&self, hook: SentinelHook, one: &Path) -> Option<io::Result<()>> {
+        use SentinelHook as Hook;
+        Some(match hook {
             Hook::PerfEventAlloc => count_nothing()?,
             Hook::SbMount => mount_nothing(&self.dir),
             Hook::SbUmount => expire_proc(),
@@ -116,28 +68,90 @@ impl Provoked {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
                 opened => opened.map(drop),
             },
-            Hook::KernelLoadData => no_module(true, &one),
-            Hook::KernelReadFile => no_module(false, &one),
+            Hook::KernelLoadData => no_module(true, one),
+            Hook::KernelReadFile => no_module(false, one),
             Hook::Sysctl => write_sysctl()?,
             Hook::PathNotify => watch_nothing(&self.dir)?,
-            Hook::FileLock => {
-                File::create(&one).and_then(|file| Ok(flock(&file, FlockOperation::LockShared)?))
-            }
-            _ => {
-                clean();
-                return None;
-            }
-        };
-        clean();
-        Some(done)
+            _ => return None,
+        })
     }
+}
+
+/// Hooks of bpf(2) and of processes.
+fn task(hook: SentinelHook) -> Option<io::Result<()>> {
+    use SentinelHook as Hook;
+    Some(match hook {
+        Hook::Bpf => sys::next_program(0).map(drop),
+        Hook::BpfMap => {
+            let kind = libbpf_sys::BPF_MAP_TYPE_ARRAY;
+            sys::map_create(kind, "ic_canary", 4, 4, 1, 0, None).map(drop)
+        }
+        Hook::BpfProg => sys::next_program(0).and_then(sys::prog_by_id).map(drop),
+        // SAFETY: returns a number.
+        Hook::TaskPrctl => check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }),
+        // SAFETY: takes numbers; signal 0 is none.
+        Hook::TaskKill => check(unsafe { libc::kill(libc::getpid(), 0) }),
+        Hook::PtraceAccessCheck => {
+            // Access of a process to itself is not checked.
+            let other = if std::process::id() == 1 { return None } else { 1 };
+            fs::read_link(format!("/proc/{other}/exe")).map(drop)
+        }
+        Hook::TaskSetrlimit => {
+            Ok(setrlimit(Resource::Core, getrlimit(Resource::Core))).and_then(|it| Ok(it?))
+        }
+        Hook::TaskSetscheduler => {
+            let same = rustix::thread::sched_getaffinity(None);
+            same.and_then(|set| rustix::thread::sched_setaffinity(None, &set)).map_err(Into::into)
+        }
+        Hook::TaskSetnice => {
+            let nice = rustix::process::getpriority_process(None);
+            nice.and_then(|nice| rustix::process::setpriority_process(None, nice))
+                .map_err(Into::into)
+        }
+        Hook::TaskSetioprio => ioprio(),
+        Hook::TaskSetpgid => set_same_group()?,
+        _ => return None,
+    })
+}
+
+/// Hooks of files, by the paths of two that do not exist.
+fn file(hook: SentinelHook, one: &Path, two: &Path) -> Option<io::Result<()>> {
+    use SentinelHook as Hook;
+    Some(match hook {
+        Hook::FileOpen => File::create(one).map(drop),
+        Hook::MmapFile => map_to_execute(),
+        Hook::InodeUnlink => File::create(one).and_then(|_| fs::remove_file(one)),
+        Hook::InodeRmdir => fs::create_dir(one).and_then(|()| fs::remove_dir(one)),
+        Hook::InodeRename => File::create(one).and_then(|_| fs::rename(one, two)),
+        Hook::InodeLink => File::create(one).and_then(|_| fs::hard_link(one, two)),
+        Hook::InodeCreate => File::create(one).map(drop),
+        Hook::InodeMkdir => fs::create_dir(one),
+        Hook::InodeMknod => mknodat(CWD, one, FileType::Fifo, Mode::RUSR, 0).map_err(Into::into),
+        Hook::InodeSymlink => std::os::unix::fs::symlink("/", one),
+        Hook::InodeSetattr => File::create(one)
+            .and_then(|_| Ok(chmodat(CWD, one, Mode::RUSR, rustix::fs::AtFlags::empty())?)),
+        Hook::InodeSetxattr => {
+            on_xattr(one, |path| setxattr(path, "user.ironclad", b"1", XattrFlags::empty()))
+        }
+        Hook::InodeRemovexattr => on_xattr(one, |path| removexattr(path, "user.ironclad")),
+        Hook::InodeSetAcl => on_xattr(one, |path| {
+            setxattr(path, "system.posix_acl_access", &ACL, XattrFlags::empty())
+        }),
+        Hook::InodeRemoveAcl => on_xattr(one, |path| removexattr(path, "system.posix_acl_access")),
+        Hook::InodeFileSetattr => File::create(one).and_then(|_| file_setattr(one)),
+        Hook::FileIoctl => File::create(one).and_then(|file| set_flags(&file)),
+        Hook::FileLock => {
+            File::create(one).and_then(|file| Ok(flock(&file, FlockOperation::LockShared)?))
+        }
+        _ => return None,
+    })
 }
 
 fn check(ret: i32) -> io::Result<()> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A file system that has no such attributes says so after the hook was asked.
+/// A file system that has no such attributes says so after the hook was called.
 fn on_xattr(path: &Path, act: impl FnOnce(&Path) -> rustix::io::Result<()>) -> io::Result<()> {
     use rustix::io::Errno;
     File::create(path)?;
@@ -177,7 +191,7 @@ fn map_to_execute() -> io::Result<()> {
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     let file = OpenOptions::new().read(true).open("/proc/self/exe")?;
     let prot = ProtFlags::READ | ProtFlags::EXEC;
-    // SAFETY: a new mapping where the kernel likes, which nobody uses and which is taken back.
+    // SAFETY: a new mapping where the kernel likes, which nothing uses and which is unmapped.
     unsafe {
         let at = mmap(std::ptr::null_mut(), 4096, prot, MapFlags::PRIVATE, file.as_fd(), 0)?;
         munmap(at, 4096)?;
@@ -192,7 +206,7 @@ fn set_flags(file: &File) -> io::Result<()> {
         libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags);
         check(libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags))
     };
-    // A file system without flags says so after the hook was asked.
+    // A file system without flags says so after the hook was called.
     match set {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => Ok(()),
         set => set,
@@ -222,7 +236,7 @@ fn file_setattr(path: &Path) -> io::Result<()> {
     }
 }
 
-/// No file system is called so: the hook is asked before that is found out.
+/// No file system has this name: the hook is called before the kernel finds out.
 fn mount_nothing(dir: &Path) -> io::Result<()> {
     let dir = CString::new(dir.as_os_str().as_bytes())?;
     let kind = c"ironclad-none";
@@ -259,7 +273,7 @@ fn move_root() -> io::Result<()> {
     passing(done, libc::EINVAL)
 }
 
-/// That a directory goes, which nobody waits for.
+/// The removal of a directory, which no process waits for.
 fn watch_nothing(dir: &Path) -> Option<io::Result<()>> {
     match inotify::init(inotify::CreateFlags::CLOEXEC) {
         // A kernel without inotify(7), or a user with too many.

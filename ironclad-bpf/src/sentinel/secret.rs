@@ -36,7 +36,7 @@ impl Secret {
     }
 
     /// Presents it to the kernel: if it is good, this process is trusted from now on, and the secret
-    /// is good no more. The kernel's answer does not tell which.
+    /// is no longer accepted. The kernel's answer does not say which.
     ///
     /// # Errors
     /// `BpfErrorKind::System` where a canary was sent instead.
@@ -46,7 +46,7 @@ impl Secret {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             Err(source) => Err(BpfError::system("presenting a secret", source)),
             Ok(()) => {
-                let source = io::Error::other("somebody else answers this prctl(2)");
+                let source = io::Error::other("another program answers this prctl(2)");
                 Err(BpfError::system("presenting a secret", source))
             }
         }

@@ -15,6 +15,7 @@ use crate::mapping::Mapping;
 use crate::program::Program;
 use crate::shield::Shared;
 use crate::skel::xdp_policy::XdpPolicySkelBuilder;
+use crate::skel::xdp_policy::types::rodata;
 use crate::sys;
 
 const OBJECT: &str = "xdp_policy";
@@ -53,7 +54,7 @@ pub struct PolicyConfig<'a> {
     pub malformed: Verdict,
     /// What becomes of a packet that is neither IP nor ARP.
     pub non_ip: Verdict,
-    /// Whether neighbour discovery passes before any set is asked.
+    /// Whether neighbour discovery passes before any set is evaluated.
     pub neighbour: bool,
     /// Whether everything passes, and is only counted.
     pub dry_run: bool,
@@ -88,6 +89,56 @@ pub struct PolicyImage<'a> {
     pub lpm6: &'a [(Lpm6Key, u32)],
     /// The tuples.
     pub tuples: &'a [(TupleKey, TupleVal)],
+}
+
+impl PolicyConfig<'_> {
+    fn write(&self, rodata: &mut rodata) {
+        rodata.ic_cfg_generation = self.generation;
+        rodata.ic_cfg_default = self.default_action.abi();
+        rodata.ic_cfg_malformed = self.malformed.abi();
+        rodata.ic_cfg_non_ip = self.non_ip.abi();
+        rodata.ic_cfg_neighbour = u8::from(self.neighbour);
+        rodata.ic_cfg_dry_run = u8::from(self.dry_run);
+        rodata.ic_cfg_log = u8::from(self.log);
+        rodata.ic_cfg_sets_v4 = self.sets_v4.abi();
+        rodata.ic_cfg_sets_v6 = self.sets_v6.abi();
+        rodata.ic_cfg_flat_root4 = self.flat_root4;
+        rodata.ic_cfg_flat_root6 = self.flat_root6;
+        rodata.ic_cfg_report_hz = kernel_hz();
+        rodata.ic_cfg_tuples_shapes = self.masks.len() as u32;
+        for (to, from) in rodata.ic_cfg_tuples_masks.iter_mut().zip(self.masks) {
+            let half = |bytes: &[u8; 16], at: usize| {
+                let mut half = [0; 8];
+                half.copy_from_slice(&bytes[at..at + 8]);
+                u64::from_ne_bytes(half)
+            };
+            to.src = [half(&from.src, 0), half(&from.src, 8)];
+            to.dst = [half(&from.dst, 0), half(&from.dst, 8)];
+            to.dport = u16::from_ne_bytes(from.dport);
+            to.proto = from.proto;
+            to.kind = from.kind;
+        }
+        rodata.ic_cfg_report_rate[..self.rates.len()].copy_from_slice(self.rates);
+    }
+}
+
+impl PolicyImage<'_> {
+    fn has_sets(&self) -> bool {
+        self.config.sets_v4 != SetsBackend::None || self.config.sets_v6 != SetsBackend::None
+    }
+
+    fn check_limits(&self) -> Result<(), BpfError> {
+        for (what, value, limit) in [
+            ("shapes of tuples", self.config.masks.len(), abi::MASKS_MAX),
+            ("rules", self.config.rates.len(), abi::RULES_MAX),
+            ("words of the flat table", self.flat.len(), 1 << 30),
+        ] {
+            if value > limit {
+                return Err(BpfError::limit(what, value as u64, limit as u64));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A policy in the kernel: a program and the maps that are its alone. Dropping it frees them, unless
@@ -130,6 +181,21 @@ fn fill<K: Plain, V: Plain>(
     Ok(Some(map))
 }
 
+/// Writes the flat table; there is no map where it is empty.
+fn fill_flat(object: &Loaded, flat: &[u32]) -> Result<(), BpfError> {
+    if flat.is_empty() {
+        return Ok(());
+    }
+    let fd = object.fd("ic_flat")?;
+    let bytes = flat.as_bytes();
+    let mut mapping = Mapping::new(fd.as_fd(), bytes.len(), true)
+        .map_err(|e| BpfError::map("ic_flat", "mapping", e))?;
+    mapping.fill(bytes);
+    // No process can write to a frozen map, this one included.
+    drop(mapping);
+    sys::map_freeze(fd.as_fd()).map_err(|e| BpfError::map("ic_flat", "freezing", e))
+}
+
 impl PolicyProgram {
     /// Loads a policy beside those that there are. It is in force only when a slot is selected.
     ///
@@ -137,55 +203,18 @@ impl PolicyProgram {
     /// `BpfErrorKind::Load` with the verifier's log, `BpfErrorKind::Map` where memory or a limit of the
     /// kernel does not suffice, `BpfErrorKind::Limit` for too many masks or rules.
     pub fn load(shared: &Shared, image: &PolicyImage<'_>) -> Result<Self, BpfError> {
-        let limit = |what, value: usize, limit: usize| {
-            if value > limit {
-                return Err(BpfError::limit(what, value as u64, limit as u64));
-            }
-            Ok(())
-        };
-        let config = &image.config;
-        limit("shapes of tuples", config.masks.len(), abi::MASKS_MAX)?;
-        limit("rules", config.rates.len(), abi::RULES_MAX)?;
-        limit("words of the flat table", image.flat.len(), 1 << 30)?;
-
-        let has_sets = config.sets_v4 != SetsBackend::None || config.sets_v6 != SetsBackend::None;
+        image.check_limits()?;
         let mut storage = MaybeUninit::uninit();
         let mut open = XdpPolicySkelBuilder::default()
             .open(&mut storage)
             .map_err(failed(OBJECT, "opening"))?;
-        let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
-        rodata.ic_cfg_generation = config.generation;
-        rodata.ic_cfg_default = config.default_action.abi();
-        rodata.ic_cfg_malformed = config.malformed.abi();
-        rodata.ic_cfg_non_ip = config.non_ip.abi();
-        rodata.ic_cfg_neighbour = u8::from(config.neighbour);
-        rodata.ic_cfg_dry_run = u8::from(config.dry_run);
-        rodata.ic_cfg_log = u8::from(config.log);
-        rodata.ic_cfg_sets_v4 = config.sets_v4.abi();
-        rodata.ic_cfg_sets_v6 = config.sets_v6.abi();
-        rodata.ic_cfg_flat_root4 = config.flat_root4;
-        rodata.ic_cfg_flat_root6 = config.flat_root6;
-        rodata.ic_cfg_report_hz = kernel_hz();
-        rodata.ic_cfg_tuples_shapes = config.masks.len() as u32;
-        for (to, from) in rodata.ic_cfg_tuples_masks.iter_mut().zip(config.masks) {
-            let half = |bytes: &[u8; 16], at: usize| {
-                let mut half = [0; 8];
-                half.copy_from_slice(&bytes[at..at + 8]);
-                u64::from_ne_bytes(half)
-            };
-            to.src = [half(&from.src, 0), half(&from.src, 8)];
-            to.dst = [half(&from.dst, 0), half(&from.dst, 8)];
-            to.dport = u16::from_ne_bytes(from.dport);
-            to.proto = from.proto;
-            to.kind = from.kind;
-        }
-        rodata.ic_cfg_report_rate[..config.rates.len()].copy_from_slice(config.rates);
-
+        image.config.write(constants(OBJECT, &mut open.maps.rodata_data)?);
+        let entries_len = if image.has_sets() { image.entries.len() } else { 0 };
         let maps = &mut open.maps;
         // What is off is not created; the verifier never sees the code that would use it.
         let sizes = [
             (&mut maps.ic_flat, image.flat.len() / 16),
-            (&mut maps.ic_entries, if has_sets { image.entries.len() } else { 0 }),
+            (&mut maps.ic_entries, entries_len),
             (&mut maps.ic_lpm4, image.lpm4.len()),
             (&mut maps.ic_lpm6, image.lpm6.len()),
             (&mut maps.ic_tuples, image.tuples.len()),
@@ -199,34 +228,19 @@ impl PolicyProgram {
         let mut object = Loader::new(OBJECT, Allowlist::shield())
             .share(shared.maps())
             .load(open.open_object_mut())?;
-
-        if !image.flat.is_empty() {
-            let fd = object.fd("ic_flat")?;
-            let bytes = image.flat.as_bytes();
-            let mut mapping = Mapping::new(fd.as_fd(), bytes.len(), true)
-                .map_err(|e| BpfError::map("ic_flat", "mapping", e))?;
-            mapping.fill(bytes);
-            // A frozen map cannot be written by anybody any more, ourselves included.
-            drop(mapping);
-            sys::map_freeze(fd.as_fd()).map_err(|e| BpfError::map("ic_flat", "freezing", e))?;
-        }
+        fill_flat(&object, image.flat)?;
         fill(&object, "ic_lpm4", image.lpm4)?;
         fill(&object, "ic_lpm6", image.lpm6)?;
         let tuples = fill(&object, "ic_tuples", image.tuples)?;
-        let entries = if has_sets {
+        let entries = if image.has_sets() {
             let fd = object.fd("ic_entries")?;
-            let mut mapping = map_entries(fd.as_fd(), image.entries.len())?;
+            let mut mapping = map_entries(fd.as_fd(), entries_len)?;
             mapping.fill(image.entries.as_bytes());
             Some(mapping)
         } else {
             None
         };
-        Ok(Self {
-            program: object.program("ic_policy")?,
-            entries,
-            entries_len: if has_sets { image.entries.len() } else { 0 },
-            tuples,
-        })
+        Ok(Self { program: object.program("ic_policy")?, entries, entries_len, tuples })
     }
 
     /// Takes over the policy that a slot holds; `None` where it holds none.
@@ -276,7 +290,7 @@ impl PolicyProgram {
     /// (`memlock` in `/proc/self/fdinfo`; exact since Linux 6.4, an estimate of the kernel's before).
     ///
     /// # Errors
-    /// `BpfErrorKind::System` where the kernel refuses to tell.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn kernel_memory(&self) -> Result<u64, BpfError> {
         let failed = |source| BpfError::system("reading a map's memory", source);
         let mut total = 0;

@@ -1,6 +1,6 @@
 use std::mem::{MaybeUninit, offset_of};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use ironclad_core::abi::{self, Gateways, Generation, State, Stats};
@@ -13,8 +13,10 @@ use crate::link::XdpLink;
 use crate::loader::{Loader, failed};
 use crate::map::Map;
 use crate::mapping::Mapping;
-use crate::persistent::{LOSSES, SHIELD, pin_name, pin_names};
-use crate::pin::{PinDirectory, PinState};
+use crate::persistent::{
+    DISPATCHER, DISPATCHER_STAGED, LOSSES, PersistentMaps, PinnedMaps, SHIELD, STATE, pin_names,
+};
+use crate::pin::PinDirectory;
 use crate::program::Program;
 use crate::ring::check_size;
 use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
@@ -40,7 +42,6 @@ impl Default for SharedOptions {
 #[derive(Debug)]
 pub struct Shared {
     dispatcher: Program,
-    state_map: OwnedFd,
     state: Mapping,
     slots: Map<u32, u32>,
     /// Counters by [`abi::Reason`] and verdict: number `2 * reason + verdict`.
@@ -51,8 +52,7 @@ pub struct Shared {
     pub losses: Map<u32, u64>,
     /// Rule id to slot.
     pub rule_slots: Map<u32, u32>,
-    events: OwnedFd,
-    sample: OwnedFd,
+    persistent: PersistentMaps,
 }
 
 /// The one word that says which slot is in force, see [`State::selector`].
@@ -87,7 +87,7 @@ impl Selector {
         self.deadline_ns != 0 && boottime_ns() >= self.deadline_ns
     }
 
-    /// The slot whose policy packets see now.
+    /// The slot that decides packets now.
     pub fn in_force(self) -> u32 {
         if self.is_expired() { self.fallback } else { self.active }
     }
@@ -98,13 +98,6 @@ pub fn boottime_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
-
-/// The dispatcher, and the name of its pin.
-const DISPATCHER: &str = "ic_xdp";
-/// A dispatcher on its way to be the pinned one.
-const STAGED: &str = "ic_xdp_new";
-/// The kernel's name of the state's map: the section that holds it.
-const STATE_MAP: &str = ".data.ic_state";
 
 impl Shared {
     /// Loads the dispatcher with maps of its own. No policy is in force: everything passes.
@@ -119,76 +112,62 @@ impl Shared {
             .open(&mut storage)
             .map_err(failed(OBJECT, "opening"))?;
         let mut object = Loader::new(OBJECT, Allowlist::shield())
+            .persist(&SHIELD, None)
             .size("ic_events", options.ring_bytes)
             .load(open.open_object_mut())?;
-        let this = Self::assemble(object.program(DISPATCHER)?, |map| object.fd(map))?;
+        let this = Self::assemble(object.program(DISPATCHER)?, object.persistent()?)?;
         this.state.u32_at(offset_of!(State, abi)).store(abi::VERSION, Ordering::Release);
         this.state.u32_at(offset_of!(State, magic)).store(abi::MAGIC, Ordering::Release);
         Ok(this)
     }
 
-    fn assemble(
-        dispatcher: Program,
-        map: impl Fn(&'static str) -> Result<OwnedFd, BpfError>,
-    ) -> Result<Self, BpfError> {
-        let state_map = map(STATE_MAP)?;
+    fn assemble(dispatcher: Program, persistent: PersistentMaps) -> Result<Self, BpfError> {
         // Checks name and size.
-        Map::<u32, StateBytes>::new(
-            state_map.try_clone().map_err(|e| BpfError::map(STATE_MAP, "duplication", e))?,
-            STATE_MAP,
-        )?;
-        let state = Mapping::new(state_map.as_fd(), size_of::<State>(), true)
-            .map_err(|e| BpfError::map(STATE_MAP, "mapping", e))?;
+        persistent.map::<u32, StateBytes>(STATE)?;
         Ok(Self {
             dispatcher,
-            state_map,
-            state,
-            slots: Map::new(map("ic_slots")?, "ic_slots")?,
-            reasons: Map::new(map("ic_reasons")?, "ic_reasons")?,
-            rules: Map::new(map("ic_rules")?, "ic_rules")?,
-            losses: Map::new(map(LOSSES)?, LOSSES)?,
-            rule_slots: Map::new(map("ic_rule_slots")?, "ic_rule_slots")?,
-            events: map("ic_events")?,
-            sample: map("ic_sample")?,
+            state: Mapping::new(persistent.fd(STATE), size_of::<State>(), true)
+                .map_err(|e| BpfError::map(STATE, "mapping", e))?,
+            slots: persistent.map("ic_slots")?,
+            reasons: persistent.map("ic_reasons")?,
+            rules: persistent.map("ic_rules")?,
+            losses: persistent.map(LOSSES)?,
+            rule_slots: persistent.map("ic_rule_slots")?,
+            persistent,
         })
     }
 
-    /// Takes over what an earlier agent has pinned; `None` where nothing is.
+    /// Adopts what an earlier agent has pinned; `None` where nothing is pinned.
     ///
     /// The links come with it. Their interfaces were protected all the time and remain so.
     ///
     /// # Errors
     /// `BpfErrorKind::PinDirectory` for a partial or foreign directory or another ABI's state.
     pub fn adopt(directory: &PinDirectory) -> Result<Option<(Self, Vec<XdpLink>)>, BpfError> {
-        // What an upgrade that was killed before its rename has left; nobody refers to it.
-        let _ = std::fs::remove_file(directory.path().join(STAGED));
-        if directory.state(&pin_names(&[&[DISPATCHER], &SHIELD]))? == PinState::Absent {
-            return Ok(None);
-        }
         let path = directory.path();
-        let get = |name: &str| {
-            let path = path.join(name);
-            sys::obj_get(&path).map_err(|source| BpfError::pin(path, "opening", source))
+        // An upgrade that was killed before its rename leaves this pin, which has no use.
+        let _ = std::fs::remove_file(path.join(DISPATCHER_STAGED));
+        let Some(links) = directory.shield(&pin_names(&[&[DISPATCHER], &SHIELD]))? else {
+            return Ok(None);
         };
-        let this = Self::assemble(Program::new(get(DISPATCHER)?)?, |map| get(pin_name(map)))?;
+        let pins = PinnedMaps::in_directory(path);
+        let dispatcher = Program::new(pins.open(DISPATCHER)?)?;
+        let this = Self::assemble(dispatcher, PersistentMaps::open(&SHIELD, &pins)?)?;
         let word = |offset| this.state.u32_at(offset).load(Ordering::Acquire);
         if word(offset_of!(State, magic)) != abi::MAGIC
             || word(offset_of!(State, abi)) != abi::VERSION
         {
             return Err(BpfError::pin_directory(
-                path,
+                pins.path(),
                 "its state was never initialised or is of another version",
                 "remove the directory to drop its protection and start afresh: `purge`",
             ));
         }
-        // Those without pins, too: who guards what is opened here, guards all that it refers to.
+        // A Sentinel protects the maps that this process opens, those without pins included.
         for &id in &this.dispatcher.info().map_ids {
             sys::map_by_id(id).map_err(|e| BpfError::map("", "opening a dispatcher's", e))?;
         }
-        let mut links = Vec::new();
-        for (pin, name) in directory.links()? {
-            links.push(XdpLink::open(&pin, name)?);
-        }
+        let links = links.iter().map(|pin| XdpLink::open(pin)).collect::<Result<_, _>>()?;
         Ok(Some((this, links)))
     }
 
@@ -204,7 +183,7 @@ impl Shared {
         more: Vec<(String, BorrowedFd<'_>)>,
     ) -> Result<(), BpfError> {
         let dispatcher = (DISPATCHER.to_owned(), self.dispatcher.as_fd());
-        let maps = self.maps().map(|(name, fd)| (pin_name(name).to_owned(), fd));
+        let maps = self.persistent.pins();
         let mut pins: Vec<_> = [dispatcher].into_iter().chain(maps).collect();
         for link in links.iter() {
             pins.push((link.pin_name().to_string(), link.as_fd()));
@@ -249,7 +228,8 @@ impl Shared {
         }
         if let Some(directory) = directory {
             // A rename over the old pin leaves no moment without one.
-            let (path, staged) = (directory.path().join(DISPATCHER), directory.path().join(STAGED));
+            let (path, staged) =
+                (directory.path().join(DISPATCHER), directory.path().join(DISPATCHER_STAGED));
             let failed = |step| {
                 let path = path.clone();
                 move |source| BpfError::pin(path, step, source)
@@ -278,21 +258,12 @@ impl Shared {
 
     /// The ring buffer, for [`EventRing::new`](crate::EventRing::new).
     pub fn events(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.persistent.fd("ic_events")
     }
 
     /// All maps, as objects call them.
-    pub(crate) fn maps(&self) -> [(&'static str, BorrowedFd<'_>); 8] {
-        [
-            (STATE_MAP, self.state_map.as_fd()),
-            ("ic_slots", self.slots.as_fd()),
-            ("ic_reasons", self.reasons.as_fd()),
-            ("ic_rules", self.rules.as_fd()),
-            ("ic_losses", self.losses.as_fd()),
-            ("ic_rule_slots", self.rule_slots.as_fd()),
-            ("ic_events", self.events.as_fd()),
-            ("ic_sample", self.sample.as_fd()),
-        ]
+    pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.persistent.maps()
     }
 
     /// Which slot is in force.
@@ -313,7 +284,7 @@ impl Shared {
             .is_ok()
     }
 
-    /// Puts a policy's program into a slot, which must not be in force.
+    /// Fills a slot, which must not be in force, with a policy's program.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
@@ -342,7 +313,7 @@ impl Shared {
     /// # Errors
     /// `BpfErrorKind::Map` or `BpfErrorKind::System` where the kernel refuses.
     pub fn slot_program(&self, slot: u32) -> Result<Option<Program>, BpfError> {
-        // The kernel answers with the program's id.
+        // The kernel returns the program's id.
         let Some(id) = self.slots.lookup(&slot)? else { return Ok(None) };
         let fd = sys::prog_by_id(id)
             .map_err(|source| BpfError::system("opening a policy's program", source))?;
@@ -364,7 +335,7 @@ impl Shared {
         self.state.write(generation_offset(slot), &words);
     }
 
-    /// Waits until no packet is still being judged by what was in force before the call.
+    /// Waits until no packet is still decided by what was in force before the call.
     ///
     /// # Errors
     /// `BpfErrorKind::System` where the kernel refuses.
@@ -377,7 +348,7 @@ impl Shared {
     ///
     /// # Errors
     /// `BpfErrorKind::Limit` where one family has more than [`abi::GATEWAYS_MAX`],
-    /// `BpfErrorKind::Gateway` for what is no host's address.
+    /// `BpfErrorKind::Gateway` for an address that no host has.
     pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), BpfError> {
         let mut set = Gateways::default();
         for address in addresses {

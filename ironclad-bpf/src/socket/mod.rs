@@ -1,8 +1,9 @@
-//! The cgroup hooks' programs and maps, BPF LSM's for sockets that those do not see, and the table of
-//! processes that all ask. What they mean is
-//! the business of `ironclad-shield`; here are descriptors, memory and the kernel's rules.
+//! The programs and maps of the cgroup hooks, those of BPF LSM for sockets that the cgroup hooks miss, and
+//! the table of processes that all use. `ironclad-shield` gives them their meaning; here are descriptors,
+//! memory and the kernel's rules.
 
 mod packets;
+mod persist;
 mod pins;
 mod processes;
 mod read;

@@ -5,7 +5,7 @@ use std::path::Path;
 use ironclad_core::abi;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
-use super::pins::SocketPins;
+use super::pins::{PACKET_HOOK, SocketPins};
 use super::{Processes, SocketShared};
 use crate::audit::Allowlist;
 use crate::cgroup::open_cgroup;
@@ -13,7 +13,8 @@ use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
 use crate::map::Map;
-use crate::pin::{self, PinDirectory, SOCKETS};
+use crate::persistent::{PACKET_CGROUPS, SOCKETS};
+use crate::pin::{self, PinDirectory};
 use crate::probe::{State, probe_helper, probe_lsm};
 use crate::program::Program;
 use crate::shield::{Shared, boottime_ns, kernel_hz};
@@ -23,13 +24,7 @@ use crate::uapi::{Helper, ProgramType};
 
 const OBJECT: &str = "lsm_socket";
 
-/// The hook of BPF LSM, which no cgroup and no tracepoint has one of the same name as.
-pub(super) const HOOK: &str = "socket_create";
-
-/// What the pins of the maps of cgroups begin with; the number of the link follows.
-pub(super) const GROUPS: &str = "ic_cgroups_";
-
-/// The cgroups whose processes are asked.
+/// The cgroups that are protected.
 #[derive(Debug)]
 struct Groups {
     map: Map<u32, u32>,
@@ -43,7 +38,7 @@ impl Groups {
         let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
         if free as u32 >= abi::SOCK_CGROUPS_MAX {
             return Err(BpfError::limit(
-                "cgroups whose packet sockets are asked for",
+                "cgroups whose packet sockets are checked",
                 free as u64 + 1,
                 u64::from(abi::SOCK_CGROUPS_MAX),
             ));
@@ -70,15 +65,14 @@ impl Groups {
     }
 }
 
-/// BPF LSM's program for packet sockets and others that reach others without IP, at the hook of
-/// socket(2). It decides by the tables of [`SocketShared`], for processes in the cgroups that
-/// it was reported, where the policy in force asks for it. Dropping it detaches, unless it is
-/// pinned.
+/// The BPF LSM program for packet sockets and other sockets without IP, at the hook of socket(2). It
+/// decides by the tables of [`SocketShared`], for processes in the protected cgroups, where the policy in
+/// force requires it. Dropping it detaches, unless it is pinned.
 #[derive(Debug)]
 pub struct PacketSockets {
     program: Program,
     link: HookLink,
-    /// No two that a machine runs have the same.
+    /// Unique on this host.
     number: u64,
     groups: Groups,
     /// Those of an earlier agent's program, which may run a little longer than its pin is there.
@@ -87,9 +81,9 @@ pub struct PacketSockets {
 }
 
 impl PacketSockets {
-    /// Loads the program, attaches it and sees whether it runs. From its first call on it asks for the
-    /// processes in `cgroups`, by their directories: one that took a former program's place and
-    /// learned of them later would let calls go that the former one would have denied.
+    /// Loads the program, attaches it and checks that it runs. From its first call on it covers the
+    /// processes in `cgroups`, by their directories: a successor that got them later would allow calls
+    /// that the former program would have denied.
     ///
     /// Needs a kernel with BPF LSM among its active security modules.
     ///
@@ -133,7 +127,7 @@ impl PacketSockets {
         let mut groups = Groups { map: object.map("ic_cgroups")?, places: Vec::new() };
         cgroups.into_iter().try_for_each(|cgroup| groups.protect(cgroup))?;
         let number = boottime_ns();
-        let link = HookLink::tracepoint(&program, &format!("{number}_{HOOK}"))?;
+        let link = HookLink::tracepoint(&program, &format!("{number}_{PACKET_HOOK}"))?;
         // A link is listed, too, where the kernel never calls its program.
         sys::try_socket(libc::AF_UNIX, libc::SOCK_STREAM, canary as i32);
         if seen.lookup(&0)?.unwrap_or_default() == 0 {
@@ -149,7 +143,7 @@ impl PacketSockets {
         self.may_limit
     }
 
-    /// Asks for the packet sockets of the processes in a cgroup, by its directory, and in
+    /// Checks the packet sockets of the processes in a cgroup, by its directory, and in
     /// those below it.
     ///
     /// # Errors
@@ -158,13 +152,13 @@ impl PacketSockets {
         self.groups.protect(cgroup)
     }
 
-    /// Asks for those of the group of that id no more; nothing happens where they are not asked.
+    /// Checks those of the cgroup of that id no longer; nothing happens where they are not checked.
     ///
     /// # Errors
     /// `BpfErrorKind::Map`.
     pub fn unprotect(&mut self, id: u64) -> Result<(), BpfError> {
         let was_protected = self.groups.unprotect(id)?;
-        // Which of theirs that is, the kernel does not tell.
+        // The kernel does not report which index of the former maps that is.
         let former = if was_protected { std::mem::take(&mut self.former) } else { Vec::new() };
         former.iter().try_for_each(empty)
     }
@@ -179,11 +173,11 @@ impl PacketSockets {
         self.link.pin(&directory.socket_path(&self.link.pin_name()))
     }
 
-    /// Ends what an earlier agent has pinned, which asked until now in the stead of `successor`. That
-    /// must protect what it protected: for a moment both ask, and deny alike.
+    /// Ends the program that an earlier agent has pinned. `successor` must protect what that protected: for
+    /// a moment both check, and deny alike.
     ///
-    /// A call that was on its way before the successor was attached meets the former program alone,
-    /// however late: so this keeps its cgroups, until one of them is to be unprotected. Linux
+    /// A call that began before the successor was attached meets the former program alone,
+    /// however late: so that keeps its cgroups, until one of them is to be unprotected. Linux
     /// 7.3 does not even call it any more for such a call: see `docs/kernels.md`.
     ///
     /// # Errors
@@ -210,7 +204,7 @@ impl PacketSockets {
     }
 
     fn groups_pin(&self) -> String {
-        format!("{GROUPS}{}", self.number)
+        format!("{PACKET_CGROUPS}{}", self.number)
     }
 
     /// What is to be pinned.
@@ -221,7 +215,7 @@ impl PacketSockets {
         ]
     }
 
-    /// That has been pinned.
+    /// The link has been pinned.
     pub(super) fn pinned_in(&mut self, directory: &PinDirectory) {
         self.link.pinned_at(&directory.socket_path(&self.link.pin_name()));
     }
@@ -232,7 +226,7 @@ impl PacketSockets {
     /// `BpfErrorKind::Pin` where bpffs refuses, `BpfErrorKind::Map`.
     pub fn detach(self, directory: Option<&PinDirectory>) -> Result<(), BpfError> {
         let path = directory.map(|directory| directory.socket_path(&self.groups_pin()));
-        // The kernel drops a pin's reference to a program some time later: until then it asks nobody.
+        // The kernel drops a pin's reference to a program some time later: until then it has no cgroup to check.
         self.former.iter().chain([&self.groups.map]).try_for_each(empty)?;
         let is_pinned = self.link.is_pinned();
         self.link.detach()?;
@@ -254,7 +248,7 @@ impl PacketSockets {
     }
 }
 
-/// Takes all cgroups out.
+/// Removes all cgroups.
 fn empty(groups: &Map<u32, u32>) -> Result<(), BpfError> {
     (0..abi::SOCK_CGROUPS_MAX).try_for_each(|index| groups.delete(&index).map(drop))
 }

@@ -17,8 +17,7 @@ use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
 use crate::map::Map;
-use crate::persistent::{LOSSES, PROCESS, PersistentMaps};
-use crate::pin::SOCKETS;
+use crate::persistent::{LOSSES, PROCESS, PersistentMaps, SOCKETS};
 use crate::program::Program;
 use crate::shield::boottime_ns;
 use crate::skel::process::ProcessSkelBuilder;
@@ -43,7 +42,7 @@ const TRACEPOINTS: [(&str, &str); 9] = [
 /// `include/uapi/linux/magic.h`.
 const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 
-/// Tells which files this process has open, apart from the table of processes as well.
+/// Lists the files that this process has open, with or without the table of processes.
 #[derive(Clone, Debug)]
 pub struct OpenFiles(Arc<Program>);
 
@@ -84,7 +83,7 @@ pub struct Processes {
 
 /// Whether the kernel knows to which cgroup a new socket belongs.
 ///
-/// Before Linux 5.15, and before 5.10.226 of the stable ones, it knows no more once somebody has written
+/// Before Linux 5.15, and before 5.10.226 of the stable ones, it does not know once a process has written
 /// `net_cls.classid` or `net_prio.ifpriomap` of cgroups of version 1, or moved a process among
 /// those of `net_prio`: new sockets belong to the root until the host is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +123,7 @@ impl Processes {
         rodata.ic_cfg_owner = owner;
         let mut object = Loader::new(OBJECT, Allowlist::processes())
             .share(losses.map(|losses| (LOSSES, losses.as_fd())))
-            .persist(&PROCESS, inherited.as_ref().map(|it| it.maps.as_path()))
+            .persist(&PROCESS, inherited.as_ref().map(|it| &it.maps))
             .size("ic_processes", most_processes())
             .load(open.open_object_mut())?;
         let (mut tracepoints, mut links) = (Vec::new(), Vec::new());
@@ -160,7 +159,7 @@ impl Processes {
         Ok(this)
     }
 
-    /// Takes ancestries from every process and every executable, so that their bits can mean others.
+    /// Clears ancestries of every process and every executable, so that their bits can be reused.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` or `BpfErrorKind::System` where the kernel refuses.
@@ -173,7 +172,7 @@ impl Processes {
         }
         let before = self.control.lookup(&0)?.unwrap_or_default();
         self.control.update(&0, &ProcessCtl { forget: bits, ..before })?;
-        // Whoever is forked or executes something while its parent's or its own record is not
+        // A process that is forked or executes a file while its parent's or its own record is not
         // clear yet is in the second round; none of them began before it.
         for _ in 0..2 {
             sys::grace_period()
@@ -195,8 +194,8 @@ impl Processes {
         &mut self.links
     }
 
-    /// Enters the processes that are not in the table, and takes out those whose end was passed over:
-    /// all of them where this process is of the initial pid namespace, which alone tells of all.
+    /// Adds the processes that are not in the table, and removes those whose end was missed: all of them
+    /// where this process is in the initial pid namespace, which alone lists all.
     ///
     /// # Errors
     /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses.
@@ -234,10 +233,10 @@ impl Processes {
     /// `None` where there is no such file. Symbolic links are followed.
     ///
     /// stat(2) would not do: file systems such as btrfs show other numbers than those of the inode that
-    /// is executed, and it does not tell generations. Of a file on an overlay, it is the one below.
+    /// is executed, and it has no generations. Of a file on an overlay, it is the one below.
     ///
     /// # Errors
-    /// `BpfErrorKind::System` where a path cannot be looked at for another reason, or the kernel
+    /// `BpfErrorKind::System` where a path cannot be opened for another reason, or the kernel
     /// refuses.
     pub fn identify(&self, paths: &[&Path]) -> Result<Vec<Option<FileId>>, BpfError> {
         let found = self.look_at(paths)?;
@@ -301,7 +300,7 @@ impl Processes {
     }
 
     /// The path by which a file was executed first, as execve(2) was given it. A label: it may be
-    /// relative, or of another root, or lead elsewhere by now. None where nobody has executed it
+    /// relative, or of another root, or lead elsewhere by now. None where no process has executed it
     /// since the tracepoints are attached, where that is long ago, and of paths over 254 bytes.
     ///
     /// # Errors
@@ -347,18 +346,18 @@ impl Processes {
         self.open_files.list()
     }
 
-    /// What lists them, to be kept and asked elsewhere.
+    /// The program that lists them, for use elsewhere.
     pub fn open_files_handle(&self) -> OpenFiles {
         self.open_files.clone()
     }
 
-    /// Whether hooks of cgroups below the root see sockets that are made now: the kernel is asked
-    /// of one that is made for it.
+    /// Whether hooks of cgroups below the root see sockets that are created now, by the cgroup of one
+    /// that is created for this.
     ///
     /// # Errors
     /// `BpfErrorKind::System` where the kernel refuses.
     pub fn socket_groups(&self) -> Result<SocketGroups, BpfError> {
-        let failed = |source| BpfError::system("looking at a socket's cgroup", source);
+        let failed = |source| BpfError::system("reading a socket's cgroup", source);
         let fd = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::DGRAM,
@@ -376,7 +375,9 @@ impl Processes {
             Some(OpenSocket { may_lose_group: 0, .. }) => Ok(SocketGroups::Always),
             Some(OpenSocket { has_lost_group: 0, .. }) => Ok(SocketGroups::Known),
             Some(_) => Ok(SocketGroups::Lost),
-            None => Err(failed(std::io::Error::other("the kernel does not list our open sockets"))),
+            None => Err(failed(std::io::Error::other(
+                "the kernel does not list this process's open sockets",
+            ))),
         }
     }
 
@@ -387,7 +388,7 @@ impl Processes {
 }
 
 /// None where there is nothing. What is on an overlay leads to the file below once it is opened in
-/// earnest, as execve(2) opens it, and no further than that where somebody's lease forbids it.
+/// earnest, as execve(2) opens it, and no further where a lease forbids it.
 fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
     use rustix::io::Errno;
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -5,11 +5,11 @@ use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRu
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::SocketShared;
-use super::slot::CELL;
+use super::shared::CELL;
 use crate::error::BpfError;
 use crate::mapping::Mapping;
 
-/// The tables of a slot. Reading waits for nobody: [`is_current`](Self::is_current) tells whether
+/// The tables of a slot. Reading does not wait: [`is_current`](Self::is_current) reports whether
 /// what was read is of one policy.
 pub struct SlotTables<'a> {
     shared: &'a SocketShared,

@@ -6,9 +6,8 @@ use std::path::Path;
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
+use super::Processes;
 use super::pins::SocketPins;
-use super::slot::CELL;
-use super::{PacketSockets, Processes};
 use crate::audit::Allowlist;
 use crate::cgroup::open_cgroup;
 use crate::error::BpfError;
@@ -17,7 +16,6 @@ use crate::loader::{Loader, constants, failed};
 use crate::map::Map;
 use crate::mapping::Mapping;
 use crate::persistent::{PersistentMaps, SOCKET};
-use crate::pin::{PinDirectory, SOCKETS};
 use crate::probe::may_call;
 use crate::program::Program;
 use crate::shield::{Shared, kernel_hz};
@@ -25,6 +23,9 @@ use crate::skel::cgroup::CgroupSkelBuilder;
 use crate::uapi::{AttachType, Helper, ProgramType};
 
 const OBJECT: &str = "cgroup";
+
+/// Bytes of a cell of a flat table, which is a cache line.
+pub(super) const CELL: usize = 64;
 
 /// The hooks, in the order of the programs.
 const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 9] = [
@@ -67,7 +68,7 @@ impl Default for SocketOptions {
 #[derive(Debug)]
 pub struct SocketShared {
     programs: Vec<Program>,
-    persistent: PersistentMaps,
+    pub(super) persistent: PersistentMaps,
     pub(super) policy: Mapping,
     pub(super) rows: Mapping,
     pub(super) rows_each: usize,
@@ -85,9 +86,9 @@ pub struct SocketShared {
     pub bucket_slots: Map<u64, u32>,
 }
 
-/// Whether programs at cgroups may look at the task that runs, which some kernels from 5.11
-/// on allow. Where they may not, helpers tell the same.
-fn may_look_at_tasks() -> bool {
+/// Whether programs at cgroups may read the running task, which some kernels from 5.11 on allow. Where
+/// they may not, helpers return the same.
+fn may_read_tasks() -> bool {
     [
         (ProgramType::CGROUP_SOCK_ADDR, AttachType::CGROUP_INET4_CONNECT),
         (ProgramType::CGROUP_SOCK, AttachType::CGROUP_INET_SOCK_CREATE),
@@ -113,10 +114,10 @@ impl SocketShared {
         let mut open =
             CgroupSkelBuilder::default().open(&mut storage).map_err(failed(OBJECT, "opening"))?;
         let rodata = constants(OBJECT, &mut open.maps.rodata_data)?;
-        rodata.ic_cfg_task_btf = u8::from(may_look_at_tasks());
+        rodata.ic_cfg_task_btf = u8::from(may_read_tasks());
         rodata.ic_cfg_report_hz = kernel_hz();
         let size = |name, wanted| match pins {
-            Some(pins) => pins.size(name).map(|entries| entries / 2),
+            Some(pins) => pins.maps.size(name).map(|entries| entries / 2),
             None => Ok(wanted),
         };
         let (rows, cells) =
@@ -130,7 +131,7 @@ impl SocketShared {
         let mut object = Loader::new(OBJECT, Allowlist::sockets())
             .share(shared.maps())
             .share(processes.maps())
-            .persist(&SOCKET, pins.map(SocketPins::maps_path))
+            .persist(&SOCKET, pins.map(|pins| &pins.maps))
             .size("ic_sock_rows", 2 * rows)
             .size("ic_sock_flat", 2 * cells)
             .size("ic_sock_ids", options.ids)
@@ -182,8 +183,8 @@ impl SocketShared {
         Ok(())
     }
 
-    /// Attaches to a cgroup, by its directory: from now on every process in it, and in those
-    /// below it, asks. What one of the hooks refuses leaves none attached.
+    /// Attaches to a cgroup, by its directory: from now on the rules apply to every process in it and in
+    /// those below it. Where one hook fails, none is attached.
     ///
     /// # Errors
     /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Attach`.
@@ -198,7 +199,7 @@ impl SocketShared {
 
     /// Takes over the links that an earlier agent has pinned: each gets this build's program. Those
     /// of cgroups that were removed are removed too, and those of which some are missing are
-    /// told apart by [`CgroupLinks::is_whole`].
+    /// reported by [`CgroupLinks::is_whole`].
     ///
     /// # Errors
     /// `BpfErrorKind::Attach`, `BpfErrorKind::Pin`.
@@ -217,56 +218,6 @@ impl SocketShared {
         Ok(found.into_iter().map(|(id, links)| CgroupLinks { id, links }).collect())
     }
 
-    /// Pins the links of a cgroup that are not pinned yet.
-    ///
-    /// # Errors
-    /// `BpfErrorKind::Pin` where bpffs refuses.
-    pub fn persist_cgroup(
-        directory: &PinDirectory,
-        cgroup: &mut CgroupLinks,
-    ) -> Result<(), BpfError> {
-        cgroup
-            .links
-            .iter_mut()
-            .filter(|link| !link.is_pinned())
-            .try_for_each(|link| link.pin(&directory.socket_path(&link.pin_name())))
-    }
-
-    /// Everything that outlives an agent, with the names of the pins.
-    pub fn pins<'a>(
-        &'a self,
-        processes: &'a Processes,
-        packets: Option<&'a PacketSockets>,
-        cgroups: impl Iterator<Item = &'a CgroupLinks>,
-    ) -> Vec<(String, BorrowedFd<'a>)> {
-        let links = cgroups.flat_map(|cgroup| &cgroup.links);
-        let links = links.map(|link| (format!("{SOCKETS}/{}", link.pin_name()), link.as_fd()));
-        let packets = packets.into_iter().flat_map(PacketSockets::pins);
-        self.persistent
-            .pins()
-            .map(|(name, fd)| (format!("{SOCKETS}/{name}"), fd))
-            .chain(processes.pins())
-            .chain(packets)
-            .chain(links)
-            .collect()
-    }
-
-    /// All of it has been pinned.
-    pub fn persisted<'a>(
-        directory: &PinDirectory,
-        processes: &mut Processes,
-        packets: Option<&mut PacketSockets>,
-        cgroups: impl Iterator<Item = &'a mut CgroupLinks>,
-    ) {
-        let links = cgroups.flat_map(|cgroup| &mut cgroup.links);
-        for link in links.chain(processes.links_mut()) {
-            link.pinned_at(&directory.socket_path(&link.pin_name()));
-        }
-        if let Some(packets) = packets {
-            packets.pinned_in(directory);
-        }
-    }
-
     pub(super) fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.persistent.maps()
     }
@@ -283,14 +234,14 @@ impl SocketShared {
 pub struct CgroupLinks {
     /// The cgroup's id, which is the inode number of its directory.
     pub id: u64,
-    links: Vec<HookLink>,
+    pub(super) links: Vec<HookLink>,
 }
 
 impl CgroupLinks {
     /// Whether the cgroup is still there.
     ///
     /// # Errors
-    /// `BpfErrorKind::System` where the kernel refuses to tell.
+    /// `BpfErrorKind::System` where the kernel refuses.
     pub fn is_alive(&self) -> Result<bool, BpfError> {
         let mut ids = self.links.iter().map(HookLink::cgroup_id);
         ids.try_fold(true, |all, id| Ok(all && id? != Some(0)))

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::SocketShared;
+use super::shared::{CELL, SocketShared};
 use crate::error::BpfError;
 use crate::mapping::Mapping;
 
@@ -51,7 +51,7 @@ pub struct InUse {
     pub generation: u64,
     /// Its rules, with their counters and buckets.
     pub rules: Vec<SockRule>,
-    /// Bit n: it asks of ancestry n.
+    /// Bit n: a rule uses ancestry n.
     pub ancestries: u16,
 }
 
@@ -61,10 +61,7 @@ fn read<T: FromBytes + IntoBytes>(from: &Mapping, offset: usize, to: &mut T) {
     to.as_mut_bytes().copy_from_slice(words.as_bytes());
 }
 
-/// Bytes of a cell of a flat table, which is a cache line.
-pub(super) const CELL: usize = 64;
-
-/// The words of plain data, whose size is a multiple of four bytes.
+/// The words of plain data of a multiple of four bytes.
 fn words<T: IntoBytes + Immutable + ?Sized>(data: &T) -> Vec<u32> {
     let word = |four: &[u8]| u32::from_ne_bytes([four[0], four[1], four[2], four[3]]);
     data.as_bytes().chunks_exact(4).map(word).collect()

@@ -4,7 +4,7 @@
 static long (*const send_signal)(u32) = (void *)109;
 extern void bpf_throw(u64 cookie) KSYM;
 
-/* Looks as if only the program called it that is not loaded. */
+/* Apparently called by the program alone that is not loaded. */
 NOINLINE int after(u64 cookie)
 {
 	return send_signal((u32)cookie) != 0;

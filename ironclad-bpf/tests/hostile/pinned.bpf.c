@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "hostile.h"
 
-/* Asks to be pinned by name, or to be given what is already pinned there. */
+/* Declares a pin by name: libbpf would pin the map, or use the one that is pinned. */
 struct {
 	TYPE(1); /* hash */
 	u32 *key;

@@ -168,8 +168,8 @@ impl Sentinel {
         maps: impl IntoIterator<Item = BorrowedFd<'a>>,
         programs: impl IntoIterator<Item = &'a Program>,
     ) -> Result<(), SentinelError> {
-        self.watched.guard.guard_maps(maps)?;
-        Ok(self.watched.guard.guard_programs(programs)?)
+        self.watched.guard.protect_maps(maps)?;
+        Ok(self.watched.guard.protect_programs(programs)?)
     }
 
     /// Protects maps and programs that this thread opens while `work` runs, whichever process created them: pins that

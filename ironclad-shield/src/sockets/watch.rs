@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use ironclad_bpf::paths::ways;
+use ironclad_bpf::paths::components;
 use rustix::fs::inotify::{
     CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch,
 };
@@ -43,7 +43,7 @@ impl PathWatch {
     /// changes after this returns.
     pub(crate) fn set(&mut self, paths: &[PathBuf]) -> io::Result<()> {
         // Until no component has changed while the directories were being watched.
-        let steps_of = |paths: &[PathBuf]| ways(paths.iter().map(PathBuf::as_path));
+        let steps_of = |paths: &[PathBuf]| components(paths.iter().map(PathBuf::as_path));
         let mut steps = steps_of(paths);
         loop {
             let mut watched: HashMap<i32, (PathBuf, BTreeSet<OsString>)> = HashMap::new();
