@@ -1,4 +1,4 @@
-//! What programs others have loaded.
+//! The programs and links of other processes.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -20,24 +20,24 @@ pub struct Inventory {
     pub programs: Vec<LoadedProgram>,
     /// Links, by id; also those that have no program, as struct_ops has.
     pub links: Vec<LoadedLink>,
-    /// Ids of programs that somebody refuses to show: another Sentinel, or who does as it does.
+    /// Ids of programs that this process may not open: a Sentinel or another security module refuses.
     pub closed: Vec<u32>,
     /// How many maps there are, this process's among them.
     pub maps: usize,
 }
 
-/// A program that somebody else has loaded.
+/// A program that another process has loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LoadedProgram {
     /// The kernel's id.
     pub id: u32,
-    /// The name, at most 15 characters: whatever its owner says.
+    /// The name, at most 15 characters, as the owner has chosen it.
     pub name: String,
     /// The type.
     pub program_type: ProgramType,
     /// Where its links attach it. Empty for what is attached without a link, or not at all; of
-    /// freplace, perf events and raw tracepoints the kernel does not tell.
+    /// freplace, perf events and raw tracepoints the kernel does not report it.
     pub attached: BTreeSet<AttachType>,
     /// The kernel's digest over the instructions, in hexadecimal.
     pub tag: String,
@@ -45,11 +45,11 @@ pub struct LoadedProgram {
     pub loaded_ns: u64,
     /// The user that loaded it.
     pub uid: u32,
-    /// Who keeps it loaded, as far as descriptors and pins tell.
+    /// What keeps it loaded, by descriptors and pins.
     pub holders: BTreeSet<Holder>,
 }
 
-/// A link of somebody else's.
+/// A link of another process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LoadedLink {
@@ -59,11 +59,11 @@ pub struct LoadedLink {
     pub link_type: u32,
     /// The program's id; 0 where it has none.
     pub program: u32,
-    /// Where it attaches it, where the kernel tells.
+    /// Where it attaches the program, where the kernel reports it.
     pub attached: Option<AttachType>,
 }
 
-/// Who keeps a program loaded.
+/// What keeps a program loaded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -72,7 +72,7 @@ pub enum Holder {
     Process {
         /// The thread group.
         pid: u32,
-        /// The name that it gives itself.
+        /// Its name, which it can change.
         comm: String,
     },
     /// A pin of it, or of a link of it.
@@ -93,7 +93,7 @@ impl Inventory {
     /// are looked for in `bpffs`. What comes or goes meanwhile is listed or not.
     ///
     /// # Errors
-    /// `BpfErrorKind::System` where the kernel does not tell ids.
+    /// `BpfErrorKind::System` where the kernel does not list ids.
     pub fn take(own: &BTreeSet<u32>, bpffs: &Path) -> Result<Self, BpfError> {
         let failed = |source| BpfError::system("listing programs", source);
         let mut own = own.clone();
@@ -107,7 +107,7 @@ impl Inventory {
                 _ if own.contains(&id) => {}
                 Ok(program) => this.programs.push(program),
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => this.closed.push(id),
-                // It has gone.
+                // It has ended since.
                 Err(_) => {}
             }
         }
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_tell_their_program() {
+    fn descriptors_name_their_program() {
         let text = "pos:\t0\nflags:\t02000000\nprog_type:\t26\nprog_jited:\t1\nprog_id:\t42\n";
         assert_eq!(program_in(text), Some(42));
         assert_eq!(program_in("pos:\t0\nmap_id:\t7\n"), None);

@@ -54,7 +54,7 @@ pub(crate) fn name_of(name: &[std::ffi::c_char]) -> String {
         .unwrap_or_default()
 }
 
-/// A descriptor of our own of a map whose object has been loaded.
+/// A new descriptor of a map whose object has been loaded.
 pub(crate) fn clone_fd(map: &OpenMapMut<'_>) -> Result<OwnedFd, BpfError> {
     // SAFETY: a map of an open object.
     let fd = unsafe { libbpf_sys::bpf_map__fd(map.as_libbpf_object().as_ptr()) };
@@ -66,7 +66,7 @@ pub(crate) fn clone_fd(map: &OpenMapMut<'_>) -> Result<OwnedFd, BpfError> {
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().map_err(failed)
 }
 
-/// A map whose keys are `K` and whose values are `V`, plain data both.
+/// A map with keys `K` and values `V`, both plain data.
 ///
 /// Typed when it is opened: sizes that differ from `K`'s and `V`'s are a
 /// `BpfErrorKind::ForeignMap`. Usable from any thread.
@@ -86,7 +86,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// Takes a descriptor.
     ///
     /// # Errors
-    /// `BpfErrorKind::ForeignMap` where name or sizes are others.
+    /// `BpfErrorKind::ForeignMap` where name or sizes differ.
     pub(crate) fn new(fd: OwnedFd, name: &str) -> Result<Self, BpfError> {
         let info = map_info(fd.as_fd()).map_err(|e| BpfError::map(name, "reading its info", e))?;
         let foreign = |what| BpfError::from(Failure::ForeignMap { map: name.to_owned(), what });
@@ -212,13 +212,13 @@ impl<K: Plain, V: Plain> Map<K, V> {
         .map_err(self.error("clear"))
     }
 
-    /// All keys. Elements that others add or remove meanwhile may be missed or be found twice.
+    /// All keys. Elements that are added or removed meanwhile may be missed or be found twice.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn keys(&self) -> Result<Vec<K>, BpfError> {
         let mut keys: Vec<K> = Vec::new();
-        // A map that others delete from starts over: stop at its capacity.
+        // Iteration starts over where its element was deleted: stop at the capacity.
         while keys.len() < self.info.max_entries as usize {
             let mut next = K::new_zeroed();
             let last = keys.last().map_or(std::ptr::null(), std::ptr::from_ref);

@@ -34,7 +34,7 @@ impl Mapping {
     fn place(&self, offset: usize, size: usize) -> *mut u8 {
         assert!(
             offset % size == 0 && offset.checked_add(size).is_some_and(|end| end <= self.len),
-            "offset {offset} lies outside of a mapping of {} bytes",
+            "offset {offset} is outside of a mapping of {} bytes",
             self.len
         );
         // SAFETY: within the mapping, as just asserted.
@@ -69,7 +69,7 @@ impl Mapping {
     /// Fills the map before a program can see it.
     pub(crate) fn fill(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.len, "{} bytes into {}", bytes.len(), self.len);
-        // SAFETY: in bounds; `&mut self` excludes others in this process, and the kernel's
+        // SAFETY: in bounds; `&mut self` excludes other users in this process, and the kernel's
         // programs are not attached yet.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at.as_ptr(), bytes.len()) };
     }

@@ -85,7 +85,7 @@ impl AsFd for Program {
     }
 }
 
-/// A descriptor of our own of a program whose object has been loaded.
+/// A new descriptor of a program whose object has been loaded.
 pub(crate) fn clone_fd(program: &OpenProgramMut<'_>) -> Result<OwnedFd, BpfError> {
     // SAFETY: a program of an open object.
     let fd = unsafe { libbpf_sys::bpf_program__fd(program.as_libbpf_object().as_ptr()) };

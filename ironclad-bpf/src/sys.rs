@@ -206,7 +206,7 @@ pub(crate) fn tracepoint_open(prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     unsafe { owned(libbpf_sys::bpf_raw_tracepoint_open(std::ptr::null(), prog.as_raw_fd())) }
 }
 
-/// Asks for a socket, for the sake of who is asked about it.
+/// Creates a socket, so that its hooks are called.
 pub(crate) fn try_socket(family: i32, kind: i32, protocol: i32) {
     // SAFETY: the call takes numbers; the descriptor, if there is one, has no other owner.
     drop(unsafe { owned(libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol)) });
@@ -318,7 +318,7 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Overwrites what nobody will read again.
+/// Overwrites memory that is not read again.
 pub(crate) fn clear(bytes: &mut [u8]) {
     for byte in bytes {
         // SAFETY: a byte that is borrowed mutably. Volatile, so that the compiler does not leave it out.

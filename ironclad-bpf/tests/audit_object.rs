@@ -106,7 +106,7 @@ fn calls_hide_nowhere() {
 }
 
 #[test]
-fn what_is_not_loaded_is_told_but_not_refused() {
+fn what_is_not_loaded_is_reported_but_not_refused() {
     let report = audit_object(object("dormant"), &generous()).unwrap();
     assert_eq!(report.violations().count(), 0);
     let dormant: Vec<_> = report.dormant_violations().collect();

@@ -46,8 +46,8 @@ const DECIDE: [Helper; 11] = [
     Helper::RINGBUF_QUERY,
 ];
 
-/// What tells whose process asks, and enters it where the table of processes does not tell.
-const ASK: [Helper; 10] = [
+/// To identify the calling process, and to enter it where the table of processes lacks it.
+const IDENTIFY: [Helper; 10] = [
     Helper::MAP_UPDATE_ELEM,
     Helper::KTIME_GET_NS,
     Helper::GET_CURRENT_PID_TGID,
@@ -83,8 +83,8 @@ impl Allowlist {
         Self::of_type(ProgramType::XDP, &[&DECIDE], &[AttachType::XDP])
     }
 
-    /// What Shield's programs at cgroups need: the same, and to ask whose process it is, or
-    /// whose packet.
+    /// What Shield's programs at cgroups need: the same, and to identify the process, or that
+    /// of the packet.
     pub fn sockets() -> Self {
         let addresses = [
             AttachType::CGROUP_INET4_CONNECT,
@@ -95,27 +95,29 @@ impl Allowlist {
             AttachType::CGROUP_INET6_BIND,
         ];
         let create = [AttachType::CGROUP_INET_SOCK_CREATE];
-        let mut list = Self::of_type(ProgramType::CGROUP_SOCK_ADDR, &[&DECIDE, &ASK], &addresses);
-        list.types.extend(Self::of_type(ProgramType::CGROUP_SOCK, &[&DECIDE, &ASK], &create).types);
+        let mut list =
+            Self::of_type(ProgramType::CGROUP_SOCK_ADDR, &[&DECIDE, &IDENTIFY], &addresses);
+        list.types
+            .extend(Self::of_type(ProgramType::CGROUP_SOCK, &[&DECIDE, &IDENTIFY], &create).types);
         let look = [Helper::SKB_LOAD_BYTES, Helper::SKB_CGROUP_ID, Helper::GET_SOCKET_UID];
         let egress = [AttachType::CGROUP_INET_EGRESS];
         let packets = Self::of_type(ProgramType::CGROUP_SKB, &[&DECIDE, &look], &egress);
         list.types.extend(packets.types);
         let options = [AttachType::CGROUP_SETSOCKOPT];
-        let options = Self::of_type(ProgramType::CGROUP_SOCKOPT, &[&DECIDE, &ASK], &options);
+        let options = Self::of_type(ProgramType::CGROUP_SOCKOPT, &[&DECIDE, &IDENTIFY], &options);
         list.types.extend(options.types);
         list
     }
 
-    /// What the program needs that decides of packet sockets: the same, to tell whether the process
+    /// What the program needs that decides of packet sockets: the same, to check whether the process
     /// is in a protected cgroup, and to read the groups around it.
     pub fn packets() -> Self {
         let place = [Helper::CURRENT_TASK_UNDER_CGROUP];
-        Self::of_type(ProgramType::LSM, &[&DECIDE, &ASK, &place], &[AttachType::LSM_MAC])
+        Self::of_type(ProgramType::LSM, &[&DECIDE, &IDENTIFY, &place], &[AttachType::LSM_MAC])
     }
 
     /// What keeps the table of processes: tracepoints and iterators that read the kernel's structs,
-    /// write the object's own maps and tell an iterator's reader what they found.
+    /// write the object's own maps and pass what they found to an iterator's reader.
     pub fn processes() -> Self {
         let keep = [
             Helper::MAP_LOOKUP_ELEM,
@@ -131,8 +133,8 @@ impl Allowlist {
         Self::of_type(ProgramType::TRACING, &[&keep], &places)
     }
 
-    /// What Sentinel's programs need: to tell who asks and of what, to keep what they found out, and to
-    /// report. One of them sees that a directory has moved, one looks through open files, one sees who is forked.
+    /// What Sentinel's programs need: to identify the process and the object, to store results, and to
+    /// report. One of them sees that a directory is renamed, one lists open files, one sees a fork.
     pub fn sentinel() -> Self {
         let guard = [
             Helper::MAP_LOOKUP_ELEM,
@@ -144,7 +146,8 @@ impl Allowlist {
             Helper::RINGBUF_SUBMIT,
             Helper::PROBE_READ_KERNEL_STR,
         ];
-        let mut list = Self::of_type(ProgramType::LSM, &[&guard, &ASK], &[AttachType::LSM_MAC]);
+        let mut list =
+            Self::of_type(ProgramType::LSM, &[&guard, &IDENTIFY], &[AttachType::LSM_MAC]);
         let look = [
             Helper::MAP_LOOKUP_ELEM,
             Helper::MAP_UPDATE_ELEM,
@@ -156,7 +159,7 @@ impl Allowlist {
         ];
         let places = [AttachType::TRACE_FEXIT, AttachType::TRACE_ITER, AttachType::TRACE_RAW_TP];
         list.types.extend(Self::of_type(ProgramType::TRACING, &[&look], &places).types);
-        let tell = [
+        let report = [
             Helper::MAP_LOOKUP_ELEM,
             Helper::GET_SMP_PROCESSOR_ID,
             Helper::KTIME_GET_BOOT_NS,
@@ -170,7 +173,7 @@ impl Allowlist {
             Helper::SYSCTL_GET_NAME,
         ];
         let sysctl =
-            Self::of_type(ProgramType::CGROUP_SYSCTL, &[&tell], &[AttachType::CGROUP_SYSCTL]);
+            Self::of_type(ProgramType::CGROUP_SYSCTL, &[&report], &[AttachType::CGROUP_SYSCTL]);
         list.types.extend(sysctl.types);
         list
     }
@@ -301,7 +304,7 @@ impl Allowlist {
     }
 
     pub(super) fn judge_variable(&self, program_type: ProgramType, name: &str) -> Option<Offence> {
-        // A program may ask for a function's address to see whether the kernel has it.
+        // A program may load a function's address to see whether the kernel has it.
         let allowed = self
             .types
             .get(&program_type)
@@ -328,7 +331,7 @@ mod tests {
             assert!(Allowlist::empty().allow_kfunc(ProgramType::SYSCALL, name).is_err());
         }
         assert!(Allowlist::empty().allow(ProgramType::XDP, [Helper(4711)]).is_err());
-        // Even for a list that was made some other way.
+        // Even for a list that was made otherwise.
         let mut list = Allowlist::empty();
         list.of(ProgramType::XDP).helpers.insert(Helper::SEND_SIGNAL);
         list.of(ProgramType::XDP).kfuncs.insert("crash_kexec".into());

@@ -58,7 +58,7 @@ pub enum Calls {
         /// own account, and from how many places.
         unattributed: BTreeMap<String, usize>,
     },
-    /// The kernel does not tell.
+    /// The kernel does not report it.
     NotComparable {
         /// Why, and what to do.
         why: String,
@@ -99,8 +99,7 @@ impl fmt::Display for Comparison {
 /// has to be one that was audited. Where the kernel shows neither to this process, the result says so.
 ///
 /// # Errors
-/// `BpfErrorKind::Changed` where they differ; `BpfErrorKind::System` where the kernel could not be
-/// asked.
+/// `BpfErrorKind::Changed` where they differ; `BpfErrorKind::System` where the query fails.
 pub fn compare_loaded(
     program: BorrowedFd<'_>,
     audited: &ProgramReport,
@@ -159,7 +158,9 @@ fn compare_digest(tag: Tag, insns: &[Insn]) -> Result<Digest, String> {
             "the kernel's digest of its instructions is {}, not the {algorithm} digest of the audited ones",
             hex(tag)
         )),
-        None => not_comparable("this kernel digests instructions in a way unknown to this version"),
+        None => {
+            not_comparable("this kernel digests instructions in a manner unknown to this version")
+        }
     }
 }
 

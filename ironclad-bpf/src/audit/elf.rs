@@ -1,8 +1,8 @@
 //! The parts of an object file that end up in the kernel's hands, read without libbpf: whatever the
 //! bytes are, nothing but safe Rust sees them.
 //!
-//! Reads what libbpf reads and the way it does: programs are the function symbols of executable
-//! sections, `.text` holds the functions they share. Where a file could be read in two ways, it is
+//! Reads what libbpf reads and as libbpf does: programs are the function symbols of executable
+//! sections, `.text` holds the functions they share. Where a file has two readings, it is
 //! refused.
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub(super) struct Function {
 pub(super) struct ProgramSection {
     /// The name without the leading `?`.
     pub(super) name: String,
-    /// Whether libbpf loads its programs unless told otherwise: no `?` in front.
+    /// Whether libbpf loads its programs by default: no `?` in front.
     pub(super) is_loaded: bool,
     pub(super) programs: Vec<Function>,
     pub(super) lines: LineTable,

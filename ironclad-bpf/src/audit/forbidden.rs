@@ -1,10 +1,10 @@
-//! What no program of Ironclad's, or of those who audit with it, may call.
+//! What no program of Ironclad, or of users of its audit, may call.
 use crate::uapi::Helper;
 
 /// Helpers that no allowlist can permit.
 ///
 /// They act on the host instead of observing or deciding: a program that holds one of them is a
-/// weapon in the hands of whoever takes over the agent, and nothing that a firewall, a file guard or
+/// weapon for an attacker who takes over the agent, and nothing that a firewall, file protection or
 /// an observer does needs them. Reading helpers, such as `bpf_probe_read_user`, are not among them:
 /// an observer has use for them, and an allowlist has to name them.
 pub const FORBIDDEN_HELPERS: &[Helper] = &[
@@ -33,7 +33,7 @@ pub(super) fn reason_of(helper: Helper) -> Option<&'static str> {
             "serves only programs that load programs that were not audited"
         }
         Helper::SYS_CLOSE => "closes descriptors of the process that runs it",
-        Helper::KALLSYMS_LOOKUP_NAME => "tells the addresses of the kernel's functions",
+        Helper::KALLSYMS_LOOKUP_NAME => "reveals the addresses of the kernel's functions",
         _ => return None,
     })
 }

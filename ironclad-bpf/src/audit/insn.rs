@@ -98,7 +98,7 @@ pub(crate) enum Op {
 }
 
 /// Reads instructions one after the other. Jumps need no following: the kernel refuses one into the
-/// middle of a 16-byte load, so that each of the others is seen here wherever it is entered from.
+/// middle of a 16-byte load, so that every other instruction is seen here wherever it is entered from.
 pub(crate) fn ops(insns: &[Insn]) -> impl Iterator<Item = (usize, Op)> + '_ {
     let mut is_second = false;
     insns.iter().enumerate().map(move |(index, &insn)| {

@@ -9,7 +9,7 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// The symbol that calls of helpers are relative to.
 const BASE: &[u8] = b"__bpf_call_base";
 
-/// The names of each offset that was asked for or has a helper. The kernel's own code does not move
+/// The names of each offset that was requested or has a helper. The kernel's own code does not move
 /// while it runs.
 static KNOWN: Mutex<BTreeMap<i32, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
 
@@ -17,7 +17,7 @@ static KNOWN: Mutex<BTreeMap<i32, BTreeSet<String>>> = Mutex::new(BTreeMap::new(
 /// symbols, which takes tens of milliseconds, unless all of them are known from before: once, as long
 /// as programs call helpers.
 ///
-/// The error says why the kernel does not tell.
+/// The error says why the kernel does not show them.
 pub(super) fn names(offsets: &BTreeSet<i32>) -> Result<BTreeMap<i32, BTreeSet<String>>, String> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if !offsets.iter().all(|offset| known.contains_key(offset)) {
@@ -70,7 +70,7 @@ fn lines(symbols: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 }
 
 /// The helpers that a kernel function may be the body of: by its name, as no table of the kernel's is
-/// there for programs to read. None where the name tells nothing.
+/// there for programs to read. None where the name says nothing.
 pub(super) fn helpers_of(symbol: &str) -> Vec<Helper> {
     // Compilers append `.constprop.0`, `.cold`, `.llvm.123`.
     let symbol = symbol.split('.').next().unwrap_or(symbol);

@@ -1,9 +1,9 @@
 //! The instruction audit: what programs call is held against an allowlist before the kernel sees
 //! them, and against what the kernel reports afterwards.
 //!
-//! The verifier proves that a program cannot crash the kernel. It does not ask whether a firewall has
+//! The verifier proves that a program cannot crash the kernel. It does not check whether a firewall has
 //! any business writing into the memory of other processes. The audit does: each instruction of each
-//! program is read; calls of helpers and kernel functions, and all other ways out of a program, have
+//! program is read; calls of helpers and kernel functions, and all other exits of a program, have
 //! to be on an [`Allowlist`] for its type of program, and what this version cannot read is refused. A
 //! few helpers are refused even then ([`FORBIDDEN_HELPERS`]).
 //!
@@ -12,7 +12,7 @@
 //! 1. [`audit_object`] judges an object file. No kernel, no privileges, no C.
 //! 2. [`audit_prepared`] judges the instructions that libbpf is about to load: relocated, adapted to
 //!    this kernel, with the functions that they call. Needs root, because maps are made.
-//! 3. [`compare_loaded`] asks the kernel what it has loaded: whether its digest is that of the audited
+//! 3. [`compare_loaded`] reads what the kernel has loaded: whether its digest is that of the audited
 //!    instructions, and whether each helper that it calls is one that was audited.
 //!
 //! ```no_run

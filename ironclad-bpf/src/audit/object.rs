@@ -19,10 +19,10 @@ use crate::uapi::{AttachType, ProgramType};
 /// (`SEC("?…")`) are reported, but do not make the object be refused.
 ///
 /// An object file is not yet what the kernel gets: [`audit_prepared`](super::audit_prepared) judges
-/// that, and [`compare_loaded`](super::compare_loaded) asks the kernel afterwards.
+/// that, and [`compare_loaded`](super::compare_loaded) checks the kernel's copy afterwards.
 ///
 /// # Errors
-/// `BpfErrorKind::Audit` tells each program, instruction and what is wrong with it;
+/// `BpfErrorKind::Audit` with each program, instruction and what is wrong with it;
 /// `BpfErrorKind::Object` where the file cannot be read.
 pub fn audit_object(object: &[u8], allowlist: &Allowlist) -> Result<ObjectReport, BpfError> {
     let report = inspect_object(object, allowlist)?;
@@ -126,7 +126,7 @@ impl Code {
         Self { programs: programs.collect(), text: text.collect() }
     }
 
-    /// All functions of `.text` that a program calls or takes the address of, by itself or by others.
+    /// All functions of `.text` that a program calls or takes the address of, directly or through other functions.
     fn reach(&self, program: &Walked) -> BTreeSet<usize> {
         let mut reached = BTreeSet::new();
         let mut next: Vec<_> = program.calls.iter().copied().collect();

@@ -160,7 +160,7 @@ impl fmt::Display for Offence {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct SourceLine {
-    /// The file as the compiler was told.
+    /// The file as the compiler was given it.
     pub file: String,
     /// The line, from 1.
     pub line: u32,

@@ -18,8 +18,8 @@ use crate::log::captured;
 use crate::sys::check;
 use crate::uapi::{AttachType, ProgramType};
 
-/// Opens an unidentified process's object with libbpf, to be prepared and audited. Nothing reaches the kernel yet,
-/// and no pin that the object asks for will be made or used.
+/// Opens a foreign object with libbpf, to be prepared and audited. Nothing reaches the kernel yet,
+/// and no pin that the object declares is made or used.
 ///
 /// Audit the file with [`audit_object`](super::audit_object) first: libbpf is C.
 ///
@@ -77,7 +77,7 @@ fn audit_as_is(object: &OpenObject, allowlist: &Allowlist) -> Result<Vec<Program
     let mut reports = Vec::new();
     let mut program = null_mut();
     loop {
-        // SAFETY: the object is open; null or a program of it. Functions of `.text` are passed over.
+        // SAFETY: the object is open; null or a program of it. Functions of `.text` are skipped.
         program = unsafe { libbpf_sys::bpf_object__next_program(raw, program) };
         let Some(program) = NonNull::new(program) else { break };
         // SAFETY: the program is the object's, which is borrowed for as long as the view.
@@ -102,7 +102,7 @@ impl View<'_> {
     /// The program belongs to an open object that outlives the view and is not changed meanwhile.
     unsafe fn of(program: NonNull<bpf_program>) -> Self {
         let it = program.as_ptr();
-        // SAFETY: by the caller's promise the program and what libbpf tells of it stay as they are;
+        // SAFETY: by the caller's promise the program and what libbpf returns of it stay as they are;
         // libbpf's counts belong to its pointers. Records of line and function information may be
         // larger than the types here, never smaller: libbpf refuses such files.
         unsafe {

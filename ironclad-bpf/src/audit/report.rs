@@ -6,7 +6,7 @@ use super::insn::Insn;
 use super::offence::{Offence, SourceLine, Violation};
 use crate::uapi::{AttachType, Helper, ProgramType};
 
-/// How many violations of one program are told apart; further ones are counted.
+/// How many violations of one program are listed; further ones are counted.
 const VIOLATIONS_MAX: usize = 64;
 
 /// What the audit saw of a program.
@@ -24,7 +24,7 @@ pub struct ProgramReport {
     /// Whether it may sleep.
     pub is_sleepable: bool,
     /// Whether it is going to be loaded. What is not (a section with `?` in front, or
-    /// `set_autoload(false)`) is told, but is no reason to refuse the object.
+    /// `set_autoload(false)`) is reported, but is no reason to refuse the object.
     pub is_loaded: bool,
     /// Instructions, those of the functions that it calls included.
     pub instructions: usize,
@@ -137,7 +137,7 @@ impl ProgramReport {
     }
 }
 
-/// libbpf's table of sections: those whose kind ends in `.s`, and `syscall`.
+/// libbpf's table of sections: those of a kind that ends in `.s`, and `syscall`.
 fn is_sleepable(section: &str) -> bool {
     let kind = section.split('/').next().unwrap_or(section);
     kind.ends_with(".s") || kind == "syscall"

@@ -32,7 +32,7 @@ pub fn count_runs() -> Result<OwnedFd, BpfError> {
     sys::count_runs().map_err(|source| BpfError::system("counting runs", source))
 }
 
-/// What programs have run since somebody counts.
+/// How often programs have run since counting began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramRuns {
     /// The kernel's id.
@@ -62,7 +62,7 @@ pub fn runs_of_programs(ids: impl IntoIterator<Item = u32>) -> Result<Vec<Progra
 /// Kernel memory of maps in bytes, by the kernel's ids.
 ///
 /// # Errors
-/// `BpfErrorKind::System` where the kernel refuses to tell.
+/// `BpfErrorKind::System` where the kernel refuses.
 pub fn memory_of_maps(ids: impl IntoIterator<Item = u32>) -> Result<u64, BpfError> {
     let of = |id| map_memory(sys::map_by_id(id)?.as_fd());
     let failed = |source| BpfError::system("reading a map's memory", source);

@@ -89,7 +89,7 @@ const PTR: u32 = 2;
 const STRUCT: u32 = 4;
 const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
-/// Of a function that others may replace.
+/// Of a function that a program may replace.
 const GLOBAL: u32 = 1;
 const SIGNED_32: u32 = 1 << 24 | 32;
 
@@ -109,7 +109,7 @@ pub(super) fn function() -> io::Result<OwnedFd> {
     let types = [
         // 1: int
         at("int"), info(INT, 0), 4, SIGNED_32,
-        // 2: struct xdp_md, whose members do not matter here
+        // 2: struct xdp_md, members are not needed
         at("xdp_md"), info(STRUCT, 0), 24,
         // 3: struct xdp_md *
         0, info(PTR, 0), 2,

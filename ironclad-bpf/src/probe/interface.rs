@@ -1,4 +1,4 @@
-//! What an interface's driver can do with XDP, asked and not tried: nothing is attached.
+//! What an interface's driver can do with XDP, by query: nothing is attached.
 use std::fs;
 use std::path::Path;
 
@@ -46,7 +46,7 @@ const ABILITIES: [(&str, u64); 7] = [
     ("redirect_target_fragments", 1 << 6),
 ];
 
-/// Asks what an interface of this network namespace can do with XDP.
+/// Queries what an interface of this network namespace can do with XDP.
 ///
 /// # Errors
 /// `BpfErrorKind::NoInterface` where there is none of this name; `BpfErrorKind::System` where the kernel
@@ -59,7 +59,7 @@ pub fn probe_interface(name: &str) -> Result<InterfaceProbe, BpfError> {
         rustix::io::Errno::NODEV => Failure::NoInterface(name.to_owned()).into(),
         e => failed("looking an interface up")(e.into()),
     })?;
-    let query = sys::xdp_query(index).map_err(failed("asking for an interface's XDP"))?;
+    let query = sys::xdp_query(index).map_err(failed("querying an interface's XDP"))?;
     let programs = [
         ("native", query.drv_prog_id),
         ("generic", query.skb_prog_id),
@@ -78,11 +78,9 @@ pub fn probe_interface(name: &str) -> Result<InterfaceProbe, BpfError> {
             Ok(false) => Feature::new(
                 ability,
                 State::Unknown,
-                "this kernel does not tell (since Linux 6.3): only attaching shows",
+                "this kernel does not report it (since Linux 6.3): only attaching shows",
             ),
-            Err(e) => {
-                Feature::new(ability, State::Unknown, format!("asking the kernel failed: {e}"))
-            }
+            Err(e) => Feature::new(ability, State::Unknown, format!("the query failed: {e}")),
         })
         .collect();
     features.insert(

@@ -148,10 +148,10 @@ pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
     }
 }
 
-/// Asks which programs are attached to an interface by tcx. Changes nothing.
+/// Queries which programs are attached to an interface by tcx. Changes nothing.
 pub(super) fn query_tcx(ifindex: u32) -> io::Result<()> {
     let mut count = 0;
-    // SAFETY: a null list with a count of zero asks for the count only.
+    // SAFETY: a null list with a count of zero returns the count only.
     check(unsafe {
         libbpf_sys::bpf_prog_query(
             ifindex as i32,
@@ -186,7 +186,7 @@ pub(super) fn is_jited(program: &OwnedFd) -> io::Result<bool> {
 }
 
 /// # Safety
-/// `ret` is either negative or a descriptor that no other process owns.
+/// `ret` is either negative or a descriptor that nothing else owns.
 unsafe fn owned(ret: i32) -> io::Result<OwnedFd> {
     let fd = check(ret)?;
     // SAFETY: by the caller's promise.

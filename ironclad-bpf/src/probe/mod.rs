@@ -39,13 +39,13 @@ pub(crate) use load::load_program;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Probe {
-    /// The kernel's release, as `uname -r` tells it.
+    /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
-    /// The architecture, as `uname -m` tells it.
+    /// The architecture, as `uname -m` prints it.
     pub machine: String,
     /// Switches, mounts and the process's rights.
     pub system: Vec<Feature>,
-    /// Where programs can be attached, as far as loading them tells. `lsm` is available where LSM
+    /// Where programs can be attached, as far as loading them shows. `lsm` is available where LSM
     /// programs load and would run, too; `lsm_load` where they load.
     pub hooks: Vec<Feature>,
     /// Program types.
@@ -127,13 +127,13 @@ pub fn probe_lsm() -> Feature {
     lsm(std::slice::from_ref(&loads), &system).unwrap_or(loads)
 }
 
-/// A type of programs that somebody refuses this process, of those that Sentinel is made of and that
+/// A type of programs that is refused to this process, of those that Sentinel is made of and that
 /// libbpf tries a kernel by; none where it may load them all, or the kernel has none. `tracepoint` comes
 /// first: it needs no trampolines, so a kernel or machine that forbids these lets it be loaded, and a
 /// guard that refuses programs does not.
 ///
 /// libbpf takes a refusal for an old kernel, rewrites programs for that, and remembers it as long as the
-/// process lives: this is asked first.
+/// process lives: check this first.
 pub fn probe_refused() -> Option<Feature> {
     let capabilities = Capabilities::effective();
     let btf = KernelBtf::load();

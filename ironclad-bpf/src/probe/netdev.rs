@@ -1,5 +1,5 @@
 //! Whether the kernel answers questions about interfaces' XDP: the generic netlink family `netdev`,
-//! since Linux 6.3. libbpf asks it, but tells "no such family" and "no features" alike.
+//! since Linux 6.3. libbpf queries it, but reports "no such family" and "no features" alike.
 use std::io;
 
 use rustix::net::netlink::{GENERIC, SocketAddrNetlink};
@@ -9,7 +9,7 @@ use rustix::net::{
 
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
-/// The family that knows the others, and its question for one of them by name.
+/// The family that lists the families, and its query for one by name.
 const CONTROL_FAMILY: u16 = 16;
 const GET_FAMILY: u8 = 3;
 const FAMILY_NAME: u16 = 2;

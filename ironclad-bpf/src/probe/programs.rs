@@ -69,14 +69,14 @@ pub(super) fn for_kernel(
         "lsm_cgroup" => (btf.function("bpf_lsm_socket_bind"), "function bpf_lsm_socket_bind"),
         // Functions made for tests need CONFIG_FUNCTION_ERROR_INJECTION, security hooks do not.
         "fmod_ret" => (btf.function("security_file_open"), "function security_file_open"),
-        // Exists on every kernel with networking, and is called by nobody but tests.
+        // Exists on every kernel with networking, and is called by tests only.
         _ => (btf.function("bpf_fentry_test1"), "function bpf_fentry_test1"),
     };
     let btf_id = id.ok_or(what)?;
     Ok(Trial { attach_type, btf_id, ..Trial::of(program_type) })
 }
 
-/// Places where programs are attached, as far as loading tells.
+/// Places where programs are attached, as far as loading shows.
 pub(super) fn hooks(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Vec<Feature> {
     let mut hooks: Vec<_> = [
         ("fentry", ProgramType::TRACING, AttachType::TRACE_FENTRY),
@@ -152,7 +152,7 @@ fn struct_ops(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Feature {
     Feature::answer(name, trial.load(), capabilities)
 }
 
-/// Asks for the programs at the loopback interface: kernels without tcx do not know the question.
+/// Queries the programs at the loopback interface: kernels without tcx do not know the query.
 fn tcx(capabilities: Capabilities) -> Feature {
     const LOOPBACK: u32 = 1;
     let answer = query_tcx(LOOPBACK).map_err(|source| Refused { source, log: String::new() });

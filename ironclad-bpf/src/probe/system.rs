@@ -157,7 +157,7 @@ fn security_module_list() -> Feature {
         Ok(list) => missing(list.trim()),
         Err(e) => match security_modules() {
             Ok(ids) if ids.contains(&BPF) => Feature::available(name),
-            Ok(ids) => missing(&format!("{} others", ids.len())),
+            Ok(ids) => missing(&format!("{} other modules", ids.len())),
             Err(_) => {
                 Feature::new(name, State::Unknown, format!("{LSM_LIST}: {e}; {MOUNT_SECURITYFS}"))
             }
@@ -170,7 +170,7 @@ pub(super) fn lsm_features() -> [Feature; 2] {
     [security_module_list(), ftrace()]
 }
 
-/// Trampolines patch functions by way of ftrace.
+/// Trampolines patch functions through ftrace.
 fn ftrace() -> Feature {
     let (name, path) = ("ftrace_enabled", "/proc/sys/kernel/ftrace_enabled");
     match switch(path) {

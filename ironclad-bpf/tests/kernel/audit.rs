@@ -26,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(kernel_functions_and_variables_are_named),
         test!(allowed_kernel_functions_load),
         test!(oddities_are_refused),
-        test!(what_is_not_loaded_is_told_but_not_refused),
+        test!(what_is_not_loaded_is_reported_but_not_refused),
         test!(what_the_kernel_loaded_is_what_was_audited),
         test!(another_program_is_not_the_audited_one),
         test!(a_program_changed_after_the_audit_is_found_out),
@@ -113,7 +113,7 @@ fn without_the_audit_the_kernel_would_load_them() {
         let object = open(name).load().unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(object.progs().count(), 1);
     }
-    // Kernels that are locked down or lack an option refuse some of the others, by themselves.
+    // Kernels that are locked down or lack an option refuse some of the other helpers themselves.
     for &helper in FORBIDDEN_HELPERS {
         let name = format!("forbidden_{}", helper.name().unwrap());
         let loaded = open(&name).load();
@@ -210,7 +210,7 @@ fn oddities_are_refused() {
     }
 }
 
-fn what_is_not_loaded_is_told_but_not_refused() {
+fn what_is_not_loaded_is_reported_but_not_refused() {
     let (reports, object, _) = load(open("dormant"), &generous());
     let evil = reports.iter().find(|report| report.name == "evil").unwrap();
     assert!(!evil.is_loaded);
@@ -277,7 +277,7 @@ fn preparing_twice_is_an_error() {
     assert!(error.to_string().contains("twice"), "{error}");
 }
 
-/// An unidentified process's object may ask for pins; opening it for an audit makes none.
+/// A foreign object may declare pins; opening it for an audit makes none.
 fn no_pins_are_made() {
     let (_, object, _) = load(open("pinned"), &Allowlist::shield());
     assert_eq!(object.maps().count(), 1);

@@ -12,7 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Where an object's code, symbols and relocations are. Maps and types stay as they are: libbpf would
-/// ask the kernel for whatever damage makes of them.
+/// pass whatever damage makes of them to the kernel.
 fn places(bytes: &[u8]) -> Vec<(usize, usize)> {
     let file = object::File::parse(bytes).unwrap();
     let code = file.sections().filter(|section| {

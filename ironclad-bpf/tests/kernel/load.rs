@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
 fn record(name: &str, program: &Program) {
     let info = program.info();
     println!("RECORD {name}_instructions {}", info.xlated_len / 8);
-    // Before Linux 5.16 the kernel does not tell.
+    // Before Linux 5.16 the kernel does not report it.
     if info.verified_instructions > 0 {
         println!("RECORD {name}_verified {}", info.verified_instructions);
     }

@@ -83,7 +83,7 @@ fn what_is_not_available_has_a_reason() {
         assert_ne!(feature.state, State::Unknown, "{feature:?}");
         assert!(feature.is_available() || feature.reason.is_some(), "{feature:?}");
     }
-    // A helper that belongs to others.
+    // A helper of other program types.
     let helper = probe_helper(ProgramType::XDP, Helper::OVERRIDE_RETURN);
     assert_eq!(helper.state, State::Unavailable);
     assert_eq!(probe_helper(ProgramType::XDP, Helper(4711)).state, State::Unavailable);

@@ -71,7 +71,7 @@ fn helpers_are_those_that_bpftool_finds() {
     let mut compared = 0;
     for feature in probe().helpers {
         let (program_type, helper) = feature.name.split_once('/').unwrap();
-        // Of types whose programs are for functions of the kernel, bpftool loads none.
+        // bpftool loads no program of the types that attach to kernel functions.
         if feature.state == State::Refused || ["tracing", "lsm"].contains(&program_type) {
             continue;
         }

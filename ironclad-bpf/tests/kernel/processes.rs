@@ -1,4 +1,4 @@
-//! Needs root: who is in the table of processes, and for how long.
+//! Needs root: which processes are in the table of processes, and for how long.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -78,7 +78,7 @@ fn a_process_is_in_the_table_until_it_ends() {
 /// The kernel may pass over the program that sees the end of a process.
 fn who_has_ended_unseen_goes_with_the_next_look() {
     if std::fs::metadata("/proc/self/ns/pid").unwrap().ino() != 0xefff_fffc {
-        skip("the kernel tells of all processes in the initial pid namespace alone");
+        skip("the kernel lists all processes in the initial pid namespace alone");
     }
     let (_shared, processes) = load();
     // No process has it: numbers are lower than this.

@@ -35,7 +35,7 @@ fn every_hook_is_in_force() {
         instructions += info.xlated_len / 8;
     }
     println!("RECORD sentinel_instructions {instructions}");
-    // Before Linux 5.16 the kernel does not tell.
+    // Before Linux 5.16 the kernel does not report it.
     if walked > 0 {
         println!("RECORD sentinel_verified {walked}");
     }

@@ -1,4 +1,4 @@
-//! Calls by which one process attacks another, or on a file by a way around its name.
+//! Calls by which one process attacks another, or a file other than by its name.
 
 use std::ffi::{CStr, CString, c_int};
 use std::fs::File;
@@ -57,7 +57,7 @@ pub fn set_version(file: &File, version: u32) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETVERSION, &raw const version) })
 }
 
-/// The same as [`chattr`] by the way of 32-bit programs, which this one is not. Where the kernel has none, the process ends.
+/// The same as [`chattr`] by the system call of 32-bit programs, which this one is not. Where the kernel has none, the process ends.
 ///
 /// # Errors
 /// As of [`chattr`].
@@ -65,7 +65,7 @@ pub fn set_version(file: &File, version: u32) -> io::Result<()> {
 pub fn chattr_32(file: &File) -> io::Result<()> {
     const IOCTL: i64 = 54;
     const FS_IOC32_SETFLAGS: i32 = 0x4004_6602;
-    // Whoever leaves the attribute of extents out asks ext4 to write the file anew, which it may not be able to.
+    // Without the attribute of extents, ext4 writes the file anew, which it may not be able to.
     let wanted = (flags(file)? | FS_NODUMP_FL) as u32;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // Where 32-bit pointers reach.
@@ -113,7 +113,7 @@ pub fn file_setattr(path: &Path) -> io::Result<()> {
     check(done as c_int)
 }
 
-/// Seals a file by fs-verity: nobody can write it any more.
+/// Enables fs-verity on a file: no process can write to it from then on.
 ///
 /// # Errors
 /// Where the kernel refuses, or the file system has none.
@@ -122,7 +122,7 @@ pub fn enable_verity(file: &File) -> io::Result<()> {
     // struct fsverity_enable_arg: version 1, SHA-256, blocks of 4 KiB, neither salt nor signature.
     let mut how = [0u32; 32];
     how[..3].copy_from_slice(&[1, 1, 4096]);
-    // SAFETY: the kernel reads the 128 bytes that the number tells.
+    // SAFETY: the kernel reads the 128 bytes that the number says.
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_ENABLE_VERITY, how.as_ptr()) })
 }
 
@@ -158,7 +158,7 @@ pub fn kexec_file_load(file: &File) -> io::Result<()> {
 /// Where the kernel refuses.
 pub fn prlimit(pid: i32) -> io::Result<()> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the new limit outlives the call; nobody wants the old one.
+    // SAFETY: the new limit outlives the call; the old one is not returned.
     check(unsafe { libc::prlimit(pid, libc::RLIMIT_CORE, &raw const none, std::ptr::null_mut()) })
 }
 
@@ -215,7 +215,7 @@ pub fn trace(pid: i32) -> io::Result<()> {
     }
 }
 
-/// From now on this thread is root for what lies in file systems, and for nothing else.
+/// From now on this thread is root for file systems, and for nothing else.
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -345,7 +345,7 @@ pub(crate) fn load(kind: u32, attach_type: u32, function: u32) -> io::Result<Own
     }
 }
 
-/// Lets others have a say in what is opened or read there: `what` is the mark's flags beside those to add it,
+/// Registers permission events for what is opened or read there: `what` is the mark's flags beside those to add it,
 /// `mask` the events, by the numbers of include/uapi/linux/fanotify.h. Then it has no say any more.
 ///
 /// # Errors
@@ -385,7 +385,7 @@ pub fn share_mount(path: &Path) -> io::Result<()> {
 /// Has the kernel send a signal to a process when a pipe can be read.
 ///
 /// # Errors
-/// Where the kernel refuses; whether the signal goes out it does not tell.
+/// Where the kernel refuses; it does not report whether the signal is sent.
 pub fn signal_by_file(pid: i32, signal: c_int) -> io::Result<()> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors, which have no other owner; the rest are numbers.
@@ -411,7 +411,7 @@ pub fn count(pid: i32) -> io::Result<()> {
 }
 
 /// Puts a probe by perf, of a kind that has this number, into a function of the kernel or a file, and takes it
-/// out again. Without a process it is for whoever comes by.
+/// out again. Without a process it is for every process.
 ///
 /// # Errors
 /// Where the kernel refuses.
@@ -419,7 +419,7 @@ pub fn probe(pid: Option<i32>, kind: u32, place: &CStr, offset: u64) -> io::Resu
     perf_event(pid.unwrap_or(-1), kind, [0, place.as_ptr() as u64, offset])
 }
 
-/// Watches a tracepoint of the kernel that has this number, as a process comes by it or whoever does: what it
+/// Watches a tracepoint of the kernel that has this number, as one process reaches it or any process does: what it
 /// is called with, or, without samples, how often.
 ///
 /// # Errors
@@ -459,7 +459,7 @@ fn sampled(pid: i32, kind: u32, config: [u64; 3], sample: u64) -> io::Result<()>
 /// Where the kernel refuses.
 pub fn map_to_write(file: &File) -> io::Result<()> {
     let rights = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping where the kernel likes, which nobody uses and which is taken back.
+    // SAFETY: a new mapping where the kernel likes, which nothing uses and which is unmapped.
     unsafe {
         let at =
             libc::mmap(std::ptr::null_mut(), 4096, rights, libc::MAP_SHARED, file.as_raw_fd(), 0);
@@ -470,11 +470,11 @@ pub fn map_to_write(file: &File) -> io::Result<()> {
     }
 }
 
-/// Lets the descriptor of this number be that of `file`: whoever has the number loses what it was.
+/// Makes the descriptor of this number that of `file`: the former file is closed.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn put_over(file: &File, number: c_int) -> io::Result<()> {
-    // SAFETY: takes numbers; whoever owns the descriptor closes a descriptor still.
+    // SAFETY: takes numbers; the owner of the descriptor closes a descriptor still.
     check(unsafe { libc::dup2(file.as_raw_fd(), number) })
 }

@@ -34,7 +34,7 @@ struct SgIo {
     info: u32,
 }
 
-/// Writes the first block of a SCSI disk by SG_IO: of a file system of ext4, nobody needs it.
+/// Writes the first block of a SCSI disk by SG_IO: ext4 does not use it.
 ///
 /// # Errors
 /// Where the kernel or the disk refuses.
@@ -44,7 +44,7 @@ pub fn scsi_write(disk: &File) -> io::Result<()> {
     // WRITE(10) of one block at the first.
     let command: [u8; 10] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0];
     let (data, mut sense) = ([b'm'; 512], [0u8; 32]);
-    let mut asked = SgIo {
+    let mut request = SgIo {
         interface: i32::from(b'S'),
         direction: SG_DXFER_TO_DEV,
         command_len: command.len() as u8,
@@ -56,9 +56,9 @@ pub fn scsi_write(disk: &File) -> io::Result<()> {
         timeout_ms: 10_000,
         ..SgIo::default()
     };
-    // SAFETY: command, data and room for what the disk says outlive the call, in the lengths that are told.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), SG_IO, &raw mut asked) })?;
-    match (asked.status, asked.host_status) {
+    // SAFETY: command, data and room for what the disk says outlive the call, in the lengths that are given.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), SG_IO, &raw mut request) })?;
+    match (request.status, request.host_status) {
         (0, 0) => Ok(()),
         (status, host) => Err(io::Error::other(format!("status {status}, host {host}"))),
     }
@@ -104,9 +104,9 @@ pub fn partition(disk: &File, add: bool) -> io::Result<()> {
     let partition = Partition { start: 1 << 20, length: 1 << 20, number: 1, names: [0; 128] };
     let what = if add { BLKPG_ADD_PARTITION } else { BLKPG_DEL_PARTITION };
     let data_len = size_of::<Partition>() as i32;
-    let asked = PartitionCommand { what, flags: 0, data_len, data: &raw const partition };
+    let request = PartitionCommand { what, flags: 0, data_len, data: &raw const partition };
     // SAFETY: the kernel reads both, which outlive the call.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw const asked) })
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw const request) })
 }
 
 /// Sets up a loop device anew, as it is set up already.
@@ -135,7 +135,7 @@ pub fn swap_boot(file: &File) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), EXT4_IOC_SWAP_BOOT, 0) })
 }
 
-/// Lets nobody write to the file system of a directory, as fsfreeze(8) does.
+/// Freezes the file system of a directory, as fsfreeze(8) does.
 ///
 /// # Errors
 /// Where the kernel refuses.

@@ -1,11 +1,11 @@
 use std::io;
 
 extern "C" fn end(_: libc::c_int) {
-    // SAFETY: it ends the thread, which nobody joins, and nothing else.
+    // SAFETY: it ends the thread, which is not joined, and nothing else.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
-/// Ends the first thread of this process, and waits for that. The process goes on with the others.
+/// Ends the first thread of this process, and waits for that. The process goes on with its other threads.
 ///
 /// # Errors
 /// What the kernel says.

@@ -28,7 +28,7 @@ pub fn in_child(work: impl FnOnce() -> u8) -> io::Result<u8> {
 /// Where the kernel makes no child.
 pub fn idle_child() -> io::Result<u32> {
     let mut ends = [0; 2];
-    // SAFETY: room for two descriptors, of which nobody closes the writing one before this process ends. The
+    // SAFETY: room for two descriptors, of which the writing one stays open until this process ends. The
     // child makes system calls only.
     unsafe {
         if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) < 0 {
@@ -60,7 +60,7 @@ pub fn eat_in_group(group: &File, bytes: usize) -> io::Result<bool> {
     #[derive(Default)]
     struct CloneArgs {
         flags: u64,
-        others: [u64; 3],
+        unused: [u64; 3],
         exit_signal: u64,
         stack_and_more: [u64; 5],
         cgroup: u64,
@@ -72,7 +72,7 @@ pub fn eat_in_group(group: &File, bytes: usize) -> io::Result<bool> {
         ..CloneArgs::default()
     };
     let rights = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: the arguments have the size that is told. The child makes system calls, and writes to a new
+    // SAFETY: the arguments have the size that is given. The child makes system calls, and writes to a new
     // mapping that no other process uses.
     let child = unsafe {
         let child = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>());

@@ -76,7 +76,7 @@ unsafe extern "C" {
     static ic_calls_end: [u8; 0];
 }
 
-/// What an impostor does when it is told to.
+/// What an impostor does on an order.
 #[derive(Clone, Copy, Debug)]
 pub enum Deed<'a> {
     /// Connects a socket.
@@ -244,7 +244,7 @@ fn bytes_of(addr: &SockAddr) -> &[u8] {
 
 impl Drop for Impostor {
     fn drop(&mut self) {
-        // SAFETY: it is our child, and nobody has waited for it.
+        // SAFETY: it is a child of this process that has not been waited for.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
         let _ = wait(self.pid);
     }

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 /// Of asm-generic/fcntl.h.
 const F_SETSIG: i32 = 10;
 
-/// fcntl(2)'s lease of a file that no other process has open: whoever opens it waits until it is given back.
-/// Who does is told by a signal that is ignored unless it is caught.
+/// fcntl(2)'s lease of a file that no other process has open: a process that opens it waits until it is given back.
+/// A signal reports that; it is ignored unless it is caught.
 ///
 /// # Errors
 /// What the kernel says.

@@ -1,4 +1,4 @@
-//! Links of BPF, by the calls that libraries make for those whose they are.
+//! Links of BPF, by the system calls themselves.
 
 use std::ffi::{CStr, c_int};
 use std::fs::File;
@@ -120,7 +120,7 @@ pub fn detach_link(number: u32) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, [number, 0, 0, 0]).map(drop)
 }
 
-/// dup2(2): what had this number is closed, and the number is another name of what `by` is, though whoever
+/// dup2(2): what had this number is closed, and the number is another name of what `by` is, though the process that
 /// owns it does not know.
 ///
 /// # Errors

@@ -51,7 +51,7 @@ fn chroot(root: &CStr) -> io::Result<()> {
     }
 }
 
-/// With a child that does nothing, and ends when nobody has the writing end of a pipe any more.
+/// With a child that does nothing, and ends when no process has the writing end of a pipe any more.
 fn share_names() -> io::Result<()> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors; what the child has is a copy but for the directories, and it makes
@@ -80,7 +80,7 @@ fn filter() -> io::Result<()> {
     install(&mut [ALLOW])
 }
 
-/// From now on, this thread and those that it starts are told that pivot_root(2) succeeded, which is not called.
+/// From now on, pivot_root(2) returns success to this thread and to those that it starts, and does nothing.
 ///
 /// # Errors
 /// Where the kernel refuses.

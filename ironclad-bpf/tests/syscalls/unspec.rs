@@ -17,7 +17,7 @@ pub fn send_to_unspec(socket: BorrowedFd<'_>, to: SocketAddr, data: &[u8]) -> io
     // SAFETY: the family is the storage's first field.
     unsafe { family.write(libc::AF_UNSPEC as libc::sa_family_t) };
     let addr = (&raw const storage).cast();
-    // SAFETY: both live until the call returns, and are as long as it is told.
+    // SAFETY: both live until the call returns, and have the lengths that are given.
     let sent =
         unsafe { libc::sendto(socket.as_raw_fd(), data.as_ptr().cast(), data.len(), 0, addr, len) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }

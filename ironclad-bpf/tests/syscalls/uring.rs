@@ -7,10 +7,10 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 use socket2::SockAddr;
 
-/// Which thread does what is asked of io_uring.
+/// Which thread executes requests of io_uring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Uring {
-    /// The one that asks.
+    /// The calling thread.
     Caller,
     /// A worker of the kernel's.
     Worker,
@@ -86,7 +86,7 @@ unsafe fn submit(file: Option<BorrowedFd<'_>>, entry: Entry, how: Uring) -> io::
         builder.setup_sqpoll(IDLE);
     }
     let mut ring: IoUring = builder.build(2)?;
-    // Before Linux 5.11 a poller takes no others.
+    // Before Linux 5.11 a poller accepts no other files.
     if let Some(file) = file {
         ring.submitter().register_files(&[file.as_raw_fd()])?;
     }

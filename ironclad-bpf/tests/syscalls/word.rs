@@ -20,7 +20,7 @@ pub fn write_word(map: BorrowedFd<'_>, offset: usize, value: u32) -> io::Result<
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice.
     let at = unsafe { mmap(null_mut(), PAGE, prot, MapFlags::SHARED, map, 0)? };
-    // SAFETY: the word lies in the mapping and is aligned, and programs read it as one word.
+    // SAFETY: the word is in the mapping and is aligned, and programs read it as one word.
     unsafe { AtomicU32::from_ptr(at.byte_add(offset).cast()) }.store(value, Ordering::SeqCst);
     // SAFETY: nothing refers to the mapping from here on.
     unsafe { munmap(at, PAGE) }?;
