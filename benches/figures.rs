@@ -36,10 +36,10 @@ struct Args {
     /// Print JSON alone.
     #[arg(long, global = true)]
     json: bool,
-    /// Only figures whose names begin with this.
+    /// Only figures with names that begin with this.
     #[arg(long, global = true, default_value = "")]
     only: String,
-    /// Runs of each measurement, of which the median counts: 7 unless told, 5 rounds of a race, 3 of
+    /// Runs of each measurement, of which the median counts: 7 by default, 5 rounds of a race, 3 of
     /// Sentinel.
     #[arg(long, global = true)]
     runs: Option<usize>,
@@ -52,13 +52,13 @@ struct Args {
 enum Task {
     /// Race nftables, ipset, xdp-filter and Shield on one veth pair.
     Race(race::Race),
-    /// Measure `sentinel_*` on this host, which it guards meanwhile: `cargo xtask figures` does it in a
+    /// Measure `sentinel_*` on this host, where Sentinel is armed meanwhile: `cargo xtask figures` does it in a
     /// virtual machine.
     Sentinel,
-    /// What `connect_*` are measured on: connects as it is told.
+    /// What `connect_*` are measured on: connects on orders.
     #[command(hide = true)]
     Connector,
-    /// What `sentinel_*` are measured on: uses files as it is told.
+    /// What `sentinel_*` are measured on: uses files on orders.
     #[command(hide = true)]
     Clerk,
 }
@@ -74,7 +74,7 @@ impl Figures {
         name.starts_with(&self.args.only)
     }
 
-    /// Keeps a figure, and tells how it came about.
+    /// Records a figure, and prints how it was measured.
     fn set(&mut self, name: &str, value: f64, how: &str) {
         let value = (value * 1000.0).round() / 1000.0;
         if !self.args.json {

@@ -24,7 +24,7 @@ use crate::common::random::Random;
 use crate::opensnitch::{self, OpenSnitch};
 use crate::stats::Runs;
 
-/// Connections of one turn by UDP, of one by TCP, and of one that OpenSnitch is asked for.
+/// Connections of one turn by UDP, of one by TCP, and of one that OpenSnitch decides.
 const UDP_TURN: usize = COLD_ADDRESSES;
 const TCP_TURN: u32 = 2_000;
 const ASKED_TURN: u32 = 200;
@@ -34,11 +34,11 @@ const TURNS: usize = 8;
 const ADDRESSES: usize = 1_024;
 const COLD_ADDRESSES: usize = 65_536;
 
-/// Connects as it is told on standard input, and says how many nanoseconds one took: of the
+/// Connects on orders from standard input, and prints how many nanoseconds one took: of the
 /// processor, and on the wall. `until` connects until it may, and says when that was by the clock of
 /// [`boottime_ns`].
 pub(crate) fn connector() -> Result<()> {
-    // On one processor, away from whoever starts on the first.
+    // On one processor, and not the first, where other processes start.
     let last = std::thread::available_parallelism()?.get() - 1;
     let mut processors = CpuSet::new();
     processors.set(last);
@@ -161,7 +161,7 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<Policy> {
     let own = std::env::current_exe()?;
     let mut programs: Vec<PathBuf> = std::fs::read_dir("/usr/bin")?
         .filter_map(|entry| entry.ok()?.path().canonicalize().ok())
-        // Scripts are refused: their interpreters ask in their stead.
+        // Scripts are refused: their interpreters connect instead.
         .filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")))
         .take(63)
         .collect();
@@ -173,9 +173,9 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<Policy> {
     let names: Vec<String> = groups.iter().map(|group| group.name().to_owned()).collect();
     let mut policy = addresses(groups);
     for id in 1..=count {
-        let who = Subject::new("").exe(&programs[below(programs.len())]);
+        let subject = Subject::new("").exe(&programs[below(programs.len())]);
         let mut rule = SocketRule::new(RuleId(id), format!("rule {id}"), SocketAction::Allow)
-            .who(if below(4) == 0 { who.uid(below(20) as u32) } else { who })
+            .who(if below(4) == 0 { subject.uid(below(20) as u32) } else { subject })
             .to(&names[below(names.len())])
             .protocol(if below(2) == 0 { Protocol::TCP } else { Protocol::UDP });
         if below(2) == 0 {
@@ -191,7 +191,7 @@ fn addresses(groups: &[AddressGroup]) -> Policy {
     groups.iter().cloned().fold(Policy::builder(), Policy::addresses)
 }
 
-/// What tells all countries apart, and nothing else.
+/// A rule for each country, and nothing else.
 fn a_rule_each(groups: &[AddressGroup]) -> Policy {
     (1..).zip(groups).fold(addresses(groups), |policy, (id, group)| {
         let rule = SocketRule::new(RuleId(id), group.name(), SocketAction::Allow);
@@ -199,23 +199,24 @@ fn a_rule_each(groups: &[AddressGroup]) -> Policy {
     })
 }
 
+const NAMES: [&str; 8] = [
+    "connect_added_ns_beyond_empty",
+    "connect_added_ns_total",
+    "connect_rules_10x_ratio",
+    "connect_tcp_added_percent",
+    "decisions_per_s_core",
+    "rules_1000_swap_ms",
+    "connect_cold_added_ns_beyond_empty",
+    "connect_tcp_opensnitch_ratio",
+];
+
 pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
-    const NAMES: [&str; 8] = [
-        "connect_added_ns_beyond_empty",
-        "connect_added_ns_total",
-        "connect_rules_10x_ratio",
-        "connect_tcp_added_percent",
-        "decisions_per_s_core",
-        "rules_1000_swap_ms",
-        "connect_cold_added_ns_beyond_empty",
-        "connect_tcp_opensnitch_ratio",
-    ];
     if !NAMES.iter().any(|name| figures.wants(name)) {
         return Ok(());
     }
     let lab = Lab::new()?;
     let net = lab.namespace("connect")?;
-    // Everything has a way, so that connect(2) by UDP ends with success and sends nothing.
+    // Every address has a route, so that connect(2) by UDP ends with success and sends nothing.
     net.ip(&["route", "add", "default", "dev", "lo"])?;
     net.ip(&["addr", "add", "10.9.0.1/32", "dev", "lo"])?;
     let groups = countries()?;
@@ -223,7 +224,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let (some, many) = (some_rules.clone().compile()?, rules(10_000, &groups)?.compile()?);
     let mut bare = Road::new(&net, "bare")?;
     let mut empty = Road::new(&net, "empty")?;
-    // Where nothing is attached to any cgroup, nobody pays for those that have something.
+    // Processes in cgroups without programs pay nothing for cgroups with some.
     let mut of_empty = Vec::new();
     for _ in 0..figures.runs() * TURNS {
         let without = empty.udp(ADDRESSES)?;
@@ -238,63 +239,99 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let mut with_none = Road::new(&net, "none")?;
     let _none = with_none.shield("figures-none", &Policy::builder().compile()?)?;
     // In turns, so that what slows one slows all.
-    let (mut of_some, mut of_many, mut of_none) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut cold, mut cold_many) = (Vec::new(), Vec::new());
-    let (mut whole, mut of_tcp, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
+    let mut turns = Turns::default();
     for _ in 0..figures.runs() * TURNS {
+        turns.take([&mut bare, &mut empty, &mut with_some, &mut with_many, &mut with_none])?;
+    }
+    turns.report(figures, &Runs::of(of_empty));
+    swaps(figures, &some_shield, &some_rules, &each)?;
+    beside_opensnitch(figures, &lab, NAMES[7], &mut with_some.connector)
+}
+
+/// Nanoseconds beyond the empty program, of whole calls, and percent of TCP connections, by turn.
+#[derive(Default)]
+struct Turns {
+    of_some: Vec<f64>,
+    of_many: Vec<f64>,
+    of_none: Vec<f64>,
+    cold: Vec<f64>,
+    cold_many: Vec<f64>,
+    whole: Vec<f64>,
+    of_tcp: Vec<f64>,
+    tcp: Vec<Took>,
+}
+
+impl Turns {
+    fn take(
+        &mut self,
+        [bare, empty, with_some, with_many, with_none]: [&mut Road; 5],
+    ) -> Result<()> {
         let floor = empty.udp(ADDRESSES)?;
-        whole.push(with_some.udp(ADDRESSES)?);
-        of_some.push(whole[whole.len() - 1] - floor);
-        of_many.push(with_many.udp(ADDRESSES)? - floor);
-        of_none.push(with_none.udp(ADDRESSES)? - floor);
+        let whole = with_some.udp(ADDRESSES)?;
+        self.whole.push(whole);
+        self.of_some.push(whole - floor);
+        self.of_many.push(with_many.udp(ADDRESSES)? - floor);
+        self.of_none.push(with_none.udp(ADDRESSES)? - floor);
         let floor = empty.udp(COLD_ADDRESSES)?;
-        cold.push(with_some.udp(COLD_ADDRESSES)? - floor);
-        cold_many.push(with_many.udp(COLD_ADDRESSES)? - floor);
+        self.cold.push(with_some.udp(COLD_ADDRESSES)? - floor);
+        self.cold_many.push(with_many.udp(COLD_ADDRESSES)? - floor);
         let turn = format!("tcp {TCP_TURN}");
         let without = bare.connector.ask(&turn)?.cpu;
-        tcp.push(with_some.connector.ask(&turn)?);
-        of_tcp.push((tcp[tcp.len() - 1].cpu / without - 1.0) * 100.0);
+        let tcp = with_some.connector.ask(&turn)?;
+        self.of_tcp.push((tcp.cpu / without - 1.0) * 100.0);
+        self.tcp.push(tcp);
+        Ok(())
     }
+
+    fn report(self, figures: &mut Figures, of_empty: &Runs) {
+        let Self { of_some, of_many, of_none, cold, cold_many, whole, of_tcp, tcp } = self;
+        let rate = Runs::of(whole.iter().map(|ns| 1e9 / ns).collect());
+        let [of_some, of_many, of_none, cold, cold_many, whole, of_tcp] =
+            [of_some, of_many, of_none, cold, cold_many, whole, of_tcp].map(Runs::of);
+        let total = of_empty.median + of_some.median;
+        let how = format!("{of_some} ns; a policy without socket rules {of_none}");
+        figures.set(NAMES[0], of_some.median, &how);
+        figures.set(NAMES[1], total, &format!("the empty program adds {of_empty} ns"));
+        let more = of_empty.median + of_many.median;
+        let how = format!("10,000 rules: {of_many} ns beyond the empty one");
+        figures.set(NAMES[2], more / total, &how);
+        let wall = Runs::of(tcp.iter().map(|took| took.wall).collect());
+        let how = format!("{of_tcp} %; with rules {wall} ns on the wall");
+        figures.set(NAMES[3], of_tcp.median, &how);
+        figures.set(
+            NAMES[4],
+            rate.median,
+            &format!("{rate}: whole connect(2) calls of {whole} ns"),
+        );
+        let how = format!("{cold} ns; with 10,000 rules {cold_many}");
+        figures.set(NAMES[6], cold.median, &how);
+    }
+}
+
+/// How long a policy with 1,000 rules takes to come into force.
+fn swaps(figures: &mut Figures, shield: &Shield, some_rules: &Policy, each: &Policy) -> Result<()> {
     let (mut swaps, mut rebuilt, mut of_each) = (Vec::new(), Vec::new(), Vec::new());
     let ms = |began: Instant| began.elapsed().as_secs_f64() * 1e3;
     for _ in 0..figures.runs() {
         let began = Instant::now();
-        some_shield.apply(&each.clone().compile()?)?;
+        shield.apply(&each.clone().compile()?)?;
         of_each.push(ms(began));
         let began = Instant::now();
         let some = some_rules.clone().compile()?;
         let built = Instant::now();
-        some_shield.apply(&some)?;
+        shield.apply(&some)?;
         swaps.push(ms(built));
         rebuilt.push(ms(began) - of_each[of_each.len() - 1]);
     }
-    let rate = Runs::of(whole.iter().map(|ns| 1e9 / ns).collect());
-    let [of_empty, of_some, of_many, of_none, cold, cold_many, whole, of_tcp] =
-        [of_empty, of_some, of_many, of_none, cold, cold_many, whole, of_tcp].map(Runs::of);
     let [swaps, rebuilt, of_each] = [swaps, rebuilt, of_each].map(Runs::of);
-    let total = of_empty.median + of_some.median;
-    let how = format!("{of_some} ns; a policy without socket rules {of_none}");
-    figures.set(NAMES[0], of_some.median, &how);
-    figures.set(NAMES[1], total, &format!("the empty program adds {of_empty} ns"));
-    let more = of_empty.median + of_many.median;
-    figures.set(
-        NAMES[2],
-        more / total,
-        &format!("10,000 rules: {of_many} ns beyond the empty one"),
-    );
-    let wall = Runs::of(tcp.iter().map(|took| took.wall).collect());
-    figures.set(NAMES[3], of_tcp.median, &format!("{of_tcp} %; with rules {wall} ns on the wall"));
-    figures.set(NAMES[4], rate.median, &format!("{rate}: whole connect(2) calls of {whole} ns"));
     let how = format!(
         "{rebuilt} ms beyond {of_each} for one rule for each country; the swap alone takes {swaps}"
     );
     figures.set(NAMES[5], rebuilt.median, &how);
-    let how = format!("{cold} ns; with 10,000 rules {cold_many}");
-    figures.set(NAMES[6], cold.median, &how);
-    beside_opensnitch(figures, &lab, NAMES[7], &mut with_some.connector)
+    Ok(())
 }
 
-/// A cgroup, and who connects in it.
+/// A cgroup, and the process that connects in it.
 struct Road {
     cgroup: Cgroup,
     connector: Connector,
@@ -320,7 +357,7 @@ impl Road {
     }
 }
 
-/// The same connections where OpenSnitch is asked for each, and where Shield's rules decide.
+/// The same connections where OpenSnitch decides each, and where Shield's rules decide.
 fn beside_opensnitch(
     figures: &mut Figures,
     lab: &Lab,
@@ -331,19 +368,19 @@ fn beside_opensnitch(
         figures.skip(name, "no OpenSnitch: run cargo xtask figures");
         return Ok(());
     };
-    let net = lab.namespace("asked")?;
+    let net = lab.namespace("opensnitch")?;
     net.ip(&["link", "set", "lo", "up"])?;
-    let mut theirs = Road::new(&net, "asked")?;
+    let mut theirs = Road::new(&net, "opensnitch")?;
     let _opensnitch = OpenSnitch::start(&net, &root)?;
     // Its netfilter rules come a moment later.
-    while OpenSnitch::asked(&net)? == 0 {
+    while OpenSnitch::decided(&net)? == 0 {
         theirs.connector.ask("tcp 1")?;
     }
     let (mut ratios, mut walls) = (Vec::new(), Vec::new());
     for _ in 0..figures.runs() * TURNS {
-        let before = OpenSnitch::asked(&net)?;
+        let before = OpenSnitch::decided(&net)?;
         let wall = theirs.connector.ask(&format!("tcp {ASKED_TURN}"))?.wall;
-        let seen = OpenSnitch::asked(&net)? - before;
+        let seen = OpenSnitch::decided(&net)? - before;
         if seen < ASKED_TURN.into() {
             return Err(format!("OpenSnitch saw {seen} of {ASKED_TURN} connections").into());
         }

@@ -13,7 +13,7 @@ pub(crate) fn root() -> Option<PathBuf> {
     std::env::var_os("IRONCLAD_OPENSNITCH").map(PathBuf::from)
 }
 
-/// The daemon, which asks for each new connection of the namespace.
+/// The daemon, which decides each new connection of the namespace.
 pub(crate) struct OpenSnitch {
     daemon: Child,
     _rules: tempfile::TempDir,
@@ -50,7 +50,7 @@ impl OpenSnitch {
         let this = Self { daemon, _rules: rules };
         for line in said.by_ref() {
             if line?.contains("Running on netfilter queue") {
-                // It would end where nobody reads what it says.
+                // It would end where its output is not read.
                 std::thread::spawn(move || said.for_each(drop));
                 return Ok(this);
             }
@@ -58,8 +58,8 @@ impl OpenSnitch {
         Err("OpenSnitch ended before it was ready".into())
     }
 
-    /// How many packets it has been asked for.
-    pub(crate) fn asked(net: &Namespace) -> Result<u64> {
+    /// How many packets it has decided.
+    pub(crate) fn decided(net: &Namespace) -> Result<u64> {
         let queues = net
             .run(|| std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue"))??;
         // The last number but one of a queue's line is that of its last packet.

@@ -36,7 +36,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
         .danger_packet_sockets_unseen(true)
         .compile()?;
     let _shield = Shield::builder("replaced").cgroup(cgroup.dir()).start(&policy)?;
-    // What a process takes to start and to ask, where nothing was replaced.
+    // What a process takes to start and to connect, where nothing was replaced.
     let mut took: [Vec<f64>; 2] = Default::default();
     for _ in 0..figures.runs() {
         for (is_replaced, took) in [false, true].into_iter().zip(&mut took) {

@@ -47,7 +47,7 @@ const TURN: usize = 128;
 const EXECS: usize = 4;
 const TURNS: usize = 15;
 
-/// Uses files in the current directory as it is told on standard input, and says how many nanoseconds
+/// Uses files in the current directory on orders from standard input, and prints how many nanoseconds
 /// one call took.
 pub(crate) fn clerk() -> Result<()> {
     let dir = std::env::current_dir()?;
@@ -141,7 +141,7 @@ impl Drop for Clerk {
     }
 }
 
-/// A directory with files to guard, half of them directories, and one beside it for the clerk.
+/// A directory with files to protect, half of them directories, and one beside it for the clerk.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -210,7 +210,7 @@ impl Cycle {
     }
 }
 
-/// Which programs an operation runs, how often, and how long each, two looks at the clock included.
+/// Which programs an operation runs, how often, and how long each, two readings of the clock included.
 fn programs(sentinel: &Sentinel, clerk: &mut Clerk, operation: &str) -> Result<String> {
     let runs = || runs_of_programs(sentinel.program_ids());
     if operation == "unlink" {
@@ -227,7 +227,7 @@ fn programs(sentinel: &Sentinel, clerk: &mut Clerk, operation: &str) -> Result<S
             (of(after) - of(before)).saturating_sub(of(before) - of(first)) as f64
         };
         let (count, ns) = (since(|runs| runs.count), since(|runs| runs.ns));
-        // Less often, it was somebody else.
+        // Less often, it was another process.
         if count >= calls / 2.0 {
             found.push(format!("{} {:.1} × {:.0}", after.name, count / calls, ns / count));
         }

@@ -1,4 +1,4 @@
-//! An event from the ring buffer: borrowed where it lies, and as a record that may be kept.
+//! An event from the ring buffer: borrowed where it is, and as a record that may be stored.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

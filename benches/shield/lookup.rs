@@ -62,7 +62,7 @@ impl Prefixes {
     }
 }
 
-/// Each sample is a run of the loop, however few lookups Criterion asks for.
+/// Each sample is a run of the loop, however few lookups Criterion requests.
 fn bench(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: BenchmarkId,

@@ -1,4 +1,4 @@
-//! One prefix more or less: in an `LPM_TRIE` that holds the others, and by a flat table that is
+//! One prefix more or less: in an `LPM_TRIE` that holds the other prefixes, and by a flat table that is
 //! compiled anew and swapped.
 
 use std::cell::LazyCell;
@@ -43,7 +43,7 @@ impl Trie {
         Ok(Self { map: trie4(&keys, CHANGES)?, others })
     }
 
-    /// Does both `count` times, and tells how long one of them took.
+    /// Does both `count` times, and returns how long one of them took.
     fn change(&self, measured: Change, count: u64) -> Result<Duration> {
         let mut took = Duration::ZERO;
         let mut left = count as usize;

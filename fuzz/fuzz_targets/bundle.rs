@@ -1,4 +1,4 @@
-//! Headers of bundles, tokens and keys: whatever the bytes, no panic, and there is one way to write them.
+//! Headers of bundles, tokens and keys: whatever the bytes, no panic, and each has one form.
 #![no_main]
 
 #[path = "../../ironclad-policy/tests/bundle_invariants/mod.rs"]

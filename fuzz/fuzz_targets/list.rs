@@ -1,4 +1,4 @@
-//! Address lists: whatever the bytes, no panic, and both ways of reading agree.
+//! Address lists: whatever the bytes, no panic, and both readers agree.
 #![no_main]
 
 #[path = "../../ironclad-policy/tests/list_invariants/mod.rs"]

@@ -26,7 +26,7 @@ impl Contender for Baseline {
     }
 
     fn how(&self, _: &List) -> &'static str {
-        "XDP, native; drops and counts, looks at nothing"
+        "XDP, native; drops and counts, reads nothing"
     }
 
     fn load(&self, track: &Track<'_>, _: &List) -> Result<Loaded> {

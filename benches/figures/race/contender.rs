@@ -6,7 +6,7 @@ use super::list::List;
 use super::track::Track;
 use crate::common::Result;
 
-/// A way to drop what a list names.
+/// A firewall that drops what a list names.
 pub(super) trait Contender {
     fn name(&self) -> &'static str;
 
@@ -30,10 +30,10 @@ pub(super) trait Firewall {
     /// Packets dropped since it was raised, or longer, by the firewall's own count.
     fn dropped(&self) -> Result<u64>;
 
-    /// Puts it in the way of the packets.
+    /// Attaches it to the path of the packets.
     fn raise(&self) -> Result<()>;
 
-    /// Takes it out of the way; the list stays.
+    /// Detaches it; the list stays.
     fn lower(&self) -> Result<()>;
 
     /// Removes the list of a firewall that is lowered.

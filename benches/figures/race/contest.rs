@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-/// A list, and who races on it.
+/// A list, and the contenders that race on it.
 pub(super) struct Contest<'a> {
     /// Its name in JSON.
     pub(super) key: &'static str,

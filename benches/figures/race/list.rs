@@ -115,7 +115,7 @@ fn sources(cidrs: &[Cidr]) -> Vec<[u8; 16]> {
         sources.extend(cidrs.iter().map(|cidr| cidr.bits().to_be_bytes()));
         seen.extend(sources.iter().copied());
     }
-    // Single addresses may be fewer than what is asked for: then they repeat.
+    // Single addresses may be fewer than are required: then they repeat.
     for _ in 0..8 * PROBES {
         if sources.len() == PROBES {
             break;

@@ -1,4 +1,4 @@
-//! The same list and the same packets through Shield and through others, on one veth pair.
+//! The same list and the same packets through Shield and other firewalls, on one veth pair.
 
 mod baseline;
 mod contender;
@@ -23,7 +23,7 @@ use crate::common::Result;
 #[derive(clap::Args)]
 #[command(override_usage = "cargo xtask race [OPTIONS]")]
 pub(crate) struct Race {
-    /// Only on lists whose names begin with this: `prefixes_v4`, `addresses_v4`, `prefixes_v6`.
+    /// Only on lists with names that begin with this: `prefixes_v4`, `addresses_v4`, `prefixes_v6`.
     #[arg(long, default_value = "")]
     list: String,
     /// Packets that each contender gets in a round.

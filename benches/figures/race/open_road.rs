@@ -1,4 +1,4 @@
-//! The floor: no firewall. What a packet costs the network stack until it is at nobody's door.
+//! The floor: no firewall. What a packet costs the network stack until it reaches a port without a socket.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Contender for OpenRoad {
 struct Stack(Family);
 
 impl Firewall for Stack {
-    /// What the stack has handed to UDP, where nobody listens.
+    /// What the stack has handed to UDP, where no socket listens.
     fn dropped(&self) -> Result<u64> {
         let missing = "no count of delivered packets";
         match self.0 {

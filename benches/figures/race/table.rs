@@ -29,7 +29,7 @@ pub(super) fn print(contest: &Contest<'_>, terms: &Terms, outcome: &Outcome) {
     );
     println!(
         "{:18} {:>17} {:>16} {:>9} {:>20}   {:>17} {:>5} {:>5}",
-        "", "", "ns CPU", "of it", "", "others over Shield:", "", ""
+        "", "", "ns CPU", "of it", "", "rest over Shield:", "", ""
     );
     println!(
         "{:18} {:>17} {:>16} {:>9} {:>20}   {:>17} {:>7} {:>7}",
@@ -69,7 +69,7 @@ fn line(outcome: &Outcome, row: &Row) -> String {
 pub(super) fn conclude(outcomes: &[(&str, Outcome)]) {
     let peers = outcomes.iter().flat_map(|(_, outcome)| &outcome.rows).filter(|row| is_peer(row));
     let (absent, raced): (Vec<_>, Vec<_>) = peers.partition(|row| row.absent.is_some());
-    println!("\n{} races against others, {} could not be run", raced.len(), absent.len());
+    println!("\n{} races against other firewalls, {} could not be run", raced.len(), absent.len());
 }
 
 pub(super) fn json(outcomes: &[(&str, Outcome)]) -> Value {

@@ -1,4 +1,4 @@
-//! The road: one veth pair, a sender at one end, and at the other whoever races.
+//! The road: one veth pair, a sender at one end, and the contender at the other.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ impl Track<'_> {
     }
 }
 
-/// A veth pair receives by interrupting who sends: all of it is on the sender's CPU.
+/// A veth pair receives by interrupting the sender: all of it is on the sender's CPU.
 fn send(generator: &Generator, packets: u32) -> Result<u32> {
     let allowed = sched_getaffinity(None)?;
     // The first CPU has most of the machine's interrupts.

@@ -130,7 +130,7 @@ pub fn probe_lsm() -> Feature {
 /// A type of programs that is refused to this process, of those that Sentinel is made of and that
 /// libbpf tries a kernel by; none where it may load them all, or the kernel has none. `tracepoint` comes
 /// first: it needs no trampolines, so a kernel or machine that forbids these lets it be loaded, and a
-/// guard that refuses programs does not.
+/// Sentinel that refuses programs does not.
 ///
 /// libbpf takes a refusal for an old kernel, rewrites programs for that, and remembers it as long as the
 /// process lives: check this first.

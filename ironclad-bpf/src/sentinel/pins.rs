@@ -14,7 +14,7 @@ use crate::socket::Inherited;
 /// What the hooks begin with that keep the table of processes.
 const TRACEPOINT: &str = "sched_process";
 
-/// What an earlier agent of an instance has pinned for Sentinel, about to be taken over.
+/// What an earlier agent of an instance has pinned for Sentinel, about to be adopted.
 #[derive(Debug)]
 pub struct GuardPins {
     pub(super) maps: PinnedMaps,
@@ -57,7 +57,7 @@ impl GuardPins {
         Map::new(self.maps.open(LOSSES)?, LOSSES)
     }
 
-    /// What the table of processes takes over.
+    /// What the table of processes adopts.
     ///
     /// # Errors
     /// `BpfErrorKind::Pin` where a pin cannot be opened.

@@ -21,12 +21,12 @@ impl Secret {
         Ok(Self::from_bytes(bytes))
     }
 
-    /// One that was kept.
+    /// One that was stored.
     pub fn from_bytes(bytes: [u8; abi::SENTINEL_SECRET]) -> Self {
         Self(SecretKey::read_from_bytes(&bytes).unwrap_or_default())
     }
 
-    /// To be kept where no other process reads it.
+    /// To be stored where no other process reads it.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }

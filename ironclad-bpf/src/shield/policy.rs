@@ -243,7 +243,7 @@ impl PolicyProgram {
         Ok(Self { program: object.program("ic_policy")?, entries, entries_len, tuples })
     }
 
-    /// Takes over the policy that a slot holds; `None` where it holds none.
+    /// Adopts the policy that a slot holds; `None` where it holds none.
     ///
     /// # Errors
     /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses, `BpfErrorKind::ForeignMap`

@@ -60,7 +60,7 @@ impl OpenFiles {
     }
 }
 
-/// The table of processes: kept by tracepoints, read by the hooks of cgroups.
+/// The table of processes: written by tracepoints, read by the hooks of cgroups.
 #[derive(Debug)]
 pub struct Processes {
     /// By thread group, of the initial pid namespace.
@@ -103,7 +103,7 @@ impl Processes {
     /// What finds no room is counted in `losses`, or in a table of its own, by [`Loss`](ironclad_core::abi::Loss).
     ///
     /// From the first moment on, every process that is forked or executes a file is in the table.
-    /// What an earlier agent has pinned is taken over: its programs keep the table until this one's
+    /// What an earlier agent has pinned is adopted: its programs write the table until this one's
     /// do, with no event that neither or both see. Needs Linux 5.10 with BTF.
     ///
     /// # Errors

@@ -197,7 +197,7 @@ impl SocketShared {
         Ok(CgroupLinks { id, links })
     }
 
-    /// Takes over the links that an earlier agent has pinned: each gets this build's program. Those
+    /// Adopts the links that an earlier agent has pinned: each gets this build's program. Those
     /// of cgroups that were removed are removed too, and those of which some are missing are
     /// reported by [`CgroupLinks::is_whole`].
     ///
