@@ -274,7 +274,8 @@ fn preparing_twice_is_an_error() {
     let mut open = open("good");
     audit_prepared(&mut open, &Allowlist::shield()).unwrap();
     let error = audit_prepared(&mut open, &Allowlist::shield()).unwrap_err();
-    assert!(error.to_string().contains("twice"), "{error}");
+    let error = ErrorChain::new(&error).to_string();
+    assert!(error.contains("twice"), "{error}");
 }
 
 /// A foreign object may declare pins; opening it for an audit makes none.

@@ -18,8 +18,8 @@ use ironclad_lab::test_process::TestProcess;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(a_process_is_in_the_table_until_it_ends),
-        test!(who_has_ended_unseen_goes_with_the_next_look),
-        test!(the_table_keeps_nobody_who_has_ended),
+        test!(a_process_whose_exit_was_missed_is_removed),
+        test!(ended_processes_leave_no_record),
     ]
 }
 
@@ -76,7 +76,7 @@ fn a_process_is_in_the_table_until_it_ends() {
 }
 
 /// The kernel may pass over the program that sees the end of a process.
-fn who_has_ended_unseen_goes_with_the_next_look() {
+fn a_process_whose_exit_was_missed_is_removed() {
     if std::fs::metadata("/proc/self/ns/pid").unwrap().ino() != 0xefff_fffc {
         skip("the kernel lists all processes in the initial pid namespace alone");
     }
@@ -92,7 +92,7 @@ fn who_has_ended_unseen_goes_with_the_next_look() {
 }
 
 /// Processes that end while the table is filled leave nothing behind.
-fn the_table_keeps_nobody_who_has_ended() {
+fn ended_processes_leave_no_record() {
     const ROUNDS: u32 = 6000;
     let (_shared, processes) = load();
     let done = AtomicBool::new(false);

@@ -60,7 +60,7 @@ fn cgroups_are_not_named_from_within_a_namespace() {
     let output = contained.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("a namespace of cgroups"), "{said}");
+    assert!(said.contains("a cgroup namespace"), "{said}");
     assert!(said.contains("--cgroupns=host"), "{said}");
 }
 

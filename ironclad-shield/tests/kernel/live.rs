@@ -654,7 +654,7 @@ fn unusable_pin_directories_are_errors_with_a_hint() {
     std::fs::create_dir_all(&own).unwrap();
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o777)).unwrap();
     let error = start().unwrap_err().to_string();
-    assert!(error.contains("others may write to it (mode 0777)"), "{error}");
+    assert!(error.contains("other users can write to it (mode 0777)"), "{error}");
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&own, Some(65534), None).unwrap();
     let error = start().unwrap_err().to_string();
