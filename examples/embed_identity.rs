@@ -30,7 +30,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let rule = |id, name, action| SocketRule::new(RuleId(id), name, action).to_cidr(prefix);
     let policy = Policy::builder()
         .socket_rule(
-            rule(1, "allow", SocketAction::Allow).who(Subject::new("program").exe(program)),
+            rule(1, "allow", SocketAction::Allow).subject(Subject::new("program").exe(program)),
         )
         .socket_rule(rule(2, "deny", SocketAction::Deny))
         .compile()?;

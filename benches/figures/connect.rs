@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-use ironclad::core::{Family, RuleId, Verdict};
+use ironclad::core::{Family, RuleId, SocketVerdict};
 use ironclad::policy::list::ListOptions;
 use ironclad::policy::socket::{AddressGroup, Direction, SocketAction, SocketRule, Subject};
 use ironclad::policy::{AddressList, CompiledPolicy, Policy, Protocol};
@@ -175,7 +175,7 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<Policy> {
     for id in 1..=count {
         let subject = Subject::new("").exe(&programs[below(programs.len())]);
         let mut rule = SocketRule::new(RuleId(id), format!("rule {id}"), SocketAction::Allow)
-            .who(if below(4) == 0 { subject.uid(below(20) as u32) } else { subject })
+            .subject(if below(4) == 0 { subject.uid(below(20) as u32) } else { subject })
             .to(&names[below(names.len())])
             .protocol(if below(2) == 0 { Protocol::TCP } else { Protocol::UDP });
         if below(2) == 0 {
@@ -184,7 +184,7 @@ fn rules(count: u32, groups: &[AddressGroup]) -> Result<Policy> {
         }
         policy = policy.socket_rule(rule);
     }
-    Ok(policy.socket_default(Direction::In, Verdict::Pass))
+    Ok(policy.socket_default(Direction::In, SocketVerdict::Allow))
 }
 
 fn addresses(groups: &[AddressGroup]) -> Policy {

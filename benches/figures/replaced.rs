@@ -1,7 +1,7 @@
 //! How long a program that was just replaced, as packages are upgraded, is an unidentified process to the rules
 //! that name its path.
 
-use ironclad::core::{RuleId, Verdict};
+use ironclad::core::{RuleId, SocketVerdict};
 use ironclad::policy::Policy;
 use ironclad::policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad::shield::Shield;
@@ -29,10 +29,10 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let own = std::env::current_exe()?;
     std::fs::copy(&own, &program)?;
     let rule = SocketRule::new(RuleId(1), "program", SocketAction::Allow)
-        .who(Subject::new("program").exe(&program));
+        .subject(Subject::new("program").exe(&program));
     let policy = Policy::builder()
         .socket_rule(rule)
-        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Out, SocketVerdict::Deny)
         .danger_packet_sockets_unseen(true)
         .compile()?;
     let _shield = Shield::builder("replaced").cgroup(cgroup.dir()).start(&policy)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use ironclad::core::{RuleId, Verdict};
+use ironclad::core::{RuleId, SocketVerdict};
 use ironclad::events::{EventReceiver, Record};
 use ironclad::policy::socket::{Direction, RateLimit, SocketAction, SocketRule, Subject};
 use ironclad::policy::{CompiledPolicy, Policy};
@@ -91,14 +91,16 @@ fn policy(apt: &Path, probe: &Path, port: u16) -> Result<CompiledPolicy> {
     let limit = RateLimit::per_second(1).burst(BURST);
     Ok(Policy::builder()
         .socket_rule(
-            rule(10, "updates", SocketAction::Allow).who(Subject::new("apt").exe(apt)).port(port),
+            rule(10, "updates", SocketAction::Allow)
+                .subject(Subject::new("apt").exe(apt))
+                .port(port),
         )
         .socket_rule(
             rule(20, "probes", SocketAction::Allow)
-                .who(Subject::new("probe").exe(probe))
+                .subject(Subject::new("probe").exe(probe))
                 .limit(limit),
         )
-        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Out, SocketVerdict::Deny)
         .compile()?)
 }
 
@@ -153,7 +155,7 @@ pub(crate) fn show(instance: &str, stop: &AtomicBool, report: &mut Report) -> Re
 fn explained(shield: &Shield, events: &EventReceiver) -> Result<String> {
     loop {
         match events.recv_timeout(PATIENCE) {
-            Some(Record::Socket(event)) if event.verdict == Verdict::Drop => {
+            Some(Record::Socket(event)) if event.verdict == SocketVerdict::Deny => {
                 return Ok(format!("{event}\n{}", shield.explain_event(&event)?));
             }
             Some(_) => {}

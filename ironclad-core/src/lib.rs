@@ -16,9 +16,11 @@ pub mod audit;
 mod cidr;
 mod error_chain;
 mod instance;
+mod protocol;
 mod rule;
 
 pub use cidr::{Cidr, CidrError, Family};
 pub use error_chain::ErrorChain;
 pub use instance::{InstanceName, InstanceNameError};
-pub use rule::{Action, PolicyId, RuleId, Verdict};
+pub use protocol::{Protocol, SocketProtocol};
+pub use rule::{Action, PolicyId, RuleId, SocketVerdict, Verdict};

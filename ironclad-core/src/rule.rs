@@ -23,9 +23,9 @@ impl fmt::Display for RuleId {
 pub enum Action {
     /// The packet is dropped.
     Drop,
-    /// The packet passes; no later stage of the same policy looks at it.
+    /// The packet passes; no later stage of the same policy checks it.
     Allow,
-    /// The packet is reported; others decide.
+    /// The packet is reported; other rules decide.
     Log,
 }
 
@@ -55,7 +55,8 @@ impl fmt::Display for Action {
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It goes on to the host.
-    Pass,
+    #[serde(alias = "pass")]
+    Allow,
     /// It ends here.
     Drop,
 }
@@ -64,8 +65,17 @@ impl Verdict {
     /// The verdict's number in the kernel.
     pub const fn abi(self) -> u8 {
         match self {
-            Verdict::Pass => abi::VERDICT_PASS,
+            Verdict::Allow => abi::VERDICT_PASS,
             Verdict::Drop => abi::VERDICT_DROP,
+        }
+    }
+
+    /// The verdict of that number.
+    pub const fn from_abi(number: u8) -> Option<Self> {
+        match number {
+            abi::VERDICT_PASS => Some(Verdict::Allow),
+            abi::VERDICT_DROP => Some(Verdict::Drop),
+            _ => None,
         }
     }
 }
@@ -73,8 +83,48 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Verdict::Pass => "pass",
+            Verdict::Allow => "allow",
             Verdict::Drop => "drop",
+        })
+    }
+}
+
+/// What becomes of a system call on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketVerdict {
+    /// The call goes on.
+    #[serde(alias = "pass")]
+    Allow,
+    /// The call fails with `EPERM`.
+    #[serde(alias = "drop")]
+    Deny,
+}
+
+impl SocketVerdict {
+    /// The verdict's number in the kernel.
+    pub const fn abi(self) -> u8 {
+        match self {
+            SocketVerdict::Allow => abi::VERDICT_PASS,
+            SocketVerdict::Deny => abi::VERDICT_DROP,
+        }
+    }
+
+    /// The verdict of that number.
+    pub const fn from_abi(number: u8) -> Option<Self> {
+        match number {
+            abi::VERDICT_PASS => Some(SocketVerdict::Allow),
+            abi::VERDICT_DROP => Some(SocketVerdict::Deny),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SocketVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SocketVerdict::Allow => "allow",
+            SocketVerdict::Deny => "deny",
         })
     }
 }

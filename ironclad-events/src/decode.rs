@@ -81,7 +81,7 @@ impl<'a> ShieldEvent<'a> {
         let bytes = bytes.get(..needed).ok_or(DecodeError::Short { needed, found })?;
         let raw = abi::ShieldEvent::ref_from_bytes(bytes).map_err(|_| DecodeError::Unaligned)?;
         let verdict = match raw.verdict {
-            abi::VERDICT_PASS => Verdict::Pass,
+            abi::VERDICT_PASS => Verdict::Allow,
             abi::VERDICT_DROP => Verdict::Drop,
             other => return Err(field("verdict", u64::from(other))),
         };

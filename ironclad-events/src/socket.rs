@@ -1,8 +1,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use ironclad_core::Verdict;
 use ironclad_core::abi::{self, EventHeader, FileId, SocketOp, SocketReason};
+use ironclad_core::{SocketProtocol, SocketVerdict};
 use serde::Serialize;
 use zerocopy::FromBytes;
 
@@ -12,7 +12,7 @@ use crate::decode::DecodeError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketEvent<'a> {
     raw: &'a abi::SockEvent,
-    verdict: Verdict,
+    verdict: SocketVerdict,
     op: SocketOp,
     reason: SocketReason,
 }
@@ -27,11 +27,7 @@ impl<'a> SocketEvent<'a> {
         let found = bytes.len();
         let bytes = bytes.get(..needed).ok_or(DecodeError::Short { needed, found })?;
         let raw = abi::SockEvent::ref_from_bytes(bytes).map_err(|_| DecodeError::Unaligned)?;
-        let verdict = match raw.verdict {
-            abi::VERDICT_PASS => Verdict::Pass,
-            abi::VERDICT_DROP => Verdict::Drop,
-            other => return Err(field("verdict", other)),
-        };
+        let verdict = SocketVerdict::from_abi(raw.verdict).ok_or(field("verdict", raw.verdict))?;
         let reason = SocketReason::from_abi(raw.reason).ok_or(field("reason", raw.reason))?;
         let op = SocketOp::from_abi(raw.op).ok_or(field("op", raw.op))?;
         if !matches!(raw.family, 0 | abi::TUPLE_V4 | abi::TUPLE_V6) {
@@ -46,7 +42,7 @@ impl<'a> SocketEvent<'a> {
     }
 
     /// What it was answered; of a dry run, what it would have been.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> SocketVerdict {
         self.verdict
     }
 
@@ -98,15 +94,15 @@ pub struct SocketRecord {
     /// What it asked for.
     pub op: SocketOp,
     /// What it was answered; of a dry run, what it would have been.
-    pub verdict: Verdict,
+    pub verdict: SocketVerdict,
     /// Why.
     pub reason: SocketReason,
     /// The rule's place in its policy, from 0: `Shield::socket_rule` names it.
     pub rule: Option<usize>,
     /// The other's address and port, or one's own of bind(2).
     pub addr: Option<SocketAddr>,
-    /// IP protocol; 254 of packet sockets, 255 of raw sockets.
-    pub protocol: u8,
+    /// The protocol, or the kind of socket.
+    pub protocol: SocketProtocol,
     /// Process, and the thread that asked.
     pub pid: u32,
     /// The thread.
@@ -150,7 +146,7 @@ impl From<&SocketEvent<'_>> for SocketRecord {
             reason: event.reason,
             rule: event.rule(),
             addr: event.addr(),
-            protocol: raw.proto,
+            protocol: SocketProtocol::from_abi(raw.proto),
             pid: raw.pid,
             tid: raw.tid,
             ppid: raw.ppid,
@@ -174,13 +170,13 @@ impl fmt::Display for SocketRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match (self.verdict, self.log) {
             (_, true) => "log",
-            (Verdict::Drop, _) if self.dry_run => "would deny",
-            (Verdict::Drop, _) => "deny",
+            (SocketVerdict::Deny, _) if self.dry_run => "would deny",
+            (SocketVerdict::Deny, _) => "deny",
             _ => "allow",
         };
         if self.reason == SocketReason::Route {
             // What leaves later is nobody's who runs then.
-            let Self { protocol, uid, .. } = self;
+            let (uid, protocol) = (self.uid, number_or_kind(self.protocol));
             return match self.addr.map(|addr| addr.ip()) {
                 Some(to) => {
                     write!(f, "{verdict} source route to {to} proto {protocol} of uid {uid}")
@@ -192,13 +188,21 @@ impl fmt::Display for SocketRecord {
         if let Some(addr) = self.addr {
             write!(f, " {addr}")?;
         }
-        let Self { protocol, pid, comm, uid, .. } = self;
+        let Self { pid, comm, uid, .. } = self;
+        let protocol = number_or_kind(self.protocol);
         write!(f, " proto {protocol} by {pid} \"{}\" uid {uid}", comm.escape_debug())?;
         match (self.rule, self.reason) {
             (Some(rule), SocketReason::Limit) => write!(f, " (limit of rule #{})", rule + 1),
             (Some(rule), _) => write!(f, " (rule #{})", rule + 1),
             (None, _) => f.write_str(" (default)"),
         }
+    }
+}
+
+fn number_or_kind(protocol: SocketProtocol) -> String {
+    match protocol {
+        SocketProtocol::Ip(protocol) => protocol.0.to_string(),
+        kind => kind.to_string(),
     }
 }
 

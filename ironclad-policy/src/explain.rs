@@ -77,7 +77,7 @@ impl CompiledPolicy {
         let sets = self.explain(packet.src);
         let verdict_of = |action: Action| match action {
             Action::Drop => Verdict::Drop,
-            _ => Verdict::Pass,
+            _ => Verdict::Allow,
         };
         if let Some(cover) = &sets.decided_by {
             let verdict = verdict_of(cover.action);
@@ -87,7 +87,7 @@ impl CompiledPolicy {
         let decided = matched.last().filter(|tuple| tuple.action != abi::ACTION_NONE);
         let (verdict, reason) = match decided {
             Some(t) if t.action == abi::ACTION_DROP => (Verdict::Drop, Reason::Tuple),
-            Some(_) => (Verdict::Pass, Reason::Tuple),
+            Some(_) => (Verdict::Allow, Reason::Tuple),
             None => (inner.settings.default_action, Reason::Default),
         };
         let tuples = matched

@@ -10,7 +10,7 @@
 //! use ironclad_policy::{AddressSet, Policy};
 //!
 //! let policy = Policy::builder()
-//!     .default_action(Verdict::Pass)
+//!     .default_action(Verdict::Allow)
 //!     .set(AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(["192.0.2.0/24".parse()?]))
 //!     .set(AddressSet::new(RuleId(2), "ours", Action::Allow).cidrs(["192.0.2.7".parse()?]))
 //!     .compile()?;
@@ -46,6 +46,8 @@ mod time;
 pub mod trust;
 mod tuple;
 
+pub use ironclad_core::{Protocol, SocketProtocol};
+
 pub use compile::{CompiledPolicy, Provenance, Rule, Settings};
 pub use diff::{Meaning, PolicyDiff, PrefixChange};
 pub use error::PolicyError;
@@ -53,7 +55,7 @@ pub use explain::{Cover, Explanation, PacketExplanation};
 pub use flat::FlatTable;
 pub use limits::{Limits, Memory, SocketMemory};
 pub use list::AddressList;
-pub use policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, Protocol, TupleRule};
+pub use policy::{AddressSet, Backend, EVENTS_PER_SECOND, Policy, TupleRule};
 pub use sha256::{ChecksumError, Sha256Sum};
 pub use trust::PolicySource;
 pub use tuple::PacketQuery;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ironclad_core::{Action, Cidr, RuleId, Verdict};
+use ironclad_core::{Action, Cidr, Protocol, RuleId, SocketVerdict, Verdict};
 
 use crate::compile::CompiledPolicy;
 use crate::document::Document;
@@ -132,64 +132,6 @@ impl TupleRule {
     }
 }
 
-/// An IP protocol by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Protocol(pub u8);
-
-impl Protocol {
-    /// ICMP, of IPv4.
-    pub const ICMP: Self = Self(1);
-    /// TCP.
-    pub const TCP: Self = Self(6);
-    /// UDP.
-    pub const UDP: Self = Self(17);
-    /// DCCP.
-    pub const DCCP: Self = Self(33);
-    /// ICMPv6.
-    pub const ICMPV6: Self = Self(58);
-    /// SCTP.
-    pub const SCTP: Self = Self(132);
-    /// UDP-Lite.
-    pub const UDPLITE: Self = Self(136);
-    /// Packet sockets (`AF_PACKET`), and those of all other families that reach others without IP,
-    /// such as `AF_XDP`, `AF_VSOCK` and `AF_BLUETOOTH`.
-    pub const PACKET: Self = Self(254);
-    /// Raw sockets, whatever they send.
-    pub const RAW: Self = Self(255);
-
-    const NAMES: [(&'static str, Self); 9] = [
-        ("icmp", Self::ICMP),
-        ("tcp", Self::TCP),
-        ("udp", Self::UDP),
-        ("dccp", Self::DCCP),
-        ("icmpv6", Self::ICMPV6),
-        ("sctp", Self::SCTP),
-        ("udplite", Self::UDPLITE),
-        ("packet", Self::PACKET),
-        ("raw", Self::RAW),
-    ];
-
-    /// Whether packets of this protocol have ports that Shield reads.
-    pub fn has_ports(self) -> bool {
-        matches!(self, Self::TCP | Self::UDP | Self::DCCP | Self::SCTP | Self::UDPLITE)
-    }
-
-    /// The protocol of that name, in lower case, or of that number.
-    pub fn by_name(name: &str) -> Option<Self> {
-        let known = Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, p)| *p);
-        known.or_else(|| name.parse().ok().map(Self))
-    }
-}
-
-impl std::fmt::Display for Protocol {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match Self::NAMES.iter().find(|(_, p)| p == self) {
-            Some((name, _)) => f.write_str(name),
-            None => write!(f, "protocol {}", self.0),
-        }
-    }
-}
-
 /// What a firewall does, before it is compiled: [`Policy::builder`] and then
 /// [`compile`](Policy::compile).
 #[derive(Clone, Debug)]
@@ -213,9 +155,9 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            default_action: Verdict::Pass,
+            default_action: Verdict::Allow,
             malformed: Verdict::Drop,
-            non_ip: Verdict::Pass,
+            non_ip: Verdict::Allow,
             neighbour_discovery: true,
             dry_run: false,
             backend: Backend::Flat,
@@ -236,14 +178,14 @@ impl Policy {
         Self::default()
     }
 
-    /// What becomes of a packet that nothing matches. Default: pass.
+    /// What becomes of a packet that nothing matches. Default: allow.
     #[must_use]
     pub fn default_action(mut self, verdict: Verdict) -> Self {
         self.default_action = verdict;
         self
     }
 
-    /// What becomes of a packet that cannot be parsed. Default: drop. With pass, sets and tuples
+    /// What becomes of a packet that cannot be parsed. Default: drop. With allow, sets and tuples
     /// still bind such a packet as far as its addresses could be read.
     #[must_use]
     pub fn malformed(mut self, verdict: Verdict) -> Self {
@@ -251,7 +193,7 @@ impl Policy {
         self
     }
 
-    /// What becomes of a frame that is neither IP nor ARP. Default: pass.
+    /// What becomes of a frame that is neither IP nor ARP. Default: allow.
     #[must_use]
     pub fn non_ip(mut self, verdict: Verdict) -> Self {
         self.non_ip = verdict;
@@ -316,15 +258,15 @@ impl Policy {
         self
     }
 
-    /// What becomes of what no socket rule matches. Default: pass, in every direction.
+    /// What becomes of what no socket rule matches. Default: allow, in every direction.
     #[must_use]
-    pub fn socket_default(mut self, direction: Direction, verdict: Verdict) -> Self {
+    pub fn socket_default(mut self, direction: Direction, verdict: SocketVerdict) -> Self {
         self.sockets.defaults[direction as usize] = verdict;
         self
     }
 
     /// Lets processes open packet sockets and others that reach others without IP (see
-    /// [`Protocol::PACKET`]) whatever rules and defaults of [`Direction::Create`] say, as if there
+    /// [`SocketProtocol::Packet`](ironclad_core::SocketProtocol::Packet)) whatever rules and defaults of [`Direction::Create`] say, as if there
     /// were none. Default: false.
     ///
     /// Only BPF LSM sees such sockets. Where a kernel is without it, a policy that would decide of

@@ -122,7 +122,7 @@ fn older_ones_do_not_come_again_after_a_restart_either() {
         assert!(matches!(error, BundleError::Replayed { last: 5, .. }), "{error}");
     };
     replayed(&with(4, POLICY));
-    replayed(&with(5, "default: pass\n"));
+    replayed(&with(5, "default: allow\n"));
     // A crash may have come between keeping and applying.
     assert_eq!(lab.accept(&with(5, POLICY), NOW).unwrap(), 5);
     assert_eq!(lab.accept(&with(6, POLICY), NOW).unwrap(), 6);
@@ -281,12 +281,12 @@ fn errors_in_its_policy_have_the_lines_of_the_bundle() {
         let unknown = said("files:\n  - { id: 1, nmae: a, action: deny, files: /x }\n");
         let expected = format!("bundle:{second}:14: files[0]: unknown key `nmae`");
         assert!(unknown.starts_with(&expected), "{unknown}");
-        let twice = said("default: pass\n\ndefault: drop\n");
+        let twice = said("default: allow\n\ndefault: drop\n");
         let expected = format!("bundle:{third}:1: duplicate key `default`: line {}", line + 1);
         assert!(twice.starts_with(&expected), "{twice}");
-        let open = said("default: pass\nfiles: [\n");
+        let open = said("default: allow\nfiles: [\n");
         assert!(open.starts_with(&format!("bundle:{third}:1: ")), "{open}");
-        let control = said("default: pass\nfiles: \u{7}\n");
+        let control = said("default: allow\nfiles: \u{7}\n");
         assert!(control.starts_with(&format!("bundle:{second}:8: ")), "{control}");
         let clash = "rules:\n  - { id: 1, name: a, action: deny }\n  \
                      - { id: 1, name: b, action: deny }\n";
@@ -296,7 +296,7 @@ fn errors_in_its_policy_have_the_lines_of_the_bundle() {
     }
     // What compiling finds has them, too.
     let missing =
-        "default: pass\nsets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
+        "default: allow\nsets:\n  - { id: 1, name: bad, action: drop, lists: none.txt }\n";
     let bytes = bundle(&lab.pair.header(1), missing);
     let accepted = lab.store().accept(&bytes, &[&lab.pair.sign(&bytes)], NOW).unwrap();
     let error = accepted.compile(&mut Sources::new("/nowhere")).unwrap_err();

@@ -38,7 +38,7 @@ impl Publisher {
         let text = format!(
             "feeds:\n  bad: {{ source: \"{source}\", danger-allow-http: true{more} }}\n\
              addresses:\n  scanners: {{ feeds: bad }}\n\
-             sets:\n  - {{ rule: 1, name: scan, action: drop, addresses: scanners, cidrs: [203.0.113.0/24] }}\n\
+             sets:\n  - {{ id: 1, name: scan, action: drop, addresses: scanners, cidrs: [203.0.113.0/24] }}\n\
              rules:\n  - {{ id: 1, name: no scanners, to: scanners, action: deny }}\n"
         );
         Document::parse("p.yaml", &text).unwrap()
@@ -219,8 +219,8 @@ fn feeds_that_the_program_does_not_have_are_not_taken_for_empty() {
          have the feeds that it declares"
     );
     // Without `feeds`, names are those of the program.
-    let text = "sets: [{ rule: 1, name: scan, action: drop, feeds: bda }]\n";
+    let text = "sets: [{ id: 1, name: scan, action: drop, feeds: bda }]\n";
     let text = Document::parse("p.yaml", text).unwrap();
     let error = compile(&text, &publisher.feeds(&document)).unwrap_err().to_string();
-    assert_eq!(error, "p.yaml:1:52: sets[0].feeds: no feed is called `bda`: did you mean `bad`?");
+    assert_eq!(error, "p.yaml:1:50: sets[0].feeds: no feed is called `bda`: did you mean `bad`?");
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use ironclad_core::Verdict;
+use ironclad_core::SocketVerdict;
 use ironclad_core::abi::{FileId, Process, SocketOp};
 use ironclad_policy::document::Document;
 use ironclad_policy::learn::{LearnOptions, Learner, Observation};
@@ -50,9 +50,9 @@ impl<'a> Decided<'a> {
         Self { compiled, image }
     }
 
-    fn verdict(&self, asked: &Observation) -> Verdict {
+    fn verdict(&self, asked: &Observation) -> SocketVerdict {
         let (Some(compiled), Some(image)) = (self.compiled, &self.image) else {
-            return Verdict::Pass;
+            return SocketVerdict::Allow;
         };
         let process = asked.exe.map(|exe| Process { exe, ..Process::default() });
         let process_context =
@@ -86,7 +86,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             _ => [6, 6, 6, 17, 17, 17, 17, 136][protocol],
         };
         let addr = (op != SocketOp::Create).then(|| SocketAddr::new(addr, port));
-        Observation { exe, uid, op, protocol: Protocol(protocol), addr }
+        Observation { exe, uid, op, protocol: Protocol(protocol).into(), addr }
     })
 }
 
@@ -144,13 +144,13 @@ impl Options {
     /// Whether the policy that is learned has to allow it, one observation after the other.
     fn allow(&self, all: &[Observation], asked: &Observation) -> bool {
         let is_known = |seen: &Observation| {
-            let has_hooks = matches!(seen.protocol, Protocol::TCP | Protocol::UDP);
+            let has_hooks = [6, 17].contains(&seen.protocol.abi());
             seen.uid != u32::MAX
                 && seen.exe.is_some_and(|exe| exe != file(PATHS.len()))
                 && has_hooks != (seen.op == SocketOp::Create)
         };
         let is_like = |seen: &&Observation| {
-            let subject = |o: &Observation| (o.exe, direction(o.op), o.protocol);
+            let subject = |o: &Observation| (o.exe, direction(o.op), o.protocol.abi());
             is_known(seen) && subject(seen) == subject(asked)
         };
         all.iter().filter(is_like).any(|seen| {
@@ -203,7 +203,7 @@ proptest! {
         let directions: BTreeSet<_> = seen.iter().map(|o| direction(o.op)).collect();
         for asked in seen.iter().chain(&others) {
             let allow = !directions.contains(&direction(asked.op)) || options.allow(&seen, asked);
-            let expected = if allow { Verdict::Pass } else { Verdict::Drop };
+            let expected = if allow { SocketVerdict::Allow } else { SocketVerdict::Deny };
             prop_assert_eq!(decided.verdict(asked), expected, "{:?}\n{}", asked, text);
         }
         // The order in which it was seen does not matter, but for the count of requests.
@@ -214,7 +214,13 @@ proptest! {
 
 fn tcp(exe: usize, uid: u32, addr: &str) -> Observation {
     let addr = Some(addr.parse().unwrap());
-    Observation { exe: Some(file(exe)), uid, op: SocketOp::Connect, protocol: Protocol::TCP, addr }
+    Observation {
+        exe: Some(file(exe)),
+        uid,
+        op: SocketOp::Connect,
+        protocol: Protocol::TCP.into(),
+        addr,
+    }
 }
 
 #[test]
@@ -238,21 +244,21 @@ fn a_document_is_short_and_says_what_it_lacks() {
 # It allows what was seen. Whether that was right, it does not know: read it.
 # Up to 7 events were lost: it is not complete.
 # 1 requests were denied, or would have been: it does not allow them.
-default: pass
-socket-defaults: { out: drop }
+default: allow
+socket-defaults: { out: deny }
 # Not allowed, because nothing is known of the process: out tcp to 192.0.2.9 ports 26 by uid 0
 # Not allowed, because of "/tmp/x\u000ay": the path leads to another file: out tcp to 192.0.2.9 ports 25 by uid 0
 rules:
   - id: 10
     name: "curl out tcp"
-    who: { exe: /usr/bin/curl, uid: [0, 33] }
+    subject: { exe: /usr/bin/curl, uid: [0, 33] }
     protocol: tcp
     to: [192.0.2.2/31]
     ports: [80, 443]
     action: allow
   - id: 20
     name: "curl out tcp"
-    who: { exe: /usr/bin/curl, uid: [0, 33] }
+    subject: { exe: /usr/bin/curl, uid: [0, 33] }
     protocol: tcp
     to: ["::1"]
     ports: [81]
@@ -273,7 +279,10 @@ fn what_is_too_much_is_counted() {
     let text = learner.document();
     assert!(text.contains("from 6 requests, 2 of them distinct"), "{text}");
     assert!(text.contains("Up to 3 events were lost"), "{text}");
-    assert_eq!(Decided::by(&loaded(&text)).verdict(&tcp(0, 0, "192.0.2.3:443")), Verdict::Drop);
+    assert_eq!(
+        Decided::by(&loaded(&text)).verdict(&tcp(0, 0, "192.0.2.3:443")),
+        SocketVerdict::Deny
+    );
 }
 
 #[test]
@@ -293,8 +302,11 @@ fn paths_that_no_file_can_name_are_comments() {
 /// What nobody saw is not denied in silence, nor asked for where it cannot be.
 #[test]
 fn packet_sockets_stay_unseen_where_they_were() {
-    let create =
-        Observation { op: SocketOp::Create, protocol: Protocol::ICMP, ..tcp(0, 0, "192.0.2.1:80") };
+    let create = Observation {
+        op: SocketOp::Create,
+        protocol: Protocol::ICMP.into(),
+        ..tcp(0, 0, "192.0.2.1:80")
+    };
     let create = Observation { addr: None, ..create };
     let document = |unseen: bool, what: &Observation| {
         let mut learner = Learner::new(LearnOptions::default());
@@ -308,7 +320,7 @@ fn packet_sockets_stay_unseen_where_they_were() {
     let asks = |text: &str| loaded(text).sockets().unwrap().packet_sockets().is_some();
     assert!(asks(&document(false, &create)));
     let text = document(true, &create);
-    assert!(!asks(&text) && text.contains("# Packet sockets did not ask"), "{text}");
+    assert!(!asks(&text) && text.contains("# Packet sockets were not seen"), "{text}");
     // A policy that says nothing of what is made says nothing of these.
     let text = document(true, &tcp(0, 0, "192.0.2.1:80"));
     assert!(!asks(&text) && !text.contains("unseen"), "{text}");
@@ -322,7 +334,7 @@ fn a_learning_policy_decides_as_before() {
         .socket_rule(rule(1, SocketAction::Deny).port(25))
         .socket_rule(rule(u32::MAX - 1, SocketAction::Allow).port(80))
         .socket_rule(rule(2, SocketAction::Log))
-        .socket_default(Direction::In, Verdict::Drop);
+        .socket_default(Direction::In, SocketVerdict::Deny);
     let (before, after) = (policy.clone().compile().unwrap(), policy.learning().compile().unwrap());
     let (before, after) = (Decided::by(&before), Decided::by(&after));
     for port in [25, 80, 443] {

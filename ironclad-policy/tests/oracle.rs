@@ -86,7 +86,7 @@ fn as_the_kernel(policy: &CompiledPolicy, packet: &PacketQuery) -> Outcome {
     let (decided, logged) = meaning(policy, trie(policy, packet.src));
     let mut logged = Vec::from_iter(logged);
     let outcome = |action: Action, reason, rule, logged| {
-        let verdict = if action == Action::Drop { Verdict::Drop } else { Verdict::Pass };
+        let verdict = if action == Action::Drop { Verdict::Drop } else { Verdict::Allow };
         Outcome { verdict, reason, rule: Some(rule), logged }
     };
     if let Some((action, rule)) = decided {
@@ -254,12 +254,12 @@ fn packets_reach_every_step() {
     }
     println!("of 12,000 packets: {seen:?}");
     for what in [
-        "Gateway Pass",
-        "Set Pass",
+        "Gateway Allow",
+        "Set Allow",
         "Set Drop",
-        "Tuple Pass",
+        "Tuple Allow",
         "Tuple Drop",
-        "Default Pass",
+        "Default Allow",
         "Default Drop",
         "fragment by tuple",
         "IPv6 by tuple",

@@ -75,7 +75,7 @@ fn tuples_that_match_nothing_are_refused() {
 #[test]
 fn a_control_group_too_deep_is_refused() {
     let rule = SocketRule::new(RuleId(1), "deep", SocketAction::Allow);
-    let rule = rule.who(Subject::new("deep").cgroup("/a"));
+    let rule = rule.subject(Subject::new("deep").cgroup("/a"));
     let policy = Policy::builder().socket_rule(rule).compile().unwrap();
     let at = |level| {
         let cgroups = [("/a".to_owned(), (7, level))].into();

@@ -152,7 +152,7 @@ fn rule(number: usize, spec: &Spec) -> SocketRule {
     who = spec.cgroups.iter().fold(who, |who, &group| who.cgroup(CGROUPS[group]));
     who = spec.comms.iter().fold(who, |who, &comm| who.spoofable_comm(COMMS[comm]));
     let mut rule = SocketRule::new(RuleId(number as u32 + 1), "rule", spec.action)
-        .who(who)
+        .subject(who)
         .dry_run(spec.dry_run)
         .direction(spec.direction);
     rule = spec.groups.iter().fold(rule, |rule, group| rule.to(format!("group {group}")));

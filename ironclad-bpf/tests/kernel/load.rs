@@ -51,9 +51,9 @@ fn every_policy_program_loads() {
         let image = PolicyImage {
             config: PolicyConfig {
                 generation: 1,
-                default_action: Verdict::Pass,
-                malformed: if everything { Verdict::Pass } else { Verdict::Drop },
-                non_ip: Verdict::Pass,
+                default_action: Verdict::Allow,
+                malformed: if everything { Verdict::Allow } else { Verdict::Drop },
+                non_ip: Verdict::Allow,
                 neighbour: true,
                 dry_run: everything,
                 log: everything,

@@ -21,7 +21,7 @@ fn bare(default_action: Verdict) -> PolicyConfig<'static> {
         generation: 1,
         default_action,
         malformed: Verdict::Drop,
-        non_ip: Verdict::Pass,
+        non_ip: Verdict::Allow,
         neighbour: true,
         dry_run: false,
         log: false,
@@ -49,7 +49,7 @@ fn a_policy_in_a_slot_decides() {
         1
     );
     let image = PolicyImage {
-        config: PolicyConfig { non_ip: Verdict::Drop, ..bare(Verdict::Pass) },
+        config: PolicyConfig { non_ip: Verdict::Drop, ..bare(Verdict::Allow) },
         flat: &[],
         entries: &[],
         lpm4: &[],

@@ -160,7 +160,7 @@ fn socket_fields(record: &SocketRecord, bytes: &[u8]) {
     assert_eq!(record.addr.map(|addr| (addr.ip(), addr.port())), ip.map(|ip| (ip, port)));
     let comm = bytes[120..136].split(|&byte| byte == 0).next().unwrap();
     assert_eq!(record.comm, String::from_utf8_lossy(comm));
-    assert_eq!((record.op as u8, record.protocol), (bytes[139], bytes[140]));
+    assert_eq!((record.op as u8, record.protocol.abi()), (bytes[139], bytes[140]));
     assert_eq!((record.verdict.abi(), record.reason as u8), (bytes[141], bytes[142]));
     let flags = bytes[143];
     assert_eq!(
@@ -238,7 +238,7 @@ fn fields(record: &ShieldRecord, bytes: &[u8]) {
 fn line(record: &ShieldRecord) {
     let line = record.to_string();
     assert!(!line.contains(char::is_control), "{line:?}");
-    assert!(["drop ", "pass ", "would drop ", "log "].iter().any(|word| line.starts_with(word)));
+    assert!(["drop ", "allow ", "would drop ", "log "].iter().any(|word| line.starts_with(word)));
     for addr in [record.src, record.dst].into_iter().flatten() {
         assert!(line.contains(&addr.to_string()), "{line}");
     }

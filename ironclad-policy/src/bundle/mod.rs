@@ -8,7 +8,7 @@
 //! hosts: web-*, db-1
 //! key: 6B2E1A0F9C3D4E5F
 //!
-//! default: pass
+//! default: allow
 //! ```
 //!
 //! Behind the empty line follows a policy file as [`document`](crate::document) reads it. The bundle's

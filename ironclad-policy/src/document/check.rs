@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::error::{NameKind, Problem, shown};
 use super::place::{Fault, Place, Step};
-use super::sockets::{DocumentRuleLimit, DocumentWho};
+use super::sockets::{DocumentRuleLimit, DocumentRuleSubject};
 use super::suggest::nearest;
 use super::tree::Tree;
 use super::values::{DocumentTo, is_address};
@@ -69,7 +69,7 @@ impl Document {
         }
         for (name, subject) in &self.subjects {
             if subject.is_empty() {
-                let what = "it is any process: say which, or leave `who` out of the rules";
+                let what = "it is any process: say which, or leave `subject` out of the rules";
                 return Err(self.refuse(steps!["subjects", name.as_str()], Fault::value(what)));
             }
         }
@@ -176,15 +176,15 @@ impl Document {
                 let problem = Problem::IdTwice { id: rule.id.0, first };
                 return Err(self.refuse(steps!["rules", i, "id"], Fault::new(problem)));
             }
-            match &rule.who {
-                Some(DocumentWho::Name(name)) => self
+            match &rule.subject {
+                Some(DocumentRuleSubject::Name(name)) => self
                     .known(NameKind::Subject, name, &self.subjects)
-                    .map_err(|fault| self.refuse(steps!["rules", i, "who"], fault))?,
-                Some(DocumentWho::Inline(subject)) if subject.is_empty() => {
-                    let what = "it is any process: say which, or leave `who` out";
-                    return Err(self.refuse(steps!["rules", i, "who"], Fault::value(what)));
+                    .map_err(|fault| self.refuse(steps!["rules", i, "subject"], fault))?,
+                Some(DocumentRuleSubject::Inline(subject)) if subject.is_empty() => {
+                    let what = "it is any process: say which, or leave `subject` out";
+                    return Err(self.refuse(steps!["rules", i, "subject"], Fault::value(what)));
                 }
-                Some(DocumentWho::Inline(_)) | None => {}
+                Some(DocumentRuleSubject::Inline(_)) | None => {}
             }
             for (j, to) in rule.to.iter().enumerate() {
                 if let DocumentTo::Name(name) = to {
@@ -222,11 +222,11 @@ impl Document {
     /// The rule that an error speaks of.
     fn rule_of(&self, error: &PolicyError) -> Option<(&'static str, usize)> {
         let set = |id, name: &str| {
-            let is_it = |set: &super::DocumentSet| set.rule == id && set.name == name;
+            let is_it = |set: &super::DocumentSet| set.id == id && set.name == name;
             self.sets.iter().position(is_it).map(|i| ("sets", i))
         };
         let tuple = |id, name: &str| {
-            let is_it = |tuple: &super::DocumentTuple| tuple.rule == id && tuple.name == name;
+            let is_it = |tuple: &super::DocumentTuple| tuple.id == id && tuple.name == name;
             self.tuples.iter().position(is_it).map(|i| ("tuples", i))
         };
         let rule = |id| self.rules.iter().position(|rule| rule.id == id).map(|i| ("rules", i));

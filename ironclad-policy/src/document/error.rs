@@ -8,7 +8,7 @@ use crate::list::ListError;
 
 /// Why a policy file cannot be used: where, what is wrong, and what may have been meant.
 ///
-/// Shown as `rules.yaml:12:11: rules[3].who: no subject is called `atp`: did you mean `apt`?`, the
+/// Shown as `rules.yaml:12:11: rules[3].subject: no subject is called `atp`: did you mean `apt`?`, the
 /// form that editors jump to. Texts of the file are shown without control characters.
 #[derive(Debug)]
 pub struct DocumentError {
@@ -30,7 +30,7 @@ pub enum Problem {
         limit: usize,
     },
     /// The file has no key.
-    #[error("it says nothing: a policy that lets everything pass is `default: pass`")]
+    #[error("it says nothing: a policy that allows everything is `default: allow`")]
     Empty,
     /// The text is not YAML, or is YAML that policies have no use for.
     #[error("{0}")]

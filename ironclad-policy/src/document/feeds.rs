@@ -171,7 +171,7 @@ mod specs {
         /// feeds:
         ///   drop: { source: \"https://feeds.example/drop.txt\", refresh: 12h }
         /// sets:
-        ///   - { rule: 1, name: hijacked, action: drop, feeds: drop }
+        ///   - { id: 1, name: hijacked, action: drop, feeds: drop }
         /// ";
         /// # let dir = tempfile::tempdir()?;
         /// # let path = dir.path().join("feeds");

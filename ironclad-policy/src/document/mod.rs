@@ -9,11 +9,11 @@
 //! addresses:
 //!   mirrors: { cidrs: [198.51.100.0/24, \"2001:db8:7::/48\"] }
 //! sets:
-//!   - { rule: 1, name: office, action: allow, cidrs: [10.20.0.0/16] }
+//!   - { id: 1, name: office, action: allow, cidrs: [10.20.0.0/16] }
 //! tuples:
-//!   - { rule: 2, name: web, action: allow, protocol: tcp, dport: 443 }
+//!   - { id: 2, name: web, action: allow, protocol: tcp, dport: 443 }
 //! rules:
-//!   - { id: 1, name: updates, who: { exe: /usr/lib/apt/methods/https }, to: mirrors, action: allow }
+//!   - { id: 1, name: updates, subject: { exe: /usr/lib/apt/methods/https }, to: mirrors, action: allow }
 //!   - { id: 2, name: nobody else, to: mirrors, action: deny }
 //! files:
 //!   - { id: 1, name: agent, trees: /etc/my-agent, except: /usr/bin/dpkg, action: deny }
@@ -74,7 +74,7 @@ pub use quantities::{DocumentBytes, DocumentTime};
 pub use schema::schema;
 pub use sockets::{
     DocumentExe, DocumentLimit, DocumentPinnedExe, DocumentRule, DocumentRuleLimit,
-    DocumentSocketDefaults, DocumentSubject, DocumentWho,
+    DocumentRuleSubject, DocumentSocketDefaults, DocumentSubject,
 };
 pub use sources::{Accounts, EtcAccounts, Feeds, NoFeed, Sources};
 pub use values::{DocumentAccount, DocumentPorts, DocumentTo};
@@ -100,15 +100,15 @@ const MAX_DEPTH: usize = 32;
 #[non_exhaustive]
 pub struct Document {
     /// What becomes of a packet that nothing matches.
-    #[serde(default = "pass")]
+    #[serde(default = "allow", deserialize_with = "values::verdict")]
     #[cfg_attr(feature = "schema", schemars(with = "schema::Verdict"))]
     pub default: Verdict,
     /// What becomes of a packet that cannot be parsed.
-    #[serde(default = "drop")]
+    #[serde(default = "drop", deserialize_with = "values::verdict")]
     #[cfg_attr(feature = "schema", schemars(with = "schema::Verdict"))]
     pub malformed: Verdict,
     /// What becomes of a frame that is neither IP nor ARP.
-    #[serde(default = "pass")]
+    #[serde(default = "allow", deserialize_with = "values::verdict")]
     #[cfg_attr(feature = "schema", schemars(with = "schema::Verdict"))]
     pub non_ip: Verdict,
     /// Whether IPv6 neighbour discovery passes first.
@@ -177,8 +177,8 @@ impl fmt::Debug for Source {
     }
 }
 
-fn pass() -> Verdict {
-    Verdict::Pass
+fn allow() -> Verdict {
+    Verdict::Allow
 }
 
 fn drop() -> Verdict {

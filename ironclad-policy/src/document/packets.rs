@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use ironclad_core::{Action, Cidr, RuleId};
+use ironclad_core::{Action, Cidr, Protocol, RuleId};
 use serde::Deserialize;
 
 use super::values;
 use crate::country::CountryCode;
 use crate::list::BadLines;
-use crate::policy::{Backend, EVENTS_PER_SECOND, Protocol, TupleRule};
+use crate::policy::{Backend, EVENTS_PER_SECOND, TupleRule};
 
 /// What holds the address sets in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -40,7 +40,8 @@ impl From<DocumentBackend> for Backend {
 pub struct DocumentSet {
     /// The rule's id.
     #[cfg_attr(feature = "schema", schemars(with = "u32"))]
-    pub rule: RuleId,
+    #[serde(alias = "rule")]
+    pub id: RuleId,
     /// Its name.
     #[serde(deserialize_with = "values::short")]
     pub name: String,
@@ -87,7 +88,8 @@ pub struct DocumentSet {
 pub struct DocumentTuple {
     /// The rule's id.
     #[cfg_attr(feature = "schema", schemars(with = "u32"))]
-    pub rule: RuleId,
+    #[serde(alias = "rule")]
+    pub id: RuleId,
     /// Its name.
     #[serde(deserialize_with = "values::short")]
     pub name: String,
@@ -115,7 +117,7 @@ pub struct DocumentTuple {
 
 impl DocumentTuple {
     pub(super) fn rule(&self) -> TupleRule {
-        let mut rule = TupleRule::new(self.rule, self.name.clone(), self.action)
+        let mut rule = TupleRule::new(self.id, self.name.clone(), self.action)
             .events_per_second(self.events_per_second);
         if let Some(src) = self.src {
             rule = rule.src(src);

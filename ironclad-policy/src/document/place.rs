@@ -44,7 +44,7 @@ impl From<usize> for Step {
     }
 }
 
-/// The keys that lead to a place: `rules[3].who`.
+/// The keys that lead to a place: `rules[3].subject`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyPath(pub(super) Vec<Step>);
 
@@ -73,7 +73,15 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// The way that a reader has gone, without an allocation.
+/// Keys, and the words that earlier versions had for them, which are read still.
+const FORMER: [(&str, &str); 2] = [("subject", "who"), ("id", "rule")];
+
+/// The word that earlier versions had for a key.
+pub(super) fn former(key: &str) -> Option<&'static str> {
+    FORMER.iter().find(|(present, _)| *present == key).map(|(_, former)| *former)
+}
+
+/// The keys from the root to where a reader is, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) enum Trail<'a> {
     Root,
@@ -183,8 +191,11 @@ impl de::Error for Fault {
     }
 
     fn unknown_field(key: &str, expected: &'static [&'static str]) -> Self {
+        // Serde lists aliases, too.
+        let is_present = |word: &&str| !FORMER.iter().any(|(_, former)| former == word);
+        let expected: Vec<_> = expected.iter().copied().filter(is_present).collect();
         let meant = nearest(key, expected.iter().copied());
-        let problem = Problem::UnknownKey { key: shown(key), expected: expected.to_vec() };
+        let problem = Problem::UnknownKey { key: shown(key), expected };
         Self::new(problem).suggest(meant)
     }
 

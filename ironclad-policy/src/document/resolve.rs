@@ -9,7 +9,9 @@ use ironclad_core::Cidr;
 use super::check::{steps, unknown};
 use super::error::{NameKind, Problem};
 use super::place::{Fault, Step};
-use super::sockets::{DocumentExe, DocumentRule, DocumentRuleLimit, DocumentSubject, DocumentWho};
+use super::sockets::{
+    DocumentExe, DocumentRule, DocumentRuleLimit, DocumentRuleSubject, DocumentSubject,
+};
 use super::sources::{Accounts, EtcAccounts, NoFeed, Sources};
 use super::values::{DocumentAccount, DocumentTo};
 use super::{Document, DocumentError};
@@ -89,7 +91,7 @@ impl Document {
             let own = self.lists(&named, sources, &countries, &mut feeds)?;
             let by_name = set.addresses.iter().filter_map(|name| groups.get(name.as_str()));
             let lists = own.into_iter().chain(by_name.flatten().cloned());
-            let empty = AddressSet::new(set.rule, set.name.clone(), set.action)
+            let empty = AddressSet::new(set.id, set.name.clone(), set.action)
                 .events_per_second(set.events_per_second);
             policy = policy.set(lists.fold(empty, AddressSet::list));
         }
@@ -112,16 +114,16 @@ impl Document {
         }
         for (i, rule) in self.rules.iter().enumerate() {
             let mut described = self.socket_rule(rule);
-            match &rule.who {
-                Some(DocumentWho::Name(name)) => {
+            match &rule.subject {
+                Some(DocumentRuleSubject::Name(name)) => {
                     let subject = subjects.get(name.as_str()).cloned();
-                    described = described.who(subject.unwrap_or_default());
+                    described = described.subject(subject.unwrap_or_default());
                 }
-                Some(DocumentWho::Inline(subject)) => {
+                Some(DocumentRuleSubject::Inline(subject)) => {
                     // A name of its own: what is counted by subject is not counted together.
                     let name = format!("rule {}", rule.id);
-                    let steps = steps!["rules", i, "who"];
-                    described = described.who(self.subject(&name, subject, &steps, accounts)?);
+                    let steps = steps!["rules", i, "subject"];
+                    described = described.subject(self.subject(&name, subject, &steps, accounts)?);
                 }
                 None => {}
             }

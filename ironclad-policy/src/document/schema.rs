@@ -99,8 +99,10 @@ macro_rules! words {
 }
 
 words! {
-    /// Of packets and sockets that nothing matches.
-    Verdict: { "type": "string", "enum": ["pass", "drop"] }
+    /// Of packets that nothing matches.
+    Verdict: { "type": "string", "enum": ["allow", "drop"] }
+    /// Of sockets that nothing matches.
+    SocketVerdict: { "type": "string", "enum": ["allow", "deny"] }
     /// Of packets.
     Action: { "type": "string", "enum": ["drop", "allow", "log"] }
     /// Of lists.

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketProtocol, SocketVerdict};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::packets::rate;
 use super::values::{self, DocumentAccount, DocumentPorts, DocumentTo};
-use crate::policy::Protocol;
 use crate::sha256::Sha256Sum;
 use crate::socket::{Direction, LimitScope, RateLimit, SocketAction};
 
@@ -141,27 +140,27 @@ impl DocumentLimit {
 #[non_exhaustive]
 pub struct DocumentSocketDefaults {
     /// Of connections and datagrams.
-    #[serde(default = "pass")]
-    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
-    pub out: Verdict,
+    #[serde(default = "allow", deserialize_with = "values::socket_verdict")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SocketVerdict"))]
+    pub out: SocketVerdict,
     /// Of binding to an address and port.
-    #[serde(default = "pass", rename = "in")]
-    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
-    pub in_: Verdict,
+    #[serde(default = "allow", rename = "in", deserialize_with = "values::socket_verdict")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SocketVerdict"))]
+    pub in_: SocketVerdict,
     /// Of raw sockets, packet sockets and those of protocols other than TCP and UDP.
-    #[serde(default = "pass")]
-    #[cfg_attr(feature = "schema", schemars(with = "super::schema::Verdict"))]
-    pub create: Verdict,
+    #[serde(default = "allow", deserialize_with = "values::socket_verdict")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::schema::SocketVerdict"))]
+    pub create: SocketVerdict,
 }
 
 impl Default for DocumentSocketDefaults {
     fn default() -> Self {
-        Self { out: Verdict::Pass, in_: Verdict::Pass, create: Verdict::Pass }
+        Self { out: SocketVerdict::Allow, in_: SocketVerdict::Allow, create: SocketVerdict::Allow }
     }
 }
 
-fn pass() -> Verdict {
-    Verdict::Pass
+fn allow() -> SocketVerdict {
+    SocketVerdict::Allow
 }
 
 /// Rules on connections and sockets. What is not said matches anything, except the direction.
@@ -182,7 +181,8 @@ pub struct DocumentRule {
     #[serde(default = "out")]
     pub direction: Direction,
     /// Which process: a name under `subjects`, or what would stand there.
-    pub who: Option<DocumentWho>,
+    #[serde(alias = "who")]
+    pub subject: Option<DocumentRuleSubject>,
     /// Names under `addresses`, addresses and prefixes.
     #[serde(default, deserialize_with = "values::some")]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<String>"))]
@@ -192,12 +192,12 @@ pub struct DocumentRule {
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::SomeOf<super::schema::Ports>"))]
     pub ports: Vec<DocumentPorts>,
     /// Names or numbers of protocols.
-    #[serde(default, deserialize_with = "values::some")]
+    #[serde(default, deserialize_with = "values::socket_protocols")]
     #[cfg_attr(
         feature = "schema",
         schemars(with = "super::schema::SomeOf<super::schema::Protocol>")
     )]
-    pub protocol: Vec<Protocol>,
+    pub protocol: Vec<SocketProtocol>,
     /// What is over it is denied: a name under `limits`, or what would stand there.
     pub limit: Option<DocumentRuleLimit>,
     /// Whether what it allows is reported, too.
@@ -220,7 +220,7 @@ fn out() -> Direction {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(untagged))]
 #[non_exhaustive]
-pub enum DocumentWho {
+pub enum DocumentRuleSubject {
     /// A name under `subjects`.
     Name(String),
     /// A subject of this rule alone.
@@ -284,28 +284,28 @@ impl<'de> Deserialize<'de> for Unpinned {
     }
 }
 
-impl<'de> Deserialize<'de> for DocumentWho {
+impl<'de> Deserialize<'de> for DocumentRuleSubject {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Who;
+        struct Subject;
 
-        impl<'de> Visitor<'de> for Who {
-            type Value = DocumentWho;
+        impl<'de> Visitor<'de> for Subject {
+            type Value = DocumentRuleSubject;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("the name of a subject, or a subject in braces")
             }
 
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<DocumentWho, E> {
-                Ok(DocumentWho::Name(name.to_owned()))
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<DocumentRuleSubject, E> {
+                Ok(DocumentRuleSubject::Name(name.to_owned()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentWho, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentRuleSubject, A::Error> {
                 let subject = DocumentSubject::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(DocumentWho::Inline(Box::new(subject)))
+                Ok(DocumentRuleSubject::Inline(Box::new(subject)))
             }
         }
 
-        from.deserialize_str(Who)
+        from.deserialize_str(Subject)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ironclad_core::{Action, RuleId, Verdict};
+use ironclad_core::{Action, RuleId, SocketVerdict, Verdict};
 
 use super::*;
 use crate::socket::Subject;
@@ -10,7 +10,7 @@ use crate::{AddressList, CompiledPolicy};
 /// Every key that there is.
 pub(super) const WHOLE: &str = r#"
 default: drop
-malformed: pass
+malformed: allow
 non-ip: drop
 neighbour-discovery: false
 dry-run: true
@@ -24,7 +24,7 @@ addresses:
   neighbours: { countries: [de, NO] }
   bad: { feeds: [ipsum, drop] }
 sets:
-  - rule: 1
+  - id: 1
     name: far
     action: drop
     lists: [far.txt]
@@ -35,7 +35,7 @@ sets:
     bad-lines: lenient
     events-per-second: 4
 tuples:
-  - { rule: 2, name: dns, action: allow, src: 10.0.0.0/8, dst: 10.0.0.53, dport: 53, protocol: udp, events-per-second: 0 }
+  - { id: 2, name: dns, action: allow, src: 10.0.0.0/8, dst: 10.0.0.53, dport: 53, protocol: udp, events-per-second: 0 }
 subjects:
   apt: { exe: /usr/lib/apt/methods/https, uid: [42, _apt], gid: nogroup }
   sessions: { descendant-of: /usr/sbin/sshd, parent: [/bin/bash, /bin/sh] }
@@ -44,11 +44,11 @@ subjects:
 limits:
   outbound: { per-second: 100, burst: 200, per: host }
   slow: { per-second: 1, per: subject }
-socket-defaults: { out: drop, in: pass, create: drop }
+socket-defaults: { out: deny, in: allow, create: deny }
 rules:
   - id: 10
     name: apt to mirrors
-    who: apt
+    subject: apt
     to: [mirrors, 203.0.113.0/24]
     ports: [80, 443, 8000-8100]
     protocol: [tcp, 17]
@@ -58,7 +58,7 @@ rules:
     report: true
     dry-run: true
     events-per-second: 5
-  - { id: 20, name: me, who: { uid: root, exe: [/bin/a, { path: /bin/b, sha256: 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef }] }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
+  - { id: 20, name: me, subject: { uid: root, exe: [/bin/a, { path: /bin/b, sha256: 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef }] }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
   - { id: 30, name: ping, action: log, direction: create, protocol: icmp }
   - { id: 40, name: nobody else, action: deny, direction: out }
 files:
@@ -141,7 +141,7 @@ fn marked(text: &str) -> (String, String) {
     (format!("{before}{after}"), format!("p.yaml:{line}:{column}: "))
 }
 
-fn told_at_mark(text: &str, expected: &str) {
+fn fails_at_mark(text: &str, expected: &str) {
     let (text, place) = marked(text);
     assert_eq!(error(&text), place + expected);
 }
@@ -150,7 +150,7 @@ fn told_at_mark(text: &str, expected: &str) {
 fn errors_name_the_place_and_the_cause() {
     for (text, expected) in [
         (
-            "default: pass\nsets:\n  - { rule: 1, name: a, action: «block }\n",
+            "default: allow\nsets:\n  - { id: 1, name: a, action: «block }\n",
             "sets[0].action: unknown value `block`: expected `drop`, `allow` or `log`",
         ),
         (
@@ -159,42 +159,42 @@ fn errors_name_the_place_and_the_cause() {
         ),
         ("«defualt: drop\n", "unknown key `defualt`: did you mean `default`?"),
         (
-            "sets:\n  - { rule: 1, name: a, action: drop, cidrs: [«10.0.0.0/33] }\n",
+            "sets:\n  - { id: 1, name: a, action: drop, cidrs: [«10.0.0.0/33] }\n",
             "sets[0].cidrs[0]: `/33` is not a prefix length from /0 to /32",
         ),
         (
-            "tuples:\n  - { rule: 1, name: a, action: drop, protocol: «tpc }\n",
+            "tuples:\n  - { id: 1, name: a, action: drop, protocol: «tpc }\n",
             "tuples[0].protocol: unknown value `tpc`: did you mean `tcp`?",
         ),
         ("«- 1\n", "found a list, expected a mapping of keys"),
-        ("default: pass\n«default: drop\n", "duplicate key `default`: line 1 has it, too"),
+        ("default: allow\n«default: drop\n", "duplicate key `default`: line 1 has it, too"),
         (
-            "sets:\n  - { rule: 1, name: a, action: drop, cidrs: [«10.1.2.3/8] }\n",
+            "sets:\n  - { id: 1, name: a, action: drop, cidrs: [«10.1.2.3/8] }\n",
             "sets[0].cidrs[0]: `10.1.2.3/8` has host bits: write 10.0.0.0/8",
         ),
         (
-            "tuples:\n  - { rule: 1, name: a, action: drop, src: «\"2001:db8::1/32\" }\n",
+            "tuples:\n  - { id: 1, name: a, action: drop, src: «\"2001:db8::1/32\" }\n",
             "tuples[0].src: `2001:db8::1/32` has host bits: write 2001:db8::/32",
         ),
-        ("sets:\n  - «{ rule: 1, name: a }\n", "sets[0]: the key `action` is missing"),
+        ("sets:\n  - «{ id: 1, name: a }\n", "sets[0]: the key `action` is missing"),
         ("dry-run: «maybe\n", "dry-run: found `maybe`, expected true or false"),
         ("dry-run: «no\n", "dry-run: found `no`, expected true or false"),
         ("dry-run«:\n", "dry-run: found nothing, expected true or false"),
         (
-            "tuples:\n  - { rule: 1, name: a, action: drop, dport: «70000 }\n",
+            "tuples:\n  - { id: 1, name: a, action: drop, dport: «70000 }\n",
             "tuples[0].dport: found `70000`, expected a number from 0 to 65535",
         ),
         (
             "events-per-second: «010\n",
             "events-per-second: found `010`, expected a number from 0 to 4294967295",
         ),
-        ("default: pass\n«---\ndefault: drop\n", "a second document begins here: a policy is one"),
-        ("default: «!!str pass\n", "the tag `tag:yaml.org,2002:str` is not of the format"),
+        ("default: allow\n«---\ndefault: drop\n", "a second document begins here: a policy is one"),
+        ("default: «!!str allow\n", "the tag `tag:yaml.org,2002:str` is not of the format"),
         ("x: &x { y: «*x }\n", "an alias within what it stands for"),
         ("[a«]: b\n", "a key is a word, neither a list nor a mapping"),
         ("gateways: «10.0.0.x\n", "gateways: invalid IP address syntax"),
     ] {
-        told_at_mark(text, expected);
+        fails_at_mark(text, expected);
     }
     for nothing in ["", "\n\n", "# a policy\n  # of comments\n", "{}\n", "---\n", "~\n"] {
         assert!(error(nothing).contains("says nothing"), "{nothing}");
@@ -212,8 +212,8 @@ fn errors_name_the_place_and_the_cause() {
 fn names_are_held_against_each_other() {
     for (text, expected) in [
         (
-            "subjects: { apt: { uid: 1 } }\nrules:\n  - { id: 1, name: a, who: «atp, action: deny }\n",
-            "rules[0].who: no subject is called `atp`: did you mean `apt`?",
+            "subjects: { apt: { uid: 1 } }\nrules:\n  - { id: 1, name: a, subject: «atp, action: deny }\n",
+            "rules[0].subject: no subject is called `atp`: did you mean `apt`?",
         ),
         (
             "addresses: { office: { cidrs: 10.0.0.0/8 } }\nrules:\n  - id: 1\n    name: a\n    to:\n      - 10.0.0.1\n      - «ofice\n    action: deny\n",
@@ -232,7 +232,7 @@ fn names_are_held_against_each_other() {
             "rules[0].limit: no limit is called `solw`: did you mean `slow`?",
         ),
         (
-            "sets: [{ rule: 1, name: a, action: drop, addresses: «bad }]\n",
+            "sets: [{ id: 1, name: a, action: drop, addresses: «bad }]\n",
             "sets[0].addresses: no set of addresses is called `bad`",
         ),
         (
@@ -258,11 +258,11 @@ fn names_are_held_against_each_other() {
         ),
         (
             "subjects:\n  a: «{}\n",
-            "subjects.a: it is any process: say which, or leave `who` out of the rules",
+            "subjects.a: it is any process: say which, or leave `subject` out of the rules",
         ),
         (
-            "rules: [{ id: 1, name: a, who: «{}, action: deny }]\n",
-            "rules[0].who: it is any process: say which, or leave `who` out",
+            "rules: [{ id: 1, name: a, subject: «{}, action: deny }]\n",
+            "rules[0].subject: it is any process: say which, or leave `subject` out",
         ),
         (
             "rules: [{ id: 1, name: a, to: «[], action: deny }]\n",
@@ -277,8 +277,8 @@ fn names_are_held_against_each_other() {
             "rules[0].ports[0]: `http` is no port: expected a port from 0 to 65535 or a range like 8000-8100",
         ),
         (
-            "rules: [{ id: 1, name: a, who: { «exec: /bin/sh }, action: deny }]\n",
-            "rules[0].who: unknown key `exec`: did you mean `exe`?",
+            "rules: [{ id: 1, name: a, subject: { «exec: /bin/sh }, action: deny }]\n",
+            "rules[0].subject: unknown key `exec`: did you mean `exe`?",
         ),
         (
             "subjects: { a: { exe: { path: /x, sha256: «abc } } }\n",
@@ -309,8 +309,8 @@ fn names_are_held_against_each_other() {
             "subjects.a.descendant-of[1]: found a mapping of keys, expected a path: only `exe` takes a `sha256`",
         ),
         (
-            "rules: [{ id: 1, name: a, who: «[x], action: deny }]\n",
-            "rules[0].who: found a list, expected the name of a subject, or a subject in braces",
+            "rules: [{ id: 1, name: a, subject: «[x], action: deny }]\n",
+            "rules[0].subject: found a list, expected the name of a subject, or a subject in braces",
         ),
         (
             "rules: [{ id: 1, name: a, limit: { per-second: 5, per: «host }, action: allow }]\n",
@@ -326,10 +326,10 @@ fn names_are_held_against_each_other() {
         ),
         (
             "rules: [{ «rule: 1, name: a, action: deny }]\n",
-            "rules[0]: unknown key `rule`: expected `id`, `name`, `action`, `direction`, `who`, `to`, `ports`, `protocol`, `limit`, `report`, `dry-run` or `events-per-second`",
+            "rules[0]: unknown key `rule`: expected `id`, `name`, `action`, `direction`, `subject`, `to`, `ports`, `protocol`, `limit`, `report`, `dry-run` or `events-per-second`",
         ),
     ] {
-        told_at_mark(text, expected);
+        fails_at_mark(text, expected);
     }
 }
 
@@ -341,7 +341,7 @@ fn rules_that_cannot_be_compiled_have_a_place() {
             "rules[1]: rule 2 (`b`): icmp has no hook but socket(2): direction `create`",
         ),
         (
-            "rules:\n  - «{ id: 1, name: a, action: deny, who: { exe: bin/sh } }\n",
+            "rules:\n  - «{ id: 1, name: a, action: deny, subject: { exe: bin/sh } }\n",
             "rules[0]: rule 1 (`a`): `bin/sh` is relative: write the whole path",
         ),
         (
@@ -349,15 +349,15 @@ fn rules_that_cannot_be_compiled_have_a_place() {
             "rules[0]: rule 4294967295 (`a`): its id is that of what executes a file of another SHA-256 than the one pinned: give it another",
         ),
         (
-            "tuples:\n  - «{ rule: 1, name: a, action: drop, dport: 53 }\n",
+            "tuples:\n  - «{ id: 1, name: a, action: drop, dport: 53 }\n",
             "tuples[0]: rule 1 (`a`): a destination port needs a protocol with ports (tcp, udp, sctp, dccp or udplite)",
         ),
         (
-            "sets:\n  - { rule: 1, name: a, action: drop }\n  - «{ rule: 1, name: b, action: drop }\n",
+            "sets:\n  - { id: 1, name: a, action: drop }\n  - «{ id: 1, name: b, action: drop }\n",
             "sets[1]: rule 1 is called `a` and `b`: give one of them another id",
         ),
         (
-            "sets:\n  - { rule: 1, name: a, action: drop, cidrs: 192.0.2.1 }\n  - «{ rule: 2, name: b, action: drop }\n",
+            "sets:\n  - { id: 1, name: a, action: drop, cidrs: 192.0.2.1 }\n  - «{ id: 2, name: b, action: drop }\n",
             "sets[1]: rule 2 (`b`): the set is empty: add an address or a list, or remove it",
         ),
         (
@@ -390,7 +390,7 @@ fn rules_that_cannot_be_compiled_have_a_place() {
 
 #[test]
 fn what_would_take_for_ever_is_refused() {
-    let deep = error(&format!("default: pass\nsets: {}\n", "[".repeat(200_000)));
+    let deep = error(&format!("default: allow\nsets: {}\n", "[".repeat(200_000)));
     assert!(
         deep.starts_with("p.yaml:2:") && deep.ends_with("nested deeper than any policy"),
         "{deep}"
@@ -409,12 +409,12 @@ fn what_would_take_for_ever_is_refused() {
     }
     // Brackets in words and comments are no nesting.
     let brackets =
-        format!("# {0}\nsets: [{{ rule: 1, name: \"{0}\", action: drop }}]\n", "[".repeat(99));
+        format!("# {0}\nsets: [{{ id: 1, name: \"{0}\", action: drop }}]\n", "[".repeat(99));
     Document::parse("p.yaml", &brackets).unwrap();
 
     let many = "10.0.0.1, ".repeat(60_000);
     let many = format!(
-        "sets:\n  - &s {{ rule: 1, name: a, action: drop, cidrs: [{many}] }}\n{}",
+        "sets:\n  - &s {{ id: 1, name: a, action: drop, cidrs: [{many}] }}\n{}",
         "  - *s\n".repeat(3000)
     );
     assert!(error(&many).contains("more than 250000 items"), "{}", error(&many));
@@ -426,7 +426,7 @@ fn what_would_take_for_ever_is_refused() {
         "*e, ".repeat(1000)
     );
     assert!(error(&text).contains("bytes of text"), "{}", error(&text));
-    let long = format!("sets: [{{ rule: 1, name: {}, action: drop }}]\n", "a".repeat(1000));
+    let long = format!("sets: [{{ id: 1, name: {}, action: drop }}]\n", "a".repeat(1000));
     assert!(error(&long).contains("more than 512 bytes"));
     assert!(error(&" ".repeat(MAX_BYTES + 1)).contains("more than"));
     let error = Document::read("/dev/zero".as_ref()).unwrap_err().to_string();
@@ -441,7 +441,7 @@ fn lists_are_found_beside_the_document() {
     std::fs::write(folder.path().join("bad.txt"), "198.51.100.7\nnonsense\n").unwrap();
     let text = |bad_lines| {
         format!(
-            "sets:\n  - {{ rule: 1, name: geo, action: drop, lists: [geo] }}\n  - {{ rule: 2, name: bad, action: drop, lists: [bad.txt], bad-lines: {bad_lines} }}\n"
+            "sets:\n  - {{ id: 1, name: geo, action: drop, lists: [geo] }}\n  - {{ id: 2, name: bad, action: drop, lists: [bad.txt], bad-lines: {bad_lines} }}\n"
         )
     };
     let lenient = Document::parse("p.yaml", &text("lenient")).unwrap();
@@ -452,7 +452,7 @@ fn lists_are_found_beside_the_document() {
     let why = compiled.explain("192.0.2.5".parse().unwrap()).to_string();
     assert!(why.contains("rule 1 (`geo`)") && why.ends_with("geo/xx.cidr:1"), "{why}");
     let refused = policy(text("strict")).unwrap_err().to_string();
-    assert!(refused.starts_with("p.yaml:3:49: sets[1].lists[0]: "), "{refused}");
+    assert!(refused.starts_with("p.yaml:3:47: sets[1].lists[0]: "), "{refused}");
     assert!(refused.contains("bad.txt:2:1"), "{refused}");
 }
 
@@ -520,7 +520,10 @@ impl Lab {
 fn the_whole_becomes_a_policy() {
     let lab = Lab::new();
     let policy = lab.policy(WHOLE).unwrap();
-    assert_eq!(policy.sockets.defaults, [Verdict::Drop, Verdict::Pass, Verdict::Drop]);
+    assert_eq!(
+        policy.sockets.defaults,
+        [SocketVerdict::Deny, SocketVerdict::Allow, SocketVerdict::Deny]
+    );
     let groups: BTreeMap<&str, Vec<String>> = policy
         .sockets
         .groups
@@ -539,23 +542,26 @@ fn the_whole_becomes_a_policy() {
     );
     let [apt, me, ping, nobody] = &policy.sockets.rules[..] else { panic!() };
     assert_eq!((apt.rule, apt.name.as_str()), (RuleId(10), "apt to mirrors"));
-    assert_eq!(apt.who.uids, [42, 42]);
-    assert_eq!(apt.who.gids, [65534]);
+    assert_eq!(apt.subject.uids, [42, 42]);
+    assert_eq!(apt.subject.gids, [65534]);
     let https = Subject::default().exe("/usr/lib/apt/methods/https");
-    assert_eq!(apt.who.exes, https.exes);
+    assert_eq!(apt.subject.exes, https.exes);
     let sum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap();
-    assert_eq!(me.who.exes, Subject::default().exe("/bin/a").exe_sha256("/bin/b", sum).exes);
+    assert_eq!(me.subject.exes, Subject::default().exe("/bin/a").exe_sha256("/bin/b", sum).exes);
     assert_eq!((apt.to.as_slice(), apt.cidrs.len()), (["mirrors".to_owned()].as_slice(), 1));
     assert_eq!(apt.ports, [80..=80, 443..=443, 8000..=8100]);
-    assert_eq!(apt.protocols, [crate::Protocol::TCP, crate::Protocol::UDP]);
+    assert_eq!(
+        apt.protocols,
+        [crate::Protocol::TCP, crate::Protocol::UDP].map(crate::SocketProtocol::from)
+    );
     assert!(apt.report && apt.dry_run && apt.events_per_second == 5);
     let limit = apt.limit.as_ref().unwrap();
     assert_eq!((limit.rate(), limit.at_once(), limit.name.as_str()), (100, 200, "outbound"));
     assert_eq!(limit.scope, crate::socket::LimitScope::Host);
-    assert_eq!((me.who.name.as_str(), me.who.uids.as_slice()), ("rule 20", [0].as_slice()));
+    assert_eq!((me.subject.name.as_str(), me.subject.uids.as_slice()), ("rule 20", [0].as_slice()));
     assert_eq!(me.limit.as_ref().unwrap().at_once(), 9);
     assert_eq!(ping.direction, crate::socket::Direction::Create);
-    assert_eq!(nobody.who, crate::socket::Subject::default());
+    assert_eq!(nobody.subject, crate::socket::Subject::default());
 
     let set = &policy.sets[0];
     assert_eq!((set.rule, set.action), (RuleId(1), Action::Drop));
@@ -619,8 +625,8 @@ fn what_is_elsewhere_and_is_not_there_has_a_place() {
             "subjects.a.uid: no user is called `_atp`: did you mean `_apt`?",
         ),
         (
-            "rules:\n  - { id: 1, name: a, action: deny, who: { gid: [0, «rot] } }\n",
-            "rules[0].who.gid[1]: no group is called `rot`: did you mean `root`?",
+            "rules:\n  - { id: 1, name: a, action: deny, subject: { gid: [0, «rot] } }\n",
+            "rules[0].subject.gid[1]: no group is called `rot`: did you mean `root`?",
         ),
         (
             "addresses:\n  a: { lists: [far.txt, «none.txt] }\n",
@@ -662,7 +668,7 @@ fn words_that_other_readers_take_for_something_else() {
 subjects:
   a: { uid: no, cgroup: /on }
 rules:
-  - { id: 0x10, name: 404, who: a, action: deny, ports: \"22\", to: [\"::1\", 10.0.0.1] }
+  - { id: 0x10, name: 404, subject: a, action: deny, ports: \"22\", to: [\"::1\", 10.0.0.1] }
 ";
     let document = Document::parse("p.yaml", text).unwrap();
     assert_eq!(document.subjects["a"].uid, [DocumentAccount::Name("no".to_owned())]);
@@ -680,7 +686,7 @@ rules:
 #[test]
 fn packet_sockets_have_a_rule_or_go_unseen() {
     let rules = "
-socket-defaults: { create: drop }
+socket-defaults: { create: deny }
 rules:
   - { id: 1, name: tcpdump, direction: create, protocol: packet, action: allow }
 ";
@@ -692,7 +698,7 @@ rules:
         compile(text).unwrap().sockets().unwrap().packet_sockets().map(|it| it.asked_by.clone())
     };
     assert_eq!(asked(rules), Some("rule 1 (`tcpdump`, p.yaml:4:5)".to_owned()));
-    let unseen = "danger-packet-sockets-unseen: true\nsocket-defaults: { create: drop }\n";
+    let unseen = "danger-packet-sockets-unseen: true\nsocket-defaults: { create: deny }\n";
     assert_eq!(asked(unseen), None);
     let both = compile(&format!("danger-packet-sockets-unseen: true{rules}")).unwrap_err();
     assert_eq!(both.path().to_string(), "rules[0]");
@@ -703,16 +709,16 @@ rules:
 fn rules_that_never_match_are_told_with_what_comes_before() {
     let text = "
 subjects: { sshd: { exe: /usr/sbin/sshd } }
-socket-defaults: { out: drop }
+socket-defaults: { out: deny }
 rules:
-  - { id: 1, name: pinned, who: { exe: { path: /a, sha256: SUM } }, action: allow }
+  - { id: 1, name: pinned, subject: { exe: { path: /a, sha256: SUM } }, action: allow }
   - { id: 2, name: log, action: log }
   - { id: 3, name: in, direction: in, action: deny, dry-run: true }
   - { id: 4, name: anybody, action: allow, limit: { per-second: 5 } }
-  - { id: 5, name: narrow, who: sshd, action: deny }
+  - { id: 5, name: narrow, subject: sshd, action: deny }
   - { id: 6, name: again, action: deny }
   - { id: 7, name: late log, action: log }
-  - { id: 8, name: bind, direction: in, who: sshd, action: allow }
+  - { id: 8, name: bind, direction: in, subject: sshd, action: allow }
   - { id: 9, name: create, direction: create, action: deny }
 ";
     let text = text.replace("SUM", &"0".repeat(64));
@@ -734,9 +740,9 @@ rules:
     );
     // What narrows a rule leaves something to others.
     for key in [
-        "who: sshd",
-        "who: { uid: 0 }",
-        "who: { spoofable-comm: a }",
+        "subject: sshd",
+        "subject: { uid: 0 }",
+        "subject: { spoofable-comm: a }",
         "to: 192.0.2.1",
         "ports: 1-65535",
         "protocol: tcp",
@@ -755,7 +761,7 @@ rules:
 #[test]
 fn kinds_of_sockets_are_no_protocols_of_packets() {
     let parse = |protocol: &str| {
-        let tuple = format!("{{ rule: 1, name: a, action: drop, protocol: {protocol} }}");
+        let tuple = format!("{{ id: 1, name: a, action: drop, protocol: {protocol} }}");
         Document::parse("p.yaml", &format!("tuples:\n  - {tuple}\n"))
     };
     for name in ["raw", "packet"] {
@@ -773,10 +779,67 @@ fn kinds_of_sockets_are_no_protocols_of_packets() {
     }
 }
 
+/// What earlier versions of the format called things is the same policy still.
+#[test]
+fn former_words_are_read() {
+    const FORMER: &str = "
+default: drop
+malformed: pass
+non-ip: pass
+sets:
+  - { rule: 1, name: office, action: allow, cidrs: 10.20.0.0/16 }
+tuples:
+  - { rule: 2, name: web, action: log, dport: 443, protocol: tcp }
+socket-defaults: { out: drop, in: pass, create: drop }
+rules:
+  - { id: 1, name: updates, who: { uid: 42 }, action: allow }
+";
+    let compiled = |text: &str| {
+        Document::parse("p.yaml", text).unwrap().compile(&mut super::Sources::new("/")).unwrap()
+    };
+    let former = compiled(FORMER);
+    let mut present = FORMER.to_owned();
+    for (old, new) in [
+        ("malformed: pass", "malformed: allow"),
+        ("non-ip: pass", "non-ip: allow"),
+        ("rule: 1", "id: 1"),
+        ("rule: 2", "id: 2"),
+        ("out: drop", "out: deny"),
+        ("in: pass", "in: allow"),
+        ("create: drop", "create: deny"),
+        ("who:", "subject:"),
+    ] {
+        assert!(present.contains(old), "{old}");
+        // Each alone, and with all before it.
+        let alone = compiled(&FORMER.replace(old, new));
+        present = present.replace(old, new);
+        for policy in [alone, compiled(&present)] {
+            assert_eq!(policy.id(), former.id(), "{new}");
+            assert_eq!(policy.rules(), former.rules(), "{new}");
+            assert_eq!(policy.settings(), former.settings(), "{new}");
+        }
+    }
+    let all = "default: pass\nrules:\n  - { id: 1, name: a, action: deny }\n";
+    assert_eq!(compiled(all).id(), compiled(&all.replace("pass", "allow")).id());
+    // Errors have their places, and the words that are written.
+    let error = |text: &str| Document::parse("p.yaml", text).unwrap_err().to_string();
+    let unknown = error(
+        "subjects: { apt: { uid: 1 } }\nrules: [{ id: 1, name: a, who: atp, action: deny }]\n",
+    );
+    let place = "p.yaml:2:32: rules[0].who: no subject is called `atp`: did you mean `apt`?";
+    assert_eq!(unknown, place);
+    let both = error("sets: [{ id: 1, rule: 1, name: a, action: drop, cidrs: 10.0.0.1 }]\n");
+    assert!(both.contains("duplicate field `id`"), "{both}");
+    // They are not suggested.
+    let unknown = error("sets: [{ rul: 1, name: a, action: drop, cidrs: 10.0.0.1 }]\n");
+    assert!(unknown.contains("unknown key `rul`: expected `id`, `name`"), "{unknown}");
+    assert!(!unknown.contains("`rule`"), "{unknown}");
+}
+
 #[test]
 fn documents_go_between_threads() {
     fn goes<T: Send + Sync + Clone>(_: &T) {}
-    goes(&Document::parse("p.yaml", "default: pass").unwrap());
+    goes(&Document::parse("p.yaml", "default: allow").unwrap());
 }
 
 /// Every key of a feed, and one that has none.
@@ -804,7 +867,7 @@ feeds:
 addresses:
   bad: { feeds: [drop, feodo] }
 sets:
-  - { rule: 1, name: a, action: drop, feeds: pinned, addresses: bad }
+  - { id: 1, name: a, action: drop, feeds: pinned, addresses: bad }
 "#;
 
 #[cfg(all(unix, feature = "feed"))]
@@ -949,18 +1012,18 @@ fn errors_in_feeds_name_the_place_and_the_cause() {
             "addresses.a.feeds[1]: no feed is called `dorp`: did you mean `drop`?",
         ),
         (
-            "feeds:\n  drop: { source: /x }\nsets:\n  - { rule: 1, name: a, action: drop, feeds: «ipsum }\n",
+            "feeds:\n  drop: { source: /x }\nsets:\n  - { id: 1, name: a, action: drop, feeds: «ipsum }\n",
             "sets[0].feeds: no feed is called `ipsum`",
         ),
     ] {
-        told_at_mark(text, expected);
+        fails_at_mark(text, expected);
     }
 }
 
 #[cfg(not(all(unix, feature = "feed")))]
 #[test]
 fn feeds_need_their_feature() {
-    told_at_mark(
+    fails_at_mark(
         "feeds: «{ drop: { source: /x } }\n",
         "feeds: this program was built without the feature `feed`: it has no feeds that a file declares",
     );
@@ -973,7 +1036,7 @@ fn what_is_no_text_has_its_place() {
     for (bytes, expected) in [
         (&b"rules: []\r\n# \xc3\xa4 \0"[..], "2:5: the character U+0000, which YAML does not have"),
         (b"default: \"a\x1b[31m\"", "1:12: the character U+001B"),
-        (b"default: pass\r# \xff", "2:3: byte 0xff, which is no UTF-8"),
+        (b"default: allow\r# \xff", "2:3: byte 0xff, which is no UTF-8"),
         (b"\xc3", "1:1: byte 0xc3"),
     ] {
         std::fs::write(&path, bytes).unwrap();
@@ -989,7 +1052,7 @@ fn what_is_no_text_has_its_place() {
 /// Whichever way a document is compiled.
 #[test]
 fn what_compiling_refuses_has_its_place() {
-    let text = "tuples:\n  - { rule: 1, name: a, action: drop, protocol: udp }\n  - { rule: 2, name: b, action: drop, dport: 1 }\n";
+    let text = "tuples:\n  - { id: 1, name: a, action: drop, protocol: udp }\n  - { id: 2, name: b, action: drop, dport: 1 }\n";
     let document = Document::parse("x.yaml", text).unwrap();
     let folder = std::path::Path::new("/");
     let by_policy = document.policy(folder).unwrap().compile().unwrap_err().to_string();

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::error::{Problem, shown};
-use super::place::{Fault, KeyPath, Place, Step};
+use super::place::{Fault, KeyPath, Place, Step, former};
 use super::{MAX_DEPTH, MAX_ITEMS};
 
 /// The number of a node.
@@ -146,19 +146,20 @@ impl Tree {
     pub(super) fn find(&self, steps: impl IntoIterator<Item = Step>) -> (Place, KeyPath) {
         let (mut at, mut path) = (self.root, KeyPath::default());
         for step in steps {
-            at = match (&self.node(at).kind, &step) {
-                (Kind::Map(map), Step::Key(key)) => match self.value(map, key) {
-                    Some((_, value)) => value,
-                    None => break,
-                },
-                (Kind::List(items), Step::Index(index)) => match items.get(*index) {
-                    Some(item) => *item,
-                    None => break,
-                },
+            let found = match (&self.node(at).kind, &step) {
+                (Kind::Map(map), Step::Key(key)) => self
+                    .value(map, key)
+                    .or_else(|| self.value(map, former(key)?))
+                    .map(|(written, value)| (Step::from(self.key(written)), value)),
+                (Kind::List(items), Step::Index(index)) => {
+                    items.get(*index).map(|item| (step, *item))
+                }
                 (_, Step::Index(_)) => continue,
-                _ => break,
+                _ => None,
             };
-            path.0.push(step);
+            let Some((written, value)) = found else { break };
+            path.0.push(written);
+            at = value;
         }
         (self.node(at).place, path)
     }

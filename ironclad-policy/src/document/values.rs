@@ -5,14 +5,13 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ironclad_core::Cidr;
+use ironclad_core::{Cidr, Protocol, SocketProtocol, SocketVerdict, Verdict};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::error::shown;
 use super::reader::ONE_OR_MANY;
 use crate::country::CountryCode;
-use crate::policy::Protocol;
 use crate::sha256::Sha256Sum;
 
 /// Ports of a socket rule: `443` or `8000-8100`.
@@ -143,6 +142,26 @@ pub(super) fn sha256<'de, D: Deserializer<'de>>(from: D) -> Result<Sha256Sum, D:
     })
 }
 
+/// What becomes of packets that nothing matches; `pass` is the former word for `allow`.
+pub(super) fn verdict<'de, D: Deserializer<'de>>(from: D) -> Result<Verdict, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "allow" | "pass" => Ok(Verdict::Allow),
+        "drop" => Ok(Verdict::Drop),
+        other => Err(de::Error::unknown_variant(other, &["allow", "drop"])),
+    }
+}
+
+/// What becomes of sockets that nothing matches; `pass` and `drop` are former words.
+pub(super) fn socket_verdict<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<SocketVerdict, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "allow" | "pass" => Ok(SocketVerdict::Allow),
+        "deny" | "drop" => Ok(SocketVerdict::Deny),
+        other => Err(de::Error::unknown_variant(other, &["allow", "deny"])),
+    }
+}
+
 /// What a limit counts: a million a second is as good as no limit.
 pub(super) fn tokens<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match u32::deserialize(from)? {
@@ -214,7 +233,7 @@ impl<'de> Deserialize<'de> for CountryCode {
     }
 }
 
-/// The names of [`Protocol`]s that a policy file may have.
+/// The names of protocols that a socket rule may have.
 pub(super) const PROTOCOLS: &[&str] = &[
     "tcp",
     "udp",
@@ -236,20 +255,27 @@ pub(super) fn maybe_ip_protocol<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Protocol>, D::Error> {
     let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
-    match Protocol::by_name(&name) {
-        Some(Protocol::RAW | Protocol::PACKET) if !name.bytes().all(|b| b.is_ascii_digit()) => {
-            Err(de::Error::custom(format_args!(
-                "`{name}` is a kind of socket and no protocol of packets: say who may open such in `rules`, with `direction: create`"
-            )))
-        }
-        Some(protocol) => Ok(Some(protocol)),
-        None => Err(de::Error::unknown_variant(&name, IP_PROTOCOLS)),
+    match (Protocol::by_name(&name), SocketProtocol::by_name(&name)) {
+        (Some(protocol), _) => Ok(Some(protocol)),
+        (None, Some(_)) => Err(de::Error::custom(format_args!(
+            "`{name}` is a kind of socket and no protocol of packets: name the processes that may open such sockets in `rules`, with `direction: create`"
+        ))),
+        (None, None) => Err(de::Error::unknown_variant(&name, IP_PROTOCOLS)),
     }
 }
 
-impl<'de> Deserialize<'de> for Protocol {
+struct OfSocket(SocketProtocol);
+
+impl<'de> Deserialize<'de> for OfSocket {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
-        Self::by_name(&name).ok_or_else(|| de::Error::unknown_variant(&name, PROTOCOLS))
+        let protocol = SocketProtocol::by_name(&name).map(Self);
+        protocol.ok_or_else(|| de::Error::unknown_variant(&name, PROTOCOLS))
     }
+}
+
+pub(super) fn socket_protocols<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<SocketProtocol>, D::Error> {
+    Ok(some::<OfSocket, D>(from)?.into_iter().map(|OfSocket(protocol)| protocol).collect())
 }

@@ -18,7 +18,7 @@
 //!         exe: Some(curl),
 //!         uid: 1000,
 //!         op: SocketOp::Connect,
-//!         protocol: Protocol::TCP,
+//!         protocol: Protocol::TCP.into(),
 //!         addr: Some(addr.parse()?),
 //!     });
 //! }
@@ -39,9 +39,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ironclad_core::abi::{FileId, SocketOp};
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketProtocol, SocketVerdict};
 
-use crate::policy::{Policy, Protocol};
+use crate::policy::Policy;
 use crate::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, settle};
 
 /// Something that a process asked for and was allowed.
@@ -53,8 +53,8 @@ pub struct Observation {
     pub uid: u32,
     /// The operation.
     pub op: SocketOp,
-    /// The protocol; [`Protocol::RAW`] of raw sockets, [`Protocol::PACKET`] of packet sockets.
-    pub protocol: Protocol,
+    /// The protocol, or the kind of socket.
+    pub protocol: SocketProtocol,
     /// The other's address and port, or one's own of bind(2); none of socket(2).
     pub addr: Option<SocketAddr>,
 }
@@ -167,7 +167,7 @@ impl Learner {
         let place = (addr.map_or(0, |addr| addr.port()), addr.map(|addr| addr.ip()), chosen);
         // The kernel's word for nobody at all is no user that a rule can name.
         let exe = what.exe.filter(|_| what.uid != u32::MAX);
-        let subject = Subject { exe, direction, protocol: what.protocol.0 };
+        let subject = Subject { exe, direction, protocol: what.protocol.abi() };
         let is_full = self.distinct >= self.options.most;
         let seen = self.seen.get(&subject).and_then(|users| users.get(&what.uid));
         if !seen.is_some_and(|seen| seen.contains(&place)) {
@@ -245,7 +245,7 @@ impl Policy {
         let directions = [Direction::Out, Direction::In, Direction::Create];
         // What is denied by default stays so, and is not to be learned.
         let allowed = directions.into_iter().zip(self.sockets.defaults);
-        for (direction, _) in allowed.filter(|(_, default)| *default == Verdict::Pass) {
+        for (direction, _) in allowed.filter(|(_, default)| *default == SocketVerdict::Allow) {
             if let Some(id) = free.next() {
                 rules.push(
                     SocketRule::new(id, "learning", SocketAction::Allow)

@@ -5,11 +5,10 @@ use std::fmt::Write;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use ironclad_core::{Cidr, Family};
+use ironclad_core::{Cidr, Family, Protocol, SocketProtocol};
 
 use super::merge::{Merged, Places, merge};
 use super::{Learner, Name, Subject};
-use crate::policy::Protocol;
 use crate::socket::Direction;
 
 pub(super) fn document(learner: &Learner) -> String {
@@ -32,12 +31,12 @@ fn write_all(learner: &Learner, out: &mut String) -> std::fmt::Result {
             "# {denied} requests were denied, or would have been: it does not allow them."
         )?;
     }
-    writeln!(out, "default: pass")?;
+    writeln!(out, "default: allow")?;
     let directions: BTreeSet<Direction> = learner.seen.keys().map(|by| by.direction).collect();
     if directions.is_empty() {
         return Ok(());
     }
-    let defaults = directions.iter().map(|&direction| format!("{}: drop", word(direction)));
+    let defaults = directions.iter().map(|&direction| format!("{}: deny", word(direction)));
     writeln!(out, "socket-defaults: {{ {} }}", listed(defaults))?;
     if *packets_unseen && directions.contains(&Direction::Create) {
         writeln!(out, "# Packet sockets did not ask: nobody knows who needs them.")?;
@@ -81,9 +80,9 @@ fn path(learner: &Learner, exe: ironclad_core::abi::FileId) -> Option<&Path> {
 
 /// The path that a rule can name, or why none can.
 fn nameable<'a>(learner: &'a Learner, by: &Subject) -> Result<&'a str, String> {
-    let has_hooks = matches!(Protocol(by.protocol), Protocol::TCP | Protocol::UDP);
+    let has_hooks = [Protocol::TCP, Protocol::UDP].contains(&Protocol(by.protocol));
     if has_hooks == (by.direction == Direction::Create) {
-        let (protocol, direction) = (Protocol(by.protocol), word(by.direction));
+        let (protocol, direction) = (SocketProtocol::from_abi(by.protocol), word(by.direction));
         return Err(format!("no rule of direction {direction} can name {protocol}"));
     }
     let Some(exe) = by.exe else {
@@ -127,7 +126,7 @@ fn write_rule(
         Some(uids) => format!(", uid: [{}]", listed(uids.iter().map(u32::to_string))),
         None => String::new(),
     };
-    writeln!(out, "    who: {{ exe: {}{uid} }}", value(exe))?;
+    writeln!(out, "    subject: {{ exe: {}{uid} }}", value(exe))?;
     if *direction != Direction::Out {
         writeln!(out, "    direction: {}", word(*direction))?;
     }
@@ -167,8 +166,8 @@ fn word(direction: Direction) -> &'static str {
 }
 
 fn number_or_name(protocol: u8) -> String {
-    let name = Protocol(protocol).to_string();
-    if Protocol::by_name(&name).is_some() { name } else { protocol.to_string() }
+    let name = SocketProtocol::from_abi(protocol).to_string();
+    if SocketProtocol::by_name(&name).is_some() { name } else { protocol.to_string() }
 }
 
 fn address(cidr: &Cidr) -> String {

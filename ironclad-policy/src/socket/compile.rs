@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::{self, SocketOp};
-use ironclad_core::{Cidr, RuleId, Verdict};
+use ironclad_core::{Cidr, Protocol, RuleId, SocketProtocol, SocketVerdict};
 use sha2::{Digest, Sha256};
 
 use super::addresses::Classes;
@@ -14,7 +14,6 @@ use super::pin::{Exe, Pin, SHA256_MISMATCH, mismatches};
 use super::{Direction, Group, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
 use crate::error::{PolicyError, check_rule};
 use crate::limits::check;
-use crate::policy::Protocol;
 use crate::sha256::Sha256Sum;
 
 /// A rule of compiled socket rules.
@@ -145,7 +144,7 @@ pub struct CompiledSockets {
     pub(crate) own: usize,
     /// Where each has its number.
     pub(crate) places: Vec<Place>,
-    pub(crate) defaults: [Verdict; 3],
+    pub(crate) defaults: [SocketVerdict; 3],
     pub(crate) addresses: Classes,
     /// By class of address.
     pub(crate) wheres: Vec<RuleSet>,
@@ -287,16 +286,16 @@ impl CompiledSockets {
             is_where_asked: !by_group.is_empty(),
             ports: ports(&placed)?,
             kinds: kinds(&placed)?,
-            exes: Named::build(&placed, |rule| &rule.who.exes),
-            parents: Named::build(&placed, |rule| &rule.who.parents),
-            uids: Named::build(&placed, |rule| &rule.who.uids),
-            gids: Named::build(&placed, |rule| &rule.who.gids),
-            groups: Named::build(&placed, |rule| &rule.who.groups),
-            comms: Named::build(&placed, |rule| &rule.who.comms),
+            exes: Named::build(&placed, |rule| &rule.subject.exes),
+            parents: Named::build(&placed, |rule| &rule.subject.parents),
+            uids: Named::build(&placed, |rule| &rule.subject.uids),
+            gids: Named::build(&placed, |rule| &rule.subject.gids),
+            groups: Named::build(&placed, |rule| &rule.subject.groups),
+            comms: Named::build(&placed, |rule| &rule.subject.comms),
             ancestries: ancestries(&placed)?,
             packets: PacketSockets::of(sockets)?,
             not_ancestry: {
-                let free = placed.iter().filter(|(_, rule)| rule.who.ancestors.is_empty());
+                let free = placed.iter().filter(|(_, rule)| rule.subject.ancestors.is_empty());
                 RuleSet::default().with(free.map(|(place, _)| *place))
             },
             places,
@@ -312,7 +311,7 @@ impl CompiledSockets {
             rules: Vec::new(),
             own: 0,
             places: Vec::new(),
-            defaults: [Verdict::Pass; 3],
+            defaults: [SocketVerdict::Allow; 3],
             addresses: Classes::build(std::iter::empty()),
             wheres: vec![RuleSet::default()],
             is_where_asked: false,
@@ -342,7 +341,7 @@ impl CompiledSockets {
     }
 
     /// What becomes of what no rule matches.
-    pub fn default_of(&self, op: SocketOp) -> Verdict {
+    pub fn default_of(&self, op: SocketOp) -> SocketVerdict {
         match op {
             SocketOp::Connect | SocketOp::Send => self.defaults[0],
             SocketOp::Bind => self.defaults[1],
@@ -446,20 +445,22 @@ pub(super) fn unfit(rule: &SocketRule, what: impl Into<String>) -> PolicyError {
 /// What a rule may say at all. One that could never match is an error of whoever wrote it.
 fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
     check_rule(rule.rule, &rule.name)?;
-    let who = &rule.who;
-    for path in who.exes.iter().map(|exe| &exe.path).chain(&who.parents).chain(&who.ancestors) {
+    let subject = &rule.subject;
+    for path in
+        subject.exes.iter().map(|exe| &exe.path).chain(&subject.parents).chain(&subject.ancestors)
+    {
         if !path.is_absolute() {
             let path = path.display();
             return Err(unfit(rule, format!("`{path}` is relative: write the whole path")));
         }
     }
-    who.groups.iter().try_for_each(|group| group_fits(rule, group))?;
+    subject.groups.iter().try_for_each(|group| group_fits(rule, group))?;
     let is_path = |group: &Group| matches!(group, Group::Path(_));
-    if who.groups.iter().any(is_path) && !who.groups.iter().all(is_path) {
+    if subject.groups.iter().any(is_path) && !subject.groups.iter().all(is_path) {
         let what = "a container is a cgroup: name it by `container` or by `cgroup`, not by both";
         return Err(unfit(rule, what));
     }
-    for comm in &who.comms {
+    for comm in &subject.comms {
         if comm.is_empty() || comm.len() > 15 || comm.contains('\0') {
             return Err(unfit(rule, format!("`{comm}` is no name of a thread: 1 to 15 bytes")));
         }
@@ -475,7 +476,8 @@ fn fits(rule: &SocketRule) -> Result<(), PolicyError> {
         }
     }
     for &protocol in &rule.protocols {
-        let has_hooks = matches!(protocol, Protocol::TCP | Protocol::UDP);
+        let has_hooks =
+            [Protocol::TCP, Protocol::UDP].map(SocketProtocol::from).contains(&protocol);
         let (has, direction) = match is_create {
             true => (!has_hooks, "is decided where it names an address: direction `out` or `in`"),
             false => (has_hooks, "has no hook but socket(2): direction `create`"),
@@ -563,7 +565,7 @@ fn bucket(rule: &SocketRule, limit: &RateLimit) -> u64 {
         LimitScope::Subject => {
             hash.update((limit.name.len() as u64).to_le_bytes());
             hash.update(&limit.name);
-            hash.update(&rule.who.name);
+            hash.update(&rule.subject.name);
         }
         LimitScope::Host => hash.update(&limit.name),
     }
@@ -624,7 +626,7 @@ fn kinds(placed: &Placed<'_>) -> Result<Table, PolicyError> {
                 by_op[op as usize].insert(*place);
             }
             for protocol in &rule.protocols {
-                by_kind.entry((op as usize, usize::from(protocol.0))).or_default().push(*place);
+                by_kind.entry((op as usize, usize::from(protocol.abi()))).or_default().push(*place);
             }
         }
     }
@@ -641,8 +643,8 @@ fn kinds(placed: &Placed<'_>) -> Result<Table, PolicyError> {
 
 fn ancestries(placed: &Placed<'_>) -> Result<BTreeMap<Vec<PathBuf>, Vec<Place>>, PolicyError> {
     let mut ancestries: BTreeMap<Vec<PathBuf>, Vec<Place>> = BTreeMap::new();
-    for (place, rule) in placed.iter().filter(|(_, rule)| !rule.who.ancestors.is_empty()) {
-        let mut files = rule.who.ancestors.clone();
+    for (place, rule) in placed.iter().filter(|(_, rule)| !rule.subject.ancestors.is_empty()) {
+        let mut files = rule.subject.ancestors.clone();
         files.sort();
         files.dedup();
         ancestries.entry(files).or_default().push(*place);

@@ -2,13 +2,12 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use ironclad_core::abi::{self, SockIdVal, SockPolicy, SockRow, SockRule, SocketOp};
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketProtocol, SocketVerdict};
 use serde::Serialize;
 
 use super::query::{Cgroups, SocketQuery, settle};
 use super::{CompiledSockets, SocketRuleInfo};
 use crate::flat;
-use crate::policy::Protocol;
 
 /// The tables that the hooks decide by, wherever they are.
 pub trait SocketTables {
@@ -171,8 +170,8 @@ pub struct SocketExplanation {
     pub generation: u64,
     /// What was asked for.
     pub op: SocketOp,
-    /// IP protocol; 255 of raw sockets, 254 of packet sockets.
-    pub protocol: u8,
+    /// The protocol, or the kind of socket.
+    pub protocol: SocketProtocol,
     /// The address that the kernel uses, which may be another than the one written.
     pub addr: Option<SocketAddr>,
     /// The address was written as IPv4-mapped IPv6.
@@ -182,7 +181,7 @@ pub struct SocketExplanation {
     /// False where an earlier rule stays [open](Standing::Open): then that one may decide.
     pub certain: bool,
     /// The verdict; of a dry run what it would be.
-    pub verdict: Verdict,
+    pub verdict: SocketVerdict,
     /// It would be denied, and is allowed.
     pub dry_run: bool,
     /// The token bucket of the rule that decides.
@@ -213,7 +212,7 @@ pub fn explain<T: SocketTables>(
     let mut this = SocketExplanation {
         generation: policy.generation,
         op: query.op,
-        protocol: query.protocol.0,
+        protocol: query.protocol,
         addr,
         mapped,
         decided_by: Decider::Default,
@@ -224,24 +223,24 @@ pub fn explain<T: SocketTables>(
         rules: Vec::new(),
     };
     if policy.generation == 0 {
-        (this.decided_by, this.verdict) = (Decider::NoPolicy, Verdict::Pass);
+        (this.decided_by, this.verdict) = (Decider::NoPolicy, SocketVerdict::Allow);
         return Ok(this);
     }
-    let is_packet = query.op == SocketOp::Create && query.protocol.0 == abi::SOCK_PROTO_PACKET;
+    let is_packet = query.op == SocketOp::Create && query.protocol == SocketProtocol::Packet;
     if is_packet && policy.packets == 0 {
-        (this.decided_by, this.verdict) = (Decider::Unseen, Verdict::Pass);
+        (this.decided_by, this.verdict) = (Decider::Unseen, SocketVerdict::Allow);
         return Ok(this);
     }
     match answers(tables, query, addr)?.zip(tables.row(0)) {
         Some((answers, all)) => this.walk(tables, &answers, &all),
         None => this.decided_by = Decider::Damage,
     }
-    this.dry_run = this.verdict == Verdict::Drop && (this.dry_run || policy.dry_run != 0);
+    this.dry_run = this.verdict == SocketVerdict::Deny && (this.dry_run || policy.dry_run != 0);
     Ok(this)
 }
 
-fn verdict_of(raw: u8) -> Verdict {
-    if raw == abi::VERDICT_DROP { Verdict::Drop } else { Verdict::Pass }
+fn verdict_of(raw: u8) -> SocketVerdict {
+    if raw == abi::VERDICT_DROP { SocketVerdict::Deny } else { SocketVerdict::Allow }
 }
 
 /// In which order dimensions are looked at: that of [`Dimension`], not that of the kernel's rows.
@@ -282,7 +281,7 @@ fn answers<T: SocketTables>(
         // What another answer would be, where it cannot be told which of the two it is.
         let mut or = None;
         let row = match dim {
-            abi::DIM_KIND => kind(policy, query.op, query.protocol.0),
+            abi::DIM_KIND => kind(policy, query.op, query.protocol.abi()),
             _ if policy.dims >> dim & 1 == 0 => first,
             abi::DIM_WHERE => first + addr.map_or(0, |addr| class(tables, addr)),
             abi::DIM_PORT => first + addr.map_or(0, |addr| tables.port(addr.port())),
@@ -413,8 +412,11 @@ impl SocketExplanation {
             self.explained(place, standing.unwrap_or(Standing::Decides));
             if standing.is_none() {
                 self.decided_by = Decider::Rule { place };
-                self.verdict =
-                    if rule.action == abi::SOCK_DENY { Verdict::Drop } else { Verdict::Pass };
+                self.verdict = if rule.action == abi::SOCK_DENY {
+                    SocketVerdict::Deny
+                } else {
+                    SocketVerdict::Allow
+                };
                 self.dry_run = rule.flags & abi::SOCK_RULE_DRY != 0;
                 let limited = rule.flags & abi::SOCK_RULE_LIMITED != 0;
                 self.limit = limited.then(|| RuleLimit {
@@ -496,11 +498,11 @@ impl fmt::Display for ExplainedRule {
 impl fmt::Display for SocketExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match self.verdict {
-            Verdict::Drop if self.dry_run => "would deny",
-            Verdict::Drop => "deny",
-            Verdict::Pass => "allow",
+            SocketVerdict::Deny if self.dry_run => "would deny",
+            SocketVerdict::Deny => "deny",
+            SocketVerdict::Allow => "allow",
         };
-        write!(f, "{verdict} {} {}", Protocol(self.protocol), self.op)?;
+        write!(f, "{verdict} {} {}", self.protocol, self.op)?;
         if let Some(addr) = self.addr {
             write!(f, " {addr}")?;
         }

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use ironclad_core::Family;
 use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
-use ironclad_core::{Family, Verdict};
 
 use super::Group;
 use super::bits::{Place, RuleSet};
@@ -142,10 +142,7 @@ impl CompiledSockets {
         image.policy.logs = (self.places.len() - decide) as u8;
         image.policy.ancestries = bound.ancestries.iter().fold(0, |bits, bit| bits | 1 << bit);
         image.policy.summary = decide.div_ceil(64).div_ceil(64) as u32;
-        image.policy.verdict = [0, 0, 1, 2].map(|direction| match self.defaults[direction] {
-            Verdict::Drop => abi::VERDICT_DROP,
-            _ => abi::VERDICT_PASS,
-        });
+        image.policy.verdict = [0, 0, 1, 2].map(|direction| self.defaults[direction].abi());
         image.policy.packets = u8::from(self.packet_sockets().is_some());
         image.policy.root4 = self.addresses.table.root(Family::V4).unwrap_or(u32::MAX);
         image.policy.root6 = self.addresses.table.root(Family::V6).unwrap_or(u32::MAX);

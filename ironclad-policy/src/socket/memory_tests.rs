@@ -1,12 +1,12 @@
 use std::path::PathBuf;
 
-use ironclad_core::{Cidr, RuleId, Verdict};
+use ironclad_core::{Cidr, RuleId, SocketVerdict};
 
 use super::{AddressGroup, Bound, Direction, SocketAction, SocketRule, Subject};
 use crate::{Limits, Policy, PolicyError};
 
 fn rule(id: u32, who: Subject) -> SocketRule {
-    SocketRule::new(RuleId(id), "one", SocketAction::Deny).who(who)
+    SocketRule::new(RuleId(id), "one", SocketAction::Deny).subject(who)
 }
 
 fn limited(policy: Policy, bytes: u64) -> String {
@@ -48,7 +48,7 @@ fn an_image_has_at_most_what_was_computed() {
         .socket_rule(rule(1, who().parent("/bin/b")).port(80))
         .socket_rule(rule(2, who().descendant_of("/bin/c")).ports(22..=25))
         .socket_rule(rule(3, who()).to_cidr("10.0.0.0/8".parse().unwrap()))
-        .socket_default(Direction::In, Verdict::Drop)
+        .socket_default(Direction::In, SocketVerdict::Deny)
         .compile()
         .unwrap();
     let sockets = policy.sockets().unwrap();

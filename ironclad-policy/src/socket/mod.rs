@@ -1,11 +1,11 @@
 //! Socket rules: ordered rules on a process, an address, a port and a protocol.
 //!
-//! A [`SocketRule`] joins *who* (a [`Subject`]) with *where* (names of [`AddressGroup`]s), ports,
+//! A [`SocketRule`] joins a [`Subject`] with addresses (names of [`AddressGroup`]s), ports,
 //! protocols and a [`Direction`]. The first rule that matches decides. What a rule does not say
 //! matches anything; several values of one kind are alternatives.
 //!
 //! ```
-//! use ironclad_core::{RuleId, Verdict};
+//! use ironclad_core::{RuleId, SocketVerdict};
 //! use ironclad_policy::socket::{AddressGroup, Direction, SocketAction, SocketRule, Subject};
 //! use ironclad_policy::{Policy, Protocol};
 //!
@@ -13,12 +13,12 @@
 //!     .addresses(AddressGroup::new("office").cidrs(["10.20.0.0/16".parse()?]))
 //!     .socket_rule(
 //!         SocketRule::new(RuleId(1), "updates", SocketAction::Allow)
-//!             .who(Subject::new("apt").exe("/usr/lib/apt/methods/https"))
+//!             .subject(Subject::new("apt").exe("/usr/lib/apt/methods/https"))
 //!             .to("office")
 //!             .port(443)
 //!             .protocol(Protocol::TCP),
 //!     )
-//!     .socket_default(Direction::Out, Verdict::Drop)
+//!     .socket_default(Direction::Out, SocketVerdict::Deny)
 //!     .compile()?;
 //! assert_eq!(policy.sockets().unwrap().rules().len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -40,7 +40,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ironclad_core::abi::SocketOp;
-use ironclad_core::{Cidr, RuleId, Verdict};
+use ironclad_core::{Cidr, RuleId, SocketProtocol, SocketVerdict};
 
 pub(crate) use compile::digest;
 pub use compile::{CompiledSockets, SocketRuleInfo};
@@ -56,7 +56,7 @@ pub use query::{Cgroups, ProcessContext, SocketQuery};
 pub use tables::ImageTables;
 
 use crate::list::AddressList;
-use crate::policy::{EVENTS_PER_SECOND, Protocol};
+use crate::policy::EVENTS_PER_SECOND;
 use crate::sha256::Sha256Sum;
 use pin::{Exe, Pin};
 
@@ -301,18 +301,18 @@ impl RateLimit {
     }
 }
 
-/// Who × where × port × protocol × direction → action. What is not said matches anything, except
+/// Subject × address × port × protocol × direction → action. What is not said matches anything, except
 /// the direction, which is [`Direction::Out`].
 #[derive(Clone, Debug)]
 pub struct SocketRule {
     pub(crate) rule: RuleId,
     pub(crate) name: String,
     pub(crate) action: SocketAction,
-    pub(crate) who: Subject,
+    pub(crate) subject: Subject,
     pub(crate) to: Vec<String>,
     pub(crate) cidrs: Vec<Cidr>,
     pub(crate) ports: Vec<RangeInclusive<u16>>,
-    pub(crate) protocols: Vec<Protocol>,
+    pub(crate) protocols: Vec<SocketProtocol>,
     pub(crate) direction: Direction,
     pub(crate) limit: Option<RateLimit>,
     pub(crate) report: bool,
@@ -329,7 +329,7 @@ impl SocketRule {
             rule,
             name: name.into(),
             action,
-            who: Subject::default(),
+            subject: Subject::default(),
             to: Vec::new(),
             cidrs: Vec::new(),
             ports: Vec::new(),
@@ -345,16 +345,16 @@ impl SocketRule {
 
     /// Whether it decides of whatever its direction asks.
     pub(crate) fn matches_all(&self) -> bool {
-        let Self { action, who, to, cidrs, ports, protocols, .. } = self;
-        let is_anybody = Subject { name: String::new(), ..who.clone() } == Subject::default();
+        let Self { action, subject, to, cidrs, ports, protocols, .. } = self;
+        let is_anybody = Subject { name: String::new(), ..subject.clone() } == Subject::default();
         let anywhere = to.is_empty() && cidrs.is_empty() && ports.is_empty();
         *action != SocketAction::Log && is_anybody && anywhere && protocols.is_empty()
     }
 
-    /// Only this subject.
+    /// Only processes that the subject describes.
     #[must_use]
-    pub fn who(mut self, who: Subject) -> Self {
-        self.who = who;
+    pub fn subject(mut self, subject: Subject) -> Self {
+        self.subject = subject;
         self
     }
 
@@ -385,11 +385,11 @@ impl SocketRule {
         self
     }
 
-    /// This protocol; [`Protocol::RAW`] of raw sockets and [`Protocol::PACKET`] of packet sockets,
-    /// with [`Direction::Create`].
+    /// This protocol, or with [`Direction::Create`] this kind of socket.
     #[must_use]
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.protocols.push(protocol);
+    pub fn protocol(mut self, protocol: impl Into<SocketProtocol>) -> Self {
+        // One form of each number.
+        self.protocols.push(SocketProtocol::from_abi(protocol.into().abi()));
         self
     }
 
@@ -435,7 +435,7 @@ pub(crate) struct Sockets {
     pub(crate) groups: Vec<AddressGroup>,
     pub(crate) rules: Vec<SocketRule>,
     /// Of out, in and create.
-    pub(crate) defaults: [Verdict; 3],
+    pub(crate) defaults: [SocketVerdict; 3],
     pub(crate) packets_unseen: bool,
 }
 
@@ -444,7 +444,7 @@ impl Default for Sockets {
         Self {
             groups: Vec::new(),
             rules: Vec::new(),
-            defaults: [Verdict::Pass; 3],
+            defaults: [SocketVerdict::Allow; 3],
             packets_unseen: false,
         }
     }
@@ -453,6 +453,6 @@ impl Default for Sockets {
 impl Sockets {
     /// Whether the policy says anything of sockets.
     pub(crate) fn is_silent(&self) -> bool {
-        self.rules.is_empty() && self.defaults == [Verdict::Pass; 3]
+        self.rules.is_empty() && self.defaults == [SocketVerdict::Allow; 3]
     }
 }

@@ -1,11 +1,10 @@
-use ironclad_core::Verdict;
+use ironclad_core::{SocketProtocol, SocketVerdict};
 
 use super::compile::{shown, unfit};
 use super::{Direction, SocketRule, Sockets};
 use crate::error::PolicyError;
-use crate::policy::Protocol;
 
-/// What of a policy decides of packet sockets ([`Protocol::PACKET`]), for whoever has to say that it
+/// What of a policy decides of packet sockets ([`SocketProtocol::Packet`]), for whoever has to say that it
 /// cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,7 +18,7 @@ pub struct PacketSockets {
 impl PacketSockets {
     /// `None` where nothing decides of them.
     pub(super) fn of(sockets: &Sockets) -> Result<Option<Self>, PolicyError> {
-        let named = |rule: &&SocketRule| rule.protocols.contains(&Protocol::PACKET);
+        let named = |rule: &&SocketRule| rule.protocols.contains(&SocketProtocol::Packet);
         if sockets.packets_unseen {
             return match sockets.rules.iter().find(named) {
                 Some(rule) => Err(unfit(
@@ -35,7 +34,7 @@ impl PacketSockets {
         let words = |rule: &SocketRule| shown(rule.rule, &rule.name, rule.described_at.as_deref());
         let mut rules = sockets.rules.iter().filter(covers);
         let first = rules.clone().next().map(words);
-        let default = sockets.defaults[Direction::Create as usize] == Verdict::Drop;
+        let default = sockets.defaults[Direction::Create as usize] == SocketVerdict::Deny;
         let asked_by = first.or(default.then(|| "the default of `create`".to_owned()));
         let limited_by = rules.find(|rule| rule.limit.is_some()).map(words);
         Ok(asked_by.map(|asked_by| Self { asked_by, limited_by }))
@@ -60,16 +59,16 @@ mod tests {
 
     #[test]
     fn what_covers_packet_sockets_is_named() {
-        let drop = || Policy::builder().socket_default(Direction::Create, Verdict::Drop);
+        let drop = || Policy::builder().socket_default(Direction::Create, SocketVerdict::Deny);
         assert_eq!(asked(drop()).unwrap().asked_by, "the default of `create`");
         assert_eq!(asked(drop().danger_packet_sockets_unseen(true)), None);
-        let out = Policy::builder().socket_default(Direction::Out, Verdict::Drop);
-        assert_eq!(asked(out.socket_rule(rule(1).protocol(Protocol::RAW))), None);
-        let two = drop().socket_rule(rule(1).protocol(Protocol::ICMP)).socket_rule(rule(2));
+        let out = Policy::builder().socket_default(Direction::Out, SocketVerdict::Deny);
+        assert_eq!(asked(out.socket_rule(rule(1).protocol(SocketProtocol::Raw))), None);
+        let two = drop().socket_rule(rule(1).protocol(crate::Protocol::ICMP)).socket_rule(rule(2));
         assert_eq!(asked(two.clone()).unwrap().asked_by, "rule 2 (`one`)");
         assert_eq!(asked(two.clone()).unwrap().limited_by, None);
         assert_eq!(asked(two.danger_packet_sockets_unseen(true)), None);
-        let limit = rule(3).protocol(Protocol::PACKET).limit(RateLimit::per_second(1));
+        let limit = rule(3).protocol(SocketProtocol::Packet).limit(RateLimit::per_second(1));
         let limited = asked(Policy::builder().socket_rule(limit)).unwrap();
         assert_eq!(limited.limited_by.unwrap(), "rule 3 (`one`)");
     }
@@ -77,10 +76,11 @@ mod tests {
     #[test]
     fn what_is_unseen_has_no_rule() {
         let policy = Policy::builder().danger_packet_sockets_unseen(true);
-        let refused = policy.socket_rule(rule(7).protocol(Protocol::PACKET)).compile().unwrap_err();
+        let refused =
+            policy.socket_rule(rule(7).protocol(SocketProtocol::Packet)).compile().unwrap_err();
         assert!(refused.to_string().contains("leaves unseen"), "{refused}");
         let refused = Policy::builder()
-            .socket_rule(rule(7).direction(Direction::Out).protocol(Protocol::PACKET))
+            .socket_rule(rule(7).direction(Direction::Out).protocol(SocketProtocol::Packet))
             .compile()
             .unwrap_err();
         assert!(refused.to_string().contains("packet has no hook but socket(2)"), "{refused}");
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn policies_that_differ_in_it_have_other_ids() {
-        let drop = || Policy::builder().socket_default(Direction::Create, Verdict::Drop);
+        let drop = || Policy::builder().socket_default(Direction::Create, SocketVerdict::Deny);
         let unseen = drop().danger_packet_sockets_unseen(true).compile().unwrap();
         assert_ne!(drop().compile().unwrap().id(), unseen.id());
     }

@@ -45,7 +45,7 @@ pub(crate) fn mismatches(rules: &[SocketRule]) -> Vec<SocketRule> {
     let mut tried: BTreeSet<&Path> = BTreeSet::new();
     for rule in rules {
         let is_binding = rule.action != SocketAction::Log && !rule.dry_run;
-        for Exe { path, pin } in &rule.who.exes {
+        for Exe { path, pin } in &rule.subject.exes {
             let Pin::Is(sum) = *pin else { continue };
             let sums = |of: &mut BTreeMap<_, BTreeSet<_>>| {
                 of.entry(path.as_path()).or_default().insert(sum)
@@ -65,7 +65,7 @@ pub(crate) fn mismatches(rules: &[SocketRule]) -> Vec<SocketRule> {
         let exes = pins
             .iter()
             .map(|(path, sums)| Exe { path: path.into(), pin: Pin::NoneOf(sums.clone()) });
-        rule.who.exes = exes.collect();
+        rule.subject.exes = exes.collect();
         rule
     };
     [(SocketAction::Deny, binding), (SocketAction::Log, all)]

@@ -1,8 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ironclad_core::abi::{Process, SocketOp};
-
-use crate::policy::Protocol;
+use ironclad_core::{Protocol, SocketProtocol};
 
 /// Which cgroups a process is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +40,8 @@ impl ProcessContext {
 pub struct SocketQuery {
     /// The operation.
     pub op: SocketOp,
-    /// The protocol; [`Protocol::RAW`] of raw sockets. Multipath TCP is TCP.
-    pub protocol: Protocol,
+    /// The protocol, or the kind of socket.
+    pub protocol: SocketProtocol,
     /// The other's address and port, or one's own of bind(2). Of socket(2) it says nothing.
     pub addr: Option<SocketAddr>,
     /// Who asks.
@@ -51,26 +50,26 @@ pub struct SocketQuery {
 
 impl SocketQuery {
     /// connect(2) by an unidentified process.
-    pub fn connect(protocol: Protocol, addr: SocketAddr) -> Self {
-        Self::new(SocketOp::Connect, protocol, Some(addr))
+    pub fn connect(protocol: impl Into<SocketProtocol>, addr: SocketAddr) -> Self {
+        Self::new(SocketOp::Connect, protocol.into(), Some(addr))
     }
 
     /// A datagram from a socket that is not connected, sent by an unidentified process.
     pub fn send(addr: SocketAddr) -> Self {
-        Self::new(SocketOp::Send, Protocol::UDP, Some(addr))
+        Self::new(SocketOp::Send, Protocol::UDP.into(), Some(addr))
     }
 
     /// bind(2) by an unidentified process.
-    pub fn bind(protocol: Protocol, addr: SocketAddr) -> Self {
-        Self::new(SocketOp::Bind, protocol, Some(addr))
+    pub fn bind(protocol: impl Into<SocketProtocol>, addr: SocketAddr) -> Self {
+        Self::new(SocketOp::Bind, protocol.into(), Some(addr))
     }
 
     /// socket(2) by an unidentified process.
-    pub fn create(protocol: Protocol) -> Self {
-        Self::new(SocketOp::Create, protocol, None)
+    pub fn create(protocol: impl Into<SocketProtocol>) -> Self {
+        Self::new(SocketOp::Create, protocol.into(), None)
     }
 
-    fn new(op: SocketOp, protocol: Protocol, addr: Option<SocketAddr>) -> Self {
+    fn new(op: SocketOp, protocol: SocketProtocol, addr: Option<SocketAddr>) -> Self {
         Self { op, protocol, addr, process_context: ProcessContext::unidentified() }
     }
 

@@ -123,7 +123,7 @@ fn a_bundle_whose_policy_is_not_applied_may_be_applied_again() {
     product.apply(PolicySource::signed(&bundle, &signatures, sources)).unwrap();
 
     // One that names a file that does not exist.
-    let missing = "sets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
+    let missing = "sets:\n  - { id: 1, name: bad, action: drop, lists: none.txt }\n";
     let (bundle, signature) = product.bundle(4, missing);
     let signatures = [signature.as_str()];
     let error = product.apply(PolicySource::signed(&bundle, &signatures, sources)).unwrap_err();

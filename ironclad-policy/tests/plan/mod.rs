@@ -80,7 +80,7 @@ pub(crate) fn by_sets(sets: &Sets, addr: IpAddr) -> (Option<(Action, RuleId)>, O
 }
 
 fn verdict_of(action: Action) -> Verdict {
-    if action == Action::Drop { Verdict::Drop } else { Verdict::Pass }
+    if action == Action::Drop { Verdict::Drop } else { Verdict::Allow }
 }
 
 impl Tuple {
@@ -138,7 +138,7 @@ impl Plan {
     /// What becomes of a well-formed packet: gateways, sets, tuples, default.
     pub(crate) fn outcome(&self, packet: &PacketQuery) -> Outcome {
         if self.gateways.contains(&packet.src) {
-            let (verdict, reason) = (Verdict::Pass, Reason::Gateway);
+            let (verdict, reason) = (Verdict::Allow, Reason::Gateway);
             return Outcome { verdict, reason, rule: None, logged: Vec::new() };
         }
         let (decided, logged) = by_sets(&self.sets, packet.src);

@@ -119,7 +119,7 @@ fn host() -> impl Strategy<Value = IpAddr> {
 }
 
 pub(crate) fn plan() -> impl Strategy<Value = Plan> {
-    let default = select(vec![Verdict::Pass, Verdict::Drop]);
+    let default = select(vec![Verdict::Allow, Verdict::Drop]);
     (default, prop::collection::vec(host(), 0..4), narrow_sets(), tuples())
         .prop_map(|(default, gateways, sets, tuples)| Plan { default, gateways, sets, tuples })
 }

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ironclad_core::abi::{self, FileId, Process, SocketOp};
-use ironclad_core::{Cidr, RuleId, Verdict};
+use ironclad_core::{Cidr, RuleId, SocketVerdict};
 use ironclad_policy::socket::{
     Bound, BoundFile, Cgroups, Decider, Dimension, Direction, ImageTables, ProcessContext,
     RateLimit, SHA256_MISMATCH, SocketAction, SocketExplanation, SocketImage, SocketQuery,
     SocketRule, Standing, Subject, explain,
 };
-use ironclad_policy::{Policy, Protocol, Sha256Sum};
+use ironclad_policy::{Policy, Protocol, Sha256Sum, SocketProtocol};
 
 use crate::{Ask, CGROUPS, Contents, FILES, Kernel, Spec, cgroup, file, holds};
 
@@ -82,7 +82,7 @@ fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
     };
     SocketQuery {
         op: ask.op,
-        protocol: Protocol(ask.protocol),
+        protocol: Protocol(ask.protocol).into(),
         addr: ask.addr.map(|addr| SocketAddr::new(addr, ask.port)),
         process_context: ProcessContext {
             process: Some(process),
@@ -130,7 +130,7 @@ pub(crate) fn agrees(
         let why = asked(&tables, &query);
         let mut expected = Vec::new();
         let (mut decided, mut certain) = (Decider::Default, true);
-        let mut verdict = Verdict::Pass;
+        let mut verdict = SocketVerdict::Allow;
         for &(place, is_mismatch) in mismatches {
             let rule = &kernel.compiled.rules()[place];
             let standing = match rule.action {
@@ -143,7 +143,7 @@ pub(crate) fn agrees(
             };
             expected.push((place, standing));
             if standing == Standing::Decides {
-                (decided, verdict) = (Decider::Rule { place }, Verdict::Drop);
+                (decided, verdict) = (Decider::Rule { place }, SocketVerdict::Deny);
                 break;
             }
         }
@@ -164,7 +164,7 @@ pub(crate) fn agrees(
             if standing == Standing::Decides {
                 decided = Decider::Rule { place };
                 if spec.action == SocketAction::Deny {
-                    verdict = Verdict::Drop;
+                    verdict = SocketVerdict::Deny;
                 }
                 break;
             }
@@ -205,7 +205,7 @@ fn rules() -> Vec<SocketRule> {
         rule(10, "servers", SocketAction::Deny).direction(Direction::In),
         rule(20, "watch", SocketAction::Log).port(443),
         rule(30, "updates", SocketAction::Allow)
-            .who(Subject::new("").exe("/bin/a"))
+            .subject(Subject::new("").exe("/bin/a"))
             .limit(RateLimit::per_second(2).burst(5)),
         rule(40, "all", SocketAction::Deny).dry_run(true),
     ]
@@ -243,7 +243,7 @@ fn by(exec_ns: u64) -> SocketQuery {
 #[test]
 fn a_limit_is_told_and_a_file_means_its_rule_until_it_is_replaced() {
     let why = with(rules(), |_| (), &by(100));
-    assert_eq!((why.decided_by, why.verdict), (Decider::Rule { place: 2 }, Verdict::Pass));
+    assert_eq!((why.decided_by, why.verdict), (Decider::Rule { place: 2 }, SocketVerdict::Allow));
     let limit = why.limit.unwrap();
     assert_eq!((limit.interval_ns, limit.at_once), (500_000_000, 5));
     assert!(why.to_string().contains("5 at once and one every 500ms, if its bucket has any left"));
@@ -262,7 +262,7 @@ fn a_limit_is_told_and_a_file_means_its_rule_until_it_is_replaced() {
 #[test]
 fn what_is_not_loaded_is_told() {
     let none = with(rules(), |image| image.policy.generation = 0, &by(1));
-    assert_eq!((none.decided_by, none.verdict), (Decider::NoPolicy, Verdict::Pass));
+    assert_eq!((none.decided_by, none.verdict), (Decider::NoPolicy, SocketVerdict::Allow));
     // A row that is not there: the default decides.
     let damaged = with(rules(), |image| image.policy.none[abi::DIM_PORT] = 4000, &by(1));
     assert_eq!(damaged.decided_by, Decider::Damage);
@@ -270,11 +270,14 @@ fn what_is_not_loaded_is_told() {
     let create = |direction| {
         vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny).direction(direction)]
     };
-    let packet = SocketQuery::create(Protocol::PACKET);
+    let packet = SocketQuery::create(SocketProtocol::Packet);
     let asked = with(create(Direction::Create), |_| (), &packet);
-    assert_eq!((asked.decided_by, asked.verdict), (Decider::Rule { place: 0 }, Verdict::Drop));
+    assert_eq!(
+        (asked.decided_by, asked.verdict),
+        (Decider::Rule { place: 0 }, SocketVerdict::Deny)
+    );
     let unseen = with(create(Direction::Create), |image| image.policy.packets = 0, &packet);
-    assert_eq!((unseen.decided_by, unseen.verdict), (Decider::Unseen, Verdict::Pass));
+    assert_eq!((unseen.decided_by, unseen.verdict), (Decider::Unseen, SocketVerdict::Allow));
     assert!(unseen.to_string().starts_with("allow packet create: the policy leaves"), "{unseen}");
     let out = with(create(Direction::Out), |_| (), &packet);
     assert_eq!(out.decided_by, Decider::Unseen);
@@ -282,7 +285,7 @@ fn what_is_not_loaded_is_told() {
     let deny = || vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny)];
     assert!(!with(deny(), |_| (), &by(1)).dry_run);
     let dry = with(deny(), |image| image.policy.dry_run = 1, &by(1));
-    assert_eq!((dry.dry_run, dry.verdict), (true, Verdict::Drop));
+    assert_eq!((dry.dry_run, dry.verdict), (true, SocketVerdict::Deny));
 }
 
 /// Of an event nobody knows what the file was when it was executed.
@@ -290,7 +293,7 @@ fn what_is_not_loaded_is_told() {
 fn a_content_that_is_not_known_is_open() {
     let rules = || {
         let who = Subject::new("").exe_sha256("/bin/a", Sha256Sum([1; 32]));
-        vec![SocketRule::new(RuleId(10), "pinned", SocketAction::Allow).who(who)]
+        vec![SocketRule::new(RuleId(10), "pinned", SocketAction::Allow).subject(who)]
     };
     let asks = |exe_changed_ns| {
         let mut asks = by(1);

@@ -4,7 +4,6 @@ use ironclad_bpf::BpfError;
 use ironclad_bpf::socket::SlotTables;
 use ironclad_core::abi::{Process, SockIdVal, SockPolicy, SockRow, SockRule, SocketReason};
 use ironclad_events::SocketRecord;
-use ironclad_policy::Protocol;
 use ironclad_policy::socket::{
     Cgroups, Decider, ProcessContext, SHA256_MISMATCH, SocketExplanation, SocketQuery,
     SocketTables, explain,
@@ -133,7 +132,7 @@ impl Shield {
         };
         let query = SocketQuery {
             op: event.op,
-            protocol: Protocol(event.protocol),
+            protocol: event.protocol,
             addr: event.addr,
             process_context: ProcessContext {
                 process: (!event.unidentified).then_some(process),

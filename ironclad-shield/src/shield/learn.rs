@@ -3,12 +3,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::socket::Processes;
-use ironclad_core::Verdict;
+use ironclad_core::SocketVerdict;
 use ironclad_core::abi::{FileId, Loss};
 use ironclad_events::SocketRecord;
+use ironclad_policy::CompiledPolicy;
 use ironclad_policy::learn::{LearnOptions, Learner, Observation};
 use ironclad_policy::socket::CompiledSockets;
-use ironclad_policy::{CompiledPolicy, Protocol};
 
 use super::{Control, Shield};
 use crate::error::{Failure, ShieldError};
@@ -96,7 +96,7 @@ impl Learning<'_> {
             // Another event reports the decision.
             return Ok(());
         }
-        if event.verdict == Verdict::Drop {
+        if event.verdict == SocketVerdict::Deny {
             self.learner.denied();
             return Ok(());
         }
@@ -105,7 +105,7 @@ impl Learning<'_> {
             exe,
             uid: event.uid,
             op: event.op,
-            protocol: Protocol(event.protocol),
+            protocol: event.protocol,
             addr: event.addr,
         });
         if let Some(exe) = exe.filter(|_| is_new) {

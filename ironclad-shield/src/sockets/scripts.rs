@@ -41,8 +41,9 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
         std::os::unix::fs::symlink(&script, &link).unwrap();
         let refuse = |paths: &[&Path]| {
-            let rule =
-                |id, subject| SocketRule::new(RuleId(id), "one", SocketAction::Deny).who(subject);
+            let rule = |id, subject| {
+                SocketRule::new(RuleId(id), "one", SocketAction::Deny).subject(subject)
+            };
             let exes = paths.iter().fold(Subject::default(), Subject::exe);
             let policy = Policy::builder().socket_rule(rule(7, Subject::new("").exe("/first")));
             let policy = policy.socket_rule(rule(8, exes)).compile().unwrap();

@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
 /// Drops packets of one neighbour, and denies to connect to one address.
 fn policy(source: &str, to: &str) -> String {
     format!(
-        "sets:\n  - {{ rule: 1, name: bad, action: drop, cidrs: {source} }}\n\
+        "sets:\n  - {{ id: 1, name: bad, action: drop, cidrs: {source} }}\n\
          addresses:\n  there: {{ cidrs: {to} }}\n\
          rules:\n  - {{ id: 2, name: not there, to: there, action: deny }}\n"
     )
@@ -159,7 +159,7 @@ fn signed_bundles_alone_are_accepted() {
     is_first(&shield, &mut test_process);
 
     // A bundle that cannot come into force: its serial is kept, and the former policy stays.
-    let missing = "sets:\n  - { rule: 1, name: bad, action: drop, lists: none.txt }\n";
+    let missing = "sets:\n  - { id: 1, name: bad, action: drop, lists: none.txt }\n";
     let signed = office.bundle(6, missing);
     let error = apply(&shield, &signed).unwrap_err();
     assert_eq!(error.kind(), ShieldErrorKind::NotApplied, "{error}");

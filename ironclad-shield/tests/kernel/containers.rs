@@ -76,7 +76,7 @@ fn test_process_in(cgroup: &Cgroup) -> TestProcess {
 
 fn deny(id: &str) -> CompiledPolicy {
     let subject = Subject::new("").container(id);
-    let rule = SocketRule::new(RuleId(1), "no container", SocketAction::Deny).who(subject);
+    let rule = SocketRule::new(RuleId(1), "no container", SocketAction::Deny).subject(subject);
     Policy::builder().socket_rule(rule).compile().unwrap()
 }
 
@@ -168,7 +168,7 @@ fn a_container_that_is_started_again_is_followed() {
 
 fn ids_are_checked_when_a_policy_is_compiled() {
     let refuse = |subject: Subject| {
-        let rule = SocketRule::new(RuleId(1), "one", SocketAction::Deny).who(subject);
+        let rule = SocketRule::new(RuleId(1), "one", SocketAction::Deny).subject(subject);
         Policy::builder().socket_rule(rule).compile().unwrap_err().to_string()
     };
     let long = "a".repeat(65);

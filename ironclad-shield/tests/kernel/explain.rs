@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::abi::{SockIdKey, SocketOp};
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketVerdict};
 use ironclad_policy::socket::{
     AddressGroup, Cgroups, Decider, Dimension, Direction, SocketAction, SocketQuery, SocketRule,
     Standing, Subject,
 };
-use ironclad_policy::{CompiledPolicy, Policy, Protocol};
+use ironclad_policy::{CompiledPolicy, Policy, Protocol, SocketProtocol};
 use ironclad_shield::{DescribedProcess, Overflow, Shield, ShieldErrorKind};
 use libbpf_rs::MapCore;
 use zerocopy::FromBytes;
@@ -53,9 +53,9 @@ fn query(order: &str) -> SocketQuery {
         "send" => SocketQuery::send(words[2].parse().unwrap()),
         "bind" => SocketQuery::bind(protocol, words[2].parse().unwrap()),
         _ => SocketQuery::create(if words[2] == "3" {
-            Protocol::RAW
+            SocketProtocol::Raw
         } else {
-            Protocol::by_name(words[3]).unwrap()
+            SocketProtocol::by_name(words[3]).unwrap()
         }),
     }
 }
@@ -69,16 +69,16 @@ fn an_explanation_agrees_with_the_kernel() {
     assert_eq!(outside.ask("comm evil").unwrap(), 0);
     let fd09 = "fd09::2".parse().unwrap();
     let rules = [
-        rule(1, SocketAction::Deny).direction(Direction::Create).protocol(Protocol::RAW),
+        rule(1, SocketAction::Deny).direction(Direction::Create).protocol(SocketProtocol::Raw),
         rule(2, SocketAction::Deny).direction(Direction::In).ports(8080..=8089),
         rule(3, SocketAction::Log).port(53),
-        rule(4, SocketAction::Deny).port(53).who(Subject::new("").exe(&two)),
-        rule(5, SocketAction::Deny).port(81).who(Subject::new("").parent(&two)),
-        rule(6, SocketAction::Deny).port(82).who(Subject::new("").uid(12345)),
-        rule(7, SocketAction::Deny).port(82).who(Subject::new("").gid(0).exe(&one)),
-        rule(8, SocketAction::Deny).port(83).who(Subject::new("").cgroup(inner.path())),
-        rule(9, SocketAction::Deny).port(84).who(Subject::new("").spoofable_comm("evil")),
-        rule(10, SocketAction::Deny).port(85).who(Subject::new("").descendant_of(&two)),
+        rule(4, SocketAction::Deny).port(53).subject(Subject::new("").exe(&two)),
+        rule(5, SocketAction::Deny).port(81).subject(Subject::new("").parent(&two)),
+        rule(6, SocketAction::Deny).port(82).subject(Subject::new("").uid(12345)),
+        rule(7, SocketAction::Deny).port(82).subject(Subject::new("").gid(0).exe(&one)),
+        rule(8, SocketAction::Deny).port(83).subject(Subject::new("").cgroup(inner.path())),
+        rule(9, SocketAction::Deny).port(84).subject(Subject::new("").spoofable_comm("evil")),
+        rule(10, SocketAction::Deny).port(85).subject(Subject::new("").descendant_of(&two)),
         rule(11, SocketAction::Deny).to("near").protocol(Protocol::TCP),
         rule(12, SocketAction::Deny).to_cidr(fd09).to_cidr("127.0.0.0/8".parse().unwrap()),
         rule(13, SocketAction::Allow).protocol(Protocol::UDP),
@@ -110,7 +110,7 @@ fn an_explanation_agrees_with_the_kernel() {
                 shield.explain_socket(&query(order).by(process_context.clone())).unwrap();
             assert_eq!(explained.is_enforced, Some(true));
             let why = explained.why;
-            let expected = if answer == EPERM { Verdict::Drop } else { Verdict::Pass };
+            let expected = if answer == EPERM { SocketVerdict::Deny } else { SocketVerdict::Allow };
             assert_eq!(why.verdict, expected, "{order} answered {answer}: {why}");
             assert!(why.certain);
             if let Decider::Rule { place } = why.decided_by {
@@ -149,7 +149,7 @@ fn an_explanation_agrees_with_the_kernel() {
     // This process is not protected: no rules are enforced for it.
     let own = shield.process_context(std::process::id()).unwrap();
     let free = shield.explain_socket(&query("connect tcp 10.9.0.2:80").by(own)).unwrap();
-    assert_eq!((free.is_enforced, free.why.verdict), (Some(false), Verdict::Drop));
+    assert_eq!((free.is_enforced, free.why.verdict), (Some(false), SocketVerdict::Deny));
     assert!(free.to_string().starts_with("not enforced, its cgroup is not protected"), "{free}");
 
     let gone = outside.pid();
@@ -172,8 +172,10 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     let rules = || {
         [
             rule(1, SocketAction::Allow).port(80),
-            rule(2, SocketAction::Allow).who(Subject::new("").cgroup("/no/such/group")),
-            rule(3, SocketAction::Deny).to("near").who(Subject::new("").cgroup(&path).exe(&one)),
+            rule(2, SocketAction::Allow).subject(Subject::new("").cgroup("/no/such/group")),
+            rule(3, SocketAction::Deny)
+                .to("near")
+                .subject(Subject::new("").cgroup(&path).exe(&one)),
             rule(4, SocketAction::Deny),
         ]
     };
@@ -212,7 +214,7 @@ fn an_event_is_explained_by_the_rule_that_it_names() {
     shield.apply(&policy([rule(9, SocketAction::Allow)])).unwrap();
     let explained = shield.explain_event(&event).unwrap();
     assert_eq!((explained.is_replaced, explained.agrees), (true, None));
-    assert_eq!(explained.why.verdict, Verdict::Pass);
+    assert_eq!(explained.why.verdict, SocketVerdict::Allow);
 }
 
 /// Shield is not notified of a passed deadline, nor of writes of another process to its tables.
@@ -222,7 +224,7 @@ fn explanations_read_the_tables_in_the_kernel() {
     let mut test_process = host.test_process(&one);
     let to = "connect tcp 10.9.0.2:443";
     let deny = policy([
-        rule(1, SocketAction::Deny).who(Subject::new("").exe(&one)),
+        rule(1, SocketAction::Deny).subject(Subject::new("").exe(&one)),
         rule(2, SocketAction::Allow),
     ]);
     let shield = Shield::builder("explain").cgroup(host.cgroup.dir()).start(&deny).unwrap();
@@ -233,7 +235,7 @@ fn explanations_read_the_tables_in_the_kernel() {
     };
     assert_eq!(test_process.ask(to).unwrap(), EPERM);
     let before = explain(test_process.pid());
-    assert_eq!(before.verdict, Verdict::Drop);
+    assert_eq!(before.verdict, SocketVerdict::Deny);
     let allow = policy([rule(3, SocketAction::Allow)]);
     shield.apply_with(&allow, provisional(Duration::from_secs(4))).unwrap();
     let meanwhile = explain(test_process.pid());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketVerdict};
 use ironclad_lab::Cgroup;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
@@ -36,8 +36,8 @@ const THERE: &str = "connect udp 10.9.0.2:53";
 
 fn policy(subject: Subject) -> CompiledPolicy {
     Policy::builder()
-        .socket_rule(SocketRule::new(RuleId(1), "may", SocketAction::Allow).who(subject))
-        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_rule(SocketRule::new(RuleId(1), "may", SocketAction::Allow).subject(subject))
+        .socket_default(Direction::Out, SocketVerdict::Deny)
         .compile()
         .unwrap()
 }
@@ -105,7 +105,7 @@ fn a_child_of_a_former_file_is_denied_when_its_parent_has_ended() {
     let host = Host::new();
     let (parent, child) = (host.program("parent"), host.program("child"));
     let deny = SocketRule::new(RuleId(1), "parent", SocketAction::Deny);
-    let deny = deny.who(Subject::new("").parent(&parent));
+    let deny = deny.subject(Subject::new("").parent(&parent));
     let followed = Followed::start(&host, &Policy::builder().socket_rule(deny).compile().unwrap());
     let mut heir = host.test_process(&parent);
     assert_eq!(ask(&mut heir), 0, "its parent is none of them");
@@ -125,14 +125,14 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
     let host = Host::new();
     let programs = ["a", "b", "c"].map(|name| host.program(name));
     let allow =
-        |id, subject| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).who(subject);
+        |id, subject| SocketRule::new(RuleId(id), "programs", SocketAction::Allow).subject(subject);
     let named = programs.iter().fold(Subject::new("programs"), Subject::exe);
     // Room for two files more, once another policy names the three, too.
     let crowd = (1..=ROOM - 8).fold(Subject::new("crowd"), |crowd, n| crowd.uid(1_000_000 + n));
     let policy = Policy::builder()
         .socket_rule(allow(1, named))
         .socket_rule(allow(2, crowd))
-        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Out, SocketVerdict::Deny)
         .compile()
         .unwrap();
     let shield = host.start_without_following(&policy);

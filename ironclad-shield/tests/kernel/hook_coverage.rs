@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ironclad_core::Verdict;
+use ironclad_core::SocketVerdict;
 use ironclad_core::abi::{SOCK_KERNEL, SocketReason};
 use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, PacketSocket};
@@ -201,13 +201,13 @@ fn further_addresses_of_multipath_tcp_are_of_no_process() {
     while !is_syn_there(wire.receive().unwrap()) {}
     drop(unprotected);
 
-    let allow = |id, subject: Subject| rule(id, SocketAction::Allow).who(subject);
+    let allow = |id, subject: Subject| rule(id, SocketAction::Allow).subject(subject);
     let program = Subject::new("good").exe(host.path("good"));
     let policy = Policy::builder()
         .socket_rule(allow(1, program).to_cidr(far.parse().unwrap()))
         .socket_rule(allow(2, Subject::new("root").uid(0)))
         .socket_rule(allow(3, Subject::new("root's group").gid(0)))
-        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Out, SocketVerdict::Deny)
         .compile()
         .unwrap();
     let shield = host.start(&policy);
@@ -216,14 +216,14 @@ fn further_addresses_of_multipath_tcp_are_of_no_process() {
     let _accepted = connect(&mut good);
     let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
     assert_eq!(event.addr, Some(format!("{further}:80").parse().unwrap()));
-    assert_eq!((event.verdict, event.reason), (Verdict::Drop, SocketReason::Default));
+    assert_eq!((event.verdict, event.reason), (SocketVerdict::Deny, SocketReason::Default));
     assert_eq!((event.uid, event.gid, event.unidentified), (SOCK_KERNEL, SOCK_KERNEL, true));
     let explained = shield.explain_event(&event).unwrap();
     assert_eq!(explained.agrees, Some(true), "{explained}");
     // And as a process that runs.
     let query = SocketQuery::connect(Protocol::TCP, event.addr.unwrap());
     let explained = shield.explain_socket(&query.by(shield.process_context(2).unwrap())).unwrap();
-    assert_eq!(explained.why.verdict, Verdict::Drop, "{explained}");
+    assert_eq!(explained.why.verdict, SocketVerdict::Deny, "{explained}");
 }
 
 fn datagrams_are_checked() {
@@ -307,7 +307,7 @@ fn io_uring_is_checked() {
     }
     // Nor is the process unidentified.
     let subject = Subject::new("").exe(host.path("bad"));
-    shield.apply(&policy([rule(1, SocketAction::Deny).who(subject)])).unwrap();
+    shield.apply(&policy([rule(1, SocketAction::Deny).subject(subject)])).unwrap();
     for [open, order] in &orders {
         assert_eq!(pair.both(&[open, order]), (0, EPERM), "{order}");
     }
@@ -490,7 +490,7 @@ fn the_unspecified_address_leads_to_the_checked_address() {
     let policy = Policy::builder()
         .addresses(own)
         .socket_rule(rule(1, SocketAction::Allow).to("own"))
-        .socket_default(Direction::Out, Verdict::Drop)
+        .socket_default(Direction::Out, SocketVerdict::Deny)
         .compile()
         .unwrap();
     let _shield = host.start(&policy);
@@ -518,8 +518,8 @@ fn ping_sockets_that_may_be_created_may_connect() {
     let create = rule(1, SocketAction::Allow).direction(Direction::Create);
     let policy = Policy::builder()
         .socket_rule(create.protocol(Protocol::ICMP))
-        .socket_default(Direction::Out, Verdict::Drop)
-        .socket_default(Direction::Create, Verdict::Drop)
+        .socket_default(Direction::Out, SocketVerdict::Deny)
+        .socket_default(Direction::Create, SocketVerdict::Deny)
         .danger_packet_sockets_unseen(true)
         .compile()
         .unwrap();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ironclad_bpf::probe::probe_helper;
 use ironclad_bpf::uapi::{Helper, ProgramType};
-use ironclad_core::Verdict;
+use ironclad_core::SocketVerdict;
 use ironclad_core::abi::{PROCESS_SEEDED, Process};
 use ironclad_lab::Mounts;
 use ironclad_lab::test_process::TestProcess;
@@ -190,7 +190,7 @@ fn a_script_is_its_interpreter() {
         Subject::new("").descendant_of(&by_bad),
     ] {
         let refused =
-            shield.apply(&policy([rule(1, SocketAction::Allow).who(subject)])).unwrap_err();
+            shield.apply(&policy([rule(1, SocketAction::Allow).subject(subject)])).unwrap_err();
         assert_eq!(refused.kind(), ShieldErrorKind::Script, "{refused}");
         let text = refused.to_string();
         assert!(text.starts_with("rule 1 ("), "{text}");
@@ -439,7 +439,7 @@ fn a_process_without_its_first_thread_is_its_program() {
         let [allowed, other] = test_processes;
         assert_eq!((near(allowed), near(other)), (0, EPERM));
     }
-    let deny = rule(1, SocketAction::Deny).who(Subject::new("").exe(&bad));
+    let deny = rule(1, SocketAction::Deny).subject(Subject::new("").exe(&bad));
     shield.apply(&policy([deny])).unwrap();
     for test_processes in [&mut before, &mut after] {
         let [allowed, other] = test_processes;
@@ -625,7 +625,7 @@ fn a_missed_fork_is_noticed() {
         (Subject::new("").parent(&host.own), &[NEAR, &thread]),
         (Subject::new("").descendant_of(&host.own), &[NEAR, &thread, &child]),
     ] {
-        let _shield = host.start(&policy([rule(1, SocketAction::Deny).who(subject.clone())]));
+        let _shield = host.start(&policy([rule(1, SocketAction::Deny).subject(subject.clone())]));
         let mut test_process = host.test_process(&bad);
         assert_eq!(near(&mut test_process), EPERM, "{subject:?}");
         for order in orders {
@@ -651,9 +651,9 @@ fn a_missed_fork_inherits_nothing_of_later_programs() {
     fs::set_permissions(&starter, Permissions::from_mode(0o755)).unwrap();
     done(&mut host.test_process(&bad), &format!("mkfifo {}", never.display()));
     for subject in [Subject::new("").parent(&good), Subject::new("").descendant_of(&good)] {
-        let allow = rule(1, SocketAction::Allow).who(subject.clone());
+        let allow = rule(1, SocketAction::Allow).subject(subject.clone());
         let policy = Policy::builder().socket_rule(allow);
-        let policy = policy.socket_default(Direction::Out, Verdict::Drop).compile().unwrap();
+        let policy = policy.socket_default(Direction::Out, SocketVerdict::Deny).compile().unwrap();
         let _shield = host.start(&policy);
         let mut test_process = host.test_process(&starter);
         assert_eq!(near(&mut test_process), EPERM, "{subject:?}");

@@ -111,7 +111,7 @@ fn the_kernel_finds_the_longest_prefix() {
                 later_fragment: false,
             })
             .collect();
-        let (default, gateways, tuples) = (Verdict::Pass, Vec::new(), Vec::new());
+        let (default, gateways, tuples) = (Verdict::Allow, Vec::new(), Vec::new());
         agrees(&shield, &Plan { default, gateways, sets, tuples }, &packets)
     };
     runner(12).run(&(sets(), probes), looked_up).unwrap();

@@ -8,11 +8,11 @@ use std::time::Duration;
 use ironclad_bpf::probe::{State, probe_lsm};
 use ironclad_core::abi::{self, SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{ErrorChain, RuleId, Verdict};
+use ironclad_core::{ErrorChain, RuleId, SocketVerdict};
 use ironclad_lab::Cgroup;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, RateLimit, SocketAction, SocketRule, Subject};
-use ironclad_policy::{CompiledPolicy, Policy, Protocol};
+use ironclad_policy::{CompiledPolicy, Policy, SocketProtocol};
 use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
 
 use crate::recorder::Recorder;
@@ -82,7 +82,7 @@ fn rule(id: u32, action: SocketAction) -> SocketRule {
 }
 
 fn packet(id: u32, action: SocketAction) -> SocketRule {
-    rule(id, action).protocol(Protocol::PACKET)
+    rule(id, action).protocol(SocketProtocol::Packet)
 }
 
 fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
@@ -90,7 +90,7 @@ fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
 }
 
 fn default_drop() -> Policy {
-    Policy::builder().socket_default(Direction::Create, Verdict::Drop)
+    Policy::builder().socket_default(Direction::Create, SocketVerdict::Deny)
 }
 
 /// The orders that succeed on this kernel without rules.
@@ -121,7 +121,7 @@ fn packet_sockets_are_for_the_allowed_program() {
     assert!(sockets.len() >= PACKET.len());
     let other_orders = known(&mut other, OTHERS);
     let shield = host.start(&policy([
-        packet(7, SocketAction::Allow).who(Subject::new("good").exe(&good)),
+        packet(7, SocketAction::Allow).subject(Subject::new("good").exe(&good)),
         packet(8, SocketAction::Deny),
     ]));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
@@ -130,8 +130,8 @@ fn packet_sockets_are_for_the_allowed_program() {
         assert_eq!(other.ask(order).unwrap(), EPERM, "{order}");
         assert_eq!(outside.ask(order).unwrap(), 0, "{order}");
         let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
-        assert_eq!((event.op, event.verdict), (SocketOp::Create, Verdict::Drop));
-        assert_eq!((event.protocol, event.addr), (abi::SOCK_PROTO_PACKET, None));
+        assert_eq!((event.op, event.verdict), (SocketOp::Create, SocketVerdict::Deny));
+        assert_eq!((event.protocol, event.addr), (SocketProtocol::Packet, None));
         assert_eq!((event.pid, event.reason), (other.pid(), SocketReason::Rule));
         let rule = shield.socket_rule(event.generation, event.rule.unwrap());
         assert_eq!(rule, Some(RuleId(8)));
@@ -165,7 +165,8 @@ fn packet_sockets_change_with_the_policy() {
     assert_eq!(apply(Policy::builder()), (0, 0));
     assert_eq!(apply(default_drop()), (EPERM, EPERM));
     assert_eq!(apply(default_drop().danger_packet_sockets_unseen(true)), (0, EPERM));
-    let raw = Policy::builder().socket_rule(rule(1, SocketAction::Deny).protocol(Protocol::RAW));
+    let raw =
+        Policy::builder().socket_rule(rule(1, SocketAction::Deny).protocol(SocketProtocol::Raw));
     assert_eq!(apply(raw), (0, EPERM));
     let any = Policy::builder().socket_rule(rule(1, SocketAction::Deny));
     assert_eq!(apply(any.clone()), (EPERM, EPERM));
@@ -182,7 +183,7 @@ fn subjects_and_limits_hold_for_packet_sockets() {
     let mut inside = TestProcess::start(&inner, &one).unwrap();
     let shield = host.start(&policy([]));
     let mut ask = |subject: Subject| {
-        shield.apply(&policy([packet(1, SocketAction::Deny).who(subject)])).unwrap();
+        shield.apply(&policy([packet(1, SocketAction::Deny).subject(subject)])).unwrap();
         (outside.ask(PACKET[0]).unwrap(), inside.ask(PACKET[0]).unwrap())
     };
     let whose = || Subject::new("");
@@ -254,7 +255,7 @@ fn without_bpf_lsm_policies_on_packet_sockets_are_refused() {
     refused(Policy::builder().socket_rule(packet(4, SocketAction::Log)), "rule 4 (`rule 4`)");
 
     // The alternatives; and the policy in force stays.
-    let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(Protocol::RAW)]));
+    let shield = host.start(&policy([rule(1, SocketAction::Deny).protocol(SocketProtocol::Raw)]));
     assert_eq!((test_process.ask(PACKET[0]).unwrap(), test_process.ask(RAW).unwrap()), (0, EPERM));
     assert!(shield.apply(&default_drop().compile().unwrap()).is_err());
     assert_eq!(test_process.ask(RAW).unwrap(), EPERM);

@@ -67,7 +67,7 @@ fn expect(shield: &Shield, what: &str, frame: &[u8], reason: Reason, verdict: Ve
     let (was, is) = (before.reason(reason), after.reason(reason));
     let bytes = frame.len() as u64;
     let (expected, moved) = match verdict {
-        Verdict::Pass => (XDP_PASS, (was.passed, is.passed)),
+        Verdict::Allow => (XDP_PASS, (was.passed, is.passed)),
         Verdict::Drop => (XDP_DROP, (was.dropped, is.dropped)),
     };
     assert_eq!(retval, expected, "{what}: {frame:02x?}");
@@ -120,7 +120,7 @@ fn whole_packets_meet_the_policy() {
     for backend in [Backend::Flat, Backend::LpmTrie] {
         let shield = shield(open_policy().backend(backend));
         for (what, frame) in whole() {
-            expect(&shield, what, &frame.build(), Reason::Default, Verdict::Pass);
+            expect(&shield, what, &frame.build(), Reason::Default, Verdict::Allow);
         }
         for (bad, here) in [(BAD4, HERE4), (BAD6, HERE6)] {
             let frame = Frame::between(bad.parse().unwrap(), here.parse().unwrap());
@@ -180,7 +180,7 @@ fn every_short_transport_header_is_malformed() {
             let (reason, verdict) = if length < needed {
                 (Reason::L4Short, Verdict::Drop)
             } else {
-                (Reason::Default, Verdict::Pass)
+                (Reason::Default, Verdict::Allow)
             };
             for frame in [
                 v4(),
@@ -224,7 +224,7 @@ fn extension_headers_are_followed_to_their_end() {
     let shield = shield(open_policy());
     let chain = long_chain().payload(TCP, tcp(1, 443));
     // Eight headers are followed, a ninth is not.
-    expect(&shield, "eight", &chain.build(), Reason::Default, Verdict::Pass);
+    expect(&shield, "eight", &chain.build(), Reason::Default, Verdict::Allow);
     let deep = chain.clone().extension(60, &[0, 1, 4, 0, 0, 0, 0]);
     expect(&shield, "nine", &deep.build(), Reason::ExtDeep, Verdict::Drop);
     // The payload ends within a header, with all lengths right.
@@ -253,7 +253,7 @@ fn extension_headers_are_followed_to_their_end() {
     expect(&shield, "blocked", &bad.build(), Reason::Set, Verdict::Drop);
     // The longest header there is.
     let long = v6().extension(60, &[&[255u8][..], &[0; 2046]].concat()).payload(TCP, tcp(1, 443));
-    expect(&shield, "2048 bytes", &long.build(), Reason::Default, Verdict::Pass);
+    expect(&shield, "2048 bytes", &long.build(), Reason::Default, Verdict::Allow);
 }
 
 fn contradictory_headers_are_malformed() {
@@ -311,18 +311,18 @@ fn contradictory_headers_are_malformed() {
     // Padding behind the packet is none of its business.
     let mut padded = v4().payload(UDP, udp(1, 53, &[])).build();
     padded.resize(60, 0);
-    expect(&shield, "padded", &padded, Reason::Default, Verdict::Pass);
+    expect(&shield, "padded", &padded, Reason::Default, Verdict::Allow);
 }
 
 fn a_link_lives_under_deny_all() {
     let shield = shield(Policy::builder().default_action(Verdict::Drop));
-    expect(&shield, "arp", &arp(), Reason::Arp, Verdict::Pass);
+    expect(&shield, "arp", &arp(), Reason::Arp, Verdict::Allow);
     for length in 14..arp().len() {
         expect(&shield, "arp", &arp()[..length], Reason::ArpShort, Verdict::Drop);
     }
     for kind in 133..=137 {
         let nd = Frame::v6("fe80::1", "ff02::1").payload(ICMPV6, icmp(kind, 0));
-        expect(&shield, "nd", &nd.clone().hops(255).build(), Reason::Neighbour, Verdict::Pass);
+        expect(&shield, "nd", &nd.clone().hops(255).build(), Reason::Neighbour, Verdict::Allow);
         // From afar it is not neighbour discovery.
         expect(&shield, "nd", &nd.clone().hops(254).build(), Reason::Default, Verdict::Drop);
         // RFC 6980: never in fragments.
@@ -336,12 +336,12 @@ fn a_link_lives_under_deny_all() {
         Reason::Default,
         Verdict::Drop,
     );
-    expect(&shield, "lldp", &ethernet(0x88cc, &[0; 46]), Reason::NonIp, Verdict::Pass);
+    expect(&shield, "lldp", &ethernet(0x88cc, &[0; 46]), Reason::NonIp, Verdict::Allow);
     expect(&shield, "tcp", &v4().payload(TCP, tcp(1, 22)).build(), Reason::Default, Verdict::Drop);
 }
 
 fn malformed_may_pass_but_is_no_bypass() {
-    let shield = shield(open_policy().malformed(Verdict::Pass).default_action(Verdict::Drop));
+    let shield = shield(open_policy().malformed(Verdict::Allow).default_action(Verdict::Drop));
     let cut = |src: &str| {
         let frame = Frame::between(src.parse().unwrap(), HERE4.parse().unwrap());
         frame.payload(TCP, tcp(1, 2)[..10].to_vec()).build()
@@ -350,11 +350,11 @@ fn malformed_may_pass_but_is_no_bypass() {
     expect(&shield, "blocked", &cut(BAD4), Reason::Set, Verdict::Drop);
     expect(&shield, "other", &cut("203.0.113.1"), Reason::L4Short, Verdict::Drop);
     // Without addresses there is nothing else to ask.
-    expect(&shield, "no addresses", &v4().build()[..20], Reason::Ip4Short, Verdict::Pass);
+    expect(&shield, "no addresses", &v4().build()[..20], Reason::Ip4Short, Verdict::Allow);
 }
 
 fn longer_header_chains_than_are_parsed_never_pass() {
-    let shield = shield(open_policy().malformed(Verdict::Pass));
+    let shield = shield(open_policy().malformed(Verdict::Allow));
     let tagged = (0..3).fold(v4(), |frame, _| frame.tag(0x8100, 0)).payload(UDP, udp(1, 2, b"x"));
     expect(&shield, "three tags", &tagged.build(), Reason::VlanDeep, Verdict::Drop);
     let deep = (0..9).fold(v6(), |frame, _| frame.extension(60, &[0, 1, 4, 0, 0, 0, 0]));
@@ -392,7 +392,7 @@ fn tuples_open_a_closed_firewall() {
     let shield = shield(policy);
     let case = |what: &str, frame: Frame, pass: bool| {
         let (reason, verdict) =
-            if pass { (Reason::Tuple, Verdict::Pass) } else { (Reason::Default, Verdict::Drop) };
+            if pass { (Reason::Tuple, Verdict::Allow) } else { (Reason::Default, Verdict::Drop) };
         expect(&shield, what, &frame.build(), reason, verdict);
     };
     case("dns", v4().payload(UDP, udp(9, 53, b"q")), true);
@@ -461,7 +461,7 @@ fn gateways_pass_whatever_the_policy_says() {
             .unwrap();
         frames
             .iter()
-            .for_each(|frame| expect(&shield, "gateway", frame, Reason::Gateway, Verdict::Pass));
+            .for_each(|frame| expect(&shield, "gateway", frame, Reason::Gateway, Verdict::Allow));
         // Its neighbour is none.
         let near = Frame::v4("192.0.2.2", HERE4).payload(TCP, tcp(1, 2)).build();
         expect(&shield, "neighbour", &near, Reason::Set, Verdict::Drop);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketVerdict};
 use ironclad_lab::{Mounts, warnings};
 use ironclad_policy::socket::{
     Direction, SHA256_MISMATCH, SocketAction, SocketQuery, SocketRule, Subject,
@@ -40,12 +40,12 @@ const IN: &str = "bind tcp 10.9.0.1:0";
 const CREATE: &str = "create 4 3 1";
 
 fn policy(rules: impl IntoIterator<Item = SocketRule>) -> CompiledPolicy {
-    let policy = Policy::builder().socket_default(Direction::Out, Verdict::Drop);
+    let policy = Policy::builder().socket_default(Direction::Out, SocketVerdict::Deny);
     rules.into_iter().fold(policy, Policy::socket_rule).compile().unwrap()
 }
 
 fn allow(subject: Subject) -> SocketRule {
-    SocketRule::new(RuleId(1), "the program", SocketAction::Allow).who(subject)
+    SocketRule::new(RuleId(1), "the program", SocketAction::Allow).subject(subject)
 }
 
 fn pinned(path: &Path, sum: Sha256Sum) -> CompiledPolicy {
@@ -95,7 +95,7 @@ fn pinned_content_is_allowed_and_other_content_is_denied() {
         assert_eq!(after.ask(order).unwrap(), EPERM, "{order}");
         let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
         let rule = shield.socket_rule(event.generation, event.rule.unwrap());
-        assert_eq!((rule, event.verdict), (Some(SHA256_MISMATCH), Verdict::Drop), "{order}");
+        assert_eq!((rule, event.verdict), (Some(SHA256_MISMATCH), SocketVerdict::Deny), "{order}");
         assert_eq!(
             (event.pid, event.exe.ino),
             (after.pid(), std::fs::metadata(&one).unwrap().ino())
@@ -246,7 +246,7 @@ fn dry_runs_and_logs_only_report() {
     let mut test_process = host.test_process(&one);
     let wrong = || Subject::new("").exe_sha256(&one, WRONG);
     let any = || SocketRule::new(RuleId(2), "any", SocketAction::Allow);
-    let log = SocketRule::new(RuleId(3), "log", SocketAction::Log).who(wrong());
+    let log = SocketRule::new(RuleId(3), "log", SocketAction::Log).subject(wrong());
     let shield = host.start_without_following(&policy([any()]));
     let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
     for tried in [allow(wrong()).dry_run(true), log] {

@@ -12,7 +12,7 @@ use ironclad_core::audit::AuditAction;
 use ironclad_lab::Cgroup;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
-use ironclad_policy::{CompiledPolicy, Policy, Protocol};
+use ironclad_policy::{CompiledPolicy, Policy, SocketProtocol};
 use ironclad_shield::{Shield, ShieldBuilder};
 
 use crate::recorder::Recorder;
@@ -118,7 +118,7 @@ fn only(program: &Path) -> CompiledPolicy {
     Policy::builder()
         .socket_rule(
             SocketRule::new(RuleId(1), "good", SocketAction::Allow)
-                .who(Subject::new("good").exe(program)),
+                .subject(Subject::new("good").exe(program)),
         )
         .socket_rule(SocketRule::new(RuleId(2), "other", SocketAction::Deny))
         .compile()
@@ -128,7 +128,7 @@ fn only(program: &Path) -> CompiledPolicy {
 /// No process may open packet sockets.
 fn no_packets() -> CompiledPolicy {
     let rule = SocketRule::new(RuleId(3), "no packets", SocketAction::Deny);
-    let rule = rule.direction(Direction::Create).protocol(Protocol::PACKET);
+    let rule = rule.direction(Direction::Create).protocol(SocketProtocol::Packet);
     Policy::builder().socket_rule(rule).compile().unwrap()
 }
 
@@ -343,7 +343,7 @@ fn ancestry_bits_are_reused() {
     });
     let descend = |of: &Path| {
         let subject = Subject::new("").descendant_of(of);
-        let allow = SocketRule::new(RuleId(1), "child", SocketAction::Allow).who(subject);
+        let allow = SocketRule::new(RuleId(1), "child", SocketAction::Allow).subject(subject);
         let deny = SocketRule::new(RuleId(2), "other", SocketAction::Deny);
         Policy::builder().socket_rule(allow).socket_rule(deny).compile().unwrap()
     };

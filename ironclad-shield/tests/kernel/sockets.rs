@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ironclad_core::abi::{SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketVerdict};
 use ironclad_policy::socket::{
     AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
 };
@@ -39,8 +39,8 @@ fn a_program_is_allowed_what_its_copy_is_denied() {
     }
     let subject = || Subject::new("good").exe(&good);
     let shield = host.start(&policy([
-        rule(1, SocketAction::Allow).who(subject()),
-        rule(2, SocketAction::Allow).who(subject()).direction(Direction::In),
+        rule(1, SocketAction::Allow).subject(subject()),
+        rule(2, SocketAction::Allow).subject(subject()).direction(Direction::In),
         rule(3, SocketAction::Deny),
         rule(4, SocketAction::Deny).direction(Direction::In),
     ]));
@@ -145,26 +145,26 @@ fn every_dimension_distinguishes_processes() {
     assert_eq!(outside.ask("create 4 3 1").unwrap(), 0, "a raw socket is raw, whatever it carries");
 
     // The process: cgroup, parent, ancestor, name.
-    apply(&|rule| rule.who(Subject::new("").cgroup(inner.path())));
+    apply(&|rule| rule.subject(Subject::new("").cgroup(inner.path())));
     assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (0, EPERM));
-    apply(&|rule| rule.who(Subject::new("").cgroup(host.cgroup.path())));
+    apply(&|rule| rule.subject(Subject::new("").cgroup(host.cgroup.path())));
     assert_eq!((outside.ask(near).unwrap(), inside.ask(near).unwrap()), (EPERM, EPERM));
-    apply(&|rule| rule.who(Subject::new("").parent(&one)));
+    apply(&|rule| rule.subject(Subject::new("").parent(&one)));
     assert_eq!(outside.ask(near).unwrap(), 0);
     assert_eq!(outside.ask(&fork(&two)).unwrap(), EPERM);
     let twice = format!("fork {} {}", two.display(), fork(&one));
     assert_eq!(outside.ask(&twice).unwrap(), 0, "a grandparent is no parent");
-    apply(&|rule| rule.who(Subject::new("").descendant_of(&two)));
+    apply(&|rule| rule.subject(Subject::new("").descendant_of(&two)));
     assert_eq!(outside.ask(near).unwrap(), 0);
     assert_eq!(outside.ask(&fork(&two)).unwrap(), 0, "a process is not its own ancestor");
     assert_eq!(outside.ask(&twice).unwrap(), EPERM);
-    apply(&|rule| rule.who(Subject::new("").spoofable_comm("evil")));
+    apply(&|rule| rule.subject(Subject::new("").spoofable_comm("evil")));
     assert_eq!(outside.ask(near).unwrap(), 0);
     assert_eq!(outside.ask("comm evil").unwrap(), 0);
     assert_eq!(outside.ask(near).unwrap(), EPERM);
-    apply(&|rule| rule.who(Subject::new("").uid(12345)));
+    apply(&|rule| rule.subject(Subject::new("").uid(12345)));
     assert_eq!(outside.ask(near).unwrap(), 0);
-    apply(&|rule| rule.who(Subject::new("").uid(0).gid(0).exe(&one)));
+    apply(&|rule| rule.subject(Subject::new("").uid(0).gid(0).exe(&one)));
     assert_eq!(outside.ask(near).unwrap(), EPERM);
     assert_eq!(outside.ask(&fork(&two)).unwrap(), 0);
     assert_eq!(shield.counters().unwrap().loss(ironclad_core::abi::Loss::Map), 0);
@@ -202,11 +202,11 @@ fn events_name_process_and_rule() {
     let next = || events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
     assert_eq!(test_process.ask("connect tcp [fd09::2]:443").unwrap(), EPERM);
     let denied = next();
-    assert_eq!((denied.op, denied.verdict), (SocketOp::Connect, Verdict::Drop));
+    assert_eq!((denied.op, denied.verdict), (SocketOp::Connect, SocketVerdict::Deny));
     assert_eq!(denied.reason, SocketReason::Rule);
     assert_eq!(denied.addr, Some("[fd09::2]:443".parse().unwrap()));
     let rule = shield.socket_rule(denied.generation, denied.rule.unwrap());
-    assert_eq!((rule, denied.protocol), (Some(RuleId(8)), 6));
+    assert_eq!((rule, denied.protocol), (Some(RuleId(8)), Protocol::TCP.into()));
     assert_eq!((denied.pid, denied.uid, denied.gid), (test_process.pid(), 0, 0));
     assert_ne!(denied.tid, denied.pid, "a thread of the test harness");
     assert_eq!(denied.ppid, std::process::id());
@@ -216,7 +216,7 @@ fn events_name_process_and_rule() {
     assert!(!denied.unidentified && !denied.log && !denied.dry_run);
     assert_eq!(test_process.ask("connect udp 10.9.0.2:80").unwrap(), 0);
     let allowed = next();
-    assert_eq!((allowed.verdict, allowed.rule), (Verdict::Pass, Some(0)));
+    assert_eq!((allowed.verdict, allowed.rule), (SocketVerdict::Allow, Some(0)));
     assert_eq!(test_process.ask("connect udp 10.9.0.2:81").unwrap(), 0);
     assert_eq!(events.try_recv(), None, "what the default allows is not reported");
 }

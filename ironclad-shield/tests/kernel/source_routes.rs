@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 
-use ironclad_core::Verdict;
+use ironclad_core::SocketVerdict;
 use ironclad_core::abi::SocketReason;
 use ironclad_lab::PacketSocket;
 use ironclad_lab::test_process::TestProcess;
@@ -254,7 +254,7 @@ fn source_routes_do_not_leave() {
         assert_eq!(refused(&shield), (count, 0), "{route:?}");
         let event = routed(&events);
         assert_eq!(event.addr.map(|addr| addr.ip().to_string()).as_deref(), stop, "{route:?}");
-        assert_eq!((event.verdict, event.rule, event.uid), (Verdict::Drop, None, 0));
+        assert_eq!((event.verdict, event.rule, event.uid), (SocketVerdict::Deny, None, 0));
         assert_eq!((event.pid, event.unidentified), (0, true));
         let explained = shield.explain_event(&event).unwrap();
         assert_eq!((explained.is_source_route, explained.agrees), (true, None));
@@ -337,7 +337,7 @@ fn connections_by_source_routes_do_not_leave() {
             let to = event.addr.unwrap().ip().to_string();
             assert!(STOPS.contains(&to.as_str()), "{event:?}");
             if to == route.stop() {
-                assert_eq!(event.protocol, if route.family == "4" { 6 } else { 43 });
+                assert_eq!(event.protocol.abi(), if route.family == "4" { 6 } else { 43 });
                 seen += 1;
             }
         }
@@ -390,8 +390,8 @@ fn source_routes_leave_where_no_rule_names_addresses() {
     let routes = wired.routes();
     let subject = Subject::new("one").exe(wired.host.path("one"));
     let by_program = Policy::builder()
-        .socket_rule(rule(1, SocketAction::Allow).who(subject))
-        .socket_default(Direction::Out, Verdict::Drop);
+        .socket_rule(rule(1, SocketAction::Allow).subject(subject))
+        .socket_default(Direction::Out, SocketVerdict::Deny);
     let shield = wired.host.start(&by_program.compile().unwrap());
     for route in &routes {
         wired.goes(route, "no address in the rules");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ironclad_bpf::probe::{State, probe_lsm};
-use ironclad_core::{RuleId, Verdict};
+use ironclad_core::{RuleId, SocketVerdict};
 use ironclad_lab::harness;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace};
@@ -110,12 +110,12 @@ const DIRECTIONS: [Direction; 3] = [Direction::Out, Direction::In, Direction::Cr
 pub(crate) fn only(program: &Path) -> CompiledPolicy {
     let allow = (1..).zip(DIRECTIONS).map(|(id, direction)| {
         let subject = Subject::new("allowed").exe(program);
-        rule(id, SocketAction::Allow).who(subject).direction(direction)
+        rule(id, SocketAction::Allow).subject(subject).direction(direction)
     });
     let policy = allow.fold(Policy::builder(), Policy::socket_rule);
     let policy = DIRECTIONS
         .into_iter()
-        .fold(policy, |policy, direction| policy.socket_default(direction, Verdict::Drop));
+        .fold(policy, |policy, direction| policy.socket_default(direction, SocketVerdict::Deny));
     // On kernels without BPF LSM, too.
     policy.danger_packet_sockets_unseen(true).compile().unwrap()
 }
