@@ -4,7 +4,7 @@ use ironclad_core::abi::{self, Entry, Lpm4Key, Lpm6Key, TupleKey, TupleMask, Tup
 use ironclad_core::{Action, Cidr, Family, PolicyId, RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
-use crate::error::{PolicyError, check_rule};
+use crate::error::{Failure, PolicyError, check_rule};
 use crate::file::{self, CompiledFiles};
 use crate::flat::{FlatTable, Leaf};
 use crate::limits::{Memory, SocketMemory, check};
@@ -488,11 +488,8 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
             Some(&index) => {
                 let rule: &mut Rule = &mut rules[index];
                 if rule.name != *name {
-                    return Err(PolicyError::RuleName {
-                        rule: id,
-                        first: rule.name.clone(),
-                        second: name.clone(),
-                    });
+                    let (first, second) = (rule.name.clone(), name.clone());
+                    return Err(Failure::RuleName { rule: id, first, second }.into());
                 }
                 rule.events_per_second = rule.events_per_second.max(rate);
                 if !rule.actions.contains(&action) {
@@ -511,7 +508,8 @@ fn number_rules(policy: &Policy) -> Result<Vec<Rule>, PolicyError> {
         }
     }
     if let Some(empty) = policy.sets.iter().find(|set| set.lists.is_empty()) {
-        return Err(PolicyError::EmptySet { rule: empty.rule, name: empty.name.clone() });
+        let failure = Failure::EmptySet { rule: empty.rule, name: empty.name.clone() };
+        return Err(failure.into());
     }
     check(
         "rules",

@@ -1,125 +1,158 @@
+use std::error::Error;
+use std::fmt;
+
 use ironclad_core::RuleId;
 
-use crate::document::DocumentError;
-
 /// Why a policy cannot be compiled.
-#[derive(Debug, thiserror::Error)]
+///
+/// Display names the rule or the limit, and what to do.
+#[derive(Debug)]
+pub struct PolicyError(Box<Failure>);
+
+/// What is wrong with a policy: [`PolicyError::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum PolicyError {
+pub enum PolicyErrorKind {
     /// One rule id has two names.
-    #[error("rule {rule} is called `{first}` and `{second}`: give one of them another id")]
-    RuleName {
-        /// The id.
-        rule: RuleId,
-        /// The name that came first.
-        first: String,
-        /// The other.
-        second: String,
-    },
+    RuleName,
     /// A rule has the id 0, which events and counters have where no rule decided.
-    #[error("rule `{name}` has the id 0, which stands for no rule: use an id from 1 on")]
-    NoId {
-        /// The rule's name.
-        name: String,
-    },
+    NoId,
     /// A set has neither addresses nor lists.
-    #[error("rule {rule} (`{name}`): the set is empty: add an address or a list, or remove it")]
-    EmptySet {
-        /// The id.
-        rule: RuleId,
-        /// Its name.
-        name: String,
-    },
+    EmptySet,
     /// A rule's name is empty, or would disturb a terminal or fill it.
+    UnfitName,
+    /// A tuple has a port, but not a protocol that has ports.
+    PortWithoutProtocol,
+    /// A tuple's addresses are of different families.
+    MixedFamilies,
+    /// A socket rule could never match, or contradicts itself.
+    SocketRule,
+    /// A file rule covers nothing, or names what is no path.
+    FileRule,
+    /// A socket rule names a group of addresses that does not exist.
+    UnknownGroup,
+    /// Two groups of addresses have one name.
+    GroupTwice,
+    /// Something is over its limit.
+    Limit,
+}
+
+impl PolicyError {
+    /// What is wrong.
+    pub fn kind(&self) -> PolicyErrorKind {
+        self.0.kind()
+    }
+
+    /// The rule that is wrong; none where the error is about the whole policy.
+    pub fn rule(&self) -> Option<RuleId> {
+        match &*self.0 {
+            Failure::RuleName { rule, .. }
+            | Failure::EmptySet { rule, .. }
+            | Failure::UnfitName { rule, .. }
+            | Failure::PortWithoutProtocol { rule, .. }
+            | Failure::MixedFamilies { rule, .. }
+            | Failure::SocketRule { rule, .. }
+            | Failure::FileRule { rule, .. }
+            | Failure::UnknownGroup { rule, .. } => Some(*rule),
+            Failure::NoId { .. } => Some(RuleId(0)),
+            Failure::Located { rule, .. } => *rule,
+            Failure::GroupTwice { .. } | Failure::Limit { .. } => None,
+        }
+    }
+
+    /// The same with the place at which a file describes what is wrong.
+    pub(crate) fn located(self, locate: impl FnOnce(Self) -> Box<dyn Error + Send + Sync>) -> Self {
+        let (kind, rule) = (self.kind(), self.rule());
+        Self(Box::new(Failure::Located { kind, rule, error: locate(self) }))
+    }
+
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.0
+    }
+
+    pub(crate) fn into_failure(self) -> Failure {
+        *self.0
+    }
+}
+
+impl From<Failure> for PolicyError {
+    fn from(failure: Failure) -> Self {
+        Self(Box::new(failure))
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for PolicyError {}
+
+/// What is wrong, with its particulars.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("rule {rule} is called `{first}` and `{second}`: give one of them another id")]
+    RuleName { rule: RuleId, first: String, second: String },
+    #[error("rule `{name}` has the id 0, which stands for no rule: use an id from 1 on")]
+    NoId { name: String },
+    #[error("rule {rule} (`{name}`): the set is empty: add an address or a list, or remove it")]
+    EmptySet { rule: RuleId, name: String },
     #[error(
         "rule {rule}: `{}` is no name: use 1 to 128 characters, none of them a control character",
         name.chars().take(40).flat_map(char::escape_default).collect::<String>()
     )]
-    UnfitName {
-        /// The id.
-        rule: RuleId,
-        /// The name.
-        name: String,
-    },
-    /// A tuple has a port, but not a protocol that has ports.
+    UnfitName { rule: RuleId, name: String },
     #[error(
         "rule {rule} (`{name}`): a destination port needs a protocol with ports (tcp, udp, sctp, dccp or udplite)"
     )]
-    PortWithoutProtocol {
-        /// The id.
-        rule: RuleId,
-        /// Its name.
-        name: String,
-    },
-    /// A tuple's addresses are of different families.
+    PortWithoutProtocol { rule: RuleId, name: String },
     #[error(
         "rule {rule} (`{name}`): source and destination are of different IP versions, no packet matches"
     )]
-    MixedFamilies {
-        /// The id.
-        rule: RuleId,
-        /// Its name.
-        name: String,
-    },
-    /// A socket rule could never match, or contradicts itself.
+    MixedFamilies { rule: RuleId, name: String },
     #[error("rule {rule} (`{name}`): {what}")]
-    SocketRule {
-        /// The id.
-        rule: RuleId,
-        /// Its name.
-        name: String,
-        /// What is wrong, and what to write.
-        what: String,
-    },
-    /// A file rule covers nothing, or names what is no path.
+    SocketRule { rule: RuleId, name: String, what: String },
     #[error("rule {rule} (`{name}`): {what}")]
-    FileRule {
-        /// The id.
-        rule: RuleId,
-        /// Its name.
-        name: String,
-        /// What is wrong, and what to write.
-        what: String,
-    },
-    /// A socket rule names a group of addresses that there is not.
+    FileRule { rule: RuleId, name: String, what: String },
     #[error("rule {rule}: no group of addresses is called `{name}`")]
-    UnknownGroup {
-        /// The id.
-        rule: RuleId,
-        /// The name.
-        name: String,
-    },
-    /// Two groups of addresses have one name.
+    UnknownGroup { rule: RuleId, name: String },
     #[error("two groups of addresses are called `{name}`: give one of them another name")]
-    GroupTwice {
-        /// The name.
-        name: String,
-    },
+    GroupTwice { name: String },
     /// One of the others, of a policy that a file describes.
-    #[error(transparent)]
-    Document(Box<DocumentError>),
-    /// Something is over its limit.
+    #[error("{error}")]
+    Located { kind: PolicyErrorKind, rule: Option<RuleId>, error: Box<dyn Error + Send + Sync> },
     #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]
-    Limit {
-        /// What there is too much of.
-        what: &'static str,
-        /// How much of it.
-        value: u64,
-        /// The most there may be.
-        limit: u64,
-        /// What to do.
-        next: &'static str,
-    },
+    Limit { what: &'static str, value: u64, limit: u64, next: &'static str },
+}
+
+impl Failure {
+    fn kind(&self) -> PolicyErrorKind {
+        match self {
+            Self::RuleName { .. } => PolicyErrorKind::RuleName,
+            Self::NoId { .. } => PolicyErrorKind::NoId,
+            Self::EmptySet { .. } => PolicyErrorKind::EmptySet,
+            Self::UnfitName { .. } => PolicyErrorKind::UnfitName,
+            Self::PortWithoutProtocol { .. } => PolicyErrorKind::PortWithoutProtocol,
+            Self::MixedFamilies { .. } => PolicyErrorKind::MixedFamilies,
+            Self::SocketRule { .. } => PolicyErrorKind::SocketRule,
+            Self::FileRule { .. } => PolicyErrorKind::FileRule,
+            Self::UnknownGroup { .. } => PolicyErrorKind::UnknownGroup,
+            Self::GroupTwice { .. } => PolicyErrorKind::GroupTwice,
+            Self::Limit { .. } => PolicyErrorKind::Limit,
+            Self::Located { kind, .. } => *kind,
+        }
+    }
 }
 
 /// Whether a rule can be told from others by its id and name.
 pub(crate) fn check_rule(rule: RuleId, name: &str) -> Result<(), PolicyError> {
     if rule == RuleId(0) {
-        return Err(PolicyError::NoId { name: name.to_owned() });
+        return Err(Failure::NoId { name: name.to_owned() }.into());
     }
     let length = name.chars().count();
     if length == 0 || length > 128 || name.chars().any(char::is_control) {
-        return Err(PolicyError::UnfitName { rule, name: name.to_owned() });
+        return Err(Failure::UnfitName { rule, name: name.to_owned() }.into());
     }
     Ok(())
 }

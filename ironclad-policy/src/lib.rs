@@ -50,7 +50,7 @@ pub use ironclad_core::{Protocol, SocketProtocol};
 
 pub use compile::{CompiledPolicy, Provenance, Rule, Settings};
 pub use diff::{Meaning, PolicyDiff, PrefixChange};
-pub use error::PolicyError;
+pub use error::{PolicyError, PolicyErrorKind};
 pub use explain::{Cover, Explanation, PacketExplanation};
 pub use flat::FlatTable;
 pub use limits::{Limits, Memory, SocketMemory};

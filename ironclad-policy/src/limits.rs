@@ -1,4 +1,4 @@
-use crate::error::PolicyError;
+use crate::error::{Failure, PolicyError};
 
 /// How large a compiled policy may become. What is over is refused before anything is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,10 @@ pub(crate) fn check(
     limit: u64,
     next: &'static str,
 ) -> Result<(), PolicyError> {
-    if value > limit { Err(PolicyError::Limit { what, value, limit, next }) } else { Ok(()) }
+    match value > limit {
+        true => Err(Failure::Limit { what, value, limit, next }.into()),
+        false => Ok(()),
+    }
 }
 
 /// Kernel memory of a policy's own maps, in bytes, and of what it fills of the maps of socket rules.

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use ironclad_core::{Action, Cidr, Protocol, RuleId, SocketVerdict, Verdict};
 
 use crate::compile::CompiledPolicy;
-use crate::document::Document;
 use crate::error::PolicyError;
 use crate::file::FileRule;
 use crate::limits::Limits;
@@ -148,8 +147,18 @@ pub struct Policy {
     pub(crate) sockets: Sockets,
     pub(crate) files: Vec<FileRule>,
     pub(crate) limits: Limits,
-    /// What describes it, which tells where.
-    pub(crate) document: Option<Arc<Document>>,
+    /// Where a file describes it.
+    pub(crate) locate: Option<Locate>,
+}
+
+/// Adds to an error of a policy the place at which a file describes what is wrong.
+#[derive(Clone)]
+pub(crate) struct Locate(pub(crate) Arc<dyn Fn(PolicyError) -> PolicyError + Send + Sync>);
+
+impl std::fmt::Debug for Locate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Locate")
+    }
 }
 
 impl Default for Policy {
@@ -167,7 +176,7 @@ impl Default for Policy {
             sockets: Sockets::default(),
             files: Vec::new(),
             limits: Limits::default(),
-            document: None,
+            locate: None,
         }
     }
 }
@@ -304,9 +313,9 @@ impl Policy {
     /// [`PolicyError`], naming the rule or the limit, and the place in the file where one describes
     /// the policy.
     pub fn compile(mut self) -> Result<CompiledPolicy, PolicyError> {
-        let document = self.document.take();
-        CompiledPolicy::compile(self).map_err(|error| match document {
-            Some(document) => PolicyError::Document(Box::new(document.locate(error))),
+        let locate = self.locate.take();
+        CompiledPolicy::compile(self).map_err(|error| match locate {
+            Some(Locate(locate)) => locate(error),
             None => error,
         })
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ironclad_core::abi::{self, TupleKey, TupleMask};
 use ironclad_core::{Action, Cidr, Family};
 
-use crate::error::PolicyError;
+use crate::error::{Failure, PolicyError};
 use crate::policy::TupleRule;
 
 /// Which bits of a packet a tuple compares.
@@ -51,17 +51,13 @@ impl Tuples {
         let mut planned = Vec::new();
         for (tuple, rule) in rules {
             if tuple.dport.is_some() && !tuple.protocol.is_some_and(|p| p.has_ports()) {
-                return Err(PolicyError::PortWithoutProtocol {
-                    rule: tuple.rule,
-                    name: tuple.name.clone(),
-                });
+                let (rule, name) = (tuple.rule, tuple.name.clone());
+                return Err(Failure::PortWithoutProtocol { rule, name }.into());
             }
             let families = match (tuple.src.map(Cidr::family), tuple.dst.map(Cidr::family)) {
                 (Some(a), Some(b)) if a != b => {
-                    return Err(PolicyError::MixedFamilies {
-                        rule: tuple.rule,
-                        name: tuple.name.clone(),
-                    });
+                    let (rule, name) = (tuple.rule, tuple.name.clone());
+                    return Err(Failure::MixedFamilies { rule, name }.into());
                 }
                 (Some(family), _) | (None, Some(family)) => vec![family],
                 (None, None) => vec![Family::V4, Family::V6],

@@ -10,7 +10,7 @@ use super::tree::Tree;
 use super::values::{DocumentTo, is_address};
 use super::{Document, DocumentError};
 use crate::country::CountryCode;
-use crate::error::PolicyError;
+use crate::error::{Failure, PolicyError};
 use crate::socket::LimitScope;
 use ironclad_core::RuleId;
 
@@ -242,21 +242,20 @@ impl Document {
                 .or_else(|| rule(id).filter(|(_, i)| self.rules[*i].name == name))
                 .or_else(|| file(id, name))
         };
-        match error {
-            PolicyError::RuleName { rule: id, second, .. } => {
+        match error.failure() {
+            Failure::RuleName { rule: id, second, .. } => {
                 tuple(*id, second).or_else(|| set(*id, second)).or_else(|| file(*id, second))
             }
-            PolicyError::NoId { name } => of_name(RuleId(0), name),
-            PolicyError::EmptySet { rule: id, name } => set(*id, name),
-            PolicyError::UnfitName { rule: id, name } => of_name(*id, name),
-            PolicyError::PortWithoutProtocol { rule: id, name }
-            | PolicyError::MixedFamilies { rule: id, name } => tuple(*id, name),
-            PolicyError::SocketRule { rule: id, .. }
-            | PolicyError::UnknownGroup { rule: id, .. } => rule(*id),
-            PolicyError::FileRule { rule: id, name, .. } => file(*id, name),
-            PolicyError::GroupTwice { .. }
-            | PolicyError::Document(_)
-            | PolicyError::Limit { .. } => None,
+            Failure::NoId { name } => of_name(RuleId(0), name),
+            Failure::EmptySet { rule: id, name } => set(*id, name),
+            Failure::UnfitName { rule: id, name } => of_name(*id, name),
+            Failure::PortWithoutProtocol { rule: id, name }
+            | Failure::MixedFamilies { rule: id, name } => tuple(*id, name),
+            Failure::SocketRule { rule: id, .. } | Failure::UnknownGroup { rule: id, .. } => {
+                rule(*id)
+            }
+            Failure::FileRule { rule: id, name, .. } => file(*id, name),
+            Failure::GroupTwice { .. } | Failure::Located { .. } | Failure::Limit { .. } => None,
         }
     }
 }

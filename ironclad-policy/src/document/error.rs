@@ -3,7 +3,7 @@ use std::io;
 
 use super::place::{Fault, KeyPath, Place, Told};
 use crate::country::CountryError;
-use crate::error::PolicyError;
+use crate::error::{Failure, PolicyError};
 use crate::list::ListError;
 
 /// Why a policy file cannot be used: where, what is wrong, and what may have been meant.
@@ -21,8 +21,8 @@ pub struct DocumentError {
 #[non_exhaustive]
 pub enum Problem {
     /// The file cannot be read.
-    #[error("{0}")]
-    Io(#[source] io::Error),
+    #[error(transparent)]
+    Io(io::Error),
     /// The file is too long.
     #[error("it has more than {limit} bytes: keep prefixes in lists, which may be longer")]
     TooLarge {
@@ -100,11 +100,11 @@ pub enum Problem {
         first: u32,
     },
     /// A list cannot be read.
-    #[error("{0}")]
-    List(#[source] ListError),
+    #[error(transparent)]
+    List(ListError),
     /// A country's addresses cannot be read.
-    #[error("{0}")]
-    Country(#[source] CountryError),
+    #[error(transparent)]
+    Country(CountryError),
     /// A feed cannot be had.
     #[error("feed `{name}`: {why}")]
     Feed {
@@ -114,8 +114,8 @@ pub enum Problem {
         why: String,
     },
     /// The policy cannot be compiled.
-    #[error("{0}")]
-    Policy(#[source] PolicyError),
+    #[error(transparent)]
+    Policy(PolicyError),
 }
 
 fn hint(kind: NameKind, name: &str) -> &'static str {
@@ -156,6 +156,16 @@ impl fmt::Display for NameKind {
             Self::User => "user",
             Self::Group => "group",
         })
+    }
+}
+
+impl PolicyError {
+    /// The error with its place, where a file describes the policy.
+    pub fn document(&self) -> Option<&DocumentError> {
+        match self.failure() {
+            Failure::Located { error, .. } => error.downcast_ref(),
+            _ => None,
+        }
     }
 }
 

@@ -17,9 +17,9 @@ use super::values::{DocumentAccount, DocumentTo};
 use super::{Document, DocumentError};
 use crate::compile::CompiledPolicy;
 use crate::country::{CountryCode, CountryLists};
-use crate::error::PolicyError;
+use crate::error::{Failure, PolicyError};
 use crate::list::{AddressList, BadLines, ListError, ListOptions};
-use crate::policy::{AddressSet, Policy};
+use crate::policy::{AddressSet, Locate, Policy};
 use crate::socket::{AddressGroup, Direction, RateLimit, SocketRule, Subject};
 
 /// Where addresses may be named, whatever has the name.
@@ -135,7 +135,10 @@ impl Document {
             described.described_at = self.place_of("files", i);
             policy = policy.file_rule(described);
         }
-        policy.document = Some(Arc::new(self.clone()));
+        let document = self.clone();
+        policy.locate = Some(Locate(Arc::new(move |error: PolicyError| {
+            error.located(|error| Box::new(document.locate(error)))
+        })));
         Ok(policy)
     }
 
@@ -144,9 +147,12 @@ impl Document {
     /// # Errors
     /// Those of [`policy_from`](Self::policy_from), and [`Problem::Policy`] at the place of the rule.
     pub fn compile(&self, sources: &mut Sources<'_>) -> Result<CompiledPolicy, DocumentError> {
-        self.policy_from(sources)?.compile().map_err(|error| match error {
-            PolicyError::Document(located) => *located,
-            other => self.locate(other),
+        self.policy_from(sources)?.compile().map_err(|error| match error.into_failure() {
+            Failure::Located { error, .. } => match error.downcast() {
+                Ok(located) => *located,
+                Err(other) => DocumentError::new(&self.source.file, Fault::value(other)),
+            },
+            failure => self.locate(failure.into()),
         })
     }
 

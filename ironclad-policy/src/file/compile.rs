@@ -6,7 +6,7 @@ use ironclad_core::abi::{FileOp, FilePolicy};
 use sha2::{Digest as _, Sha256};
 
 use super::{FILE_RULES_MAX, FileAction, FileOps, FileRule, FileScope};
-use crate::error::{PolicyError, check_rule};
+use crate::error::{Failure, PolicyError, check_rule};
 
 /// What is known of a rule of a compiled policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,22 +43,20 @@ pub struct CompiledFiles {
 impl CompiledFiles {
     pub(crate) fn compile(rules: &[FileRule]) -> Result<Self, PolicyError> {
         if rules.len() > FILE_RULES_MAX {
-            return Err(PolicyError::Limit {
+            return Err(Failure::Limit {
                 what: "file rules",
                 value: rules.len() as u64,
                 limit: FILE_RULES_MAX as u64,
                 next: "let one rule cover several paths",
-            });
+            }
+            .into());
         }
         for (number, rule) in rules.iter().enumerate() {
             check_rule(rule.rule, &rule.name)?;
             let before = rules[..number].iter().find(|it| it.rule == rule.rule);
             if let Some(first) = before.filter(|it| it.name != rule.name) {
-                return Err(PolicyError::RuleName {
-                    rule: rule.rule,
-                    first: first.name.clone(),
-                    second: rule.name.clone(),
-                });
+                let (first, second) = (first.name.clone(), rule.name.clone());
+                return Err(Failure::RuleName { rule: rule.rule, first, second }.into());
             }
         }
         let rules = rules.iter().map(info).collect::<Result<Vec<_>, _>>()?;
@@ -111,8 +109,9 @@ impl FileRuleInfo {
 }
 
 fn info(rule: &FileRule) -> Result<FileRuleInfo, PolicyError> {
-    let wrong =
-        |what: String| PolicyError::FileRule { rule: rule.rule, name: rule.name.clone(), what };
+    let wrong = |what: String| -> PolicyError {
+        Failure::FileRule { rule: rule.rule, name: rule.name.clone(), what }.into()
+    };
     if rule.scopes.is_empty() {
         return Err(wrong("it covers nothing: name a file, a directory or a pattern".to_owned()));
     }

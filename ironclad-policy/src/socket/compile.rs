@@ -12,7 +12,7 @@ use super::bits::{Place, RuleSet};
 use super::packets::PacketSockets;
 use super::pin::{Exe, Pin, SHA256_MISMATCH, mismatches};
 use super::{Direction, Group, LimitScope, RateLimit, SocketAction, SocketRule, Sockets};
-use crate::error::{PolicyError, check_rule};
+use crate::error::{Failure, PolicyError, check_rule};
 use crate::limits::check;
 use crate::sha256::Sha256Sum;
 
@@ -195,7 +195,7 @@ impl CompiledSockets {
             let mut seen = HashSet::new();
             let twice = groups.iter().find(|group| !seen.insert(&group.name));
             let name = twice.map(|group| group.name.clone()).unwrap_or_default();
-            return Err(PolicyError::GroupTwice { name });
+            return Err(Failure::GroupTwice { name }.into());
         }
         let (mut decided, mut logged) = (0.., 0..);
         let mut place = |rule: &SocketRule| match rule.action {
@@ -215,9 +215,9 @@ impl CompiledSockets {
         for rule in &rules {
             let mut named = Vec::new();
             for name in &rule.to {
-                let number = numbers.get(name.as_str()).ok_or_else(|| {
-                    PolicyError::UnknownGroup { rule: rule.rule, name: name.clone() }
-                })?;
+                let number = numbers
+                    .get(name.as_str())
+                    .ok_or_else(|| Failure::UnknownGroup { rule: rule.rule, name: name.clone() })?;
                 used.insert(*number);
                 named.push(*number);
             }
@@ -439,7 +439,7 @@ impl CompiledSockets {
 }
 
 pub(super) fn unfit(rule: &SocketRule, what: impl Into<String>) -> PolicyError {
-    PolicyError::SocketRule { rule: rule.rule, name: rule.name.clone(), what: what.into() }
+    Failure::SocketRule { rule: rule.rule, name: rule.name.clone(), what: what.into() }.into()
 }
 
 /// What a rule may say at all. One that could never match is an error of whoever wrote it.

@@ -126,7 +126,7 @@ impl CompiledSockets {
     /// What the kernel reads, with what paths mean now.
     ///
     /// # Errors
-    /// [`PolicyError::Limit`] where rules name cgroups at too many depths.
+    /// [`PolicyErrorKind::Limit`](crate::PolicyErrorKind::Limit) where rules name cgroups at too many depths.
     pub fn image(&self, bound: &Bound) -> Result<SocketImage, PolicyError> {
         let all = RuleSet::default().with(self.places.iter().copied());
         let mut image = SocketImage {

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use ironclad_core::{Cidr, RuleId, SocketVerdict};
 
 use super::{AddressGroup, Bound, Direction, SocketAction, SocketRule, Subject};
-use crate::{Limits, Policy, PolicyError};
+use crate::error::Failure;
+use crate::{Limits, Policy};
 
 fn rule(id: u32, who: Subject) -> SocketRule {
     SocketRule::new(RuleId(id), "one", SocketAction::Deny).subject(who)
@@ -12,7 +13,10 @@ fn rule(id: u32, who: Subject) -> SocketRule {
 fn limited(policy: Policy, bytes: u64) -> String {
     let limits = Limits::default().max_bytes(bytes);
     let refused = policy.clone().limits(limits).compile().unwrap_err();
-    let PolicyError::Limit { value, limit, .. } = refused else { panic!("{refused}") };
+    let (value, limit) = match refused.failure() {
+        Failure::Limit { value, limit, .. } => (*value, *limit),
+        _ => panic!("{refused}"),
+    };
     assert_eq!(limit, bytes);
     // It is what it says: with as much room, there is none too little.
     let fits = policy.limits(Limits::default().max_bytes(value)).compile().unwrap();
