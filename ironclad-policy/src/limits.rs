@@ -1,5 +1,8 @@
 use crate::error::{Failure, PolicyError};
 
+/// Events a second that a rule reports unless it says otherwise.
+pub const EVENTS_PER_SECOND: u32 = 10;
+
 /// How large a compiled policy may become. What is over is refused before anything is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
-use ironclad_core::{Action, Cidr, Protocol, RuleId, SocketVerdict, Verdict};
+use ironclad_core::{Action, Cidr, RuleId, SocketVerdict, Verdict};
 
-use crate::compile::CompiledPolicy;
 use crate::error::PolicyError;
 use crate::file::FileRule;
-use crate::limits::Limits;
+use crate::limits::{EVENTS_PER_SECOND, Limits};
 use crate::list::{AddressList, ListReport};
 use crate::socket::{AddressGroup, Direction, SocketRule, Sockets};
+use crate::tuple::TupleRule;
 
 /// What holds the address sets in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +29,6 @@ pub struct AddressSet {
     pub(crate) lists: Vec<AddressList>,
     pub(crate) events_per_second: u32,
 }
-
-/// Events a second that a rule reports unless it says otherwise.
-pub const EVENTS_PER_SECOND: u32 = 10;
 
 impl AddressSet {
     /// An empty set.
@@ -57,70 +54,6 @@ impl AddressSet {
     pub fn cidrs(self, cidrs: impl IntoIterator<Item = Cidr>) -> Self {
         let name = self.name.clone();
         self.list(AddressList::from_cidrs(&name, cidrs))
-    }
-
-    /// Events a second that the rule reports at most; 0 for none. Default [`EVENTS_PER_SECOND`].
-    #[must_use]
-    pub fn events_per_second(mut self, rate: u32) -> Self {
-        self.events_per_second = rate;
-        self
-    }
-}
-
-/// A rule on source, destination, destination port and protocol; what is not said matches anything.
-#[derive(Clone, Debug)]
-pub struct TupleRule {
-    pub(crate) rule: RuleId,
-    pub(crate) name: String,
-    pub(crate) action: Action,
-    pub(crate) src: Option<Cidr>,
-    pub(crate) dst: Option<Cidr>,
-    pub(crate) dport: Option<u16>,
-    pub(crate) protocol: Option<Protocol>,
-    pub(crate) events_per_second: u32,
-}
-
-impl TupleRule {
-    /// A rule that matches every packet, until it is narrowed.
-    pub fn new(rule: RuleId, name: impl Into<String>, action: Action) -> Self {
-        Self {
-            rule,
-            name: name.into(),
-            action,
-            src: None,
-            dst: None,
-            dport: None,
-            protocol: None,
-            events_per_second: EVENTS_PER_SECOND,
-        }
-    }
-
-    /// Only packets from these addresses.
-    #[must_use]
-    pub fn src(mut self, src: Cidr) -> Self {
-        self.src = Some(src);
-        self
-    }
-
-    /// Only packets to these addresses.
-    #[must_use]
-    pub fn dst(mut self, dst: Cidr) -> Self {
-        self.dst = Some(dst);
-        self
-    }
-
-    /// Only packets to this port; needs a protocol that has ports.
-    #[must_use]
-    pub fn dport(mut self, dport: u16) -> Self {
-        self.dport = Some(dport);
-        self
-    }
-
-    /// Only packets of this protocol.
-    #[must_use]
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.protocol = Some(protocol);
-        self
     }
 
     /// Events a second that the rule reports at most; 0 for none. Default [`EVENTS_PER_SECOND`].
@@ -305,18 +238,5 @@ impl Policy {
         let of_sets = self.sets.iter().flat_map(|set| &set.lists);
         let of_groups = self.sockets.groups.iter().flat_map(|group| &group.lists);
         of_sets.chain(of_groups).map(AddressList::report)
-    }
-
-    /// Compiles the policy.
-    ///
-    /// # Errors
-    /// [`PolicyError`], naming the rule or the limit, and the place in the file where one describes
-    /// the policy.
-    pub fn compile(mut self) -> Result<CompiledPolicy, PolicyError> {
-        let locate = self.locate.take();
-        CompiledPolicy::compile(self).map_err(|error| match locate {
-            Some(Locate(locate)) => locate(error),
-            None => error,
-        })
     }
 }

@@ -3,10 +3,74 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ironclad_core::abi::{self, TupleKey, TupleMask};
-use ironclad_core::{Action, Cidr, Family};
+use ironclad_core::{Action, Cidr, Family, Protocol, RuleId};
 
 use crate::error::{Failure, PolicyError};
-use crate::policy::TupleRule;
+use crate::limits::EVENTS_PER_SECOND;
+
+/// A rule on source, destination, destination port and protocol; what is not said matches anything.
+#[derive(Clone, Debug)]
+pub struct TupleRule {
+    pub(crate) rule: RuleId,
+    pub(crate) name: String,
+    pub(crate) action: Action,
+    pub(crate) src: Option<Cidr>,
+    pub(crate) dst: Option<Cidr>,
+    pub(crate) dport: Option<u16>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) events_per_second: u32,
+}
+
+impl TupleRule {
+    /// A rule that matches every packet, until it is narrowed.
+    pub fn new(rule: RuleId, name: impl Into<String>, action: Action) -> Self {
+        Self {
+            rule,
+            name: name.into(),
+            action,
+            src: None,
+            dst: None,
+            dport: None,
+            protocol: None,
+            events_per_second: EVENTS_PER_SECOND,
+        }
+    }
+
+    /// Only packets from these addresses.
+    #[must_use]
+    pub fn src(mut self, src: Cidr) -> Self {
+        self.src = Some(src);
+        self
+    }
+
+    /// Only packets to these addresses.
+    #[must_use]
+    pub fn dst(mut self, dst: Cidr) -> Self {
+        self.dst = Some(dst);
+        self
+    }
+
+    /// Only packets to this port; needs a protocol that has ports.
+    #[must_use]
+    pub fn dport(mut self, dport: u16) -> Self {
+        self.dport = Some(dport);
+        self
+    }
+
+    /// Only packets of this protocol.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// Events a second that the rule reports at most; 0 for none. Default [`EVENTS_PER_SECOND`].
+    #[must_use]
+    pub fn events_per_second(mut self, rate: u32) -> Self {
+        self.events_per_second = rate;
+        self
+    }
+}
 
 /// Which bits of a packet a tuple compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::error::{NameKind, Problem, shown};
-use super::place::{Fault, Place, Step};
+use super::fault::Fault;
+use super::place::{Place, Step};
+use super::problem::{NameKind, Problem};
 use super::sockets::{DocumentRuleLimit, DocumentRuleSubject};
-use super::suggest::nearest;
+use super::text::nearest;
+use super::text::shown;
 use super::tree::Tree;
 use super::values::{DocumentTo, is_address};
 use super::{Document, DocumentError};

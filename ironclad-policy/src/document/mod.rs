@@ -33,10 +33,12 @@
 mod addresses;
 mod check;
 mod error;
+mod fault;
 mod feeds;
 mod files;
 mod packets;
 mod place;
+mod problem;
 mod quantities;
 mod reader;
 mod resolve;
@@ -44,9 +46,9 @@ mod resolve;
 mod schema;
 mod sockets;
 mod sources;
-mod suggest;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tree;
 mod values;
 
@@ -61,7 +63,7 @@ use ironclad_core::Verdict;
 use serde::Deserialize;
 
 pub use addresses::{DocumentAddresses, DocumentCountries};
-pub use error::{DocumentError, NameKind, Problem};
+pub use error::DocumentError;
 pub use feeds::{
     DocumentChange, DocumentCoverage, DocumentEntries, DocumentFeed, DocumentFeedFormat,
     DocumentIfMissing,
@@ -69,6 +71,7 @@ pub use feeds::{
 pub use files::{DocumentFileOps, DocumentFileRule};
 pub use packets::{DocumentBackend, DocumentSet, DocumentTuple};
 pub use place::{KeyPath, Place, Step};
+pub use problem::{NameKind, Problem};
 pub use quantities::{DocumentBytes, DocumentTime};
 #[cfg(feature = "schema")]
 pub use schema::schema;
@@ -79,19 +82,12 @@ pub use sockets::{
 pub use sources::{Accounts, EtcAccounts, Feeds, NoFeed, Sources};
 pub use values::{DocumentAccount, DocumentPorts, DocumentTo};
 
-use place::Fault;
+use fault::Fault;
 use reader::Reader;
 use tree::Tree;
 
 /// What a policy file may have. Its prefixes are better kept in lists.
 const MAX_BYTES: usize = 4 << 20;
-/// Items of lists and mappings, each time that an alias repeats them.
-const MAX_ITEMS: usize = 250_000;
-/// Bytes of words, each time that an alias repeats them.
-const MAX_TEXT: usize = 4 * MAX_BYTES;
-/// Lists and mappings within each other: a policy needs five.
-const MAX_DEPTH: usize = 32;
-
 /// A policy as it is written down. Keys that are not of the format are refused.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

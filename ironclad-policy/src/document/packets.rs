@@ -7,8 +7,10 @@ use serde::Deserialize;
 
 use super::values;
 use crate::country::CountryCode;
+use crate::limits::EVENTS_PER_SECOND;
 use crate::list::BadLines;
-use crate::policy::{Backend, EVENTS_PER_SECOND, TupleRule};
+use crate::policy::Backend;
+use crate::tuple::TupleRule;
 
 /// What holds the address sets in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

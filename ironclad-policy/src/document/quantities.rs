@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::error::shown;
+use super::text::shown;
 
 /// The longest time.
 const YEAR: u64 = 366 * 24 * 60 * 60;

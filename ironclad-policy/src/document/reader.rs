@@ -7,11 +7,13 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 
-use super::error::Problem;
-use super::place::{Fault, Trail};
-use super::tree::{Kind, NodeId, Scalar, Tree};
-use super::{MAX_ITEMS, MAX_TEXT};
+use super::fault::Fault;
+use super::place::Trail;
+use super::problem::Problem;
+use super::tree::{Kind, MAX_ITEMS, NodeId, Scalar, Tree};
 
+/// Bytes of words, each time that an alias repeats them: four times those of the longest file.
+const MAX_TEXT: usize = 16 << 20;
 /// The name of a tuple struct that a list is read as, and one value as a list of it.
 pub(super) const ONE_OR_MANY: &str = "one or many";
 

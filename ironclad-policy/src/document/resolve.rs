@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ironclad_core::Cidr;
 
 use super::check::{steps, unknown};
-use super::error::{NameKind, Problem};
-use super::place::{Fault, Step};
+use super::fault::Fault;
+use super::place::Step;
+use super::problem::{NameKind, Problem};
 use super::sockets::{
     DocumentExe, DocumentRule, DocumentRuleLimit, DocumentRuleSubject, DocumentSubject,
 };
@@ -290,7 +291,7 @@ impl Document {
 
     fn feed(&self, name: &str, sources: &mut Sources<'_>) -> Result<AddressList, Fault> {
         let failed = |why: &str| {
-            let name = super::error::shown(name);
+            let name = super::text::shown(name);
             Fault::new(Problem::Feed { name, why: why.to_owned() })
         };
         let Some(feeds) = &mut sources.feeds else {
@@ -322,7 +323,7 @@ fn number(
         _ => accounts.uid(name),
     };
     let found = found.map_err(|error| {
-        let name = super::error::shown(name);
+        let name = super::text::shown(name);
         Fault::value(format_args!("{kind} `{name}`: {error}: write the number"))
     })?;
     found.ok_or_else(|| {

@@ -7,9 +7,15 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::error::{Problem, shown};
-use super::place::{Fault, KeyPath, Place, Step, former};
-use super::{MAX_DEPTH, MAX_ITEMS};
+use super::fault::Fault;
+use super::place::{KeyPath, Place, Step, former};
+use super::problem::Problem;
+use super::text::shown;
+
+/// Items of lists and mappings, each time that an alias repeats them.
+pub(super) const MAX_ITEMS: usize = 250_000;
+/// Lists and mappings within each other: a policy needs five.
+const MAX_DEPTH: usize = 32;
 
 /// The number of a node.
 pub(super) type NodeId = u32;

@@ -9,8 +9,8 @@ use ironclad_core::{Cidr, Protocol, SocketProtocol, SocketVerdict, Verdict};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::error::shown;
 use super::reader::ONE_OR_MANY;
+use super::text::shown;
 use crate::country::CountryCode;
 use crate::sha256::Sha256Sum;
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use ironclad_core::Family;
 use ironclad_core::abi::{self, FileId, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule};
 
-use super::Group;
 use super::bits::{Place, RuleSet};
-use super::compile::{CompiledSockets, Named};
-use super::pin::{Exe, Pin};
+use super::compile::CompiledSockets;
+use super::dimensions::Named;
+use super::rule::{Exe, Group, Pin};
 use crate::error::PolicyError;
 use crate::flat::FlatTable;
 use crate::limits::{SocketMemory, check};

@@ -1,7 +1,7 @@
 use ironclad_core::{SocketProtocol, SocketVerdict};
 
-use super::compile::{shown, unfit};
-use super::{Direction, SocketRule, Sockets};
+use super::check::unfit;
+use super::rule::{Direction, SocketRule, Sockets, shown};
 use crate::error::PolicyError;
 
 /// What of a policy decides of packet sockets ([`SocketProtocol::Packet`]), for whoever has to say that it

@@ -1,42 +1,16 @@
 //! Executables whose content is pinned, and the rules that deny what does not have it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ironclad_core::RuleId;
 
-use super::{Direction, SocketAction, SocketRule};
+use super::rule::{Direction, Exe, Pin, SocketAction, SocketRule};
 use crate::sha256::Sha256Sum;
 
 /// The id of the rules that deny, and of those that only report, what executes a file whose content
 /// is not the one that the policy has pinned. No other socket rule may have it.
 pub const SHA256_MISMATCH: RuleId = RuleId(u32::MAX);
-
-/// An executable, and what its content has to be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Exe {
-    pub(crate) path: PathBuf,
-    pub(crate) pin: Pin,
-}
-
-/// What a content has to be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Pin {
-    Any,
-    Is(Sha256Sum),
-    NoneOf(BTreeSet<Sha256Sum>),
-}
-
-impl Pin {
-    /// Of a content that is not known, only that it is none of some holds.
-    pub(crate) fn holds(&self, content: Option<Sha256Sum>) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Is(sum) => content == Some(*sum),
-            Self::NoneOf(sums) => content.is_none_or(|content| !sums.contains(&content)),
-        }
-    }
-}
 
 /// The rules on files that have another content than the one pinned, to stand before all others: one
 /// for each direction that denies, and one that reports what only rules say that deny nothing.

@@ -1,4 +1,4 @@
-//! What may have been meant by a misspelt word.
+//! Words of a file in messages, and what may have been meant by a misspelt one.
 
 use strsim::{levenshtein, osa_distance};
 
@@ -26,6 +26,33 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         is_near.then_some((distance, known))
     });
     distances.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// A text of the file as it is shown: control characters escaped, the end of a long one cut off.
+pub(super) fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut out = String::new();
+    for (number, c) in text.chars().enumerate() {
+        if number == SHOWN {
+            out.push('…');
+            break;
+        }
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+/// Words in quotes, the last after `or`.
+pub(super) fn alternatives(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        None => "nothing".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+    }
 }
 
 #[cfg(test)]
