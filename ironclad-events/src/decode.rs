@@ -41,9 +41,9 @@ pub enum DecodeError {
 pub enum Event<'a> {
     /// A packet that Shield reports.
     Shield(ShieldEvent<'a>),
-    /// What a process asked of the network.
+    /// A decision on a system call on a socket.
     Socket(SocketEvent<'a>),
-    /// What somebody tried with what Sentinel guards.
+    /// An access that Sentinel denied or logged.
     Sentinel(SentinelEvent<'a>),
 }
 

@@ -1,4 +1,4 @@
-//! Events of the kernel programs: from bytes to typed values, and on to whoever wants them.
+//! Events of the kernel programs: from bytes to typed values, and on to the agent's threads.
 //!
 //! [`decode`] looks at a ring buffer's record in place; it never panics, whatever the bytes.
 //! [`channel`] is the bounded way to an agent's own threads; every loss on it is counted.

@@ -16,9 +16,9 @@ use crate::socket::SocketRecord;
 pub enum Record {
     /// A packet that Shield reports.
     Shield(ShieldRecord),
-    /// What a process asked of the network.
+    /// A decision on a system call on a socket.
     Socket(SocketRecord),
-    /// What somebody tried with what Sentinel guards.
+    /// An access that Sentinel denied or logged.
     Sentinel(SentinelRecord),
 }
 
@@ -40,7 +40,7 @@ impl Record {
         }
     }
 
-    /// What a process asked, where it is that.
+    /// The decision on a socket, where it is one.
     pub fn into_socket(self) -> Option<SocketRecord> {
         match self {
             Self::Socket(record) => Some(record),
@@ -48,7 +48,7 @@ impl Record {
         }
     }
 
-    /// What somebody tried with what Sentinel guards, where it is that.
+    /// The access that Sentinel denied or logged, where it is one.
     pub fn into_sentinel(self) -> Option<SentinelRecord> {
         match self {
             Self::Sentinel(record) => Some(record),

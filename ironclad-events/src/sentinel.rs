@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 
 use crate::decode::DecodeError;
 
-/// What somebody tried with what Sentinel guards. Checked: every accessor has an answer.
+/// An access that Sentinel denied or logged. Checked: every accessor has an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentinelEvent<'a> {
     raw: &'a abi::SentinelEvent,
@@ -110,7 +110,7 @@ fn bytes_to_path(bytes: Vec<u8>) -> PathBuf {
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
-/// What somebody tried with what Sentinel guards, owned: for channels, logs and exports.
+/// An access that Sentinel denied or logged, owned: for channels, logs and exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SentinelRecord {

@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 
 use crate::decode::DecodeError;
 
-/// What a process asked of the network and was answered. Checked: every accessor has an answer.
+/// A decision on a system call on a socket. Checked: every accessor has an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketEvent<'a> {
     raw: &'a abi::SockEvent,
@@ -46,7 +46,7 @@ impl<'a> SocketEvent<'a> {
         self.verdict
     }
 
-    /// What it asked for.
+    /// The system call.
     pub fn op(&self) -> SocketOp {
         self.op
     }
@@ -83,7 +83,7 @@ impl<'a> SocketEvent<'a> {
     }
 }
 
-/// What a process asked of the network and was answered, owned: for channels, logs and exports.
+/// A decision on a system call on a socket, owned: for channels, logs and exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SocketRecord {
@@ -91,7 +91,7 @@ pub struct SocketRecord {
     pub time_ns: u64,
     /// The policy's generation.
     pub generation: u64,
-    /// What it asked for.
+    /// The system call.
     pub op: SocketOp,
     /// What it was answered; of a dry run, what it would have been.
     pub verdict: SocketVerdict,
@@ -103,7 +103,7 @@ pub struct SocketRecord {
     pub addr: Option<SocketAddr>,
     /// The protocol, or the kind of socket.
     pub protocol: SocketProtocol,
-    /// Process, and the thread that asked.
+    /// The process.
     pub pid: u32,
     /// The thread.
     pub tid: u32,
@@ -175,7 +175,7 @@ impl fmt::Display for SocketRecord {
             _ => "allow",
         };
         if self.reason == SocketReason::Route {
-            // What leaves later is nobody's who runs then.
+            // A packet that leaves later does not belong to the process that runs then.
             let (uid, protocol) = (self.uid, number_or_kind(self.protocol));
             return match self.addr.map(|addr| addr.ip()) {
                 Some(to) => {

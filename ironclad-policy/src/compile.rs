@@ -56,7 +56,7 @@ pub struct CompiledPolicy(Arc<Inner>);
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Provenance {
-    /// Whoever calls: nobody signed it.
+    /// None: the policy is unsigned.
     Unsigned,
     /// Who signed the bundle that it is from.
     Bundle {

@@ -119,7 +119,7 @@ pub(crate) enum Failure {
     UnknownGroup { rule: RuleId, name: String },
     #[error("two groups of addresses are called `{name}`: give one of them another name")]
     GroupTwice { name: String },
-    /// One of the others, of a policy that a file describes.
+    /// Another failure, of a policy that a file describes.
     #[error("{error}")]
     Located { kind: PolicyErrorKind, rule: Option<RuleId>, error: Box<dyn Error + Send + Sync> },
     #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]
@@ -145,7 +145,7 @@ impl Failure {
     }
 }
 
-/// Whether a rule can be told from others by its id and name.
+/// Whether a rule has an id and a name.
 pub(crate) fn check_rule(rule: RuleId, name: &str) -> Result<(), PolicyError> {
     if rule == RuleId(0) {
         return Err(Failure::NoId { name: name.to_owned() }.into());

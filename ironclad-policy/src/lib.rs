@@ -31,7 +31,7 @@ pub mod document;
 mod error;
 mod explain;
 #[cfg(all(unix, feature = "feed"))]
-// Without a fetcher nobody writes to the cache.
+// Without a fetcher nothing writes to the cache.
 #[cfg_attr(not(feature = "fetch"), allow(dead_code))]
 pub mod feed;
 pub mod file;

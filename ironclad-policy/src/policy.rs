@@ -143,7 +143,7 @@ impl Policy {
     }
 
     /// Whether IPv6 neighbour discovery (ICMPv6 133 to 137 with hop limit 255) passes before any
-    /// set is asked. Default: true; without it a link does not work under a default of drop.
+    /// set is checked. Default: true; without it a link does not work under a default of drop.
     #[must_use]
     pub fn neighbour_discovery(mut self, pass: bool) -> Self {
         self.neighbour_discovery = pass;
@@ -207,7 +207,7 @@ impl Policy {
         self
     }
 
-    /// Lets processes open packet sockets and others that reach others without IP (see
+    /// Lets processes open packet sockets and other sockets that reach other hosts without IP (see
     /// [`SocketProtocol::Packet`](ironclad_core::SocketProtocol::Packet)) whatever rules and defaults of [`Direction::Create`] say, as if there
     /// were none. Default: false.
     ///

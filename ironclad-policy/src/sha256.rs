@@ -35,7 +35,7 @@ impl Sha256Sum {
         let mut reader = reader.take(most.saturating_add(1));
         loop {
             if stop.load(Ordering::Acquire) {
-                return Err(io::Error::other("nobody waits for it any more"));
+                return Err(io::Error::other("the caller no longer waits"));
             }
             match reader.read(&mut buffer) {
                 Ok(0) => {

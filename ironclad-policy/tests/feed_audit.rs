@@ -88,14 +88,14 @@ fn without_its_record_nothing_is_taken_or_forgotten() {
     // The sink works again: the version is still to be had.
     lab.records.breaks(false);
     assert_eq!(lab.updated(&spec, 2), (2, 0, 5));
-    // What went wrong by itself is told beside.
+    // The first error is in the text, too.
     lab.records.breaks(true);
     let empty = lab.spec("/list").entries(10, 20);
     let why = lab.kept(&empty, 3);
     let Why::Audit { cause: Some(cause), .. } = &why else { panic!("{why:?}") };
     assert!(matches!(**cause, Why::Content(_)), "{cause:?}");
-    let told = why.to_string();
-    assert!(told.contains("the disk is full; it has 5 entries, and at least 10"), "{told}");
+    let message = why.to_string();
+    assert!(message.contains("the disk is full; it has 5 entries, and at least 10"), "{message}");
 }
 
 /// A cache that cannot be written cannot say that a refresh failed.

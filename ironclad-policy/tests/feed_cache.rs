@@ -52,7 +52,7 @@ fn a_directory_that_is_not_private_is_refused() {
         fs::set_permissions(&open, Permissions::from_mode(mode)).unwrap();
         assert_eq!(
             untrusted(open.clone()),
-            format!("its mode {mode:04o} lets others in; chmod 700")
+            format!("its mode {mode:04o} lets other users in; chmod 700")
         );
     }
     fs::set_permissions(&open, Permissions::from_mode(0o700)).unwrap();
@@ -75,7 +75,7 @@ fn a_directory_that_is_not_private_is_refused() {
 #[test]
 fn files_that_others_could_have_made_are_refused() {
     for (spoil, expected) in [
-        ("mode", "its mode 0666 lets others in; chmod 600"),
+        ("mode", "its mode 0666 lets other users in; chmod 600"),
         ("link", "it is a symbolic link; remove it"),
         ("fifo", "it is no regular file; remove it"),
         ("dir", "it is no regular file; remove it"),
@@ -99,7 +99,7 @@ fn files_that_others_could_have_made_are_refused() {
             let error = lab.reopened().load(&spec, at(0)).unwrap_err();
             let CacheError::Untrusted { what, .. } = &error else { panic!("{error:?}") };
             assert_eq!(what, expected);
-            // A refresh asks nobody: what it found could not be kept.
+            // A refresh sends no request: its result could not be stored.
             let asked = lab.server.requests().len();
             if path.extension().is_some_and(|end| end == "json") {
                 lab.kept(&spec, 1);
@@ -142,7 +142,7 @@ fn a_damaged_cache_is_reported_and_filled_anew() {
         assert!(matches!(error, CacheError::Damaged { .. }), "{damage}: {error:?}");
         assert!(error.to_string().contains("no last good version until its next refresh"));
 
-        // Due at once where that can be told without reading it, and asked for as a whole.
+        // Due at once where the damage shows without reading it, and requested as a whole.
         let feeds = FeedSet::new(lab.reopened(), [spec.clone()]).unwrap();
         let hours = if damage == "flip" { 1 } else { 0 };
         assert_eq!(feeds.due(at(hours)).count(), 1, "{damage}");
@@ -163,7 +163,7 @@ fn what_a_crash_leaves_is_no_matter() {
     }
     assert_eq!(lab.last_good(&spec), Some(3));
     assert!(matches!(lab.refresh(&spec, 1), Outcome::NotModified));
-    // What nobody names is gone after the next refresh.
+    // A feed without a name is removed by the next refresh.
     content_file(&lab);
     assert_eq!(fs::read_dir(lab.dir()).unwrap().count(), 3);
 }
@@ -225,7 +225,7 @@ fn processes_share_a_cache() {
                 for round in 0..25 {
                     let outcome = lab.fetcher.refresh(spec, &cache, at(1 + round * 4 + thread));
                     assert!(!matches!(outcome, Outcome::Kept { .. }), "{outcome:?}");
-                    // Whoever wrote last: what is there is whole.
+                    // Whichever process wrote last: the file is whole.
                     assert!(cache.load(spec, at(0)).unwrap().is_some());
                 }
             });

@@ -178,10 +178,12 @@ fn a_feed_without_a_good_version_stands_empty_aloud_or_is_refused() {
         let policy = empty.policy_from(&mut Sources::new("/").feeds(&mut &feeds)).unwrap();
         let missing = |record: &AuditAction| matches!(record, AuditAction::FeedMissing { feed, reason } if feed == "bad" && reason.contains(why));
         assert_eq!(lab.records.take().iter().filter(|record| missing(record)).count(), 1);
-        let told: Vec<String> = policy.reports().map(ToString::to_string).collect();
+        let message: Vec<String> = policy.reports().map(ToString::to_string).collect();
         assert!(
-            told.iter().any(|told| told.starts_with("bad: stands empty: ") && told.contains(why)),
-            "{told:?}"
+            message
+                .iter()
+                .any(|message| message.starts_with("bad: stands empty: ") && message.contains(why)),
+            "{message:?}"
         );
         // The rest of the policy protects, and an empty set is not anywhere.
         let policy = policy.compile().unwrap();

@@ -1,4 +1,4 @@
-//! Feeds that behave: what is asked when, what is kept, and for how long.
+//! Feeds that behave: when requests are sent, what is kept, and for how long.
 
 mod feed_lab;
 
@@ -57,7 +57,7 @@ fn a_file_is_a_source() {
     };
     let dir = FeedSpec::new("g", lab.dir().to_str().unwrap()).unwrap();
     assert!(lab.kept(&dir, 0).to_string().contains("it is no regular file"));
-    // A FIFO that nobody writes to.
+    // A FIFO without a writer.
     let fifo = lab.dir().with_file_name("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
     let fifo = FeedSpec::new("h", fifo.to_str().unwrap()).unwrap();
@@ -77,7 +77,7 @@ fn what_has_not_changed_is_not_sent_again() {
         });
         let spec = lab.spec("/list");
         assert_eq!(lab.updated(&spec, 0), (5, 0, 5));
-        // Not due: not even asked.
+        // Not due: no request.
         let Outcome::NotDue { until } = lab.refresh(&spec, 0) else { panic!() };
         assert_eq!(until, at(1));
         assert_eq!(lab.server.requests().len(), 1);
@@ -230,14 +230,14 @@ fn a_feed_that_empties_or_explodes_keeps_the_last_good_version() {
     for (hours, entries) in [(2, 0), (4, 499), (8, 4001), (16, 5001)] {
         let outcome = with(entries, hours);
         let Outcome::Kept { why: Why::Content(why) } = outcome else { panic!("{outcome:?}") };
-        let told = why.to_string();
+        let message = why.to_string();
         let expected = match entries {
             0 => "it has 0 entries, and at least 10 are expected",
             499 => "it has 499 entries after 1000, smaller by more than 50 %",
             4001 => "it has 4001 entries after 1000, larger by more than 300 %",
             _ => "f:5001: more than 5000 entries",
         };
-        assert!(told.starts_with(expected), "{told}");
+        assert!(message.starts_with(expected), "{message}");
         assert_eq!(lab.last_good(&spec), Some(1000));
     }
     assert!(matches!(with(500, 30), Outcome::Updated { added: 0, removed: 500, entries: 500 }));

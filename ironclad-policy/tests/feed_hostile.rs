@@ -191,7 +191,7 @@ fn what_is_cut_off_is_refused() {
         });
         assert!(matches!(why, Why::Fetch(FetchError::Truncated { .. })), "{head} {body}: {why:?}");
     }
-    // Where only the connection ends it, nobody can tell.
+    // Where only the connection ends it, the end is not known.
     for version in ["1.1", "1.0"] {
         for head in ["X: y", "Transfer-Encoding: chunked", "Content-Encoding: gzip"] {
             if (version, head) == ("1.1", "Transfer-Encoding: chunked") {
@@ -203,7 +203,7 @@ fn what_is_cut_off_is_refused() {
             assert!(matches!(why, Why::Fetch(FetchError::NoEnd { .. })), "{head}: {why:?}");
         }
     }
-    // Longer than announced: the rest is nobody's, and the last line no address.
+    // Longer than announced: the rest is dropped, and the last line is no address.
     let why =
         refused(|_, client| client.send("HTTP/1.1 200 x\r\nContent-Length: 7\r\n\r\n10.0.0.1\n"));
     assert!(matches!(why, Why::Content(Rejection::List(_))), "{why:?}");
@@ -257,17 +257,20 @@ fn nothing_to_compare_with_is_not_unmodified() {
 fn redirects_are_bounded() {
     let why = refused(|_, client| client.answer(302, &["Location: /list"], ""));
     assert!(matches!(why, Why::Fetch(FetchError::TooManyRedirects { limit: 5, .. })), "{why:?}");
-    for (location, told) in [
+    for (location, message) in [
         (&[][..], "nowhere: there is no `Location`"),
         (&["Location: ftp://x/"], "ftp://x/: that is no URL to fetch from"),
         (&["Location: ftp://x/?key=secret"], "to ftp://x/: that is no URL to fetch from"),
         (&["Location: file:///etc/passwd"], "that is no URL to fetch from"),
-        (&["Location: http://192.0.2.1/list"], "192.0.2.1: another host is asked over https only"),
-        (&["Location: //localhost/list"], "localhost: another host is asked over https only"),
+        (
+            &["Location: http://192.0.2.1/list"],
+            "192.0.2.1: another host is fetched over https only",
+        ),
+        (&["Location: //localhost/list"], "localhost: another host is fetched over https only"),
     ] {
         let why = refused(move |_, client| client.answer(301, location, ""));
         assert!(matches!(why, Why::Fetch(FetchError::Redirect { .. })), "{why:?}");
-        assert!(why.to_string().ends_with(told), "{why}");
+        assert!(why.to_string().ends_with(message), "{why}");
     }
 }
 
@@ -315,7 +318,7 @@ fn gzip_is_unpacked_within_limits() {
     });
     assert_eq!(lab.updated(&lab.spec("/list"), 0).2, 3);
 
-    // A thousandfold, from a body that is small enough. Nobody reads on to its end, which is missing.
+    // A thousandfold, from a body that is small enough. The reader does not reach its end, which is missing.
     let mut bomb = gzip(&vec![b'\n'; 50 << 20]);
     bomb.truncate(bomb.len() - 20);
     assert!(bomb.len() < 100_000);
@@ -357,9 +360,9 @@ fn damaged_gzip_is_refused() {
     let cut = good[..good.len() - 5].to_vec();
     let behind = [&good[..], b"garbage"].concat();
     for bytes in [list(3).into_bytes(), Vec::new(), flipped, cut, behind, vec![0x1f, 0x8b]] {
-        let told = bytes.clone();
+        let message = bytes.clone();
         let why = refused(move |_, client| client.answer(200, &["Content-Encoding: gzip"], &bytes));
-        assert!(matches!(why, Why::Fetch(FetchError::Gzip { .. })), "{told:x?}: {why:?}");
+        assert!(matches!(why, Why::Fetch(FetchError::Gzip { .. })), "{message:x?}: {why:?}");
     }
     // Cut off by the connection, not by the one who packed it.
     let why = refused(move |_, client| {

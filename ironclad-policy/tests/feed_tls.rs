@@ -1,4 +1,4 @@
-//! HTTPS is verified: by roots that are given, for the name that was asked.
+//! HTTPS is verified: by given roots, for the name in the request.
 
 mod feed_lab;
 
@@ -103,7 +103,7 @@ fn a_server_of_a_root_that_is_given_is_verified() {
 fn other_servers_are_refused_before_anything_is_asked() {
     let authority = Authority::new();
     let trusting = || Fetcher::with_roots(authority.pem().as_bytes()).unwrap();
-    // One that signed itself, and one of an authority that nobody knows.
+    // One that signed itself, and one of an unknown authority.
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
     let own = params.self_signed(&key).unwrap().der().clone();

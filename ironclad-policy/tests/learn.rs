@@ -50,14 +50,14 @@ impl<'a> Decided<'a> {
         Self { compiled, image }
     }
 
-    fn verdict(&self, asked: &Observation) -> SocketVerdict {
+    fn verdict(&self, call: &Observation) -> SocketVerdict {
         let (Some(compiled), Some(image)) = (self.compiled, &self.image) else {
             return SocketVerdict::Allow;
         };
-        let process = asked.exe.map(|exe| Process { exe, ..Process::default() });
+        let process = call.exe.map(|exe| Process { exe, ..Process::default() });
         let process_context =
-            ProcessContext { process, uid: Some(asked.uid), ..ProcessContext::unidentified() };
-        let Observation { op, protocol, addr, .. } = *asked;
+            ProcessContext { process, uid: Some(call.uid), ..ProcessContext::unidentified() };
+        let Observation { op, protocol, addr, .. } = *call;
         let why: Result<_, Infallible> =
             explain(&image.tables(compiled), &SocketQuery { op, protocol, addr, process_context });
         match why {
@@ -142,7 +142,7 @@ impl Options {
     }
 
     /// Whether the policy that is learned has to allow it, one observation after the other.
-    fn allow(&self, all: &[Observation], asked: &Observation) -> bool {
+    fn allow(&self, all: &[Observation], call: &Observation) -> bool {
         let is_known = |seen: &Observation| {
             let has_hooks = [6, 17].contains(&seen.protocol.abi());
             seen.uid != u32::MAX
@@ -151,16 +151,16 @@ impl Options {
         };
         let is_like = |seen: &&Observation| {
             let subject = |o: &Observation| (o.exe, direction(o.op), o.protocol.abi());
-            is_known(seen) && subject(seen) == subject(asked)
+            is_known(seen) && subject(seen) == subject(call)
         };
         all.iter().filter(is_like).any(|seen| {
             let ports = self.port(seen);
             let of_port = all.iter().filter(is_like).filter(|other| self.port(other) == ports);
             let addrs: BTreeSet<_> = of_port.map(used).collect();
             let anywhere = self.anywhere.is_some_and(|most| addrs.len() > most);
-            (self.any_user || seen.uid == asked.uid)
-                && (anywhere || used(seen) == used(asked))
-                && asked.addr.is_none_or(|addr| (ports.0..=ports.1).contains(&addr.port()))
+            (self.any_user || seen.uid == call.uid)
+                && (anywhere || used(seen) == used(call))
+                && call.addr.is_none_or(|addr| (ports.0..=ports.1).contains(&addr.port()))
         })
     }
 }
@@ -195,16 +195,16 @@ proptest! {
     fn what_was_seen_is_allowed_and_nothing_else(
         options in options(),
         seen in prop::collection::vec(observation(), 0..60),
-        others in prop::collection::vec(observation(), 60),
+        unseen in prop::collection::vec(observation(), 60),
     ) {
         let text = learned(&options, &seen);
         let policy = loaded(&text);
         let decided = Decided::by(&policy);
         let directions: BTreeSet<_> = seen.iter().map(|o| direction(o.op)).collect();
-        for asked in seen.iter().chain(&others) {
-            let allow = !directions.contains(&direction(asked.op)) || options.allow(&seen, asked);
+        for call in seen.iter().chain(&unseen) {
+            let allow = !directions.contains(&direction(call.op)) || options.allow(&seen, call);
             let expected = if allow { SocketVerdict::Allow } else { SocketVerdict::Deny };
-            prop_assert_eq!(decided.verdict(asked), expected, "{:?}\n{}", asked, text);
+            prop_assert_eq!(decided.verdict(call), expected, "{:?}\n{}", call, text);
         }
         // The order in which it was seen does not matter, but for the count of requests.
         let backwards: Vec<_> = seen.iter().rev().copied().collect();
@@ -299,7 +299,7 @@ fn paths_that_no_file_can_name_are_comments() {
     }
 }
 
-/// What nobody saw is not denied in silence, nor asked for where it cannot be.
+/// Packet sockets that were not seen are reported, and a rule for them is written only where it can be.
 #[test]
 fn packet_sockets_stay_unseen_where_they_were() {
     let create = Observation {
@@ -339,18 +339,18 @@ fn a_learning_policy_decides_as_before() {
     let (before, after) = (Decided::by(&before), Decided::by(&after));
     for port in [25, 80, 443] {
         for op in [SocketOp::Connect, SocketOp::Bind] {
-            let asked = Observation { op, ..tcp(0, 0, &format!("192.0.2.1:{port}")) };
-            assert_eq!(before.verdict(&asked), after.verdict(&asked), "{op} {port}");
+            let call = Observation { op, ..tcp(0, 0, &format!("192.0.2.1:{port}")) };
+            assert_eq!(before.verdict(&call), after.verdict(&call), "{op} {port}");
         }
     }
     let rules = after.compiled.unwrap().rules();
-    let told: Vec<_> =
+    let rules: Vec<_> =
         rules.iter().map(|r| (r.id.0, r.direction, r.report, r.events_per_second)).collect();
     assert_eq!(
-        told[..2],
+        rules[..2],
         [(1, Direction::Out, true, u32::MAX), (u32::MAX - 1, Direction::Out, true, u32::MAX)]
     );
-    assert_eq!(told[2], (2, Direction::Out, false, 10));
-    let added: Vec<_> = told[3..].iter().map(|rule| (rule.0, rule.1)).collect();
+    assert_eq!(rules[2], (2, Direction::Out, false, 10));
+    let added: Vec<_> = rules[3..].iter().map(|rule| (rule.0, rule.1)).collect();
     assert_eq!(added, [(u32::MAX - 2, Direction::Out), (u32::MAX - 3, Direction::Create)]);
 }

@@ -86,8 +86,13 @@ fn host_bits_are_cleared_and_said() {
     ] {
         let report = report(format!("192.0.2.0/24\n{line}\n"));
         assert_eq!((report.normalised, report.entries, report.skipped), (1, 2, 0), "{line}");
-        let told: Vec<String> = report.first_normalised.iter().map(ToString::to_string).collect();
-        assert_eq!(told, [format!("line 2: `{text}` has host bits, read as {expected}")], "{line}");
+        let message: Vec<String> =
+            report.first_normalised.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            message,
+            [format!("line 2: `{text}` has host bits, read as {expected}")],
+            "{line}"
+        );
     }
 }
 
@@ -214,7 +219,7 @@ fn bytes_that_are_not_text() {
         errors(b"add \xff\xfe x"),
         ["1:8: `x`: expected an IPv4 or IPv6 address, a prefix or a range"]
     );
-    // Nobody reads comments, whatever they are written in.
+    // Comments are skipped, whatever their encoding.
     assert_eq!(entries(b"# Fran\xe7ais \0\n10.0.0.1 ; caf\xe9\n"), ["2 10.0.0.1/32"]);
 }
 
@@ -507,7 +512,7 @@ fn limits_are_exact() {
 
 #[test]
 fn what_is_no_text_is_named() {
-    for (bytes, told) in [
+    for (bytes, message) in [
         (
             b"\x1f\x8b\x08\0".as_slice(),
             "f is a gzip file, not a list in UTF-8 text: convert it first, e.g. with `gunzip`",
@@ -535,7 +540,7 @@ fn what_is_no_text_is_named() {
     ] {
         for options in [strict(), lenient()] {
             let error = AddressList::parse("f", bytes, &options).unwrap_err();
-            assert_eq!(error.to_string(), told);
+            assert_eq!(error.to_string(), message);
         }
     }
 }

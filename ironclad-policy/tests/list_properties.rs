@@ -147,15 +147,15 @@ proptest! {
         prop_assert_eq!(found(&list), expected(&lines));
         let normalised = lines.iter().filter(|line| line.normalised).count();
         prop_assert_eq!(list.report().normalised, normalised as u64);
-        for told in &list.report().first_normalised {
-            let line = &lines[told.line as usize - 1];
-            prop_assert_eq!(line.cidr, Some(told.cidr));
-            prop_assert!(line.text.contains(&told.text), "{}", told);
+        for message in &list.report().first_normalised {
+            let line = &lines[message.line as usize - 1];
+            prop_assert_eq!(line.cidr, Some(message.cidr));
+            prop_assert!(line.text.contains(&message.text), "{}", message);
         }
         list_invariants::check(text.as_bytes());
     }
 
-    // Bad lines put between good ones: named by their numbers, and the others read as without them.
+    // Bad lines put between good ones: named by their numbers, and the good ones read as without them.
     #[test]
     fn bad_lines_do_not_touch_the_others(
         lines in rendered(), end in line_end(),

@@ -229,7 +229,7 @@ fn bad_indicators() {
                 .into(),
         ]
     );
-    // The others are read where that was asked for.
+    // Other indicators are read where an option says so.
     let text = text
         .replace("7,", "{\"type\":\"indicator\",\"pattern\":\"[ipv4-addr:value='10.0.0.1']\"},");
     let list =

@@ -201,7 +201,7 @@ fn holds(spec: &Spec, groups: &[Vec<Cidr>], ask: &Ask, contents: &Contents) -> b
         && any(&spec.comms, |&number| COMMS[number] == ask.comm)
 }
 
-/// What each file holds, and since when; none where that cannot be told.
+/// What each file holds, and since when; none where that is not known.
 type Contents = BTreeMap<FileId, ([u64; 4], Option<Sha256Sum>)>;
 
 /// What the process executes, where that is known.

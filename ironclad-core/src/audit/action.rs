@@ -140,7 +140,7 @@ pub enum AuditAction {
         /// The feed's name.
         feed: String,
     },
-    /// A policy that nobody signed is taken.
+    /// An unsigned policy is accepted.
     PolicyUnsigned {
         /// The policy, in hexadecimal.
         policy: String,
@@ -180,7 +180,7 @@ pub enum AuditAction {
         /// Why.
         reason: String,
     },
-    /// A program that somebody else has loaded is there beside Sentinel's.
+    /// A program that another process has loaded runs beside Sentinel's.
     ForeignProgram {
         /// Its name: whatever its owner says.
         program: String,
@@ -197,28 +197,28 @@ pub enum AuditAction {
         /// Whether it is of a type that could undo Sentinel.
         is_suspect: bool,
     },
-    /// A hook of Sentinel's no longer refuses what it is told to refuse.
+    /// A hook of Sentinel's no longer denies its self-test.
     HookSilent {
         /// The hook.
         hook: String,
         /// What was seen.
         reason: String,
     },
-    /// A hook that was silent refuses again.
+    /// A hook that was inactive denies its self-test again.
     HookAnswers {
         /// The hook.
         hook: String,
     },
-    /// A guarded file is not as the baseline has it.
+    /// A protected file is not as the baseline has it.
     FileChange {
         /// The file: bytes that are not printable ASCII, and `%`, as `%` and two hexadecimal digits.
         path: String,
         /// What became of it.
         change: String,
-        /// Whether nobody guarded it then, or the agent was not there to see who did it.
+        /// Whether it changed while Sentinel was not armed, or the agent did not run.
         away: bool,
     },
-    /// A baseline of the guarded files was read at a start, or written.
+    /// A baseline of the protected files was read at a start, or written.
     Baseline {
         /// Where it is.
         path: String,
@@ -231,7 +231,7 @@ pub enum AuditAction {
         /// Files that are not as the one before has them.
         changes: u64,
     },
-    /// There is no baseline to compare guarded files with.
+    /// There is no baseline to compare protected files with.
     BaselineMissing {
         /// Where it was looked for.
         path: String,
@@ -306,8 +306,8 @@ impl fmt::Display for AuditAction {
                 "found program {program} of user {uid} (id {id}, {kind}, attached: {attached}, tag {tag}){}",
                 if *is_suspect { ", which could undo Sentinel" } else { "" }
             ),
-            Self::HookSilent { hook, reason } => write!(f, "hook {hook} is silent: {reason}"),
-            Self::HookAnswers { hook } => write!(f, "hook {hook} answers again"),
+            Self::HookSilent { hook, reason } => write!(f, "hook {hook} is inactive: {reason}"),
+            Self::HookAnswers { hook } => write!(f, "hook {hook} is active again"),
             Self::FileChange { path, change, away } => {
                 write!(f, "{path} was {change}{}", if *away { " while away" } else { "" })
             }

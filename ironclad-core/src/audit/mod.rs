@@ -21,7 +21,7 @@
 //! # What the chain shows, and what not
 //!
 //! `verify` finds every edit, and every line that was removed, inserted, repeated or moved, as long
-//! as one later line was left as it was. It holds no secret: whoever may write the file can compute
+//! as one later line was left as it was. It holds no secret: a process that may write the file can compute
 //! the chain anew from the line that they changed, or cut whole lines off its end, and what is left
 //! is a sound chain. An `Anchor`, the number and hash of a record, kept where that person cannot
 //! write (another host, a printout) shows both: hand it to `verify`.

@@ -43,7 +43,7 @@ pub struct Recovered {
 ///
 /// - One sink per file, in all processes: it holds an exclusive `flock` until it is dropped.
 /// - The file is created with mode 0600. A symbolic link as the path's last part, what is no regular
-///   file, a file of another user and one that others may write are refused. The directories above
+///   file, a file of another user and one that other users may write are refused. The directories above
 ///   must be as trustworthy; `/var/log/ironclad` with mode 0700 is a good place.
 /// - Opening looks at the last line and goes on from there. It does not read the rest: call
 ///   [`verify_file`](super::verify_file) for that, with an anchor kept elsewhere.
@@ -295,7 +295,8 @@ fn open_trusted(path: &Path) -> Result<File, OpenError> {
         return Err(untrusted(&what));
     }
     if meta.mode() & 0o022 != 0 {
-        let what = format!("its mode {:04o} lets others write; chmod 600", meta.mode() & 0o7777);
+        let what =
+            format!("its mode {:04o} lets other users write; chmod 600", meta.mode() & 0o7777);
         return Err(untrusted(&what));
     }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -38,7 +38,7 @@ impl Tail {
             return broken("it ends in a line longer than any record");
         }
         let Some(lines) = window.strip_suffix(b"\n") else {
-            // The very first record was torn; anything else is somebody's file.
+            // The very first record was torn; anything else is a file of another program.
             return if is_torn_first(&torn) {
                 Ok(Self { anchor: Anchor::GENESIS, len: 0, torn })
             } else {

@@ -72,7 +72,7 @@ impl Header {
     }
 
     /// Reads the header of a bundle; the rest is the policy. Nothing is verified by that: only what
-    /// [`TrustStore::accept`](super::TrustStore::accept) takes is what somebody trusted says.
+    /// [`TrustStore::accept`](super::TrustStore::accept) accepts is signed by a trusted key.
     ///
     /// # Errors
     /// [`BundleError::Form`] with the line.

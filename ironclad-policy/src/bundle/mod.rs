@@ -67,7 +67,7 @@ pub enum BundleError {
         "the signature by key {0} does not fit: what it signs was changed, or the signature was"
     )]
     Forged(KeyId),
-    /// There are fewer good signatures than are asked for.
+    /// There are fewer good signatures than needed.
     #[error("{found} of {needed} signatures: sign it with another key as well")]
     TooFew {
         /// By different keys.
@@ -83,7 +83,7 @@ pub enum BundleError {
         /// What is wrong.
         what: String,
     },
-    /// It is for others.
+    /// It is for other hosts.
     #[error("it is for {}, and this host is `{host}`", hosts.join(", "))]
     Host {
         /// This host.

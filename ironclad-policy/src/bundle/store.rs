@@ -18,8 +18,8 @@ const SKEW: u64 = 86_400;
 
 /// Which keys are trusted, and what was taken already: in a file, so that a restart forgets nothing.
 ///
-/// Whoever may write that file decides what is trusted: keep it where no other process may, for instance in
-/// the state directory that Sentinel guards.
+/// A process that may write that file decides what is trusted: keep it where no other process may, for instance in
+/// the state directory that Sentinel protects.
 #[derive(Debug)]
 pub struct TrustStore {
     path: PathBuf,
@@ -91,7 +91,7 @@ impl TrustStore {
         self.keys.values()
     }
 
-    /// The files that it writes: whoever else may write them decides what is trusted.
+    /// The files that it writes: a process that may write them decides what is trusted.
     pub fn files(&self) -> [PathBuf; 2] {
         [self.path.clone(), self.next()]
     }
@@ -104,7 +104,7 @@ impl TrustStore {
     /// Verifies a bundle, keeps its serial, and hands its policy out: in this order, so that no crash
     /// lets an older one come again. The last bundle may come again, for it may not have been applied, or
     /// the agent starts anew: also when its time is over ([`Accepted::is_expired`]) or the clock is behind,
-    /// for a host without a policy is guarded less than one with an old one.
+    /// for a host without a policy has less protection than one with an old one.
     ///
     /// `now` is what this host's clock says, in seconds since 1970 UTC; where that is before the latest of
     /// what was taken was made, then counts in its place.
@@ -283,12 +283,12 @@ impl TrustStore {
     }
 
     /// What it is no earlier than, once it was taken. Neither the clock alone raises it, which root sets,
-    /// nor what somebody signed whose clock is ahead.
+    /// nor a signature of a host whose clock is ahead.
     fn seen(&self, clock: u64, made: u64) -> u64 {
         self.state.seen.max(made.min(clock))
     }
 
-    /// Whole, and on the disk, before anybody acts by it.
+    /// Whole, and on the disk, before it has an effect.
     fn keep(&mut self, state: State) -> Result<(), BundleError> {
         let keys = keys_of(&state)?;
         let next = self.next();

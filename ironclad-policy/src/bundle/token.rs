@@ -8,7 +8,7 @@ const KIND: &str = "ironclad-break-glass";
 /// A day.
 const MOST_SECONDS: u64 = 86_400;
 
-/// What somebody who holds a key permits once: see `docs/signed-policy.md`.
+/// What the holder of a key permits once: see `docs/signed-policy.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Token {
@@ -30,7 +30,7 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Permit {
-    /// Signals to the agent are let through, of whoever may send them but for Sentinel.
+    /// Sentinel allows signals to the agent; the kernel's own checks remain.
     Stop {
         /// For how long from when the token is used, at most a day.
         seconds: u64,
@@ -50,7 +50,7 @@ impl FromStr for Token {
     type Err = BundleError;
 
     /// Reads a token. Nothing is verified by that: only what
-    /// [`TrustStore::take_token`](super::TrustStore::take_token) takes is what somebody trusted permits.
+    /// [`TrustStore::take_token`](super::TrustStore::take_token) accepts is a permission of a trusted key.
     fn from_str(text: &str) -> Result<Self, BundleError> {
         ends_in_lf(text)?;
         let mut lines = Lines::new(text);

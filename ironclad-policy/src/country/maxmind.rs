@@ -20,7 +20,7 @@ const MAX_NETWORKS: usize = 64 << 20;
 
 impl CountryLists {
     /// Reads the networks of countries, IPv4 and IPv6, from a database in MaxMind's format, such as
-    /// GeoLite2-Country, GeoLite2-City, or those of others that have `country.iso_code`, `country`
+    /// GeoLite2-Country, GeoLite2-City, or databases of other publishers with `country.iso_code`, `country`
     /// or `country_code`. Where a network is says `country`, not where it is registered.
     ///
     /// The file is read, not mapped: one that is replaced meanwhile does no harm. Of `options` the
@@ -59,7 +59,7 @@ fn read(
     let mut networks: HashMap<CountryCode, Vec<Cidr>> = HashMap::new();
     // Many networks share what is said of them.
     let mut known: HashMap<usize, Option<CountryCode>> = HashMap::new();
-    // IPv4 is in here, once: its aliases in IPv6 are passed over.
+    // IPv4 is in here, once: its aliases in IPv6 are skipped.
     let every = WithinOptions::default().include_networks_without_data();
     for (number, network) in reader.networks(every).map_err(damaged)?.enumerate() {
         if number >= MAX_NETWORKS {
@@ -101,7 +101,7 @@ struct Record(Option<CountryCode>);
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        /// MaxMind has a mapping here, others have the code itself.
+        /// MaxMind has a mapping here, other databases have the code itself.
         #[derive(Default)]
         struct Code(Option<CountryCode>);
 

@@ -26,7 +26,7 @@ pub use code::{CodeError, CountryCode};
 
 use crate::list::{AddressList, ListError};
 
-/// The addresses of some countries, and which others there are.
+/// The addresses of some countries, and the codes of all known countries.
 #[derive(Clone, Debug, Default)]
 pub struct CountryLists {
     lists: BTreeMap<CountryCode, Vec<AddressList>>,
@@ -34,12 +34,12 @@ pub struct CountryLists {
 }
 
 impl CountryLists {
-    /// The lists of a country; none if it was not asked for, or is not known.
+    /// The lists of a country; none if it was not requested, or is not known.
     pub fn get(&self, code: CountryCode) -> Option<&[AddressList]> {
         self.lists.get(&code).map(Vec::as_slice)
     }
 
-    /// Every country that there are addresses of, asked for or not.
+    /// Every country with addresses, requested or not.
     pub fn known(&self) -> impl Iterator<Item = CountryCode> {
         self.known.iter().copied()
     }

@@ -49,7 +49,7 @@ impl Document {
         self.source.tree.as_deref().map_or(0, |tree: &Tree| tree.find(steps).0.line)
     }
 
-    /// Everything that can be told without reading another file.
+    /// Everything that can be checked without reading another file.
     pub(super) fn check(&self) -> Result<(), DocumentError> {
         self.check_countries()?;
         self.check_feeds()?;

@@ -1,6 +1,6 @@
 use std::fmt::{self, Write};
 
-use super::fault::{Fault, Told};
+use super::fault::{Details, Fault};
 use super::place::{KeyPath, Place};
 use super::problem::Problem;
 use super::text::alternatives;
@@ -38,28 +38,28 @@ impl DocumentError {
 
     /// Where in the file; none if it is about the whole of it.
     pub fn place(&self) -> Option<Place> {
-        self.fault.told().place
+        self.fault.details().place
     }
 
     /// The keys that lead to the place.
     pub fn path(&self) -> &KeyPath {
-        &self.fault.told().path
+        &self.fault.details().path
     }
 
     /// What is wrong.
     pub fn problem(&self) -> &Problem {
-        &self.fault.told().problem
+        &self.fault.details().problem
     }
 
     /// What may have been meant.
     pub fn suggestion(&self) -> Option<&str> {
-        self.fault.told().suggestion.as_deref()
+        self.fault.details().suggestion.as_deref()
     }
 }
 
 impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told { place, path, problem, suggestion } = self.fault.told();
+        let Details { place, path, problem, suggestion } = self.fault.details();
         write!(f, "{}", self.file)?;
         if let Some(Place { line, column }) = place {
             write!(f, ":{line}:{column}")?;
@@ -88,6 +88,6 @@ impl fmt::Display for DocumentError {
 
 impl std::error::Error for DocumentError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.fault.told().problem)
+        std::error::Error::source(&self.fault.details().problem)
     }
 }

@@ -10,11 +10,11 @@ use super::text::{nearest, shown};
 
 /// A [`DocumentError`](super::DocumentError) that does not know its file yet.
 #[derive(Debug)]
-pub(super) struct Fault(Box<Told>);
+pub(super) struct Fault(Box<Details>);
 
-/// What a fault tells.
+/// The particulars of a fault.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Details {
     pub(super) place: Option<Place>,
     pub(super) path: KeyPath,
     pub(super) problem: Problem,
@@ -24,14 +24,14 @@ pub(super) struct Told {
 impl Fault {
     pub(super) fn new(problem: Problem) -> Self {
         let path = KeyPath::default();
-        Self(Box::new(Told { place: None, path, problem, suggestion: None }))
+        Self(Box::new(Details { place: None, path, problem, suggestion: None }))
     }
 
     pub(super) fn value(what: impl fmt::Display) -> Self {
         Self::new(Problem::Value(what.to_string()))
     }
 
-    /// Whoever is nearest to what is wrong says where it is.
+    /// The place is that of the innermost value; later calls change nothing.
     pub(super) fn at(mut self, place: Place, path: impl FnOnce() -> KeyPath) -> Self {
         if self.0.place.is_none() {
             self.0.place = Some(place);
@@ -51,7 +51,7 @@ impl Fault {
         self
     }
 
-    pub(super) fn told(&self) -> &Told {
+    pub(super) fn details(&self) -> &Details {
         &self.0
     }
 }

@@ -57,7 +57,7 @@ pub struct DocumentFeed {
     pub sha256: Option<String>,
     /// Where the content's checksum is published.
     pub sha256_at: Option<String>,
-    /// Whether to speak plain HTTP: anybody on the way can then write the feed.
+    /// Whether to use plain HTTP: any host on the path can then write the feed.
     #[serde(default)]
     pub danger_allow_http: bool,
 }
@@ -271,7 +271,7 @@ mod specs {
         let sources = [("source", spec.source())].into_iter().chain(checksum);
         for (key, source) in sources {
             if matches!(source, Source::Web(url) if !url.is_secure()) && !spec.allow_http {
-                let what = "over plain HTTP anybody on the way can write the feed: use https, or say `danger-allow-http: true`";
+                let what = "over plain HTTP any host on the path can write the feed: use https, or say `danger-allow-http: true`";
                 return Err(unfit(&[key], what));
             }
         }

@@ -14,7 +14,7 @@
 //!   - { id: 2, name: web, action: allow, protocol: tcp, dport: 443 }
 //! rules:
 //!   - { id: 1, name: updates, subject: { exe: /usr/lib/apt/methods/https }, to: mirrors, action: allow }
-//!   - { id: 2, name: nobody else, to: mirrors, action: deny }
+//!   - { id: 2, name: other processes, to: mirrors, action: deny }
 //! files:
 //!   - { id: 1, name: agent, trees: /etc/my-agent, except: /usr/bin/dpkg, action: deny }
 //! ";
@@ -125,7 +125,7 @@ pub struct Document {
     pub gateways: Vec<IpAddr>,
     /// Where the addresses of countries come from.
     pub countries: Option<DocumentCountries>,
-    /// Address lists that others publish and that change.
+    /// Address lists that are published elsewhere and that change.
     #[serde(default)]
     pub feeds: BTreeMap<String, DocumentFeed>,
     /// Addresses with names, for sets and rules.
@@ -146,7 +146,7 @@ pub struct Document {
     /// What becomes of what no rule matches.
     #[serde(default)]
     pub socket_defaults: DocumentSocketDefaults,
-    /// Let processes open packet sockets, and others that reach others without IP, whatever rules and
+    /// Let processes open packet sockets, and other sockets that reach other hosts without IP, whatever rules and
     /// defaults of `create` say: only BPF LSM sees them.
     #[serde(default)]
     pub danger_packet_sockets_unseen: bool,

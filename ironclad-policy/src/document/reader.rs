@@ -64,7 +64,7 @@ impl<'a> Value<'a> {
     }
 
     /// What goes wrong here and does not know where it is, is here. Types may find fault with what
-    /// the reader gave them, after it has: whoever asks for a value places that.
+    /// the reader gave them, after it has: the caller that requests a value adds the place.
     fn placed<T>(self, result: Result<T>) -> Result<T> {
         let place = self.reader.tree.node(self.node).place;
         result.map_err(|fault| fault.at(place, || self.trail.path()))

@@ -100,7 +100,7 @@ impl Document {
 
         for (name, lists) in groups {
             // A group that no rule asks for is compiled for nothing.
-            let is_asked = |to: &DocumentTo| matches!(to, DocumentTo::Name(asked) if asked == name);
+            let is_asked = |to: &DocumentTo| matches!(to, DocumentTo::Name(named) if named == name);
             if self.rules.iter().flat_map(|rule| &rule.to).any(is_asked) {
                 let empty = AddressGroup::new(name);
                 policy = policy.addresses(lists.into_iter().fold(empty, AddressGroup::list));

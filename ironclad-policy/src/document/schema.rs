@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Document;
 
-/// The JSON Schema of policy files, for editors and for whoever writes them by program.
+/// The JSON Schema of policy files, for editors and for programs that write policy files.
 ///
 /// It knows keys, types and words. Of what it lets pass the reader still refuses names that nothing
 /// has, prefixes with host bits, and rules that contradict themselves.
@@ -18,7 +18,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Says how large numbers may be, and nothing of defaults that nobody could write.
+/// Says how large numbers may be, and removes defaults that a file cannot have.
 fn amend(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {

@@ -58,7 +58,7 @@ pub trait Feeds {
     /// The addresses of a feed as they are now.
     ///
     /// # Errors
-    /// [`NoFeed`]. Whoever would rather have an empty list than none returns one.
+    /// [`NoFeed`]. An implementation may return an empty list instead.
     fn addresses(&mut self, name: &str) -> Result<AddressList, NoFeed>;
 
     /// The names that there are, to suggest one of them.
@@ -87,16 +87,16 @@ impl<F: FnMut(&str) -> Option<AddressList>> Feeds for F {
 
 /// Numbers of users and groups by name.
 pub trait Accounts {
-    /// The user's number; none if nobody has the name.
+    /// The user's number; none if no account has the name.
     ///
     /// # Errors
-    /// Where nobody can tell.
+    /// Where the accounts cannot be read.
     fn uid(&self, name: &str) -> io::Result<Option<u32>>;
 
     /// The group's number; none if no group has the name.
     ///
     /// # Errors
-    /// Where nobody can tell.
+    /// Where the accounts cannot be read.
     fn gid(&self, name: &str) -> io::Result<Option<u32>>;
 
     /// Names of users, to suggest one of them.

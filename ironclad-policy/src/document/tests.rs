@@ -60,7 +60,7 @@ rules:
     events-per-second: 5
   - { id: 20, name: me, subject: { uid: root, exe: [/bin/a, { path: /bin/b, sha256: 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef }] }, to: office, ports: 22, protocol: tcp, action: allow, limit: { per-second: 5, burst: 9, per: rule } }
   - { id: 30, name: ping, action: log, direction: create, protocol: icmp }
-  - { id: 40, name: nobody else, action: deny, direction: out }
+  - { id: 40, name: other processes, action: deny, direction: out }
 files:
   - id: 1
     name: configuration
@@ -456,7 +456,7 @@ fn lists_are_found_beside_the_document() {
     assert!(refused.contains("bad.txt:2:1"), "{refused}");
 }
 
-/// Two feeds, and what is asked of them.
+/// Two feeds, and the requests to them.
 struct Two(Vec<String>);
 
 impl Feeds for Two {
@@ -738,7 +738,7 @@ rules:
             "rule 8 (`bind`, p.yaml:12:5) < rule 3 (`in`, p.yaml:7:5)",
         ]
     );
-    // What narrows a rule leaves something to others.
+    // What narrows a rule leaves something to later rules.
     for key in [
         "subject: sshd",
         "subject: { uid: 0 }",
@@ -936,11 +936,11 @@ fn errors_in_feeds_name_the_place_and_the_cause() {
         ),
         (
             "feeds:\n  a:\n    source: «http://x/list\n",
-            "feeds.a.source: over plain HTTP anybody on the way can write the feed: use https, or say `danger-allow-http: true`",
+            "feeds.a.source: over plain HTTP any host on the path can write the feed: use https, or say `danger-allow-http: true`",
         ),
         (
             "feeds:\n  a: { source: https://x/list, sha256-at: «http://x/sum }\n",
-            "feeds.a.sha256-at: over plain HTTP anybody on the way can write the feed: use https, or say `danger-allow-http: true`",
+            "feeds.a.sha256-at: over plain HTTP any host on the path can write the feed: use https, or say `danger-allow-http: true`",
         ),
         (
             "feeds:\n  a: { source: /x, sha256-at: «sum }\n",

@@ -89,7 +89,7 @@ where
     }
 }
 
-/// A prefix without host bits. Lists have theirs cleared and told; here a person can mend them.
+/// A prefix without host bits. Lists have theirs cleared and reported; here a person can mend them.
 struct Exact(Cidr);
 
 fn exact_cidr<E: de::Error>(text: &str) -> Result<Cidr, E> {
@@ -193,7 +193,7 @@ impl<'de> Deserialize<'de> for DocumentAccount {
         if !is_number && !text.starts_with(['-', '+']) {
             return Ok(Self::Name(text));
         }
-        // The kernel's word for nobody at all.
+        // The kernel's number for no user.
         let id = text.parse().ok().filter(|&id| is_number && id != u32::MAX);
         id.map(Self::Id).ok_or_else(|| {
             let text = shown(&text);

@@ -17,7 +17,7 @@ const STATE: u64 = 64 << 10;
 
 /// The last good versions of feeds, on the disk.
 ///
-/// - A directory of mode 0700 that belongs to this user, with files of mode 0600. One that others
+/// - A directory of mode 0700 that belongs to this user, with files of mode 0600. One that other users
 ///   may enter or own is refused. The directories above must be as trustworthy;
 ///   `/var/lib/ironclad/feeds` is a good place.
 /// - A version is written under its checksum before `NAME.json` names it, each file aside, synced
@@ -63,7 +63,7 @@ pub enum CacheError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Others than this user could have written it, or could read it.
+    /// Another user could have written it, or could read it.
     #[error("feed cache {}: {what}", path.display())]
     Untrusted {
         /// The file or the directory.

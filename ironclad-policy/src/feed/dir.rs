@@ -13,7 +13,7 @@ use super::CacheError;
 #[derive(Debug)]
 pub(super) struct PrivateDir(PathBuf);
 
-/// Held by whoever reads or changes files that belong together.
+/// Held while files that belong together are read or changed.
 pub(super) struct Lock(File);
 
 impl Drop for Lock {
@@ -46,7 +46,7 @@ impl PrivateDir {
         self.0.join(name)
     }
 
-    /// Waits until nobody writes, or no other process reads or writes.
+    /// Waits until no process writes, or no other process reads or writes.
     pub(super) fn lock(&self, how: FlockOperation) -> Result<Lock, CacheError> {
         let path = self.path("lock");
         let flags = OFlags::RDWR | OFlags::CREATE;
@@ -146,7 +146,7 @@ fn trusted(path: &Path, meta: &fs::Metadata, mask: u32, way_out: &str) -> Result
     }
     match meta.mode() & 0o7777 {
         mode if mode & mask == 0 => Ok(()),
-        mode => untrusted(format!("its mode {mode:04o} lets others in; {way_out}")),
+        mode => untrusted(format!("its mode {mode:04o} lets other users in; {way_out}")),
     }
 }
 

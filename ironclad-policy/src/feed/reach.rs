@@ -98,7 +98,7 @@ mod tests {
         AddressList::from_cidrs("x", texts.iter().map(|text| text.parse().unwrap()))
     }
 
-    fn told(spec: &FeedSpec, texts: &[&str]) -> String {
+    fn problem(spec: &FeedSpec, texts: &[&str]) -> String {
         check(spec, &list(texts)).map_or_else(|error| error.to_string(), |()| String::new())
     }
 
@@ -125,18 +125,18 @@ mod tests {
             (&["4.0.0.0/6", "2a00::/18"], ""),
             (&[], ""),
         ] {
-            let told = told(&spec, texts);
+            let problem = problem(&spec, texts);
             assert!(
-                told.contains(expected) && told.is_empty() == expected.is_empty(),
-                "{texts:?}: {told}"
+                problem.contains(expected) && problem.is_empty() == expected.is_empty(),
+                "{texts:?}: {problem}"
             );
         }
         let any = spec.clone().coverage(0, 0);
-        assert_eq!(told(&any, &["0.0.0.0/0", "::/0"]), "");
+        assert_eq!(problem(&any, &["0.0.0.0/0", "::/0"]), "");
         let one = spec.coverage(32, 128);
-        assert_eq!(told(&one, &["192.0.2.1/32", "192.0.2.1/32", "2001:db8::1/128"]), "");
-        assert!(told(&one, &["192.0.2.0/31"]).contains("than a /32"));
-        assert!(told(&one, &["2001:db8::/127"]).contains("fit into a /127"));
+        assert_eq!(problem(&one, &["192.0.2.1/32", "192.0.2.1/32", "2001:db8::1/128"]), "");
+        assert!(problem(&one, &["192.0.2.0/31"]).contains("than a /32"));
+        assert!(problem(&one, &["2001:db8::/127"]).contains("fit into a /127"));
     }
 
     #[test]
@@ -159,9 +159,12 @@ mod tests {
             "::/0",
             "f000::/4",
         ] {
-            let told = told(&spec, &["8.8.8.8/32", private]);
-            assert!(told.starts_with(&format!("line 2: {private} touches ")), "{private}: {told}");
-            assert!(told.contains("(`allow-private`)"), "{told}");
+            let problem = problem(&spec, &["8.8.8.8/32", private]);
+            assert!(
+                problem.starts_with(&format!("line 2: {private} touches ")),
+                "{private}: {problem}"
+            );
+            assert!(problem.contains("(`allow-private`)"), "{problem}");
         }
         for public in [
             "11.0.0.0/8",
@@ -171,10 +174,10 @@ mod tests {
             "::2/128",
             "fe00::/16",
         ] {
-            assert_eq!(told(&spec, &[public]), "");
+            assert_eq!(problem(&spec, &[public]), "");
         }
         let open = spec.clone().allow_private(true);
-        assert_eq!(told(&open, &["10.0.0.0/8", "::1/128"]), "");
+        assert_eq!(problem(&open, &["10.0.0.0/8", "::1/128"]), "");
         let ours =
             open.protect(["192.0.2.0/24".parse().unwrap(), "2001:db8::7/128".parse().unwrap()]);
         for (text, range) in [
@@ -184,11 +187,11 @@ mod tests {
             ("2001:db8::/32", "2001:db8::7/128"),
         ] {
             assert_eq!(
-                told(&ours, &[text]),
+                problem(&ours, &[text]),
                 format!("line 1: {text} touches {range}, which the feed must not (`protect`)")
             );
         }
-        assert_eq!(told(&ours, &["192.0.3.0/24", "192.0.1.255/32", "2001:db8::8/128"]), "");
+        assert_eq!(problem(&ours, &["192.0.3.0/24", "192.0.1.255/32", "2001:db8::8/128"]), "");
     }
 
     fn cidr() -> impl Strategy<Value = Cidr> {

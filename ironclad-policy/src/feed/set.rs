@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{CacheError, FeedCache, FeedSpec, FeedState, MIN_REFRESH, SpecError, schedule};
 use crate::list::AddressList;
 
-/// Feeds that share a cache. It has no thread of its own: whoever has it asks when something is due.
+/// Feeds that share a cache. It has no thread of its own: the caller checks when a feed is due.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -108,7 +108,7 @@ impl FeedCache {
         state: Option<&FeedState>,
         now: SystemTime,
     ) -> SystemTime {
-        // A damaged one that fails to be replaced waits as others do.
+        // A damaged one that fails to be replaced waits as other feeds do.
         let state = state.filter(|state| state.back_off.is_some() || self.is_whole(spec, state));
         schedule::next_due(spec, state, now)
     }

@@ -68,7 +68,7 @@ pub struct FeedSpec {
     pub if_missing: IfMissing,
     /// What the content is compared with. Default: nothing.
     pub checksum: Option<Checksum>,
-    /// Whether to fetch over plain HTTP what the source, or the checksum's, asks for so. Whoever is
+    /// Whether to fetch over plain HTTP what the source, or the checksum's, says so. A host that is
     /// on the way can then write the feed. Default: no.
     pub allow_http: bool,
 }
@@ -118,7 +118,7 @@ pub enum SpecError {
 impl FeedSpec {
     /// A feed with the defaults.
     ///
-    /// The name tells the feed from others in the cache, in errors and in explanations of verdicts:
+    /// The name identifies the feed in the cache, in errors and in explanations of verdicts:
     /// 1 to 64 lower-case letters, digits, `-` and `_`. The source is `https://…`, `http://…`
     /// (together with [`danger_allow_http`](Self::danger_allow_http)), `file:///…` or an absolute
     /// path.
@@ -255,7 +255,7 @@ impl FeedSpec {
         Ok(self)
     }
 
-    /// Allows plain HTTP where the source asks for it: whoever is on the way can write the feed.
+    /// Allows plain HTTP where the source says so: any host on the path can write the feed.
     pub fn danger_allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
         self

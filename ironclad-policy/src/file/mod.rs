@@ -117,7 +117,7 @@ impl FileRule {
         self
     }
 
-    /// An executable that it does not bind, by an absolute path. Whoever can run that can do what it
+    /// An executable that it does not bind, by an absolute path. A process that can run that can do what it
     /// does: a package manager installs what it is given. The agent is always exempt.
     #[must_use]
     pub fn except(mut self, executable: impl Into<PathBuf>) -> Self {

@@ -61,8 +61,8 @@ pub(super) fn merge(users: &BTreeMap<u32, Seen>, options: &LearnOptions) -> Vec<
     // Users that did the same, and then ports with which they did the same.
     let mut classes: BTreeMap<ByPort, Vec<Option<u32>>> = BTreeMap::new();
     for (uid, by_port) in &by_user {
-        let told = by_port.iter().map(|(ports, addrs)| (*ports, places(ports, addrs))).collect();
-        classes.entry(told).or_default().push(*uid);
+        let merged = by_port.iter().map(|(ports, addrs)| (*ports, places(ports, addrs))).collect();
+        classes.entry(merged).or_default().push(*uid);
     }
     let mut merged = Vec::new();
     for (by_port, uids) in classes {
@@ -91,7 +91,7 @@ fn ports(port: u16, chosen: bool, options: &LearnOptions) -> Ports {
     }
 }
 
-/// Sorted ports with those that follow each other told as one.
+/// Sorted ports with consecutive ones as one range.
 fn ranges(ports: Vec<Ports>) -> Vec<RangeInclusive<u16>> {
     let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
     for (first, last) in ports {
@@ -132,29 +132,29 @@ fn are_halves(one: &Cidr, other: &Cidr) -> bool {
 mod tests {
     use super::*;
 
-    fn told(addrs: &[&str]) -> Vec<String> {
+    fn merged(addrs: &[&str]) -> Vec<String> {
         let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
         prefixes(&addrs).iter().map(Cidr::to_string).collect()
     }
 
     #[test]
     fn prefixes_are_told_only_when_they_are_complete() {
-        assert_eq!(told(&["192.0.2.1", "192.0.2.2"]), ["192.0.2.1/32", "192.0.2.2/32"]);
+        assert_eq!(merged(&["192.0.2.1", "192.0.2.2"]), ["192.0.2.1/32", "192.0.2.2/32"]);
         assert_eq!(
-            told(&["192.0.2.3", "192.0.2.2", "192.0.2.1"]),
+            merged(&["192.0.2.3", "192.0.2.2", "192.0.2.1"]),
             ["192.0.2.1/32", "192.0.2.2/31"]
         );
         let quarter: Vec<String> = (64..128).map(|last| format!("192.0.2.{last}")).collect();
         let quarter: Vec<&str> = quarter.iter().map(String::as_str).collect();
-        assert_eq!(told(&quarter), ["192.0.2.64/26"]);
+        assert_eq!(merged(&quarter), ["192.0.2.64/26"]);
         assert_eq!(
-            told(&["2001:db8::", "2001:db8::1", "0.0.0.0"]),
+            merged(&["2001:db8::", "2001:db8::1", "0.0.0.0"]),
             ["0.0.0.0/32", "2001:db8::/127"]
         );
         // Neighbours, but of different halves.
-        assert_eq!(told(&["0.0.0.1", "0.0.0.2"]).len(), 2);
+        assert_eq!(merged(&["0.0.0.1", "0.0.0.2"]).len(), 2);
         // Alike but for their family.
-        assert_eq!(told(&["0.0.0.0", "::", "::1"]), ["0.0.0.0/32", "::/127"]);
+        assert_eq!(merged(&["0.0.0.0", "::", "::1"]), ["0.0.0.0/32", "::/127"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Learn mode: from what processes asked of the network, the least policy that allows it.
+//! Learn mode: from the system calls of processes on sockets, the least policy that allows it.
 //!
-//! [`Policy::learning`] makes a policy report everything that it allows. What was reported is told
+//! [`Policy::learning`] makes a policy report everything that it allows. What was reported is passed
 //! to a [`Learner`], and its [`document`](Learner::document) is a policy file: for each executable
 //! what it was seen to do and nothing else, unless [`LearnOptions`] say so. Directions in which
 //! something was seen are denied by default.
@@ -42,9 +42,9 @@ use ironclad_core::abi::{FileId, SocketOp};
 use ironclad_core::{RuleId, SocketProtocol, SocketVerdict};
 
 use crate::policy::Policy;
-use crate::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, settle};
+use crate::socket::{Direction, SHA256_MISMATCH, SocketAction, SocketRule, effective_address};
 
-/// Something that a process asked for and was allowed.
+/// A system call on a socket that was allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// What it executes; none of an unidentified process.
@@ -89,7 +89,7 @@ impl LearnOptions {
         self
     }
 
-    /// Where bind(2) asked for a port of this range, or a datagram was sent to one, all of the range
+    /// Where bind(2) had a port of this range, or a datagram was sent to one, all of the range
     /// is allowed: ports that the kernel or the other side chooses differ the next time.
     pub fn ephemeral_ports(mut self, ports: RangeInclusive<u16>) -> Self {
         self.ephemeral = Some(ports);
@@ -153,7 +153,7 @@ impl Learner {
     }
 
     /// Something was seen. True where the file of it has no name yet: then [`name`](Self::name) it,
-    /// while there is somebody to ask.
+    /// while the process still runs.
     pub fn saw(&mut self, what: &Observation) -> bool {
         self.total += 1;
         let direction = match what.op {
@@ -161,11 +161,11 @@ impl Learner {
             SocketOp::Bind => Direction::In,
             SocketOp::Create => Direction::Create,
         };
-        let (addr, _) = settle(what.op, what.addr);
-        // Whether the port may have been somebody else's choice.
+        let (addr, _) = effective_address(what.op, what.addr);
+        // Whether the kernel or the peer may have chosen the port.
         let chosen = matches!(what.op, SocketOp::Bind | SocketOp::Send);
         let place = (addr.map_or(0, |addr| addr.port()), addr.map(|addr| addr.ip()), chosen);
-        // The kernel's word for nobody at all is no user that a rule can name.
+        // The kernel's number for no user is none that a rule can name.
         let exe = what.exe.filter(|_| what.uid != u32::MAX);
         let subject = Subject { exe, direction, protocol: what.protocol.abi() };
         let is_full = self.distinct >= self.options.most;
@@ -181,7 +181,7 @@ impl Learner {
         exe.is_some_and(|exe| !self.names.contains_key(&exe))
     }
 
-    /// A path leads to a file: whoever says so has looked.
+    /// A path leads to a file: the caller has checked it.
     pub fn name(&mut self, file: FileId, path: PathBuf) {
         let name = match (path.is_absolute(), path.to_str()) {
             (true, Some(_)) => Name::Path(path),
@@ -228,7 +228,7 @@ impl Learner {
 
 impl Policy {
     /// The same decisions, but everything on sockets that is allowed is reported, each time: what no
-    /// rule matches by a rule of its own behind all others. For as long as one learns: each event
+    /// rule matches by a rule of its own behind all other rules. For as long as one learns: each event
     /// takes its time.
     ///
     /// That includes packet sockets, unless they are

@@ -1,4 +1,4 @@
-//! A policy file, as text. Whatever stands in it was said by somebody else: paths are quoted.
+//! A policy file, as text. Its texts are chosen by other processes: paths are quoted.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -39,13 +39,13 @@ fn write_all(learner: &Learner, out: &mut String) -> std::fmt::Result {
     let defaults = directions.iter().map(|&direction| format!("{}: deny", word(direction)));
     writeln!(out, "socket-defaults: {{ {} }}", listed(defaults))?;
     if *packets_unseen && directions.contains(&Direction::Create) {
-        writeln!(out, "# Packet sockets did not ask: nobody knows who needs them.")?;
+        writeln!(out, "# Packet sockets were not seen: which programs need them is not known.")?;
         writeln!(out, "danger-packet-sockets-unseen: true")?;
     }
     let mut rules = String::new();
     let mut comments = String::new();
     let mut id = 0;
-    // By path, and not by the numbers of files, which are others on the next host.
+    // By path: inode numbers differ on the next host.
     let mut subjects: Vec<_> = learner.seen.iter().collect();
     subjects.sort_by_key(|(by, _)| (by.exe.and_then(|exe| path(learner, exe)), **by));
     for (by, users) in subjects {
@@ -188,7 +188,7 @@ fn listed(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// A path, without quotes where nobody could misread it.
+/// A path, without quotes where it cannot be misread.
 fn value(path: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
     if path.bytes().all(is_plain) { path.to_owned() } else { quoted(path) }

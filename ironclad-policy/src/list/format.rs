@@ -7,7 +7,7 @@ pub enum ListFormat {
     #[default]
     Lines,
     /// Values with commas between them, quoted or not, as abuse.ch publishes them: one column has
-    /// an address or a prefix, the others are not looked at. Comments begin with `#` or `;`.
+    /// an address or a prefix, the other fields are not read. Comments begin with `#` or `;`.
     ///
     /// A port, in a column named so or behind the address (`192.0.2.1:443`), is not kept; the
     /// report counts such rows.
@@ -21,7 +21,7 @@ pub enum ListFormat {
     ///
     /// Of indicators in force at [`ListOptions::at`](super::ListOptions::at), patterns that compare
     /// `ipv4-addr:value` or `ipv6-addr:value` by `=`, `ISSUBSET` or `IN`, alone or joined by `OR`,
-    /// are entries. The others are counted, as are objects that are no indicators: in the report
+    /// are entries. Other objects are counted, as are objects that are no indicators: in the report
     /// of such a list an object counts where otherwise a line does.
     Stix,
 }

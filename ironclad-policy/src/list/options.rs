@@ -41,7 +41,7 @@ pub struct ListOptions {
     pub max_bytes: u64,
     /// Entries of the longest list, after ranges have become prefixes. Default: 4,000,000.
     pub max_entries: usize,
-    /// Errors, and normalised entries, that are kept for people to read; the others are only
+    /// Errors, and normalised entries, that are kept for people to read; further ones are only
     /// counted. Default: 20.
     pub max_errors: usize,
     /// Bad lines that [`BadLines::Lenient`] puts up with. Default: 100,000.

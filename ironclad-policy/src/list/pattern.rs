@@ -5,7 +5,7 @@ use ironclad_core::Family;
 use super::error::Problem;
 use super::spec::{self, Spec};
 
-/// Operators by which a pattern is about more than one packet's address, or about all others.
+/// Operators by which a pattern is about more than one packet's address, or about all other addresses.
 const BEYOND: [&[u8]; 8] =
     [b"AND", b"NOT", b"FOLLOWEDBY", b"EXISTS", b"START", b"STOP", b"WITHIN", b"REPEATS"];
 

@@ -8,7 +8,7 @@ use super::LineError;
 /// An account of how a list was read.
 ///
 /// Each line counts once: `blank`, `comments`, `directives` and `skipped` are lines without an
-/// entry, the others have one or more. In [`ListFormat::Stix`](super::ListFormat::Stix) it is objects
+/// entry, a line of another format has one or more. In [`ListFormat::Stix`](super::ListFormat::Stix) it is objects
 /// that count once, `inactive` and `other_patterns` among those without an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -41,7 +41,7 @@ pub struct ListReport {
     pub normalised: u64,
     /// The first of them, as many as [`ListOptions::max_errors`](super::ListOptions::max_errors).
     pub first_normalised: Vec<Normalised>,
-    /// Why the list stands empty: it is that of a feed which has no good version. None of others.
+    /// Why the list stands empty: it is that of a feed which has no good version. None for other lists.
     pub missing: Option<String>,
     /// Bad lines.
     pub skipped: u64,

@@ -40,7 +40,7 @@ pub struct SocketRuleInfo {
     pub dry_run: bool,
     /// Its token bucket.
     pub limit: Option<RateLimit>,
-    /// Tells its bucket from others; equal for rules that share one.
+    /// Identifies its bucket; equal for rules that share one.
     pub bucket: u64,
     /// Where a policy file says it: `rules.yaml:12:5`.
     pub described_at: Option<String>,
@@ -116,7 +116,7 @@ impl CompiledSockets {
             SocketAction::Log => Place::Logs(logged.next().unwrap_or_default()),
             _ => Place::Decides(decided.next().unwrap_or_default()),
         };
-        // Those on mismatches match before all others, and do not change what others are called.
+        // Rules on mismatches match before all other rules, and do not change the numbers of those.
         let first: Vec<Place> = mismatches.iter().map(&mut place).collect();
         let places: Vec<Place> = rules.iter().map(&mut place).chain(first).collect();
         let rules: Vec<&SocketRule> = rules.iter().chain(&mismatches).collect();
@@ -239,7 +239,7 @@ impl CompiledSockets {
         pinned.map(|exe| exe.path.as_path()).collect()
     }
 
-    /// Whether a pinned file may have this content; one that cannot be told, none may have.
+    /// Whether a pinned file may have this content; no file may have a content that is not known.
     pub fn admits(&self, path: &Path, content: Option<Sha256Sum>) -> bool {
         let is_mismatch = |exe: &&Exe| matches!(exe.pin, Pin::NoneOf(_)) && exe.pin.holds(content);
         !self.exes.by_value.keys().filter(|exe| exe.path == path).any(|exe| is_mismatch(&exe))
@@ -261,7 +261,7 @@ impl CompiledSockets {
         })
     }
 
-    /// What tells each of [`ancestries`](Self::ancestries) from others, whatever the policy.
+    /// A digest of each of [`ancestries`](Self::ancestries), the same in every policy.
     pub fn ancestry_digests(&self) -> Vec<u64> {
         let digest = |files: &Vec<PathBuf>| {
             let mut hash = Sha256::new();
@@ -282,7 +282,7 @@ impl CompiledSockets {
 }
 
 fn infos(rules: &[&SocketRule]) -> Vec<SocketRuleInfo> {
-    // By direction, the first that leaves nothing to others.
+    // By direction, the first that leaves nothing to later rules.
     let mut catch_all = [None; 3];
     let with_place = rules.iter().enumerate();
     with_place

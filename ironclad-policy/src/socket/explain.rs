@@ -5,7 +5,7 @@ use ironclad_core::abi::{self, SockIdVal, SockPolicy, SockRow, SockRule, SocketO
 use ironclad_core::{RuleId, SocketProtocol, SocketVerdict};
 use serde::Serialize;
 
-use super::query::{Cgroups, SocketQuery, settle};
+use super::query::{Cgroups, SocketQuery, effective_address};
 use super::{CompiledSockets, SocketRuleInfo};
 use crate::flat;
 
@@ -97,7 +97,7 @@ impl Dimension {
     }
 }
 
-/// How a rule stands to what was asked.
+/// Whether a rule matches the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "standing", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -111,14 +111,14 @@ pub enum Standing {
         /// The first of the dimensions that it fails by.
         dimension: Dimension,
     },
-    /// It matches but for what cannot be told any more.
+    /// It matches but for what is not known any more.
     Open {
         /// Of which.
         dimension: Dimension,
     },
 }
 
-/// A rule, and how it stands to what was asked.
+/// A rule, and whether it matches the query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedRule {
@@ -147,7 +147,7 @@ pub enum Decider {
     Default,
     /// No policy is loaded: everything is allowed, and counted as a loss.
     NoPolicy,
-    /// Packet sockets, of which this policy decides nothing: they are not asked for.
+    /// Packet sockets, of which this policy decides nothing.
     Unseen,
     /// A row or a rule is missing, which none is: the default decides, and a loss is counted.
     Damage,
@@ -168,7 +168,7 @@ pub struct RuleLimit {
 pub struct SocketExplanation {
     /// Of the policy that was read.
     pub generation: u64,
-    /// What was asked for.
+    /// The system call.
     pub op: SocketOp,
     /// The protocol, or the kind of socket.
     pub protocol: SocketProtocol,
@@ -208,7 +208,7 @@ pub fn explain<T: SocketTables>(
     query: &SocketQuery,
 ) -> Result<SocketExplanation, T::Error> {
     let policy = tables.policy();
-    let (addr, mapped) = settle(query.op, query.addr);
+    let (addr, mapped) = effective_address(query.op, query.addr);
     let mut this = SocketExplanation {
         generation: policy.generation,
         op: query.op,
@@ -278,7 +278,7 @@ fn answers<T: SocketTables>(
             None => Ok(first),
         };
         let mut open = false;
-        // What another answer would be, where it cannot be told which of the two it is.
+        // The other answer, where it is not known which of the two holds.
         let mut or = None;
         let row = match dim {
             abi::DIM_KIND => kind(policy, query.op, query.protocol.abi()),

@@ -38,7 +38,7 @@ pub struct BoundFile {
     pub changed_ns: u64,
     /// The same of earlier moments at which it had that content; zeros behind the last.
     pub formerly_ns: [u64; abi::SOCK_CTIMES - 1],
-    /// Of its content, where [`CompiledSockets::pinned`] has it; none where that cannot be told: then
+    /// Of its content, where [`CompiledSockets::pinned`] has it; none where that is not known: then
     /// no pin holds.
     pub sha256: Option<Sha256Sum>,
 }
@@ -194,7 +194,7 @@ impl CompiledSockets {
         let mut levels = BTreeSet::new();
         for &path in by_path.keys() {
             let Some(&(id, level)) = bound.cgroups.get(path) else { continue };
-            // Whoever is in a group is in those around it.
+            // A process in a cgroup is in the cgroups above it, too.
             let around = by_path.iter().filter(|(outer, _)| is_in(path, outer));
             let set = self.groups.free.with(around.flat_map(|(_, rules)| rules).copied());
             image.id(abi::DIM_CGROUP, [id, 0], &set);
@@ -303,7 +303,7 @@ impl SocketImage {
     }
 
     /// As with parents; and a file may have another content than the one that is pinned, now or by
-    /// the time that somebody executes it.
+    /// the time that a process executes it.
     fn exes(&mut self, named: &Named<Exe>, bound: &Bound) {
         if !named.is_asked() {
             return;

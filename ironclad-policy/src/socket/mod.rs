@@ -49,7 +49,7 @@ pub use explain::{
 pub use image::{Bound, BoundFile, SocketImage};
 pub use packets::PacketSockets;
 pub use pin::SHA256_MISMATCH;
-pub(crate) use query::settle;
+pub(crate) use query::effective_address;
 pub use query::{Cgroups, ProcessContext, SocketQuery};
 pub(crate) use rule::Sockets;
 pub use rule::{AddressGroup, Direction, LimitScope, RateLimit, SocketAction, SocketRule, Subject};

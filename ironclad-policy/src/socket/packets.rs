@@ -4,7 +4,7 @@ use super::check::unfit;
 use super::rule::{Direction, SocketRule, Sockets, shown};
 use crate::error::PolicyError;
 
-/// What of a policy decides of packet sockets ([`SocketProtocol::Packet`]), for whoever has to say that it
+/// What of a policy decides of packet sockets ([`SocketProtocol::Packet`]), for callers that report that it
 /// cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,23 +53,23 @@ mod tests {
         SocketRule::new(RuleId(id), "one", SocketAction::Allow).direction(Direction::Create)
     }
 
-    fn asked(policy: Policy) -> Option<PacketSockets> {
+    fn compiled(policy: Policy) -> Option<PacketSockets> {
         policy.compile().unwrap().sockets().and_then(|sockets| sockets.packet_sockets().cloned())
     }
 
     #[test]
     fn what_covers_packet_sockets_is_named() {
         let drop = || Policy::builder().socket_default(Direction::Create, SocketVerdict::Deny);
-        assert_eq!(asked(drop()).unwrap().asked_by, "the default of `create`");
-        assert_eq!(asked(drop().danger_packet_sockets_unseen(true)), None);
+        assert_eq!(compiled(drop()).unwrap().asked_by, "the default of `create`");
+        assert_eq!(compiled(drop().danger_packet_sockets_unseen(true)), None);
         let out = Policy::builder().socket_default(Direction::Out, SocketVerdict::Deny);
-        assert_eq!(asked(out.socket_rule(rule(1).protocol(SocketProtocol::Raw))), None);
+        assert_eq!(compiled(out.socket_rule(rule(1).protocol(SocketProtocol::Raw))), None);
         let two = drop().socket_rule(rule(1).protocol(crate::Protocol::ICMP)).socket_rule(rule(2));
-        assert_eq!(asked(two.clone()).unwrap().asked_by, "rule 2 (`one`)");
-        assert_eq!(asked(two.clone()).unwrap().limited_by, None);
-        assert_eq!(asked(two.danger_packet_sockets_unseen(true)), None);
+        assert_eq!(compiled(two.clone()).unwrap().asked_by, "rule 2 (`one`)");
+        assert_eq!(compiled(two.clone()).unwrap().limited_by, None);
+        assert_eq!(compiled(two.danger_packet_sockets_unseen(true)), None);
         let limit = rule(3).protocol(SocketProtocol::Packet).limit(RateLimit::per_second(1));
-        let limited = asked(Policy::builder().socket_rule(limit)).unwrap();
+        let limited = compiled(Policy::builder().socket_rule(limit)).unwrap();
         assert_eq!(limited.limited_by.unwrap(), "rule 3 (`one`)");
     }
 

@@ -12,7 +12,7 @@ use crate::sha256::Sha256Sum;
 /// is not the one that the policy has pinned. No other socket rule may have it.
 pub const SHA256_MISMATCH: RuleId = RuleId(u32::MAX);
 
-/// The rules on files that have another content than the one pinned, to stand before all others: one
+/// The rules on files that have another content than the one pinned, to stand before all other rules: one
 /// for each direction that denies, and one that reports what only rules say that deny nothing.
 pub(crate) fn mismatches(rules: &[SocketRule]) -> Vec<SocketRule> {
     let (mut binding, mut all) = (BTreeMap::new(), BTreeMap::new());

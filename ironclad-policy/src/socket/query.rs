@@ -8,7 +8,7 @@ use ironclad_core::{Protocol, SocketProtocol};
 pub enum Cgroups {
     /// Their ids by depth, that of the root first.
     Known(Vec<u64>),
-    /// They cannot be told any more: rules that ask of them stay open.
+    /// They are not known any more: rules that compare them stay open.
     Unknown,
 }
 
@@ -82,7 +82,10 @@ impl SocketQuery {
 }
 
 /// The address that the kernel will use, and whether it was written as IPv4-mapped IPv6.
-pub(crate) fn settle(op: SocketOp, addr: Option<SocketAddr>) -> (Option<SocketAddr>, bool) {
+pub(crate) fn effective_address(
+    op: SocketOp,
+    addr: Option<SocketAddr>,
+) -> (Option<SocketAddr>, bool) {
     let Some(addr) = addr.filter(|_| op != SocketOp::Create) else {
         return (None, false);
     };
@@ -108,8 +111,8 @@ mod tests {
 
     #[test]
     fn an_address_is_the_one_that_the_kernel_will_use() {
-        let settled = |op, addr: &str| {
-            let (addr, mapped) = settle(op, Some(addr.parse().unwrap()));
+        let effective = |op, addr: &str| {
+            let (addr, mapped) = effective_address(op, Some(addr.parse().unwrap()));
             (addr.map(|addr| addr.to_string()).unwrap_or_default(), mapped)
         };
         for (op, addr, expected, mapped) in [
@@ -125,7 +128,7 @@ mod tests {
             (SocketOp::Connect, "[::192.0.2.1]:80", "[::c000:201]:80", false),
             (SocketOp::Create, "192.0.2.1:80", "", false),
         ] {
-            assert_eq!(settled(op, addr), (expected.to_owned(), mapped), "{op} {addr}");
+            assert_eq!(effective(op, addr), (expected.to_owned(), mapped), "{op} {addr}");
         }
     }
 }

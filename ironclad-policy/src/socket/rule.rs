@@ -81,7 +81,7 @@ pub(crate) enum Group {
 /// kind, one suffices. A subject of which nothing is said is any process.
 ///
 /// Paths are files of the agent's own mount namespace: they become identities (device, inode,
-/// generation) when a policy is loaded, and a process is told by what it executes, not by a name.
+/// generation) when a policy is loaded, and a process is identified by the file that it executes, not by a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     pub(crate) name: String,
@@ -110,8 +110,8 @@ impl Subject {
     /// It executes this file, and the file's content has this checksum.
     ///
     /// A file with another content is a mismatch: rules of the id [`SHA256_MISMATCH`](super::SHA256_MISMATCH), which come
-    /// before all others, deny whatever a process asks that executes it, in every direction and
-    /// whoever it is, and report it. Of several checksums that a policy has for one path, one
+    /// before all other rules, deny every call of a process that executes it, in every direction and
+    /// whatever its user and group, and report it. Of several checksums that a policy has for one path, one
     /// suffices. What only rules in dry run and rules that log say of a file is reported and not
     /// denied. A file of more than 1 GiB is not read: it is a mismatch.
     #[must_use]
@@ -167,7 +167,7 @@ impl Subject {
     }
 
     /// The name that its thread gives itself. Any process may take any name: this tells programs
-    /// apart that do not hide, and protects from nobody.
+    /// apart that do not hide, and protects from none.
     #[must_use]
     pub fn spoofable_comm(mut self, comm: impl Into<String>) -> Self {
         self.comms.push(comm.into());

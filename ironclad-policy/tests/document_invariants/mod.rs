@@ -31,7 +31,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let again = Document::parse("p.yaml", text).expect("it was read before");
     assert_eq!(format!("{document:?}"), format!("{again:?}"));
 
-    // Paths that somebody else chose are not opened.
+    // Paths that another process chose are not opened.
     let reads_files = document.countries.is_some()
         || document.addresses.values().any(|addresses| !addresses.lists.is_empty())
         || document.sets.iter().any(|set| !set.lists.is_empty());

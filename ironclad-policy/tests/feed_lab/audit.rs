@@ -12,7 +12,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// The records since this was last asked.
+    /// The records since the last call.
     pub(crate) fn take(&self) -> Vec<AuditAction> {
         std::mem::take(&mut self.kept.lock().unwrap())
     }

@@ -23,7 +23,7 @@ pub(crate) fn list(entries: u32) -> String {
     (0..entries).map(|n| format!("10.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect()
 }
 
-/// The cache of an agent whose records nobody reads.
+/// The cache of an agent without an audit sink.
 pub(crate) fn open(path: impl AsRef<Path>) -> Result<FeedCache, CacheError> {
     FeedCache::open(path, "lab", Arc::<Records>::default())
 }

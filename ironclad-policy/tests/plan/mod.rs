@@ -103,7 +103,7 @@ impl Tuple {
             }
     }
 
-    /// Least where it is asked first: by bits compared, then by the source's, then by the
+    /// Least where it is compared first: by bits compared, then by the source's, then by the
     /// destination's.
     fn precedence(&self) -> (Reverse<u32>, u8, u8) {
         let length = |cidr: Option<Cidr>| cidr.map_or(0, Cidr::length);

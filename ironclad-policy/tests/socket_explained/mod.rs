@@ -94,7 +94,7 @@ fn query(kernel: &Kernel<'_>, ask: &Ask) -> SocketQuery {
     }
 }
 
-fn asked(tables: &ImageTables<'_>, query: &SocketQuery) -> SocketExplanation {
+fn explained(tables: &ImageTables<'_>, query: &SocketQuery) -> SocketExplanation {
     match explain(tables, query) {
         Ok(why) => why,
         Err(never) => match never {},
@@ -102,7 +102,7 @@ fn asked(tables: &ImageTables<'_>, query: &SocketQuery) -> SocketExplanation {
 }
 
 /// An explanation says of every rule up to the one that decides what the oracle says. `mismatches` are
-/// the rules that come before all others, and whether the executable is one.
+/// the rules that come before all other rules, and whether the executable is one.
 pub(crate) fn agrees(
     kernel: &Kernel<'_>,
     specs: &[Spec],
@@ -127,7 +127,7 @@ pub(crate) fn agrees(
         if !is_known {
             query.process_context.cgroups = Cgroups::Unknown;
         }
-        let why = asked(&tables, &query);
+        let why = explained(&tables, &query);
         let mut expected = Vec::new();
         let (mut decided, mut certain) = (Decider::Default, true);
         let mut verdict = SocketVerdict::Allow;
@@ -196,7 +196,7 @@ fn with(
     let mut image = compiled.image(&bound).unwrap();
     image.policy.generation = 1;
     change(&mut image);
-    asked(&image.tables(compiled), query).named(compiled)
+    explained(&image.tables(compiled), query).named(compiled)
 }
 
 fn rules() -> Vec<SocketRule> {
@@ -266,14 +266,14 @@ fn what_is_not_loaded_is_told() {
     // A row that is not there: the default decides.
     let damaged = with(rules(), |image| image.policy.none[abi::DIM_PORT] = 4000, &by(1));
     assert_eq!(damaged.decided_by, Decider::Damage);
-    // Of packet sockets rules may say something that is not in force: none of these is asked for.
+    // Of packet sockets rules may say something that is not in force: none of these is enforced.
     let create = |direction| {
         vec![SocketRule::new(RuleId(1), "all", SocketAction::Deny).direction(direction)]
     };
     let packet = SocketQuery::create(SocketProtocol::Packet);
-    let asked = with(create(Direction::Create), |_| (), &packet);
+    let explained = with(create(Direction::Create), |_| (), &packet);
     assert_eq!(
-        (asked.decided_by, asked.verdict),
+        (explained.decided_by, explained.verdict),
         (Decider::Rule { place: 0 }, SocketVerdict::Deny)
     );
     let unseen = with(create(Direction::Create), |image| image.policy.packets = 0, &packet);
@@ -288,7 +288,7 @@ fn what_is_not_loaded_is_told() {
     assert_eq!((dry.dry_run, dry.verdict), (true, SocketVerdict::Deny));
 }
 
-/// Of an event nobody knows what the file was when it was executed.
+/// An event does not say what the file contained when it was executed.
 #[test]
 fn a_content_that_is_not_known_is_open() {
     let rules = || {
@@ -309,7 +309,7 @@ fn a_content_that_is_not_known_is_open() {
         let files = [("/bin/a".into(), file)].into();
         let mut image = compiled.image(&Bound { files, ..Bound::default() }).unwrap();
         image.policy.generation = 1;
-        asked(&image.tables(compiled), &asks(exe_changed_ns)).named(compiled)
+        explained(&image.tables(compiled), &asks(exe_changed_ns)).named(compiled)
     };
     let (right, wrong) = (Sha256Sum([1; 32]), Sha256Sum([2; 32]));
     let decides = |why: SocketExplanation| (why.certain, why.rule().and_then(|rule| rule.id));

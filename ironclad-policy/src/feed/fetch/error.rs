@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum FetchError {
     /// The source is plain HTTP, and the feed does not allow it.
     #[error(
-        "{host} would be asked over plain HTTP, where anybody on the way can write the feed: use https, \
+        "{host} would be fetched over plain HTTP, where any host on the path can write the feed: use https, \
              or `danger_allow_http`"
     )]
     PlainHttp {
@@ -52,10 +52,10 @@ pub enum FetchError {
         host: String,
         /// The status.
         status: u16,
-        /// When the server wants to be asked again, from now.
+        /// When the server allows the next request, from now.
         retry_after: Option<Duration>,
     },
-    /// The server says that nothing changed, and was not asked.
+    /// The server answers 304, and the request had no condition.
     #[error(
         "{host} answers with status 304 (not modified), though there is no version that it could mean"
     )]
@@ -89,7 +89,7 @@ pub enum FetchError {
         /// The type.
         found: String,
     },
-    /// The content is packed in a way that was not asked for.
+    /// The content has an encoding that was not requested.
     #[error("{host} sends the content encoded as {found}, and only gzip is understood")]
     Encoding {
         /// Host and port.
@@ -107,7 +107,7 @@ pub enum FetchError {
     },
     /// The answer does not say where it ends: neither by a length nor by chunks.
     ///
-    /// Where the connection alone ends it, whoever can break the connection can shorten the feed, over
+    /// Where the connection alone ends it, a host that can break the connection can shorten the feed, over
     /// TLS as well: the client does not insist on the proper end of a session.
     #[error(
         "{host} announces neither a length nor chunks, so that an end that was cut off would not show: fetch \

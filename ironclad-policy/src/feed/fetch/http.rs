@@ -15,7 +15,7 @@ const MAX_REDIRECTS: u32 = 5;
 /// Characters of an `ETag` or a date that are kept.
 const MAX_VALIDATOR: usize = 1024;
 
-/// What is asked for, and within which bounds.
+/// A request and its bounds.
 pub(super) struct Request<'a> {
     pub(super) url: &'a Url,
     pub(super) allow_http: bool,
@@ -94,7 +94,7 @@ fn redirect(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
         return refused(to.authority(), "from https to plain http");
     }
     if !to.is_secure() && to.authority() != from.authority() {
-        return refused(to.authority(), "another host is asked over https only");
+        return refused(to.authority(), "another host is fetched over https only");
     }
     Ok(to)
 }

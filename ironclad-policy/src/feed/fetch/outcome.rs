@@ -9,7 +9,7 @@ use crate::feed::{CacheError, Rejection};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was not yet time: nothing was asked.
+    /// It was not yet time: no request was sent.
     NotDue {
         /// When it will be.
         until: SystemTime,

@@ -19,7 +19,7 @@ const CHECKSUMS: u64 = 1 << 20;
 
 impl FeedSet {
     /// Refreshes the feeds that are due, one after the other, and says what became of each. One that
-    /// fails does not keep the others from being refreshed.
+    /// fails does not keep other feeds from being refreshed.
     pub fn refresh_due<'a>(
         &'a self,
         fetcher: &Fetcher,
@@ -41,14 +41,14 @@ impl Fetcher {
     ///
     /// The new version is fetched whole, compared with its checksum, read, counted and held against
     /// the last good one before anything is written; whatever goes wrong, the last good version
-    /// stays. That a refresh was begun is written before anything is asked: an agent that is
+    /// stays. That a refresh was begun is written before a request is sent: an agent that is
     /// restarted over and over asks no more often than one that is not.
     ///
     /// `now` is the time by the clock: what is due, and what the content says of times, is judged
     /// by it.
     ///
     /// A new version, and why one was not taken, are recorded by the cache's audit sink; that nothing
-    /// was asked or has changed is not.
+    /// was requested or has changed is not.
     pub fn refresh(&self, spec: &FeedSpec, cache: &FeedCache, now: SystemTime) -> Outcome {
         let why = match self.refresh_unrecorded(spec, cache, now) {
             Ok(outcome) => return outcome,
