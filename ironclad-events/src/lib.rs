@@ -1,7 +1,7 @@
 //! Events of the kernel programs: from bytes to typed values, and on to the agent's threads.
 //!
-//! [`decode`] looks at a ring buffer's record in place; it never panics, whatever the bytes.
-//! [`channel`] is the bounded way to an agent's own threads; every loss on it is counted.
+//! [`decode`] reads a ring buffer's record in place; it never panics, whatever the bytes.
+//! [`channel`] is bounded and leads to an agent's own threads; every loss on it is counted.
 //!
 //! ```
 //! use ironclad_events::{Event, Overflow, channel, decode};

@@ -63,7 +63,7 @@ impl EventPump {
         Ok((Self { stop, counts, thread: Some(thread) }, receiver))
     }
 
-    /// What happened to events on their way.
+    /// What happened to events so far.
     pub fn stats(&self) -> Stats {
         self.counts.read()
     }

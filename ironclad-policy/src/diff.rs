@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::compile::{CompiledPolicy, Inner};
 
-/// What a prefix or a tuple means: who decides, who reports.
+/// What a prefix or a tuple means: the rule that decides, the rule that reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Meaning {
     /// The deciding action and its rule; none where nothing decides.

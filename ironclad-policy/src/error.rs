@@ -61,15 +61,18 @@ impl PolicyError {
     }
 
     /// The same with the place at which a file describes what is wrong.
+    #[cfg(feature = "document")]
     pub(crate) fn located(self, locate: impl FnOnce(Self) -> Box<dyn Error + Send + Sync>) -> Self {
         let (kind, rule) = (self.kind(), self.rule());
         Self(Box::new(Failure::Located { kind, rule, error: locate(self) }))
     }
 
+    #[cfg(any(test, feature = "document"))]
     pub(crate) fn failure(&self) -> &Failure {
         &self.0
     }
 
+    #[cfg(feature = "document")]
     pub(crate) fn into_failure(self) -> Failure {
         *self.0
     }
@@ -120,6 +123,7 @@ pub(crate) enum Failure {
     #[error("two groups of addresses are called `{name}`: give one of them another name")]
     GroupTwice { name: String },
     /// Another failure, of a policy that a file describes.
+    #[cfg_attr(not(feature = "document"), allow(dead_code))]
     #[error("{error}")]
     Located { kind: PolicyErrorKind, rule: Option<RuleId>, error: Box<dyn Error + Send + Sync> },
     #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]

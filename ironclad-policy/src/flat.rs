@@ -120,7 +120,7 @@ pub(crate) fn lookup(word: impl Fn(usize) -> u32, root: u32, addr: IpAddr) -> u3
     if at >> KIND_SHIFT == abi::FLAT_KIND_LEAF { at } else { 0 }
 }
 
-/// How many runs have begun at `byte`, of those that the lanes tell.
+/// How many runs have begun at `byte`, of those that the lanes hold.
 fn begun(starts: u64, byte: u32) -> usize {
     (0..LANES).filter(|lane| starts >> (9 * lane) & 0x1ff <= u64::from(byte)).count()
 }
@@ -219,7 +219,7 @@ impl Builder {
             leaves = &leaves[1..];
         }
         let (Some(first), Some(last)) = (leaves.first(), leaves.last()) else { return inherited };
-        // An IPv6 node looks at one half of the address.
+        // An IPv6 node compares one half of the address.
         let end_of_half = if from < 64 { 64 } else { 128 };
         let shortest = leaves.iter().map(|l| u32::from(l.length)).min().unwrap_or(0);
         if leaves.len() == 1 {

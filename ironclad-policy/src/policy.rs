@@ -86,6 +86,7 @@ pub struct Policy {
 
 /// Adds to an error of a policy the place at which a file describes what is wrong.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "document"), allow(dead_code))]
 pub(crate) struct Locate(pub(crate) Arc<dyn Fn(PolicyError) -> PolicyError + Send + Sync>);
 
 impl std::fmt::Debug for Locate {
@@ -193,7 +194,7 @@ impl Policy {
         self
     }
 
-    /// Adds a rule on what processes ask of their sockets. The first that matches decides.
+    /// Adds a rule on system calls on sockets. The first that matches decides.
     #[must_use]
     pub fn socket_rule(mut self, rule: SocketRule) -> Self {
         self.sockets.rules.push(rule);

@@ -153,7 +153,7 @@ fn its_time_ends_even_where_the_clock_is_set_back() {
     );
     assert_eq!(
         error.to_string(),
-        "it expired at 1800000000, and it is no earlier than 1800000005 by what was taken before: \
+        "it expired at 1800000000, and it is no earlier than 1800000005 by what was accepted before: \
          the clock, which says 1799999900, is behind (seconds since 1970 UTC)"
     );
     // A token says it of bundles, too, and the other way round.
@@ -225,7 +225,7 @@ fn the_last_bundle_comes_again_when_its_time_is_over() {
     let again = lab.store().accept(&bytes, &[&signature], over).unwrap();
     assert!(again.is_expired());
     assert!(again.compile(&mut Sources::new(".")).unwrap().signed().is_some());
-    // One that was not taken before is refused as ever.
+    // One that was not accepted before is refused as ever.
     let error = lab.accept(&bundle(&later, POLICY), over).unwrap_err();
     assert!(matches!(error, BundleError::Expired { .. }), "{error}");
     assert_eq!(lab.store().serial(), 1);

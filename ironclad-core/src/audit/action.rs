@@ -62,7 +62,7 @@ pub enum AuditAction {
         /// Where in bpffs.
         path: String,
     },
-    /// What an earlier agent had pinned was taken over.
+    /// What an earlier agent had pinned was adopted.
     Adopt {
         /// The pin directory.
         path: String,
@@ -114,7 +114,7 @@ pub enum AuditAction {
         /// Distinct prefixes that only the version before had.
         removed: u64,
     },
-    /// A refresh of a feed brought nothing that could be taken: its last good version stays.
+    /// A refresh of a feed brought nothing acceptable: its last good version stays.
     FeedKeep {
         /// The feed's name.
         feed: String,
@@ -154,14 +154,14 @@ pub enum AuditAction {
         /// The keys that signed it, as minisign shows them.
         signers: Vec<String>,
     },
-    /// The bundle that was just taken is over: it is the last one, come again, and no later one is there.
+    /// The bundle that was just accepted has expired: it is the last one, used again.
     BundleExpired {
         /// Counts up with each bundle.
         serial: u64,
         /// When, seconds since 1970 UTC.
         expires: u64,
     },
-    /// A bundle was not taken.
+    /// A bundle was refused.
     BundleRefuse {
         /// Why.
         reason: String,
@@ -175,7 +175,7 @@ pub enum AuditAction {
         /// The key that it names, as minisign shows it.
         key: String,
     },
-    /// A break-glass token was not taken.
+    /// A break-glass token was refused.
     TokenRefuse {
         /// Why.
         reason: String,

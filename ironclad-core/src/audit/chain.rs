@@ -180,7 +180,7 @@ pub(super) struct Link {
     pub(super) prev: Digest,
 }
 
-/// What is wrong with a line, looked at alone.
+/// What is wrong with a line by itself.
 pub(super) enum LineFault {
     Form(String),
     Hash { written: Digest, computed: Digest },

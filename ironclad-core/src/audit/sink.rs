@@ -45,7 +45,7 @@ pub struct Recovered {
 /// - The file is created with mode 0600. A symbolic link as the path's last part, what is no regular
 ///   file, a file of another user and one that other users may write are refused. The directories above
 ///   must be as trustworthy; `/var/log/ironclad` with mode 0700 is a good place.
-/// - Opening looks at the last line and goes on from there. It does not read the rest: call
+/// - Opening reads the last line and goes on from there. It does not read the rest: call
 ///   [`verify_file`](super::verify_file) for that, with an anchor kept elsewhere.
 /// - What a crash left of a last line is moved to a file of its own beside it, and a record says
 ///   so ([`AuditAction::Recover`], instance `audit`).
@@ -247,7 +247,7 @@ impl State {
         Ok(())
     }
 
-    /// The lock is advisory: an editor, a log rotation or a thief does not ask for it.
+    /// The lock is advisory: an editor, a log rotation or a thief does not take it.
     fn check_alone(&self) -> Result<(), String> {
         let meta = self.file.metadata().map_err(|error| format!("cannot look at it: {error}"))?;
         if meta.nlink() == 0 {

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use super::{BundleError, KeyId, PublicKey};
 
-/// The first line tells what is signed: nothing of one kind passes for another.
+/// The first line says what is signed: nothing of one kind passes for another.
 const KIND: &str = "ironclad-bundle";
 const FORMAT: &str = "1";
 

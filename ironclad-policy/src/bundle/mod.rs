@@ -44,7 +44,7 @@ pub struct Signed {
     pub signers: Vec<KeyId>,
 }
 
-/// Why a bundle or a token is not taken. What was in force before stays so, and so does what is trusted.
+/// Why a bundle or a token is refused. The policy in force and the trusted keys stay as they were.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
@@ -91,8 +91,8 @@ pub enum BundleError {
         /// For whom it is.
         hosts: Vec<String>,
     },
-    /// It is older than what was taken before, or another of the same number.
-    #[error("it has serial {found}, and {last} was taken before: a later one is needed")]
+    /// It is older than the last one accepted, or another of the same number.
+    #[error("it has serial {found}, and {last} was accepted before: a later one is needed")]
     Replayed {
         /// Its own.
         found: u64,
@@ -106,7 +106,7 @@ pub enum BundleError {
         expired: u64,
         /// What this host's clock says.
         clock: u64,
-        /// When the latest of what was taken before was made: where the clock says less, it is behind.
+        /// When the latest of those accepted before was made: where the clock says less, it is behind.
         signed: u64,
     },
     /// It was made in the future, or this host's clock is behind.
@@ -119,13 +119,13 @@ pub enum BundleError {
         made: u64,
         /// What this host's clock says.
         clock: u64,
-        /// When the latest of what was taken before was made.
+        /// When the latest of those accepted before was made.
         signed: u64,
     },
     /// Its policy cannot be read.
     #[error(transparent)]
     Policy(#[from] DocumentError),
-    /// It was taken, but its audit record was refused.
+    /// It was accepted, but its audit record was refused.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// What is trusted could not be read or kept.
@@ -140,11 +140,11 @@ pub enum BundleError {
     },
 }
 
-/// What time it is, and who says so.
+/// The time, and where it is from.
 fn by(clock: u64, signed: u64) -> String {
     match clock < signed {
         true => format!(
-            "it is no earlier than {signed} by what was taken before: the clock, which says {clock}, is behind"
+            "it is no earlier than {signed} by what was accepted before: the clock, which says {clock}, is behind"
         ),
         false => format!("the clock says {clock}"),
     }

@@ -13,10 +13,10 @@ use crate::compile::CompiledPolicy;
 use crate::document::{Document, DocumentError, Sources};
 use crate::sha256::Sha256Sum;
 
-/// How far clocks of who signs and of who takes may differ, in seconds: a day.
+/// How far the clocks of the signer and of this host may differ, in seconds: a day.
 const SKEW: u64 = 86_400;
 
-/// Which keys are trusted, and what was taken already: in a file, so that a restart forgets nothing.
+/// Which keys are trusted, and what was accepted already: in a file, so that a restart forgets nothing.
 ///
 /// A process that may write that file decides what is trusted: keep it where no other process may, for instance in
 /// the state directory that Sentinel protects.
@@ -35,7 +35,7 @@ struct State {
     threshold: usize,
     serial: u64,
     digest: String,
-    /// It was no earlier than this, seconds since 1970 UTC: when the latest of what was taken was made,
+    /// It was no earlier than this, seconds since 1970 UTC: when the latest of what was accepted was made,
     /// or the clock where that said less. Who sets the clock alone does not raise it.
     seen: u64,
     /// Of the last bundle: it may come again when it has named other keys itself.
@@ -107,7 +107,7 @@ impl TrustStore {
     /// for a host without a policy has less protection than one with an old one.
     ///
     /// `now` is what this host's clock says, in seconds since 1970 UTC; where that is before the latest of
-    /// what was taken was made, then counts in its place.
+    /// what was accepted was made, then counts in its place.
     ///
     /// # Errors
     /// [`BundleError`] with what is wrong with it; then nothing has changed.
@@ -185,7 +185,7 @@ impl TrustStore {
         (instance, audit): (&str, &dyn AuditSink),
     ) -> Result<Accepted, BundleError> {
         let accepted = self.accept(bundle, signatures, now()).inspect_err(|error| {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ =
                 audit.record(instance, &AuditAction::BundleRefuse { reason: error.to_string() });
         })?;
@@ -271,7 +271,7 @@ impl TrustStore {
     fn in_time(&self, clock: u64, made: u64, expires: u64) -> Result<(), BundleError> {
         let signed = self.state.seen;
         let now = clock.max(signed);
-        // What is taken raises the least time that counts from then on: one that is made in the future,
+        // What is accepted raises the least time that counts from then on: one that is made in the future,
         // or in milliseconds, would have everything that comes after it pass for expired.
         if made > now.saturating_add(SKEW) {
             return Err(BundleError::Ahead { made, clock, signed });
@@ -282,7 +282,7 @@ impl TrustStore {
         }
     }
 
-    /// What it is no earlier than, once it was taken. Neither the clock alone raises it, which root sets,
+    /// What it is no earlier than, once it was accepted. Neither the clock alone raises it, which root sets,
     /// nor a signature of a host whose clock is ahead.
     fn seen(&self, clock: u64, made: u64) -> u64 {
         self.state.seen.max(made.min(clock))

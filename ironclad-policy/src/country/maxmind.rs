@@ -14,7 +14,7 @@ use crate::list::{AddressList, ListOptions};
 
 /// Bytes of the largest database. One that has cities, too, is a tenth of it.
 const MAX_BYTES: u64 = 1 << 30;
-/// Networks, with data or without, that are looked at: a tree whose branches grow together could
+/// Networks, with data or without, that are read: a tree whose branches grow together could
 /// have more of them than there are addresses.
 const MAX_NETWORKS: usize = 64 << 20;
 

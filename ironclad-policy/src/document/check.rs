@@ -1,4 +1,4 @@
-//! What a document says of itself: names that it gives and asks for, and what contradicts itself.
+//! What a document says of itself: names that it defines and uses, and what contradicts itself.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -138,7 +138,7 @@ impl Document {
             let what = if name.is_empty() || is_unfit {
                 "is no name: use 1 to 128 characters, none of them a control character"
             } else if is_address(name) {
-                "would be taken for an address: give it another name"
+                "would be read as an address: give it another name"
             } else {
                 continue;
             };

@@ -7,7 +7,7 @@ use super::quantities::{self, DocumentBytes, DocumentTime};
 use super::{Document, DocumentError, values};
 use crate::list::BadLines;
 
-/// A feed: where it comes from, and what is taken for it. What is not said is as of `FeedSpec`.
+/// A feed: where it comes from, and which versions are accepted. What is not said is as of `FeedSpec`.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -138,7 +138,7 @@ impl Document {
             return Ok(());
         }
         let what = "this program was built without the feature `feed`: it has no feeds that a file declares";
-        let fault = super::place::Fault::value(what);
+        let fault = super::fault::Fault::value(what);
         Err(self.refuse([super::place::Step::from("feeds")], fault))
     }
 }
@@ -147,7 +147,8 @@ impl Document {
 mod specs {
     use super::*;
     use crate::document::check::steps;
-    use crate::document::place::{Fault, Step};
+    use crate::document::fault::Fault;
+    use crate::document::place::Step;
     use crate::feed::{Checksum, FeedSpec, IfMissing, MIN_REFRESH, Source, SpecError};
     use crate::list::ListFormat;
 

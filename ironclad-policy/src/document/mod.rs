@@ -206,7 +206,7 @@ impl Document {
     }
 
     /// Reads a policy from text; `name` stands for the file in errors. Names that the text gives
-    /// and asks for are held against each other; no other file is read.
+    /// and uses are compared; no other file is read.
     ///
     /// # Errors
     /// [`DocumentError`] with line and column, for text over 4 MiB, nested deeper than any policy,

@@ -48,7 +48,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// A node, and the way to it.
+/// A node, and the keys that lead to it.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'a> {
     reader: &'a Reader<'a>,

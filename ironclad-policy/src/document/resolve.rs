@@ -99,7 +99,7 @@ impl Document {
         policy = self.tuples.iter().fold(policy, |policy, tuple| policy.tuple(tuple.rule()));
 
         for (name, lists) in groups {
-            // A group that no rule asks for is compiled for nothing.
+            // A group that no rule names is not compiled.
             let is_asked = |to: &DocumentTo| matches!(to, DocumentTo::Name(named) if named == name);
             if self.rules.iter().flat_map(|rule| &rule.to).any(is_asked) {
                 let empty = AddressGroup::new(name);

@@ -177,7 +177,7 @@ pub struct DocumentRule {
     pub name: String,
     /// What becomes of it.
     pub action: SocketAction,
-    /// Which way the rule looks.
+    /// The direction.
     #[serde(default = "out")]
     pub direction: Direction,
     /// Which process: a name under `subjects`, or what would stand there.

@@ -254,7 +254,7 @@ fn names_are_held_against_each_other() {
         ),
         (
             "addresses:\n  «10.0.0.1: { cidrs: 10.0.0.1 }\n",
-            "addresses: `10.0.0.1` would be taken for an address: give it another name",
+            "addresses: `10.0.0.1` would be read as an address: give it another name",
         ),
         (
             "subjects:\n  a: «{}\n",

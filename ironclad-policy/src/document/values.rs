@@ -18,7 +18,7 @@ use crate::sha256::Sha256Sum;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentPorts(pub RangeInclusive<u16>);
 
-/// Where a socket rule looks: an address, or the name of a set of addresses.
+/// Addresses of a socket rule: an address, or the name of a set of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DocumentTo {

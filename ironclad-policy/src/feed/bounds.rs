@@ -8,7 +8,7 @@ use crate::list::{AddressList, ListError};
 /// Entries by which a version may always differ from the one before: small lists change a lot.
 pub const FREE_CHANGE: usize = 100;
 
-/// Why content was not taken.
+/// Why content was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {

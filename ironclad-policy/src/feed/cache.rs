@@ -26,7 +26,7 @@ const STATE: u64 = 64 << 10;
 /// - What is written, and what goes wrong, leaves an audit record: [`AuditAction::FeedUpdate`],
 ///   [`FeedKeep`](AuditAction::FeedKeep), [`FeedDamage`](AuditAction::FeedDamage),
 ///   [`FeedMissing`](AuditAction::FeedMissing), [`FeedForget`](AuditAction::FeedForget). Without its
-///   record a new version is not taken.
+///   record a new version is refused.
 /// - Processes may share a cache: a lock keeps one's reading from the other's writing.
 ///
 /// ```
@@ -105,7 +105,7 @@ fn behind(cause: &Option<Box<CacheError>>) -> String {
 
 impl FeedCache {
     /// Opens the directory, or creates it; its parent has to be there. Audit records are those of
-    /// `instance`, as Shield's are; who wants none says
+    /// `instance`, as Shield's are; for none, say
     /// [`NoAudit`](ironclad_core::audit::NoAudit).
     ///
     /// # Errors
@@ -143,7 +143,7 @@ impl FeedCache {
     /// this feed from this source yet. The list has the feed's name.
     ///
     /// `now` is the time at which what the content says of times is judged. Content that was good
-    /// once stays: its number of entries is not looked at again. Which addresses it has is: what the
+    /// once stays: its number of entries is not checked again. Which addresses it has is: what the
     /// feed must not touch by now is not touched.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 use super::Source;
 use crate::sha256::Sha256Sum;
 
-/// What a feed's content is compared with before it is taken.
+/// What a feed's content is compared with before it is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Checksum {

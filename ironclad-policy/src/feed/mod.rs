@@ -1,6 +1,6 @@
 //! Feeds: address lists that others publish and that change.
 //!
-//! A [`FeedSpec`] says where a feed comes from and what is taken for it; a [`FeedCache`] keeps its last
+//! A [`FeedSpec`] says where a feed comes from and which versions are accepted; a [`FeedCache`] keeps its last
 //! good version on the disk; a [`FeedSet`] knows what is due when. With the feature `fetch` a
 //! `Fetcher` refreshes it over HTTPS, or from a file.
 //!

@@ -8,7 +8,7 @@ use crate::list::{BadLines, ListFormat, ListOptions};
 /// Characters of a feed's name.
 const NAME: usize = 64;
 
-/// A feed: what it is called, where it comes from, and what is taken for it.
+/// A feed: its name, its source, and which versions are accepted.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,11 +57,11 @@ pub struct FeedSpec {
     pub max_ipv4: u8,
     /// The same of IPv6. Default: 18, about one in 90 of those that are assigned.
     pub max_ipv6: u8,
-    /// What the feed must not touch: a version with an address of these is not taken. Default: nothing.
+    /// What the feed must not touch: a version with an address of these is refused. Default: nothing.
     pub protect: Vec<Cidr>,
     /// Whether it may have addresses of one's own host, link or network: 10.0.0.0/8, 100.64.0.0/10,
     /// 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, ::1, fc00::/7, fe80::/10. A version
-    /// with one of them is not taken otherwise. Default: no.
+    /// with one of them is refused otherwise. Default: no.
     pub allow_private: bool,
     /// What becomes of policies that name the feed while it has no good version. Default:
     /// [`IfMissing::Empty`].

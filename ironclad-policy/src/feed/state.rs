@@ -40,7 +40,7 @@ pub struct Content {
     pub sha256: Sha256Sum,
     /// Its length in bytes.
     pub bytes: u64,
-    /// How many entries it had when it was taken.
+    /// How many entries it had when it was accepted.
     pub entries: usize,
     /// When it was fetched, or found unchanged.
     #[serde(with = "seconds")]

@@ -1,4 +1,4 @@
-//! File rules: who may do what with which files. Sentinel enforces them.
+//! File rules: which programs may do what with which files. Sentinel enforces them.
 //!
 //! ```
 //! use ironclad_core::RuleId;
@@ -38,9 +38,9 @@ pub const FILE_RULES_MAX: usize = 56;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FileAction {
-    /// The system call fails with EPERM, and an event tells of it.
+    /// The system call fails with EPERM, and an event reports it.
     Deny,
-    /// An event tells of it.
+    /// An event reports it.
     Log,
 }
 

@@ -20,7 +20,7 @@ pub(super) enum Places {
     },
 }
 
-/// A rule's ports and places, and who of the users.
+/// A rule's ports, addresses and users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Merged {
     /// None: any.

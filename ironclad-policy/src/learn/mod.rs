@@ -210,7 +210,7 @@ impl Learner {
         self.lost += events;
     }
 
-    /// Packet sockets did not ask: the document leaves them unseen, too, and says so.
+    /// Packet sockets were not seen: the document leaves them unseen, too, and says so.
     pub fn packets_unseen(&mut self) {
         self.packets_unseen = true;
     }

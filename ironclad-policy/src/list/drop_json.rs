@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::error::Problem;
 use super::spec::{self, Spec};
 
-/// A line of Spamhaus DROP as JSON; members that are not named here are not looked at.
+/// A line of Spamhaus DROP as JSON; members that are not named here are not read.
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow)]

@@ -39,7 +39,7 @@ impl fmt::Display for LineError {
     }
 }
 
-/// Why a list was not taken.
+/// Why a list was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListError {

@@ -19,7 +19,7 @@ struct Document<'a> {
     objects: Option<Vec<&'a RawValue>>,
 }
 
-/// What is looked at of an object.
+/// The members of an object that are read.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow, rename = "type")]

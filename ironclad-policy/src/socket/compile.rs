@@ -30,7 +30,7 @@ pub struct SocketRuleInfo {
     pub name: String,
     /// What it does.
     pub action: SocketAction,
-    /// Which way it looks.
+    /// The direction.
     pub direction: Direction,
     /// Events a second at most.
     pub events_per_second: u32,

@@ -16,7 +16,7 @@ pub(super) type Placed<'a> = [(Place, &'a SocketRule)];
 /// A dimension whose values are looked up in a hash.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<K> {
-    /// Rules that do not ask of it.
+    /// Rules that do not compare it.
     pub(crate) free: RuleSet,
     /// The rules that name each value.
     pub(crate) by_value: BTreeMap<K, Vec<Place>>,
@@ -165,7 +165,7 @@ pub(super) fn ancestries(
     Ok(ancestries)
 }
 
-/// The rules that ask of no ancestry.
+/// The rules that compare no ancestry.
 pub(super) fn without_ancestry(placed: &Placed<'_>) -> RuleSet {
     let free = placed.iter().filter(|(_, rule)| rule.subject.ancestors.is_empty());
     RuleSet::default().with(free.map(|(place, _)| *place))

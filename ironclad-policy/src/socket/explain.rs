@@ -33,7 +33,7 @@ pub trait SocketTables {
     fn id(&self, dim: usize, value: [u64; 2]) -> Result<Option<SockIdVal>, Self::Error>;
 }
 
-/// What a rule may ask of, in the order in which an explanation looks.
+/// What a rule may compare, in the order of an explanation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -243,7 +243,7 @@ fn verdict_of(raw: u8) -> SocketVerdict {
     if raw == abi::VERDICT_DROP { SocketVerdict::Deny } else { SocketVerdict::Allow }
 }
 
-/// In which order dimensions are looked at: that of [`Dimension`], not that of the kernel's rows.
+/// The order in which dimensions are compared: that of [`Dimension`], not that of the kernel's rows.
 const ORDER: [usize; abi::DIM_MAX] = [
     abi::DIM_KIND,
     abi::DIM_WHERE,

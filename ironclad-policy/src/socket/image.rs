@@ -34,7 +34,7 @@ pub struct BoundFile {
     /// Its identity.
     pub id: FileId,
     /// [`OpenFile::changed_ns`](abi::OpenFile::changed_ns) while it had the content that `sha256`
-    /// tells: who executed it when it had another is taken for who executes another content.
+    /// tells: a process that executed the file with another content executes another content.
     pub changed_ns: u64,
     /// The same of earlier moments at which it had that content; zeros behind the last.
     pub formerly_ns: [u64; abi::SOCK_CTIMES - 1],
@@ -152,11 +152,11 @@ impl CompiledSockets {
         }
         self.kinds.rows.iter().for_each(|row| image.push(row));
         if self.is_where_asked {
-            image.ask(abi::DIM_WHERE);
+            image.compare(abi::DIM_WHERE);
             self.wheres.iter().for_each(|row| image.push(row));
         }
         if let Some(ports) = &self.ports {
-            image.ask(abi::DIM_PORT);
+            image.compare(abi::DIM_PORT);
             ports.rows.iter().for_each(|row| image.push(row));
             image.ports.clone_from(&ports.class);
         }
@@ -178,7 +178,7 @@ impl CompiledSockets {
         if !self.groups.is_asked() {
             return Ok(());
         }
-        image.ask(abi::DIM_CGROUP);
+        image.compare(abi::DIM_CGROUP);
         image.push(&self.groups.free);
         // A container may be a group that another rule names by its path.
         let mut by_path: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
@@ -222,10 +222,10 @@ impl CompiledSockets {
             if here.is_empty() {
                 continue;
             }
-            // Rules whose ancestry another byte tells of are satisfied here by any value.
+            // Rules whose ancestry another byte has are satisfied here by any value.
             let elsewhere = bits().filter(|(_, bit)| usize::from(**bit) / 8 != byte);
             let free = self.not_ancestry.with(elsewhere.flat_map(|((_, rules), _)| rules).copied());
-            image.ask(abi::DIM_ANCESTRY + byte);
+            image.compare(abi::DIM_ANCESTRY + byte);
             for value in 0..256u32 {
                 let set = here.iter().filter(|(bit, _)| value >> bit & 1 == 1);
                 image.push(&free.with(set.flat_map(|(_, rules)| rules.iter()).copied()));
@@ -243,7 +243,7 @@ impl CompiledSockets {
 
 impl SocketImage {
     /// The next row is the first of a dimension.
-    fn ask(&mut self, dim: usize) {
+    fn compare(&mut self, dim: usize) {
         self.policy.dims |= 1 << dim;
         self.policy.none[dim] = self.rows.len() as u32;
     }
@@ -275,7 +275,7 @@ impl SocketImage {
         value: impl Fn(&K) -> [u64; 2],
     ) {
         if named.is_asked() {
-            self.ask(dim);
+            self.compare(dim);
             self.push(&named.free);
             for (key, set) in named.rows() {
                 self.id(dim, value(key), &set);
@@ -295,7 +295,7 @@ impl SocketImage {
                 *set = set.with(rules.iter().copied());
             }
         }
-        self.ask(abi::DIM_PARENT);
+        self.compare(abi::DIM_PARENT);
         self.push(&named.free);
         for (id, set) in by_file {
             self.id(abi::DIM_PARENT, id.words(), &set);
@@ -314,7 +314,7 @@ impl SocketImage {
                 by_file.entry(file.id).or_default().push((exe, rules, file));
             }
         }
-        self.ask(abi::DIM_EXE);
+        self.compare(abi::DIM_EXE);
         self.push(&named.free);
         for (id, named_so) in by_file {
             let set = |content: fn(&BoundFile) -> Option<Sha256Sum>| {

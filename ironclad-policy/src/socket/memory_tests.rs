@@ -6,8 +6,8 @@ use super::{AddressGroup, Bound, Direction, SocketAction, SocketRule, Subject};
 use crate::error::Failure;
 use crate::{Limits, Policy};
 
-fn rule(id: u32, who: Subject) -> SocketRule {
-    SocketRule::new(RuleId(id), "one", SocketAction::Deny).subject(who)
+fn rule(id: u32, subject: Subject) -> SocketRule {
+    SocketRule::new(RuleId(id), "one", SocketAction::Deny).subject(subject)
 }
 
 fn limited(policy: Policy, bytes: u64) -> String {
@@ -47,11 +47,11 @@ fn what_is_large_is_named() {
 
 #[test]
 fn an_image_has_at_most_what_was_computed() {
-    let who = || Subject::new("").exe("/bin/a").uid(1).gid(2).cgroup("/a").spoofable_comm("b");
+    let subject = || Subject::new("").exe("/bin/a").uid(1).gid(2).cgroup("/a").spoofable_comm("b");
     let policy = Policy::builder()
-        .socket_rule(rule(1, who().parent("/bin/b")).port(80))
-        .socket_rule(rule(2, who().descendant_of("/bin/c")).ports(22..=25))
-        .socket_rule(rule(3, who()).to_cidr("10.0.0.0/8".parse().unwrap()))
+        .socket_rule(rule(1, subject().parent("/bin/b")).port(80))
+        .socket_rule(rule(2, subject().descendant_of("/bin/c")).ports(22..=25))
+        .socket_rule(rule(3, subject()).to_cidr("10.0.0.0/8".parse().unwrap()))
         .socket_default(Direction::In, SocketVerdict::Deny)
         .compile()
         .unwrap();

@@ -12,7 +12,7 @@ pub enum Cgroups {
     Unknown,
 }
 
-/// Who asks, as the hooks see it. What is none is what no rule names.
+/// A process, as the hooks see it. What is none matches no rule that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessContext {
     /// Its record in the table of processes; none of an unidentified process.
@@ -35,7 +35,7 @@ impl ProcessContext {
     }
 }
 
-/// What a process asks for.
+/// A system call on a socket, to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketQuery {
     /// The operation.
@@ -44,7 +44,7 @@ pub struct SocketQuery {
     pub protocol: SocketProtocol,
     /// The other's address and port, or one's own of bind(2). Of socket(2) it says nothing.
     pub addr: Option<SocketAddr>,
-    /// Who asks.
+    /// The process that calls.
     pub process_context: ProcessContext,
 }
 

@@ -189,7 +189,7 @@ pub enum SocketAction {
     Log,
 }
 
-/// Which way a rule looks.
+/// The system calls that a rule is about.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -200,7 +200,7 @@ pub enum Direction {
     /// connect(2), and datagrams from sockets that are not connected: address and port are the
     /// other's.
     Out,
-    /// bind(2), who may listen: address and port are one's own.
+    /// bind(2): address and port are one's own.
     In,
     /// socket(2) of raw sockets, of packet sockets and of protocols other than TCP and UDP: no
     /// address, no port.
@@ -318,7 +318,7 @@ impl SocketRule {
         }
     }
 
-    /// Whether it decides of whatever its direction asks.
+    /// Whether it decides every call of its direction.
     pub(crate) fn matches_all(&self) -> bool {
         let Self { action, subject, to, cidrs, ports, protocols, .. } = self;
         let is_anybody = Subject { name: String::new(), ..subject.clone() } == Subject::default();
@@ -368,7 +368,7 @@ impl SocketRule {
         self
     }
 
-    /// Which way the rule looks. Default: out.
+    /// The direction. Default: out.
     #[must_use]
     pub fn direction(mut self, direction: Direction) -> Self {
         self.direction = direction;

@@ -101,7 +101,7 @@ impl Numbered {
     /// unspecified addresses that rules deny.
     ///
     /// A socket that is bound to the unspecified address is reached at each address of the host, by `::`
-    /// at those of IPv4, too. Only bind(2) asks with such an address.
+    /// at those of IPv4, too. Only bind(2) has such an address.
     fn cover_unspecified<I: Iterator<Item = Cidr>>(
         &mut self,
         entries: impl Fn(u32) -> I,

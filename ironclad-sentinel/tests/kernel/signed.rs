@@ -475,7 +475,7 @@ fn a_token_permits_ending_the_agent_for_a_while() {
     assert_eq!(attacker.ask(&format!("trace {pid}")).unwrap(), EPERM);
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
     let said = agent.ask("break-glass");
-    assert!(said.contains("it has serial 1, and 1 was taken before"), "{said}");
+    assert!(said.contains("it has serial 1, and 1 was accepted before"), "{said}");
 
     // The permission ends by itself.
     desk.token(&stop_for(2, 1), &pair);
@@ -533,7 +533,7 @@ fn uninstalling_needs_a_token() {
     let mut agent = Agent::start(host.dir());
     assert_eq!(agent.says(), "ready");
     desk.token(&token(1, Permit::Uninstall), &pair());
-    assert!(agent.ask("break-glass").contains("it has serial 1, and 1 was taken before"));
+    assert!(agent.ask("break-glass").contains("it has serial 1, and 1 was accepted before"));
     desk.token(&token(2, Permit::Uninstall), &pair());
     assert_eq!(agent.ask("break-glass"), "uninstall");
     assert_eq!(agent.ask("stop"), "stopped");

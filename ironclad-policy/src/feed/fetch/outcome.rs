@@ -39,13 +39,13 @@ pub enum Why {
     /// The content did not arrive.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The content arrived and was not taken.
+    /// The content arrived and was refused.
     #[error(transparent)]
     Content(#[from] Rejection),
     /// The cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// An audit record was refused: without it a new version is not taken.
+    /// An audit record was refused: without it a new version is refused.
     #[error("{error}{}", behind(cause))]
     Audit {
         /// What the sink says.

@@ -42,12 +42,12 @@ impl Fetcher {
     /// The new version is fetched whole, compared with its checksum, read, counted and held against
     /// the last good one before anything is written; whatever goes wrong, the last good version
     /// stays. That a refresh was begun is written before a request is sent: an agent that is
-    /// restarted over and over asks no more often than one that is not.
+    /// restarted over and over sends no more requests than one that is not.
     ///
     /// `now` is the time by the clock: what is due, and what the content says of times, is judged
     /// by it.
     ///
-    /// A new version, and why one was not taken, are recorded by the cache's audit sink; that nothing
+    /// A new version, and why one was refused, are recorded by the cache's audit sink; that nothing
     /// was requested or has changed is not.
     pub fn refresh(&self, spec: &FeedSpec, cache: &FeedCache, now: SystemTime) -> Outcome {
         let why = match self.refresh_unrecorded(spec, cache, now) {
