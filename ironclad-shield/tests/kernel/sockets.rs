@@ -306,10 +306,10 @@ fn a_rule_behind_many_partial_matches_decides() {
     // A word has 64 rules, and a summary leads to 64 words.
     for partial in [3 * 64, 4 * 64, 5 * 64, 64 * 64 - 1, 64 * 64 + 5 * 64] {
         let rules = (0..partial).map(|number| match number % 2 {
-            0 => rule(3 + number, SocketAction::Deny).who(of(&one)).port(1),
-            _ => rule(3 + number, SocketAction::Deny).who(of(&two)).port(53),
+            0 => rule(3 + number, SocketAction::Deny).subject(of(&one)).port(1),
+            _ => rule(3 + number, SocketAction::Deny).subject(of(&two)).port(53),
         });
-        let last = |id, action| rule(id, action).who(of(&one)).port(53);
+        let last = |id, action| rule(id, action).subject(of(&one)).port(53);
         let denied = rules.clone().chain([last(1, SocketAction::Deny)]);
         shield.apply(&policy(denied)).unwrap();
         assert_eq!((ask(1), ask(53), ask(54)), (EPERM, EPERM, 0), "behind {partial} rules");
