@@ -84,10 +84,12 @@ impl Dangerous {
 mod tests {
     use super::*;
 
+    type Set = fn(Dangerous, bool) -> Dangerous;
+
     #[test]
     fn each_option_gives_up_one_protection() {
         let none = Dangerous::none();
-        let options: [(fn(Dangerous, bool) -> Dangerous, u32); 5] = [
+        let options: [(Set, u32); 5] = [
             (Dangerous::any_module, abi::REFUSE_MODULES),
             (Dangerous::kernel_memory, abi::REFUSE_MEMORY),
             (Dangerous::kexec, abi::REFUSE_KEXEC),

@@ -193,8 +193,7 @@ fn unsigned() -> CompiledPolicy {
 /// Attacks on the trust store, with an older one in `old.json`.
 fn attacks_on_store(host: &Host) -> [String; 11] {
     let path = |name: &str| host.path(name).display().to_string();
-    let [trust, next, old, gone] =
-        ["trust.json", "trust.next", "old.json", "gone"].map(|name| path(name));
+    let [trust, next, old, gone] = ["trust.json", "trust.next", "old.json", "gone"].map(path);
     let dir = host.dir().display();
     [
         format!("rename {old} {trust}"),
