@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use ironclad::bpf::probe::{probe, probe_interface};
 use ironclad::core::ErrorChain;
+use ironclad::probe::{probe, probe_interface};
 
 fn main() -> ExitCode {
     run().map_or_else(

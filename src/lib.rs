@@ -1,13 +1,29 @@
 //! Ironclad defends a Linux host from inside the kernel with eBPF.
 //!
-//! This crate is the facade: it names the others, so that an agent depends on one.
+//! This crate is the facade. It re-exports what an agent needs of the other crates of the family, item by item.
 //!
-//! - [`policy`]: address lists and firewall policies, compiled.
-//! - [`shield`]: the XDP firewall.
+//! - [`policy`]: address lists, feeds and policies, compiled.
+//! - [`shield`]: the firewall.
 //! - [`sentinel`]: the integrity guard.
 //! - [`events`]: what the kernel reports, decoded.
-//! - [`bpf`]: loading, pins, links, the instruction audit, the feature probe.
-//! - [`core`]: the shared vocabulary, audit records.
+//! - [`probe`]: what this kernel supports.
+//! - [`core`](mod@core): the shared vocabulary, audit records.
+//!
+//! # Features
+//!
+//! All are off by default, and each only adds items.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `crossbeam` | `EventReceiver::as_crossbeam`, for `select!` of crossbeam-channel |
+//! | `feed` | `policy::feed`: address lists that change, with their last good versions on disk |
+//! | `fetch` | `feed`, and fetching lists by HTTPS |
+//! | `maxmind` | countries from databases in MaxMind's format |
+//! | `schema` | `policy::document::schema`: the JSON Schema of policy files |
+//! | `signed` | `policy::bundle`'s trust store: policies in bundles that minisign signs |
+//! | `unstable` | `bpf` (programs, maps, pins, links, the instruction audit) and `core::abi` (the layout of maps and records), which may change in any release |
+//!
+//! # Example
 //!
 //! ```no_run
 //! use ironclad::core::{Action, RuleId};
@@ -25,12 +41,71 @@
 //! ```
 #![forbid(unsafe_code)]
 
+/// Programs, maps, pins, links and the instruction audit. Not covered by semantic versioning.
+#[cfg(feature = "unstable")]
 pub use ironclad_bpf as bpf;
-pub use ironclad_core as core;
-pub use ironclad_events as events;
-pub use ironclad_policy as policy;
-pub use ironclad_sentinel as sentinel;
-pub use ironclad_shield as shield;
+pub use ironclad_bpf::probe;
+
+/// The shared vocabulary: prefixes, rule ids, verdicts, audit records.
+pub mod core {
+    /// The layout of maps and records. Not covered by semantic versioning.
+    #[cfg(feature = "unstable")]
+    pub use ironclad_core::abi;
+    pub use ironclad_core::audit;
+    pub use ironclad_core::{
+        Action, Cidr, CidrError, ErrorChain, Family, InstanceName, InstanceNameError, PolicyId,
+        Protocol, RuleId, SocketProtocol, SocketVerdict, Verdict,
+    };
+}
+
+/// What the kernel reports, decoded.
+pub mod events {
+    pub use ironclad_core::abi::{
+        FileOp, Loss, Reason, SentinelHook, SentinelVerdict, SocketOp, SocketReason,
+    };
+    pub use ironclad_events::{
+        DecodeError, Event, EventPump, EventReceiver, EventSender, IntoIter, Iter, Overflow,
+        Record, SentinelEvent, SentinelRecord, ShieldEvent, ShieldRecord, SocketEvent,
+        SocketRecord, Stats, channel, decode,
+    };
+}
+
+/// Address lists, feeds and policies, compiled.
+pub mod policy {
+    #[cfg(all(unix, feature = "feed"))]
+    pub use ironclad_policy::feed;
+    pub use ironclad_policy::{
+        AddressList, AddressSet, Backend, ChecksumError, CompiledPolicy, Cover, EVENTS_PER_SECOND,
+        Explanation, FlatTable, Limits, Meaning, Memory, PacketExplanation, PacketQuery, Policy,
+        PolicyDiff, PolicyError, PolicyErrorKind, PolicySource, PrefixChange, Protocol, Provenance,
+        Rule, Settings, Sha256Sum, SocketMemory, SocketProtocol, TupleRule,
+    };
+    pub use ironclad_policy::{bundle, country, document, file, learn, list, socket, trust};
+}
+
+/// The integrity guard on BPF LSM.
+pub mod sentinel {
+    pub use ironclad_sentinel::{
+        Alarm, BaselineOptions, BaselineReport, Change, Compared, CompiledPolicy, Dangerous,
+        Degraded, EventPump, EventReceiver, ExplainedAlarm, FileChange, FileState, Foreign,
+        ForeignProgram, Holder, HookState, HookStatus, KernelStatus, Launch, LoadedProgram,
+        Missing, MissingKind, OnSuspect, Overflow, PolicySource, Progress, Provenance, Record,
+        Refreshed, Secret, Sentinel, SentinelBuilder, SentinelError, SentinelErrorKind,
+        SentinelRecord, Status, Unread, VolumeStatus,
+    };
+}
+
+/// The firewall at XDP and at cgroups.
+pub mod shield {
+    pub use ironclad_shield::{
+        ApplyOptions, BPFFS, BpfError, BpfErrorKind, CgroupStatus, CompiledPolicy, Count, Counters,
+        DescribedProcess, EventPump, EventReceiver, EventRing, ExplainedEvent, ExplainedSocket,
+        Interface, InterfaceChange, InterfaceStatus, Learning, LossCount, Overflow, PathChange,
+        PinDirectory, PolicySource, PrefixCount, Provenance, ReasonCount, Record, RuleCount,
+        Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord, SocketCount,
+        SocketRecord, Status, TestRun, TrustError, TrustErrorKind, XdpMode,
+    };
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

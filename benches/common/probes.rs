@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use ironclad::bpf::bench::PROBES;
 use ironclad::core::{Cidr, Family};
 use ironclad::policy::CompiledPolicy;
+use ironclad_bpf::bench::PROBES;
 
 use super::random::Random;
 

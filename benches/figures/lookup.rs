@@ -1,8 +1,8 @@
 //! One lookup: the flat table against `LPM_TRIE`, over 65,536 distinct addresses.
 
-use ironclad::bpf::bench::{LookupBench, Tables, What};
 use ironclad::core::Family;
 use ironclad::policy::CompiledPolicy;
+use ironclad_bpf::bench::{LookupBench, Tables, What};
 
 use crate::Figures;
 use crate::common::Result;

@@ -1,8 +1,8 @@
 //! The whole program, dispatcher included, over an empty one, each packet from another source.
 
-use ironclad::bpf::bench::ProgramBench;
 use ironclad::core::Family;
 use ironclad::shield::Shield;
+use ironclad_bpf::bench::ProgramBench;
 use ironclad_lab::packet::{Frame, UDP, udp};
 
 use crate::Figures;

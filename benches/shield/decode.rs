@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use ironclad::core::abi::{self, ShieldEvent};
 use ironclad::core::{Action, RuleId};
 use ironclad::events::{Event, ShieldRecord, decode};
 use ironclad::policy::{AddressSet, Policy};
 use ironclad::shield::{EventRing, Shield};
+use ironclad_core::abi::{self, ShieldEvent};
 use ironclad_lab::packet::{Frame, UDP, udp};
 use zerocopy::IntoBytes;
 

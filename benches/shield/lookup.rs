@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode};
-use ironclad::bpf::bench::{LOOKUPS, LookupBench, Tables, What};
 use ironclad::core::{Cidr, Family};
 use ironclad::policy::CompiledPolicy;
+use ironclad_bpf::bench::{LOOKUPS, LookupBench, Tables, What};
 
 use crate::Size;
 use crate::common::Result;

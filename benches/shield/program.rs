@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode};
-use ironclad::bpf::bench::ProgramBench;
 use ironclad::core::{Cidr, Family};
 use ironclad::policy::CompiledPolicy;
 use ironclad::shield::Shield;
+use ironclad_bpf::bench::ProgramBench;
 use ironclad_lab::packet::{Frame, UDP, udp};
 
 use crate::Size;

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode};
-use ironclad::bpf::Map;
-use ironclad::bpf::bench::trie4;
-use ironclad::core::abi::Lpm4Key;
 use ironclad::core::{Action, Cidr, RuleId};
 use ironclad::policy::{AddressSet, Backend, Policy};
 use ironclad::shield::Shield;
+use ironclad_bpf::Map;
+use ironclad_bpf::bench::trie4;
+use ironclad_core::abi::Lpm4Key;
 
 use crate::Size;
 use crate::common::Result;

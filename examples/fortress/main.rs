@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ironclad::bpf::probe::{State, probe_lsm};
 use ironclad::core::ErrorChain;
+use ironclad::probe::{State, probe_lsm};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -54,7 +54,7 @@ impl Paths {
     }
 
     pub(crate) fn pin(&self, name: &str) -> PathBuf {
-        self.pins().join(format!("v{}", ironclad::core::abi::VERSION)).join(name)
+        self.pins().join(format!("v{}", ironclad_core::abi::VERSION)).join(name)
     }
 
     pub(crate) fn program(&self) -> PathBuf {

@@ -206,7 +206,7 @@ fn afterwards(testbed: &mut Testbed) -> Result<Vec<(&'static str, bool)>> {
     checks.push(("after the agent has stopped, no peer is blocked", testbed.bad_arrives()?));
     checks.push((
         "no pin is left",
-        !testbed.paths.pins().join(format!("v{}", ironclad::core::abi::VERSION)).exists(),
+        !testbed.paths.pins().join(format!("v{}", ironclad_core::abi::VERSION)).exists(),
     ));
     let verified = verify_file(testbed.paths.audit(), None);
     checks.push(("the chain of the audit file verifies", verified.is_ok()));

@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ironclad::bpf::{BPFFS, PinDirectory};
 use ironclad::core::{Cidr, ErrorChain, Family, RuleId};
 use ironclad::policy::CompiledPolicy;
 use ironclad::shield::Shield;
+use ironclad::shield::{BPFFS, PinDirectory};
 use ironclad_lab::{Lab, Namespace};
 use serde_json::{Value, json};
 

@@ -26,7 +26,9 @@ mod sockets;
 
 pub use builder::ShieldBuilder;
 pub use error::{ShieldError, ShieldErrorKind};
-pub use ironclad_bpf::{BpfError, BpfErrorKind, EventRing, Interface, TestRun, XdpMode};
+pub use ironclad_bpf::{
+    BPFFS, BpfError, BpfErrorKind, EventRing, Interface, PinDirectory, TestRun, XdpMode,
+};
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::trust::{TrustError, TrustErrorKind};
 pub use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};

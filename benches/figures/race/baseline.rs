@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ironclad::bpf::bench::Generator;
-use ironclad::bpf::{Interface, XdpLink, XdpMode};
+use ironclad_bpf::bench::Generator;
+use ironclad_bpf::{Interface, XdpLink, XdpMode};
 
 use super::contender::{Contender, Firewall, Loaded};
 use super::list::List;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ironclad::bpf::bench::Generator;
+use ironclad_bpf::bench::Generator;
 
 use super::baseline::Baseline;
 use super::contender::{Contender, Firewall, Loaded};

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
-use ironclad::bpf::bench::PROBES;
 use ironclad::core::{Cidr, Family};
 use ironclad::policy::AddressList;
 use ironclad::policy::list::ListOptions;
+use ironclad_bpf::bench::PROBES;
 
 use crate::common::Result;
 use crate::common::lists::{countries, data, random_v4, random_v6};

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use ironclad::bpf::XdpMode;
 use ironclad::core::{Action, RuleId};
 use ironclad::policy::list::ListOptions;
 use ironclad::policy::{AddressList, AddressSet, Policy};
+use ironclad_bpf::XdpMode;
 
 use super::contender::{Contender, Firewall, Loaded};
 use super::list::List;

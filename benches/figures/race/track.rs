@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ironclad::bpf::Interface;
-use ironclad::bpf::bench::Generator;
 use ironclad::core::Family;
+use ironclad_bpf::Interface;
+use ironclad_bpf::bench::Generator;
 use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Lab, Namespace};
 use rustix::process::setpriority_process;
