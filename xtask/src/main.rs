@@ -67,6 +67,8 @@ enum Task {
     },
     /// Make ironclad-core's abi module from the headers in bpf-src/include/ironclad/abi.
     Abi,
+    /// Write the files of public items (xtask/public-api) anew.
+    Api,
     /// Check style, lints, documentation, licences, packages and the oldest Rust.
     Check {
         /// Only these checks, by the names that the table shows.
@@ -160,6 +162,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Abi => abi::generate()?,
+        Task::Api => check::api::generate()?,
         Task::Check { only } => {
             setup::ensure(Purpose::Test)?;
             let mut report = Report::default();

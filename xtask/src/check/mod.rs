@@ -1,5 +1,6 @@
 //! What holds for the tree as a whole, beside its tests.
 
+pub(crate) mod api;
 mod msrv;
 mod package;
 pub(crate) mod tree;
@@ -17,7 +18,7 @@ use crate::{abi, attacks, docs, tools};
 type Check = fn() -> Result<Outcome>;
 
 /// In the order of how soon they fail.
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("rustfmt", rustfmt),
     ("clang-format", clang_format),
     ("tree", tree::check),
@@ -27,6 +28,7 @@ const CHECKS: [(&str, Check); 11] = [
     ("vmlinux.h", generated),
     ("clippy", clippy),
     ("rustdoc", rustdoc),
+    ("public API", api::check),
     ("cargo-deny", deny),
     ("cargo package", package::check),
 ];
