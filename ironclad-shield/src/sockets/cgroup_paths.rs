@@ -86,7 +86,7 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
     let failed = |source| BpfError::system("reading the root cgroup", source);
     if std::fs::metadata(&root).map_err(failed)?.ino() != ROOT_ID {
         // Its paths begin further down than the kernel counts from: rules would name other cgroups.
-        let hint = "this process is in a namespace of cgroups, and rules need the host's: start the \
+        let hint = "this process is in a cgroup namespace, and rules need the host's: start the \
                     agent outside of it, as by `docker run --cgroupns=host`";
         return Err(BpfError::no_cgroup(root, hint, None).into());
     }
