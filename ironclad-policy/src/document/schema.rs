@@ -8,11 +8,15 @@ use serde_json::Value;
 
 use super::Document;
 
-/// The JSON Schema of policy files, for editors and for programs that write policy files.
+/// The JSON Schema of policy files, as JSON: for editors and for programs that write policy files.
 ///
 /// It knows keys, types and words. Of what it lets pass the reader still refuses names that nothing
 /// has, prefixes with host bits, and rules that contradict themselves.
-pub fn schema() -> Value {
+pub fn schema() -> String {
+    format!("{:#}\n", value())
+}
+
+fn value() -> Value {
     let mut schema = schemars::schema_for!(Document).to_value();
     amend(&mut schema);
     schema
