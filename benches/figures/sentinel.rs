@@ -149,7 +149,7 @@ impl Place {
         let this = Self(tempfile::tempdir()?);
         std::fs::create_dir(this.plain())?;
         std::fs::copy("/bin/sh", this.plain().join("program"))?;
-        for (file, dir) in this.guarded(MANY) {
+        for (file, dir) in this.protected(MANY) {
             std::fs::create_dir_all(&dir)?;
             std::fs::write(file, "")?;
         }
@@ -160,14 +160,14 @@ impl Place {
         self.0.path().join("plain")
     }
 
-    fn guarded(&self, count: usize) -> impl Iterator<Item = (PathBuf, PathBuf)> {
-        let dir = self.0.path().join("guarded");
+    fn protected(&self, count: usize) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let dir = self.0.path().join("protected");
         (0..count / 2).map(move |n| (dir.join(format!("file{n}")), dir.join(format!("dir{n}"))))
     }
 
     fn sentinel(&self, count: usize) -> Result<Sentinel> {
-        let rule = FileRule::new(RuleId(1), "guarded", FileAction::Deny);
-        let rule = self.guarded(count).fold(rule, |rule, (file, dir)| rule.file(file).tree(dir));
+        let rule = FileRule::new(RuleId(1), "protected", FileAction::Deny);
+        let rule = self.protected(count).fold(rule, |rule, (file, dir)| rule.file(file).tree(dir));
         let policy = Policy::builder().file_rule(rule).compile()?;
         Ok(Sentinel::builder("figures").start(&policy)?)
     }

@@ -121,7 +121,7 @@ fn an_earlier_torn_line_is_not_overwritten() {
 }
 
 #[test]
-fn somebody_elses_file_stays_as_it_is() {
+fn a_file_of_another_program_is_unchanged() {
     let (_dir, path) = dir();
     let sink = open(&path);
     (0..2).for_each(|generation| sink.record("edge", &confirm(generation)).unwrap());

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_with_stops_on_its_way_is_nobody_s() {
+    fn a_source_routed_packet_has_no_process() {
         let mut event = event();
         (event.reason, event.rule) = (SocketReason::Route as u8, 0);
         let Ok(Event::Socket(socket)) = decode(event.as_bytes()) else { panic!() };

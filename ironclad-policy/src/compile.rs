@@ -163,7 +163,7 @@ impl CompiledPolicy {
             backend: policy.backend,
             default_events_per_second: policy.default_events_per_second,
         };
-        let sockets = match policy.sockets.is_silent() {
+        let sockets = match policy.sockets.is_empty() {
             true => None,
             false => Some(CompiledSockets::compile(&policy.sockets)?),
         };

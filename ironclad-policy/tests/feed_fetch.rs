@@ -189,7 +189,7 @@ fn a_success_ends_the_failures() {
 
 /// An agent that is killed while it fetches, and started again, backs off as if it had failed.
 #[test]
-fn that_a_refresh_was_begun_is_written_before_anything_is_asked() {
+fn the_start_of_a_refresh_is_written_before_the_first_request() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("feeds");
     let (seen, cache) = (path.clone(), feed_lab::open(&path).unwrap());

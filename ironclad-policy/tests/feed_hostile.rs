@@ -249,7 +249,7 @@ fn nothing_to_compare_with_is_not_unmodified() {
     let lab = Lab::new(|_, client| client.send("HTTP/1.1 304 x\r\n\r\n"));
     let spec = lab.spec("/list");
     let why = lab.kept(&spec, 0);
-    assert!(matches!(why, Why::Fetch(FetchError::UnaskedNotModified { .. })), "{why:?}");
+    assert!(matches!(why, Why::Fetch(FetchError::UnexpectedNotModified { .. })), "{why:?}");
     assert_eq!(lab.last_good(&spec), None);
 }
 
@@ -288,7 +288,7 @@ fn redirects_on_the_same_host_are_followed() {
 }
 
 #[test]
-fn plain_http_is_not_spoken_unasked() {
+fn plain_http_needs_an_option() {
     let lab = Lab::new(|_, client| client.answer(200, &[], list(3)));
     let spec = lab.spec("/list").danger_allow_http(false);
     let why = lab.kept(&spec, 0);
@@ -426,7 +426,7 @@ fn content_is_what_its_checksum_says() {
 }
 
 #[test]
-fn nobody_there_is_a_failure_like_others() {
+fn an_unreachable_server_is_a_failure() {
     let lab = Lab::new(|_, client| {
         client.cut();
         Ok(())

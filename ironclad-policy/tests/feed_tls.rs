@@ -100,7 +100,7 @@ fn a_server_of_a_root_that_is_given_is_verified() {
 }
 
 #[test]
-fn other_servers_are_refused_before_anything_is_asked() {
+fn other_servers_are_refused_before_the_first_request() {
     let authority = Authority::new();
     let trusting = || Fetcher::with_roots(authority.pem().as_bytes()).unwrap();
     // One that signed itself, and one of an unknown authority.

@@ -89,7 +89,7 @@ impl Watched {
         let found = canaries(&self.guard, &self.scratch.0);
         let now = boottime_ns();
         let inactive = found.iter().filter_map(|canary| {
-            canary.silent.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
+            canary.inactive.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
         });
         let missing = self.guard.missing().iter().filter(|it| !it.is_optional);
         let missing = missing.map(|it| format!("hook {}: this kernel lacks it", it.hook));
@@ -97,19 +97,19 @@ impl Watched {
         let alarms = {
             let mut state = self.lock();
             let was: BTreeMap<_, _> =
-                state.canaries.iter().map(|it| (it.hook, it.silent.is_some())).collect();
+                state.canaries.iter().map(|it| (it.hook, it.inactive.is_some())).collect();
             let alarms: Vec<_> = found
                 .iter()
                 .filter_map(|canary| {
                     let hook = canary.hook.name().to_owned();
-                    match (was.get(&canary.hook).copied().unwrap_or(false), &canary.silent) {
+                    match (was.get(&canary.hook).copied().unwrap_or(false), &canary.inactive) {
                         (false, Some(why)) => Some(Alarm::HookInactive { hook, why: why.clone() }),
                         (true, None) => Some(Alarm::HookActive { hook }),
                         _ => None,
                     }
                 })
                 .collect();
-            let active = found.iter().filter(|canary| canary.silent.is_none());
+            let active = found.iter().filter(|canary| canary.inactive.is_none());
             state.last_active.extend(active.map(|canary| (canary.hook, now)));
             state.canaries = found;
             alarms
@@ -118,9 +118,9 @@ impl Watched {
         alarms.iter().for_each(|alarm| self.raise(alarm));
         let mut records = alarms.iter().filter_map(|alarm| match alarm.clone() {
             Alarm::HookInactive { hook, why } => {
-                Some(AuditAction::HookSilent { hook, reason: why })
+                Some(AuditAction::HookInactive { hook, reason: why })
             }
-            Alarm::HookActive { hook } => Some(AuditAction::HookAnswers { hook }),
+            Alarm::HookActive { hook } => Some(AuditAction::HookActive { hook }),
             Alarm::Files(_) => None,
         });
         records.try_for_each(|record| self.record(&record))?;

@@ -147,7 +147,7 @@ struct Mirror {
     signed_by: Option<String>,
 }
 
-/// The machine's mirrors of Debian's archives, told apart by the suites that they are used for.
+/// The machine's mirrors of Debian's archives, distinguished by the suites that they are used for.
 fn mirrors() -> Result<BTreeMap<Archive, Mirror>> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(dir) = std::fs::read_dir("/etc/apt/sources.list.d") {

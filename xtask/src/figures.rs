@@ -97,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Races the firewalls of others and ours.
+/// Races other firewalls and Shield.
 pub(crate) fn race(arguments: &[String]) -> Result<ExitCode> {
     prepare("race")?;
     let mut bench = bench(&[&["race".to_owned()], arguments].concat());
@@ -131,7 +131,7 @@ fn measured(bench: &mut Command, json: bool, found: &mut Map<String, Value>) -> 
     Ok(done.status.success())
 }
 
-/// Sentinel's, where it harms nobody, by a clock that counts instructions.
+/// Sentinel's figures, in a virtual machine whose clock counts instructions.
 fn in_machine(
     kernel: &Kernel,
     options: &Options,
@@ -174,7 +174,7 @@ fn in_machine(
     Ok(is_good && missing.is_empty())
 }
 
-/// Figures that were not told.
+/// Figures that were not printed.
 fn missing_in(said: &str) -> Vec<&'static str> {
     SENTINEL_KEYS.into_iter().filter(|key| !said.contains(key)).collect()
 }

@@ -167,7 +167,7 @@ fn is_mounted(kind: &str, at: &str) -> bool {
     })
 }
 
-/// A kernel may lack one of these: what needs it says so, here it is only told.
+/// A kernel may lack one of these. A failure is only printed here: what needs the mount reports it.
 fn mount(kind: &str, at: &str) {
     if is_mounted(kind, at) {
         return;

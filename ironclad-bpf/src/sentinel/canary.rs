@@ -14,7 +14,7 @@ pub struct Canary {
     /// The hook.
     pub hook: SentinelHook,
     /// None where it refused; else why it is not known to.
-    pub silent: Option<String>,
+    pub inactive: Option<String>,
 }
 
 /// Provokes each hook once: this thread makes a call that goes through without Sentinel, and that the
@@ -38,13 +38,13 @@ pub fn canaries(guard: &Guard, dir: &Path) -> Vec<Canary> {
                 guard.set_canary(0, 0);
                 let went =
                     with?.is_ok().then(|| "it was to be refused, and went through".to_owned());
-                return Some(Canary { hook, silent: went });
+                return Some(Canary { hook, inactive: went });
             }
             let before = calls.provoke(hook)?;
             guard.set_canary(sys::thread_id(), hook as u32);
             let with = calls.provoke(hook);
             guard.set_canary(0, 0);
-            Some(Canary { hook, silent: verdict(before, with) })
+            Some(Canary { hook, inactive: verdict(before, with) })
         })
         .collect()
 }

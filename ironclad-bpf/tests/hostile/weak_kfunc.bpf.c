@@ -5,7 +5,7 @@ extern int ic_no_such_function(const void *ctx) __attribute__((weak)) KSYM;
 
 /* The kernel has no such function: libbpf replaces the call, and the verifier never reaches it. */
 SEC("xdp")
-int guarded(void *ctx)
+int checked(void *ctx)
 {
 	if (ic_no_such_function)
 		return ic_no_such_function(ctx);

@@ -12,7 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_is_not_available_has_a_reason),
         test!(hooks_are_what_libbpf_finds),
         test!(the_probe_leaves_nothing_open),
-        test!(the_loopback_interface_is_asked_and_left_alone),
+        test!(the_loopback_interface_is_probed_and_unchanged),
         test!(json_has_every_feature),
     ]
 }
@@ -109,7 +109,7 @@ fn the_probe_leaves_nothing_open() {
     assert_eq!(open(), before);
 }
 
-fn the_loopback_interface_is_asked_and_left_alone() {
+fn the_loopback_interface_is_probed_and_unchanged() {
     let lo = probe_interface("lo").unwrap();
     println!("{lo}");
     assert_eq!((lo.index, lo.programs.len()), (1, 0));

@@ -42,9 +42,9 @@ fn every_hook_is_in_force() {
     let dir = tempfile::tempdir().unwrap();
     let canaries = canaries(&guard, dir.path());
     for canary in &canaries {
-        println!("{}: {:?}", canary.hook, canary.silent);
+        println!("{}: {:?}", canary.hook, canary.inactive);
     }
-    let silent: Vec<_> = canaries.iter().filter(|canary| canary.silent.is_some()).collect();
+    let silent: Vec<_> = canaries.iter().filter(|canary| canary.inactive.is_some()).collect();
     assert!(silent.is_empty(), "{silent:?}");
     assert!(canaries.len() >= 24, "{}", canaries.len());
 }

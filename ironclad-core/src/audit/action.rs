@@ -198,14 +198,16 @@ pub enum AuditAction {
         is_suspect: bool,
     },
     /// A hook of Sentinel's no longer denies its self-test.
-    HookSilent {
+    #[serde(alias = "hook-silent")]
+    HookInactive {
         /// The hook.
         hook: String,
         /// What was seen.
         reason: String,
     },
     /// A hook that was inactive denies its self-test again.
-    HookAnswers {
+    #[serde(alias = "hook-answers")]
+    HookActive {
         /// The hook.
         hook: String,
     },
@@ -306,8 +308,8 @@ impl fmt::Display for AuditAction {
                 "found program {program} of user {uid} (id {id}, {kind}, attached: {attached}, tag {tag}){}",
                 if *is_suspect { ", which could undo Sentinel" } else { "" }
             ),
-            Self::HookSilent { hook, reason } => write!(f, "hook {hook} is inactive: {reason}"),
-            Self::HookAnswers { hook } => write!(f, "hook {hook} is active again"),
+            Self::HookInactive { hook, reason } => write!(f, "hook {hook} is inactive: {reason}"),
+            Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
             Self::FileChange { path, change, away } => {
                 write!(f, "{path} was {change}{}", if *away { " while away" } else { "" })
             }

@@ -100,8 +100,8 @@ impl Document {
 
         for (name, lists) in groups {
             // A group that no rule names is not compiled.
-            let is_asked = |to: &DocumentTo| matches!(to, DocumentTo::Name(named) if named == name);
-            if self.rules.iter().flat_map(|rule| &rule.to).any(is_asked) {
+            let is_used = |to: &DocumentTo| matches!(to, DocumentTo::Name(named) if named == name);
+            if self.rules.iter().flat_map(|rule| &rule.to).any(is_used) {
                 let empty = AddressGroup::new(name);
                 policy = policy.addresses(lists.into_iter().fold(empty, AddressGroup::list));
             }

@@ -540,7 +540,7 @@ fn the_whole_becomes_a_policy() {
             ("office", vec!["10.20.0.0/16".to_owned(), "192.0.2.7/32".to_owned()]),
         ])
     );
-    let [apt, me, ping, nobody] = &policy.sockets.rules[..] else { panic!() };
+    let [apt, me, ping, no_process] = &policy.sockets.rules[..] else { panic!() };
     assert_eq!((apt.rule, apt.name.as_str()), (RuleId(10), "apt to mirrors"));
     assert_eq!(apt.subject.uids, [42, 42]);
     assert_eq!(apt.subject.gids, [65534]);
@@ -561,7 +561,7 @@ fn the_whole_becomes_a_policy() {
     assert_eq!((me.subject.name.as_str(), me.subject.uids.as_slice()), ("rule 20", [0].as_slice()));
     assert_eq!(me.limit.as_ref().unwrap().at_once(), 9);
     assert_eq!(ping.direction, crate::socket::Direction::Create);
-    assert_eq!(nobody.subject, crate::socket::Subject::default());
+    assert_eq!(no_process.subject, crate::socket::Subject::default());
 
     let set = &policy.sets[0];
     assert_eq!((set.rule, set.action), (RuleId(1), Action::Drop));
@@ -589,7 +589,7 @@ fn the_whole_becomes_a_policy() {
 }
 
 #[test]
-fn feeds_are_asked_once() {
+fn each_feed_is_read_once() {
     let document = Document::parse("p.yaml", WHOLE).unwrap();
     let lab = Lab::new();
     let accounts = EtcAccounts::new(lab.path("passwd"), lab.path("group"));
@@ -694,12 +694,12 @@ rules:
         let document = Document::parse("p.yaml", text).unwrap();
         document.compile(&mut super::Sources::new("/"))
     };
-    let asked = |text: &str| {
-        compile(text).unwrap().sockets().unwrap().packet_sockets().map(|it| it.asked_by.clone())
+    let decided_by = |text: &str| {
+        compile(text).unwrap().sockets().unwrap().packet_sockets().map(|it| it.decided_by.clone())
     };
-    assert_eq!(asked(rules), Some("rule 1 (`tcpdump`, p.yaml:4:5)".to_owned()));
+    assert_eq!(decided_by(rules), Some("rule 1 (`tcpdump`, p.yaml:4:5)".to_owned()));
     let unseen = "danger-packet-sockets-unseen: true\nsocket-defaults: { create: deny }\n";
-    assert_eq!(asked(unseen), None);
+    assert_eq!(decided_by(unseen), None);
     let both = compile(&format!("danger-packet-sockets-unseen: true{rules}")).unwrap_err();
     assert_eq!(both.path().to_string(), "rules[0]");
     assert!(both.to_string().contains("which this policy leaves unseen"), "{both}");

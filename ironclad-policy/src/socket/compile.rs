@@ -70,7 +70,7 @@ pub struct CompiledSockets {
     pub(crate) addresses: Classes,
     /// By class of address.
     pub(crate) wheres: Vec<RuleSet>,
-    pub(crate) is_where_asked: bool,
+    pub(crate) uses_addresses: bool,
     pub(crate) ports: Option<Table>,
     pub(crate) kinds: Table,
     pub(crate) exes: Named<Exe>,
@@ -129,7 +129,7 @@ impl CompiledSockets {
             defaults: *defaults,
             addresses: wheres.addresses,
             wheres: wheres.rows,
-            is_where_asked: wheres.is_asked,
+            uses_addresses: wheres.is_used,
             ports: ports(&placed)?,
             kinds: kinds(&placed)?,
             exes: Named::build(&placed, |rule| &rule.subject.exes),
@@ -146,7 +146,7 @@ impl CompiledSockets {
     }
 
     /// No rules: everything is allowed.
-    pub fn silent() -> Self {
+    pub fn empty() -> Self {
         fn unnamed<K>() -> Named<K> {
             Named { free: RuleSet::default(), by_value: BTreeMap::new() }
         }
@@ -157,7 +157,7 @@ impl CompiledSockets {
             defaults: [SocketVerdict::Allow; 3],
             addresses: Classes::build(std::iter::empty()),
             wheres: vec![RuleSet::default()],
-            is_where_asked: false,
+            uses_addresses: false,
             ports: None,
             kinds: Table::new(RuleSet::default(), 4 * abi::SOCK_PROTOCOLS),
             exes: unnamed(),

@@ -51,7 +51,7 @@ impl<K: Ord + Clone> Named<K> {
         self.by_value.values().collect::<HashSet<_>>().len()
     }
 
-    pub(crate) fn is_asked(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         !self.by_value.is_empty()
     }
 }

@@ -151,7 +151,7 @@ impl CompiledSockets {
             *kind = class + 1;
         }
         self.kinds.rows.iter().for_each(|row| image.push(row));
-        if self.is_where_asked {
+        if self.uses_addresses {
             image.compare(abi::DIM_WHERE);
             self.wheres.iter().for_each(|row| image.push(row));
         }
@@ -175,7 +175,7 @@ impl CompiledSockets {
     }
 
     fn cgroup_rows(&self, bound: &Bound, image: &mut SocketImage) -> Result<(), PolicyError> {
-        if !self.groups.is_asked() {
+        if !self.groups.is_used() {
             return Ok(());
         }
         image.compare(abi::DIM_CGROUP);
@@ -274,7 +274,7 @@ impl SocketImage {
         named: &Named<K>,
         value: impl Fn(&K) -> [u64; 2],
     ) {
-        if named.is_asked() {
+        if named.is_used() {
             self.compare(dim);
             self.push(&named.free);
             for (key, set) in named.rows() {
@@ -285,7 +285,7 @@ impl SocketImage {
 
     /// Several paths may be one file.
     fn parents(&mut self, named: &Named<PathBuf>, bound: &Bound) {
-        if !named.is_asked() {
+        if !named.is_used() {
             return;
         }
         let mut by_file: BTreeMap<FileId, RuleSet> = BTreeMap::new();
@@ -305,7 +305,7 @@ impl SocketImage {
     /// As with parents; and a file may have another content than the one that is pinned, now or by
     /// the time that a process executes it.
     fn exes(&mut self, named: &Named<Exe>, bound: &Bound) {
-        if !named.is_asked() {
+        if !named.is_used() {
             return;
         }
         let mut by_file: BTreeMap<FileId, Contents<'_>> = BTreeMap::new();

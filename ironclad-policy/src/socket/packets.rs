@@ -10,7 +10,7 @@ use crate::error::PolicyError;
 #[non_exhaustive]
 pub struct PacketSockets {
     /// The first of it: a rule, or the default.
-    pub asked_by: String,
+    pub decided_by: String,
     /// The first rule of it with a limit.
     pub limited_by: Option<String>,
 }
@@ -35,9 +35,9 @@ impl PacketSockets {
         let mut rules = sockets.rules.iter().filter(covers);
         let first = rules.clone().next().map(words);
         let default = sockets.defaults[Direction::Create as usize] == SocketVerdict::Deny;
-        let asked_by = first.or(default.then(|| "the default of `create`".to_owned()));
+        let decided_by = first.or(default.then(|| "the default of `create`".to_owned()));
         let limited_by = rules.find(|rule| rule.limit.is_some()).map(words);
-        Ok(asked_by.map(|asked_by| Self { asked_by, limited_by }))
+        Ok(decided_by.map(|decided_by| Self { decided_by, limited_by }))
     }
 }
 
@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn what_covers_packet_sockets_is_named() {
         let drop = || Policy::builder().socket_default(Direction::Create, SocketVerdict::Deny);
-        assert_eq!(compiled(drop()).unwrap().asked_by, "the default of `create`");
+        assert_eq!(compiled(drop()).unwrap().decided_by, "the default of `create`");
         assert_eq!(compiled(drop().danger_packet_sockets_unseen(true)), None);
         let out = Policy::builder().socket_default(Direction::Out, SocketVerdict::Deny);
         assert_eq!(compiled(out.socket_rule(rule(1).protocol(SocketProtocol::Raw))), None);
         let two = drop().socket_rule(rule(1).protocol(crate::Protocol::ICMP)).socket_rule(rule(2));
-        assert_eq!(compiled(two.clone()).unwrap().asked_by, "rule 2 (`one`)");
+        assert_eq!(compiled(two.clone()).unwrap().decided_by, "rule 2 (`one`)");
         assert_eq!(compiled(two.clone()).unwrap().limited_by, None);
         assert_eq!(compiled(two.danger_packet_sockets_unseen(true)), None);
         let limit = rule(3).protocol(SocketProtocol::Packet).limit(RateLimit::per_second(1));

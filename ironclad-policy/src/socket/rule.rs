@@ -426,8 +426,8 @@ impl Default for Sockets {
 }
 
 impl Sockets {
-    /// Whether the policy says anything of sockets.
-    pub(crate) fn is_silent(&self) -> bool {
+    /// Whether the policy leaves sockets alone: no rules, and every default allows.
+    pub(crate) fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.defaults == [SocketVerdict::Allow; 3]
     }
 }

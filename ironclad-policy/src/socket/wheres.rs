@@ -18,7 +18,7 @@ pub(super) struct Wheres {
     pub(super) addresses: Classes,
     /// By class of address.
     pub(super) rows: Vec<RuleSet>,
-    pub(super) is_asked: bool,
+    pub(super) is_used: bool,
 }
 
 /// Groups by number: those with a name, then one for each rule with prefixes of its own, then the two
@@ -63,7 +63,7 @@ impl Wheres {
             anywhere.with(rules)
         };
         let rows = addresses.groups.iter().map(satisfied).collect();
-        Ok(Self { addresses, rows, is_asked: !by_group.is_empty() })
+        Ok(Self { addresses, rows, is_used: !by_group.is_empty() })
     }
 }
 

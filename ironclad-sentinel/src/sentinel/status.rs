@@ -23,7 +23,7 @@ impl Sentinel {
         let attached = self.watched.guard.links().iter().map(|link| {
             let name = link.hook().to_owned();
             let canary = now.canaries.iter().find(|it| it.hook.name() == name);
-            let state = match canary.map(|it| it.silent.clone()) {
+            let state = match canary.map(|it| it.inactive.clone()) {
                 None => HookState::Attached,
                 Some(None) => HookState::InForce,
                 Some(Some(why)) => HookState::Inactive(why),

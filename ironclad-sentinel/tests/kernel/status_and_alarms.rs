@@ -252,7 +252,7 @@ fn an_inactive_hook_is_reported() {
     let [Degraded::Hook { hook, .. }] = &degraded[..] else { panic!("{degraded:?}") };
     assert_eq!(hook, "sysctl");
     let is_it =
-        |it: &AuditAction| matches!(it, AuditAction::HookSilent { hook, .. } if hook == "sysctl");
+        |it: &AuditAction| matches!(it, AuditAction::HookInactive { hook, .. } if hook == "sysctl");
     assert!(records.take().iter().any(is_it));
 
     // Without that hook, another process can switch all hooks of BPF LSM off, if the kernel allows it.
@@ -271,7 +271,7 @@ fn an_inactive_hook_is_reported() {
             assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
             assert_eq!(attacker.ask(&format!("write {FTRACE} 1")).unwrap(), 0);
             until(&|it| matches!(it, Alarm::HookActive { hook } if hook == "file_open"));
-            let is_it = |it: &AuditAction| matches!(it, AuditAction::HookAnswers { hook } if hook == "file_open");
+            let is_it = |it: &AuditAction| matches!(it, AuditAction::HookActive { hook } if hook == "file_open");
             assert!(records.take().iter().any(is_it));
             assert_eq!(state("file_open").state, HookState::InForce);
         }

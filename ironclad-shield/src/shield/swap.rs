@@ -148,7 +148,7 @@ impl Shield {
         self.unsigned.check(policy, &self.audit)?;
         // Before files are read, and again: they are read without the lock.
         self.check_replaceable(&mut self.lock(), policy)?;
-        let empty = CompiledSockets::silent();
+        let empty = CompiledSockets::empty();
         let rules = policy.sockets().unwrap_or(&empty);
         refuse_scripts(rules)?;
         let (mut control, contents) =

@@ -35,7 +35,7 @@ impl Sockets {
             Some(_) => None,
             None => {
                 let loaded = load(shared, &self.processes, &self.shared, &self.cgroups, directory);
-                let decided_by = needed.asked_by.clone();
+                let decided_by = needed.decided_by.clone();
                 Some(loaded.map_err(|source| Failure::PacketSocketsUnseen { decided_by, source })?)
             }
         };

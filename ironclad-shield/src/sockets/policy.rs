@@ -55,7 +55,7 @@ impl Sockets {
         contents: &Contents,
         number: u64,
     ) -> Result<SocketPolicy, ShieldError> {
-        let empty = CompiledSockets::silent();
+        let empty = CompiledSockets::empty();
         let compiled = policy.sockets().unwrap_or(&empty);
         self.assign(compiled)?;
         let Paths { bound, mismatches } = self.bind(compiled, contents, None)?;

@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(problem("succeeded", "exit 1", true), "");
         assert!(problem("succeeded", "succeeded", true).contains("is not stopped"));
         assert!(problem("succeeded", "ENOENT", true).contains("is not stopped: ENOENT"));
-        // Tests say which these are, and fail where others are not told of.
+        // Tests name these operations, and fail where any other raises no alarm.
         assert_eq!(problem("succeeded", "EPERM", false), "");
         assert!(problem("EINVAL", "EPERM", true).contains("proves nothing"));
         let one = found("it", "6.1", "succeeded", "EPERM", true);

@@ -33,7 +33,7 @@ pub(crate) struct Attack {
     /// `succeeded`, an error's name, or what else came of it.
     pub(crate) without: String,
     pub(crate) with: String,
-    /// Whether Sentinel told of it.
+    /// Whether Sentinel raised an alarm.
     pub(crate) alarm: bool,
 }
 

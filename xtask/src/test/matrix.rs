@@ -11,7 +11,7 @@ use crate::kernels::{self, Kernel};
 use crate::vm::{self, Job, Program};
 
 /// Each has two processors, like the machine that CI runs on. More than that has: on 6.1 half of the time goes by
-/// while the kernel takes programs out of functions (`synchronize_rcu_tasks`), and nobody computes; 6.12 is as slow.
+/// while the kernel detaches programs from functions (`synchronize_rcu_tasks`) and the processors idle; 6.12 is as slow.
 const MACHINES_AT_ONCE: usize = 4;
 /// For one program; emulation is ten to twenty times slower than the host.
 const TIMEOUT_SECONDS: u64 = 3600;

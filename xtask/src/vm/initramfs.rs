@@ -8,7 +8,7 @@ use crate::command::{command, find, output, output_bytes, read, read_text};
 use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
-/// Loaded before any command, with what they depend on. Those built in are passed over.
+/// Loaded before any command, with what they depend on. Built-in modules are skipped.
 const MODULES: [&str; 17] = [
     "veth",
     "dummy",

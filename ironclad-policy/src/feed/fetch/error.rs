@@ -59,7 +59,7 @@ pub enum FetchError {
     #[error(
         "{host} answers with status 304 (not modified), though there is no version that it could mean"
     )]
-    UnaskedNotModified {
+    UnexpectedNotModified {
         /// Host and port.
         host: String,
     },

@@ -50,7 +50,7 @@ pub(super) fn get(agent: &Agent, request: &Request<'_>) -> Result<Answer, FetchE
         match response.status().as_u16() {
             200 => return content(response, request, &host(&url)),
             304 if request.since.etag.is_none() && request.since.last_modified.is_none() => {
-                return Err(FetchError::UnaskedNotModified { host: host(&url) });
+                return Err(FetchError::UnexpectedNotModified { host: host(&url) });
             }
             304 => return Ok(Answer::NotModified),
             301 | 302 | 303 | 307 | 308 => url = redirect(&url, response.headers())?,
