@@ -61,7 +61,7 @@ pub mod core {
 /// What the kernel reports, decoded.
 pub mod events {
     pub use ironclad_core::abi::{
-        FileOp, Loss, Reason, SentinelHook, SentinelVerdict, SocketOp, SocketReason,
+        FileId, FileOp, Loss, Reason, SentinelHook, SentinelVerdict, SocketOp, SocketReason,
     };
     pub use ironclad_events::{
         DecodeError, Event, EventPump, EventReceiver, EventSender, IntoIter, Iter, Overflow,
@@ -85,6 +85,8 @@ pub mod policy {
 
 /// The integrity guard on BPF LSM.
 pub mod sentinel {
+    pub use ironclad_bpf::uapi::{AttachType, ProgramType};
+    pub use ironclad_core::abi::{FileId, PreopenedDescriptor};
     pub use ironclad_sentinel::{
         Alarm, BaselineOptions, BaselineReport, Change, Compared, CompiledPolicy, Dangerous,
         Degraded, EventPump, EventReceiver, ExplainedAlarm, FileChange, FileState, Foreign,
@@ -97,6 +99,8 @@ pub mod sentinel {
 
 /// The firewall at XDP and at cgroups.
 pub mod shield {
+    pub use ironclad_bpf::Program;
+    pub use ironclad_core::abi::FileId;
     pub use ironclad_shield::{
         ApplyOptions, BPFFS, BpfError, BpfErrorKind, CgroupStatus, CompiledPolicy, Count, Counters,
         DescribedProcess, EventPump, EventReceiver, EventRing, ExplainedEvent, ExplainedSocket,
