@@ -109,7 +109,7 @@ fn remove_module() {
 }
 
 /// Attacks an agent that has only Shield.
-fn without(within: &Path, go_on: &impl Fn() -> Result<()>) -> Result<Vec<Outcome>> {
+fn without(within: &Path, proceed: &impl Fn() -> Result<()>) -> Result<Vec<Outcome>> {
     let mut testbed = Testbed::new(within, true)?;
     if testbed.bad_arrives()? {
         return Err("Shield does not drop packets of the blocked peer".into());
@@ -117,7 +117,7 @@ fn without(within: &Path, go_on: &impl Fn() -> Result<()>) -> Result<Vec<Outcome
     let mut outcomes = Vec::new();
     remove_module();
     for attack in &ALL {
-        go_on()?;
+        proceed()?;
         outcomes.push(attempt(&mut testbed, attack)?);
         testbed.repair()?;
     }
@@ -127,7 +127,7 @@ fn without(within: &Path, go_on: &impl Fn() -> Result<()>) -> Result<Vec<Outcome
 
 pub(crate) fn run(within: &Path, is_json: bool) -> Result<bool> {
     let stop = stop_flag()?;
-    let go_on = || match stop.load(Ordering::Relaxed) {
+    let proceed = || match stop.load(Ordering::Relaxed) {
         true => Err("interrupted".into()),
         false => Ok(()),
     };
@@ -137,7 +137,7 @@ pub(crate) fn run(within: &Path, is_json: bool) -> Result<bool> {
         }
     };
     say(&format!("{} attacks without Sentinel, each on a repaired agent", ALL.len()));
-    let outcomes = without(within, &go_on)?;
+    let outcomes = without(within, &proceed)?;
     let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count();
     say(&format!("{done} of them succeed; now with Sentinel"));
 
@@ -150,7 +150,7 @@ pub(crate) fn run(within: &Path, is_json: bool) -> Result<bool> {
     ));
     let mut rows = Vec::new();
     for (attack, without) in ALL.iter().zip(outcomes) {
-        go_on()?;
+        proceed()?;
         testbed.discard_alarms();
         let with = attempt(&mut testbed, attack)?;
         let is_expected = without == Outcome::Done && with != Outcome::Done;
