@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_are_told_by_how_they_begin() {
+    fn scripts_are_recognised_by_their_first_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let long = [&b"#!/bin/"[..], &[b'x'; 1000]].concat();

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_sources_is_told_what_to_add() {
+    fn a_machine_without_sources_gets_what_to_add() {
         let error = stanzas(&BTreeMap::new()).unwrap_err().to_string();
         assert!(error.contains("sources.list.d"), "{error}");
     }

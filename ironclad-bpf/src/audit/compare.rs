@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_adds_is_told() {
+    fn what_the_kernel_adds_is_reported() {
         let report = audited(&[]);
         let calls =
             tally(0, &["bpf_skb_pull_data", "", "schedule"], &["bpf_obj_new_impl"], &report);

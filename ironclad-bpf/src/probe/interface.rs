@@ -65,10 +65,10 @@ pub fn probe_interface(name: &str) -> Result<InterfaceProbe, BpfError> {
         ("generic", query.skb_prog_id),
         ("offload", query.hw_prog_id),
     ];
-    let is_told = netdev::is_known();
+    let is_known = netdev::is_known();
     let mut features: Vec<_> = ABILITIES
         .into_iter()
-        .map(|(ability, bit)| match &is_told {
+        .map(|(ability, bit)| match &is_known {
             Ok(true) if query.feature_flags & bit != 0 => Feature::available(ability),
             Ok(true) => Feature::new(
                 ability,

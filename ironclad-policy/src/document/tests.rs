@@ -706,7 +706,7 @@ rules:
 }
 
 #[test]
-fn rules_that_never_match_are_told_with_what_comes_before() {
+fn shadowed_rules_are_reported_with_the_earlier_rule() {
     let text = "
 subjects: { sshd: { exe: /usr/sbin/sshd } }
 socket-defaults: { out: deny }

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_told_only_when_they_are_complete() {
+    fn prefixes_are_reported_only_when_they_are_complete() {
         assert_eq!(merged(&["192.0.2.1", "192.0.2.2"]), ["192.0.2.1/32", "192.0.2.2/32"]);
         assert_eq!(
             merged(&["192.0.2.3", "192.0.2.2", "192.0.2.1"]),

@@ -13,14 +13,14 @@ pub(crate) fn check(bytes: &[u8]) {
             assert!(header.serial > 0 && header.made < header.expires);
             assert!(header.threshold.unwrap_or(1) <= header.next_keys.len().max(1));
         }
-        Err(error) => told_well(&error, text),
+        Err(error) => is_well_reported(&error, text),
     }
     match text.parse::<Token>() {
         Ok(token) => {
             assert_eq!(token.to_string(), text);
             assert!(Header::split(text).is_err(), "one passes for the other");
         }
-        Err(error) => told_well(&error, text),
+        Err(error) => is_well_reported(&error, text),
     }
     if let Ok(key) = text.parse::<PublicKey>() {
         let again: PublicKey = key.to_string().parse().expect("as it was written");
@@ -28,7 +28,7 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-fn told_well(error: &BundleError, text: &str) {
+fn is_well_reported(error: &BundleError, text: &str) {
     let BundleError::Form { line, .. } = error else { panic!("{error:?}") };
     // Behind the last line is a place, too: there something is missing.
     assert!((1..=text.split('\n').count() + 1).contains(line), "{error}");

@@ -26,7 +26,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let document = match Document::parse("p.yaml", text) {
         Ok(document) => document,
-        Err(error) => return told_well(&error, text),
+        Err(error) => return is_well_reported(&error, text),
     };
     let again = Document::parse("p.yaml", text).expect("it was read before");
     assert_eq!(format!("{document:?}"), format!("{again:?}"));
@@ -54,12 +54,12 @@ pub(crate) fn check(bytes: &[u8]) {
                 Problem::Policy(_) | Problem::UnknownName { .. } | Problem::Feed { .. }
             );
             assert!(is_of_names, "found too late: {error}");
-            told_well(&error, text);
+            is_well_reported(&error, text);
         }
     }
 }
 
-fn told_well(error: &DocumentError, text: &str) {
+fn is_well_reported(error: &DocumentError, text: &str) {
     let said = error.to_string();
     assert!(said.starts_with("p.yaml:"), "{said:?}");
     assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");

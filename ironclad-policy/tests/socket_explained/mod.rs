@@ -241,7 +241,7 @@ fn by(exec_ns: u64) -> SocketQuery {
 }
 
 #[test]
-fn a_limit_is_told_and_a_file_means_its_rule_until_it_is_replaced() {
+fn a_limit_is_reported_and_a_file_means_its_rule_until_it_is_replaced() {
     let why = with(rules(), |_| (), &by(100));
     assert_eq!((why.decided_by, why.verdict), (Decider::Rule { place: 2 }, SocketVerdict::Allow));
     let limit = why.limit.unwrap();
@@ -260,7 +260,7 @@ fn a_limit_is_told_and_a_file_means_its_rule_until_it_is_replaced() {
 }
 
 #[test]
-fn what_is_not_loaded_is_told() {
+fn what_is_not_loaded_is_reported() {
     let none = with(rules(), |image| image.policy.generation = 0, &by(1));
     assert_eq!((none.decided_by, none.verdict), (Decider::NoPolicy, SocketVerdict::Allow));
     // A row that is not there: the default decides.
