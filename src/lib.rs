@@ -20,7 +20,7 @@
 //! | `fetch` | `feed`, and fetching lists by HTTPS |
 //! | `maxmind` | countries from databases in MaxMind's format |
 //! | `schema` | `policy::document::schema`: the JSON Schema of policy files |
-//! | `signed` | `policy::bundle`'s trust store: policies in bundles that minisign signs |
+//! | `signed` | `policy::bundle`: policies in bundles that minisign signs |
 //! | `unstable` | `bpf` (programs, maps, pins, links, the instruction audit) and `core::abi` (the layout of maps and records), which may change in any release |
 //!
 //! # Example
@@ -72,6 +72,8 @@ pub mod events {
 
 /// Address lists, feeds and policies, compiled.
 pub mod policy {
+    #[cfg(feature = "signed")]
+    pub use ironclad_policy::bundle;
     #[cfg(all(unix, feature = "feed"))]
     pub use ironclad_policy::feed;
     pub use ironclad_policy::{
@@ -80,7 +82,7 @@ pub mod policy {
         PolicyDiff, PolicyError, PolicyErrorKind, PolicySource, PrefixChange, Protocol, Provenance,
         Rule, Settings, Sha256Sum, SocketMemory, SocketProtocol, TupleRule,
     };
-    pub use ironclad_policy::{bundle, country, document, file, learn, list, socket, trust};
+    pub use ironclad_policy::{country, document, file, learn, list, socket, trust};
 }
 
 /// The integrity guard on BPF LSM.

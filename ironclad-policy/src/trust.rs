@@ -134,6 +134,8 @@ impl Trust {
     /// Those of [`check`](Self::check); [`TrustErrorKind::Bundle`] where the bundle is not accepted;
     /// [`TrustErrorKind::NotApplied`] where it is, and its policy cannot be compiled or `apply` fails.
     /// Of a compiled policy, the error of `apply` as it is.
+    // Only bundles leave audit records.
+    #[cfg_attr(not(feature = "signed"), allow(unused_variables))]
     pub fn resolve<T, E>(
         &self,
         source: PolicySource<'_>,

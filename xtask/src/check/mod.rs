@@ -18,7 +18,7 @@ use crate::{abi, attacks, docs, tools};
 type Check = fn() -> Result<Outcome>;
 
 /// In the order of how soon they fail.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("rustfmt", rustfmt),
     ("clang-format", clang_format),
     ("tree", tree::check),
@@ -27,6 +27,7 @@ const CHECKS: [(&str, Check); 12] = [
     ("abi", abi::check),
     ("vmlinux.h", generated),
     ("clippy", clippy),
+    ("default features", default_features),
     ("rustdoc", rustdoc),
     ("public API", api::check),
     ("cargo-deny", deny),
@@ -116,6 +117,21 @@ fn generated() -> Result<Outcome> {
 fn clippy() -> Result<Outcome> {
     let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features"];
     passes(cargo(arguments).args(["--", "-D", "warnings"]))
+}
+
+/// What the README's example is built with, and the smallest build of the crate of policies.
+fn default_features() -> Result<Outcome> {
+    for arguments in [
+        &["--package", "ironclad", "--lib", "--examples"][..],
+        &["--package", "ironclad-policy", "--lib", "--no-default-features"],
+    ] {
+        let mut check = cargo(["clippy", "--quiet"]);
+        check.args(arguments).args(["--", "-D", "warnings"]);
+        if let failed @ Outcome::Failed(_) = passes(&mut check)? {
+            return Ok(failed);
+        }
+    }
+    Ok(Outcome::Passed)
 }
 
 fn rustdoc() -> Result<Outcome> {
