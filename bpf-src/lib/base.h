@@ -32,6 +32,18 @@ enum { ic_cfg_may_lock = 1 };
 #define IC_WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
 /*
+ * A kernel pointer as a number, which may be the argument of a global function. The verifier takes
+ * a pointer for a number once a helper has copied it.
+ */
+IC_INLINE __u64 ic_address(const void *pointer)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}
+
+/*
  * A 16-bit number in network byte order, as a host number. Before Linux 6.13 the verifier forgets
  * the range of a number after a byte swap, and clang drops a mask that it knows to have no effect.
  */

@@ -101,15 +101,27 @@ IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *atte
 	return ev;
 }
 
-/* Reports an attempt. */
-static __noinline void ic_alarm(const struct ic_attempt *attempt)
+/*
+ * ic_alarm(), with the hook, the operation and the verdict in the bytes of `act`. A global function,
+ * which the verifier checks once and not for each caller. Before Linux 5.13 its arguments can be
+ * numbers, and no pointers.
+ */
+__noinline int ic_alarm_of(__u64 rules, __u64 address, __u32 target, __u32 detail, __u32 act)
 {
-	struct ic_sentinel_event *ev = ic_alarm_begin(attempt);
-	struct dentry *dentry = attempt->dentry;
+	const struct ic_attempt attempt = {
+		.rules = rules,
+		.target = target,
+		.detail = detail,
+		.hook = act,
+		.op = act >> 8,
+		.verdict = act >> 16,
+	};
+	struct ic_sentinel_event *ev = ic_alarm_begin(&attempt);
+	struct dentry *dentry = (struct dentry *)address;
 	struct inode *inode;
 
 	if (!ev)
-		return;
+		return 0;
 	if (dentry) {
 		inode = BPF_CORE_READ(dentry, d_inode);
 		if (inode)
@@ -117,6 +129,14 @@ static __noinline void ic_alarm(const struct ic_attempt *attempt)
 		ic_path(ev, dentry);
 	}
 	bpf_ringbuf_submit(ev, 0);
+	return 0;
+}
+
+/* Reports an attempt. */
+IC_INLINE void ic_alarm(const struct ic_attempt *attempt)
+{
+	ic_alarm_of(attempt->rules, ic_address(attempt->dentry), attempt->target, attempt->detail,
+		    attempt->hook | attempt->op << 8 | attempt->verdict << 16);
 }
 
 /* Denies access of an untrusted process to an object of Ironclad, and reports it. */

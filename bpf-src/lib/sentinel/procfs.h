@@ -81,11 +81,15 @@ IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 	return ic_is_named(dentry, "hard_offline_pa") || ic_is_named(dentry, "soft_offline_pa");
 }
 
-/* Whether a file of procfs is protected from the caller. */
-static __noinline bool ic_is_proc_file_protected(struct inode *inode, struct dentry *dentry,
-						 __u32 writes)
+/*
+ * Whether a file of procfs, by its inode and its dentry, is protected from the caller. A global
+ * function, as ic_alarm_of() is.
+ */
+__noinline int ic_is_proc_file_protected(__u64 inode_at, __u64 dentry_at, __u32 writes)
 {
-	__u64 at = (__u64)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+	struct inode *inode = (struct inode *)inode_at;
+	struct dentry *dentry = (struct dentry *)dentry_at;
+	__u64 at = inode_at - bpf_core_field_offset(struct proc_inode, vfs_inode);
 	struct task_struct *task;
 
 	if ((BPF_CORE_READ(inode, i_mode) & IC_S_IFMT) != IC_S_IFREG)

@@ -62,7 +62,8 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	struct ic_dir_cache found = {};
 
 	if (magic == IC_PROC_SUPER_MAGIC && ic_is_armed())
-		return ic_is_proc_file_protected(inode, dentry, mode & IC_FMODE_WRITE) &&
+		return ic_is_proc_file_protected(ic_address(inode), ic_address(dentry),
+						 mode & IC_FMODE_WRITE) &&
 		       !ic_has_exemption(IC_MAY_TRACE);
 	if (!(mode & IC_FMODE_WRITE))
 		return false;
