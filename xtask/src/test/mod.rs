@@ -85,24 +85,39 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
     if wants(Part::Pure) {
         timed(report, "pure", "cargo test", pure);
     }
-    if wants(Part::Host) {
-        timed(report, "host", "build", host);
-    }
-    if wants(Part::Matrix) {
-        timed(report, "matrix", "build", |report| {
-            let mut kernels = kernels::fetch(&options.kernels, false)?;
-            // Kernels that are named run everything.
-            let is_whole = options.whole || !options.kernels.is_empty();
-            let depth = if is_whole { Depth::Whole } else { Depth::Ends };
-            run_matrix(&kernels, None, depth, report)?;
-            kernels.retain(|kernel| depth.is_whole_on(kernel));
-            attacks::compare(&kernels, report)
-        });
+    // Tests on this machine's kernel mostly wait for it, and virtual machines compute.
+    let on_host = std::thread::scope(|scope| {
+        let on_host = wants(Part::Host).then(|| scope.spawn(host_report));
+        if wants(Part::Matrix) {
+            timed(report, "matrix", "build", |report| matrix_and_attacks(options, report));
+        }
+        on_host.map(|thread| thread.join())
+    });
+    match on_host {
+        None => {}
+        Some(Ok(on_host)) => report.append(on_host),
+        Some(Err(_)) => return Err("the thread of the host's tests panicked".to_owned().into()),
     }
     if wants(Part::Fuzz) {
         timed(report, "fuzz", "build", |report| fuzz::run(options.fuzz_seconds, report));
     }
     Ok(())
+}
+
+fn host_report() -> Report {
+    let mut report = Report::default();
+    timed(&mut report, "host", "build", host);
+    report
+}
+
+fn matrix_and_attacks(options: &Options, report: &mut Report) -> Result<()> {
+    let mut kernels = kernels::fetch(&options.kernels, false)?;
+    // Kernels that are named run everything.
+    let is_whole = options.whole || !options.kernels.is_empty();
+    let depth = if is_whole { Depth::Whole } else { Depth::Ends };
+    run_matrix(&kernels, None, depth, report)?;
+    kernels.retain(|kernel| depth.is_whole_on(kernel));
+    attacks::compare(&kernels, report)
 }
 
 /// Runs kernel tests, only those of a package where one is named, on each of the kernels.

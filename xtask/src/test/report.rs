@@ -79,6 +79,11 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Takes the rows of another report, which were printed as they came.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+    }
+
     fn totals(&self) -> [usize; 3] {
         self.rows.iter().fold([0; 3], |[passed, failed, skipped], row| {
             [passed + row.passed, failed + row.failed.len(), skipped + row.skipped.len()]
