@@ -103,8 +103,8 @@ IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *atte
 
 /*
  * ic_alarm(), with the hook, the operation and the verdict in the bytes of `act`. A global function,
- * which the verifier checks once and not for each caller. Before Linux 5.13 its arguments can be
- * numbers, and no pointers.
+ * which the verifier checks once and not for each caller. Before Linux 5.12 its arguments, the
+ * context aside, can be numbers alone.
  */
 __noinline int ic_alarm_of(__u64 rules, __u64 address, __u32 target, __u32 detail, __u32 act)
 {

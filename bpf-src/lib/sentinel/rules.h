@@ -104,8 +104,9 @@ static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 }
 
 /*
- * Whether the caller is denied an attempt that rules cover; reports it. The bytes of `act`: the
- * hook, two operations, and the half that has the rules. A global function, as ic_alarm_of() is.
+ * Whether the caller is denied an attempt that rules cover; reports it. `rules` have one of the
+ * operations. The bytes of `act`: the hook, two operations below IC_FILE_OPS, and the half that has
+ * the rules. A global function, as ic_alarm_of() is.
  */
 __noinline int ic_enforce_rules(__u64 rules, __u64 dentry, __u32 detail, __u32 act)
 {
@@ -138,11 +139,12 @@ __noinline int ic_enforce_rules(__u64 rules, __u64 dentry, __u32 detail, __u32 a
 IC_INLINE int ic_enforce(__u8 hook, __u64 rules, __u32 op, __u32 other, struct dentry *dentry,
 			 __u32 detail)
 {
-	__u32 half = ic_half();
 	const struct ic_file_policy *policy;
+	__u32 half;
 
 	if (!rules || op >= IC_FILE_OPS || other >= IC_FILE_OPS)
 		return 0;
+	half = ic_half();
 	policy = ic_file_policy_at(half);
 	if (!policy)
 		return 0;

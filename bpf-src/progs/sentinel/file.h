@@ -100,11 +100,17 @@ static __noinline int ic_check_device_open(struct file *file, __u32 mode)
 	return ic_check_character_device(file);
 }
 
+/* ic_rules_of() with a stack of its own, which is free again when rules are enforced. */
+static __noinline __u64 ic_rules_of_path(struct dentry *dentry)
+{
+	return ic_rules_of(dentry);
+}
+
 /*
  * Before Linux 6.7 overlayfs opens the file below with the overlay's path: the open file differs
  * from the file of the path, and both are checked.
  */
-static __noinline int ic_check_overlay_open(struct file *file, __u32 first, __u32 second)
+IC_INLINE int ic_check_overlay_open(struct file *file, __u32 first, __u32 second)
 {
 	struct dentry *dentry = file->f_path.dentry;
 	__u32 mode = file->f_mode;
@@ -113,7 +119,13 @@ static __noinline int ic_check_overlay_open(struct file *file, __u32 first, __u3
 	if (ic_is_armed())
 		error = ic_enforce(IC_HOOK_FILE_OPEN, ic_rules_of_alias(file->f_inode), first,
 				   second, dentry, mode);
-	return error ?: ic_check_access(IC_HOOK_FILE_OPEN, dentry, first, second, mode);
+	if (error)
+		return error;
+	if (ic_is_canary(IC_HOOK_FILE_OPEN))
+		return -IC_SENTINEL_ECANARY;
+	if (!ic_is_armed())
+		return 0;
+	return ic_enforce(IC_HOOK_FILE_OPEN, ic_rules_of_path(dentry), first, second, dentry, mode);
 }
 
 SEC("lsm/file_open")
