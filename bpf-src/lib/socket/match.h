@@ -130,7 +130,8 @@ enum {
 
 /*
  * ic_match_and() for the rare cases: it looks the rows up again. A global function, because the
- * verifier checks it once. Before Linux 5.13 its arguments can be numbers, and no pointers.
+ * verifier checks it once. Before Linux 5.12 its arguments can be numbers, and no other pointers than
+ * the context.
  */
 __noinline __u64 ic_match_slow_and(__u64 rows0, __u64 rows1, __u64 rows2, __u32 slot, __u32 cell)
 {
@@ -149,27 +150,47 @@ IC_INLINE __u64 ic_match_logs(const struct ic_match *match, __u32 slot)
 				 IC_MATCH_LOGS);
 }
 
+/* Words of a summary that ic_match_rest() visits in one call. */
+enum { IC_MATCH_CHUNK = 15 };
+
 /*
- * The first matching rule in the words of `summary`. The low byte of `at` is the slot, the next
- * one the number of the summary.
+ * The first matching rule in the lowest words of `summary`, after another look-up of the rows. The
+ * low byte of `at` is the slot, the next one the number of the summary.
  */
 __noinline __s32 ic_match_rest(__u64 rows0, __u64 rows1, __u64 rows2, __u64 summary, __u32 at)
 {
+	const struct ic_match match = { .rows = { rows0, rows1, rows2 } };
 	__u32 slot = at & 0xff, first = (at >> 8 & 3) * 64, n;
+	struct ic_match_rows rows;
 
-	for (n = 0; n < 64; n++) {
+	if (!ic_match_find(&rows, &match, slot))
+		return IC_MATCH_NONE;
+	for (n = 0; n < IC_MATCH_CHUNK; n++) {
 		__u32 word;
 		__u64 bits;
 
 		if (!summary)
 			break;
 		word = first + ic_match_lowest(summary);
+		if (word >= IC_SOCK_WORDS_MAX)
+			break;
 		summary &= summary - 1;
-		bits = ic_match_slow_and(rows0, rows1, rows2, slot, IC_MATCH_WORDS + word);
+		bits = ic_match_and(&rows, IC_MATCH_WORDS + word);
 		if (bits)
 			return word * 64 + ic_match_lowest(bits);
 	}
 	return IC_MATCH_NONE;
+}
+
+/* A summary without the words that ic_match_rest() has visited. */
+IC_INLINE __u64 ic_match_visited(__u64 summary)
+{
+	__u32 n;
+
+#pragma unroll
+	for (n = 0; n < IC_MATCH_CHUNK; n++)
+		summary &= summary - 1;
+	return summary;
 }
 
 /*
@@ -204,12 +225,13 @@ IC_INLINE __s32 ic_match_first(const struct ic_match *match, __u32 slot, __u32 s
 			if (bits)
 				return word * 64 + ic_match_lowest(bits);
 		}
-		if (!summary)
-			continue;
-		first = ic_match_rest(match->rows[0], match->rows[1], match->rows[2], summary,
-				      slot | i << 8);
-		if (first >= 0)
-			return first;
+		for (n = IC_MATCH_SOON; n < 64 && summary; n += IC_MATCH_CHUNK) {
+			first = ic_match_rest(match->rows[0], match->rows[1], match->rows[2],
+					      summary, slot | i << 8);
+			if (first >= 0)
+				return first;
+			summary = ic_match_visited(summary);
+		}
 	}
 	return IC_MATCH_NONE;
 }
