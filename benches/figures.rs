@@ -21,6 +21,8 @@ mod replaced;
 mod sentinel;
 #[path = "figures/stall.rs"]
 mod stall;
+#[path = "figures/start.rs"]
+mod start;
 #[path = "figures/stats.rs"]
 mod stats;
 
@@ -107,6 +109,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             program::measure(&mut figures)?;
             lists::measure(&mut figures)?;
             stall::measure(&mut figures)?;
+            start::shield(&mut figures)?;
             connect::measure(&mut figures)?;
             replaced::measure(&mut figures)?;
             race::measure(&mut figures)?;

@@ -242,6 +242,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
         figures.skip("sentinel_*", &lsm.reason.unwrap_or_default());
         return Ok(());
     }
+    crate::start::sentinel(figures)?;
     let unit = match std::env::var(CLOCK).as_deref() {
         Ok("instructions") => "instructions",
         _ => "ns",

@@ -34,7 +34,8 @@ pub(crate) struct Options {
 /// What the names of Sentinel's figures begin with.
 const SENTINEL: &str = "sentinel_";
 /// What has to be among them.
-const SENTINEL_KEYS: [&str; 9] = [
+const SENTINEL_KEYS: [&str; 10] = [
+    "sentinel_start_ms",
     "sentinel_open_overhead_pct",
     "sentinel_write_overhead_pct",
     "sentinel_stat_overhead_pct",
