@@ -1,11 +1,23 @@
 //! A firewall in a dozen lines: `embed_shield INTERFACE PREFIX…` drops what comes from the prefixes
 //! until it is interrupted, and then detaches. Needs root.
 
-use ironclad::core::{Action, Cidr, RuleId};
+use std::process::ExitCode;
+
+use ironclad::core::{Action, Cidr, ErrorChain, RuleId};
 use ironclad::policy::{AddressSet, Policy};
 use ironclad::shield::{Overflow, Shield};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("error: {}", ErrorChain::new(error.as_ref()));
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let interface = args.next().ok_or("usage: embed_shield INTERFACE PREFIX…")?;
     let bad = args.map(|prefix| prefix.parse()).collect::<Result<Vec<Cidr>, _>>()?;

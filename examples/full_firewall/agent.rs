@@ -32,6 +32,12 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
             "the policy has socket rules: name a cgroup to enforce them in, --cgroup DIR".into()
         );
     }
+    if policy.files().is_some() {
+        println!("warning: rules on files are not enforced here: Sentinel enforces them");
+    }
+    if args.interface.is_empty() && (policy.prefixes() > 0 || !policy.tuple_masks().is_empty()) {
+        println!("warning: sets and tuples are not enforced without --interface NAME");
+    }
     let gateways = document.gateways.iter().chain(&args.gateway).copied();
     let builder = args
         .interface

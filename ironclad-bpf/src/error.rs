@@ -183,11 +183,13 @@ impl Failure {
             (Self::Prepare { .. }, Some(libc::ESRCH)) => {
                 "this kernel lacks something that the object refers to"
             }
-            // The verifier refuses with these numbers, too.
+            // The verifier refuses with these numbers, too. Without CAP_PERFMON it allows less.
             (Self::Load { source, .. }, Some(libc::EACCES | libc::E2BIG))
                 if !source.log.is_empty() =>
             {
-                return None;
+                let capabilities = Capabilities::effective();
+                let lacks_one = !capabilities.missing_for_programs().is_empty();
+                return lacks_one.then(|| capabilities.hint().into());
             }
             (_, Some(libc::EPERM | libc::EACCES)) => {
                 return Some(Capabilities::effective().hint().into());
