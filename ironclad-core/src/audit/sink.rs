@@ -85,7 +85,7 @@ struct State {
 #[non_exhaustive]
 pub enum OpenError {
     /// The system said no.
-    #[error("audit file {}: cannot {doing}: {source}", path.display())]
+    #[error("audit file {}: cannot {doing}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

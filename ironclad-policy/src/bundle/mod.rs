@@ -129,7 +129,7 @@ pub enum BundleError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// What is trusted could not be read or kept.
-    #[error("{}: {step} failed: {source}", path.display())]
+    #[error("{}: {step} failed", path.display())]
     State {
         /// The file.
         path: std::path::PathBuf,

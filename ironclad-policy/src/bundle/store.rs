@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditSink};
 use serde::{Deserialize, Serialize};
 
@@ -186,8 +187,10 @@ impl TrustStore {
     ) -> Result<Accepted, BundleError> {
         let accepted = self.accept(bundle, signatures, now()).inspect_err(|error| {
             // The first error is the one to report.
-            let _ =
-                audit.record(instance, &AuditAction::BundleRefuse { reason: error.to_string() });
+            let _ = audit.record(
+                instance,
+                &AuditAction::BundleRefuse { reason: ErrorChain::new(error).to_string() },
+            );
         })?;
         let Signed { serial, expires, signers } = accepted.signed();
         let signers = signers.iter().map(ToString::to_string).collect();
@@ -212,7 +215,10 @@ impl TrustStore {
         (instance, audit): (&str, &dyn AuditSink),
     ) -> Result<Token, BundleError> {
         let token = self.take_token(token, signatures, now()).inspect_err(|error| {
-            let _ = audit.record(instance, &AuditAction::TokenRefuse { reason: error.to_string() });
+            let _ = audit.record(
+                instance,
+                &AuditAction::TokenRefuse { reason: ErrorChain::new(error).to_string() },
+            );
         })?;
         let Token { serial, key, permits, .. } = &token;
         let (permits, key) = (permits.to_string(), key.to_string());

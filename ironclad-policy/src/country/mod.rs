@@ -50,7 +50,7 @@ impl CountryLists {
 #[non_exhaustive]
 pub enum CountryError {
     /// A folder or a database cannot be read.
-    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read {} (check the path and its permissions)", path.display())]
     Io {
         /// Which.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum CountryError {
         source: io::Error,
     },
     /// A file of a country cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     List(#[from] ListError),
     /// A database is not of the format, damaged, or not of countries.
     #[error("{}: {what}", path.display())]

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditError, AuditSink};
 use rustix::fs::FlockOperation;
 
@@ -54,7 +55,7 @@ pub struct FeedCache {
 #[non_exhaustive]
 pub enum CacheError {
     /// The system said no.
-    #[error("feed cache {}: cannot {doing}: {source}", path.display())]
+    #[error("feed cache {}: cannot {doing}", path.display())]
     Io {
         /// The file or the directory.
         path: PathBuf,
@@ -83,10 +84,10 @@ pub enum CacheError {
         what: String,
     },
     /// The last good version was one by another description of the feed.
-    #[error("feed cache, last good version: {0}")]
+    #[error("feed cache, last good version")]
     List(#[from] ListError),
     /// The last good version has addresses that the feed must not have by its description of now.
-    #[error("feed cache, last good version: {0}")]
+    #[error("feed cache, last good version")]
     Unfit(#[source] Rejection),
     /// An audit record was refused. What it was to say has not been done, unless it went wrong by
     /// itself.
@@ -100,7 +101,7 @@ pub enum CacheError {
 }
 
 fn behind(cause: &Option<Box<CacheError>>) -> String {
-    cause.as_ref().map_or_else(String::new, |cause| format!("; {cause}"))
+    cause.as_ref().map_or_else(String::new, |cause| format!("; {}", ErrorChain::new(cause)))
 }
 
 impl FeedCache {
@@ -132,7 +133,7 @@ impl FeedCache {
         if !matches!(error, CacheError::Damaged { .. }) {
             return Ok(error);
         }
-        let (feed, reason) = (spec.name().to_owned(), error.to_string());
+        let (feed, reason) = (spec.name().to_owned(), ErrorChain::new(&error).to_string());
         match self.record(&AuditAction::FeedDamage { feed, reason }) {
             Ok(()) => Ok(error),
             Err(refused) => Err(CacheError::Audit { error: refused, cause: Some(Box::new(error)) }),

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditAction;
 
 use super::{FeedSet, IfMissing};
@@ -16,7 +17,7 @@ impl Feeds for &FeedSet {
         let why = match self.cache().load(spec, SystemTime::now()) {
             Ok(Some(list)) => return Ok(list),
             Ok(None) => "it has no good version yet".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => ErrorChain::new(&error).to_string(),
         };
         if spec.if_missing == IfMissing::Refuse {
             return Err(NoFeed::Unavailable(format!("{why} (`if-missing: refuse`)")));

@@ -100,7 +100,7 @@ pub enum SpecError {
         name: String,
     },
     /// Its source is none.
-    #[error("feed `{name}`: {source}")]
+    #[error("the source of feed `{name}`")]
     Source {
         /// The feed.
         name: String,
@@ -301,8 +301,8 @@ mod tests {
         }
         let error = FeedSpec::new("a", "list.txt").unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "feed `a`: `list.txt` is no source of a feed: expected https://, file:/// or an absolute path"
+            ironclad_core::ErrorChain::new(&error).to_string(),
+            "the source of feed `a`: `list.txt` is no source of a feed: expected https://, file:/// or an absolute path"
         );
         assert!(FeedSpec::new("a", "/x").unwrap().sha256_at("x").is_err());
     }

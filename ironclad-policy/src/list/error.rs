@@ -44,7 +44,7 @@ impl fmt::Display for LineError {
 #[non_exhaustive]
 pub enum ListError {
     /// The file, or the directory, cannot be read.
-    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read {} (check the path and its permissions)", path.display())]
     Io {
         /// Which.
         path: PathBuf,

@@ -253,7 +253,9 @@ fn what_is_no_database_of_countries_is_refused() {
     assert_eq!(error, "more than 1 networks in `de`");
 
     let error = CountryLists::from_database("/none.mmdb".as_ref(), &[].into(), &few).unwrap_err();
-    assert!(error.to_string().starts_with("cannot read /none.mmdb: "), "{error}");
+    let error = ironclad_core::ErrorChain::new(&error).to_string();
+    assert!(error.starts_with("cannot read /none.mmdb (check"), "{error}");
+    assert!(error.ends_with(": No such file or directory (os error 2)"), "{error}");
 }
 
 fn address(v6: bool, bits: u128) -> IpAddr {
