@@ -44,6 +44,11 @@ impl Capabilities {
         .collect()
     }
 
+    /// The next step for a person whose program the verifier refused, where more capabilities would allow more.
+    pub(crate) fn hint_for_verifier(self) -> Option<String> {
+        lacks(&self.missing_for_programs())
+    }
+
     /// The next step for a person whose system call was refused.
     pub(crate) fn hint(self) -> String {
         let mut missing = self.missing_for_programs();
@@ -54,19 +59,24 @@ impl Capabilities {
                 missing.push(name);
             }
         }
-        let them = if missing.len() == 1 { "it" } else { "them" };
-        if let Some((last, rest)) = missing.split_last() {
-            let names = match rest {
-                [] => (*last).to_owned(),
-                rest => format!("{} and {last}", rest.join(", ")),
-            };
-            return format!("this process lacks {names}: run it as root or grant {them}");
+        if let Some(hint) = lacks(&missing) {
+            return hint;
         }
         if is_in_user_namespace() {
             return "this process has its capabilities in a user namespace: run it in the initial one".to_owned();
         }
         "this process has the capabilities: kernel lockdown, a seccomp filter or another security module, such as an armed Sentinel, refuses the call".to_owned()
     }
+}
+
+fn lacks(missing: &[&str]) -> Option<String> {
+    let them = if missing.len() == 1 { "it" } else { "them" };
+    let (last, rest) = missing.split_last()?;
+    let names = match rest {
+        [] => (*last).to_owned(),
+        rest => format!("{} and {last}", rest.join(", ")),
+    };
+    Some(format!("this process lacks {names}: run it as root or grant {them}"))
 }
 
 /// The initial user namespace maps all numbers to themselves.
@@ -106,5 +116,13 @@ mod tests {
         {
             assert!(none.contains(name), "{none}");
         }
+    }
+
+    #[test]
+    fn the_verifier_wants_the_capabilities_of_programs_alone() {
+        let hint = |set| Capabilities::of_bits(set).hint_for_verifier();
+        assert_eq!(hint(u64::MAX), None);
+        let lacks = "this process lacks CAP_PERFMON: run it as root or grant it";
+        assert_eq!(hint(1 << CAP_BPF | 1 << CAP_NET_ADMIN).as_deref(), Some(lacks));
     }
 }

@@ -187,9 +187,7 @@ impl Failure {
             (Self::Load { source, .. }, Some(libc::EACCES | libc::E2BIG))
                 if !source.log.is_empty() =>
             {
-                let capabilities = Capabilities::effective();
-                let lacks_one = !capabilities.missing_for_programs().is_empty();
-                return lacks_one.then(|| capabilities.hint().into());
+                return Capabilities::effective().hint_for_verifier().map(Cow::from);
             }
             (_, Some(libc::EPERM | libc::EACCES)) => {
                 return Some(Capabilities::effective().hint().into());
@@ -339,11 +337,12 @@ mod tests {
         let error = io::Error::from_raw_os_error(libc::EACCES);
         let source = LoggedError { error, log: "R1 is bad\n".to_owned() };
         let error = BpfError::from(Failure::Load { program: "ic_x".to_owned(), source });
-        assert_eq!(error.to_string(), "the kernel refused program `ic_x`");
-        assert_eq!((error.hint(), error.errno()), (None, Some(libc::EACCES)));
+        assert_eq!(error.errno(), Some(libc::EACCES));
+        // Not as root, the hint says what this process lacks.
+        let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        assert_eq!(error.to_string(), format!("the kernel refused program `ic_x`{hint}"));
         assert_eq!(error.verifier_log(), Some("R1 is bad\n"));
-        let expected =
-            "the kernel refused program `ic_x`: Permission denied (os error 13)\nR1 is bad";
+        let expected = format!("{error}: Permission denied (os error 13)\nR1 is bad");
         assert_eq!(ErrorChain::new(&error).to_string(), expected);
     }
 
