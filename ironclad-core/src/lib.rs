@@ -18,6 +18,7 @@ mod error_chain;
 mod instance;
 mod protocol;
 mod rule;
+pub mod uapi;
 
 pub use cidr::{Cidr, CidrError, Family};
 pub use error_chain::ErrorChain;
