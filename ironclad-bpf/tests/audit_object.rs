@@ -200,7 +200,7 @@ fn an_allowlist_is_for_types_places_and_sleep() {
     audit_object(object("sleepable"), &sleepable).unwrap();
 
     assert!(refusal("weak_kfunc", &shield).len() == 2);
-    let kfunc = shield.clone().allow_kfunc(ProgramType::XDP, "ic_no_such_function").unwrap();
+    let kfunc = shield.clone().allow_kfunc(ProgramType::XDP, "bpf_cpumask_any").unwrap();
     audit_object(object("weak_kfunc"), &kfunc).unwrap();
     let variable = generous().allow_variable(ProgramType::TRACEPOINT, "bpf_prog_active");
     audit_object(object("kernel_variable"), &variable).unwrap();

@@ -3,6 +3,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ironclad_core::abi::{self, EventHeader, FileId, FileOp, SentinelHook, SentinelVerdict};
+use ironclad_core::uapi::{BpfCommand, Helper, ProgramType};
 use serde::Serialize;
 use zerocopy::FromBytes;
 
@@ -185,6 +186,38 @@ impl From<&SentinelEvent<'_>> for SentinelRecord {
 }
 
 impl SentinelRecord {
+    /// Links have ids; other commands are about a program, whose type is known.
+    fn write_command(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let command = BpfCommand(self.detail);
+        match command {
+            BpfCommand::LINK_GET_FD_BY_ID => write!(f, " {command} of link {}", self.target),
+            BpfCommand::LINK_UPDATE | BpfCommand::LINK_DETACH => {
+                write!(f, " {command} by descriptor {}", self.target)
+            }
+            _ => write!(f, " {command} of a {} program", ProgramType(self.target)),
+        }
+    }
+
+    /// The kernel function that the program calls, of an alarm of [`SentinelHook::BpfProgLoad`]: its number in the
+    /// kernel's BTF. None where the program calls a helper, or a function of a module.
+    pub fn kfunc(&self) -> Option<u32> {
+        let is_kfunc = self.detail & (abi::CALL_KFUNC | abi::CALL_MODULE) == abi::CALL_KFUNC;
+        let is_call = self.hook == SentinelHook::BpfProgLoad;
+        (is_call && is_kfunc).then_some(self.detail & !abi::CALL_KFUNC)
+    }
+
+    /// What the program calls, of an alarm of [`SentinelHook::BpfProgLoad`]. A kernel function is a number of the
+    /// kernel's BTF.
+    fn call(&self) -> String {
+        let number = self.detail & !(abi::CALL_KFUNC | abi::CALL_MODULE);
+        match self.detail {
+            detail if detail & abi::CALL_MODULE != 0 => "a function of a module".to_owned(),
+            detail if detail & abi::CALL_KFUNC != 0 => format!("kernel function #{number}"),
+            abi::CALL_UNKNOWN => "what could not be read".to_owned(),
+            helper => Helper(helper).to_string(),
+        }
+    }
+
     fn target_kind(&self) -> &'static str {
         match self.hook {
             SentinelHook::BpfMap => "map ",
@@ -215,12 +248,18 @@ impl fmt::Display for SentinelRecord {
             // Anybody names files: what would disturb a terminal is escaped.
             write!(f, " {}", path.display().to_string().escape_debug())?;
         }
-        if self.target != 0 {
-            write!(f, " of {}{}", self.target_kind(), self.target)?;
-        }
-        if self.hook == SentinelHook::Bpf {
-            // enum bpf_cmd (include/uapi/linux/bpf.h).
-            write!(f, " (command {})", self.detail)?;
+        match self.hook {
+            SentinelHook::Bpf => self.write_command(f)?,
+            SentinelHook::BpfProgLoad => {
+                write!(f, " of a {} program", ProgramType(self.target))?;
+                write!(f, " that calls {}", self.call())?;
+            }
+            // Another process attaches a program to a perf event.
+            SentinelHook::FileIoctl if self.target != 0 => {
+                write!(f, " PERF_EVENT_IOC_SET_BPF of a {} program", ProgramType(self.target))?;
+            }
+            _ if self.target != 0 => write!(f, " of {}{}", self.target_kind(), self.target)?,
+            _ => {}
         }
         write!(f, " by {} ({})", self.pid, self.comm.escape_debug())?;
         write!(f, ", user {}", self.uid)

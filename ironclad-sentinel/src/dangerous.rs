@@ -43,6 +43,13 @@ impl Dangerous {
         self.allow(abi::REFUSE_KEXEC, allow)
     }
 
+    /// Whether BPF programs of other processes may call any helper and any kernel function (kfunc) that the kernel
+    /// allows to their type. Otherwise a program is not loaded that can send signals, find other tasks or read
+    /// memory, or that calls a function of a module or one that this version does not know.
+    pub fn any_call(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_CALLS, allow)
+    }
+
     /// Whether other processes may send commands to the backing devices of protected files (SG_IO, NVMe,
     /// loop, partitions), open devices that send commands to any disk (`/dev/sg*`, `/dev/bsg/*`,
     /// `/dev/nvme0`, `/dev/ng*`), and give disks to NVMe targets.

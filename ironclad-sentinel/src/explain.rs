@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use ironclad_bpf::probe::kernel_function;
 use ironclad_core::abi::{self, FileId};
 use ironclad_events::SentinelRecord;
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct ExplainedAlarm {
     pub exe: Option<PathBuf>,
     /// The executable of its parent: likewise.
     pub parent: Option<PathBuf>,
+    /// The kernel function that a program calls, where the program was refused for it.
+    pub function: Option<String>,
     /// The rules that matched, by their names in the policy in force.
     pub rules: Vec<String>,
 }
@@ -27,6 +30,9 @@ pub struct ExplainedAlarm {
 impl fmt::Display for ExplainedAlarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.event)?;
+        if let Some(function) = &self.function {
+            write!(f, ", kernel function {function}")?;
+        }
         for (what, path) in [("executes", &self.exe), ("started by", &self.parent)] {
             if let Some(path) = path {
                 write!(f, ", {what} {}", path.display().to_string().escape_debug())?;
@@ -62,6 +68,7 @@ impl Sentinel {
         Ok(ExplainedAlarm {
             exe: self.exe_path(&event.exe)?,
             parent: self.exe_path(&event.parent)?,
+            function: event.kfunc().and_then(kernel_function),
             rules: event.rules.iter().map(|&index| self.rule_name(index)).collect(),
             event: event.clone(),
         })

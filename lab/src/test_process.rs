@@ -8,6 +8,7 @@ mod held;
 mod treadmill;
 mod turn;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -19,8 +20,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ironclad_syscalls::{
-    Deed, Handle, Impostor, Lie, attach_program, end_first_thread, idle_child, in_child, lease,
-    link_program, map_to_write, swap_boot, sysctl_program, uring_write,
+    Deed, Handle, Impostor, LateProbe, Lie, attach_program, end_first_thread, idle_child, in_child,
+    lease, link_program, link_session, map_to_write, session_program, swap_boot, sysctl_program,
+    uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -130,7 +132,10 @@ impl TestProcess {
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at cgroups:
     /// `keep-program`, `link-kept|attach-kept GROUP`. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
-    /// `load-lsm HOOK` one of BPF LSM.
+    /// `load-lsm HOOK` one of BPF LSM, `load-with-attributes TYPE` one by a command with further attributes. Programs
+    /// of packets that call kernel functions, by numbers in BTF: `signal-by-kfunc PID SIGNAL FIND SEND RELEASE`,
+    /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper HELPER INSTRUCTIONS-BEFORE`. Programs that are attached
+    /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`.
     /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
@@ -252,6 +257,7 @@ struct State {
     kept: Option<File>,
     handle: Option<Handle>,
     program: Option<OwnedFd>,
+    probe: Option<LateProbe>,
     memory: Vec<u8>,
 }
 
@@ -441,6 +447,20 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         ["attach-kept", group] => {
             attach_program(state.program.as_ref().expect("a program"), &File::open(group)?)
                 .map(|()| 0)
+        }
+        ["keep-probe", tracepoint, events] => {
+            let number = |text: &str| text.parse::<u64>().expect("a number");
+            state.probe = Some(LateProbe::new(number(tracepoint), number(events) as usize)?);
+            Ok(0)
+        }
+        ["attach-probe"] => state.probe.as_mut().expect("a probe").attach().map(|()| 0),
+        ["keep-session"] => {
+            state.program = Some(session_program()?);
+            Ok(0)
+        }
+        ["link-session", function] => {
+            let function = CString::new(*function).expect("a name");
+            link_session(state.program.as_ref().expect("a program"), &function).map(|()| 0)
         }
         ["open-handle"] => state.handle.as_mut().expect("a handle").open().map(|_| 0),
         [verb, source] if verb.ends_with("-to-kept") => {

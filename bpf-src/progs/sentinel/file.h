@@ -7,6 +7,7 @@
 #include "../../lib/sentinel/dir_rename.h"
 #include "../../lib/sentinel/disks.h"
 #include "../../lib/sentinel/procfs.h"
+#include "gate.h"
 
 enum {
 	IC_ATTR_SIZE = 1 << 3, /* include/linux/fs.h */
@@ -28,6 +29,7 @@ enum {
 	IC_FS_IOC_FSSETXATTR = 0x401c5820,
 	IC_FS_IOC_ENABLE_VERITY = 0x40806685, /* include/uapi/linux/fsverity.h */
 	IC_F2FS_IOC = 0xf5, /* include/uapi/linux/f2fs.h */
+	IC_PERF_EVENT_IOC_SET_BPF = 0x40042408, /* include/uapi/linux/perf_event.h */
 };
 
 /* Checks access to an existing file. */
@@ -475,6 +477,9 @@ IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 
 	if (ic_is_generation_ioctl(cmd) && ic_is_armed() && !ic_is_trusted())
 		return ic_refuse_file(hook, dentry, IC_FILE_METADATA, cmd);
+	/* Attaches a program that may have been loaded before. */
+	if (cmd == IC_PERF_EVENT_IOC_SET_BPF && ic_is_armed())
+		return ic_gate(hook, BPF_PROG_TYPE_KPROBE, cmd);
 	if (ic_is_freeze_ioctl(file, cmd))
 		return ic_check_path_component(hook, dentry, IC_FILE_MOUNT);
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)

@@ -7,7 +7,7 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_GATE_H
 #define IRONCLAD_PROGS_SENTINEL_GATE_H
 
-#include "../../lib/sentinel/alarm.h"
+#include "../../lib/sentinel/calls.h"
 #include "../../lib/sentinel/dir_rename.h"
 
 /* Secrets that are valid for a mark, each once. */
@@ -51,15 +51,8 @@ struct ic_attr_load {
 struct ic_attr_link {
 	__u32 prog_fd, target;
 	__u32 attach_type;
-};
-
-enum {
-	IC_BPF_PROG_TYPE_RAW_TRACEPOINT = 17,
-	IC_BPF_PROG_TYPE_CGROUP_SYSCTL = 23,
-	IC_BPF_PROG_TYPE_LSM = 29,
-	IC_BPF_PROG_TYPE_TRACING = 26,
-	IC_BPF_PROG_TYPE_STRUCT_OPS = 27,
-	IC_BPF_PROG_TYPE_KPROBE = 2,
+	__u32 flags;
+	__u32 function; /* of BPF_LINK_CREATE, the target's function in BTF, or a relative link */
 };
 
 IC_INLINE void ic_track_object(__u64 address, __u32 kind)
@@ -78,6 +71,8 @@ IC_INLINE bool ic_is_adopting(void)
 /* Checks a new descriptor of a map or program, of any mode: a loaded program can write by any. */
 IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 {
+	const __u32 *found;
+
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
 	if (ic_is_adopting()) {
@@ -85,7 +80,13 @@ IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 		return 0;
 	}
 	/* Armed or not: a descriptor that a process has once remains usable. */
-	if (!bpf_map_lookup_elem(&ic_objects, &address) || ic_is_trusted())
+	found = bpf_map_lookup_elem(&ic_objects, &address);
+	if (!found)
+		return 0;
+	/* Reported where its calls were checked. */
+	if (*found == IC_OBJECT_REFUSED)
+		return -IC_EPERM;
+	if (ic_is_trusted())
 		return 0;
 	return ic_refuse(hook, id, kind);
 }
@@ -153,10 +154,29 @@ int BPF_PROG(ic_prog_created_5_10, struct bpf_prog_aux *aux)
 	return ic_object_created((__u64)aux, IC_OBJECT_PROG);
 }
 
+/* The kernel has copied the instructions. */
 SEC("?lsm/bpf_prog_load")
 int BPF_PROG(ic_prog_created, struct bpf_prog *prog)
 {
+	if (ic_is_canary(IC_HOOK_BPF_PROG_LOAD))
+		return -IC_SENTINEL_ECANARY;
+	if (ic_check_calls(prog))
+		return -IC_EPERM;
 	return ic_object_created((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_PROG);
+}
+
+/*
+ * Before Linux 6.9 the hook is called without the instructions. The verifier calls this function
+ * first, and ic_bpf_prog denies the descriptor.
+ */
+SEC("?fentry/bpf_prog_calc_tag")
+int ic_prog_calls(__u64 *ctx)
+{
+	struct bpf_prog *prog = (void *)ctx[0];
+
+	if (ic_is_canary(IC_HOOK_BPF_PROG_LOAD) || ic_check_calls(prog))
+		ic_track_object((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_REFUSED);
+	return 0;
 }
 
 SEC("?lsm/bpf_prog_free_security")
@@ -172,15 +192,15 @@ int BPF_PROG(ic_prog_freed, struct bpf_prog *prog)
 }
 
 /* Checks the loading of a program, or the attaching of one that was loaded before, by its type. */
-IC_INLINE int ic_gate(__u32 type, int cmd)
+IC_INLINE int ic_gate(__u8 hook, __u32 type, __u32 cmd)
 {
 	__u64 bit = 1ULL << (type & 63);
-	struct ic_attempt attempt = { .hook = IC_HOOK_BPF, .target = type, .detail = cmd };
+	struct ic_attempt attempt = { .hook = hook, .target = type, .detail = cmd };
 
 	if (ic_is_trusted())
 		return 0;
 	if (ic_sentinel.gate & bit && !ic_has_exemption(IC_MAY_LOAD))
-		return ic_refuse(IC_HOOK_BPF, type, cmd);
+		return ic_refuse(hook, type, cmd);
 	if (ic_sentinel.gate_log & bit) {
 		attempt.verdict = IC_SENTINEL_LOGGED;
 		ic_alarm(&attempt);
@@ -188,27 +208,40 @@ IC_INLINE int ic_gate(__u32 type, int cmd)
 	return 0;
 }
 
-/* The program type of an attach type: trampolines, probes, and hooks that Sentinel attaches to. */
+/*
+ * The program type of an attach type: trampolines, probes, and hooks that Sentinel attaches to. 0
+ * for those of packets, sockets and devices. An attach type that this source does not know is newer
+ * than it, and counts as one of trampolines.
+ */
 IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 {
 	if (attach_type == BPF_LSM_MAC || attach_type == BPF_LSM_CGROUP)
-		return IC_BPF_PROG_TYPE_LSM;
-	if (attach_type == BPF_TRACE_RAW_TP || attach_type == BPF_TRACE_FENTRY ||
-	    attach_type == BPF_TRACE_FEXIT || attach_type == BPF_MODIFY_RETURN ||
-	    attach_type == BPF_TRACE_ITER)
-		return IC_BPF_PROG_TYPE_TRACING;
+		return BPF_PROG_TYPE_LSM;
 	if (attach_type == BPF_STRUCT_OPS)
-		return IC_BPF_PROG_TYPE_STRUCT_OPS;
-	if (attach_type == BPF_TRACE_KPROBE_MULTI || attach_type == BPF_PERF_EVENT ||
-	    attach_type == BPF_TRACE_UPROBE_MULTI)
-		return IC_BPF_PROG_TYPE_KPROBE;
+		return BPF_PROG_TYPE_STRUCT_OPS;
+	if (attach_type == BPF_PERF_EVENT || attach_type == BPF_TRACE_KPROBE_MULTI ||
+	    attach_type == BPF_TRACE_UPROBE_MULTI || attach_type == BPF_TRACE_KPROBE_SESSION ||
+	    attach_type == BPF_TRACE_UPROBE_SESSION)
+		return BPF_PROG_TYPE_KPROBE;
 	/*
 	 * A cgroup has room for 64 of them: a process that takes all keeps a successor from
 	 * attaching.
 	 */
 	if (attach_type == BPF_CGROUP_SYSCTL)
-		return IC_BPF_PROG_TYPE_CGROUP_SYSCTL;
+		return BPF_PROG_TYPE_CGROUP_SYSCTL;
+	if (attach_type > BPF_NETKIT_PEER ||
+	    (attach_type >= BPF_TRACE_RAW_TP && attach_type <= BPF_TRACE_ITER))
+		return BPF_PROG_TYPE_TRACING;
 	return 0;
+}
+
+/*
+ * Whether a link may be one of an freplace program: these have no attach type, and as target either
+ * none, which is that of the load, or a program and a function.
+ */
+IC_INLINE bool ic_is_freplace(const struct ic_attr_link *link)
+{
+	return !link->attach_type && (!link->target || link->function);
 }
 
 /*
@@ -247,17 +280,21 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
+	/* On Linux 7.3 a command may have this flag. */
+	cmd &= ~BPF_COMMON_ATTRS;
 	switch (cmd) {
 	case BPF_PROG_LOAD:
 		bpf_probe_read_kernel(&load, sizeof(load), attr);
-		return ic_gate(load.prog_type, cmd);
+		return ic_gate(IC_HOOK_BPF, load.prog_type, cmd);
 	case BPF_RAW_TRACEPOINT_OPEN:
-		return ic_gate(IC_BPF_PROG_TYPE_RAW_TRACEPOINT, cmd);
+		return ic_gate(IC_HOOK_BPF, BPF_PROG_TYPE_RAW_TRACEPOINT, cmd);
 	case BPF_LINK_CREATE:
 	case BPF_PROG_ATTACH:
 		bpf_probe_read_kernel(&link, sizeof(link), attr);
-		type = ic_gate_type(link.attach_type);
-		return type ? ic_gate(type, cmd) : 0;
+		type = cmd == BPF_LINK_CREATE && ic_is_freplace(&link)
+			       ? BPF_PROG_TYPE_EXT
+			       : ic_gate_type(link.attach_type);
+		return type ? ic_gate(IC_HOOK_BPF, type, cmd) : 0;
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);

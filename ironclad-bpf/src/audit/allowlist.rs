@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::forbidden::{FORBIDDEN_HELPERS, FORBIDDEN_KFUNCS};
+use super::forbidden::FORBIDDEN_HELPERS;
+use super::kfuncs::reason_of_kfunc;
 use super::offence::Offence;
 use crate::uapi::{AttachType, Helper, ProgramType};
 
@@ -134,7 +135,8 @@ impl Allowlist {
     }
 
     /// What Sentinel's programs need: to identify the process and the object, to store results, and to
-    /// report. One of them sees that a directory is renamed, one lists open files, one sees a fork.
+    /// report. One of them sees that a directory is renamed, one lists open files, one sees a fork, and one
+    /// sees the instructions of programs.
     pub fn sentinel() -> Self {
         let guard = [
             Helper::MAP_LOOKUP_ELEM,
@@ -157,8 +159,6 @@ impl Allowlist {
             Helper::PROBE_READ_KERNEL_STR,
             Helper::SEQ_WRITE,
         ];
-        let places = [AttachType::TRACE_FEXIT, AttachType::TRACE_ITER, AttachType::TRACE_RAW_TP];
-        list.types.extend(Self::of_type(ProgramType::TRACING, &[&look], &places).types);
         let report = [
             Helper::MAP_LOOKUP_ELEM,
             Helper::GET_SMP_PROCESSOR_ID,
@@ -166,14 +166,24 @@ impl Allowlist {
             Helper::RINGBUF_RESERVE,
             Helper::RINGBUF_SUBMIT,
             Helper::GET_CURRENT_TASK,
+            Helper::GET_CURRENT_PID_TGID,
             Helper::GET_CURRENT_UID_GID,
             Helper::GET_CURRENT_CGROUP_ID,
             Helper::PROBE_READ_KERNEL,
             Helper::PROBE_READ_KERNEL_STR,
-            Helper::SYSCTL_GET_NAME,
         ];
-        let sysctl =
-            Self::of_type(ProgramType::CGROUP_SYSCTL, &[&report], &[AttachType::CGROUP_SYSCTL]);
+        let places = [
+            AttachType::TRACE_FENTRY,
+            AttachType::TRACE_FEXIT,
+            AttachType::TRACE_ITER,
+            AttachType::TRACE_RAW_TP,
+        ];
+        list.types.extend(Self::of_type(ProgramType::TRACING, &[&look, &report], &places).types);
+        let sysctl = Self::of_type(
+            ProgramType::CGROUP_SYSCTL,
+            &[&report, &[Helper::SYSCTL_GET_NAME]],
+            &[AttachType::CGROUP_SYSCTL],
+        );
         list.types.extend(sysctl.types);
         list
     }
@@ -236,13 +246,13 @@ impl Allowlist {
     /// modules cannot be permitted.
     ///
     /// # Errors
-    /// It is one of [`FORBIDDEN_KFUNCS`].
+    /// It is none of [`HARMLESS_KFUNCS`](super::HARMLESS_KFUNCS).
     pub fn allow_kfunc(
         mut self,
         program_type: ProgramType,
         name: &str,
     ) -> Result<Self, ForbiddenError> {
-        if let Some(reason) = super::forbidden::reason_of_kfunc(name) {
+        if let Some(reason) = reason_of_kfunc(name) {
             return Err(ForbiddenError { name: name.to_owned(), reason });
         }
         self.of(program_type).kfuncs.insert(name.to_owned());
@@ -296,7 +306,7 @@ impl Allowlist {
     }
 
     pub(super) fn judge_kfunc(&self, program_type: ProgramType, name: &str) -> Option<Offence> {
-        if FORBIDDEN_KFUNCS.contains(&name) {
+        if reason_of_kfunc(name).is_some() {
             return Some(Offence::ForbiddenKfunc(name.to_owned()));
         }
         let allowed = self.types.get(&program_type).is_some_and(|it| it.kfuncs.contains(name));
@@ -327,7 +337,7 @@ mod tests {
             let refused = Allowlist::empty().allow(ProgramType::KPROBE, [helper]).unwrap_err();
             assert_eq!(refused.name, helper.to_string());
         }
-        for name in FORBIDDEN_KFUNCS {
+        for name in ["crash_kexec", "bpf_send_signal_task", "bpf_rdonly_cast"] {
             assert!(Allowlist::empty().allow_kfunc(ProgramType::SYSCALL, name).is_err());
         }
         assert!(Allowlist::empty().allow(ProgramType::XDP, [Helper(4711)]).is_err());

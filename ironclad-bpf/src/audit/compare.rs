@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use super::forbidden::FORBIDDEN_KFUNCS;
 use super::insn::{INSN_SIZE, Insn, Op, ops};
 use super::kernel_symbols::{helpers_of, names};
+use super::kfuncs::acts_on_host;
 use super::report::ProgramReport;
 use crate::error::{BpfError, Failure};
 use crate::sys;
@@ -265,7 +265,7 @@ fn tally<'a>(
         if symbols.iter().any(|symbol| audited.kfuncs.contains(symbol)) {
             continue;
         }
-        if symbols.iter().any(|symbol| FORBIDDEN_KFUNCS.contains(&symbol.as_str())) {
+        if symbols.iter().any(|symbol| acts_on_host(symbol).is_some()) {
             return Err(format!("it calls {}, and no such call was audited", shown(symbols)));
         }
         *unattributed.entry(shown(symbols)).or_default() += 1;

@@ -1,4 +1,4 @@
-//! What no program of Ironclad, or of users of its audit, may call.
+//! Helpers that no program of Ironclad, or of users of its audit, may call.
 use crate::uapi::Helper;
 
 /// Helpers that no allowlist can permit.
@@ -18,8 +18,18 @@ pub const FORBIDDEN_HELPERS: &[Helper] = &[
     Helper::KALLSYMS_LOOKUP_NAME,
 ];
 
-/// Kernel functions that no allowlist can permit.
-pub const FORBIDDEN_KFUNCS: &[&str] = &["crash_kexec", "bpf_send_signal_task"];
+/// Helpers that read the memory of the kernel, or of the process that a program runs in. An observer
+/// needs them; programs of processes that are not trusted may not call them under Sentinel.
+pub(crate) const READING_HELPERS: &[Helper] = &[
+    Helper::PROBE_READ,
+    Helper::PROBE_READ_STR,
+    Helper::PROBE_READ_USER,
+    Helper::PROBE_READ_USER_STR,
+    Helper::PROBE_READ_KERNEL,
+    Helper::PROBE_READ_KERNEL_STR,
+    Helper::COPY_FROM_USER,
+    Helper::COPY_FROM_USER_TASK,
+];
 
 pub(super) fn reason_of(helper: Helper) -> Option<&'static str> {
     Some(match helper {
@@ -38,14 +48,6 @@ pub(super) fn reason_of(helper: Helper) -> Option<&'static str> {
     })
 }
 
-pub(super) fn reason_of_kfunc(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "crash_kexec" => "crashes the host",
-        "bpf_send_signal_task" => "sends signals, and so kills processes",
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +61,6 @@ mod tests {
                 "{helper}"
             );
         }
-        assert!(FORBIDDEN_KFUNCS.iter().all(|name| reason_of_kfunc(name).is_some()));
+        assert!(READING_HELPERS.iter().all(|helper| !FORBIDDEN_HELPERS.contains(helper)));
     }
 }

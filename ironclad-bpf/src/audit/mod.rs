@@ -5,7 +5,8 @@
 //! any business writing into the memory of other processes. The audit does: each instruction of each
 //! program is read; calls of helpers and kernel functions, and all other exits of a program, have
 //! to be on an [`Allowlist`] for its type of program, and what this version cannot read is refused. A
-//! few helpers are refused even then ([`FORBIDDEN_HELPERS`]).
+//! few helpers are refused even then ([`FORBIDDEN_HELPERS`]), and all kernel functions but the
+//! [`HARMLESS_KFUNCS`].
 //!
 //! Three steps, each of which stands by itself:
 //!
@@ -45,6 +46,7 @@ mod elf;
 mod forbidden;
 mod insn;
 mod kernel_symbols;
+mod kfuncs;
 mod lines;
 mod object;
 mod offence;
@@ -53,7 +55,10 @@ mod report;
 
 pub use allowlist::{Allowlist, ForbiddenError};
 pub use compare::{Calls, Comparison, Digest, compare_loaded};
-pub use forbidden::{FORBIDDEN_HELPERS, FORBIDDEN_KFUNCS};
+pub use forbidden::FORBIDDEN_HELPERS;
+pub(crate) use forbidden::READING_HELPERS;
+pub use kfuncs::HARMLESS_KFUNCS;
+pub(crate) use kfuncs::is_harmless;
 pub use object::{audit_object, inspect_object};
 pub use offence::{Offence, SourceLine, Violation};
 pub use prepared::{audit_prepared, open_object};

@@ -116,7 +116,7 @@ impl fmt::Display for Offence {
             Self::ForbiddenKfunc(name) => write!(
                 f,
                 "calls kernel function {name}, which is forbidden because it {}",
-                super::forbidden::reason_of_kfunc(name).unwrap_or("is dangerous")
+                super::kfuncs::reason_of_kfunc(name).unwrap_or("is dangerous")
             ),
             Self::KfuncNotAllowed(name) => {
                 write!(f, "calls kernel function {name}, which is not on the allowlist")

@@ -21,6 +21,22 @@ impl KernelBtf {
         self.id(name, BtfKind::Func)
     }
 
+    /// The numbers of all functions whose names are accepted.
+    pub(crate) fn functions(&self, is_it: impl Fn(&str) -> bool) -> Vec<u32> {
+        let types = (1..self.0.len() as u32)
+            .filter_map(|id| self.0.type_by_id::<BtfType<'_>>(TypeId::from(id)));
+        types
+            .filter(|it| it.kind() == BtfKind::Func)
+            .filter(|it| it.name().and_then(|name| name.to_str()).is_some_and(&is_it))
+            .map(|it| it.type_id().into())
+            .collect()
+    }
+
+    pub(crate) fn function_name(&self, id: u32) -> Option<String> {
+        let function: Func<'_> = self.0.type_by_id(TypeId::from(id))?;
+        Some(function.name()?.to_string_lossy().into_owned())
+    }
+
     /// How many parameters a function has.
     pub(crate) fn parameters(&self, name: &str) -> Option<usize> {
         let id = self.function(name)?;

@@ -10,7 +10,7 @@ use crate::uapi::{AttachType, MapType, ProgramType};
 const LOG_LEN: usize = 16 << 10;
 
 /// r0 = 0; exit.
-pub(super) const RETURN_0: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+pub(crate) const RETURN_0: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
 /// A program to try.
 #[derive(Clone, Copy)]

@@ -33,7 +33,7 @@ pub(crate) use btf::KernelBtf;
 pub use feature::{Feature, State};
 pub(crate) use helpers::may_call;
 pub use interface::{InterfaceProbe, probe_interface};
-pub(crate) use load::load_program;
+pub(crate) use load::{RETURN_0, load_program};
 
 /// What a kernel can do. Displays as a table; serializes as an object of lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -146,6 +146,11 @@ pub fn probe_refused() -> Option<Feature> {
         .filter(is_refused)
         .or_else(|| Some(programs::lsm_load(btf.as_ref(), capabilities)).filter(is_refused))
         .or_else(|| Some(programs::tracing_load(btf.as_ref(), capabilities)).filter(is_refused))
+}
+
+/// The name of a function of the kernel, by its number in the kernel's BTF. None where it has none.
+pub fn kernel_function(id: u32) -> Option<String> {
+    KernelBtf::load()?.function_name(id)
 }
 
 /// LSM programs need more than to be loaded: their module has to be active, and what enters them on.

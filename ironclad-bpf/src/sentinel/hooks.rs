@@ -28,7 +28,7 @@ pub(super) struct Variant {
 /// The hooks of the gate (`sentinel/gate.h`), in the order in which they are attached. A process loses its mark
 /// when it executes another program before any process has a mark, and no object is recorded whose end is
 /// not seen.
-pub(super) const GATE: [&str; 15] = [
+pub(super) const GATE: [&str; 16] = [
     "bprm_committing_creds",
     "bpf_map_free_security",
     "bpf_map_free",
@@ -37,7 +37,8 @@ pub(super) const GATE: [&str; 15] = [
     "bpf_map_alloc_security",
     "bpf_map_create",
     "bpf_prog_alloc_security",
-    "bpf_prog_load",
+    CALLS,
+    CALLS_5_10,
     "task_prctl",
     "bpf_map",
     "bpf_prog",
@@ -45,6 +46,12 @@ pub(super) const GATE: [&str; 15] = [
     FORK,
     "task_free",
 ];
+
+/// The hook at which calls of programs are checked, since Linux 6.9.
+const CALLS: &str = "bpf_prog_load";
+
+/// The function where they are checked before.
+const CALLS_5_10: &str = "bpf_prog_calc_tag";
 
 /// The tracepoint sched_process_fork. The table of processes has other programs there.
 const FORK: &str = "fork_marks";
@@ -81,6 +88,7 @@ pub(super) fn choose(
             _ => it.more,
         })
         .collect();
+    let has_calls = btf.function("bpf_lsm_bpf_prog_load").is_some();
     let mut missing = Vec::new();
     for mut program in open.progs_mut() {
         let section = program.section().to_string_lossy().into_owned();
@@ -92,9 +100,16 @@ pub(super) fn choose(
         }
         let Some((hook, function)) = place(&section) else { continue };
         // Tracepoints are types there, and those that we have are everywhere.
-        let is_there = function.is_empty() || btf.function(&function).is_some();
+        let is_known = function.is_empty() || btf.function(&function).is_some();
+        let is_there = is_known && !(hook == CALLS_5_10 && has_calls);
         program.set_autoload(is_there);
-        if !is_there {
+        // One of the two is enough.
+        let is_replaced = match hook {
+            CALLS => btf.function(CALLS_5_10).is_some(),
+            CALLS_5_10 => has_calls,
+            _ => false,
+        };
+        if !is_there && !is_replaced {
             missing.push(MissingHook { hook: hook.to_owned(), is_optional });
         }
     }
@@ -106,7 +121,7 @@ fn place(section: &str) -> Option<(&str, String)> {
     match section.split_once('/')? {
         ("lsm", hook) => Some((hook, format!("bpf_lsm_{hook}"))),
         ("tp_btf", _) => Some((FORK, String::new())),
-        ("fexit", function) => Some((function, function.to_owned())),
+        ("fentry" | "fexit", function) => Some((function, function.to_owned())),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use super::labels::FileTables;
 use super::pins::GuardPins;
 use super::preopened::Preopened;
 use super::secret::Secret;
-use crate::audit::Allowlist;
+use crate::audit::{Allowlist, FORBIDDEN_HELPERS, READING_HELPERS, is_harmless};
 use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loaded, Loader, constants, failed};
@@ -54,7 +54,8 @@ const ALL: u32 = abi::REFUSE_MEMORY
     | abi::REFUSE_MODULES
     | abi::REFUSE_KEXEC
     | abi::REFUSE_DISKS
-    | abi::REFUSE_MAPPER;
+    | abi::REFUSE_MAPPER
+    | abi::REFUSE_CALLS;
 
 impl Default for GuardOptions {
     fn default() -> Self {
@@ -279,7 +280,9 @@ fn load_object(
     let mut storage = MaybeUninit::uninit();
     let mut open =
         SentinelSkelBuilder::default().open(&mut storage).map_err(failed(OBJECT, "opening"))?;
-    constants(OBJECT, &mut open.maps.rodata_data)?.ic_cfg_label_mask = sizes.filter - 1;
+    let config = constants(OBJECT, &mut open.maps.rodata_data)?;
+    config.ic_cfg_label_mask = sizes.filter - 1;
+    config.ic_cfg_helpers = refused_helpers(options);
     let missing = choose(open.open_object_mut(), &btf, &IDMAP);
     let object = Loader::new(OBJECT, Allowlist::sentinel())
         .share([(LOSSES, processes.losses.as_fd())])
@@ -290,5 +293,20 @@ fn load_object(
         .size("ic_names", sizes.names)
         .size("ic_label_bits", sizes.filter)
         .load(open.open_object_mut())?;
+    let kfuncs = object.map("ic_kfuncs")?;
+    for id in btf.functions(is_harmless) {
+        kfuncs.update(&id, &1u32)?;
+    }
     Ok((object, missing))
+}
+
+/// Bit n: programs of other processes may not call helper n.
+fn refused_helpers(options: &GuardOptions) -> [u64; abi::SENTINEL_HELPERS as usize / 64] {
+    let reading = options.refuse & abi::REFUSE_MEMORY != 0;
+    let reading = if reading { READING_HELPERS } else { &[] };
+    let mut bits = [0; _];
+    for helper in FORBIDDEN_HELPERS.iter().chain(reading) {
+        bits[helper.0 as usize / 64] |= 1 << (helper.0 % 64);
+    }
+    bits
 }

@@ -14,7 +14,9 @@ use rustix::fs::{
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::probe::{RETURN_0, load_program};
 use crate::sys;
+use crate::uapi::ProgramType;
 
 /// Where the calls are made, with what they need.
 pub(super) struct Provoked {
@@ -86,6 +88,7 @@ fn task(hook: SentinelHook) -> Option<io::Result<()>> {
             let kind = libbpf_sys::BPF_MAP_TYPE_ARRAY;
             sys::map_create(kind, "ic_canary", 4, 4, 1, 0, None).map(drop)
         }
+        Hook::BpfProgLoad => load_program(ProgramType::SOCKET_FILTER, &RETURN_0).map(drop),
         Hook::BpfProg => sys::next_program(0).and_then(sys::prog_by_id).map(drop),
         // SAFETY: returns a number.
         Hook::TaskPrctl => check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }),

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include "hostile.h"
 
-extern int ic_no_such_function(const void *ctx) __attribute__((weak)) KSYM;
+extern int bpf_cpumask_any(const void *ctx) __attribute__((weak)) KSYM;
 
 /* The kernel has no such function: libbpf replaces the call, and the verifier never reaches it. */
 SEC("xdp")
 int checked(void *ctx)
 {
-	if (ic_no_such_function)
-		return ic_no_such_function(ctx);
+	if (bpf_cpumask_any)
+		return bpf_cpumask_any(ctx);
 	return 2;
 }
 

@@ -9,6 +9,7 @@ mod impostor;
 mod lease;
 mod link;
 mod option;
+mod program;
 mod surroundings;
 mod unspec;
 mod uring;
@@ -34,6 +35,10 @@ pub use link::{
     program_by_id, replace_descriptor, sysctl_program, update_link,
 };
 pub use option::set_option;
+pub use program::{
+    LateProbe, SignalKfuncs, link_session, load_with_attributes, read_by_helper, read_by_kfunc,
+    session_program, signal_by_kfunc,
+};
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use unspec::send_to_unspec;
 pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};

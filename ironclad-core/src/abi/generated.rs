@@ -1170,6 +1170,8 @@ pub const SENTINEL_NAME: usize = 256;
 pub const SENTINEL_DEPTH: usize = 64;
 /// Bytes of a path in an event.
 pub const SENTINEL_PATH: usize = 512;
+/// Helpers of programs: a bit each.
+pub const SENTINEL_HELPERS: usize = 256;
 
 // enum ic_sentinel_entries: Limits of Sentinel that size maps.
 
@@ -1189,6 +1191,8 @@ pub const SENTINEL_EXEMPTIONS: u32 = 1024;
 pub const SENTINEL_DIR_RENAMES: u32 = 1024;
 /// Directories that are cached, a power of two.
 pub const SENTINEL_DIRS: u32 = 8192;
+/// Kernel functions that programs may call.
+pub const SENTINEL_KFUNCS: u32 = 1024;
 
 /// The lowest bit of the rename counter in [`Sentinel::word`].
 pub const RENAME_SHIFT: u32 = 48;
@@ -1296,10 +1300,12 @@ numbered! {
         PathNotify = 45, "path_notify";
         /// A lock of flock(2) or fcntl(2), or a lease.
         FileLock = 46, "file_lock";
+        /// A call in a program that is being loaded.
+        BpfProgLoad = 47, "bpf_prog_load";
     }
 }
 /// One more than the highest number of a hook.
-pub const SENTINEL_HOOKS: usize = 47;
+pub const SENTINEL_HOOKS: usize = 48;
 
 numbered! {
     /// An operation that a file rule covers.
@@ -1389,6 +1395,8 @@ pub const REFUSE_KEXEC: u32 = 4;
 pub const REFUSE_DISKS: u32 = 8;
 /// The device mapper, where protected files are on a mapped device.
 pub const REFUSE_MAPPER: u32 = 16;
+/// Programs that act on other processes, or read their memory.
+pub const REFUSE_CALLS: u32 = 32;
 
 // enum ic_volume_key: Keys of volumes: the kernel's device numbers of block devices, and these
 // bits.
@@ -1656,6 +1664,17 @@ const _: () = assert!(size_of::<Exemption>() == 24);
 pub const OBJECT_MAP: u32 = 1;
 /// A program.
 pub const OBJECT_PROG: u32 = 2;
+/// A program whose calls are refused, which has no descriptor yet.
+pub const OBJECT_REFUSED: u32 = 3;
+
+// enum ic_call: The number of what a program calls.
+
+/// A kernel function, by its number in BTF; else a helper.
+pub const CALL_KFUNC: u32 = 0x80000000;
+/// Of a module.
+pub const CALL_MODULE: u32 = 0x40000000;
+/// Not known: the instructions could not be read.
+pub const CALL_UNKNOWN: u32 = 0x20000000;
 
 numbered! {
     /// The outcome of an attempt.
@@ -1708,7 +1727,7 @@ pub struct SentinelEvent {
     pub gid: u32,
     /// A process, an id of a map, program or link, a program's type, a signal.
     pub target: u32,
-    /// A command of bpf(2), a signal, `ATTR_` flags.
+    /// A command of bpf(2), a signal, `ATTR_` flags, `CALL_*`.
     pub detail: u32,
     /// [`SentinelHook`].
     pub hook: u8,

@@ -2,6 +2,7 @@
 
 mod disks;
 mod files;
+mod gate;
 mod host;
 mod impersonation;
 mod links;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let tests = [
         disks::tests(),
         files::tests(),
+        gate::tests(),
         host::tests(),
         impersonation::tests(),
         links::tests(),
@@ -40,8 +42,8 @@ fn main() -> ExitCode {
         without_lsm::tests(),
     ];
     let roles = [
+        gate::LSM_LOADER,
         rules::AGENT,
-        self_protection::LSM_LOADER,
         shield::ROLE,
         signed::ROLE,
         status_and_alarms::FOREIGNER,

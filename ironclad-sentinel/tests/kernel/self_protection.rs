@@ -4,13 +4,12 @@ use std::os::fd::AsFd;
 
 use crate::testbed::attacks::NO_EFFECT;
 use crate::testbed::{Attacks, EPERM, Host, lsm, next_denied};
-use ironclad_bpf::probe::probe_lsm;
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::Cgroup;
-use ironclad_lab::harness::{Role, Test, skip};
+use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::test;
 use ironclad_lab::test_process::{TestProcess, ends_within};
-use ironclad_lab::{role, test};
 use ironclad_policy::Policy;
 use ironclad_sentinel::{Overflow, Secret, Sentinel};
 use libbpf_rs::{MapCore, MapHandle};
@@ -33,19 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
         test!(a_secret_is_good_once_and_for_one_program).shared().in_machine().needs(&[lsm]),
-        test!(programs_that_could_bypass_sentinel_are_not_loaded)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
     ]
-}
-
-/// A process that loads a program of BPF LSM, and fails where it cannot.
-pub(crate) const LSM_LOADER: Role = role!(load_lsm);
-
-fn load_lsm() {
-    let lsm = probe_lsm();
-    assert!(lsm.is_available(), "{lsm:?}");
 }
 
 /// SIGURG, which is ignored by default.
@@ -647,81 +634,4 @@ fn a_secret_is_good_once_and_for_one_program() {
     assert_eq!(agent.ask(&append).unwrap(), 0);
     assert_eq!(agent.ask(&format!("exec {}", own.display())).unwrap(), 0);
     attacks.with(by_exec, &mut agent, &append, &events);
-}
-
-fn programs_that_could_bypass_sentinel_are_not_loaded() {
-    let host = Host::new();
-    let mut attacker = host.test_process();
-    // Types by their numbers. LSM and tracing programs need more than this to load, but the gate is checked first.
-    let load = |attacker: &mut ironclad_lab::test_process::TestProcess, kind: u32| {
-        attacker.ask(&format!("load {kind}")).unwrap()
-    };
-    const SOCKET_FILTER: u32 = 1;
-    const KPROBE: u32 = 2;
-    const TRACEPOINT: u32 = 5;
-    const RAW_TRACEPOINT: u32 = 17;
-    const CGROUP_SYSCTL: u32 = 23;
-    const TRACING: u32 = 26;
-    const STRUCT_OPS: u32 = 27;
-    const EXT: u32 = 28;
-    const LSM: u32 = 29;
-    let probes = [
-        ("load a BPF program of type kprobe", KPROBE),
-        ("load a BPF program of type tracepoint", TRACEPOINT),
-        ("load a BPF program of type raw tracepoint", RAW_TRACEPOINT),
-        ("load a BPF program of type cgroup sysctl", CGROUP_SYSCTL),
-    ];
-    let group = Cgroup::new("room").unwrap();
-    let kept = [
-        (
-            "attach a cgroup sysctl program that was loaded before",
-            format!("attach-kept {}", group.dir().display()),
-        ),
-        (
-            "attach a cgroup sysctl program by a BPF link",
-            format!("link-kept {}", group.dir().display()),
-        ),
-    ];
-    let mut attacks = Attacks::default();
-    for (name, kind) in probes {
-        attacks.without(name, &mut attacker, &format!("load {kind}"));
-    }
-    assert_eq!(attacker.ask("keep-program").unwrap(), 0);
-    for (name, order) in &kept {
-        attacks.without(name, &mut attacker, order);
-    }
-    let own = std::env::current_exe().unwrap();
-    let by_lsm = "load a BPF LSM program";
-    let load_lsm = format!("tool env {} {}", LSM_LOADER.env(), own.display());
-    attacks.without(by_lsm, &mut attacker, &load_lsm);
-    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
-    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
-        assert_ne!(load(&mut attacker, kind), EPERM, "{kind}");
-    }
-    let sentinel = host.start(&Policy::builder().compile().unwrap());
-    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    for (name, kind) in probes {
-        let event = attacks.with(name, &mut attacker, &format!("load {kind}"), &events);
-        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
-    }
-    for (name, order) in &kept {
-        let event = attacks.with(name, &mut attacker, order, &events);
-        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, CGROUP_SYSCTL), "{event}");
-    }
-    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
-        assert_eq!(load(&mut attacker, kind), EPERM, "{kind}");
-        let event = next_denied(&events);
-        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
-    }
-    let event = attacks.with(by_lsm, &mut attacker, &load_lsm, &events);
-    assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
-    // Other types are reported.
-    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
-    let event = loop {
-        let event = events.recv_timeout(crate::testbed::PATIENCE).unwrap().into_sentinel().unwrap();
-        if event.pid == attacker.pid() {
-            break event;
-        }
-    };
-    assert_eq!((event.verdict, event.target), (SentinelVerdict::Logged, SOCKET_FILTER), "{event}");
 }

@@ -17,11 +17,12 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, be_root_of_files_alone, chattr, count, decide_on_opens, detach_link, enable_verity,
-    file_setattr, freeze, hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program,
-    load_program, map_by_id, open_pin, partition, prlimit, probe, program_by_id, read_memory,
-    scsi_write, set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
-    thaw, trace, update_link, uring_open, watch_tracepoint, write_memory,
+    Handle, SignalKfuncs, be_root_of_files_alone, chattr, count, decide_on_opens, detach_link,
+    enable_verity, file_setattr, freeze, hello, kexec_file_load, kexec_load, link_by_id,
+    load_lsm_program, load_program, load_with_attributes, map_by_id, open_pin, partition, prlimit,
+    probe, program_by_id, read_by_helper, read_by_kfunc, read_memory, scsi_write, set_up_again,
+    set_version, set_writable, share_mount, shut_down, signal_by_file, signal_by_kfunc, thaw,
+    trace, update_link, uring_open, watch_tracepoint, write_memory,
 };
 
 use super::held::how;
@@ -127,6 +128,18 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
         ["kexec-load"] => kexec_load(),
         ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
+        ["signal-by-kfunc", pid, signal, find, send, release] => {
+            let [find, send, release] = [find, send, release].map(|number| wide(number) as u32);
+            let kfuncs = SignalKfuncs { find, send, release };
+            signal_by_kfunc(number(pid), number(signal), kfuncs)
+        }
+        ["read-by-kfunc", cast, structure] => {
+            read_by_kfunc(wide(cast) as u32, wide(structure) as u32)
+        }
+        ["read-by-helper", helper, before] => {
+            read_by_helper(wide(helper) as u32, wide(before) as usize)
+        }
+        ["load-with-attributes", kind] => load_with_attributes(wide(kind) as u32),
         ["kill", pid, signal] => kill(pid, signal),
         ["signal-by-file", pid, signal] => signal_by_file(number(pid), number(signal)),
         // Answers 255 if the child was killed.

@@ -13,6 +13,7 @@ enum ic_sentinel_limit {
 	/* Directories from a file up to its root. Below more, all rules on directories apply. */
 	IC_SENTINEL_DEPTH = 64,
 	IC_SENTINEL_PATH = 512, /* bytes of a path in an event */
+	IC_SENTINEL_HELPERS = 256, /* helpers of programs: a bit each */
 };
 
 /* Limits of Sentinel that size maps. */
@@ -25,6 +26,7 @@ enum ic_sentinel_entries {
 	IC_SENTINEL_EXEMPTIONS = 1024, /* executables with an exemption */
 	IC_SENTINEL_DIR_RENAMES = 1024, /* threads that rename directories */
 	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
+	IC_SENTINEL_KFUNCS = 1024, /* kernel functions that programs may call */
 };
 
 enum ic_sentinel_word {
@@ -87,6 +89,7 @@ enum ic_sentinel_hook {
 	IC_HOOK_SB_REMOUNT = 44, /* a change of the options of a file system */
 	IC_HOOK_PATH_NOTIFY = 45, /* a mark of fanotify(7) or inotify(7) */
 	IC_HOOK_FILE_LOCK = 46, /* a lock of flock(2) or fcntl(2), or a lease */
+	IC_HOOK_BPF_PROG_LOAD = 47, /* a call in a program that is being loaded */
 	IC_SENTINEL_HOOKS, /* one more than the highest number of a hook */
 };
 
@@ -142,6 +145,7 @@ enum ic_refuse_what {
 	IC_REFUSE_KEXEC = 4, /* other kernels by kexec(8) */
 	IC_REFUSE_DISKS = 8, /* commands to disks with protected files */
 	IC_REFUSE_MAPPER = 16, /* the device mapper, where protected files are on a mapped device */
+	IC_REFUSE_CALLS = 32, /* programs that act on other processes, or read their memory */
 };
 
 /* Keys of volumes: the kernel's device numbers of block devices, and these bits. */
@@ -286,6 +290,14 @@ _Static_assert(sizeof(struct ic_exemption) == 24, "ABI");
 enum ic_object_kind {
 	IC_OBJECT_MAP = 1, /* a map */
 	IC_OBJECT_PROG = 2, /* a program */
+	IC_OBJECT_REFUSED = 3, /* a program whose calls are refused, which has no descriptor yet */
+};
+
+/* The number of what a program calls. */
+enum ic_call {
+	IC_CALL_KFUNC = 0x80000000, /* a kernel function, by its number in BTF; else a helper */
+	IC_CALL_MODULE = 0x40000000, /* of a module */
+	IC_CALL_UNKNOWN = 0x20000000, /* not known: the instructions could not be read */
 };
 
 /* The outcome of an attempt. */
@@ -313,7 +325,7 @@ struct ic_sentinel_event {
 	__u32 uid; /* real user */
 	__u32 gid; /* real group */
 	__u32 target; /* a process, an id of a map, program or link, a program's type, a signal */
-	__u32 detail; /* a command of bpf(2), a signal, ATTR_ flags */
+	__u32 detail; /* a command of bpf(2), a signal, ATTR_ flags, enum ic_call */
 	__u8 hook; /* enum ic_sentinel_hook */
 	__u8 op; /* enum ic_file_op */
 	__u8 verdict; /* enum ic_sentinel_verdict */

@@ -1,0 +1,234 @@
+//! The gate: programs of other processes that are loaded or attached.
+
+use ironclad_bpf::probe::probe_lsm;
+use ironclad_core::abi::{self, SentinelHook, SentinelVerdict};
+use ironclad_lab::harness::{Role, Test};
+use ironclad_lab::test_process::ends_within;
+use ironclad_lab::{Cgroup, role, test};
+use ironclad_policy::Policy;
+use ironclad_sentinel::Overflow;
+use libbpf_rs::btf::{Btf, BtfKind, BtfType};
+
+use crate::testbed::{Attacks, EPERM, Host, lsm, next_denied};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(programs_that_could_bypass_sentinel_are_not_loaded)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(programs_of_every_type_may_not_call_what_acts_on_others)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(programs_that_were_loaded_before_are_not_attached)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+    ]
+}
+
+/// A process that loads a program of BPF LSM, and fails where it cannot.
+pub(crate) const LSM_LOADER: Role = role!(load_lsm);
+
+fn load_lsm() {
+    let lsm = probe_lsm();
+    assert!(lsm.is_available(), "{lsm:?}");
+}
+
+fn programs_that_could_bypass_sentinel_are_not_loaded() {
+    let host = Host::new();
+    let mut attacker = host.test_process();
+    // Types by their numbers. LSM and tracing programs need more than this to load, but the gate is checked first.
+    let load = |attacker: &mut ironclad_lab::test_process::TestProcess, kind: u32| {
+        attacker.ask(&format!("load {kind}")).unwrap()
+    };
+    const SOCKET_FILTER: u32 = 1;
+    const TRACEPOINT: u32 = 5;
+    const RAW_TRACEPOINT: u32 = 17;
+    const CGROUP_SYSCTL: u32 = 23;
+    const TRACING: u32 = 26;
+    const STRUCT_OPS: u32 = 27;
+    const EXT: u32 = 28;
+    const LSM: u32 = 29;
+    let probes = [
+        ("load a BPF program of type kprobe", KPROBE),
+        ("load a BPF program of type tracepoint", TRACEPOINT),
+        ("load a BPF program of type raw tracepoint", RAW_TRACEPOINT),
+        ("load a BPF program of type cgroup sysctl", CGROUP_SYSCTL),
+    ];
+    let group = Cgroup::new("room").unwrap();
+    let kept = [
+        (
+            "attach a cgroup sysctl program that was loaded before",
+            format!("attach-kept {}", group.dir().display()),
+        ),
+        (
+            "attach a cgroup sysctl program by a BPF link",
+            format!("link-kept {}", group.dir().display()),
+        ),
+    ];
+    let mut attacks = Attacks::default();
+    for (name, kind) in probes {
+        attacks.without(name, &mut attacker, &format!("load {kind}"));
+    }
+    let by_attributes = "load a BPF program by a command with common attributes";
+    let load_with_attributes = format!("load-with-attributes {KPROBE}");
+    let has_attributes = attacker.ask(&load_with_attributes).unwrap() == 0;
+    match has_attributes {
+        true => attacks.without(by_attributes, &mut attacker, &load_with_attributes),
+        false => println!("not tried: this kernel has no BPF_COMMON_ATTRS"),
+    }
+    assert_eq!(attacker.ask("keep-program").unwrap(), 0);
+    for (name, order) in &kept {
+        attacks.without(name, &mut attacker, order);
+    }
+    let own = std::env::current_exe().unwrap();
+    let by_lsm = "load a BPF LSM program";
+    let load_lsm = format!("tool env {} {}", LSM_LOADER.env(), own.display());
+    attacks.without(by_lsm, &mut attacker, &load_lsm);
+    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
+    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
+        assert_ne!(load(&mut attacker, kind), EPERM, "{kind}");
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, kind) in probes {
+        let event = attacks.with(name, &mut attacker, &format!("load {kind}"), &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
+    }
+    if has_attributes {
+        let event = attacks.with(by_attributes, &mut attacker, &load_with_attributes, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, KPROBE), "{event}");
+    }
+    for (name, order) in &kept {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, CGROUP_SYSCTL), "{event}");
+    }
+    for kind in [TRACING, STRUCT_OPS, EXT, LSM] {
+        assert_eq!(load(&mut attacker, kind), EPERM, "{kind}");
+        let event = next_denied(&events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
+    }
+    let event = attacks.with(by_lsm, &mut attacker, &load_lsm, &events);
+    assert_eq!((event.hook, event.target), (SentinelHook::Bpf, LSM), "{event}");
+    // Other types are reported.
+    assert_eq!(load(&mut attacker, SOCKET_FILTER), 0);
+    let event = loop {
+        let event = events.recv_timeout(crate::testbed::PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.pid == attacker.pid() {
+            break event;
+        }
+    };
+    assert_eq!((event.verdict, event.target), (SentinelVerdict::Logged, SOCKET_FILTER), "{event}");
+}
+
+/// The number of a function or structure in the kernel's BTF.
+fn btf_id(name: &str, kind: BtfKind) -> Option<u32> {
+    let btf = Btf::from_vmlinux().unwrap();
+    let mut types = (1..btf.len() as u32).filter_map(|id| btf.type_by_id::<BtfType<'_>>(id.into()));
+    let is_it = |it: &BtfType<'_>| it.kind() == kind && it.name().is_some_and(|it| it == name);
+    types.find(is_it).map(|found| found.type_id().into())
+}
+
+/// Whether the kernel has kernel functions that act on others, for programs of packets.
+fn kfunc(name: &str) -> Option<u32> {
+    let found = btf_id(name, BtfKind::Func);
+    if found.is_none() {
+        println!("not tried: this kernel has no {name}");
+    }
+    found
+}
+
+/// `enum bpf_prog_type` and `enum bpf_func_id`.
+const KPROBE: u32 = 2;
+const SCHED_CLS: u32 = 3;
+const PROBE_READ_USER: u32 = 112;
+/// SIGTERM.
+const TERMINATE: i32 = 15;
+
+/// The type of a program does not bound what it can do.
+fn programs_of_every_type_may_not_call_what_acts_on_others() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let mut tried = vec![
+        (
+            "read user memory by bpf_probe_read_user in a program of packets".to_owned(),
+            format!("read-by-helper {PROBE_READ_USER} 0"),
+            PROBE_READ_USER,
+        ),
+        // In the last instructions of a long program.
+        (
+            "read user memory by bpf_probe_read_user after 9,000 instructions".to_owned(),
+            format!("read-by-helper {PROBE_READ_USER} 9000"),
+            PROBE_READ_USER,
+        ),
+    ];
+    if let Some(cast) = kfunc("bpf_rdonly_cast") {
+        let structure = btf_id("task_struct", BtfKind::Struct).unwrap();
+        tried.push((
+            "read kernel memory by bpf_rdonly_cast in a program of packets".to_owned(),
+            format!("read-by-kfunc {cast} {structure}"),
+            cast | abi::CALL_KFUNC,
+        ));
+    }
+    for (name, order, _) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let by_signal = "kill the agent by bpf_send_signal_task in a program of packets";
+    let signal = kfunc("bpf_send_signal_task").map(|send| {
+        let [find, release] = ["bpf_task_from_pid", "bpf_task_release"]
+            .map(|name| btf_id(name, BtfKind::Func).unwrap());
+        let victim = host.test_process();
+        let order = |pid: u32| format!("signal-by-kfunc {pid} {TERMINATE} {find} {send} {release}");
+        attacks.without(by_signal, &mut attacker, &order(victim.pid()));
+        assert!(ends_within(victim.pid(), crate::testbed::PATIENCE).unwrap());
+        (order(std::process::id()), find)
+    });
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order, call) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::BpfProgLoad, SCHED_CLS), "{event}");
+        assert_eq!(event.detail, *call, "{event}");
+    }
+    if let Some((order, find)) = signal {
+        let event = attacks.with(by_signal, &mut attacker, &order, &events);
+        assert_eq!((event.hook, event.kfunc()), (SentinelHook::BpfProgLoad, Some(find)), "{event}");
+        let explained = sentinel.explain_event(&event).unwrap().to_string();
+        assert!(explained.contains("kernel function bpf_task_from_pid"), "{explained}");
+        assert!(explained.contains("of a sched_cls program"), "{explained}");
+    }
+    // Long programs that call nothing are loaded.
+    assert_eq!(attacker.ask("read-by-helper 5 9000").unwrap(), 0);
+}
+
+/// A program that a process keeps is attached by a perf event, or by a link of a newer attach type.
+fn programs_that_were_loaded_before_are_not_attached() {
+    const SESSIONS: &str = "bpf_session_is_return";
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let tracepoint = "/sys/kernel/tracing/events/syscalls/sys_enter_personality/id";
+    let tracepoint = std::fs::read_to_string(tracepoint).unwrap();
+    let by_event = "attach a program that was loaded before to a perf event";
+    assert_eq!(attacker.ask(&format!("keep-probe {} 2", tracepoint.trim())).unwrap(), 0);
+    attacks.without(by_event, &mut attacker, "attach-probe");
+    let by_session = "attach a program that was loaded before by a kprobe session";
+    let link_session = "link-session ksys_sync_helper";
+    let sessions = kfunc(SESSIONS).map(|_| host.test_process());
+    let sessions = sessions.map(|mut other| {
+        assert_eq!(other.ask("keep-session").unwrap(), 0);
+        attacks.without(by_session, &mut other, link_session);
+        other
+    });
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let event = attacks.with(by_event, &mut attacker, "attach-probe", &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    assert!(event.to_string().contains("PERF_EVENT_IOC_SET_BPF of a kprobe program"), "{event}");
+    if let Some(mut other) = sessions {
+        let event = attacks.with(by_session, &mut other, link_session, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, KPROBE), "{event}");
+        assert!(event.to_string().contains("BPF_LINK_CREATE of a kprobe program"), "{event}");
+    }
+}
