@@ -88,14 +88,15 @@ pub mod policy {
 /// The integrity guard on BPF LSM.
 pub mod sentinel {
     pub use ironclad_bpf::uapi::{AttachType, ProgramType};
-    pub use ironclad_core::abi::{FileId, PreopenedDescriptor};
+    pub use ironclad_core::abi::FileId;
     pub use ironclad_sentinel::{
         Alarm, BaselineOptions, BaselineReport, Change, Compared, CompiledPolicy, Dangerous,
         Degraded, EventPump, EventReceiver, ExplainedAlarm, FileChange, FileState, Foreign,
-        ForeignProgram, Holder, HookState, HookStatus, KernelStatus, Launch, LoadedProgram,
-        Missing, MissingKind, OnSuspect, Overflow, PolicySource, Progress, Provenance, Record,
-        Refreshed, Secret, Sentinel, SentinelBuilder, SentinelError, SentinelErrorKind,
-        SentinelRecord, Status, Unread, VolumeStatus,
+        ForeignProgram, HeldFile, Holder, HookState, HookStatus, KernelStatus, Launch,
+        LoadedProgram, Missing, MissingKind, OnSuspect, Overflow, PolicySource,
+        PreopenedDescriptor, Progress, Provenance, Record, Refreshed, Secret, Sentinel,
+        SentinelBuilder, SentinelError, SentinelErrorKind, SentinelRecord, Status, Unread,
+        VolumeStatus,
     };
 }
 

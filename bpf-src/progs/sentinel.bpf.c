@@ -3,6 +3,7 @@
  * All programs of Sentinel in one object: libbpf parses the kernel's BTF once for each object. Each
  * header holds the hooks of one family.
  */
+#include "sentinel/census.h"
 #include "sentinel/file.h"
 #include "sentinel/gate.h"
 #include "sentinel/host.h"

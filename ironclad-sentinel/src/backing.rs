@@ -1,7 +1,7 @@
 //! Backing devices of protected files: partitions, disks, mapped and striped devices, backing files of loop
 //! devices; and the character devices that send commands to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -13,7 +13,7 @@ use ironclad_core::abi;
 
 use crate::resolve::Coverage;
 
-const MINOR_BITS: u32 = 20;
+pub(crate) const MINOR_BITS: u32 = 20;
 /// `/dev/mapper/control`: `MISC_MAJOR` and `MAPPER_CTRL_MINOR` of include/linux/miscdevice.h.
 const MAPPER: u32 = 10 << MINOR_BITS | 236;
 /// `SCSI_GENERIC_MAJOR` of include/uapi/linux/major.h, whether or not its driver is loaded yet.
@@ -31,6 +31,7 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
     let (mut on_disks, mut mapped) = (0, 0);
     while !left.is_empty() {
         let mut behind: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        let mut writable = BTreeSet::new();
         while let Some((device, rules)) = left.pop() {
             let known = volumes.entry(device).or_default();
             if *known | rules == *known {
@@ -42,6 +43,9 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
             mapped |= if disk.is_mapped { rules } else { 0 };
             left.extend(disk.on.into_iter().map(|below| (below, rules)));
             if let Some(file) = disk.file {
+                if !disk.is_read_only {
+                    writable.insert(file.clone());
+                }
                 *behind.entry(file).or_default() |= rules;
             }
         }
@@ -49,6 +53,9 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
         for (id, (path, rules)) in processes.identify_themselves(&paths)?.iter().zip(&behind) {
             match id {
                 Some(id) => {
+                    if writable.contains(path) {
+                        coverage.loops.insert(*id);
+                    }
                     coverage.files.entry(*id).or_default().own |= rules;
                     left.push((id.dev, *rules));
                 }
@@ -81,6 +88,7 @@ struct Disk {
     /// The backing file of a loop device.
     file: Option<PathBuf>,
     is_mapped: bool,
+    is_read_only: bool,
 }
 
 impl Disk {
@@ -96,8 +104,16 @@ impl Disk {
             on: below.filter_map(|dir| number(&dir)).collect(),
             file: file.map(|text| path(&text)),
             is_mapped: dir.join("dm").exists(),
+            is_read_only: fs::read(dir.join("ro")).is_ok_and(|text| text.trim_ascii() == b"1"),
         })
     }
+}
+
+/// How many devices are made of a block device: mapped, striped.
+pub(crate) fn holders(device: u32) -> u32 {
+    let (major, minor) = (device >> MINOR_BITS, device & 0xf_ffff);
+    let holders = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders"));
+    holders.into_iter().flatten().count() as u32
 }
 
 fn number(dir: &Path) -> Option<u32> {

@@ -37,6 +37,8 @@ pub(crate) struct Coverage {
     pub(crate) mounts: BTreeSet<u32>,
     /// The rules that cover a device, its backing devices, and the devices that send commands to them.
     pub(crate) volumes: BTreeMap<u32, u64>,
+    /// Backing files of loop devices that can write.
+    pub(crate) loops: BTreeSet<FileId>,
 }
 
 /// The paths that rules cover.

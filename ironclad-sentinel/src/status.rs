@@ -3,12 +3,12 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use ironclad_bpf::probe::{Feature, State, probe_system};
-use ironclad_core::abi::PreopenedDescriptor;
 use ironclad_policy::Provenance;
 use serde::Serialize;
 
 use crate::baseline::{BaselineReport, Compared};
 use crate::inventory::Foreign;
+use crate::preopened::{HeldFile, PreopenedDescriptor};
 use crate::volumes::VolumeStatus;
 
 /// The state of a Sentinel.
@@ -41,6 +41,9 @@ pub struct Status {
     pub missing: Vec<Missing>,
     /// Pre-opened descriptors: writable descriptors of files that a rule denies to write.
     pub preopened: Vec<PreopenedDescriptor>,
+    /// Files that a rule denies to write, and devices below them, that are open otherwise: by a descriptor in flight,
+    /// io_uring, a loop device, an overlay, acct(2) or a shared mapping.
+    pub held: Vec<HeldFile>,
     /// Programs that other processes had loaded when Sentinel was armed.
     pub foreign: Foreign,
     /// Alarms that found no room in the ring buffer.

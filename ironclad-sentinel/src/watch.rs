@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::baseline::{Baseline, FileChange, Scopes};
 use crate::error::SentinelError;
+use crate::preopened::Preopened;
 use crate::sentinel::{Scratch, State};
 
 /// What the self-test of hooks, or a comparison of files, has found.
@@ -142,8 +143,27 @@ impl Watched {
         Ok(found.changes)
     }
 
+    /// Counts again what has protected files open for writing since before the rules covered them.
+    pub(crate) fn find_preopened(&self) -> Result<(), SentinelError> {
+        let mut state = self.lock();
+        let Some(coverage) = state.coverage() else { return Ok(()) };
+        let found = Preopened::find(&self.guard, coverage)?;
+        let is_new = state.preopened != found;
+        state.preopened = found;
+        if is_new {
+            state.warn_of_preopened();
+        }
+        Ok(())
+    }
+
     fn watch(&self) {
-        let done = self.test_hooks().and_then(|_| self.compare_files(None));
+        // What was not open when the rules came into force is not opened since.
+        let preopened = || match self.guard.checks_writes() {
+            true => self.find_preopened(),
+            false => Ok(()),
+        };
+        let done = self.test_hooks().and_then(|_| preopened());
+        let done = done.and_then(|()| self.compare_files(None));
         let why = done.err().map(|error| ErrorChain::new(&error).to_string());
         if let Some(error) = &why {
             tracing::error!(%error, "testing hooks and comparing files");

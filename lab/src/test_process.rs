@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -20,9 +21,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ironclad_syscalls::{
-    Deed, Handle, Impostor, LateProbe, Lie, attach_program, end_first_thread, idle_child, in_child,
-    lease, link_program, link_session, map_to_write, session_program, swap_boot, sysctl_program,
-    uring_write,
+    Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, account, attach_program,
+    end_first_thread, give_to_loop, idle_child, in_child, lease, link_program, link_session,
+    map_to_write, session_program, swap_boot, sysctl_program, uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,7 +33,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
 use crate::error::LabError;
-use held::Held;
+use held::{Held, receive_file, send_file};
 pub use treadmill::Finding;
 
 /// Set in test processes.
@@ -125,7 +126,8 @@ impl TestProcess {
     /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
-    /// of a byte, `uring-write-kept caller|worker TEXT`.
+    /// of a byte, `uring-write-kept caller|worker TEXT`, `give-kept-to-loop DEVICE`; without a descriptor: `queue-kept` and
+    /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2).
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
@@ -255,6 +257,8 @@ struct State {
     impostor: Option<Impostor>,
     leased: Vec<File>,
     kept: Option<File>,
+    queue: Option<(UnixStream, UnixStream)>,
+    registered: Option<RegisteredFile>,
     handle: Option<Handle>,
     program: Option<OwnedFd>,
     probe: Option<LateProbe>,
@@ -429,6 +433,33 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
             state.kept = Some(File::options().read(true).write(true).open(path)?);
             Ok(0)
         }
+        // The only descriptor is on its way from one socket to another.
+        ["queue-kept"] => {
+            let (from, to) = UnixStream::pair()?;
+            send_file(&from, state.kept.take().expect("an open file"))?;
+            state.queue = Some((from, to));
+            Ok(0)
+        }
+        ["receive-kept"] => {
+            let (_, to) = state.queue.take().expect("a queue");
+            state.kept = Some(receive_file(&to)?);
+            Ok(0)
+        }
+        ["register-kept"] => {
+            let file = state.kept.take().expect("an open file");
+            state.registered = Some(RegisteredFile::new(file.into())?);
+            Ok(0)
+        }
+        ["write-registered", text] => {
+            let file = state.registered.as_mut().expect("a registered file");
+            file.write(text.as_bytes()).map(|_| 0)
+        }
+        ["give-kept-to-loop", device] => {
+            let device = File::options().read(true).write(true).open(device)?;
+            give_to_loop(&device, state.kept.as_ref().expect("an open file")).map(|()| 0)
+        }
+        ["account", "off"] => account(None).map(|()| 0),
+        ["account", path] => account(Some(&CString::new(*path).expect("a path"))).map(|()| 0),
         ["write-kept", text] => {
             state.kept.as_mut().expect("an open file").write_all(text.as_bytes()).map(|()| 0)
         }

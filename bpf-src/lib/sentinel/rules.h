@@ -68,13 +68,35 @@ struct dentry___v6_12 {
 	} d_u;
 } __attribute__((preserve_access_index));
 
+/* One of the names of an inode; NULL where it has none in memory. */
+IC_INLINE struct dentry *ic_alias_of(struct inode *inode)
+{
+	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first);
+
+	if (!alias)
+		return NULL;
+	if (bpf_core_field_exists(struct dentry___v6_12, d_u))
+		return (void *)(alias - bpf_core_field_offset(struct dentry___v6_12, d_u.d_alias));
+	return (void *)(alias - bpf_core_field_offset(struct dentry, d_alias));
+}
+
+/* The name of an inode, cut to `size` bytes, its end included. */
+IC_INLINE void ic_alias_name(__u8 *name, __u32 size, struct inode *inode)
+{
+	struct dentry *dentry = ic_alias_of(inode);
+
+	name[0] = 0;
+	if (dentry)
+		bpf_probe_read_kernel_str(name, size, BPF_CORE_READ(dentry, d_name.name));
+}
+
 /* The rules that cover an inode without its path: by one of its names. */
 static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 {
-	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first), rules = 0;
+	struct dentry *dentry = ic_alias_of(inode);
+	__u64 rules = 0;
 	const struct ic_name_val *volume;
 	const struct ic_label *label;
-	struct dentry *dentry;
 	struct ic_file_id id;
 	struct inode *dir;
 	__u32 half = ic_half();
@@ -83,15 +105,10 @@ static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 	label = ic_label_of(&id);
 	if (label)
 		rules = label->own[half];
-	if (!alias) {
+	if (!dentry) {
 		volume = bpf_map_lookup_elem(&ic_volumes, &id.dev);
 		return volume ? rules | volume->rules[half] : rules;
 	}
-	if (bpf_core_field_exists(struct dentry___v6_12, d_u))
-		dentry =
-			(void *)(alias - bpf_core_field_offset(struct dentry___v6_12, d_u.d_alias));
-	else
-		dentry = (void *)(alias - bpf_core_field_offset(struct dentry, d_alias));
 	rules |= ic_below((__u64)BPF_CORE_READ(dentry, d_parent), half);
 	dir = BPF_CORE_READ(dentry, d_parent, d_inode);
 	if (!dir)

@@ -1,13 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Pre-opened descriptors: files that were open for writing before rules covered them. An iterator
- * finds them. The hooks on reads and writes are attached only where it found one, since each call
- * costs.
+ * finds those of processes, and the census (census.h) finds that there are others. The hooks on
+ * reads and writes are attached only where there is one, since each call costs.
  */
 #ifndef IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 #define IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 
 #include "../../lib/sentinel/rules.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ic_census);
+} ic_census SEC(".maps");
+
+IC_INLINE struct ic_census *ic_census_now(void)
+{
+	__u32 first = 0;
+
+	return bpf_map_lookup_elem(&ic_census, &first);
+}
+
+/*
+ * Whether writes are checked. The programs are detached where they are not; before Linux 5.13 they
+ * stay, since a program is attached once.
+ */
+IC_INLINE bool ic_checks_writes(void)
+{
+	const struct ic_census *census = ic_census_now();
+
+	return census && IC_READ_ONCE(census->checks_writes) && ic_is_armed();
+}
 
 enum {
 	IC_MAY_WRITE = 2, /* include/linux/fs.h */
@@ -17,7 +42,7 @@ enum {
 };
 
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
-const struct ic_preopened_descriptor *ic_preopened_descriptor_shape;
+const struct ic_open_descriptor *ic_open_descriptor_shape;
 
 /* The rules that cover a write to the file; of a disk, also those of the files on it. */
 IC_INLINE __u64 ic_rules_written(struct file *file)
@@ -34,19 +59,35 @@ IC_INLINE __u64 ic_rules_written(struct file *file)
 	return volume ? rules | volume->rules[ic_half()] : rules;
 }
 
+/* Descriptors of files that rules deny to write: those for writing, and all of block devices. */
 SEC("iter/task_file")
 int ic_preopened(struct bpf_iter__task_file *ctx)
 {
 	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct ic_preopened_descriptor found = {};
+	struct ic_open_descriptor found = {};
+	struct inode *inode;
 
-	if (!task || !file || !policy || !(file->f_mode & IC_FMODE_WRITE))
+	if (!task || !file || !policy)
+		return 0;
+	inode = file->f_inode;
+	if (file->f_mode & IC_FMODE_WRITE)
+		found.flags = IC_OPEN_WRITES;
+	if ((inode->i_mode & IC_S_IFMT) == IC_S_IFBLK) {
+		found.flags |= IC_OPEN_DEVICE;
+		found.file.dev = inode->i_rdev;
+	} else {
+		ic_file_identify(&found.file, inode);
+	}
+	if (!found.flags)
 		return 0;
 	found.rules = ic_rules_written(file) & policy->deny & policy->op[IC_FILE_WRITE];
-	if (!found.rules || ic_mark_of(task))
+	if (!found.rules)
 		return 0;
+	if (ic_mark_of(task))
+		found.flags |= IC_OPEN_TRUSTED;
+	found.open_file = ic_address(file);
 	found.pid = task->tgid;
 	found.fd = ctx->fd;
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
@@ -70,7 +111,7 @@ int BPF_PROG(ic_file_permission, struct file *file, int mask)
 	struct dentry *dentry = file->f_path.dentry;
 	__u64 rules;
 
-	if (!(mask & IC_MAY_WRITE) || !ic_is_armed())
+	if (!(mask & IC_MAY_WRITE) || !ic_checks_writes())
 		return 0;
 	rules = ic_rules_written(file);
 	if (!rules || ic_is_kernel())
@@ -86,12 +127,30 @@ int BPF_PROG(ic_preopened_map, struct file *file, unsigned long reqprot, unsigne
 	struct dentry *dentry;
 
 	/* mprotect(2) can make the mapping writable later. */
-	if (!file || !(file->f_mode & IC_FMODE_WRITE) || !ic_is_armed() ||
+	if (!file || !(file->f_mode & IC_FMODE_WRITE) || !ic_checks_writes() ||
 	    (type != IC_MAP_SHARED && type != IC_MAP_SHARED_VALIDATE))
 		return 0;
 	dentry = file->f_path.dentry;
 	return ic_enforce(IC_HOOK_MMAP_FILE, ic_rules_written(file), IC_FILE_WRITE, IC_FILE_WRITE,
 			  dentry, prot);
+}
+
+/* The commands by which a loop device takes a descriptor, which its kernel thread writes to. */
+enum {
+	IC_LOOP_SET_FD = 0x4c00, /* include/uapi/linux/loop.h */
+	IC_LOOP_CHANGE_FD = 0x4c06,
+	IC_LOOP_CONFIGURE = 0x4c0a,
+};
+
+/* No hook sees writes of a loop device's thread: while there is such a descriptor, none is set up. */
+SEC("lsm/file_ioctl")
+int BPF_PROG(ic_preopened_loop, struct file *file, unsigned int cmd)
+{
+	if (cmd != IC_LOOP_SET_FD && cmd != IC_LOOP_CHANGE_FD && cmd != IC_LOOP_CONFIGURE)
+		return 0;
+	if (!ic_checks_writes() || ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
+		return 0;
+	return ic_refuse_file(IC_HOOK_FILE_IOCTL, file->f_path.dentry, IC_FILE_WRITE, cmd);
 }
 
 #endif

@@ -651,6 +651,11 @@ struct file {
 
 struct super_block;
 
+struct list_head {
+	struct list_head *next;
+	struct list_head *prev;
+};
+
 typedef short unsigned int umode_t;
 typedef u32 __kernel_dev_t;
 typedef __kernel_dev_t dev_t;
@@ -664,6 +669,7 @@ typedef __s64 time64_t;
 struct inode {
 	u64 i_ino;
 	struct super_block *i_sb;
+	struct list_head i_sb_list;
 	umode_t i_mode;
 	dev_t i_rdev;
 	struct hlist_head i_dentry;
@@ -675,10 +681,31 @@ struct inode {
 	atomic_t i_writecount;
 };
 
+struct block_device;
+
 struct super_block {
+	struct list_head s_list;
 	dev_t s_dev;
 	long unsigned int s_magic;
 	struct dentry *s_root;
+	struct block_device *s_bdev;
+	struct list_head s_inodes;
+};
+
+struct gendisk;
+
+struct block_device {
+	struct gendisk *bd_disk;
+	dev_t bd_dev;
+	atomic_t bd_openers;
+};
+
+struct bdev_inode {
+	struct inode vfs_inode;
+};
+
+struct gendisk {
+	struct block_device *part0;
 };
 
 struct signal_struct {
@@ -717,6 +744,7 @@ struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	u64 seq_num;
 };
 
 struct bpf_iter__task {
@@ -831,11 +859,6 @@ struct vfsmount {
 };
 
 struct mountpoint;
-
-struct list_head {
-	struct list_head *next;
-	struct list_head *prev;
-};
 
 struct mount {
 	struct vfsmount mnt;

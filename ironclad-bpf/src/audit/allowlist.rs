@@ -136,7 +136,7 @@ impl Allowlist {
 
     /// What Sentinel's programs need: to identify the process and the object, to store results, and to
     /// report. One of them sees that a directory is renamed, one lists open files, one sees a fork, and one
-    /// sees the instructions of programs.
+    /// sees the instructions of programs; one counts open files.
     pub fn sentinel() -> Self {
         let guard = [
             Helper::MAP_LOOKUP_ELEM,

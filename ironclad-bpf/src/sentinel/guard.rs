@@ -7,14 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ironclad_core::ErrorChain;
-use ironclad_core::abi::{
-    self, Exemption, FileId, Mark, PreopenedDescriptor, SecretKey, SecretVal, Sentinel,
-};
+use ironclad_core::abi::{self, Exemption, FileId, Mark, SecretKey, SecretVal, Sentinel};
 
 use super::hooks::MissingHook;
 use super::labels::FileTables;
 use super::pins::links_name;
-use super::preopened::Preopened;
+use super::preopened::{Census, Preopened};
 use super::secret::Secret;
 use crate::error::BpfError;
 use crate::hook::HookLink;
@@ -73,21 +71,40 @@ impl Guard {
         Ok(())
     }
 
-    /// Files that rules in force deny to write, and that other processes opened for writing before. Where
-    /// there are any, writes are checked from now on, which costs every read and write of all processes a
-    /// little.
+    /// Counts what has protected files of these devices open for writing, and block devices open, now that the rules
+    /// in force refuse to open more.
     ///
     /// # Errors
-    /// `BpfErrorKind::System`, `BpfErrorKind::Attach` where the kernel refuses.
-    pub fn preopened(&self) -> Result<Vec<PreopenedDescriptor>, BpfError> {
-        let found = self.preopened.find()?;
+    /// `BpfErrorKind::System`, `BpfErrorKind::Map` where the kernel refuses.
+    pub fn census(&self, devices: &[u32]) -> Result<Census, BpfError> {
+        self.preopened.census(devices)
+    }
+
+    /// Whether writes are checked, besides the opening of files.
+    pub fn checks_writes(&self) -> bool {
+        self.preopened.checks_writes()
+    }
+
+    /// From now on writes are checked, and no process sets up a loop device: for files that were opened before the
+    /// rules covered them. It costs every read and write of all processes a little. `false`: no longer. Before Linux
+    /// 5.13 the programs stay attached and return at once.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::Attach`, `BpfErrorKind::Map`, `BpfErrorKind::Pin` where the kernel refuses.
+    pub fn check_writes(&self, checks: bool) -> Result<(), BpfError> {
+        self.preopened.check_writes(checks)?;
         let mut links = self.preopened.links();
-        if !found.is_empty() && links.is_empty() {
+        if checks && links.is_empty() {
             let attached = self.preopened.attach(self.links_at.as_deref())?;
             self.protect_links(&attached)?;
             *links = attached;
+        } else if !checks && can_attach_again() {
+            for link in links.drain(..) {
+                self.protected_links.delete(&link_id(link.as_fd())?)?;
+                link.detach()?;
+            }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Pins everything, so that it outlives this process: all of it, or nothing.
@@ -353,6 +370,15 @@ impl Guard {
     pub fn missing(&self) -> &[MissingHook] {
         &self.missing
     }
+}
+
+/// Whether the kernel attaches a program of BPF LSM again after it was detached: since Linux 5.13, of which nothing in
+/// its types tells.
+fn can_attach_again() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|it| it.parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (5, 13)
 }
 
 fn link_id(link: BorrowedFd<'_>) -> Result<u32, BpfError> {

@@ -239,7 +239,7 @@ impl Guard {
         self.links.iter_mut().try_for_each(|link| pins.pin(link))?;
         self.links_at = Some(pins.links().to_owned());
         // Writes by pre-opened descriptors are checked by these programs before the earlier ones end.
-        self.preopened()?;
+        self.check_writes(true)?;
         pins.supersede()?;
         self.forget_links(processes)
     }

@@ -15,4 +15,5 @@ pub use hooks::MissingHook;
 pub use labels::FileTables;
 pub use load::GuardOptions;
 pub use pins::GuardPins;
+pub use preopened::Census;
 pub use secret::Secret;

@@ -1,5 +1,6 @@
 //! Commands to disks and file systems by descriptors that may only read.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -165,4 +166,27 @@ pub fn shut_down(directory: &File) -> io::Result<()> {
     let how = FLUSH_ALL;
     // SAFETY: takes a pointer to a number of 32 bits, which it reads.
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_SHUTDOWN, &raw const how) })
+}
+
+/// Gives a file to a loop device: LOOP_SET_FD. Then the device is cleared.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn give_to_loop(device: &File, file: &File) -> io::Result<()> {
+    const LOOP_SET_FD: libc::Ioctl = 0x4c00;
+    const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
+    // SAFETY: both are descriptors.
+    unsafe {
+        check(libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()))?;
+        check(libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0))
+    }
+}
+
+/// acct(2): the kernel appends to a file at the end of each process. `None`: no longer.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn account(path: Option<&CStr>) -> io::Result<()> {
+    // SAFETY: a string that ends with a zero, or none.
+    check(unsafe { libc::acct(path.map_or(std::ptr::null(), CStr::as_ptr)) })
 }

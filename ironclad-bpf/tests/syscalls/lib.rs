@@ -24,7 +24,8 @@ pub use attack::{
     watch_tracepoint, write_memory,
 };
 pub use disk::{
-    freeze, partition, scsi_write, set_up_again, set_writable, shut_down, swap_boot, thaw,
+    account, freeze, give_to_loop, partition, scsi_write, set_up_again, set_writable, shut_down,
+    swap_boot, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{eat_in_group, idle_child, in_child};
@@ -41,5 +42,5 @@ pub use program::{
 };
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use unspec::send_to_unspec;
-pub use uring::{Uring, uring_connect, uring_open, uring_send, uring_write};
+pub use uring::{RegisteredFile, Uring, uring_connect, uring_open, uring_send, uring_write};
 pub use word::write_word;

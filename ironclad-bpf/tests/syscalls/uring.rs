@@ -42,6 +42,31 @@ pub fn uring_write(file: BorrowedFd<'_>, data: &[u8], how: Uring) -> io::Result<
     unsafe { submit(Some(file), entry.offset(u64::MAX).build(), how) }
 }
 
+/// A file that a ring has, and the process no descriptor of.
+pub struct RegisteredFile(IoUring);
+
+impl RegisteredFile {
+    /// Registers a file, and closes its descriptor.
+    ///
+    /// # Errors
+    /// As of [`uring_connect`].
+    pub fn new(file: OwnedFd) -> io::Result<Self> {
+        let ring = IoUring::new(2)?;
+        ring.submitter().register_files(&[file.as_raw_fd()])?;
+        Ok(Self(ring))
+    }
+
+    /// write(2), where the file stands.
+    ///
+    /// # Errors
+    /// As of [`uring_connect`].
+    pub fn write(&mut self, data: &[u8]) -> io::Result<i32> {
+        let entry = opcode::Write::new(types::Fixed(0), data.as_ptr(), data.len() as u32);
+        // SAFETY: the data outlive the call.
+        unsafe { run(&mut self.0, entry.offset(u64::MAX).build()) }
+    }
+}
+
 /// open(2), to write.
 ///
 /// # Errors
@@ -91,8 +116,15 @@ unsafe fn submit(file: Option<BorrowedFd<'_>>, entry: Entry, how: Uring) -> io::
         ring.submitter().register_files(&[file.as_raw_fd()])?;
     }
     let flags = if how == Uring::Worker { Flags::ASYNC } else { Flags::empty() };
+    // SAFETY: as promised to us.
+    unsafe { run(&mut ring, entry.flags(flags)) }
+}
+
+/// # Safety
+/// What the entry points to has to outlive the call.
+unsafe fn run(ring: &mut IoUring, entry: Entry) -> io::Result<i32> {
     // SAFETY: as promised to us; and we wait until it is done.
-    unsafe { ring.submission().push(&entry.flags(flags)) }.map_err(io::Error::other)?;
+    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
     loop {
         match ring.submit_and_wait(1) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

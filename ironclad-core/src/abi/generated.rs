@@ -1193,6 +1193,8 @@ pub const SENTINEL_DIR_RENAMES: u32 = 1024;
 pub const SENTINEL_DIRS: u32 = 8192;
 /// Kernel functions that programs may call.
 pub const SENTINEL_KFUNCS: u32 = 1024;
+/// Entries of the census of open files and devices.
+pub const SENTINEL_HELD: u32 = 1024;
 
 /// The lowest bit of the rename counter in [`Sentinel::word`].
 pub const RENAME_SHIFT: u32 = 48;
@@ -1601,32 +1603,92 @@ pub struct FilePolicy {
 }
 const _: () = assert!(size_of::<FilePolicy>() == 96);
 
-/// A pre-opened descriptor: of a covered file, opened for writing before the rule covered it.
+// enum ic_open_flag: Flags of a struct ic_open_descriptor.
+
+/// It is open for writing.
+pub const OPEN_WRITES: u32 = 1;
+/// Of a trusted process.
+pub const OPEN_TRUSTED: u32 = 2;
+/// Of a block device.
+pub const OPEN_DEVICE: u32 = 4;
+
+/// A descriptor of a file that a rule denies to write, or of a block device below one.
 ///
-/// `struct ic_preopened_descriptor` in C.
+/// `struct ic_open_descriptor` in C.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
-pub struct PreopenedDescriptor {
+pub struct OpenDescriptor {
     /// Bit n: rule n denies writing.
     pub rules: u64,
+    /// The open file, which several descriptors may share: an opaque number.
+    pub open_file: u64,
+    /// The file; of a device, its number is `dev`.
+    pub file: FileId,
     /// The process, by its thread group.
     pub pid: u32,
     /// The descriptor.
     pub fd: u32,
+    /// `OPEN_*`.
+    pub flags: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<PreopenedDescriptor>() == 16);
+const _: () = assert!(size_of::<OpenDescriptor>() == 48);
+
+// enum ic_held_kind: What the census counts.
+
+/// Open files that can write to a regular file that a rule denies to write.
+pub const HELD_FILE: u32 = 0;
+/// Open files of a block device, the kernel's own included.
+pub const HELD_DEVICE: u32 = 1;
+/// A file system that is mounted from a device.
+pub const HELD_MOUNT: u32 = 2;
+
+/// An entry of the census of open files and devices.
+///
+/// `struct ic_held` in C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Held {
+    /// Bit n: rule n denies writing; 0: no rule covers the device.
+    pub rules: u64,
+    /// The file; of a device, its number is `dev`.
+    pub file: FileId,
+    /// `HELD_*`.
+    pub kind: u32,
+    /// Open files.
+    pub count: u32,
+    /// Of a partition, the number of its disk.
+    pub whole: u32,
+    /// Zero.
+    #[doc(hidden)]
+    pub _pad: u32,
+    /// The file's name, cut; ended by a zero.
+    pub name: [u8; 64],
+}
+const _: () = assert!(size_of::<Held>() == 104);
+
+/// A census, its outcome, and what follows from it.
+///
+/// `struct ic_census` in C.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Census {
+    /// The device of the file system; 0: all block devices.
+    pub device: u32,
+    /// Entries of `ic_held`.
+    pub held: u32,
+    /// 1: a list changed, or was too long, or there was no room.
+    pub is_incomplete: u32,
+    /// 1: writes by pre-opened descriptors are checked.
+    pub checks_writes: u32,
+}
+const _: () = assert!(size_of::<Census>() == 16);
 
 // enum ic_may: Operations that an exemption allows.
 
@@ -1886,8 +1948,14 @@ layouts! {
     ic_file_policy = FilePolicy {
         op, deny, log, below
     }
-    ic_preopened_descriptor = PreopenedDescriptor {
-        rules, pid, fd
+    ic_open_descriptor = OpenDescriptor {
+        rules, open_file, file, pid, fd, flags, _pad
+    }
+    ic_held = Held {
+        rules, file, kind, count, whole, _pad, name
+    }
+    ic_census = Census {
+        device, held, is_incomplete, checks_writes
     }
     ic_exemption = Exemption {
         rules, may

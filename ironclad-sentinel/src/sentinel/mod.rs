@@ -14,7 +14,7 @@ use std::sync::{Arc, MutexGuard};
 use ironclad_bpf::sentinel::{Canary, Secret};
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, EventRing, Program};
-use ironclad_core::abi::{FileId, FilePolicy, PreopenedDescriptor, SentinelHook};
+use ironclad_core::abi::{FileId, FilePolicy, SentinelHook};
 use ironclad_core::audit::AuditAction;
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::file::FileRuleInfo;
@@ -27,6 +27,7 @@ use crate::error::{Failure, SentinelError};
 use crate::inventory::Foreign;
 use crate::oom::OomProtection;
 use crate::own::OwnPath;
+use crate::preopened::Preopened;
 use crate::privilege::Claim;
 use crate::resolve::Coverage;
 use crate::status::Missing;
@@ -77,7 +78,7 @@ pub(crate) struct State {
     /// Why the last run of the watch thread failed.
     pub(crate) watch_error: Option<String>,
     baseline: Option<BaselineReport>,
-    preopened: Vec<PreopenedDescriptor>,
+    pub(crate) preopened: Preopened,
     foreign: Foreign,
 }
 
@@ -98,8 +99,19 @@ impl State {
             last_active: BTreeMap::new(),
             watch_error: None,
             baseline: None,
-            preopened: Vec::new(),
+            preopened: Preopened::default(),
             foreign: Foreign::default(),
+        }
+    }
+
+    /// What the rules in force cover.
+    pub(crate) fn coverage(&self) -> Option<&Coverage> {
+        self.in_force.as_ref().map(|(coverage, _)| coverage)
+    }
+
+    pub(crate) fn warn_of_preopened(&self) {
+        for held in &self.preopened.held {
+            tracing::warn!("{held}: writes are checked until it is closed");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::backing;
 use crate::baseline::{BaselineReport, FileChange};
 use crate::error::{Failure, SentinelError};
 use crate::own;
+use crate::preopened::Preopened;
 use crate::resolve::{self, Coverage, resolve, scopes};
 
 /// How often paths are resolved until two passes find the same files.
@@ -186,7 +187,8 @@ impl Sentinel {
                 // A file that moved during the first pass is found by the second: moves fail by now.
                 let again = self.resolve(files)?;
                 if again == coverage {
-                    state.preopened = self.watched.guard.preopened()?;
+                    state.preopened = Preopened::find(&self.watched.guard, &coverage)?;
+                    state.warn_of_preopened();
                     return Ok(coverage);
                 }
                 coverage = again;

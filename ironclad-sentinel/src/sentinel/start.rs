@@ -167,9 +167,7 @@ impl Sentinel {
             foreign.refuse()?;
         }
         self.lock().foreign = foreign;
-        let preopened = self.watched.guard.preopened()?;
-        self.lock().preopened = preopened;
-        Ok(())
+        self.watched.find_preopened()
     }
 
     fn start_watch(mut self, every: Duration, is_adopted: bool) -> Result<Self, SentinelError> {

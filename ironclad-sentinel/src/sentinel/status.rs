@@ -52,7 +52,8 @@ impl Sentinel {
             volumes,
             baseline: now.baseline.clone(),
             missing: missing_paths,
-            preopened: now.preopened.clone(),
+            preopened: now.preopened.descriptors.clone(),
+            held: now.preopened.held.clone(),
             foreign: now.foreign.clone(),
             alarms_lost: self.watched.guard.alarms_lost(),
         };

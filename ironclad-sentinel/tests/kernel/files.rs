@@ -25,7 +25,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_protected_tree_is_not_changed).shared().in_machine().needs(&[lsm]),
         test!(a_file_is_covered_by_its_name_too).shared().in_machine().needs(&[lsm]),
         test!(reading_and_executing_are_denied_too).shared().in_machine().needs(&[lsm]),
-        test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(path_components_and_overlays_are_protected).shared().in_machine().needs(&[lsm]),
         test!(unsupported_file_systems_are_refused).shared().in_machine().needs(&[lsm]),
         test!(no_start_with_unsupported_file_systems).in_machine().needs(&[lsm]),
@@ -237,48 +236,6 @@ fn reading_and_executing_are_denied_too() {
             == 0
     );
     drop(sentinel);
-}
-
-fn preopened_descriptors_do_not_write() {
-    let host = Host::new();
-    lay_out(&host);
-    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let file = host.path("protected/file");
-    let from = |verb: &str| format!("{verb} {}", host.path("elsewhere/other").display());
-    let tried = [
-        ("fallocate(2) by a pre-opened descriptor", "allocate-kept".to_owned()),
-        ("ftruncate(2) by a pre-opened descriptor", "truncate-kept".to_owned()),
-        ("write(2) by a pre-opened descriptor", "write-kept 1".to_owned()),
-        ("mmap(2) to write by a pre-opened descriptor", "map-kept".to_owned()),
-        ("copy_file_range(2) to a pre-opened descriptor", from("copy-to-kept")),
-        ("sendfile(2) to a pre-opened descriptor", from("send-to-kept")),
-        ("splice(2) to a pre-opened descriptor", from("splice-to-kept")),
-        ("write by io_uring to a pre-opened descriptor", "uring-write-kept caller 1".into()),
-        (
-            "write by an io_uring worker to a pre-opened descriptor",
-            "uring-write-kept worker 1".into(),
-        ),
-    ];
-    assert_eq!(attacker.ask(&format!("keep-open {}", file.display())).unwrap(), 0);
-    for (name, order) in &tried {
-        attacks.without(name, &mut attacker, order);
-    }
-    let policy = |dir| Policy::builder().file_rule(deny(1).tree(host.path(dir))).compile().unwrap();
-    let sentinel = host.start(&policy("elsewhere"));
-    assert_eq!(attacker.ask("write-kept 2").unwrap(), 0);
-    assert_eq!(sentinel.status().unwrap().preopened, []);
-    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    sentinel.apply(&policy("protected")).unwrap();
-    let before = sentinel.status().unwrap().preopened;
-    assert_eq!((before.len(), before[0].pid, before[0].rules), (1, attacker.pid(), 1));
-    let content = std::fs::read(&file).unwrap();
-    for (name, order) in &tried {
-        assert_eq!(attacks.with(name, &mut attacker, order, &events).pid, attacker.pid(), "{name}");
-    }
-    assert_eq!(std::fs::read(&file).unwrap(), content);
-    drop(sentinel);
-    assert_eq!(attacker.ask("map-kept").unwrap(), 0);
-    assert_eq!(attacker.ask("write-kept 4").unwrap(), 0);
 }
 
 /// Path components of a rule are protected, and files are protected through overlayfs.

@@ -9,6 +9,7 @@ mod links;
 mod mounts;
 mod normal_operation;
 mod persistence;
+mod preopened;
 mod rules;
 mod self_protection;
 mod shield;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         mounts::tests(),
         normal_operation::tests(),
         persistence::tests(),
+        preopened::tests(),
         rules::tests(),
         self_protection::tests(),
         shield::tests(),

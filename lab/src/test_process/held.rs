@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use ironclad_syscalls::{Uring, send_to_unspec, set_option, uring_connect, uring_send};
@@ -20,6 +20,30 @@ use socket2::{Domain, SockAddr, Socket};
 use super::{MSG_FASTOPEN, allowed, kind};
 
 const HELLO: &[u8] = b"hello";
+
+/// Sends a descriptor over a socket.
+pub(super) fn send_file(to: impl AsFd, file: impl AsFd) -> io::Result<()> {
+    let fds = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(to, &[IoSlice::new(HELLO)], &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Receives one.
+pub(super) fn receive_file<T: From<OwnedFd>>(from: impl AsFd) -> io::Result<T> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut text = [0; HELLO.len()];
+    let parts = &mut [IoSliceMut::new(&mut text)];
+    recvmsg(from, parts, &mut control, RecvFlags::empty())?;
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok(fd.expect("a descriptor").into())
+}
 
 /// Sockets that a test process keeps from one order to the next.
 #[derive(Default)]
@@ -73,26 +97,13 @@ impl Held {
     pub(super) fn post(&self, name: &str, path: &str) -> io::Result<u64> {
         let to = UnixDatagram::unbound()?;
         to.connect(path)?;
-        let fds = [self.socket(name).as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-        sendmsg(to, &[IoSlice::new(HELLO)], &mut control, SendFlags::empty())?;
-        Ok(0)
+        send_file(to, self.socket(name)).map(|()| 0)
     }
 
     pub(super) fn receive(&mut self, name: &str) -> io::Result<u64> {
         let mailbox = self.mailbox.as_ref().expect("a mailbox");
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut text = [0; HELLO.len()];
-        let parts = &mut [IoSliceMut::new(&mut text)];
-        recvmsg(mailbox, parts, &mut control, RecvFlags::empty())?;
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        self.keep(name, fd.expect("a socket").into())
+        let socket = receive_file(mailbox)?;
+        self.keep(name, socket)
     }
 
     /// Runs an order with a socket.

@@ -77,6 +77,8 @@ pub(super) const ENUMS: &[(&str, Form)] = &[
     ("ic_label_flag", constants("u32")),
     ("ic_may", constants("u32")),
     ("ic_object_kind", constants("u32")),
+    ("ic_open_flag", constants("u32")),
+    ("ic_held_kind", constants("u32")),
     ("ic_call", constants("u32")),
     ("ic_sentinel_verdict", Form::Enum(variants("SentinelVerdict", "IC_SENTINEL_"))),
 ];

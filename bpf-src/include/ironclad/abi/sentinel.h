@@ -27,6 +27,7 @@ enum ic_sentinel_entries {
 	IC_SENTINEL_DIR_RENAMES = 1024, /* threads that rename directories */
 	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
 	IC_SENTINEL_KFUNCS = 1024, /* kernel functions that programs may call */
+	IC_SENTINEL_HELD = 1024, /* entries of the census of open files and devices */
 };
 
 enum ic_sentinel_word {
@@ -261,13 +262,52 @@ struct ic_file_policy {
 };
 _Static_assert(sizeof(struct ic_file_policy) == 96, "ABI");
 
-/* A pre-opened descriptor: of a covered file, opened for writing before the rule covered it. */
-struct ic_preopened_descriptor {
+/* Flags of a struct ic_open_descriptor. */
+enum ic_open_flag {
+	IC_OPEN_WRITES = 1, /* it is open for writing */
+	IC_OPEN_TRUSTED = 2, /* of a trusted process */
+	IC_OPEN_DEVICE = 4, /* of a block device */
+};
+
+/* A descriptor of a file that a rule denies to write, or of a block device below one. */
+struct ic_open_descriptor {
 	__u64 rules; /* bit n: rule n denies writing */
+	__u64 open_file; /* the open file, which several descriptors may share: an opaque number */
+	struct ic_file_id file; /* the file; of a device, its number is `dev` */
 	__u32 pid; /* the process, by its thread group */
 	__u32 fd; /* the descriptor */
+	__u32 flags; /* enum ic_open_flag */
+	__u32 _pad;
 };
-_Static_assert(sizeof(struct ic_preopened_descriptor) == 16, "ABI");
+_Static_assert(sizeof(struct ic_open_descriptor) == 48, "ABI");
+
+/* What the census counts. */
+enum ic_held_kind {
+	IC_HELD_FILE = 0, /* open files that can write to a regular file that a rule denies to write */
+	IC_HELD_DEVICE = 1, /* open files of a block device, the kernel's own included */
+	IC_HELD_MOUNT = 2, /* a file system that is mounted from a device */
+};
+
+/* An entry of the census of open files and devices. */
+struct ic_held {
+	__u64 rules; /* bit n: rule n denies writing; 0: no rule covers the device */
+	struct ic_file_id file; /* the file; of a device, its number is `dev` */
+	__u32 kind; /* enum ic_held_kind */
+	__u32 count; /* open files */
+	__u32 whole; /* of a partition, the number of its disk */
+	__u32 _pad;
+	__u8 name[64]; /* the file's name, cut; ended by a zero */
+};
+_Static_assert(sizeof(struct ic_held) == 104, "ABI");
+
+/* A census, its outcome, and what follows from it. */
+struct ic_census {
+	__u32 device; /* the device of the file system; 0: all block devices */
+	__u32 held; /* entries of ic_held */
+	__u32 is_incomplete; /* 1: a list changed, or was too long, or there was no room */
+	__u32 checks_writes; /* 1: writes by pre-opened descriptors are checked */
+};
+_Static_assert(sizeof(struct ic_census) == 16, "ABI");
 
 /* Operations that an exemption allows. */
 enum ic_may {

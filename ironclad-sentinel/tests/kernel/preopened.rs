@@ -1,0 +1,230 @@
+//! Files that were open for writing before a rule covered them, by descriptors and otherwise.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use ironclad_core::RuleId;
+use ironclad_core::abi::SentinelHook;
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+use ironclad_lab::test_process::TestProcess;
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{HeldFile, Overflow};
+
+use libbpf_rs::query::{LinkInfoIter, ProgInfoIter};
+
+use crate::testbed::{Attacks, Host, PATIENCE, Running, lsm};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
+        test!(descriptors_in_flight_do_not_write).shared().in_machine().needs(&[lsm]),
+        test!(kernel_threads_that_write_are_not_set_up_and_reported)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+        test!(devices_that_are_open_without_a_descriptor_are_not_written)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
+    ]
+}
+
+fn tree(dir: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "rule 1", FileAction::Deny);
+    Policy::builder().file_rule(rule.tree(dir)).compile().unwrap()
+}
+
+/// A protected file, and one elsewhere.
+fn lay_out(host: &Host) {
+    for name in ["protected/file", "elsewhere/other"] {
+        let path = host.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "content").unwrap();
+    }
+}
+
+fn follow(process: &mut TestProcess, orders: &[&str]) {
+    for order in orders {
+        assert_eq!(process.ask(order).unwrap(), 0, "{order}");
+    }
+}
+
+/// What is open without a descriptor, by its name and how often.
+fn held(sentinel: &Running) -> Vec<(String, u32)> {
+    let held = sentinel.status().unwrap().held;
+    held.into_iter()
+        .map(|it| match it {
+            HeldFile::File { name, count, .. } => (name, count),
+            HeldFile::Device { device, count, .. } => (device, count),
+            other => (other.to_string(), 0),
+        })
+        .collect()
+}
+
+fn preopened_descriptors_do_not_write() {
+    let host = Host::new();
+    lay_out(&host);
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let file = host.path("protected/file");
+    let from = |verb: &str| format!("{verb} {}", host.path("elsewhere/other").display());
+    let tried = [
+        ("fallocate(2) by a pre-opened descriptor", "allocate-kept".to_owned()),
+        ("ftruncate(2) by a pre-opened descriptor", "truncate-kept".to_owned()),
+        ("write(2) by a pre-opened descriptor", "write-kept 1".to_owned()),
+        ("mmap(2) to write by a pre-opened descriptor", "map-kept".to_owned()),
+        ("copy_file_range(2) to a pre-opened descriptor", from("copy-to-kept")),
+        ("sendfile(2) to a pre-opened descriptor", from("send-to-kept")),
+        ("splice(2) to a pre-opened descriptor", from("splice-to-kept")),
+        ("write by io_uring to a pre-opened descriptor", "uring-write-kept caller 1".into()),
+        (
+            "write by an io_uring worker to a pre-opened descriptor",
+            "uring-write-kept worker 1".into(),
+        ),
+    ];
+    assert_eq!(attacker.ask(&format!("keep-open {}", file.display())).unwrap(), 0);
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let policy = |dir| tree(&host.path(dir));
+    let sentinel = host.start(&policy("elsewhere"));
+    assert_eq!(attacker.ask("write-kept 2").unwrap(), 0);
+    assert_eq!(sentinel.status().unwrap().preopened, []);
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    sentinel.apply(&policy("protected")).unwrap();
+    let before = sentinel.status().unwrap().preopened;
+    assert_eq!((before.len(), before[0].pid, before[0].rules), (1, attacker.pid(), 1));
+    let content = std::fs::read(&file).unwrap();
+    for (name, order) in &tried {
+        assert_eq!(attacks.with(name, &mut attacker, order, &events).pid, attacker.pid(), "{name}");
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), content);
+    drop(sentinel);
+    assert_eq!(attacker.ask("map-kept").unwrap(), 0);
+    assert_eq!(attacker.ask("write-kept 4").unwrap(), 0);
+}
+
+/// The only descriptor is in a socket's queue, or the file is registered with io_uring.
+fn descriptors_in_flight_do_not_write() {
+    let host = Host::new();
+    lay_out(&host);
+    let (mut by_queue, mut by_ring) = (host.test_process(), host.test_process());
+    let mut attacks = Attacks::default();
+    let file = host.path("protected/file");
+    let (queued, registered) = (
+        "write(2) by a descriptor that was in flight over a socket",
+        "write by io_uring to a registered file without a descriptor",
+    );
+    let keep_open = format!("keep-open {}", file.display());
+    follow(&mut by_queue, &[&keep_open, "queue-kept", "receive-kept"]);
+    attacks.without(queued, &mut by_queue, "write-kept 1");
+    follow(&mut by_queue, &["queue-kept"]);
+    follow(&mut by_ring, &[&keep_open, "register-kept"]);
+    attacks.without(registered, &mut by_ring, "write-registered 1");
+    let sentinel = host.start(&tree(&host.path("protected")));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert_eq!(held(&sentinel), [("file".to_owned(), 2)]);
+    assert_eq!(sentinel.status().unwrap().preopened, []);
+    follow(&mut by_queue, &["receive-kept"]);
+    for (name, process, order) in
+        [(queued, &mut by_queue, "write-kept 2"), (registered, &mut by_ring, "write-registered 2")]
+    {
+        let event = attacks.with(name, process, order, &events);
+        assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+    }
+    // Once both are closed, nothing is left, and writes are not checked any more.
+    drop((by_queue, by_ring));
+    let patience = Instant::now() + PATIENCE;
+    // The kernel releases what a ring has some time after its process.
+    while !held(&sentinel).is_empty() {
+        assert!(Instant::now() < patience);
+        sentinel.apply(&tree(&host.path("elsewhere"))).unwrap();
+        sentinel.apply(&tree(&host.path("protected"))).unwrap();
+    }
+    // Before Linux 5.13 a program that was detached is not attached again.
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    assert_eq!(checks_writes(), release.starts_with("5.10."));
+}
+
+/// Whether the program that checks writes is attached.
+fn checks_writes() -> bool {
+    let programs = ProgInfoIter::default();
+    let programs: BTreeSet<_> = programs
+        .filter(|program| program.name.as_encoded_bytes() == b"ic_file_permiss")
+        .map(|program| program.id)
+        .collect();
+    LinkInfoIter::default().any(|link| programs.contains(&link.prog_id))
+}
+
+/// Kernel threads write for loop devices and acct(2) without a hook.
+fn kernel_threads_that_write_are_not_set_up_and_reported() {
+    let host = Host::new();
+    lay_out(&host);
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let file = host.path("protected/file");
+    let (by_loop, give) =
+        ("give a pre-opened descriptor to a loop device", "give-kept-to-loop /dev/loop7");
+    let (by_acct, account) = (
+        "start acct(2) with a protected file",
+        format!("account {}", host.path("protected/log").display()),
+    );
+    std::fs::write(host.path("protected/log"), "").unwrap();
+    follow(&mut attacker, &[&format!("keep-open {}", file.display())]);
+    attacks.without(by_loop, &mut attacker, give);
+    attacks.without(by_acct, &mut attacker, &account);
+    let sentinel = host.start(&tree(&host.path("protected")));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // What was started before goes on, and is reported.
+    assert_eq!(held(&sentinel), [("log".to_owned(), 1)]);
+    let event = attacks.with(by_loop, &mut attacker, give, &events);
+    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    follow(&mut attacker, &["account off"]);
+    attacks.with(by_acct, &mut attacker, &account, &events);
+    // Without pre-opened descriptors loop devices are set up.
+    drop(attacker);
+    let mut attacker = host.test_process();
+    sentinel.apply(&tree(&host.path("elsewhere"))).unwrap();
+    assert_eq!(held(&sentinel), []);
+    follow(&mut attacker, &[&format!("keep-open {}", file.display()), give]);
+}
+
+/// A descriptor of the loop device below a protected file is in a socket's queue.
+fn devices_that_are_open_without_a_descriptor_are_not_written() {
+    let host = Host::new();
+    let (image, volume) = (host.path("image"), host.path("volume"));
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let device = "/dev/loop6";
+    follow(
+        &mut attacker,
+        &[
+            &format!("tool losetup {device} {}", image.display()),
+            &format!("tool mke2fs -F -t ext4 {device}"),
+            &format!("tool mount -t ext4 {device} {}", volume.display()),
+            &format!("keep-open {device}"),
+        ],
+    );
+    let name = "write to the loop device of a protected file by a descriptor that was in flight";
+    attacks.without(name, &mut attacker, "write-kept 1");
+    follow(&mut attacker, &["queue-kept"]);
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    let sentinel = host.start(&tree(&protected));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert_eq!(held(&sentinel), [("7:6".to_owned(), 1)]);
+    follow(&mut attacker, &["receive-kept"]);
+    let event = attacks.with(name, &mut attacker, "write-kept 2", &events);
+    assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+    drop(attacker);
+    sentinel.apply(&tree(&protected)).unwrap();
+    assert_eq!(held(&sentinel), []);
+    drop(sentinel);
+    let mut attacker = host.test_process();
+    follow(
+        &mut attacker,
+        &[&format!("tool umount {}", volume.display()), &format!("tool losetup -d {device}")],
+    );
+}
