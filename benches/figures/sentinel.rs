@@ -23,8 +23,9 @@ use crate::common::Result;
 use crate::stats::Runs;
 
 /// What is measured, of files that no rule covers, and the key of what an operation's hooks execute.
-const OPERATIONS: [(&str, Option<&str>); 6] = [
+const OPERATIONS: [(&str, Option<&str>); 7] = [
     ("open", Some("sentinel_insns_file_open")),
+    ("read", None),
     ("write", None),
     ("stat", None),
     ("rename", Some("sentinel_insns_inode_rename")),
@@ -32,6 +33,9 @@ const OPERATIONS: [(&str, Option<&str>); 6] = [
     ("exec", Some("sentinel_insns_exec")),
 ];
 const OPEN: usize = 0;
+/// Of these the cost is measured, too, while a pre-opened descriptor exists.
+const CHECKED: [(usize, &str); 2] =
+    [(1, "sentinel_checked_read_overhead_pct"), (2, "sentinel_checked_write_overhead_pct")];
 const RATIO: &str = "sentinel_10000_vs_10_ratio";
 const MAPS: &str = "sentinel_maps_mb_10000";
 /// Set where the machine's clock counts instructions, one for each nanosecond.
@@ -62,6 +66,7 @@ pub(crate) fn clerk() -> Result<()> {
     };
     let open = files.iter().map(create).collect::<Result<Vec<_>>>()?;
     let turn = || files.iter().cycle().take(TURN);
+    let mut held = Vec::new();
     for order in std::io::stdin().lines() {
         let order = order?;
         let began = Instant::now();
@@ -69,6 +74,11 @@ pub(crate) fn clerk() -> Result<()> {
             "open" => turn().try_for_each(|path| {
                 rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).map(drop)
             })?,
+            "read" => open
+                .iter()
+                .cycle()
+                .take(TURN)
+                .try_for_each(|file| rustix::io::pread(file, &mut [0; 512], 0).map(drop))?,
             "write" => open
                 .iter()
                 .cycle()
@@ -85,7 +95,10 @@ pub(crate) fn clerk() -> Result<()> {
             "exec" => (0..EXECS).try_for_each(|_| {
                 Command::new(dir.join("program")).args(["-c", ":"]).status().map(drop)
             })?,
-            _ => return Err(format!("`{order}` is no order").into()),
+            order => match order.strip_prefix("hold ") {
+                Some(path) => held.push(std::fs::OpenOptions::new().append(true).open(path)?),
+                None => return Err(format!("`{order}` is no order").into()),
+            },
         }
         let calls = if order == "exec" { EXECS } else { TURN };
         println!("{}", began.elapsed().as_nanos() as f64 / calls as f64);
@@ -288,9 +301,34 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let how = format!("{ratio} of what open gains; of whole calls {}", whole.join(", "));
     figures.set(RATIO, ratio.median, &how);
 
+    checked(figures, &place, &mut clerk)?;
     let sentinel = place.sentinel(MANY)?;
     let status = sentinel.status()?;
     let mb = memory_of_maps(sentinel.map_ids())? as f64 / 1e6;
     figures.set(MAPS, mb, &format!("all maps of Sentinel's, with {} labels", status.labels));
+    Ok(())
+}
+
+/// Reads and writes of uncovered files while a process has a covered one open for writing, beside no Sentinel.
+fn checked(figures: &mut Figures, place: &Place, clerk: &mut Clerk) -> Result<()> {
+    let mut holder = Clerk::start(&place.plain())?;
+    let (file, _) = place.protected(FEW).next().ok_or("no protected file")?;
+    holder.ask(&format!("hold {}", file.display()))?;
+    let mut costs = || -> Result<Vec<f64>> {
+        CHECKED.iter().map(|&(at, _)| clerk.cost(OPERATIONS[at].0)).collect()
+    };
+    let before = costs()?;
+    let sentinel = place.sentinel(FEW)?;
+    if sentinel.status()?.preopened.is_empty() {
+        return Err("the pre-opened descriptor was not found".into());
+    }
+    let checked = costs()?;
+    drop(sentinel);
+    let after = costs()?;
+    for (at, (_, key)) in CHECKED.into_iter().enumerate() {
+        let none = (before[at] + after[at]) / 2.0;
+        let percent = (checked[at] / none - 1.0) * 100.0;
+        figures.set(key, percent, &format!("{none:.0} without, {:.0} with", checked[at]));
+    }
     Ok(())
 }

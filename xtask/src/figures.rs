@@ -34,10 +34,13 @@ pub(crate) struct Options {
 /// What the names of Sentinel's figures begin with.
 const SENTINEL: &str = "sentinel_";
 /// What has to be among them.
-const SENTINEL_KEYS: [&str; 10] = [
+const SENTINEL_KEYS: [&str; 13] = [
     "sentinel_start_ms",
     "sentinel_open_overhead_pct",
+    "sentinel_read_overhead_pct",
     "sentinel_write_overhead_pct",
+    "sentinel_checked_read_overhead_pct",
+    "sentinel_checked_write_overhead_pct",
     "sentinel_stat_overhead_pct",
     "sentinel_rename_overhead_pct",
     "sentinel_unlink_overhead_pct",
