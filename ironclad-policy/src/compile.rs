@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Failure, PolicyError, check_rule};
 use crate::file::{self, CompiledFiles};
 use crate::flat::{FlatTable, Leaf};
-use crate::limits::{Memory, SocketMemory, check};
+use crate::limits::{Limits, Memory, SocketMemory, check};
 use crate::policy::{Backend, Locate, Policy};
 use crate::prefixes::{self, Resolved};
 use crate::socket::{self, CompiledSockets};
@@ -82,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) lists: Vec<Vec<Arc<str>>>,
     pub(crate) set_rules: Vec<(u16, Action)>,
     pub(crate) memory: Memory,
+    pub(crate) limits: Limits,
     pub(crate) sockets: Option<CompiledSockets>,
     pub(crate) files: Option<CompiledFiles>,
     #[cfg(feature = "signed")]
@@ -123,7 +124,7 @@ impl CompiledPolicy {
             "distinct prefixes",
             entries.len() as u64 - 1,
             limits.max_prefixes,
-            "raise `max_prefixes`, or use fewer or shorter lists",
+            "raise `max_prefixes` (in a policy file `policy-limits.max-prefixes`), or use fewer or shorter lists",
         )?;
 
         let numbered: Vec<_> =
@@ -133,7 +134,7 @@ impl CompiledPolicy {
             "tuples",
             tuples.tuples.len() as u64,
             limits.max_tuples,
-            "raise `max_tuples`, or use wider prefixes",
+            "raise `max_tuples` (in a policy file `policy-limits.max-tuples`), or use wider prefixes",
         )?;
 
         let leaves = |range: std::ops::Range<usize>| -> Vec<Leaf> {
@@ -185,6 +186,7 @@ impl CompiledPolicy {
             lists,
             set_rules,
             memory,
+            limits,
             sockets,
             files,
             #[cfg(feature = "signed")]
@@ -285,6 +287,11 @@ impl CompiledPolicy {
     /// Kernel memory of the policy's own maps.
     pub fn memory(&self) -> Memory {
         self.0.memory
+    }
+
+    /// How large it might become, and how much room it makes for socket rules.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// Keys and entry numbers for the kernel's IPv4 trie.

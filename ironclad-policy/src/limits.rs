@@ -3,7 +3,8 @@ use crate::error::{Failure, PolicyError};
 /// Events a second that a rule reports unless it says otherwise.
 pub const EVENTS_PER_SECOND: u32 = 10;
 
-/// How large a compiled policy may become. What is over is refused before anything is loaded.
+/// How large a compiled policy may become, and how much room the first policy of an instance makes for
+/// socket rules of later ones. What is over is refused before anything is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -14,11 +15,28 @@ pub struct Limits {
     pub max_prefixes: u64,
     /// Keys in the tuple hash. Default 1 million.
     pub max_tuples: u64,
+    /// The number of socket rules of two policies that have their own counters, at most 32,768.
+    /// Default: twice what the policy has, and at least 4,096.
+    pub socket_rule_slots: Option<u32>,
+    /// Rows for the socket rules of one policy, of 1,568 bytes each: one for each distinct set of
+    /// rules that an address, a port, a file, a user and so on satisfies; at most 65,536. Default:
+    /// twice what the policy needs, and at least 1,024.
+    pub socket_rows: Option<u32>,
+    /// Cells for the addresses of the socket rules of one policy, of 64 bytes each: all countries
+    /// take about 50,000. Default: twice what the policy needs, and at least 65,536.
+    pub socket_cells: Option<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 512 << 20, max_prefixes: 8_000_000, max_tuples: 1_000_000 }
+        Self {
+            max_bytes: 512 << 20,
+            max_prefixes: 8_000_000,
+            max_tuples: 1_000_000,
+            socket_rule_slots: None,
+            socket_rows: None,
+            socket_cells: None,
+        }
     }
 }
 
@@ -41,6 +59,27 @@ impl Limits {
     #[must_use]
     pub fn max_tuples(mut self, tuples: u64) -> Self {
         self.max_tuples = tuples;
+        self
+    }
+
+    /// With room for the counters of so many socket rules.
+    #[must_use]
+    pub fn socket_rule_slots(mut self, slots: u32) -> Self {
+        self.socket_rule_slots = Some(slots);
+        self
+    }
+
+    /// With room for so many rows of socket rules.
+    #[must_use]
+    pub fn socket_rows(mut self, rows: u32) -> Self {
+        self.socket_rows = Some(rows);
+        self
+    }
+
+    /// With room for so many cells of addresses of socket rules.
+    #[must_use]
+    pub fn socket_cells(mut self, cells: u32) -> Self {
+        self.socket_cells = Some(cells);
         self
     }
 }
@@ -116,20 +155,23 @@ impl Memory {
         let parts = [
             (
                 self.flat + self.entries + self.tries,
-                "most of it for the prefixes of sets: raise `max_bytes`, or use fewer or shorter lists",
+                "most of it for the prefixes of sets: raise `max_bytes` (in a policy file `policy-limits.max-bytes`), or use fewer or shorter lists",
             ),
-            (self.tuples, "most of it for tuples: raise `max_bytes`, or use wider prefixes"),
+            (
+                self.tuples,
+                "most of it for tuples: raise `max_bytes` (in a policy file `policy-limits.max-bytes`), or use wider prefixes",
+            ),
             (
                 sockets.rows,
-                "most of it for the rows of socket rules, one for each distinct answer: raise `max_bytes`, or let rules share executables, accounts, addresses and ports",
+                "most of it for the rows of socket rules, one for each distinct answer: raise `max_bytes` (in a policy file `policy-limits.max-bytes`), or let rules share executables, accounts, addresses and ports",
             ),
             (
                 sockets.addresses,
-                "most of it for the addresses of socket rules: raise `max_bytes`, or use fewer or shorter lists",
+                "most of it for the addresses of socket rules: raise `max_bytes` (in a policy file `policy-limits.max-bytes`), or use fewer or shorter lists",
             ),
             (
                 sockets.ports + sockets.names + sockets.rules,
-                "most of it for the ports, names and numbers of socket rules: raise `max_bytes`, or use fewer rules",
+                "most of it for the ports, names and numbers of socket rules: raise `max_bytes` (in a policy file `policy-limits.max-bytes`), or use fewer rules",
             ),
         ];
         let largest = parts.into_iter().max_by_key(|(bytes, _)| *bytes);

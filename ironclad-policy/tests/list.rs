@@ -468,7 +468,8 @@ fn lenient_skips_and_counts() {
     ));
     assert!(error.to_string().starts_with(
         "l.txt: 30 bad lines, more than the 29 that may be skipped: check that this is the list, \
-         or raise `max_skipped`\n  l.txt:1:1: `x`"
+         or raise `max_skipped` (in a policy file `list-limits.max-skipped`, of a feed `max-skipped`)\n  \
+         l.txt:1:1: `x`"
     ));
 }
 
@@ -493,7 +494,8 @@ fn limits_are_exact() {
     assert!(matches!(error, ListError::TooManyEntries { line: 3, limit: 3, .. }));
     assert_eq!(
         error.to_string(),
-        "f:3: more than 3 entries: raise `max_entries`, or split the list"
+        "f:3: more than 3 entries: raise `max_entries` (in a policy file \
+         `list-limits.max-entries`, of a feed `entries.max`), or split the list"
     );
     assert!(taken(lenient().max_entries(0)).is_err());
 
@@ -504,7 +506,8 @@ fn limits_are_exact() {
     assert_eq!(
         error.to_string(),
         format!(
-            "f is larger than {} bytes: raise `max_bytes`, or check that it is a list",
+            "f is larger than {} bytes: raise `max_bytes` (in a policy file \
+             `list-limits.max-bytes`), or check that it is a list",
             bytes - 1
         )
     );

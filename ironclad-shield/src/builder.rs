@@ -9,6 +9,8 @@ use ironclad_bpf::socket::SocketOptions;
 use ironclad_bpf::{BPFFS, XdpMode};
 use ironclad_core::abi::SOCK_ROWS_MAX;
 use ironclad_core::audit::{AuditSink, NoAudit};
+#[cfg(doc)]
+use ironclad_policy::Limits;
 #[cfg(feature = "signed")]
 use ironclad_policy::bundle::TrustStore;
 use ironclad_policy::socket::CompiledSockets;
@@ -25,8 +27,8 @@ pub struct ShieldBuilder {
     pub(crate) interfaces: Vec<String>,
     pub(crate) mode: Option<XdpMode>,
     pub(crate) cgroups: Vec<PathBuf>,
-    pub(crate) sockets: SocketOptions,
     pub(crate) follow_paths: bool,
+    socket_rule_slots: Option<u32>,
     socket_rows: Option<u32>,
     socket_cells: Option<u32>,
     pub(crate) gateways: Option<Vec<IpAddr>>,
@@ -44,8 +46,8 @@ impl ShieldBuilder {
             interfaces: Vec::new(),
             mode: None,
             cgroups: Vec::new(),
-            sockets: SocketOptions::default(),
             follow_paths: true,
+            socket_rule_slots: None,
             socket_rows: None,
             socket_cells: None,
             gateways: None,
@@ -72,16 +74,17 @@ impl ShieldBuilder {
         self
     }
 
-    /// The number of socket rules that can have their own counters, at most 16,384. Default: 4,096.
+    /// The number of socket rules of two policies that have their own counters, at most 32,768. Default:
+    /// [`Limits::socket_rule_slots`] of the first policy.
     #[must_use]
     pub fn socket_rule_slots(mut self, slots: u32) -> Self {
-        self.sockets.rule_slots = slots;
+        self.socket_rule_slots = Some(slots);
         self
     }
 
     /// Rows for the socket rules of one policy, of 1,568 bytes each: one for each distinct set of
-    /// rules that an address, a port, a file, a user and so on satisfies. Default: twice what the
-    /// first policy needs, and at least 1,024. At most 65,536.
+    /// rules that an address, a port, a file, a user and so on satisfies; at most 65,536. Default:
+    /// [`Limits::socket_rows`] of the first policy.
     #[must_use]
     pub fn socket_rows(mut self, rows: u32) -> Self {
         self.socket_rows = Some(rows);
@@ -89,7 +92,7 @@ impl ShieldBuilder {
     }
 
     /// Cells for the addresses of the socket rules of one policy, of 64 bytes each: all countries
-    /// take about 50,000. Default: twice what the first policy needs, and at least 65,536.
+    /// take about 50,000. Default: [`Limits::socket_cells`] of the first policy.
     #[must_use]
     pub fn socket_cells(mut self, cells: u32) -> Self {
         self.socket_cells = Some(cells);
@@ -98,15 +101,27 @@ impl ShieldBuilder {
 
     /// Room for this policy's socket rules, and for those of later ones.
     pub(crate) fn socket_options(&self, policy: &CompiledPolicy) -> SocketOptions {
-        let mut options = self.sockets;
-        let need = |of: fn(&CompiledSockets) -> usize| policy.sockets().map_or(0, of) as u32;
-        options.rows = self.socket_rows.unwrap_or_else(|| {
-            let twice = need(CompiledSockets::rows_at_most).saturating_mul(2);
-            options.rows.max(twice).min(SOCK_ROWS_MAX)
+        let twice = |of: fn(&CompiledSockets) -> usize| {
+            let need = policy.sockets().map_or(0, of);
+            u32::try_from(need).unwrap_or(u32::MAX).saturating_mul(2)
+        };
+        let limited =
+            |of: &CompiledSockets| of.rules().iter().filter(|r| r.limit.is_some()).count();
+        let (limits, mut options) = (policy.limits(), SocketOptions::default());
+        // Slot 0 belongs to no rule.
+        options.rule_slots = match self.socket_rule_slots.or(limits.socket_rule_slots) {
+            Some(rules) => rules.saturating_add(1),
+            None => options.rule_slots.max(twice(|of| of.rules().len()) + 1),
+        };
+        options.buckets = options.buckets.max(twice(limited) + 1);
+        options.ids = options.ids.max(twice(CompiledSockets::names_at_most));
+        options.rows = self.socket_rows.or(limits.socket_rows).unwrap_or_else(|| {
+            options.rows.max(twice(CompiledSockets::rows_at_most)).min(SOCK_ROWS_MAX)
         });
-        options.cells = self.socket_cells.unwrap_or_else(|| {
-            options.cells.max(need(|of| of.addresses().cells()).saturating_mul(2))
-        });
+        options.cells = self
+            .socket_cells
+            .or(limits.socket_cells)
+            .unwrap_or_else(|| options.cells.max(twice(|of| of.addresses().cells())));
         options
     }
 

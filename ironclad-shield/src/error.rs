@@ -104,7 +104,7 @@ pub(crate) enum Failure {
         interfaces: Vec<String>,
     },
     #[error("{needed} {what} need room, and the instance has room for {capacity}")]
-    Slots { what: &'static str, needed: usize, capacity: usize },
+    Slots { what: &'static str, next: &'static str, needed: usize, capacity: usize },
     #[error("Shield was started without cgroups, and socket rules need one")]
     NoCgroup,
     #[error("socket rules would be inactive in {}: {}", path.display(), INACTIVE_REASON)]
@@ -204,7 +204,7 @@ impl Failure {
             Self::NoInterface => {
                 Some("name an interface with `.interface(…)` or a cgroup with `.cgroup(…)`")
             }
-            Self::Slots { .. } => Some("let rules share them"),
+            Self::Slots { next, .. } => Some(next),
             Self::NoCgroup => Some("name one with `.cgroup(…)` when Shield is built"),
             Self::Inactive { .. } => Some(INACTIVE_HINT),
             Self::Script { .. } => Some("name the interpreter, or compile the script to a program"),

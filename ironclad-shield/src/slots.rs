@@ -11,13 +11,16 @@ pub(crate) struct Slots<K> {
     slots: BTreeMap<K, u16>,
     /// The number of slots, the first included.
     count: u32,
-    /// The owners, for errors.
-    what: &'static str,
+    /// The owners, and the next step where there is no room for them.
+    what: (&'static str, &'static str),
 }
 
 impl<K: Plain + Ord> Slots<K> {
     /// Reads the instance's map.
-    pub(crate) fn read(map: &Map<K, u32>, what: &'static str) -> Result<Self, ShieldError> {
+    pub(crate) fn read(
+        map: &Map<K, u32>,
+        what: (&'static str, &'static str),
+    ) -> Result<Self, ShieldError> {
         let mut slots = BTreeMap::new();
         for id in map.keys()? {
             if let Some(slot) = map.lookup(&id)? {
@@ -77,13 +80,12 @@ impl<K: Plain + Ord> Slots<K> {
         let Some(id) = self.slots.keys().find(is_idle).copied() else {
             let needed = wanted.union(in_use).count();
             let capacity = self.count as usize - 1;
-            return Err(Failure::Slots { what: self.what, needed, capacity }.into());
+            let (what, next) = self.what;
+            return Err(Failure::Slots { what, next, needed, capacity }.into());
         };
         map.delete(&id)?;
-        Ok(self.slots.remove(&id).ok_or(Failure::Slots {
-            what: self.what,
-            needed: 1,
-            capacity: 0,
-        })?)
+        let (what, next) = self.what;
+        let none = Failure::Slots { what, next, needed: 1, capacity: 0 };
+        Ok(self.slots.remove(&id).ok_or(none)?)
     }
 }

@@ -32,6 +32,20 @@ pub use counters::SocketCount;
 pub use paths::PathChange;
 pub(crate) use policy::SocketPolicy;
 
+/// What has slots that outlive policies: those of the policy in force, and of the next. With the next
+/// step where there is no room.
+const SOCKET_RULES: (&str, &str) = (
+    "socket rules",
+    "keep the ids of rules that stay; or stop the instance, and start it with this policy, or with more \
+     `socket_rule_slots` (in a policy file `policy-limits.socket-rule-slots`)",
+);
+const LIMITS: (&str, &str) = (
+    "limits",
+    "let rules share them by a name; or stop the instance, and start it with this policy",
+);
+const ANCESTRIES: (&str, &str) =
+    ("lists of `descendant_of`", "let rules share them, in this policy and with the one in force");
+
 pub(crate) struct Sockets {
     processes: Processes,
     shared: SocketShared,
@@ -86,9 +100,9 @@ impl Sockets {
             .transpose()?;
         pins.map_or(Ok(()), |pins| PacketSockets::supersede(pins, packets.as_mut()))?;
         Ok(Self {
-            rules: Slots::read(&own.rule_slots, "socket rules")?,
-            buckets: Slots::read(&own.bucket_slots, "limits")?,
-            ancestries: Slots::read(&processes.ancestry_ids, "ancestries")?,
+            rules: Slots::read(&own.rule_slots, SOCKET_RULES)?,
+            buckets: Slots::read(&own.bucket_slots, LIMITS)?,
+            ancestries: Slots::read(&processes.ancestry_ids, ANCESTRIES)?,
             former: Vec::new(),
             bound: [None, None],
             next_epoch: 1 + (0..2).map(|slot| own.epoch(slot)).max().unwrap_or(0),

@@ -44,9 +44,10 @@ const HOOKS: [(&str, libbpf_sys::bpf_attach_type); 9] = [
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// Rules with counters of their own. Default 4,096.
+    /// Rules with counters of their own, those without a rule among them. Default 4,097, at most
+    /// 32,769.
     pub rule_slots: u32,
-    /// Token buckets. Default 1,024.
+    /// Token buckets, the one of no rule among them. Default 1,025, at most 32,769.
     pub buckets: u32,
     /// Files, users, groups, cgroups and names that the rules of two policies may name.
     /// Default 65,536.
@@ -58,9 +59,12 @@ pub struct SocketOptions {
     pub cells: u32,
 }
 
+/// Rules, and limits, that may have a slot of their own, and slot 0, which belongs to none.
+const SLOTS_MAX: u32 = 32_769;
+
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { rule_slots: 4096, buckets: 1024, ids: 65_536, rows: 1024, cells: 65_536 }
+        Self { rule_slots: 4097, buckets: 1025, ids: 65_536, rows: 1024, cells: 65_536 }
     }
 }
 
@@ -122,9 +126,14 @@ impl SocketShared {
         };
         let (rows, cells) =
             (size("ic_sock_rows", options.rows)?, size("ic_sock_flat", options.cells)?);
-        if rows > abi::SOCK_ROWS_MAX {
-            let (what, limit) = ("rows of socket rules", abi::SOCK_ROWS_MAX.into());
-            return Err(BpfError::limit(what, rows.into(), limit));
+        for (what, value, limit) in [
+            ("rows of socket rules (`socket_rows`)", rows, abi::SOCK_ROWS_MAX),
+            ("socket rules with counters (`socket_rule_slots`)", options.rule_slots, SLOTS_MAX),
+            ("limits of socket rules", options.buckets, SLOTS_MAX),
+        ] {
+            if value > limit {
+                return Err(BpfError::limit(what, value.into(), limit.into()));
+            }
         }
         rodata.ic_cfg_sock_rows = rows;
         rodata.ic_cfg_sock_cells = cells;

@@ -86,16 +86,19 @@ impl SocketShared {
             ("socket rules", rules.len(), abi::SOCK_RULES_MAX),
             ("socket rules that only log", logs.len(), abi::SOCK_LOGS_MAX),
             ("ports", ports.len(), abi::SOCK_PORT_CELLS * 32),
-            ("rows of socket rules (see `socket_rows`)", rows.len(), self.rows_each),
-            (
-                "cells of socket addresses (see `socket_cells`)",
-                flat.len() * 4 / CELL,
-                self.cells_each,
-            ),
         ] {
             if value > limit {
                 return Err(BpfError::limit(what, value as u64, limit as u64));
             }
+        }
+        self.has_rows(rows.len())?;
+        let cells = flat.len() * 4 / CELL;
+        if cells > self.cells_each {
+            let (value, limit) = (cells as u64, self.cells_each as u64);
+            return Err(BpfError::limit("cells of socket addresses", value, limit).with_hint(
+                "an instance keeps its size: stop it, and start it with this policy, or with more \
+                 `socket_cells` (in a policy file `policy-limits.socket-cells`)",
+            ));
         }
         let at = |slot: u32, each: usize, size: usize| slot as usize * each * size;
         self.flat.write(at(slot, self.cells_each, CELL), flat);
@@ -115,6 +118,20 @@ impl SocketShared {
         Ok(())
     }
 
+    fn has_rows(&self, rows: usize) -> Result<(), BpfError> {
+        if rows <= self.rows_each {
+            return Ok(());
+        }
+        let error = BpfError::limit("rows of socket rules", rows as u64, self.rows_each as u64);
+        Err(error.with_hint(match self.rows_each < abi::SOCK_ROWS_MAX as usize {
+            true => {
+                "an instance keeps its size: stop it, and start it with this policy, or with more \
+                 `socket_rows` (in a policy file `policy-limits.socket-rows`)"
+            }
+            false => "let rules share executables, accounts, addresses and ports",
+        }))
+    }
+
     fn name(&self, ids: &[(SockIdKey, SockIdVal)]) -> Result<(), BpfError> {
         ids.iter().try_for_each(|(key, val)| self.ids.update(key, val)).map_err(|error| match error
         {
@@ -123,6 +140,7 @@ impl SocketShared {
                 let limit = u64::from(self.ids.info().max_entries);
                 let value = limit + 1;
                 BpfError::limit(what, value, limit)
+                    .with_hint("an instance keeps its size: stop it, and start it with this policy")
             }
             other => other,
         })
@@ -179,11 +197,7 @@ impl SocketShared {
     /// `BpfErrorKind::Limit` where there is no room for more rows, `BpfErrorKind::Map` where the kernel
     /// refuses; then paths mean what they did, as far as there is memory to say so.
     pub fn change_slot(&self, slot: u32, change: &SlotChange, epoch: u32) -> Result<(), BpfError> {
-        let rows = change.first_row as usize + change.rows.len();
-        if rows > self.rows_each {
-            let what = "rows of socket rules (see `socket_rows`)";
-            return Err(BpfError::limit(what, rows as u64, self.rows_each as u64));
-        }
+        self.has_rows(change.first_row as usize + change.rows.len())?;
         let keys = change.gone.iter().chain(change.set.iter().map(|(key, _)| key));
         let before = keys.map(|key| Ok((key, self.ids.lookup(key)?)));
         let before: Vec<_> = before.collect::<Result<_, BpfError>>()?;

@@ -82,7 +82,11 @@ fn read(
         let cidr = Cidr::new(network.ip(), network.prefix()).map_err(|e| e.to_string())?;
         let cidrs = networks.entry(code).or_default();
         if cidrs.len() >= options.max_entries {
-            return Err(format!("more than {} networks in `{code}`", options.max_entries));
+            let most = options.max_entries;
+            return Err(format!(
+                "more than {most} networks in `{code}`: raise `max_entries` (in a policy file \
+                 `list-limits.max-entries`)"
+            ));
         }
         cidrs.push(cidr);
     }

@@ -114,6 +114,8 @@ fn wanted(expected: &dyn de::Expected) -> String {
         "u8" => "a number from 0 to 255".to_owned(),
         "u16" => "a number from 0 to 65535".to_owned(),
         "u32" => "a number from 0 to 4294967295".to_owned(),
+        "a nonzero u32" => "a number from 1 to 4294967295".to_owned(),
+        "u64" => "a number from 0 on".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a map" => "a mapping of keys".to_owned(),
         "a sequence" => "a list".to_owned(),

@@ -24,6 +24,8 @@ pub struct DocumentFeed {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "super::schema::BadLines"))]
     pub bad_lines: BadLines,
+    /// Bad lines that are skipped at most.
+    pub max_skipped: Option<u64>,
     /// From one success to the next, such as `15m`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<super::schema::Time>"))]
     pub refresh: Option<DocumentTime>,
@@ -221,6 +223,7 @@ mod specs {
             (DocumentFeedFormat::Stix, None) => ListFormat::Stix,
         };
         spec.bad_lines = feed.bad_lines;
+        spec.max_skipped = feed.max_skipped.unwrap_or(spec.max_skipped);
         if let Some(DocumentTime(refresh)) = feed.refresh {
             if refresh < MIN_REFRESH {
                 let what = format_args!("shorter than {}s", MIN_REFRESH.as_secs()).to_string();

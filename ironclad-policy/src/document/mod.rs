@@ -44,6 +44,7 @@ mod reader;
 mod resolve;
 #[cfg(feature = "schema")]
 mod schema;
+mod sizes;
 mod sockets;
 mod sources;
 #[cfg(test)]
@@ -75,6 +76,7 @@ pub use problem::{NameKind, Problem};
 pub use quantities::{DocumentBytes, DocumentTime};
 #[cfg(feature = "schema")]
 pub use schema::schema;
+pub use sizes::{DocumentListLimits, DocumentPolicyLimits};
 pub use sockets::{
     DocumentExe, DocumentLimit, DocumentPinnedExe, DocumentRule, DocumentRuleLimit,
     DocumentRuleSubject, DocumentSocketDefaults, DocumentSubject,
@@ -128,6 +130,12 @@ pub struct Document {
     /// Address lists that are published elsewhere and that change.
     #[serde(default)]
     pub feeds: BTreeMap<String, DocumentFeed>,
+    /// How large each list may become.
+    #[serde(default)]
+    pub list_limits: DocumentListLimits,
+    /// How large the compiled policy may become, and how much room it makes.
+    #[serde(default)]
+    pub policy_limits: DocumentPolicyLimits,
     /// Addresses with names, for sets and rules.
     #[serde(default)]
     pub addresses: BTreeMap<String, DocumentAddresses>,

@@ -61,6 +61,7 @@ impl Document {
             .dry_run(self.dry_run)
             .default_events_per_second(self.events_per_second)
             .backend(self.backend.into())
+            .limits(self.policy_limits.limits())
             .socket_default(Direction::Out, self.socket_defaults.out)
             .socket_default(Direction::In, self.socket_defaults.in_)
             .socket_default(Direction::Create, self.socket_defaults.create)
@@ -225,7 +226,7 @@ impl Document {
         let Some(countries) = self.countries.as_ref().filter(|_| !codes.is_empty()) else {
             return Ok(CountryLists::default());
         };
-        let options = ListOptions::new().bad_lines(countries.bad_lines);
+        let options = self.list_limits.options().bad_lines(countries.bad_lines);
         let failed = |error| Fault::new(Problem::Country(error));
         match &countries.database {
             None => {
@@ -259,7 +260,7 @@ impl Document {
         if !named.cidrs.is_empty() {
             lists.push(AddressList::from_cidrs(named.name, named.cidrs.iter().copied()));
         }
-        let options = ListOptions::new().bad_lines(named.bad_lines);
+        let options = self.list_limits.options().bad_lines(named.bad_lines);
         for (i, path) in named.lists.iter().enumerate() {
             let read = read_lists(&sources.folder.join(path), &options);
             lists.extend(read.map_err(|e| refuse("lists", i, Fault::new(Problem::List(e))))?);

@@ -18,6 +18,8 @@ backend: lpm-trie
 events-per-second: 3
 gateways: [10.0.0.1, "fd00::1"]
 countries: { folders: [geo4, geo6], bad-lines: lenient }
+list-limits: { max-bytes: 16 MiB, max-entries: 5000000, max-skipped: 7 }
+policy-limits: { max-bytes: 1 GiB, max-prefixes: 9000000, max-tuples: 2000000, socket-rule-slots: 8000, socket-rows: 2000, socket-cells: 70000 }
 addresses:
   office: { cidrs: [10.20.0.0/16, 192.0.2.7] }
   mirrors: { lists: mirrors.txt, bad-lines: lenient }
@@ -192,6 +194,10 @@ fn errors_name_the_place_and_the_cause() {
         ("default: «!!str allow\n", "the tag `tag:yaml.org,2002:str` is not of the format"),
         ("x: &x { y: «*x }\n", "an alias within what it stands for"),
         ("[a«]: b\n", "a key is a word, neither a list nor a mapping"),
+        (
+            "policy-limits: { socket-rows: «0 }\n",
+            "policy-limits.socket-rows: found `0`, expected a number from 1 to 4294967295",
+        ),
         ("gateways: «10.0.0.x\n", "gateways: invalid IP address syntax"),
     ] {
         fails_at_mark(text, expected);
@@ -857,6 +863,7 @@ feeds:
     max-bytes: 64 KiB
     entries: { min: 0, max: 10000 }
     change: { shrink: 10, growth: 400 }
+    max-skipped: 3
     coverage: { ipv4: /8, ipv6: /0 }
     protect: [192.0.2.0/24, "2001:db8::7"]
     allow-private: true
@@ -888,6 +895,7 @@ fn declared_feeds_are_described() {
         .max_bytes(65536)
         .entries(0, 10_000)
         .change(10, 400)
+        .max_skipped(3)
         .coverage(8, 0)
         .protect(["192.0.2.0/24", "2001:db8::7"].map(|text| text.parse().unwrap()))
         .allow_private(true)
@@ -1081,4 +1089,33 @@ fn file_rules_are_described() {
     let text = "dry-run: true\nfiles:\n  - { id: 1, name: a, action: deny, files: /a }\n";
     let policy = Document::parse("p", text).unwrap().compile(&mut Sources::new(".")).unwrap();
     assert!(policy.files().unwrap().rules()[0].dry_run);
+}
+
+/// Each limit can be set by the key that its error names.
+#[test]
+fn limits_are_set_where_their_errors_say() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "10.0.0.1\nx\ny\n10.0.0.3\n").unwrap();
+    let set = "sets: [{ id: 1, name: a, action: drop, lists: a.txt, bad-lines: lenient }]\n";
+    let tuples = "tuples: [{ id: 1, name: a, action: drop, protocol: udp }, { id: 1, name: a, action: drop, protocol: tcp }]\n";
+    let compile = |text: &str| {
+        Document::parse("p", text).unwrap().compile(&mut Sources::new(dir.path())).map(|_| ())
+    };
+    for (outer, key, rest, few, enough) in [
+        ("list-limits", "max-bytes", set, "21", "22"),
+        ("list-limits", "max-entries", set, "1", "2"),
+        ("list-limits", "max-skipped", set, "1", "2"),
+        ("policy-limits", "max-bytes", set, "100", "1 MiB"),
+        ("policy-limits", "max-prefixes", set, "1", "2"),
+        ("policy-limits", "max-tuples", tuples, "3", "4"),
+    ] {
+        let text = |value: &str| format!("{outer}: {{ {key}: {value} }}\n{rest}");
+        let error = compile(&text(few)).unwrap_err().to_string();
+        assert!(error.contains(&format!("(in a policy file `{outer}.{key}`")), "{error}");
+        compile(&text(enough)).unwrap();
+    }
+    let document = Document::parse("p", WHOLE).unwrap();
+    let limits = document.policy_limits.limits();
+    let room = (limits.socket_rule_slots, limits.socket_rows, limits.socket_cells);
+    assert_eq!(room, (Some(8000), Some(2000), Some(70_000)));
 }

@@ -57,7 +57,10 @@ pub enum Rejection {
         is_private: bool,
     },
     /// It has fewer entries than it must have.
-    #[error("it has {entries} entries, and at least {min} are expected (`min_entries`)")]
+    #[error(
+        "it has {entries} entries, and at least {min} are expected (`min_entries`, in a policy file \
+             `entries.min`)"
+    )]
     TooFew {
         /// How many it has.
         entries: usize,
@@ -66,8 +69,8 @@ pub enum Rejection {
     },
     /// It is too much smaller than the last good version.
     #[error(
-        "it has {after} entries after {before}, smaller by more than {percent} % (`max_shrink`): raise \
-             that, or forget the last good version, if this is meant"
+        "it has {after} entries after {before}, smaller by more than {percent} % (`max_shrink`, in a policy file \
+             `change.shrink`): raise that, or forget the last good version, if this is meant"
     )]
     Shrunk {
         /// Entries of the last good version.
@@ -79,8 +82,8 @@ pub enum Rejection {
     },
     /// It is too much larger than the last good version.
     #[error(
-        "it has {after} entries after {before}, larger by more than {percent} % (`max_growth`): raise \
-             that, or forget the last good version, if this is meant"
+        "it has {after} entries after {before}, larger by more than {percent} % (`max_growth`, in a policy file \
+             `change.growth`): raise that, or forget the last good version, if this is meant"
     )]
     Grown {
         /// Entries of the last good version.

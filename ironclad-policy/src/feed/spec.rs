@@ -32,6 +32,8 @@ pub struct FeedSpec {
     pub format: ListFormat,
     /// What becomes of content with bad lines. Default: [`BadLines::Strict`].
     pub bad_lines: BadLines,
+    /// Bad lines that [`BadLines::Lenient`] puts up with. Default: 100,000.
+    pub max_skipped: u64,
     /// Time from one successful refresh to the next, at least a minute. Default: 1 hour.
     pub refresh: Duration,
     /// Time for a refresh as a whole: looking the host up, connecting, redirects, the body to its
@@ -143,6 +145,7 @@ impl FeedSpec {
             source,
             format: ListFormat::default(),
             bad_lines: BadLines::default(),
+            max_skipped: ListOptions::default().max_skipped,
             refresh: Duration::from_secs(60 * 60),
             timeout: Duration::from_secs(2 * 60),
             max_bytes: 32 << 20,
@@ -179,6 +182,12 @@ impl FeedSpec {
     /// Sets what becomes of content with bad lines.
     pub fn bad_lines(mut self, bad_lines: BadLines) -> Self {
         self.bad_lines = bad_lines;
+        self
+    }
+
+    /// Sets how many bad lines [`BadLines::Lenient`] puts up with.
+    pub fn max_skipped(mut self, max_skipped: u64) -> Self {
+        self.max_skipped = max_skipped;
         self
     }
 
@@ -267,6 +276,7 @@ impl FeedSpec {
             .format(self.format.clone())
             .at(at)
             .bad_lines(self.bad_lines)
+            .max_skipped(self.max_skipped)
             .max_bytes(self.max_bytes)
             .max_entries(self.max_entries)
     }

@@ -85,7 +85,10 @@ pub enum ListError {
         command: &'static str,
     },
     /// The list has more bytes than [`ListOptions::max_bytes`](super::ListOptions::max_bytes).
-    #[error("{name} is larger than {limit} bytes: raise `max_bytes`, or check that it is a list")]
+    #[error(
+        "{name} is larger than {limit} bytes: raise `max_bytes` (in a policy file \
+         `list-limits.max-bytes`), or check that it is a list"
+    )]
     TooLarge {
         /// The list's path or name.
         name: String,
@@ -94,7 +97,10 @@ pub enum ListError {
     },
     /// The list has more entries than
     /// [`ListOptions::max_entries`](super::ListOptions::max_entries).
-    #[error("{name}:{line}: more than {limit} entries: raise `max_entries`, or split the list")]
+    #[error(
+        "{name}:{line}: more than {limit} entries: raise `max_entries` (in a policy file \
+         `list-limits.max-entries`, of a feed `entries.max`), or split the list"
+    )]
     TooManyEntries {
         /// The list's path or name.
         name: String,
@@ -158,7 +164,8 @@ impl fmt::Display for Refused<'_> {
             Refusal::TooManySkipped { limit } => write!(
                 f,
                 "{name}: {lines}, more than the {limit} that may be skipped: \
-                 check that this is the list, or raise `max_skipped`"
+                 check that this is the list, or raise `max_skipped` (in a policy file \
+                 `list-limits.max-skipped`, of a feed `max-skipped`)"
             ),
         }?;
         errors.iter().try_for_each(|error| write!(f, "\n  {error}"))?;

@@ -108,13 +108,13 @@ impl CompiledSockets {
             rows: (self.rows_at_most() * size_of::<SockRow>()) as u64,
             addresses: self.addresses().words().len() as u64 * 4,
             ports: self.ports.as_ref().map_or(0, |ports| 2 * ports.class.len()) as u64,
-            names: self.names() as u64 * NAME,
+            names: self.names_at_most() as u64 * NAME,
             rules: (self.places.len() * rule + size_of::<SockPolicy>()) as u64,
         }
     }
 
-    /// How many values rules name that are looked up.
-    fn names(&self) -> usize {
+    /// How many files, users, groups, cgroups and names an [`image`](Self::image) may have.
+    pub fn names_at_most(&self) -> usize {
         self.exes.by_value.len()
             + self.parents.by_value.len()
             + self.uids.by_value.len()

@@ -20,6 +20,10 @@ use crate::slots::Slots;
 use crate::sockets::Sockets;
 use crate::sockets::follow::Follower;
 
+/// The rules of the policy in force and of the next.
+const PACKET_RULES: (&str, &str) =
+    ("rules", "keep the ids of rules that stay, or let several sets and tuples share an id");
+
 impl Shield {
     pub(crate) fn start(
         config: ShieldBuilder,
@@ -75,7 +79,7 @@ impl Shield {
             mode: config.mode,
             follower: None,
             control: Arc::new(Mutex::new(Control {
-                slots: Slots::read(&shared.rule_slots, "rules")?,
+                slots: Slots::read(&shared.rule_slots, PACKET_RULES)?,
                 policies: [None, None],
                 links,
                 sockets,

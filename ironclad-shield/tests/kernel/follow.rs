@@ -135,7 +135,9 @@ fn a_change_that_the_kernel_refuses_is_made_later() {
         .socket_default(Direction::Out, SocketVerdict::Deny)
         .compile()
         .unwrap();
-    let shield = host.start_without_following(&policy);
+    // The first policy sizes the tables.
+    let shield = host.start_without_following(&Policy::builder().compile().unwrap());
+    shield.apply(&policy).unwrap();
     let other = Subject::new("other").exe(&programs[0]).exe(&programs[1]).exe(&programs[2]);
     shield.apply_with(&self::policy(other), provisional(Duration::from_secs(3600))).unwrap();
     let mut before = programs.each_ref().map(|program| host.test_process(program));

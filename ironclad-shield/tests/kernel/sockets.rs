@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ironclad_core::abi::{SocketOp, SocketReason};
+use ironclad_core::abi::{SOCK_RULES_MAX, SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{RuleId, SocketVerdict};
+use ironclad_core::{ErrorChain, RuleId, SocketVerdict};
 use ironclad_policy::socket::{
     AddressGroup, Direction, RateLimit, SocketAction, SocketRule, Subject,
 };
-use ironclad_policy::{Policy, Protocol};
+use ironclad_policy::{Limits, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
 
 use crate::recorder::Recorder;
@@ -26,6 +26,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(logs_and_dry_runs_allow_and_limits_are_exact),
         test!(loads_and_attachments_leave_audit_records),
         test!(a_rule_behind_many_partial_matches_decides),
+        test!(as_many_socket_rules_as_a_policy_may_have),
+        test!(a_table_that_is_full_names_its_setting),
     ]
 }
 
@@ -317,4 +319,54 @@ fn a_rule_behind_many_partial_matches_decides() {
         shield.apply(&policy(allowed)).unwrap();
         assert_eq!((ask(1), ask(53)), (EPERM, 0), "the first of two behind {partial} rules");
     }
+}
+
+/// Also where each rule of the next policy has another id, and two policies have counters.
+fn as_many_socket_rules_as_a_policy_may_have() {
+    let host = Host::new();
+    let mut process = host.test_process(&host.program("one"));
+    let mut ask = |port: u16| process.ask(&format!("connect udp 10.9.0.2:{port}")).unwrap();
+    let rules = |first: u32, port: u16| {
+        let most = SOCK_RULES_MAX as u32;
+        policy((0..most).map(|number| match most - number {
+            1 => rule(first + number, SocketAction::Deny).port(port),
+            _ => rule(first + number, SocketAction::Deny).port(1),
+        }))
+    };
+    let builder = Shield::builder("most-rules").cgroup(host.cgroup.dir());
+    let shield = builder.start(&rules(1, 53)).unwrap();
+    assert_eq!((ask(53), ask(54)), (EPERM, 0));
+    shield.apply(&rules(1 << 20, 54)).unwrap();
+    assert_eq!((ask(53), ask(54)), (0, EPERM));
+}
+
+fn a_table_that_is_full_names_its_setting() {
+    let host = Host::new();
+    let rules = |count: u16| {
+        let rules = (1..=count).map(|i| rule(i.into(), SocketAction::Deny).port(i));
+        rules.fold(Policy::builder(), Policy::socket_rule)
+    };
+    type Set = fn(Limits, u32) -> Limits;
+    let settings: [(&str, Set, [u32; 2]); 2] = [
+        ("socket-rule-slots", Limits::socket_rule_slots, [7, 8]),
+        ("socket-rows", Limits::socket_rows, [2, 40]),
+    ];
+    let builder = || Shield::builder("full").cgroup(host.cgroup.dir());
+    for (key, set, [few, enough]) in settings {
+        let with = |room| {
+            let limits = set(Limits::default(), room);
+            builder().start(&rules(8).limits(limits).compile().unwrap())
+        };
+        let refused = ErrorChain::new(&with(few).unwrap_err()).to_string();
+        assert!(
+            refused.contains(&format!("(in a policy file `policy-limits.{key}`)")),
+            "{refused}"
+        );
+        with(enough).unwrap();
+    }
+    // The embedder's word comes first.
+    let few = rules(8).limits(Limits::default().socket_rule_slots(1)).compile().unwrap();
+    builder().socket_rule_slots(8).start(&few).unwrap();
+    let refused = builder().socket_rule_slots(40_000).start(&few).unwrap_err().to_string();
+    assert!(refused.contains("`socket_rule_slots`"), "{refused}");
 }

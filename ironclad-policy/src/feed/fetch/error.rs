@@ -98,7 +98,10 @@ pub enum FetchError {
         found: String,
     },
     /// The content has more bytes than the feed may have.
-    #[error("larger than {limit} bytes{} (`max_bytes`)", if *unpacked { " after unpacking" } else { "" })]
+    #[error(
+        "larger than {limit} bytes{} (`max_bytes`, in a policy file `max-bytes`)",
+        if *unpacked { " after unpacking" } else { "" }
+    )]
     TooLarge {
         /// The limit.
         limit: u64,
