@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use ironclad::core::ErrorChain;
-use ironclad::policy::PolicySource;
 use ironclad::policy::bundle::TrustStore;
 use ironclad::policy::document::Sources;
+use ironclad::policy::{PolicyPart, PolicySource};
 use ironclad::sentinel::Sentinel;
 use ironclad::shield::Shield;
 
@@ -54,7 +54,9 @@ fn run() -> Result<(), Failure> {
     let sentinel = builder.start(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
     let shield = match interface {
         Some(name) => {
-            let builder = Shield::builder("embed-signed").interface(name).signed(trust);
+            // Sentinel has the same bundles.
+            let builder = Shield::builder("embed-signed").unenforced([PolicyPart::Files]);
+            let builder = builder.interface(name).signed(trust);
             Some(builder.start(PolicySource::signed(&bundle, &[&signature], &mut sources()))?)
         }
         None => None,

@@ -79,8 +79,8 @@ pub mod policy {
     pub use ironclad_policy::{
         AddressList, AddressSet, Backend, ChecksumError, CompiledPolicy, Cover, EVENTS_PER_SECOND,
         Explanation, FlatTable, Limits, Meaning, Memory, PacketExplanation, PacketQuery, Policy,
-        PolicyDiff, PolicyError, PolicyErrorKind, PolicySource, PrefixChange, Protocol, Provenance,
-        Rule, Settings, Sha256Sum, SocketMemory, SocketProtocol, TupleRule,
+        PolicyDiff, PolicyError, PolicyErrorKind, PolicyPart, PolicySource, PrefixChange, Protocol,
+        Provenance, Rule, Settings, Sha256Sum, SocketMemory, SocketProtocol, TupleRule,
     };
     pub use ironclad_policy::{country, document, file, learn, list, socket, trust};
 }
@@ -108,8 +108,8 @@ pub mod shield {
         ApplyOptions, BPFFS, BpfError, BpfErrorKind, CgroupStatus, CompiledPolicy, Count, Counters,
         DescribedProcess, EventPump, EventReceiver, EventRing, ExplainedEvent, ExplainedSocket,
         Interface, InterfaceChange, InterfaceStatus, Learning, LossCount, Overflow, PathChange,
-        PinDirectory, PolicySource, PrefixCount, Provenance, ReasonCount, Record, RuleCount,
-        Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord, SocketCount,
+        PinDirectory, PolicyPart, PolicySource, PrefixCount, Provenance, ReasonCount, Record,
+        RuleCount, Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord, SocketCount,
         SocketRecord, Status, TestRun, TrustError, TrustErrorKind, XdpMode,
     };
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ironclad::core::audit::JsonLinesSink;
 use ironclad::core::{Action, RuleId};
 use ironclad::policy::file::{FileAction, FileOps, FileRule};
-use ironclad::policy::{AddressSet, CompiledPolicy, Policy};
+use ironclad::policy::{AddressSet, CompiledPolicy, Policy, PolicyPart};
 use ironclad::sentinel::{HookState, HookStatus, Overflow, Sentinel};
 use ironclad::shield::Shield;
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ pub(crate) fn run(dir: &Path, unprotected: bool) -> Result<bool> {
     });
     let shield = Shield::builder("fortress")
         .interface(INTERFACE)
+        .unenforced([PolicyPart::Files])
         .bpffs(paths.bpffs())
         .persistent(true)
         .audit(audit)

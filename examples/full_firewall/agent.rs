@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use ironclad::events::Record;
 use ironclad::policy::document::Document;
 use ironclad::policy::socket::CompiledSockets;
+use ironclad::policy::{CompiledPolicy, PolicyPart};
 use ironclad::shield::{Overflow, Shield};
 
 use crate::live::{Live, PERIOD};
 use crate::table::{Table, verdicts};
-use crate::{Args, Result, stop_flag};
+use crate::{Args, Part, Result, stop_flag};
 
 /// Time between two tables without a terminal.
 const PRINTED: Duration = Duration::from_secs(2);
@@ -27,24 +28,14 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     }
     let policy = if args.dry_run { policy.dry_run(true) } else { policy };
     let policy = policy.compile()?;
-    if policy.sockets().is_some() && args.cgroup.is_empty() {
-        return Err(
-            "the policy has socket rules: name a cgroup to enforce them in, --cgroup DIR".into()
-        );
-    }
-    if policy.files().is_some() {
-        println!("warning: rules on files are not enforced here: Sentinel enforces them");
-    }
-    if args.interface.is_empty() && (policy.prefixes() > 0 || !policy.tuple_masks().is_empty()) {
-        println!("warning: sets and tuples are not enforced without --interface NAME");
-    }
-    let gateways = document.gateways.iter().chain(&args.gateway).copied();
+    let unenforced = unenforced(args, &policy)?;
     let builder = args
         .interface
         .iter()
         .fold(Shield::builder("full_firewall"), |builder, name| builder.interface(name));
     let builder = args.cgroup.iter().fold(builder, |builder, dir| builder.cgroup(dir));
-    let shield = builder.gateways(gateways).start(&policy)?;
+    let gateways = args.gateway.iter().copied();
+    let shield = builder.gateways(gateways).unenforced(unenforced).start(&policy)?;
     let status = shield.status()?;
     for (rule, first) in policy.sockets().into_iter().flat_map(CompiledSockets::shadowed) {
         println!("warning: {rule} never matches: {first} decides everything before it");
@@ -114,6 +105,27 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     shield.stop()?;
     println!("detached");
     Ok(true)
+}
+
+/// Parts of the policy that are not enforced here, each of which has to be meant.
+fn unenforced(args: &Args, policy: &CompiledPolicy) -> Result<Vec<PolicyPart>> {
+    let mut unenforced = Vec::new();
+    for (part, word, is_enforced, next) in [
+        (PolicyPart::Packets, Part::Packets, !args.interface.is_empty(), "name an --interface"),
+        (PolicyPart::Sockets, Part::Sockets, !args.cgroup.is_empty(), "name a --cgroup"),
+        (PolicyPart::Files, Part::Files, false, "give the policy to a Sentinel"),
+    ] {
+        if !policy.has_part(part) || is_enforced {
+            continue;
+        }
+        let what = format!("what the policy says of {word} is not enforced here");
+        if !args.unenforced.contains(&word) {
+            return Err(format!("{what}: {next}, or say --unenforced {word}").into());
+        }
+        println!("warning: {what}");
+        unenforced.push(part);
+    }
+    Ok(unenforced)
 }
 
 /// An event names a socket rule by its index in the policy; the line has its id, too.

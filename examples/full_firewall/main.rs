@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, Parser, ValueEnum};
 use ironclad::core::ErrorChain;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -57,6 +57,10 @@ struct Args {
     /// An address that is never blocked, in addition to those of the policy. May be given again.
     #[arg(long, value_name = "ADDRESS", requires = "place")]
     gateway: Vec<std::net::IpAddr>,
+    /// Accept a policy with this part, and do not enforce it: packets without --interface, sockets without
+    /// --cgroup, files (Sentinel enforces them). May be given again.
+    #[arg(long, value_name = "PART", requires = "place")]
+    unenforced: Vec<Part>,
     /// Stop after N seconds.
     #[arg(long, value_name = "N", requires = "place")]
     seconds: Option<u64>,
@@ -79,6 +83,24 @@ struct Args {
     /// By this name.
     #[arg(long, hide = true)]
     lab_comm: Option<String>,
+}
+
+/// A part of a policy.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Packets,
+    Sockets,
+    Files,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Packets => "packets",
+            Self::Sockets => "sockets",
+            Self::Files => "files",
+        })
+    }
 }
 
 /// Set by the first SIGINT or SIGTERM; the second ends the program at once.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditError as SinkError;
+use ironclad_core::{ErrorChain, GatewayError};
 
 use crate::audit::Refusal;
 use crate::capabilities::Capabilities;
@@ -106,8 +106,8 @@ pub(crate) enum Failure {
     NoLsm { why: String },
     #[error("no interface `{0}` in this network namespace")]
     NoInterface(String),
-    #[error("`{0}` is no gateway: no host sends from it")]
-    Gateway(std::net::IpAddr),
+    #[error(transparent)]
+    Gateway(GatewayError),
     #[error("{what}: {value} is over the limit of {limit}")]
     Limit { what: &'static str, value: u64, limit: u64 },
     #[error("{step} failed")]
@@ -155,7 +155,8 @@ impl Failure {
             Self::NoCgroup { .. } => BpfErrorKind::NoCgroup,
             Self::NoLsm { .. } => BpfErrorKind::NoLsm,
             Self::NoInterface(_) => BpfErrorKind::NoInterface,
-            Self::Gateway(_) => BpfErrorKind::Gateway,
+            Self::Gateway(GatewayError::NoHost(_)) => BpfErrorKind::Gateway,
+            Self::Gateway(_) => BpfErrorKind::Limit,
             Self::Limit { .. } => BpfErrorKind::Limit,
             Self::System { .. } => BpfErrorKind::System,
         }
@@ -179,7 +180,6 @@ impl Failure {
             }
             (Self::NoInterface(_), _) => "`ip link` lists those there are",
             (Self::NoCgroup { .. }, _) => "`mount -t cgroup2` shows where the hierarchy is",
-            (Self::Gateway(_), _) => "name a unicast address, IPv4 as IPv4",
             (Self::Prepare { .. }, Some(libc::ESRCH)) => {
                 "this kernel lacks something that the object refers to"
             }

@@ -15,6 +15,7 @@ pub mod abi;
 pub mod audit;
 mod cidr;
 mod error_chain;
+mod gateway;
 mod instance;
 mod protocol;
 mod rule;
@@ -22,6 +23,7 @@ pub mod uapi;
 
 pub use cidr::{Cidr, CidrError, Family};
 pub use error_chain::ErrorChain;
+pub use gateway::GatewayError;
 pub use instance::{InstanceName, InstanceNameError};
 pub use protocol::{Protocol, SocketProtocol};
 pub use rule::{Action, PolicyId, RuleId, SocketVerdict, Verdict};

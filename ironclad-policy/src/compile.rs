@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ironclad_core::abi::{self, Entry, Lpm4Key, Lpm6Key, TupleKey, TupleMask, TupleVal};
+use ironclad_core::abi::{self, Entry, Gateways, Lpm4Key, Lpm6Key, TupleKey, TupleMask, TupleVal};
 use ironclad_core::{Action, Cidr, Family, PolicyId, RuleId, Verdict};
 use sha2::{Digest, Sha256};
 
@@ -83,6 +83,7 @@ pub(crate) struct Inner {
     pub(crate) set_rules: Vec<(u16, Action)>,
     pub(crate) memory: Memory,
     pub(crate) limits: Limits,
+    pub(crate) gateways: Gateways,
     pub(crate) sockets: Option<CompiledSockets>,
     pub(crate) files: Option<CompiledFiles>,
     #[cfg(feature = "signed")]
@@ -106,6 +107,7 @@ impl Policy {
 
 impl CompiledPolicy {
     pub(crate) fn compile(policy: Policy) -> Result<Self, PolicyError> {
+        let gateways = Gateways::new(&policy.gateways).map_err(Failure::Gateway)?;
         let rules = number_rules(&policy)?;
         let index_of = |id: RuleId| {
             rules.iter().skip(1).position(|rule| rule.id == id).map_or(0, |i| i as u16 + 1)
@@ -187,6 +189,7 @@ impl CompiledPolicy {
             set_rules,
             memory,
             limits,
+            gateways,
             sockets,
             files,
             #[cfg(feature = "signed")]
@@ -287,6 +290,11 @@ impl CompiledPolicy {
     /// Kernel memory of the policy's own maps.
     pub fn memory(&self) -> Memory {
         self.0.memory
+    }
+
+    /// Addresses that it never blocks, as the kernel is given them.
+    pub fn gateways(&self) -> &Gateways {
+        &self.0.gateways
     }
 
     /// How large it might become, and how much room it makes for socket rules.
@@ -421,6 +429,10 @@ impl Inner {
             .collect();
         tuples.sort();
         tuples.iter().for_each(|tuple| hash.update(tuple));
+        // In whatever order they were written.
+        let mut gateways: Vec<_> = self.gateways.addresses().collect();
+        gateways.sort();
+        gateways.iter().for_each(|gateway| hash.update(format!("gateway {gateway} ")));
         if self.sockets.is_some() {
             socket::digest(&policy.sockets, &mut hash);
         }

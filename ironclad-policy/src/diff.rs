@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use ironclad_core::{Action, Cidr, RuleId, abi};
 use serde::Serialize;
@@ -37,7 +38,7 @@ pub struct PolicyDiff {
     pub tuples_added: usize,
     /// Tuples that only the first has, or with another meaning.
     pub tuples_removed: usize,
-    /// Whether a setting that is no rule differs.
+    /// Whether a setting that is no rule differs, or a gateway.
     pub settings: bool,
     /// Rules whose rate of events differs, or that only one has.
     pub rules: Vec<RuleId>,
@@ -79,7 +80,7 @@ impl CompiledPolicy {
             prefixes: prefixes(old, new),
             tuples_added: unmatched(new, old),
             tuples_removed: unmatched(old, new),
-            settings: old.settings != new.settings,
+            settings: old.settings != new.settings || gateways(old) != gateways(new),
             rules: rules(old, new),
         }
     }
@@ -103,6 +104,10 @@ impl Inner {
             (self.cidr(index), self.meaning(entry.action, entry.rule, entry.log_rule))
         })
     }
+}
+
+fn gateways(policy: &Inner) -> BTreeSet<IpAddr> {
+    policy.gateways.addresses().collect()
 }
 
 /// Both are sorted alike: IPv4 before IPv6, then by address and length.

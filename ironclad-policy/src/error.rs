@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 
-use ironclad_core::RuleId;
+use ironclad_core::{GatewayError, RuleId};
 
 /// Why a policy cannot be compiled.
 ///
@@ -33,6 +33,8 @@ pub enum PolicyErrorKind {
     UnknownGroup,
     /// Two groups of addresses have one name.
     GroupTwice,
+    /// A gateway is not the address of a host.
+    Gateway,
     /// Something is over its limit.
     Limit,
 }
@@ -56,7 +58,7 @@ impl PolicyError {
             | Failure::UnknownGroup { rule, .. } => Some(*rule),
             Failure::NoId { .. } => Some(RuleId(0)),
             Failure::Located { rule, .. } => *rule,
-            Failure::GroupTwice { .. } | Failure::Limit { .. } => None,
+            Failure::GroupTwice { .. } | Failure::Gateway(_) | Failure::Limit { .. } => None,
         }
     }
 
@@ -126,6 +128,8 @@ pub(crate) enum Failure {
     #[cfg_attr(not(feature = "document"), allow(dead_code))]
     #[error("{error}")]
     Located { kind: PolicyErrorKind, rule: Option<RuleId>, error: Box<dyn Error + Send + Sync> },
+    #[error(transparent)]
+    Gateway(GatewayError),
     #[error("the policy has {value} {what}, the limit is {limit}{}", next_of(next))]
     Limit { what: &'static str, value: u64, limit: u64, next: &'static str },
 }
@@ -143,7 +147,8 @@ impl Failure {
             Self::FileRule { .. } => PolicyErrorKind::FileRule,
             Self::UnknownGroup { .. } => PolicyErrorKind::UnknownGroup,
             Self::GroupTwice { .. } => PolicyErrorKind::GroupTwice,
-            Self::Limit { .. } => PolicyErrorKind::Limit,
+            Self::Gateway(GatewayError::NoHost(_)) => PolicyErrorKind::Gateway,
+            Self::Gateway(_) | Self::Limit { .. } => PolicyErrorKind::Limit,
             Self::Located { kind, .. } => *kind,
         }
     }

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ironclad_core::{Action, Cidr, RuleId, SocketVerdict, Verdict};
@@ -79,6 +80,7 @@ pub struct Policy {
     pub(crate) tuples: Vec<TupleRule>,
     pub(crate) sockets: Sockets,
     pub(crate) files: Vec<FileRule>,
+    pub(crate) gateways: Vec<IpAddr>,
     pub(crate) limits: Limits,
     /// Where a file describes it.
     pub(crate) locate: Option<Locate>,
@@ -109,6 +111,7 @@ impl Default for Policy {
             tuples: Vec::new(),
             sockets: Sockets::default(),
             files: Vec::new(),
+            gateways: Vec::new(),
             limits: Limits::default(),
             locate: None,
         }
@@ -170,6 +173,14 @@ impl Policy {
     #[must_use]
     pub fn default_events_per_second(mut self, rate: u32) -> Self {
         self.default_events_per_second = rate;
+        self
+    }
+
+    /// Adds addresses whose packets are never blocked while the policy is in force; at most eight of
+    /// each family.
+    #[must_use]
+    pub fn gateways(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.gateways.extend(addresses);
         self
     }
 

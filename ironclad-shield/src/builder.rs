@@ -15,7 +15,7 @@ use ironclad_policy::Limits;
 use ironclad_policy::bundle::TrustStore;
 use ironclad_policy::socket::CompiledSockets;
 use ironclad_policy::trust::Trust;
-use ironclad_policy::{CompiledPolicy, PolicySource};
+use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource};
 
 use crate::error::{Failure, ShieldError};
 use crate::shield::Shield;
@@ -37,6 +37,7 @@ pub struct ShieldBuilder {
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) shared: SharedOptions,
     pub(crate) trust: Trust,
+    pub(crate) unenforced: Vec<PolicyPart>,
 }
 
 impl ShieldBuilder {
@@ -56,6 +57,7 @@ impl ShieldBuilder {
             audit: Arc::new(NoAudit),
             shared: SharedOptions::default(),
             trust: Trust::default(),
+            unenforced: Vec::new(),
         }
     }
 
@@ -140,8 +142,9 @@ impl ShieldBuilder {
         self
     }
 
-    /// Addresses whose packets no policy ever blocks; at most eight of each family. Without a call
-    /// an adopted instance keeps its gateways.
+    /// Addresses whose packets no policy ever blocks; at most eight of each family. A policy has
+    /// [its own](CompiledPolicy::gateways) beside them, which come and go with it. Without a call an
+    /// adopted instance keeps those that its builder had.
     #[must_use]
     pub fn gateways(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         self.gateways = Some(addresses.into_iter().collect());
@@ -180,6 +183,15 @@ impl ShieldBuilder {
         self
     }
 
+    /// Parts of policies that this Shield leaves to others: [`PolicyPart::Files`] where a Sentinel has the
+    /// same policy, packets without an interface, sockets without a cgroup. May be called again. Default:
+    /// none, and a policy with a part that Shield does not enforce is refused.
+    #[must_use]
+    pub fn unenforced(mut self, parts: impl IntoIterator<Item = PolicyPart>) -> Self {
+        self.unenforced.extend(parts);
+        self
+    }
+
     /// Accepts signed bundles alone, as [`PolicySource::signed`] makes them. Default: policies of the
     /// caller come into force, and a warning says that they are unsigned.
     ///
@@ -208,6 +220,8 @@ impl ShieldBuilder {
     /// `ShieldErrorKind::Bpf` with what the kernel reported and the next step;
     /// `ShieldErrorKind::InstanceName`; `ShieldErrorKind::NoInterface`;
     /// `ShieldErrorKind::Inactive` where the kernel would not call the hooks of a cgroup;
+    /// `ShieldErrorKind::Unenforced` and `ShieldErrorKind::NoCgroup` where the policy has a part that
+    /// Shield does not enforce, and that is not said to be [`unenforced`](Self::unenforced);
     /// `ShieldErrorKind::Unsigned`, `ShieldErrorKind::NoTrust`, `ShieldErrorKind::Bundle` where the
     /// policy is not accepted. Of a bundle that was accepted, another error is the source of
     /// `ShieldErrorKind::NotApplied`.
@@ -230,6 +244,7 @@ impl ShieldBuilder {
         policy: impl Into<PolicySource<'a>>,
     ) -> Result<Shield, ShieldError> {
         self.interfaces.clear();
+        self.unenforced.push(PolicyPart::Packets);
         Shield::start(self, policy.into())
     }
 }

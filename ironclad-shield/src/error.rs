@@ -43,6 +43,9 @@ pub enum ShieldErrorKind {
     NotProtected,
     /// A table that outlives policies is full.
     Slots,
+    /// The policy has rules on files, or on packets where there is no interface: Shield does not enforce
+    /// them, and the builder did not say that this is meant.
+    Unenforced,
     /// Socket rules, or a cgroup for them, in a Shield that was started without cgroups.
     NoCgroup,
     /// The kernel does not call the hooks of that cgroup: its socket rules would decide nothing.
@@ -105,6 +108,10 @@ pub(crate) enum Failure {
     },
     #[error("{needed} {what} need room, and the instance has room for {capacity}")]
     Slots { what: &'static str, next: &'static str, needed: usize, capacity: usize },
+    #[error("the policy decides about packets, and Shield was started without an interface")]
+    NoInterfaceForPackets,
+    #[error("the policy has rules on files, which Sentinel enforces, and not Shield")]
+    FileRules,
     #[error("Shield was started without cgroups, and socket rules need one")]
     NoCgroup,
     #[error("socket rules would be inactive in {}: {}", path.display(), INACTIVE_REASON)]
@@ -181,6 +188,7 @@ impl Failure {
             Self::NoInterface => ShieldErrorKind::NoInterface,
             Self::NotProtected { .. } => ShieldErrorKind::NotProtected,
             Self::Slots { .. } => ShieldErrorKind::Slots,
+            Self::NoInterfaceForPackets | Self::FileRules => ShieldErrorKind::Unenforced,
             Self::NoCgroup => ShieldErrorKind::NoCgroup,
             Self::Inactive { .. } => ShieldErrorKind::Inactive,
             Self::NoProcess { .. } => ShieldErrorKind::NoProcess,
@@ -205,7 +213,18 @@ impl Failure {
                 Some("name an interface with `.interface(…)` or a cgroup with `.cgroup(…)`")
             }
             Self::Slots { next, .. } => Some(next),
-            Self::NoCgroup => Some("name one with `.cgroup(…)` when Shield is built"),
+            Self::NoInterfaceForPackets => Some(
+                "name one with `.interface(…)` when Shield is built, or say \
+                 `.unenforced([PolicyPart::Packets])` if that is meant",
+            ),
+            Self::FileRules => Some(
+                "give the policy to a Sentinel, too, and say `.unenforced([PolicyPart::Files])` when \
+                 Shield is built",
+            ),
+            Self::NoCgroup => Some(
+                "name one with `.cgroup(…)` when Shield is built, or say \
+                 `.unenforced([PolicyPart::Sockets])` if that is meant",
+            ),
             Self::Inactive { .. } => Some(INACTIVE_HINT),
             Self::Script { .. } => Some("name the interpreter, or compile the script to a program"),
             Self::Watch(_) => {

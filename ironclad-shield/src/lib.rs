@@ -31,7 +31,7 @@ pub use ironclad_bpf::{
 };
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::trust::{TrustError, TrustErrorKind};
-pub use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};
+pub use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, Provenance};
 pub use shield::{
     ApplyOptions, CgroupStatus, Count, Counters, ExplainedEvent, ExplainedSocket, InterfaceChange,
     InterfaceStatus, Learning, LossCount, PrefixCount, ReasonCount, RuleCount, Shield, Status,

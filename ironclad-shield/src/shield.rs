@@ -18,8 +18,8 @@ use ironclad_bpf::shield::{PolicyProgram, Shared};
 use ironclad_bpf::{PinDirectory, Program, TestRun, XdpLink, XdpMode};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditLog};
-use ironclad_policy::CompiledPolicy;
 use ironclad_policy::trust::{Trust, UnsignedWarning};
+use ironclad_policy::{CompiledPolicy, PolicyPart};
 
 use crate::builder::ShieldBuilder;
 use crate::error::ShieldError;
@@ -48,6 +48,10 @@ pub struct Shield {
     follower: Option<Follower>,
     trust: Trust,
     unsigned: UnsignedWarning,
+    /// Parts of policies that are accepted and not enforced here.
+    unenforced: Vec<PolicyPart>,
+    /// Whether it was started with interfaces.
+    has_interfaces: bool,
 }
 
 fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
@@ -88,7 +92,7 @@ impl Shield {
     /// It counts and reports as it would on the wire.
     ///
     /// # Errors
-    /// `ShieldErrorKind::Bpf`; the kernel takes frames of 14 bytes and more.
+    /// `ShieldErrorKind::Bpf`; the kernel takes frames from 14 to 3,520 bytes.
     pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
         Ok(self.dispatcher().test_run(frame, repeat)?)
     }

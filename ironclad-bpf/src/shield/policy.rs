@@ -72,6 +72,8 @@ pub struct PolicyConfig<'a> {
     pub masks: &'a [TupleMask],
     /// Events a second by rule slot; at most [`abi::RULES_MAX`].
     pub rates: &'a [u32],
+    /// Addresses that the policy never blocks.
+    pub gateways: abi::Gateways,
 }
 
 /// A compiled policy as the kernel takes it.
@@ -91,6 +93,15 @@ pub struct PolicyImage<'a> {
     pub tuples: &'a [(TupleKey, TupleVal)],
 }
 
+/// An address as the programs compare it.
+fn halves(bytes: &[u8; 16]) -> [u64; 2] {
+    [0, 8].map(|at| {
+        let mut half = [0; 8];
+        half.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_ne_bytes(half)
+    })
+}
+
 impl PolicyConfig<'_> {
     fn write(&self, rodata: &mut rodata) {
         rodata.ic_cfg_generation = self.generation;
@@ -107,17 +118,17 @@ impl PolicyConfig<'_> {
         rodata.ic_cfg_report_hz = kernel_hz();
         rodata.ic_cfg_tuples_shapes = self.masks.len() as u32;
         for (to, from) in rodata.ic_cfg_tuples_masks.iter_mut().zip(self.masks) {
-            let half = |bytes: &[u8; 16], at: usize| {
-                let mut half = [0; 8];
-                half.copy_from_slice(&bytes[at..at + 8]);
-                u64::from_ne_bytes(half)
-            };
-            to.src = [half(&from.src, 0), half(&from.src, 8)];
-            to.dst = [half(&from.dst, 0), half(&from.dst, 8)];
+            to.src = halves(&from.src);
+            to.dst = halves(&from.dst);
             to.dport = u16::from_ne_bytes(from.dport);
             to.proto = from.proto;
             to.kind = from.kind;
         }
+        let gateways = &mut rodata.ic_cfg_gateways;
+        gateways.count4 = self.gateways.count4;
+        gateways.count6 = self.gateways.count6;
+        gateways.addr4 = self.gateways.addr4.map(u32::from_ne_bytes);
+        gateways.addr6 = self.gateways.addr6.map(|address| halves(&address));
         rodata.ic_cfg_report_rate[..self.rates.len()].copy_from_slice(self.rates);
     }
 }

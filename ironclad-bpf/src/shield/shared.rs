@@ -344,41 +344,13 @@ impl Shared {
             .map_err(|source| BpfError::system("waiting for packets in flight", source))
     }
 
-    /// The addresses that bypass every policy, for packets that come after.
+    /// The addresses that bypass every policy beside the policy's own, for packets that come after.
     ///
     /// # Errors
     /// `BpfErrorKind::Limit` where one family has more than [`abi::GATEWAYS_MAX`],
     /// `BpfErrorKind::Gateway` for an address that no host has.
     pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), BpfError> {
-        let mut set = Gateways::default();
-        for address in addresses {
-            let is_host = match address {
-                IpAddr::V4(a) => !a.is_unspecified() && !a.is_multicast() && !a.is_broadcast(),
-                IpAddr::V6(a) => {
-                    !a.is_unspecified() && !a.is_multicast() && a.to_ipv4_mapped().is_none()
-                }
-            };
-            if !is_host {
-                return Err(Failure::Gateway(*address).into());
-            }
-            let (count, max) = match address {
-                IpAddr::V4(_) => (&mut set.count4, set.addr4.len()),
-                IpAddr::V6(_) => (&mut set.count6, set.addr6.len()),
-            };
-            let at = *count as usize;
-            if at >= max {
-                return Err(BpfError::limit(
-                    "gateway addresses of one family",
-                    at as u64 + 1,
-                    max as u64,
-                ));
-            }
-            *count += 1;
-            match address {
-                IpAddr::V4(a) => set.addr4[at] = a.octets(),
-                IpAddr::V6(a) => set.addr6[at] = a.octets(),
-            }
-        }
+        let set = Gateways::new(addresses).map_err(Failure::Gateway)?;
         let active = self.state.u32_at(offset_of!(State, gateways_active));
         let next = (active.load(Ordering::Acquire) + 1) & 1;
         // Packets that still read the set that was in force before the last change.
@@ -399,9 +371,7 @@ impl Shared {
         self.state.read(offset, &mut words);
         let mut set = Gateways::new_zeroed();
         set.as_mut_bytes().copy_from_slice(words.as_bytes());
-        let v4 = set.addr4.iter().take(set.count4 as usize).map(|&a| IpAddr::from(a));
-        let v6 = set.addr6.iter().take(set.count6 as usize).map(|&a| IpAddr::from(a));
-        v4.chain(v6).collect()
+        set.addresses().collect()
     }
 }
 

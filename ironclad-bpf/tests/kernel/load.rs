@@ -7,8 +7,8 @@ use ironclad_bpf::socket::{Processes, SocketOptions, SocketShared};
 use ironclad_bpf::{BpfErrorKind, Program};
 use ironclad_core::Verdict;
 use ironclad_core::abi::{
-    Entry, FLAT_ROOT_CELLS, Lpm4Key, Lpm6Key, SOCK_ROWS_MAX, TUPLE_V4, TupleKey, TupleMask,
-    TupleVal,
+    Entry, FLAT_ROOT_CELLS, Gateways, Lpm4Key, Lpm6Key, SOCK_ROWS_MAX, TUPLE_V4, TupleKey,
+    TupleMask, TupleVal,
 };
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
@@ -63,6 +63,7 @@ fn every_policy_program_loads() {
                 flat_root6: FLAT_ROOT_CELLS,
                 masks: if everything { &masks } else { &[] },
                 rates: &[10; 1024],
+                gateways: Gateways::default(),
             },
             flat: if v4 == SetsBackend::Flat { &roots } else { &[] },
             entries: &entries,

@@ -4,7 +4,7 @@ use std::path::Path;
 use ironclad_bpf::shield::*;
 use ironclad_bpf::{BPFFS, BpfErrorKind, EventRing, PinDirectory};
 use ironclad_core::Verdict;
-use ironclad_core::abi;
+use ironclad_core::abi::{self, Gateways};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 
@@ -31,6 +31,7 @@ fn bare(default_action: Verdict) -> PolicyConfig<'static> {
         flat_root6: 0,
         masks: &[],
         rates: &[],
+        gateways: Gateways::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Document, DocumentError};
 use crate::country::CountryCode;
 use crate::error::{Failure, PolicyError};
 use crate::socket::LimitScope;
-use ironclad_core::RuleId;
+use ironclad_core::{GatewayError, RuleId};
 
 /// The steps to a place, made where something is wrong with it.
 macro_rules! steps {
@@ -210,9 +210,14 @@ impl Document {
 
     /// The error of a policy that was made of this document, with the place of the rule.
     pub(crate) fn locate(&self, error: PolicyError) -> DocumentError {
-        let steps = self
-            .rule_of(&error)
-            .map_or_else(Vec::new, |(key, index)| vec![Step::from(key), Step::from(index)]);
+        let steps = match error.failure() {
+            Failure::Gateway(GatewayError::NoHost(address)) => {
+                self.gateways.iter().position(|it| it == address).map(|index| ("gateways", index))
+            }
+            _ => self.rule_of(&error),
+        };
+        let steps =
+            steps.map_or_else(Vec::new, |(key, index)| vec![Step::from(key), Step::from(index)]);
         let is_about_all = steps.is_empty();
         let fault = Fault::new(Problem::Policy(error));
         match is_about_all {
@@ -257,7 +262,10 @@ impl Document {
                 rule(*id)
             }
             Failure::FileRule { rule: id, name, .. } => file(*id, name),
-            Failure::GroupTwice { .. } | Failure::Located { .. } | Failure::Limit { .. } => None,
+            Failure::GroupTwice { .. }
+            | Failure::Located { .. }
+            | Failure::Gateway(_)
+            | Failure::Limit { .. } => None,
         }
     }
 }

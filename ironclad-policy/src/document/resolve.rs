@@ -61,6 +61,7 @@ impl Document {
             .dry_run(self.dry_run)
             .default_events_per_second(self.events_per_second)
             .backend(self.backend.into())
+            .gateways(self.gateways.iter().copied())
             .limits(self.policy_limits.limits())
             .socket_default(Direction::Out, self.socket_defaults.out)
             .socket_default(Direction::In, self.socket_defaults.in_)

@@ -1067,6 +1067,9 @@ fn what_compiling_refuses_has_its_place() {
     assert!(by_policy.starts_with("x.yaml:3:5: tuples[1]: rule 2 (`b`)"), "{by_policy}");
     let direct = document.compile(&mut Sources::new(folder)).unwrap_err().to_string();
     assert_eq!(by_policy, direct);
+    let document = Document::parse("x.yaml", "gateways: [10.0.0.1, 224.0.0.1]\n").unwrap();
+    let error = document.compile(&mut Sources::new(folder)).unwrap_err().to_string();
+    assert!(error.starts_with("x.yaml:1:22: gateways[1]: `224.0.0.1` is no gateway"), "{error}");
 }
 
 #[test]

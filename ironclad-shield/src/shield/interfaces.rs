@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use ironclad_bpf::{Interface, XdpLink, XdpMode, network_namespace};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditAction;
+#[cfg(doc)]
+use ironclad_policy::CompiledPolicy;
 use serde::Serialize;
 
 use super::Shield;
@@ -150,7 +152,7 @@ impl Shield {
     }
 
     /// Addresses whose packets no policy ever blocks, for packets from now on; at most eight of each
-    /// family.
+    /// family. A policy has [its own](CompiledPolicy::gateways) beside them.
     ///
     /// # Errors
     /// `ShieldErrorKind::Bpf` with the limit; then the former addresses stay.
@@ -164,7 +166,7 @@ impl Shield {
         })
     }
 
-    /// Addresses whose packets no policy ever blocks.
+    /// Addresses whose packets no policy ever blocks, without those of the policy in force.
     pub fn gateways(&self) -> Vec<IpAddr> {
         let _control = self.lock();
         self.shared.gateways()

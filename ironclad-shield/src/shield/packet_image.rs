@@ -48,6 +48,7 @@ pub(crate) fn load(
             flat_root6: policy.flat().root(Family::V6).unwrap_or(0),
             masks: policy.tuple_masks(),
             rates: &rates,
+            gateways: *policy.gateways(),
         },
         flat: policy.flat().words(),
         entries: &entries,

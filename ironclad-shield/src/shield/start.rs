@@ -89,6 +89,8 @@ impl Shield {
             directory,
             trust: config.trust.clone(),
             unsigned: UnsignedWarning::default(),
+            unenforced: config.unenforced.clone(),
+            has_interfaces: !config.interfaces.is_empty(),
         };
         this.unsigned.check(policy, &this.audit)?;
         if is_upgraded {

@@ -7,7 +7,7 @@ use ironclad_bpf::boottime_ns;
 use ironclad_bpf::shield::Selector;
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::socket::CompiledSockets;
-use ironclad_policy::{CompiledPolicy, PolicySource};
+use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource};
 
 use super::paths::lock_with_contents;
 use super::{Control, Loaded, Shield, packet_image};
@@ -57,6 +57,8 @@ impl Shield {
     ///
     /// # Errors
     /// `ShieldErrorKind::ProvisionalPending` while a provisional policy waits;
+    /// `ShieldErrorKind::Unenforced` and `ShieldErrorKind::NoCgroup` where Shield does not enforce a part
+    /// of the policy, and the builder did not say so;
     /// `ShieldErrorKind::Unsigned`, `ShieldErrorKind::NoTrust` and `ShieldErrorKind::Bundle`
     /// where the policy is not accepted; otherwise what the kernel reported. Of a bundle that was
     /// accepted, this is the source of `ShieldErrorKind::NotApplied`. The old policy is in force
@@ -199,10 +201,30 @@ impl Shield {
             let left = selector.deadline_ns.saturating_sub(boottime_ns());
             return Err(Failure::ProvisionalPending { left: Duration::from_nanos(left) }.into());
         }
-        if policy.sockets().is_some() && control.sockets.is_none() {
-            return Err(Failure::NoCgroup.into());
-        }
+        self.refuse_unenforced(control, policy)?;
         Ok(selector)
+    }
+
+    /// Refuses a policy of which a part would be ignored.
+    fn refuse_unenforced(
+        &self,
+        control: &Control,
+        policy: &CompiledPolicy,
+    ) -> Result<(), ShieldError> {
+        for (part, is_enforced, failure) in [
+            (
+                PolicyPart::Packets,
+                self.has_interfaces || !control.links.is_empty(),
+                Failure::NoInterfaceForPackets,
+            ),
+            (PolicyPart::Sockets, control.sockets.is_some(), Failure::NoCgroup),
+            (PolicyPart::Files, false, Failure::FileRules),
+        ] {
+            if policy.has_part(part) && !is_enforced && !self.unenforced.contains(&part) {
+                return Err(failure.into());
+            }
+        }
+        Ok(())
     }
 
     /// Observes packet sockets from now on, where the policy to be applied decides about them. The

@@ -9,7 +9,7 @@ use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_policy::bundle::{BundleError, Header, PublicKey, TrustStore, now};
 use ironclad_policy::document::{Document, Sources};
 use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};
-use ironclad_shield::{Shield, ShieldBuilder, ShieldError, ShieldErrorKind};
+use ironclad_shield::{PolicyPart, Shield, ShieldBuilder, ShieldError, ShieldErrorKind};
 
 use crate::recorder::Recorder;
 use crate::testbed::{EPERM, Host, PATIENCE, provisional};
@@ -109,7 +109,8 @@ fn signed_bundles_alone_are_accepted() {
     assert_eq!((test_process.ask(near).unwrap(), test_process.ask(far).unwrap()), (0, 0));
     let (recorder, trust) = (Arc::new(Recorder::default()), office.trust());
     let builder = || -> ShieldBuilder {
-        let builder = Shield::builder("signed").cgroup(host.cgroup.dir());
+        let builder =
+            Shield::builder("signed").cgroup(host.cgroup.dir()).unenforced([PolicyPart::Packets]);
         builder.audit(recorder.clone()).signed(trust.clone())
     };
     let (first, other) = (policy("10.9.0.7", "10.9.0.2"), policy("10.9.0.8", "10.9.0.1"));
@@ -133,6 +134,7 @@ fn signed_bundles_alone_are_accepted() {
     // A second instance that shares the store accepts the same bundle.
     let inner = host.cgroup.child("inner").unwrap();
     let second = Shield::builder("second").cgroup(inner.dir()).signed(trust.clone());
+    let second = second.unenforced([PolicyPart::Packets]);
     let second = start(second, &(bundle, signature)).unwrap();
     assert_eq!(serial(&second), 5);
     drop(second);
@@ -216,7 +218,10 @@ fn the_last_bundle_starts_again_after_it_expired() {
     let (host, office) = (Host::new(), Office::new());
     let recorder = Arc::new(Recorder::default());
     let start = |bundle: &(Vec<u8>, String)| {
-        let builder = Shield::builder("over").cgroup(host.cgroup.dir()).audit(recorder.clone());
+        let builder = Shield::builder("over")
+            .cgroup(host.cgroup.dir())
+            .unenforced([PolicyPart::Packets])
+            .audit(recorder.clone());
         start(builder.signed(office.trust()), bundle)
     };
     let text = policy("10.9.0.7", "10.9.0.2");
@@ -236,7 +241,12 @@ fn the_last_bundle_starts_again_after_it_expired() {
 fn without_a_trust_store_a_warning_is_printed() {
     let (host, office) = (Host::new(), Office::new());
     let recorder = Arc::new(Recorder::default());
-    let builder = || Shield::builder("unsigned").cgroup(host.cgroup.dir()).audit(recorder.clone());
+    let builder = || {
+        Shield::builder("unsigned")
+            .cgroup(host.cgroup.dir())
+            .unenforced([PolicyPart::Packets])
+            .audit(recorder.clone())
+    };
     let text = policy("10.9.0.7", "10.9.0.2");
     let bundle = office.bundle(1, &text);
     let error = start(builder(), &bundle).unwrap_err();

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,16 @@ use std::time::{Duration, Instant};
 
 use ironclad_core::abi::{Loss, Reason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{Action, Cidr, RuleId, Verdict};
+use ironclad_core::{Action, Cidr, RuleId, SocketVerdict, Verdict};
 use ironclad_lab::packet::{Frame, UDP, udp};
-use ironclad_lab::{Lab, Namespace, PacketSocket};
-use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
-use ironclad_shield::{InterfaceChange, Overflow, Shield, ShieldBuilder, ShieldErrorKind, XdpMode};
+use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket};
+use ironclad_policy::document::Document;
+use ironclad_policy::file::{FileAction, FileRule};
+use ironclad_policy::socket::Direction;
+use ironclad_policy::{AddressSet, CompiledPolicy, Policy, TupleRule};
+use ironclad_shield::{
+    InterfaceChange, Overflow, PolicyPart, Shield, ShieldBuilder, ShieldErrorKind, XdpMode,
+};
 
 use crate::recorder::Recorder;
 use crate::testbed::provisional;
@@ -38,6 +44,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(unusable_pin_directories_are_errors_with_a_hint),
         test!(an_interface_of_another_namespace_is_another_interface),
         test!(impossible_gateways_are_refused),
+        test!(a_policy_brings_its_gateways_and_takes_them_back),
+        test!(a_policy_that_would_be_ignored_in_part_is_refused),
         test!(every_action_leaves_an_audit_record),
     ]
 }
@@ -88,7 +96,11 @@ fn open() -> CompiledPolicy {
 }
 
 fn frame_from(src: &str) -> Vec<u8> {
-    Frame::v4(src, "10.9.0.1").payload(UDP, udp(1, 9, b"flood")).build()
+    let frame = match src.contains(':') {
+        true => Frame::v6(src, "fd09::1"),
+        false => Frame::v4(src, "10.9.0.1"),
+    };
+    frame.payload(UDP, udp(1, 9, b"flood")).build()
 }
 
 /// An instance of its own for each test, gone before and after.
@@ -701,6 +713,85 @@ fn impossible_gateways_are_refused() {
         assert!(error.contains("is no gateway"), "{wrong}: {error}");
     }
     assert!(shield.gateways().is_empty());
+}
+
+fn a_policy_brings_its_gateways_and_takes_them_back() {
+    let text = "default: drop\ngateways: [10.9.0.2, \"fd09::2\"]\n";
+    let document = Document::parse("p.yaml", text).unwrap();
+    let policy = document.policy(Path::new("/")).unwrap().compile().unwrap();
+    let builder = Shield::builder("own-gateways").gateways(["10.9.0.3".parse().unwrap()]);
+    let shield = builder.start_unattached(&policy).unwrap();
+    let passing = || {
+        let all = ["10.9.0.2", "fd09::2", "10.9.0.3", "10.9.0.4", "fd09::4"];
+        let passes = |src: &&str| !drops(&shield, src);
+        all.into_iter().filter(passes).collect::<Vec<_>>()
+    };
+    assert_eq!(passing(), ["10.9.0.2", "fd09::2", "10.9.0.3"]);
+    // Those of the agent alone.
+    shield.set_gateways(&[]).unwrap();
+    assert_eq!(passing(), ["10.9.0.2", "fd09::2"]);
+
+    let closed = || Policy::builder().default_action(Verdict::Drop);
+    let other = closed().gateways(["10.9.0.4", "fd09::4"].map(|text| text.parse().unwrap()));
+    let other = other.compile().unwrap();
+    assert_ne!(other.id(), closed().compile().unwrap().id());
+    assert!(closed().compile().unwrap().diff(&other).settings);
+    shield.apply_with(&other, provisional(PATIENCE)).unwrap();
+    assert_eq!(passing(), ["10.9.0.4", "fd09::4"]);
+    shield.revert().unwrap();
+    assert_eq!(passing(), ["10.9.0.2", "fd09::2"]);
+    // The kernel alone returns to the former.
+    shield.apply_with(&other, provisional(Duration::from_millis(300))).unwrap();
+    let begin = Instant::now();
+    while passing() == ["10.9.0.4", "fd09::4"] {
+        assert!(begin.elapsed() < PATIENCE, "the deadline does not come");
+    }
+    assert_eq!(passing(), ["10.9.0.2", "fd09::2"]);
+    shield.apply(&other).unwrap();
+    assert_eq!(passing(), ["10.9.0.4", "fd09::4"]);
+}
+
+fn a_policy_that_would_be_ignored_in_part_is_refused() {
+    let cgroup = Cgroup::new("parts").unwrap();
+    let net = Net::new();
+    let compile = |policy: Policy| policy.compile().unwrap();
+    let plain = Policy::builder;
+    let packets = [
+        compile(plain().set(AddressSet::new(RuleId(1), "a", Action::Log).cidrs([any4()]))),
+        compile(plain().tuple(TupleRule::new(RuleId(1), "a", Action::Drop))),
+        compile(plain().gateways(["10.9.0.2".parse().unwrap()])),
+        compile(plain().default_action(Verdict::Drop)),
+        compile(plain().non_ip(Verdict::Drop)),
+    ];
+    let in_cgroup = || Shield::builder("parts").cgroup(cgroup.dir());
+    let shield = in_cgroup().start(&compile(plain())).unwrap();
+    for policy in &packets {
+        for refused in [in_cgroup().start(policy).map(drop), shield.apply(policy)] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), ShieldErrorKind::Unenforced, "{refused}");
+            assert!(refused.to_string().contains("`.interface(…)`"), "{refused}");
+        }
+        in_cgroup().unenforced([PolicyPart::Packets]).start(policy).unwrap();
+    }
+    drop(shield);
+    let rule = FileRule::new(RuleId(1), "a", FileAction::Deny).file("/etc/shadow");
+    let files = compile(plain().file_rule(rule));
+    let sockets = compile(plain().socket_default(Direction::Out, SocketVerdict::Deny));
+    let at_interface = || Shield::builder("parts").interface("eth0");
+    for (policy, part, kind) in [
+        (files, PolicyPart::Files, ShieldErrorKind::Unenforced),
+        (sockets, PolicyPart::Sockets, ShieldErrorKind::NoCgroup),
+    ] {
+        let start = |builder: ShieldBuilder| net.host.run(|| builder.start(&policy)).unwrap();
+        let refused = start(at_interface()).unwrap_err();
+        assert_eq!(refused.kind(), kind, "{refused}");
+        assert!(refused.to_string().contains(&format!("PolicyPart::{part:?}")), "{refused}");
+        start(at_interface().unenforced([part])).unwrap();
+    }
+}
+
+fn any4() -> Cidr {
+    "0.0.0.0/0".parse().unwrap()
 }
 
 fn every_action_leaves_an_audit_record() {
