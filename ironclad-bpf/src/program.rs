@@ -67,17 +67,30 @@ impl Program {
         &self.info
     }
 
-    /// Runs the program on a packet of at least 14 bytes without an interface, `repeat` times. It
-    /// counts and reports as it does on real packets.
+    /// Runs the program on a packet without an interface, `repeat` times. It counts and reports as it
+    /// does on real packets. A packet has at least 14 bytes, and at most a page less 576: 3,520 bytes.
     ///
     /// # Errors
-    /// `BpfErrorKind::System` where the kernel refuses (needs `CAP_BPF` and, for XDP, `CAP_NET_ADMIN`).
+    /// `BpfErrorKind::Limit` for a packet that is longer, and `BpfErrorKind::System` where the kernel refuses (needs `CAP_BPF` and, for XDP, `CAP_NET_ADMIN`).
     pub fn test_run(&self, packet: &[u8], repeat: u32) -> Result<TestRun, BpfError> {
+        // From Linux 5.18 on, the program would see this much of the packet, and a length beyond its end.
+        let most = rustix::param::page_size().saturating_sub(TEST_RUN_ROOM);
+        if packet.len() > most {
+            return Err(BpfError::limit(
+                "bytes of a packet that runs without an interface",
+                packet.len() as u64,
+                most as u64,
+            ));
+        }
         let (retval, duration_ns) = sys::test_run(self.fd.as_fd(), packet, repeat)
             .map_err(|source| BpfError::system("BPF_PROG_TEST_RUN", source))?;
         Ok(TestRun { retval, duration_ns })
     }
 }
+
+/// What the kernel keeps free around such a packet in its page: XDP_PACKET_HEADROOM, and
+/// `struct skb_shared_info` in whole cache lines.
+const TEST_RUN_ROOM: usize = 256 + 320;
 
 impl AsFd for Program {
     fn as_fd(&self) -> BorrowedFd<'_> {

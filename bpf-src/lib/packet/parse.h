@@ -105,18 +105,21 @@ IC_INLINE __u32 ic_parse_ip4(struct ic_cursor *cur, struct ic_packet *packet)
 
 	if ((void *)(ip + 1) > cur->end)
 		return IC_REASON_IP4_SHORT;
+	if (*(__u8 *)ip >> 4 != 4)
+		return IC_REASON_IP4_HEADER;
+	/* Rules see the addresses also of a packet whose lengths are wrong. */
+	packet->family = IC_TUPLE_V4;
+	packet->src.word[0] = ip->saddr;
+	packet->dst.word[0] = ip->daddr;
+	packet->proto = ip->protocol;
 	header = (*(__u8 *)ip & 0xf) * 4;
 	total = ic_ntohs(ip->tot_len);
-	if (*(__u8 *)ip >> 4 != 4 || header < sizeof(*ip) || total < header)
+	if (header < sizeof(*ip) || total < header)
 		return IC_REASON_IP4_HEADER;
 	if ((void *)ip + header > cur->end)
 		return IC_REASON_IP4_SHORT;
 	if ((void *)ip + total > cur->end)
 		return IC_REASON_IP4_LENGTH;
-	packet->family = IC_TUPLE_V4;
-	packet->src.word[0] = ip->saddr;
-	packet->dst.word[0] = ip->daddr;
-	packet->proto = ip->protocol;
 	cur->left = total - header;
 	cur->off += header;
 	fragment = ic_ntohs(ip->frag_off);
@@ -142,20 +145,21 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 		return IC_REASON_IP6_SHORT;
 	if (*(__u8 *)ip >> 4 != 6)
 		return IC_REASON_IP6_HEADER;
+	/* Rules see the addresses also of a packet whose length is wrong. */
+	packet->family = IC_TUPLE_V6;
+	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
+	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
+	packet->proto = ip->nexthdr;
 	cur->left = ic_ntohs(ip->payload_len);
 	cur->off += sizeof(*ip);
 	if ((void *)(ip + 1) + cur->left > cur->end)
 		return IC_REASON_IP6_LENGTH;
-	packet->family = IC_TUPLE_V6;
-	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
-	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
 	/*
 	 * An IPv4-mapped source: a socket would treat the packet as IPv4, and bypass the rules of
 	 * IPv4.
 	 */
 	if (!packet->src.half[0] && packet->src.word[2] == bpf_htonl(0xffff))
 		return IC_REASON_IP6_HEADER;
-	packet->proto = ip->nexthdr;
 	cur->hops = ip->hop_limit;
 	return IC_PARSE_OK;
 }

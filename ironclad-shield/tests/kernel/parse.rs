@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(contradictory_headers_are_malformed),
         test!(a_link_lives_under_deny_all),
         test!(malformed_may_pass_but_is_no_bypass),
+        test!(a_frame_runs_whole_or_not_at_all),
         test!(longer_header_chains_than_are_parsed_never_pass),
         test!(tuples_open_a_closed_firewall),
         test!(a_dry_run_drops_nothing_and_counts),
@@ -351,6 +352,52 @@ fn malformed_may_pass_but_is_no_bypass() {
     expect(&shield, "other", &cut("203.0.113.1"), Reason::L4Short, Verdict::Drop);
     // Without addresses there is nothing else to ask.
     expect(&shield, "no addresses", &v4().build()[..20], Reason::Ip4Short, Verdict::Allow);
+    // A frame that ends anywhere behind the addresses, a header that is too long or too short.
+    for (src, here, reason) in [(BAD4, HERE4, Reason::Ip4Short), (BAD6, HERE6, Reason::Ip6Short)] {
+        let frame = Frame::between(src.parse().unwrap(), here.parse().unwrap());
+        let frame = frame.payload(TCP, tcp(1, 2)).build();
+        let header = 14 + if reason == Reason::Ip4Short { 20 } else { 40 };
+        for length in 15..frame.len() {
+            let cut = &frame[..length];
+            match length < header {
+                true => expect(&shield, "without addresses", cut, reason, Verdict::Allow),
+                false => expect(&shield, "blocked", cut, Reason::Set, Verdict::Drop),
+            }
+        }
+    }
+    let bad4 = || Frame::between(BAD4.parse().unwrap(), HERE4.parse().unwrap());
+    for (at, value) in [(14, 0x44), (14, 0x4f), (16, 0xff), (17, 19)] {
+        let mut frame = bad4().payload(TCP, tcp(1, 2)).build();
+        frame[at] = value;
+        expect(&shield, "a wrong length", &frame, Reason::Set, Verdict::Drop);
+    }
+    let mut other = bad4().payload(TCP, tcp(1, 2)).build();
+    other[14] = 0x55;
+    expect(&shield, "another version", &other, Reason::Ip4Header, Verdict::Allow);
+}
+
+/// The kernel gives the program the beginning of a longer frame, which would be malformed.
+fn a_frame_runs_whole_or_not_at_all() {
+    let shield = shield(open_policy());
+    let frame = |src: &str, here: &str, length: usize| {
+        let frame = Frame::between(src.parse().unwrap(), here.parse().unwrap());
+        let header = 14 + if src == BAD4 || here == HERE4 { 20 } else { 40 };
+        frame.payload(47, vec![0; length - header]).build()
+    };
+    let most = rustix::param::page_size() - 576;
+    for (good, bad, here) in [("203.0.113.1", BAD4, HERE4), ("2001:db8:1::1", BAD6, HERE6)] {
+        let allowed = frame(good, here, most);
+        assert_eq!(allowed.len(), most);
+        expect(&shield, "long", &allowed, Reason::Default, Verdict::Allow);
+        expect(&shield, "long", &frame(bad, here, most), Reason::Set, Verdict::Drop);
+        let before = shield.counters().unwrap();
+        let refused = shield.test_run(&frame(good, here, most + 1), 1).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("{} is over the limit of {most}", most + 1)),
+            "{refused}"
+        );
+        assert_eq!(shield.counters().unwrap().dropped(), before.dropped());
+    }
 }
 
 fn longer_header_chains_than_are_parsed_never_pass() {
