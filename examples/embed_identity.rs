@@ -2,6 +2,7 @@
 //! connect to PREFIX from a cgroup, explains each refusal, and ends when it is interrupted. Needs
 //! root.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,13 +37,17 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         .compile()?;
     let shield = Shield::builder("embed-identity").cgroup(cgroup).start(&policy)?;
     for what in shield.status()?.missing {
-        eprintln!("warning: {} does not exist: no process matches it", what.display());
+        let what = what.display();
+        let _ =
+            writeln!(std::io::stderr(), "warning: {what} does not exist: no process matches it");
     }
-    eprintln!("in force; Ctrl-C ends it");
+    let _ = writeln!(std::io::stderr(), "in force; Ctrl-C ends it");
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
     for event in &events {
         if let Record::Socket(event) = event {
-            println!("{event}\n{}", shield.explain_event(&event)?);
+            let explained = shield.explain_event(&event)?;
+            // That nobody reads it any more ends no protection.
+            let _ = writeln!(std::io::stdout(), "{event}\n{explained}");
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! may change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM. Ends with the first line on its
 //! standard input. `examples/fortress` attacks such an agent.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use ironclad::core::{ErrorChain, RuleId};
@@ -20,6 +21,11 @@ fn main() -> ExitCode {
     )
 }
 
+/// That nobody reads it any more ends no protection.
+fn tell(line: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
     let dir = dir.ok_or("usage: embed_sentinel DIRECTORY")?;
@@ -27,15 +33,15 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let policy = Policy::builder().file_rule(rule).compile()?;
     let sentinel = Sentinel::builder("embed-sentinel").start(&policy)?;
     for hook in sentinel.status()?.hooks {
-        println!("{}: {}", hook.name, hook.state);
+        tell(&format_args!("{}: {}", hook.name, hook.state));
     }
     let (pump, events) = sentinel.events(1024, Overflow::DropNewest)?;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for alarm in events.iter().filter_map(Record::into_sentinel) {
                 match sentinel.explain_event(&alarm) {
-                    Ok(explained) => println!("{explained}"),
-                    Err(error) => println!("{alarm} ({})", ErrorChain::new(&error)),
+                    Ok(explained) => tell(&explained),
+                    Err(error) => tell(&format_args!("{alarm} ({})", ErrorChain::new(&error))),
                 }
             }
         });

@@ -79,8 +79,9 @@ pub mod policy {
     pub use ironclad_policy::{
         AddressList, AddressSet, Backend, ChecksumError, CompiledPolicy, Cover, EVENTS_PER_SECOND,
         Explanation, FlatTable, Limits, Meaning, Memory, PacketExplanation, PacketQuery, Policy,
-        PolicyDiff, PolicyError, PolicyErrorKind, PolicyPart, PolicySource, PrefixChange, Protocol,
-        Provenance, Rule, Settings, Sha256Sum, SocketMemory, SocketProtocol, TupleRule,
+        PolicyDiff, PolicyError, PolicyErrorKind, PolicyPart, PolicySource, PolicyWarning,
+        PrefixChange, Protocol, Provenance, Rule, Settings, Sha256Sum, SocketMemory,
+        SocketProtocol, TupleRule,
     };
     pub use ironclad_policy::{country, document, file, learn, list, socket, trust};
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use ironclad::events::Record;
 use ironclad::policy::document::Document;
 use ironclad::policy::socket::CompiledSockets;
-use ironclad::policy::{CompiledPolicy, PolicyPart};
+use ironclad::policy::{CompiledPolicy, PolicyPart, PolicyWarning};
 use ironclad::shield::{Overflow, Shield};
 
-use crate::live::{Live, PERIOD};
+use crate::live::{Live, PERIOD, tell};
 use crate::table::{Table, verdicts};
 use crate::{Args, Part, Result, stop_flag};
 
@@ -23,7 +23,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let policy = document.policy(folder)?;
     for report in policy.reports() {
         if report.normalised + report.skipped > 0 || report.missing.is_some() {
-            println!("{report}");
+            tell(&report);
         }
     }
     let policy = if args.dry_run { policy.dry_run(true) } else { policy };
@@ -37,36 +37,41 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let gateways = args.gateway.iter().copied();
     let shield = builder.gateways(gateways).unenforced(unenforced).start(&policy)?;
     let status = shield.status()?;
+    for warning in policy.warnings() {
+        if args.gateway.is_empty() || *warning != PolicyWarning::NothingAllowed {
+            tell(&format_args!("warning: {warning}"));
+        }
+    }
     for (rule, first) in policy.sockets().into_iter().flat_map(CompiledSockets::shadowed) {
-        println!("warning: {rule} never matches: {first} decides everything before it");
+        tell(&format_args!("warning: {rule} never matches: {first} decides everything before it"));
     }
     for path in &status.missing {
         let path = path.display();
-        println!(
+        tell(&format_args!(
             "warning: {path} does not exist (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it does"
-        );
+        ));
     }
     for path in &status.mismatched {
         let path = path.display();
-        println!(
+        tell(&format_args!(
             "warning: {path} has another content than its SHA-256 pins: processes that execute it are denied"
-        );
+        ));
     }
     if let Some(why) = &status.inactive {
-        println!("warning: socket rules are inactive below the root cgroup: {why}");
+        tell(&format_args!("warning: socket rules are inactive below the root cgroup: {why}"));
     }
     for cgroup in &status.cgroups {
         let dry_run = if args.dry_run { " (dry run: nothing is denied)" } else { "" };
-        println!("socket rules are enforced in {}{dry_run}", cgroup.path.display());
+        tell(&format_args!("socket rules are enforced in {}{dry_run}", cgroup.path.display()));
     }
     for protected in &status.interfaces {
-        println!(
+        tell(&format_args!(
             "{} is protected by {} prefixes ({} mode{})",
             protected.interface.name,
             policy.prefixes(),
             protected.mode,
             if args.dry_run { ", dry run: nothing is dropped" } else { "" }
-        );
+        ));
     }
     let sees_packets = !status.interfaces.is_empty();
     let stop = stop_flag()?;
@@ -97,13 +102,13 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     for count in shield.socket_counts()? {
         let rule =
             count.rule.map_or("no rule".to_owned(), |id| format!("rule {} ({})", id.0, count.name));
-        println!(
+        tell(&format_args!(
             "{rule}: {} allowed, {} denied, {} over the limit, {} would be denied, {} logged",
             count.allowed, count.denied, count.limited, count.would_deny, count.logged
-        );
+        ));
     }
     shield.stop()?;
-    println!("detached");
+    tell(&format_args!("detached"));
     Ok(true)
 }
 
@@ -122,7 +127,7 @@ fn unenforced(args: &Args, policy: &CompiledPolicy) -> Result<Vec<PolicyPart>> {
         if !args.unenforced.contains(&word) {
             return Err(format!("{what}: {next}, or say --unenforced {word}").into());
         }
-        println!("warning: {what}");
+        tell(&format_args!("warning: {what}"));
         unenforced.push(part);
     }
     Ok(unenforced)
@@ -142,13 +147,13 @@ fn line(shield: &Shield, event: &Record) -> String {
 fn say(live: &mut Option<Live>, line: &str) {
     match live {
         Some(live) => live.above(line),
-        None => println!("{line}"),
+        None => tell(&line),
     }
 }
 
 fn show(live: &mut Option<Live>, table: &str) {
     match live {
         Some(live) => live.draw(table),
-        None => println!("{table}"),
+        None => tell(&table),
     }
 }

@@ -64,6 +64,11 @@ impl Live {
     }
 }
 
+/// A line. That nobody reads it any more ends no protection.
+pub(crate) fn tell(line: &dyn std::fmt::Display) {
+    put(&format!("{line}\n"));
+}
+
 /// A terminal that has gone away ends the program by a signal, not by this.
 fn put(text: &str) {
     let mut out = stdout().lock();

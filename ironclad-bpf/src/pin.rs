@@ -161,12 +161,20 @@ impl PinDirectory {
         self.path().join(name.to_string())
     }
 
-    /// Removes all pins. What only they kept alive ends: attached programs are detached.
+    /// Removes all pins, and the directory. What only they kept alive ends: attached programs are
+    /// detached.
     ///
     /// # Errors
     /// `BpfErrorKind::Pin` where bpffs refuses.
     pub fn unpin(&self) -> Result<(), BpfError> {
-        remove_pins(&self.path())
+        remove_pins(&self.path())?;
+        use io::ErrorKind::{DirectoryNotEmpty, NotFound};
+        match fs::remove_dir(&self.instance) {
+            Err(source) if !matches!(source.kind(), DirectoryNotEmpty | NotFound) => {
+                Err(BpfError::pin(&self.instance, "removing", source))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes all pins of an instance, whatever they are, also where the directory cannot

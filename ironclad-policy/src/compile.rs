@@ -12,6 +12,7 @@ use crate::policy::{Backend, Locate, Policy};
 use crate::prefixes::{self, Resolved};
 use crate::socket::{self, CompiledSockets};
 use crate::tuple::Tuples;
+use crate::warning::{self, PolicyWarning};
 
 /// A rule of a compiled policy: what its sets and tuples have in common.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -84,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) memory: Memory,
     pub(crate) limits: Limits,
     pub(crate) gateways: Gateways,
+    pub(crate) warnings: Vec<PolicyWarning>,
     pub(crate) sockets: Option<CompiledSockets>,
     pub(crate) files: Option<CompiledFiles>,
     #[cfg(feature = "signed")]
@@ -190,12 +192,14 @@ impl CompiledPolicy {
             memory,
             limits,
             gateways,
+            warnings: Vec::new(),
             sockets,
             files,
             #[cfg(feature = "signed")]
             signed: None,
         };
         inner.id = inner.digest(&policy);
+        inner.warnings = warning::warnings(&policy, &inner);
         Ok(Self(Arc::new(inner)))
     }
 
@@ -295,6 +299,11 @@ impl CompiledPolicy {
     /// Addresses that it never blocks, as the kernel is given them.
     pub fn gateways(&self) -> &Gateways {
         &self.0.gateways
+    }
+
+    /// What it says and hardly means. Shield logs it where it applies the policy.
+    pub fn warnings(&self) -> &[PolicyWarning] {
+        &self.0.warnings
     }
 
     /// How large it might become, and how much room it makes for socket rules.

@@ -47,6 +47,7 @@ pub mod socket;
 mod time;
 pub mod trust;
 mod tuple;
+mod warning;
 
 pub use ironclad_core::{Protocol, SocketProtocol};
 
@@ -62,3 +63,4 @@ pub use policy::{AddressSet, Backend, Policy};
 pub use sha256::{ChecksumError, Sha256Sum};
 pub use trust::PolicySource;
 pub use tuple::{PacketQuery, TupleRule};
+pub use warning::PolicyWarning;

@@ -529,6 +529,18 @@ fn what_is_no_text_is_named() {
             "f is UTF-16 text, not a list in UTF-8 text: convert it first, e.g. with `iconv -f UTF-16 -t UTF-8`",
         ),
         (
+            b"\xff\xfe\0\x001\0\0\0",
+            "f is UTF-32 text, not a list in UTF-8 text: convert it first, e.g. with `iconv -f UTF-32 -t UTF-8`",
+        ),
+        (
+            b"\0\0\xfe\xff\0\0\x001",
+            "f is UTF-32 text, not a list in UTF-8 text: convert it first, e.g. with `iconv -f UTF-32 -t UTF-8`",
+        ),
+        (
+            b"BZh91AY&SY",
+            "f is a bzip2 file, not a list in UTF-8 text: convert it first, e.g. with `bunzip2`",
+        ),
+        (
             b"PK\x03\x04...",
             "f is a zip file, not a list in UTF-8 text: convert it first, e.g. with `unzip`",
         ),
@@ -557,4 +569,15 @@ fn prefixes_without_a_file() {
     let entries = list.into_entries();
     assert_eq!(entries.iter().map(|entry| entry.cidr).collect::<Vec<_>>(), cidrs);
     assert_eq!(entries.iter().map(|entry| entry.line).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_length_below_zero_is_a_length() {
+    for (text, expected) in [
+        ("1.2.3.4/-1", "f:1:8: `/-1`: expected a prefix length from /0 to /32, or a netmask"),
+        ("::1/-1 # x", "f:1:4: `/-1`: expected a prefix length from /0 to /128"),
+    ] {
+        let error = AddressList::parse("f", text.as_bytes(), &strict()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

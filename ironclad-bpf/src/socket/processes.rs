@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -322,6 +323,25 @@ impl Processes {
         if name.as_ref().is_some_and(|name| name.is_absolute()) {
             return Ok(name);
         }
+        let path = self.of_running(file, |exe| std::fs::read_link(exe).ok())?;
+        Ok(path.or(name))
+    }
+
+    /// Whether a process executes the file, and no path leads to it any more.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::Map` where the kernel refuses.
+    pub fn is_deleted(&self, file: &FileId) -> Result<bool, BpfError> {
+        let links = |exe: &Path| Some(std::fs::metadata(exe).ok()?.nlink());
+        Ok(self.of_running(file, links)? == Some(0))
+    }
+
+    /// What `/proc/PID/exe` says of a process that executes the file.
+    fn of_running<T>(
+        &self,
+        file: &FileId,
+        read: impl Fn(&Path) -> Option<T>,
+    ) -> Result<Option<T>, BpfError> {
         let executes = |pid: &u32| {
             Ok::<_, BpfError>(self.table.lookup(pid)?.is_some_and(|process| process.exe == *file))
         };
@@ -329,13 +349,13 @@ impl Processes {
             if !executes(&pid)? {
                 continue;
             }
-            let path = std::fs::read_link(format!("/proc/{pid}/exe"));
+            let found = read(format!("/proc/{pid}/exe").as_ref());
             // It may have executed something else meanwhile, and that is what was read.
-            if let (Ok(path), true) = (path, executes(&pid)?) {
-                return Ok(Some(path));
+            if let (Some(found), true) = (found, executes(&pid)?) {
+                return Ok(Some(found));
             }
         }
-        Ok(name)
+        Ok(None)
     }
 
     /// Every file that this process has open.

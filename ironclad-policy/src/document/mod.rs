@@ -121,8 +121,8 @@ pub struct Document {
     /// Events a second of packets that no rule dropped.
     #[serde(default = "packets::rate")]
     pub events_per_second: u32,
-    /// Addresses that no policy blocks.
-    #[serde(default, deserialize_with = "values::any")]
+    /// Addresses that are never blocked while the policy is in force.
+    #[serde(default, deserialize_with = "values::gateways")]
     #[cfg_attr(feature = "schema", schemars(with = "schema::AnyOf<IpAddr>"))]
     pub gateways: Vec<IpAddr>,
     /// Where the addresses of countries come from.

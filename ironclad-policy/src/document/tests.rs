@@ -198,7 +198,11 @@ fn errors_name_the_place_and_the_cause() {
             "policy-limits: { socket-rows: «0 }\n",
             "policy-limits.socket-rows: found `0`, expected a number from 1 to 4294967295",
         ),
-        ("gateways: «10.0.0.x\n", "gateways: invalid IP address syntax"),
+        ("gateways: «10.0.0.x\n", "gateways: `10.0.0.x` is not an IPv4 or IPv6 address"),
+        (
+            "gateways: [10.0.0.1, «10.0.0.0/8]\n",
+            "gateways[1]: `10.0.0.0/8` is a prefix: a gateway is one address",
+        ),
     ] {
         fails_at_mark(text, expected);
     }
@@ -1046,6 +1050,8 @@ fn what_is_no_text_has_its_place() {
         (b"default: \"a\x1b[31m\"", "1:12: the character U+001B"),
         (b"default: allow\r# \xff", "2:3: byte 0xff, which is no UTF-8"),
         (b"\xc3", "1:1: byte 0xc3"),
+        (b"BZh91AY&SY", " it is a bzip2 file, not text in UTF-8: convert it first"),
+        (b"\xff\xfe\0\0", " it is UTF-32 text, not text in UTF-8: convert it first"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let error = Document::read(&path).unwrap_err().to_string();

@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::place::{KeyPath, Place, Step, former};
 use super::problem::Problem;
 use super::text::shown;
+use crate::list::encoded;
 
 /// Items of lists and mappings, each time that an alias repeats them.
 pub(super) const MAX_ITEMS: usize = 250_000;
@@ -312,6 +313,11 @@ fn syntax(error: &ScanError, text: &str) -> Fault {
 
 /// The text of a file.
 pub(super) fn utf8(bytes: Vec<u8>) -> Result<String, Fault> {
+    if let Some((format, command)) = encoded(&bytes) {
+        return Err(unfit(format_args!(
+            "it is {format}, not text in UTF-8: convert it first, e.g. with `{command}`"
+        )));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let (before, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
         let byte = rest.first().copied().unwrap_or_default();

@@ -108,6 +108,26 @@ impl<'de> Deserialize<'de> for Exact {
     }
 }
 
+/// An address alone.
+struct Gateway(IpAddr);
+
+impl<'de> Deserialize<'de> for Gateway {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map(Self).map_err(|_| {
+            let text = shown(&text);
+            de::Error::custom(match text.parse::<Cidr>() {
+                Ok(_) => format!("`{text}` is a prefix: a gateway is one address"),
+                Err(_) => format!("`{text}` is not an IPv4 or IPv6 address"),
+            })
+        })
+    }
+}
+
+pub(super) fn gateways<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpAddr>, D::Error> {
+    Ok(any::<Gateway, D>(from)?.into_iter().map(|Gateway(address)| address).collect())
+}
+
 pub(super) fn exact_any<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Cidr>, D::Error> {
     Ok(any::<Exact, D>(from)?.into_iter().map(|Exact(cidr)| cidr).collect())
 }

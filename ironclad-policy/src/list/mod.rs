@@ -50,6 +50,8 @@ use ironclad_core::Cidr;
 pub use error::{LineError, ListError, Refusal};
 pub use format::ListFormat;
 pub use options::{BadLines, ListOptions};
+#[cfg(feature = "document")]
+pub(crate) use reader::encoded;
 pub use report::{ListReport, Normalised};
 
 /// One prefix of a list and the line that it stands on.

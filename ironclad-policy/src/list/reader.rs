@@ -13,7 +13,12 @@ use super::{AddressList, BadLines, ListEntry, ListError, ListFormat, ListOptions
 use super::{Normalised, Refusal, drop_json, plain};
 
 /// The first bytes of what is not text, what it is and what makes text of it.
-const ENCODED: [(&[u8], &str, &str); 6] = [
+///
+/// UTF-32 comes before UTF-16, whose mark it begins with.
+const ENCODED: [(&[u8], &str, &str); 9] = [
+    (b"\xff\xfe\0\0", "UTF-32 text", "iconv -f UTF-32 -t UTF-8"),
+    (b"\0\0\xfe\xff", "UTF-32 text", "iconv -f UTF-32 -t UTF-8"),
+    (b"BZh", "a bzip2 file", "bunzip2"),
     (b"\x1f\x8b", "a gzip file", "gunzip"),
     (b"\xfd7zXZ\0", "an xz file", "unxz"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unzstd"),
@@ -60,8 +65,7 @@ pub(super) fn read(
     if bytes.len() as u64 > options.max_bytes {
         return Err(ListError::TooLarge { name: name.to_owned(), limit: options.max_bytes });
     }
-    if let Some(&(_, format, command)) = ENCODED.iter().find(|(start, ..)| bytes.starts_with(start))
-    {
+    if let Some((format, command)) = encoded(bytes) {
         return Err(ListError::Encoded { name: name.to_owned(), format, command });
     }
     let before = match &options.format {
@@ -81,6 +85,12 @@ pub(super) fn read(
         ListFormat::Lines | ListFormat::Csv { .. } => reader.lines(text)?,
     }
     reader.finish()
+}
+
+/// What bytes are that are no text yet, and what makes text of them.
+pub(crate) fn encoded(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let found = ENCODED.iter().find(|(start, ..)| bytes.starts_with(start));
+    found.map(|&(_, format, command)| (format, command))
 }
 
 impl<'a> Reader<'a> {

@@ -28,6 +28,11 @@ pub(super) enum Spec {
 pub(super) fn parse(body: &[u8]) -> Result<Spec, Problem<'_>> {
     let (head, tail) = split(body, |b| b == b'-' || b.is_ascii_whitespace());
     let (spec, rest) = match tail.trim_ascii_start() {
+        // A length below zero, and no range.
+        [b'-', ..] if head.ends_with(b"/") => {
+            let (word, rest) = split(body, |b| b.is_ascii_whitespace());
+            (network(word)?, rest)
+        }
         [b'-', last @ ..] => {
             if !head.iter().any(|b| matches!(b, b'.' | b':')) {
                 return Err(Problem::new(first_word(body), ADDRESS));

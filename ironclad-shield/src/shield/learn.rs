@@ -117,6 +117,9 @@ impl Learning<'_> {
             match path {
                 Some(path) if leads_to(processes, &path, exe)? => self.learner.name(exe, path),
                 Some(_) => self.learner.unnamed(exe, label, "the path leads to another file"),
+                None if label.is_some() && processes.is_deleted(&exe)? => {
+                    self.learner.unnamed(exe, label, "the file was deleted");
+                }
                 None if label.is_some() => {
                     self.learner.unnamed(exe, label, "the path leads to no file");
                 }
@@ -145,9 +148,12 @@ impl Learning<'_> {
         let control = self.shield.lock();
         let found = processes(&control)?.identify(&paths)?;
         for ((file, path), found) in named.iter().zip(found) {
-            if found != Some(*file) {
-                learner.unnamed(*file, Some(path.clone()), "the file was replaced meanwhile");
-            }
+            let why = match found {
+                Some(found) if found == *file => continue,
+                Some(_) => "the file was replaced meanwhile",
+                None => "the file was deleted meanwhile",
+            };
+            learner.unnamed(*file, Some(path.clone()), why);
         }
         Ok(learner.document())
     }

@@ -7,7 +7,7 @@ use ironclad_bpf::boottime_ns;
 use ironclad_bpf::shield::Selector;
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::socket::CompiledSockets;
-use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource};
+use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, PolicyWarning};
 
 use super::paths::lock_with_contents;
 use super::{Control, Loaded, Shield, packet_image};
@@ -160,6 +160,7 @@ impl Shield {
         // The first policy goes into the slot that is selected already.
         let slot = if is_first { active } else { 1 - active };
 
+        self.warn(policy);
         self.watch_packets(&mut control, policy)?;
         self.assign_rule_slots(&mut control, policy)?;
         let number = control.next_generation;
@@ -203,6 +204,15 @@ impl Shield {
         }
         self.refuse_unenforced(control, policy)?;
         Ok(selector)
+    }
+
+    /// Logs what the policy hardly means. The agent's gateways are allowed whatever it says.
+    fn warn(&self, policy: &CompiledPolicy) {
+        let has_gateways = !self.shared.gateways().is_empty();
+        let is_meant = |it: &&PolicyWarning| has_gateways && **it == PolicyWarning::NothingAllowed;
+        for warning in policy.warnings().iter().filter(|it| !is_meant(it)) {
+            tracing::warn!(instance = self.audit.instance(), "{warning}");
+        }
     }
 
     /// Refuses a policy of which a part would be ignored.

@@ -162,6 +162,9 @@ fn a_replaced_path_is_a_comment() {
         std::fs::rename(&other, other.with_extension("moved")).unwrap();
         std::fs::rename(&old, &other).unwrap();
     });
+    let removed = host.program("removed");
+    let still = test_process(&removed, &mut learning, &|| ());
+    std::fs::remove_file(&removed).unwrap();
     let late = host.program("late");
     let running = test_process(&late, &mut learning, &|| ());
     std::fs::rename(host.program("new"), &late).unwrap();
@@ -182,13 +185,14 @@ fn a_replaced_path_is_a_comment() {
         let expected = format!("# Not allowed, because of \"{}\": {why}", path.display());
         assert!(text.contains(&expected), "{expected}\n{text}");
     };
-    comment(&gone, "the path leads to no file");
+    comment(&gone, "the file was deleted");
+    comment(&removed, "the file was deleted meanwhile");
     comment(&other, "the path leads to another file");
     comment(&late, "the file was replaced meanwhile");
     let policy = loaded(&text);
     paths.extend(policy.sockets().unwrap().files().cloned());
     assert_eq!(paths, [target, local].map(|path| path.canonicalize().unwrap()).into());
-    drop(running);
+    drop((running, still));
 }
 
 /// From the working directory, which test processes share.

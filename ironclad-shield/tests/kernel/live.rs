@@ -417,6 +417,7 @@ fn drops_outlive_a_killed_agent_and_the_next_adopts_without_a_gap() {
     assert!(refused.contains(&holder) && refused.contains("runs this instance"), "{refused}");
     // Stopping leaves nothing.
     shield.stop().unwrap();
+    assert!(!Path::new("/sys/fs/bpf/ironclad").join(&instance.0).exists());
     assert_eq!(reaches(&net, "10.9.0.2"), (true, true));
     socket.send(&frames[0]).unwrap();
     listener.set_nonblocking(false).unwrap();
