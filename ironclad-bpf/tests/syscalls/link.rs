@@ -69,6 +69,18 @@ pub fn attach_program(program: &OwnedFd, group: &File) -> io::Result<()> {
     bpf(BPF_PROG_DETACH, [group, program, BPF_CGROUP_SYSCTL, 0]).map(drop)
 }
 
+/// Attaches a program that denies every device to a cgroup. It stays until the cgroup is removed.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn deny_devices(group: &File) -> io::Result<()> {
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    let program = load(BPF_PROG_TYPE_CGROUP_DEVICE, 0, 0)?;
+    let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
+    bpf(BPF_PROG_ATTACH, [group, program, BPF_CGROUP_DEVICE, 0]).map(drop)
+}
+
 /// Opens what is pinned there.
 ///
 /// # Errors

@@ -17,15 +17,15 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, SignalKfuncs, be_root_of_files_alone, chattr, count, decide_on_opens, detach_link,
-    enable_verity, file_setattr, freeze, hello, kexec_file_load, kexec_load, link_by_id,
-    load_lsm_program, load_program, load_with_attributes, map_by_id, open_pin, partition, prlimit,
-    probe, program_by_id, read_by_helper, read_by_kfunc, read_memory, scsi_write, set_up_again,
-    set_version, set_writable, share_mount, shut_down, signal_by_file, signal_by_kfunc, thaw,
-    trace, update_link, uring_open, watch_tracepoint, write_memory,
+    Handle, SignalKfuncs, be_root_of_files_alone, chattr, command, count, decide_on_opens,
+    deny_devices, detach_link, enable_verity, file_setattr, freeze, hello, kexec_file_load,
+    kexec_load, link_by_id, load_lsm_program, load_program, load_with_attributes, map_by_id,
+    open_pin, partition, prlimit, probe, program_by_id, read_by_helper, read_by_kfunc, read_memory,
+    scsi_write, set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
+    signal_by_kfunc, thaw, trace, update_link, uring_open, watch_tracepoint, write_memory,
 };
 
-use super::held::how;
+use super::held::{hex, how};
 
 /// Runs an order on files and directories. None if it is no such order.
 pub(super) fn on_files(words: &[&str]) -> io::Result<Option<u64>> {
@@ -125,7 +125,12 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["set-up-again", path] => File::open(path).and_then(|device| set_up_again(&device)),
         ["freeze", path] => File::open(path).and_then(|directory| freeze(&directory)),
         ["thaw", path] => File::open(path).and_then(|directory| thaw(&directory)),
+        ["command", path, number, argument] => File::open(path).and_then(|file| {
+            let number = u32::from_str_radix(number, 16).expect("a number in hexadecimal");
+            command(&file, number, &hex(argument))
+        }),
         ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
+        ["deny-devices", group] => File::open(group).and_then(|group| deny_devices(&group)),
         ["kexec-load"] => kexec_load(),
         ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
         ["signal-by-kfunc", pid, signal, find, send, release] => {

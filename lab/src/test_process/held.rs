@@ -183,7 +183,7 @@ pub(super) fn how(text: &str) -> Uring {
     }
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(super) fn hex(text: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("bytes in hexadecimal");
     (0..text.len()).step_by(2).map(byte).collect()
 }
