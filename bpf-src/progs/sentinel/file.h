@@ -6,6 +6,7 @@
 #include "../../lib/sentinel/cgroupfs.h"
 #include "../../lib/sentinel/dir_rename.h"
 #include "../../lib/sentinel/disks.h"
+#include "../../lib/sentinel/fs_commands.h"
 #include "../../lib/sentinel/procfs.h"
 #include "gate.h"
 
@@ -20,15 +21,10 @@ enum {
 	IC_S_IFDEVICE = 0130000,
 	IC_S_IFDIR = 0040000,
 	IC_PROT_EXEC = 4,
-	IC_FS_IOC_SETFLAGS = 0x40086602, /* include/uapi/linux/fs.h */
-	IC_FS_IOC32_SETFLAGS = 0x40046602,
-	IC_FS_IOC_SETVERSION = 0x40087602,
+	IC_FS_IOC_SETVERSION = 0x40087602, /* include/uapi/linux/fs.h */
 	IC_FS_IOC32_SETVERSION = 0x40047602,
 	IC_EXT4_IOC_SETVERSION = 0x40086604, /* fs/ext4/ext4.h */
 	IC_EXT4_IOC32_SETVERSION = 0x40046604,
-	IC_FS_IOC_FSSETXATTR = 0x401c5820,
-	IC_FS_IOC_ENABLE_VERITY = 0x40806685, /* include/uapi/linux/fsverity.h */
-	IC_F2FS_IOC = 0xf5, /* include/uapi/linux/f2fs.h */
 	IC_PERF_EVENT_IOC_SET_BPF = 0x40042408, /* include/uapi/linux/perf_event.h */
 };
 
@@ -448,22 +444,26 @@ IC_INLINE bool ic_is_generation_ioctl(__u32 cmd)
 }
 
 /*
- * Whether an ioctl moves blocks from one file to another, which no other hook sees:
- * EXT4_IOC_MOVE_EXT, XFS_IOC_SWAPEXT, XFS_IOC_EXCHANGE_RANGE, F2FS_IOC_MOVE_RANGE.
+ * An ioctl of a file system. Most of these need no descriptor for writing. A command that is not
+ * known may change the file, or another on the same file system.
  */
-IC_INLINE bool ic_is_block_exchange(__u32 cmd)
+static __noinline int ic_check_file_system_command(__u8 hook, struct file *file, __u32 cmd)
 {
-	__u32 which = cmd & 0xffff;
+	__u32 kind = ic_file_system_command(cmd), format = file->f_inode->i_mode & IC_S_IFMT;
+	__u32 op = kind == IC_COMMAND_CONTENT ? IC_FILE_WRITE : IC_FILE_METADATA;
+	__u32 other = kind == IC_COMMAND_METADATA ? IC_FILE_METADATA : IC_FILE_WRITE;
+	struct dentry *dentry = file->f_path.dentry;
+	int error;
 
-	return which == 0x660f || which == 0x586d || which == 0x5881 || which == 0xf509;
-}
-
-/* Whether an ioctl is one of a file system, some of which change the content of files. */
-IC_INLINE bool ic_is_file_system_ioctl(__u32 cmd)
-{
-	__u32 type = cmd >> 8 & 0xff;
-
-	return type == 'f' || type == 'X' || type == IC_F2FS_IOC;
+	if (kind == IC_COMMAND_HARMLESS)
+		return 0;
+	/* Those of devices, sockets and pipes have numbers of their own. */
+	if (kind != IC_COMMAND_METADATA && format != IC_S_IFREG && format != IC_S_IFDIR)
+		return 0;
+	error = ic_check_access(hook, dentry, op, other, cmd);
+	if (error || kind != IC_COMMAND_UNKNOWN)
+		return error;
+	return ic_check_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
 }
 
 /*
@@ -486,15 +486,7 @@ IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 		error = ic_check_disk_command(hook, file, cmd);
 	if (error)
 		return error;
-	if (ic_is_block_exchange(cmd))
-		return ic_check_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
-	if (cmd == IC_FS_IOC_SETFLAGS || cmd == IC_FS_IOC32_SETFLAGS ||
-	    cmd == IC_FS_IOC_FSSETXATTR || cmd == IC_FS_IOC_ENABLE_VERITY)
-		return ic_check_access(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, cmd);
-	/* By a pre-opened descriptor: rules deny open(2) for writing to all other processes. */
-	if (file->f_mode & IC_FMODE_WRITE && ic_is_file_system_ioctl(cmd))
-		return ic_check_access(hook, dentry, IC_FILE_WRITE, IC_FILE_WRITE, cmd);
-	return 0;
+	return ic_check_file_system_command(hook, file, cmd);
 }
 
 SEC("lsm/file_ioctl")

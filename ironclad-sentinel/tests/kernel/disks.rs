@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::Test;
@@ -24,6 +24,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_protected_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
         test!(backing_files_of_loop_devices_are_protected).shared().in_machine().needs(&[lsm]),
         test!(file_systems_with_protected_files_are_not_frozen).shared().in_machine().needs(&[lsm]),
+        test!(file_system_commands_do_not_change_protected_files)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(backing_disks_of_partitions_and_mapped_devices_are_protected)
             .shared()
             .in_machine()
@@ -366,6 +370,82 @@ fn file_systems_with_protected_files_are_not_frozen() {
     }
     std::fs::write(protected.join("file"), "1").unwrap();
     drop(sentinel);
+    follow(&mut attacker, &[umount, "tool losetup -d /dev/loop0".to_owned()]);
+}
+
+/// Root changes a file system by ioctl(2) on descriptors that only read.
+fn file_system_commands_do_not_change_protected_files() {
+    let host = Host::new();
+    let (image, volume) = (host.path("image"), host.path("volume"));
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let set_up = format!("tool losetup /dev/loop0 {}", image.display());
+    follow(&mut attacker, &[format!("tool mke2fs -F -t ext4 -O encrypt {}", image.display())]);
+    follow(&mut attacker, &[set_up, format!("tool mount -t ext4 /dev/loop0 {}", volume.display())]);
+    let [protected, one, two] = ["protected", "one", "two"].map(|name| volume.join(name));
+    let [empty, inner] = ["empty", "file"].map(|name| protected.join(name));
+    for dir in [&protected, &empty, &one, &two] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let other = volume.join("other");
+    std::fs::write(&inner, "1").unwrap();
+    std::fs::write(&other, "1").unwrap();
+    // FS_IOC_SET_ENCRYPTION_POLICY: version 0, AES-256-XTS, AES-256-CTS, and a key that does not exist.
+    let encrypt = |dir: &Path| format!("command {} 800c6613 0001040041414141", dir.display());
+    // FS_IOC_SETFSLABEL, and EXT4_IOC_SET_TUNE_SB_PARAM of EXT4_TUNE_FL_MAX_MNT_COUNT.
+    let label = format!("command {} 41009432 6d69736368696566", other.display());
+    let tune = format!("command {} 40e8662e 04000000000000000000000001", other.display());
+    let by_policy = "encrypt an empty protected directory";
+    attacks.without(by_policy, &mut attacker, &encrypt(&one));
+    let tried = [
+        ("set the label of a file system with protected files", label, "FS_IOC_SETFSLABEL of ext4"),
+        (
+            "tune a file system with protected files by another file of it",
+            tune,
+            "EXT4_IOC_SET_TUNE_SB_PARAM",
+        ),
+    ];
+    const ENOTTY: u64 = 25;
+    let mut known = Vec::new();
+    for (name, order, command) in &tried {
+        if attacker.ask(order).unwrap() == ENOTTY {
+            println!("not tried: this kernel has no {command}");
+            continue;
+        }
+        attacks.without(name, &mut attacker, order);
+        known.push((*name, order));
+    }
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    // Of protected files: FS_IOC_GETFLAGS, _FSGETXATTR, _GETVERSION, _FIEMAP, of lsattr(1) and filefrag(8); TCGETS of
+    // isatty(3).
+    let ordinary = ["80086601", "801c581f", "80087601", "c020660b", "5401"];
+    // Of others on the file system: FS_IOC_SETFLAGS of no flag, as by chattr(1); FICLONE, as by cp(1); FITRIM.
+    let elsewhere = ["40086602", "40049409", "c0185879"];
+    let ordinary = ordinary.iter().map(|number| (&inner, number));
+    for (file, number) in ordinary.chain(elsewhere.iter().map(|number| (&other, number))) {
+        let order = format!("command {} {number} 00", file.display());
+        assert_ne!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+    }
+    follow(&mut attacker, &[encrypt(&two)]);
+    // The first alarm is that of the first attack.
+    let first = encrypt(&empty);
+    assert_eq!(attacker.ask(&first).unwrap(), EPERM);
+    assert_eq!(next_denied(&events).detail, 0x800c_6613);
+    let event = attacks.with(by_policy, &mut attacker, &first, &events);
+    assert_eq!((event.hook, event.detail), (SentinelHook::FileIoctl, 0x800c_6613), "{event}");
+    for (name, order) in known {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
+    }
+    // If no protected file is on the file system, its directories are anyone's.
+    let elsewhere = host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    sentinel.apply(&tree(&elsewhere, FileOps::CHANGE)).unwrap();
+    follow(&mut attacker, &[first]);
+    drop(sentinel);
+    let umount = format!("tool umount {}", volume.display());
     follow(&mut attacker, &[umount, "tool losetup -d /dev/loop0".to_owned()]);
 }
 
