@@ -16,11 +16,13 @@ pub struct Dangerous {
     pub(crate) refuse: u32,
     pub(crate) degraded: bool,
     pub(crate) oom_kill: bool,
+    pub(crate) terminal: bool,
 }
 
 impl Dangerous {
     pub(crate) fn none() -> Self {
-        Self { refuse: GuardOptions::default().refuse, degraded: false, oom_kill: false }
+        let refuse = GuardOptions::default().refuse;
+        Self { refuse, degraded: false, oom_kill: false, terminal: false }
     }
 
     fn allow(mut self, bit: u32, allow: bool) -> Self {
@@ -79,6 +81,16 @@ impl Dangerous {
         self
     }
 
+    /// Whether Sentinel starts although the agent has a controlling terminal: tty_nr of proc_pid_stat(5).
+    ///
+    /// The kernel itself sends SIGHUP to the agent when that terminal hangs up, and SIGINT, SIGQUIT and SIGTSTP when
+    /// its keys are typed. No hook is called, so any process that reaches the other end of the terminal ends the
+    /// agent. If false, the start fails with [`SentinelErrorKind::Terminal`](crate::SentinelErrorKind::Terminal).
+    pub fn terminal(mut self, allow: bool) -> Self {
+        self.terminal = allow;
+        self
+    }
+
     /// Whether Sentinel starts although hooks are missing or inactive:
     /// [`Sentinel::status`](crate::Sentinel::status) names them. If false, the start fails.
     pub fn degraded(mut self, allow: bool) -> Self {
@@ -107,7 +119,8 @@ mod tests {
             assert_eq!(option(none, true).refuse, none.refuse & !bit);
             assert_eq!(option(option(none, true), false).refuse, none.refuse);
         }
-        assert!(!none.degraded && !none.oom_kill);
+        assert!(!none.degraded && !none.oom_kill && !none.terminal);
         assert!(none.degraded(true).degraded && none.oom_kill(true).oom_kill);
+        assert!(none.terminal(true).terminal);
     }
 }

@@ -66,6 +66,8 @@ pub enum SentinelErrorKind {
     NotPermitted,
     /// The agent cannot be protected from the OOM killer.
     NoOomProtection,
+    /// The agent has a controlling terminal.
+    Terminal,
     /// A thread could not be started.
     Thread,
 }
@@ -122,6 +124,8 @@ pub(crate) enum Failure {
         "/proc/self/oom_score_adj could not be set to -1000, so the OOM killer may end the agent"
     )]
     NoOomProtection(#[source] io::Error),
+    #[error("this process has a controlling terminal, by which the kernel ends it: hang-up, ^C")]
+    Terminal,
     #[error("a thread did not start")]
     Thread(#[source] io::Error),
 }
@@ -156,6 +160,7 @@ impl Failure {
             #[cfg(feature = "signed")]
             Self::NotPermitted => Kind::NotPermitted,
             Self::NoOomProtection(_) => Kind::NoOomProtection,
+            Self::Terminal => Kind::Terminal,
             Self::Thread(_) => Kind::Thread,
         }
     }
@@ -196,6 +201,9 @@ impl Failure {
             Self::NotPermitted => "call `break_glass` with a token that permits `uninstall` first",
             Self::NoOomProtection(_) => {
                 "it needs CAP_SYS_RESOURCE; `.dangerous(|it| it.oom_kill(true))` starts without"
+            }
+            Self::Terminal => {
+                "start it by the service manager or by setsid(1); `.dangerous(|it| it.terminal(true))` starts all the same"
             }
             // Their messages have it.
             Self::Audit(_)

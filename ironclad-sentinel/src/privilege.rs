@@ -1,7 +1,9 @@
 //! Checks of this process, before it loads anything.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ironclad_bpf::BpfError;
 use ironclad_bpf::probe::probe_refused;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -40,6 +42,25 @@ pub(crate) fn check() -> Result<(), SentinelError> {
         Some(why) => Err(Failure::NotPrivileged { why }.into()),
         None => Ok(()),
     }
+}
+
+/// Checks that the kernel sends this process no signals of a terminal.
+pub(crate) fn check_terminal() -> Result<(), SentinelError> {
+    const FILE: &str = "/proc/self/stat";
+    let failed = |error| BpfError::system("reading /proc/self/stat", error);
+    let stat = std::fs::read_to_string(FILE).map_err(failed)?;
+    match terminal(&stat) {
+        Some(0) => Ok(()),
+        Some(_) => Err(Failure::Terminal.into()),
+        None => Err(failed(io::ErrorKind::InvalidData.into()).into()),
+    }
+}
+
+/// tty_nr of proc_pid_stat(5): the device number of the controlling terminal. 0: none.
+fn terminal(stat: &str) -> Option<i32> {
+    // The name of the executable may contain blanks and parentheses.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(4)?.parse().ok()
 }
 
 /// Why a process with these capabilities, this user and this `uid_map` is not privileged.
@@ -82,6 +103,15 @@ mod tests {
             let lsm = refusal("lsm_load".to_owned(), reason);
             assert_eq!(lsm.kind(), SentinelErrorKind::NoTrampolines);
             assert!(lsm.to_string().contains("lsm_load"), "{lsm}");
+        }
+    }
+
+    #[test]
+    fn the_terminal_follows_the_name() {
+        assert_eq!(terminal("7 (a) 1 2 3 (b) S 1 7 7 34816 7 4194304 0"), Some(34816));
+        assert_eq!(terminal("7 (agent) S 1 7 7 0 -1 4194304 0"), Some(0));
+        for bad in ["", "7 (agent) S 1 7", "7 agent S 1 7 7 0", "7 (agent) S 1 7 7 tty"] {
+            assert_eq!(terminal(bad), None, "{bad}");
         }
     }
 

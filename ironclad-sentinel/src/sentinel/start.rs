@@ -45,6 +45,9 @@ impl Sentinel {
         let open = || {
             InstanceName::new(builder.instance.as_str()).map_err(Failure::Instance)?;
             privilege::check()?;
+            if !builder.dangerous.terminal {
+                privilege::check_terminal()?;
+            }
             let claim = Claim::take()?;
             Ok((claim, Persistent::open(builder)?))
         };

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     let roles = [
         gate::LSM_LOADER,
         rules::AGENT,
+        self_protection::ON_TERMINAL,
         shield::ROLE,
         signed::ROLE,
         status_and_alarms::FOREIGNER,

@@ -1,17 +1,21 @@
 //! The agent itself: its process, its maps and programs, and trusted processes.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use crate::testbed::attacks::NO_EFFECT;
-use crate::testbed::{Attacks, EPERM, Host, lsm, next_denied};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
-use ironclad_lab::Cgroup;
-use ironclad_lab::harness::{Test, skip};
-use ironclad_lab::test;
+use ironclad_lab::harness::{Role, Test, skip};
 use ironclad_lab::test_process::{TestProcess, ends_within};
-use ironclad_policy::Policy;
+use ironclad_lab::{Cgroup, Terminal, role, test};
+use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{Overflow, Secret, Sentinel};
+use ironclad_syscalls::command;
 use libbpf_rs::{MapCore, MapHandle};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -29,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(an_agent_has_no_terminal_that_ends_it).in_machine().needs(&[lsm]),
         test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
         test!(a_secret_is_good_once_and_for_one_program).shared().in_machine().needs(&[lsm]),
@@ -108,6 +113,115 @@ fn the_agent_is_protected_from_other_processes() {
     drop(sentinel);
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
 }
+
+/// Starts a Sentinel, and waits for SIGTERM. `IRONCLAD_TEST_TERMINAL` says how: `none` without Sentinel, or `allowed`.
+pub(crate) const ON_TERMINAL: Role = role!(on_terminal);
+const HOW: &str = "IRONCLAD_TEST_TERMINAL";
+
+fn on_terminal() {
+    let how = std::env::var(HOW).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let builder = Sentinel::builder("test").scratch(dir.path()).may_stop(busybox());
+    let started = match how.as_str() {
+        "none" => Ok(None),
+        "allowed" => builder.dangerous(|it| it.terminal(true)).start(&empty()).map(Some),
+        _ => builder.start(&empty()).map(Some),
+    };
+    match &started {
+        Ok(_) => println!("@@ ready"),
+        Err(error) => println!("@@ {:?}: {error}", error.kind()),
+    }
+    std::io::stdout().flush().unwrap();
+    if started.is_ok() {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn busybox() -> PathBuf {
+    std::fs::canonicalize("/bin/busybox").unwrap()
+}
+
+fn empty() -> CompiledPolicy {
+    Policy::builder().compile().unwrap()
+}
+
+/// A process that a terminal may end.
+struct Reader {
+    child: Child,
+    says: String,
+}
+
+impl Reader {
+    fn start(mut command: Command, how: &str) -> Self {
+        ON_TERMINAL.play(&mut command).env(HOW, how);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let says = lines.find_map(|line| {
+            line.unwrap().split_once("@@ ").map(|(_, words)| words.trim().to_owned())
+        });
+        Self { child, says: says.unwrap() }
+    }
+
+    /// The signal that ends it.
+    fn ended_by(mut self) -> Option<i32> {
+        assert!(ends_within(self.child.id(), PATIENCE).unwrap());
+        self.child.wait().unwrap().signal()
+    }
+}
+
+/// The kernel itself sends the signals of a controlling terminal.
+fn an_agent_has_no_terminal_that_ends_it() {
+    const HANG_UP: i32 = 1;
+    const INTERRUPT: i32 = 2;
+    let own = std::env::current_exe().unwrap();
+    let on = |terminal: &Terminal, how| Reader::start(terminal.command(&own).unwrap(), how);
+    let hang_up =
+        |terminal: &Terminal| command(&terminal.open().unwrap(), TIOCVHANGUP, &[]).unwrap();
+    let mut terminal = Terminal::new().unwrap();
+    let (reader, other) = (on(&terminal, "none"), Terminal::new().unwrap());
+    assert_eq!(reader.says, "ready");
+    hang_up(&other);
+    terminal.type_in(b"\x03").unwrap();
+    assert_eq!(reader.ended_by(), Some(INTERRUPT));
+    let reader = on(&terminal, "none");
+    drop(terminal);
+    assert_eq!(reader.ended_by(), Some(HANG_UP));
+    // Without Sentinel, and with one that accepts it.
+    for how in ["none", "allowed"] {
+        let terminal = Terminal::new().unwrap();
+        let reader = on(&terminal, how);
+        assert_eq!(reader.says, "ready");
+        hang_up(&terminal);
+        assert_eq!(reader.ended_by(), Some(HANG_UP), "{how}");
+    }
+    let mut terminal = Terminal::new().unwrap();
+    let refused = on(&terminal, "");
+    assert!(refused.says.starts_with("Terminal: this process has a controlling terminal"));
+    assert!(refused.says.contains("setsid(1)"), "{}", refused.says);
+    assert_eq!(refused.ended_by(), None);
+    // The same terminal as standard input alone.
+    let mut apart = Command::new("setsid");
+    apart.arg(&own).stdin(terminal.open().unwrap());
+    let mut agent = Reader::start(apart, "");
+    assert_eq!(agent.says, "ready");
+    terminal.type_in(b"\x03").unwrap();
+    hang_up(&terminal);
+    drop(terminal);
+    // Signals that are pending end a process before it reports to another: it is alive, and still refuses others.
+    let pid = agent.child.id();
+    let mut attacker = TestProcess::start_as(Command::new(&own)).unwrap();
+    assert_eq!(attacker.ask(&format!("kill {pid} {TERMINATE}")).unwrap(), EPERM);
+    assert!(agent.child.try_wait().unwrap().is_none());
+    // By an executable that may stop it.
+    let killed = Command::new(busybox()).args(["kill", "-TERM", &pid.to_string()]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(agent.ended_by(), Some(TERMINATE));
+}
+
+/// `TIOCVHANGUP` of include/uapi/asm-generic/ioctls.h.
+const TIOCVHANGUP: u32 = 0x5437;
 
 /// Moves this process to a cgroup, and back when dropped, because the cgroup is removed.
 struct Moved {
