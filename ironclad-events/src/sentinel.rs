@@ -3,11 +3,14 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ironclad_core::abi::{self, EventHeader, FileId, FileOp, SentinelHook, SentinelVerdict};
-use ironclad_core::uapi::{BpfCommand, Helper, ProgramType};
+use ironclad_core::uapi::{BpfCommand, Helper, ProgramType, ResourceLimit, Signal};
 use serde::Serialize;
 use zerocopy::FromBytes;
 
 use crate::decode::DecodeError;
+
+/// `PTRACE_MODE_ATTACH` of include/linux/ptrace.h.
+const PTRACE_MODE_ATTACH: u32 = 2;
 
 /// An access that Sentinel denied or logged. Checked: every accessor has an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +221,22 @@ impl SentinelRecord {
         }
     }
 
+    /// What [`detail`](Self::detail) stands for, where it is not part of the sentence.
+    fn what(&self) -> Option<String> {
+        let detail = self.detail;
+        let is_attach = detail & PTRACE_MODE_ATTACH != 0;
+        Some(match self.hook {
+            SentinelHook::TaskKill | SentinelHook::FileSendSigiotask => Signal(detail).to_string(),
+            SentinelHook::TaskSetrlimit => ResourceLimit(detail).to_string(),
+            SentinelHook::PtraceAccessCheck if is_attach => "to trace or change it".to_owned(),
+            SentinelHook::PtraceAccessCheck => "to read it".to_owned(),
+            SentinelHook::FileIoctl | SentinelHook::FileIoctlCompat if self.target == 0 => {
+                format!("ioctl {detail:#x}")
+            }
+            _ => return None,
+        })
+    }
+
     fn target_kind(&self) -> &'static str {
         match self.hook {
             SentinelHook::BpfMap => "map ",
@@ -260,6 +279,9 @@ impl fmt::Display for SentinelRecord {
             }
             _ if self.target != 0 => write!(f, " of {}{}", self.target_kind(), self.target)?,
             _ => {}
+        }
+        if let Some(what) = self.what() {
+            write!(f, ", {what}")?;
         }
         write!(f, " by {} ({})", self.pid, self.comm.escape_debug())?;
         write!(f, ", user {}", self.uid)
@@ -305,6 +327,28 @@ mod tests {
         assert_eq!((read(&event).path, read(&event).op), (None, None));
         event.file.ino = 2;
         assert_eq!(read(&event).path, Some("/".into()));
+    }
+
+    #[test]
+    fn details_have_the_kernels_names() {
+        let says = |hook: SentinelHook, target, detail| {
+            let mut event = event();
+            (event.hook, event.target, event.detail) = (hook as u8, target, detail);
+            event.path_len = 0;
+            read(&event).to_string()
+        };
+        let said = says(SentinelHook::TaskKill, 7, 9);
+        assert!(said.contains("of process 7, SIGKILL by 0"), "{said}");
+        let said = says(SentinelHook::TaskKill, 7, 40);
+        assert!(said.contains("of process 7, signal #40 by"), "{said}");
+        let said = says(SentinelHook::TaskSetrlimit, 7, 0);
+        assert!(said.contains("of process 7, RLIMIT_CPU by"), "{said}");
+        let said = says(SentinelHook::PtraceAccessCheck, 7, 9);
+        assert!(said.contains("of process 7, to read it by"), "{said}");
+        let said = says(SentinelHook::PtraceAccessCheck, 7, 18);
+        assert!(said.contains("of process 7, to trace or change it by"), "{said}");
+        let said = says(SentinelHook::FileIoctl, 0, 0x4100_9432);
+        assert!(said.contains("ioctl 0x41009432 by"), "{said}");
     }
 
     #[test]

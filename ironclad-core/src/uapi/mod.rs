@@ -1,5 +1,5 @@
 //! The kernel's numbers by name: helpers, program types, attach types and map types, as libbpf 1.7
-//! knows them. A number that has no name here stays a number: newer kernels have more.
+//! knows them, signals and resource limits. A number that has no name here stays a number: newer kernels have more.
 
 /// A number of the kernel's with a constant and a name for each known value.
 macro_rules! numbers {
@@ -58,12 +58,16 @@ mod command;
 mod helper;
 mod map_type;
 mod program_type;
+mod resource_limit;
+mod signal;
 
 pub use attach_type::AttachType;
 pub use command::BpfCommand;
 pub use helper::Helper;
 pub use map_type::MapType;
 pub use program_type::ProgramType;
+pub use resource_limit::ResourceLimit;
+pub use signal::Signal;
 
 #[cfg(test)]
 mod tests {
@@ -77,5 +81,11 @@ mod tests {
         assert_eq!(ProgramType(999).to_string(), "program type #999");
         assert_eq!(BpfCommand(5).to_string(), "BPF_PROG_LOAD");
         assert_eq!(BpfCommand(99).to_string(), "command #99");
+        assert_eq!(
+            (Signal::KILL.to_string(), Signal(64).to_string()),
+            ("SIGKILL".into(), "signal #64".into())
+        );
+        assert_eq!(ResourceLimit(15).to_string(), "RLIMIT_RTTIME");
+        assert_eq!(ResourceLimit(16).to_string(), "resource #16");
     }
 }
