@@ -47,7 +47,34 @@ int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
 	return ic_check_task(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);
 }
 
-enum { IC_PTRACE_MODE_ATTACH = 2 }; /* include/linux/ptrace.h */
+enum {
+	IC_PTRACE_MODE_READ = 1, /* include/linux/ptrace.h */
+	IC_PTRACE_MODE_ATTACH = 2,
+	IC_PTRACE_MODE_NOAUDIT = 4,
+	IC_PTRACE_MODE_FSCREDS = 8,
+};
+
+/* The walk of a path that a task is at, if it is at one. */
+struct task_struct___walk {
+	void *nameidata;
+} __attribute__((preserve_access_index));
+
+/*
+ * Whether a denial needs no alarm, because monitors cause it: parts of /proc/PID/stat, of which the
+ * kernel shows zeroes instead (ps, top), and the target of a link, wchan and io (pidof, journald).
+ * A process that opens what a link leads to walks a path.
+ */
+IC_INLINE bool ic_is_read_quiet(__u32 mode)
+{
+	struct task_struct___walk *task = (void *)bpf_get_current_task();
+
+	if (mode & IC_PTRACE_MODE_ATTACH)
+		return false;
+	if (mode & IC_PTRACE_MODE_NOAUDIT)
+		return true;
+	return mode == (IC_PTRACE_MODE_READ | IC_PTRACE_MODE_FSCREDS) &&
+	       !BPF_CORE_READ(task, nameidata);
+}
 
 /* PID 1 may mount, and move the agent, and so may its tracer. Reading is allowed. */
 IC_INLINE bool ic_is_manager_traced(struct task_struct *task, __u32 mode)
@@ -62,6 +89,9 @@ int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
 {
 	if (!ic_is_canary(IC_HOOK_PTRACE_ACCESS_CHECK) && ic_is_manager_traced(task, mode))
 		return ic_refuse(IC_HOOK_PTRACE_ACCESS_CHECK, BPF_CORE_READ(task, tgid), mode);
+	if (ic_is_read_quiet(mode) && ic_is_protected_process(task) &&
+	    !ic_has_exemption(IC_MAY_TRACE))
+		return -IC_EPERM;
 	return ic_check_task(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(monitors_raise_no_alarms).shared().in_machine().needs(&[lsm]),
         test!(an_agent_has_no_terminal_that_ends_it).in_machine().needs(&[lsm]),
         test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
@@ -78,7 +79,7 @@ const TASK_ATTACKS: [(&str, &str, SentinelHook); 17] = {
             FileOpen,
         ),
         ("copy a descriptor of the agent by pidfd_getfd(2)", "take it PID 1", PtraceAccessCheck),
-        ("read /proc/PID/exe of the agent", "read-link /proc/PID/exe", PtraceAccessCheck),
+        ("open /proc/PID/exe of the agent", "open-to-read /proc/PID/exe", PtraceAccessCheck),
         ("read /proc/PID/maps of the agent", "read-some /proc/PID/maps", FileOpen),
         ("read /proc/PID/environ of the agent", "read-some /proc/PID/environ", FileOpen),
         ("change resource limits of the agent by prlimit(2)", "limit PID", TaskSetrlimit),
@@ -112,6 +113,40 @@ fn the_agent_is_protected_from_other_processes() {
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
     drop(sentinel);
     assert_eq!(attacker.ask(&format!("kill {agent} {URGENT}")).unwrap(), 0);
+}
+
+/// ps(1), top(1) and pidof(8) read what shows nothing secret of all processes.
+fn monitors_raise_no_alarms() {
+    let host = Host::new();
+    let mut monitor = host.test_process();
+    let agent = std::process::id();
+    let link = format!("read-link /proc/{agent}/exe");
+    assert_eq!(monitor.ask(&link).unwrap(), 0);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for order in ["tool ps aux", "tool ps", "tool top -b -n 1", "tool pidof init"] {
+        let status = monitor.ask(order).unwrap();
+        assert!(status == 0 || order.contains("pidof"), "{order}: {status}");
+    }
+    for name in ["stat", "status", "cmdline", "wchan"] {
+        assert_eq!(monitor.ask(&format!("read /proc/{agent}/{name}")).unwrap(), 0, "{name}");
+    }
+    // journald reads the executable's name of each process that logs. It is denied, without an alarm.
+    assert_eq!(monitor.ask(&link).unwrap(), EACCES);
+    // The first alarm is that of the first attack, by a program of many names.
+    let kill = format!("tool kill -9 {agent}");
+    assert_ne!(monitor.ask(&kill).unwrap(), 0);
+    let event = next_denied(&events);
+    assert_eq!((event.hook, event.target), (SentinelHook::TaskKill, agent), "{event}");
+    let explained = sentinel.explain_event(&event).unwrap().to_string();
+    assert!(
+        explained.contains("SIGKILL by") && explained.contains("(kill), user 0"),
+        "{explained}"
+    );
+    // A process that opens the file reads it.
+    assert_eq!(monitor.ask(&format!("open-to-read /proc/{agent}/exe")).unwrap(), EACCES);
+    let event = next_denied(&events);
+    assert_eq!(event.hook, SentinelHook::PtraceAccessCheck, "{event}");
 }
 
 /// Starts a Sentinel, and waits for SIGTERM. `IRONCLAD_TEST_TERMINAL` says how: `none` without Sentinel, or `allowed`.
