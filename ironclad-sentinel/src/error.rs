@@ -105,9 +105,7 @@ pub(crate) enum Failure {
         "an agent of instance `{instance}` has left its pins, and `{}` has no secret to adopt them with", state.display()
     )]
     NoSecret { instance: String, state: PathBuf },
-    #[error(
-        "program `{program}` (id {id}), {what}, was loaded before Sentinel and could bypass it"
-    )]
+    #[error("{program} (id {id}), {what}, was loaded before Sentinel and could bypass it")]
     Suspect { program: String, id: u32, what: String, next: String },
     #[error("{rule}: `{}` {what}", path.display())]
     Path { rule: String, path: PathBuf, what: String },

@@ -53,6 +53,11 @@ pub struct ForeignProgram {
 /// RCU grace periods.
 const RELEASE_TIME: Duration = Duration::from_millis(500);
 
+/// A program's name in messages: it may have none.
+fn named(name: &str) -> String {
+    if name.is_empty() { "an unnamed program".to_owned() } else { format!("program `{name}`") }
+}
+
 impl ForeignProgram {
     /// Whether no link and no descriptor refers to it: the kernel may be about to release it.
     fn is_unreferenced(&self) -> bool {
@@ -108,7 +113,7 @@ impl Foreign {
                 false => format!("end or remove {}", holders.join(", ")),
             };
             return Err(Failure::Suspect {
-                program: program.name.clone(),
+                program: named(&program.name),
                 id: program.id,
                 what: format!("of type {}, attached: {}", program.program_type, found.attached()),
                 next,
@@ -118,7 +123,7 @@ impl Foreign {
         match self.closed.first() {
             None => Ok(()),
             Some(&id) => Err(Failure::Suspect {
-                program: String::new(),
+                program: named(""),
                 id,
                 what: "which this process may not inspect".to_owned(),
                 next: "end the agent that protects it".to_owned(),
@@ -147,5 +152,18 @@ impl Foreign {
             is_suspect: true,
         });
         programs.chain(closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_without_a_name_is_called_unnamed() {
+        let foreign = Foreign { closed: vec![7], ..Foreign::default() };
+        let said = foreign.refuse().unwrap_err().to_string();
+        assert!(said.starts_with("an unnamed program (id 7), which this process"), "{said}");
+        assert_eq!(named("probe"), "program `probe`");
     }
 }
