@@ -1,8 +1,15 @@
 //! An agent that is protected from other processes on this host, root included, and a directory that only the agent
-//! may change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM. Ends with the first line on its
-//! standard input. `examples/fortress` attacks such an agent.
+//! may change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM. From a shell, start it by `setsid --wait`: an
+//! agent with a controlling terminal is refused.
+//!
+//! SIGTERM or SIGINT ends it, and Sentinel with it. Sentinel denies both to other processes, root included, so that
+//! the second argument names an executable that may send them: `embed_sentinel /etc/my-agent
+//! /usr/lib/systemd/systemd` for a service. Neither a command on standard input nor its
+//! end stops the agent: a process that closes the pipe would uninstall Sentinel. `examples/fortress` attacks such an
+//! agent.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use ironclad::core::{ErrorChain, RuleId};
@@ -10,6 +17,8 @@ use ironclad::events::Record;
 use ironclad::policy::Policy;
 use ironclad::policy::file::{FileAction, FileRule};
 use ironclad::sentinel::{Overflow, Sentinel};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
 
 fn main() -> ExitCode {
     run().map_or_else(
@@ -27,11 +36,18 @@ fn tell(line: &dyn std::fmt::Display) {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
-    let dir = dir.ok_or("usage: embed_sentinel DIRECTORY")?;
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
+    let dir = args.next().ok_or("usage: embed_sentinel DIRECTORY [EXECUTABLE-THAT-MAY-STOP-IT]")?;
+    // Before the start: a signal that comes meanwhile ends it in order, too.
+    let (mut signals, writer) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        pipe::register(signal, writer.try_clone()?)?;
+    }
     let rule = FileRule::new(RuleId(1), "my agent's", FileAction::Deny).tree(dir);
     let policy = Policy::builder().file_rule(rule).compile()?;
-    let sentinel = Sentinel::builder("embed-sentinel").start(&policy)?;
+    let builder = Sentinel::builder("embed-sentinel");
+    let builder = args.fold(builder, |builder, executable| builder.may_stop(executable));
+    let sentinel = builder.start(&policy)?;
     for hook in sentinel.status()?.hooks {
         tell(&format_args!("{}: {}", hook.name, hook.state));
     }
@@ -45,7 +61,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
         });
-        let ended = std::io::stdin().read_line(&mut String::new());
+        let ended = signals.read_exact(&mut [0]);
         drop(pump);
         ended
     })?;

@@ -1,8 +1,10 @@
 //! The toy agent: Sentinel first, then Shield, whose objects are then protected from the start.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 use ironclad::core::audit::JsonLinesSink;
 use ironclad::core::{Action, RuleId};
@@ -11,6 +13,8 @@ use ironclad::policy::{AddressSet, CompiledPolicy, Policy, PolicyPart};
 use ironclad::sentinel::{HookState, HookStatus, Overflow, Sentinel};
 use ironclad::shield::Shield;
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
 
 use crate::Result;
 use crate::testbed::{BAD, CONFIG, INTERFACE, Paths};
@@ -31,8 +35,31 @@ fn policy(paths: &Paths) -> Result<CompiledPolicy> {
     Ok(policy.compile()?)
 }
 
-/// Runs until its standard input ends, or has the order to stop.
-pub(crate) fn run(dir: &Path, unprotected: bool) -> Result<bool> {
+/// Orders of standard input, and the order to stop at SIGTERM or SIGINT. The end of standard input is no such order:
+/// an attacker may cause that.
+fn orders() -> Result<Receiver<String>> {
+    let (sender, orders) = channel();
+    let (mut signals, writer) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        pipe::register(signal, writer.try_clone()?)?;
+    }
+    let by_signal = sender.clone();
+    // The main thread may have ended by the other.
+    std::thread::spawn(move || {
+        signals.read_exact(&mut [0]).map(|()| drop(by_signal.send("stop".to_owned())))
+    });
+    std::thread::spawn(move || {
+        let lines = std::io::stdin().lines().map_while(std::io::Result::ok);
+        lines.for_each(|line| drop(sender.send(line)));
+    });
+    Ok(orders)
+}
+
+/// Runs until it has the order to stop, which only processes of the tour's executable may give by a signal.
+pub(crate) fn run(dir: &Path, stopper: &Path, unprotected: bool) -> Result<bool> {
+    // Away from the terminal, whose hang-up and ^C end a process without asking Sentinel.
+    rustix::process::setsid()?;
+    let orders = orders()?;
     let paths = Paths::new(dir);
     let policy = policy(&paths)?;
     let audit = Arc::new(JsonLinesSink::open(paths.audit())?);
@@ -40,6 +67,7 @@ pub(crate) fn run(dir: &Path, unprotected: bool) -> Result<bool> {
         true => None,
         false => {
             let builder = Sentinel::builder("fortress").scratch(dir).audit(audit.clone());
+            let builder = builder.may_stop(stopper);
             Some(builder.start(&policy)?)
         }
     };
@@ -64,8 +92,8 @@ pub(crate) fn run(dir: &Path, unprotected: bool) -> Result<bool> {
     let runs = |hook: &&HookStatus| matches!(hook.state, HookState::InForce | HookState::Attached);
     let hooks = hooks.map(|status| status.hooks.iter().filter(runs).count());
     say(&json!({ "ready": { "hooks": hooks, "ids": ids(&paths)? } }));
-    for line in std::io::stdin().lines() {
-        match line?.as_str() {
+    for order in orders {
+        match order.as_str() {
             "work" => {
                 std::fs::write(paths.config().join(CONFIG), "by the agent\n")?;
                 // The same policy again, as a new generation.

@@ -43,9 +43,15 @@ struct Args {
     /// The parent of the tour's directory: on ext4, XFS, f2fs or tmpfs.
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     within: PathBuf,
-    /// The tour's agent: runs until its standard input ends.
-    #[arg(long, hide = true, value_name = "DIR")]
+    /// The tour's agent: runs until it has the order to stop.
+    #[arg(long, hide = true, value_name = "DIR", requires = "stopper")]
     agent: Option<PathBuf>,
+    /// The executable that may stop the agent.
+    #[arg(long, hide = true, value_name = "FILE")]
+    stopper: Option<PathBuf>,
+    /// Ends an agent that a killed tour has left.
+    #[arg(long, value_name = "PID")]
+    stop: Option<i32>,
     /// Without Sentinel.
     #[arg(long, hide = true)]
     unprotected: bool,
@@ -57,9 +63,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let args = Args::parse();
-    let done = match &args.agent {
-        Some(dir) => agent::run(dir, args.unprotected),
-        None => ready().and_then(|()| tour::run(&args.within, args.json)),
+    let done = match (args.stop, &args.agent, &args.stopper) {
+        (Some(pid), ..) => stop(pid),
+        (_, Some(dir), Some(stopper)) => agent::run(dir, stopper, args.unprotected),
+        _ => ready().and_then(|()| tour::run(&args.within, args.json)),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -69,6 +76,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Sentinel denies signals to the agent, except by processes that execute the tour's executable.
+fn stop(pid: i32) -> Result<bool> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or("0 is no process")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    Ok(true)
 }
 
 /// Whether this machine can run the tour.

@@ -3,9 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -66,6 +65,11 @@ impl Paths {
         self.0.join("other")
     }
 
+    /// The tour's own executable may stop the agent.
+    fn attacker(&self) -> PathBuf {
+        self.0.join("attacker")
+    }
+
     fn web_server(&self) -> PathBuf {
         self.0.join("web-server")
     }
@@ -89,8 +93,10 @@ impl Paths {
             std::fs::copy(std::env::current_exe()?, self.program())?;
             std::fs::write(self.other(), "#!/bin/sh\n")?;
         }
-        if !self.web_server().exists() {
-            std::fs::copy(std::env::current_exe()?, self.web_server())?;
+        for copy in [self.web_server(), self.attacker()] {
+            if !copy.exists() {
+                std::fs::copy(std::env::current_exe()?, copy)?;
+            }
         }
         Ok(())
     }
@@ -155,7 +161,7 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> std::io::Erro
     std::io::Error::other(error)
 }
 
-/// The agent's process. Dropping it closes the agent's input, which ends the agent.
+/// The agent's process. Dropping it ends the agent.
 struct Agent {
     child: Child,
     orders: Option<ChildStdin>,
@@ -167,8 +173,8 @@ impl Agent {
     fn start(net: &Net, cgroup: &Cgroup, paths: &Paths, unprotected: bool) -> Result<Self> {
         let mut command = cgroup.command(&paths.program());
         command.arg("--agent").arg(&paths.0).args(unprotected.then_some("--unprotected"));
-        // Ctrl-C interrupts only the tour, which then stops the agent.
-        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("--stopper").arg(std::env::current_exe()?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = net.host.run(|| command.spawn())??;
         let (orders, out) = (child.stdin.take(), child.stdout.take().ok_or("no output")?);
         let (sender, said) = channel();
@@ -209,8 +215,13 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let pid = Pid::from_raw(self.child.id() as i32);
         let resumed = pid.map(|pid| kill_process(pid, Signal::CONT));
-        // The agent ends with its input. SIGKILL ends one that is not protected.
         drop((resumed, self.orders.take()));
+        // It may have ended. SIGKILL ends one that is not protected.
+        if let Ok(own) = std::env::current_exe() {
+            let mut stop = Command::new(own);
+            stop.args(["--stop", &self.child.id().to_string()]).stderr(Stdio::null());
+            let _ = stop.status();
+        }
         self.hears_by(PATIENCE, |value| value.get("stopped").map(drop));
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -237,7 +248,7 @@ impl Testbed {
         paths.restore()?;
         std::fs::create_dir(paths.bpffs())?;
         let (net, cgroup) = (Net::new()?, Cgroup::new("fortress")?);
-        let attacker = attacks::attacker(&std::env::current_exe()?)?;
+        let attacker = attacks::attacker(&paths.attacker())?;
         let mut web_server = attacks::attacker(&paths.web_server())?;
         web_server.ask(&format!("uid {WEB}"))?;
         let agent = None;
