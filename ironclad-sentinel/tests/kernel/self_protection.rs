@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::testbed::attacks::NO_EFFECT;
+use crate::testbed::successor::{Successor, builder, policy};
 use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
@@ -34,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .in_machine()
             .needs(&[lsm]),
         test!(monitors_raise_no_alarms).shared().in_machine().needs(&[lsm]),
+        test!(an_agent_works_while_every_device_is_denied).in_machine().needs(&[lsm]),
         test!(an_agent_has_no_terminal_that_ends_it).in_machine().needs(&[lsm]),
         test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
@@ -253,6 +255,79 @@ fn an_agent_has_no_terminal_that_ends_it() {
     let killed = Command::new(busybox()).args(["kill", "-TERM", &pid.to_string()]).status();
     assert!(killed.unwrap().success());
     assert_eq!(agent.ended_by(), Some(TERMINATE));
+}
+
+/// Denies every device to every process, while it exists: `devices` of cgroups of version 1.
+struct NoDevices(PathBuf);
+
+impl NoDevices {
+    fn at(dir: PathBuf, attacker: &mut TestProcess) -> Option<Self> {
+        std::fs::create_dir(&dir).unwrap();
+        let mount = format!("tool mount -t cgroup -o devices none {}", dir.display());
+        if attacker.ask(&mount).unwrap() != 0 {
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn deny(&self, attacker: &mut TestProcess) {
+        let order = format!("write {}/devices.deny a", self.0.display());
+        assert_eq!(attacker.ask(&order).unwrap(), 0);
+    }
+}
+
+impl Drop for NoDevices {
+    fn drop(&mut self) {
+        std::fs::write(self.0.join("devices.allow"), "a").unwrap();
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// Sentinel needs no device: to start, to apply, to refresh, and to be adopted.
+fn an_agent_works_while_every_device_is_denied() {
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("protected/file"));
+    std::fs::create_dir(host.path("protected")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let mut attacker = host.test_process();
+    let group = Cgroup::new("room").unwrap();
+    let version_1 = NoDevices::at(host.path("devices"), &mut attacker);
+    let moved = Moved::to(&group);
+    let append = format!("append {}", file.display());
+    let deny = |attacker: &mut TestProcess| {
+        let by_program = format!("deny-devices {}", group.dir().display());
+        assert_eq!(attacker.ask(&by_program).unwrap(), 0);
+        match &version_1 {
+            Some(devices) => devices.deny(attacker),
+            None => println!("not tried: this kernel has no devices of version 1"),
+        }
+    };
+    // A running agent.
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    deny(&mut attacker);
+    let denied = std::fs::File::open("/dev/null").unwrap_err();
+    assert_eq!(denied.raw_os_error(), Some(EPERM as i32));
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    sentinel.apply(&policy(dir)).unwrap();
+    sentinel.refresh().unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    assert_eq!(next_denied(&events).hook, SentinelHook::FileOpen);
+    // Its successors.
+    drop(sentinel);
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    // A first agent.
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    sentinel.stop().unwrap();
+    drop((version_1, moved));
+    drop(attacker);
 }
 
 /// `TIOCVHANGUP` of include/uapi/asm-generic/ioctls.h.
