@@ -46,7 +46,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     for event in &events {
         if let Record::Socket(event) = event {
             let explained = shield.explain_event(&event)?;
-            // That nobody reads it any more ends no protection.
+            // A closed pipe ends no protection.
             let _ = writeln!(std::io::stdout(), "{event}\n{explained}");
         }
     }

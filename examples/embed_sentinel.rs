@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     )
 }
 
-/// That nobody reads it any more ends no protection.
+/// A closed pipe ends no protection.
 fn tell(line: &dyn std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -29,7 +29,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
     for event in &events {
         let dropped = shield.counters()?.dropped().packets;
-        // That nobody reads it any more ends no protection.
+        // A closed pipe ends no protection.
         let _ = writeln!(std::io::stdout(), "{event}; {dropped} dropped so far");
     }
     Ok(())

@@ -62,7 +62,7 @@ fn run() -> Result<(), Failure> {
         }
         None => None,
     };
-    // That nobody reads it any more ends no protection.
+    // A closed pipe ends no protection.
     let tell = |line: String| drop(writeln!(std::io::stdout(), "{line}"));
     tell(format!("{:?}", sentinel.status()?.provenance));
     for line in std::io::stdin().lines() {

@@ -64,7 +64,7 @@ impl Live {
     }
 }
 
-/// A line. That nobody reads it any more ends no protection.
+/// A line. A closed pipe ends no protection.
 pub(crate) fn tell(line: &dyn std::fmt::Display) {
     put(&format!("{line}\n"));
 }

@@ -30,7 +30,7 @@ impl fmt::Display for PolicyWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingAllowed => f.write_str(
-                "every packet is dropped: nobody can log in (name a gateway, or allow a set or tuple)",
+                "every packet is dropped, and no operator can log in (name a gateway, or allow a set or tuple)",
             ),
             Self::EmptySet { rule, name } => {
                 write!(f, "rule {rule} (`{name}`) has no prefix, and matches no packet")
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_nobody_reaches_warns() {
+    fn an_unreachable_host_warns() {
         let closed = || Policy::builder().default_action(Verdict::Drop);
         let set = |action| {
             AddressSet::new(RuleId(1), "a", action).cidrs(["2001:db8::/32".parse().unwrap()])
@@ -83,7 +83,7 @@ mod tests {
         {
             let warnings = of(policy);
             assert!(
-                matches!(&warnings[..], [one] if one.contains("nobody can log in")),
+                matches!(&warnings[..], [one] if one.contains("no operator can log in")),
                 "{warnings:?}"
             );
         }
