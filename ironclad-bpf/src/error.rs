@@ -59,6 +59,8 @@ pub enum BpfErrorKind {
     NoLsm,
     /// There is no such interface.
     NoInterface,
+    /// What the frames of an interface begin with is not known.
+    LinkLayer,
     /// A gateway is not the address of a host.
     Gateway,
     /// A value is out of its range.
@@ -106,6 +108,8 @@ pub(crate) enum Failure {
     NoLsm { why: String },
     #[error("no interface `{0}` in this network namespace")]
     NoInterface(String),
+    #[error("interface `{interface}` is of a device that Shield cannot parse: {device}: {why}")]
+    LinkLayer { interface: String, device: String, why: &'static str },
     #[error(transparent)]
     Gateway(GatewayError),
     #[error("{what}: {value} is over the limit of {limit}")]
@@ -155,6 +159,7 @@ impl Failure {
             Self::NoCgroup { .. } => BpfErrorKind::NoCgroup,
             Self::NoLsm { .. } => BpfErrorKind::NoLsm,
             Self::NoInterface(_) => BpfErrorKind::NoInterface,
+            Self::LinkLayer { .. } => BpfErrorKind::LinkLayer,
             Self::Gateway(GatewayError::NoHost(_)) => BpfErrorKind::Gateway,
             Self::Gateway(_) => BpfErrorKind::Limit,
             Self::Limit { .. } => BpfErrorKind::Limit,
@@ -179,6 +184,9 @@ impl Failure {
                 "drop the reader that there is, or take the events from it"
             }
             (Self::NoInterface(_), _) => "`ip link` lists those there are",
+            (Self::LinkLayer { .. }, _) => {
+                "protect the interfaces that its packets arrive or leave by, or filter them with nftables"
+            }
             (Self::NoCgroup { .. }, _) => "`mount -t cgroup2` shows where the hierarchy is",
             (Self::Prepare { .. }, Some(libc::ESRCH)) => {
                 "this kernel lacks something that the object refers to"
