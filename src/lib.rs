@@ -108,10 +108,10 @@ pub mod shield {
     pub use ironclad_shield::{
         ApplyOptions, BPFFS, BpfError, BpfErrorKind, CgroupStatus, CompiledPolicy, Count, Counters,
         DescribedProcess, EventPump, EventReceiver, EventRing, ExplainedEvent, ExplainedSocket,
-        Interface, InterfaceChange, InterfaceStatus, Learning, LossCount, Overflow, PathChange,
-        PinDirectory, PolicyPart, PolicySource, PrefixCount, Provenance, ReasonCount, Record,
-        RuleCount, Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord, SocketCount,
-        SocketRecord, Status, TestRun, TrustError, TrustErrorKind, XdpMode,
+        Interface, InterfaceChange, InterfaceStatus, Learning, LinkLayer, LossCount, Overflow,
+        PathChange, PinDirectory, PolicyPart, PolicySource, PrefixCount, Provenance, ReasonCount,
+        Record, RuleCount, Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord,
+        SocketCount, SocketRecord, Status, TestRun, TrustError, TrustErrorKind, XdpMode,
     };
 }
 

@@ -109,9 +109,9 @@ IC_INLINE bool ic_decide_tuples(struct xdp_md *ctx, const struct ic_packet *pack
 }
 
 /* Link layer and fixed IP header: what the check for gateways needs. */
-IC_INLINE __u32 ic_parse_l3(struct ic_cursor *cur, struct ic_packet *packet)
+IC_INLINE __u32 ic_parse_l3(struct ic_cursor *cur, struct ic_packet *packet, bool has_eth)
 {
-	__u32 reason = ic_parse_eth(cur, packet);
+	__u32 reason = has_eth ? ic_parse_eth(cur, packet) : ic_parse_version(cur);
 
 	if (reason != IC_PARSE_OK)
 		return reason;
@@ -136,8 +136,8 @@ IC_INLINE __u32 ic_parse_rest(struct xdp_md *ctx, struct ic_cursor *cur, struct 
 	return reason == IC_PARSE_OK ? ic_parse_l4(cur, packet) : reason;
 }
 
-SEC("xdp")
-int ic_policy(struct xdp_md *ctx)
+/* `has_eth`, a constant: the frame begins with an Ethernet header, and not with the IP header. */
+IC_INLINE int ic_decide(struct xdp_md *ctx, bool has_eth)
 {
 	struct ic_cursor cur = {
 		.data = (void *)(long)ctx->data,
@@ -148,7 +148,7 @@ int ic_policy(struct xdp_md *ctx)
 		.vlan = { 0xffff, 0xffff },
 	};
 	struct ic_outcome out = {};
-	__u32 reason = ic_parse_l3(&cur, &packet);
+	__u32 reason = ic_parse_l3(&cur, &packet, has_eth);
 
 	if (reason == IC_REASON_NON_IP || reason == IC_REASON_ARP) {
 		out.reason = reason;
@@ -187,6 +187,18 @@ int ic_policy(struct xdp_md *ctx)
 		out.verdict = ic_cfg_default;
 	}
 	return ic_finish(ctx, &packet, &out);
+}
+
+SEC("xdp")
+int ic_policy(struct xdp_md *ctx)
+{
+	return ic_decide(ctx, true);
+}
+
+SEC("xdp")
+int ic_policy_ip(struct xdp_md *ctx)
+{
+	return ic_decide(ctx, false);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

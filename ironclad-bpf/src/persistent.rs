@@ -28,9 +28,10 @@ pub(crate) const SOCKET: [&str; 12] = [
 ];
 
 /// Of `progs/xdp_dispatch`.
-pub(crate) const SHIELD: [&str; 8] = [
+pub(crate) const SHIELD: [&str; 9] = [
     STATE,
     "ic_slots",
+    "ic_slots_ip",
     "ic_reasons",
     "ic_rules",
     LOSSES,
@@ -63,11 +64,12 @@ pub(crate) const STATE: &str = ".data.ic_state";
 /// Counters of losses: Shield's, or those of the table of processes where there is no Shield.
 pub(crate) const LOSSES: &str = "ic_losses";
 
-/// Shield's dispatcher.
-pub(crate) const DISPATCHER: &str = "ic_xdp";
+/// Shield's dispatchers, by [`LinkLayer`](crate::LinkLayer): for frames that begin with an Ethernet header, and with the
+/// IP header.
+pub(crate) const DISPATCHERS: [&str; 2] = ["ic_xdp", "ic_xdp_ip"];
 
-/// The next dispatcher, until it is renamed.
-pub(crate) const DISPATCHER_STAGED: &str = "ic_xdp_new";
+/// The next dispatchers, until they are renamed.
+pub(crate) const DISPATCHERS_STAGED: [&str; 2] = ["ic_xdp_new", "ic_xdp_ip_new"];
 
 /// The directory of the pins for Shield's socket rules, within Shield's.
 pub(crate) const SOCKETS: &str = "sockets";

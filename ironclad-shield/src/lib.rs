@@ -27,7 +27,7 @@ mod sockets;
 pub use builder::ShieldBuilder;
 pub use error::{ShieldError, ShieldErrorKind};
 pub use ironclad_bpf::{
-    BPFFS, BpfError, BpfErrorKind, EventRing, Interface, PinDirectory, TestRun, XdpMode,
+    BPFFS, BpfError, BpfErrorKind, EventRing, Interface, LinkLayer, PinDirectory, TestRun, XdpMode,
 };
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldRecord, SocketRecord};
 pub use ironclad_policy::trust::{TrustError, TrustErrorKind};

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ironclad_bpf::shield::{PolicyProgram, Shared};
-use ironclad_bpf::{PinDirectory, Program, TestRun, XdpLink, XdpMode};
+use ironclad_bpf::{LinkLayer, PinDirectory, Program, TestRun, XdpLink, XdpMode};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::trust::{Trust, UnsignedWarning};
@@ -68,6 +68,8 @@ struct Control {
     /// None where Shield was started without cgroups.
     sockets: Option<Sockets>,
     next_generation: u64,
+    /// Whether policies have a program for frames that begin with the IP header: an interface has such.
+    has_ip_links: bool,
 }
 
 struct Loaded {
@@ -88,8 +90,8 @@ impl Shield {
         lock(&self.control)
     }
 
-    /// What the policy in force does with a frame, by a run of the attached program in the kernel.
-    /// It counts and reports as it would on the wire.
+    /// What the policy in force does with an Ethernet frame, by a run of the attached program in the
+    /// kernel. It counts and reports as it would on the wire.
     ///
     /// # Errors
     /// `ShieldErrorKind::Bpf`; the kernel takes frames from 14 to 3,520 bytes.
@@ -97,7 +99,17 @@ impl Shield {
         Ok(self.dispatcher().test_run(frame, repeat)?)
     }
 
-    /// The program that is attached.
+    /// Like [`test_run`](Self::test_run), of a packet that begins with the IP header, as at TUN devices
+    /// and WireGuard.
+    ///
+    /// # Errors
+    /// `ShieldErrorKind::Bpf`; the kernel takes packets of 14 bytes and more.
+    pub fn test_run_ip(&self, packet: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
+        self.decide_ip(&mut self.lock())?;
+        Ok(self.shared.dispatcher_for(LinkLayer::Ip).test_run(packet, repeat)?)
+    }
+
+    /// The program that is attached to interfaces with Ethernet headers.
     pub fn dispatcher(&self) -> &Program {
         self.shared.dispatcher()
     }

@@ -87,6 +87,24 @@ IC_INLINE __u32 ic_parse_eth(struct ic_cursor *cur, struct ic_packet *packet)
 	return IC_PARSE_OK;
 }
 
+/* A frame that begins with the IP header: the version stands for the ethertype. */
+IC_INLINE __u32 ic_parse_version(struct ic_cursor *cur)
+{
+	__u8 *first = cur->data;
+
+	if ((void *)(first + 1) > cur->end)
+		return IC_REASON_IP_VERSION;
+	switch (*first >> 4) {
+	case 4:
+		cur->proto = bpf_htons(IC_ETH_P_IP);
+		return IC_PARSE_OK;
+	case 6:
+		cur->proto = bpf_htons(IC_ETH_P_IPV6);
+		return IC_PARSE_OK;
+	}
+	return IC_REASON_IP_VERSION;
+}
+
 /*
  * A fragment's offset and length in bytes. RFC 3128: one that begins eight bytes into a TCP segment
  * would rewrite the ports' flags after a filter has seen them.

@@ -1,5 +1,5 @@
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use ironclad_core::Verdict;
@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 
 use crate::audit::Allowlist;
 use crate::error::{BpfError, Failure};
+use crate::link_layer::LinkLayer;
 use crate::loader::{Loaded, Loader, constants, failed};
 use crate::map::{Map, Plain, map_info, map_memory};
 use crate::mapping::Mapping;
@@ -19,6 +20,12 @@ use crate::skel::xdp_policy::types::rodata;
 use crate::sys;
 
 const OBJECT: &str = "xdp_policy";
+
+/// The map of the constants: libbpf names it by the object and the section.
+const CONSTANTS: &str = "xdp_poli.rodata";
+
+/// Maps that are a policy's alone.
+const OWN_MAPS: [&str; 6] = [CONSTANTS, "ic_flat", "ic_entries", "ic_lpm4", "ic_lpm6", "ic_tuples"];
 
 /// What holds the address sets of one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,11 +159,13 @@ impl PolicyImage<'_> {
     }
 }
 
-/// A policy in the kernel: a program and the maps that are its alone. Dropping it frees them, unless
-/// a slot still refers to the program.
+/// A policy in the kernel: programs and the maps that are its alone. Dropping it frees them, unless
+/// a slot still refers to the programs.
 #[derive(Debug)]
 pub struct PolicyProgram {
     program: Program,
+    /// For frames that begin with the IP header, where an interface has such.
+    ip: Option<Program>,
     entries: Option<Mapping>,
     entries_len: usize,
     tuples: Option<Map<TupleKey, TupleVal>>,
@@ -221,6 +230,7 @@ impl PolicyProgram {
             .map_err(failed(OBJECT, "opening"))?;
         image.config.write(constants(OBJECT, &mut open.maps.rodata_data)?);
         let entries_len = if image.has_sets() { image.entries.len() } else { 0 };
+        open.progs.ic_policy_ip.set_autoload(false);
         let maps = &mut open.maps;
         // What is off is not created; the verifier never sees the code that would use it.
         let sizes = [
@@ -251,7 +261,59 @@ impl PolicyProgram {
         } else {
             None
         };
-        Ok(Self { program: object.program("ic_policy")?, entries, entries_len, tuples })
+        let program = object.program("ic_policy")?;
+        Ok(Self { program, ip: None, entries, entries_len, tuples })
+    }
+
+    /// Loads the program for frames that begin with the IP header, on the maps of this policy, and fills
+    /// it into the slot that holds the policy, where one does. Nothing happens where it is loaded.
+    ///
+    /// # Errors
+    /// The errors of [`load`](Self::load).
+    pub fn load_ip(&mut self, shared: &Shared, slot: Option<u32>) -> Result<(), BpfError> {
+        if self.ip.is_some() {
+            return Ok(());
+        }
+        let own = self.own_maps()?;
+        let mut storage = MaybeUninit::uninit();
+        let mut open = XdpPolicySkelBuilder::default()
+            .open(&mut storage)
+            .map_err(failed(OBJECT, "opening"))?;
+        open.progs.ic_policy.set_autoload(false);
+        let maps = &mut open.maps;
+        let optional = [
+            &mut maps.ic_flat,
+            &mut maps.ic_entries,
+            &mut maps.ic_lpm4,
+            &mut maps.ic_lpm6,
+            &mut maps.ic_tuples,
+        ];
+        for map in optional {
+            let is_there = own.iter().any(|(name, _)| map.name() == &**name);
+            map.set_autocreate(is_there).map_err(failed(OBJECT, "choosing maps"))?;
+        }
+        let own = own.iter().map(|(name, fd)| (name.as_str(), fd.as_fd()));
+        let mut object = Loader::new(OBJECT, Allowlist::shield())
+            .share(shared.maps().chain(own))
+            .load(open.open_object_mut())?;
+        let program = object.program("ic_policy_ip")?;
+        slot.map_or(Ok(()), |slot| shared.fill(slot, LinkLayer::Ip, &program))?;
+        self.ip = Some(program);
+        Ok(())
+    }
+
+    /// The maps that are this policy's alone, its constants included, by name.
+    fn own_maps(&self) -> Result<Vec<(String, OwnedFd)>, BpfError> {
+        let failed = |source| BpfError::system("opening a policy's maps", source);
+        let mut own = Vec::new();
+        for &id in &self.program.info().map_ids {
+            let fd = sys::map_by_id(id).map_err(failed)?;
+            let name = map_info(fd.as_fd()).map_err(failed)?.name;
+            if OWN_MAPS.contains(&&*name) {
+                own.push((name, fd));
+            }
+        }
+        Ok(own)
     }
 
     /// Adopts the policy that a slot holds; `None` where it holds none.
@@ -260,21 +322,22 @@ impl PolicyProgram {
     /// `BpfErrorKind::System` or `BpfErrorKind::Map` where the kernel refuses, `BpfErrorKind::ForeignMap`
     /// where the program in the slot is not a policy.
     pub fn adopt(shared: &Shared, slot: u32) -> Result<Option<Self>, BpfError> {
-        let Some(program) = shared.slot_program(slot)? else { return Ok(None) };
-        let failed = |source| BpfError::system("opening a policy's maps", source);
-        let (mut entries, mut tuples) = (None, None);
-        for &id in &program.info().map_ids {
-            let fd = sys::map_by_id(id).map_err(failed)?;
-            match map_info(fd.as_fd()).map_err(failed)?.name.as_str() {
-                "ic_entries" => entries = Some(fd),
-                "ic_tuples" => tuples = Some(fd),
-                _ => {}
-            }
-        }
+        let Some(program) = shared.slot_program(slot, LinkLayer::Ethernet)? else {
+            return Ok(None);
+        };
+        let ip = shared.slot_program(slot, LinkLayer::Ip)?;
+        let mut this = Self { program, ip, entries: None, entries_len: 0, tuples: None };
+        let mut maps = this.own_maps()?;
+        let mut take = |wanted| {
+            let at = maps.iter().position(|(name, _)| name == wanted)?;
+            Some(maps.remove(at).1)
+        };
+        let (entries, tuples) = (take("ic_entries"), take("ic_tuples"));
         // A program without sets or tuples refers to no such map.
         let generation = shared.generation(slot);
-        let entries_len = if entries.is_some() { generation.entries as usize } else { 0 };
-        let entries = match entries {
+        this.entries_len = if entries.is_some() { generation.entries as usize } else { 0 };
+        let entries_len = this.entries_len;
+        this.entries = match entries {
             Some(fd) => {
                 let map = Map::<u32, Entry>::new(fd, "ic_entries")?;
                 let capacity = map.info().max_entries as usize;
@@ -288,13 +351,22 @@ impl PolicyProgram {
             }
             None => None,
         };
-        let tuples = tuples.map(|fd| Map::new(fd, "ic_tuples")).transpose()?;
-        Ok(Some(Self { program, entries, entries_len, tuples }))
+        this.tuples = tuples.map(|fd| Map::new(fd, "ic_tuples")).transpose()?;
+        Ok(Some(this))
     }
 
-    /// The program, for [`Shared::fill_slot`] and for test runs.
+    /// The program for frames with Ethernet headers, for test runs.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// The program for frames that begin like this; none before [`load_ip`](Self::load_ip) where that is
+    /// the IP header.
+    pub fn program_for(&self, layer: LinkLayer) -> Option<&Program> {
+        match layer {
+            LinkLayer::Ethernet => Some(&self.program),
+            LinkLayer::Ip => self.ip.as_ref(),
+        }
     }
 
     /// Kernel memory of the maps that are this policy's alone, in bytes, as the kernel accounts it
@@ -305,12 +377,7 @@ impl PolicyProgram {
     pub fn kernel_memory(&self) -> Result<u64, BpfError> {
         let failed = |source| BpfError::system("reading a map's memory", source);
         let mut total = 0;
-        for &id in &self.program.info().map_ids {
-            let fd = sys::map_by_id(id).map_err(failed)?;
-            let own = ["ic_flat", "ic_entries", "ic_lpm4", "ic_lpm6", "ic_tuples"];
-            if !own.contains(&map_info(fd.as_fd()).map_err(failed)?.name.as_str()) {
-                continue;
-            }
+        for (_, fd) in self.own_maps()?.iter().filter(|(name, _)| name != CONSTANTS) {
             total += map_memory(fd.as_fd()).map_err(failed)?;
         }
         Ok(total)

@@ -10,15 +10,17 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::audit::Allowlist;
 use crate::error::{BpfError, Failure};
 use crate::link::XdpLink;
-use crate::loader::{Loader, failed};
+use crate::link_layer::LinkLayer;
+use crate::loader::{Loaded, Loader, failed};
 use crate::map::Map;
 use crate::mapping::Mapping;
 use crate::persistent::{
-    DISPATCHER, DISPATCHER_STAGED, LOSSES, PersistentMaps, PinnedMaps, SHIELD, STATE, pin_names,
+    DISPATCHERS, DISPATCHERS_STAGED, LOSSES, PersistentMaps, PinnedMaps, SHIELD, STATE, pin_names,
 };
 use crate::pin::PinDirectory;
-use crate::program::Program;
+use crate::program::{Program, program_info};
 use crate::ring::check_size;
+use crate::shield::PolicyProgram;
 use crate::skel::xdp_dispatch::XdpDispatchSkelBuilder;
 use crate::sys;
 
@@ -38,12 +40,13 @@ impl Default for SharedOptions {
     }
 }
 
-/// The dispatcher and the maps that outlive a policy: counters, events, gateways, the selector.
+/// The dispatchers and the maps that outlive a policy: counters, events, gateways, the selector.
 #[derive(Debug)]
 pub struct Shared {
-    dispatcher: Program,
+    dispatchers: [Program; 2],
     state: Mapping,
-    slots: Map<u32, u32>,
+    /// By [`LinkLayer`], as the dispatchers.
+    slots: [Map<u32, u32>; 2],
     /// Counters by [`abi::Reason`] and verdict: number `2 * reason + verdict`.
     pub reasons: Map<u32, Stats>,
     /// Counters by rule slot.
@@ -100,7 +103,7 @@ pub fn boottime_ns() -> u64 {
 }
 
 impl Shared {
-    /// Loads the dispatcher with maps of its own. No policy is in force: everything passes.
+    /// Loads the dispatchers with maps of their own. No policy is in force: everything passes.
     ///
     /// # Errors
     /// `BpfErrorKind::Load` with the verifier's log, `BpfErrorKind::Object` or `BpfErrorKind::Map`.
@@ -115,20 +118,20 @@ impl Shared {
             .persist(&SHIELD, None)
             .size("ic_events", options.ring_bytes)
             .load(open.open_object_mut())?;
-        let this = Self::assemble(object.program(DISPATCHER)?, object.persistent()?)?;
+        let this = Self::assemble(dispatchers(&mut object)?, object.persistent()?)?;
         this.state.u32_at(offset_of!(State, abi)).store(abi::VERSION, Ordering::Release);
         this.state.u32_at(offset_of!(State, magic)).store(abi::MAGIC, Ordering::Release);
         Ok(this)
     }
 
-    fn assemble(dispatcher: Program, persistent: PersistentMaps) -> Result<Self, BpfError> {
+    fn assemble(dispatchers: [Program; 2], persistent: PersistentMaps) -> Result<Self, BpfError> {
         // Checks name and size.
         persistent.map::<u32, StateBytes>(STATE)?;
         Ok(Self {
-            dispatcher,
+            dispatchers,
             state: Mapping::new(persistent.fd(STATE), size_of::<State>(), true)
                 .map_err(|e| BpfError::map(STATE, "mapping", e))?,
-            slots: persistent.map("ic_slots")?,
+            slots: [persistent.map("ic_slots")?, persistent.map("ic_slots_ip")?],
             reasons: persistent.map("ic_reasons")?,
             rules: persistent.map("ic_rules")?,
             losses: persistent.map(LOSSES)?,
@@ -145,14 +148,18 @@ impl Shared {
     /// `BpfErrorKind::PinDirectory` for a partial or foreign directory or another ABI's state.
     pub fn adopt(directory: &PinDirectory) -> Result<Option<(Self, Vec<XdpLink>)>, BpfError> {
         let path = directory.path();
-        // An upgrade that was killed before its rename leaves this pin, which has no use.
-        let _ = std::fs::remove_file(path.join(DISPATCHER_STAGED));
-        let Some(links) = directory.shield(&pin_names(&[&[DISPATCHER], &SHIELD]))? else {
+        // An upgrade that was killed before its rename leaves these pins, which have no use.
+        for staged in DISPATCHERS_STAGED {
+            let _ = std::fs::remove_file(path.join(staged));
+        }
+        let Some(links) = directory.shield(&pin_names(&[&DISPATCHERS, &SHIELD]))? else {
             return Ok(None);
         };
         let pins = PinnedMaps::in_directory(path);
-        let dispatcher = Program::new(pins.open(DISPATCHER)?)?;
-        let this = Self::assemble(dispatcher, PersistentMaps::open(&SHIELD, &pins)?)?;
+        let dispatcher = |name| Program::new(pins.open(name)?);
+        let [ethernet, ip] = DISPATCHERS;
+        let dispatchers = [dispatcher(ethernet)?, dispatcher(ip)?];
+        let this = Self::assemble(dispatchers, PersistentMaps::open(&SHIELD, &pins)?)?;
         let word = |offset| this.state.u32_at(offset).load(Ordering::Acquire);
         if word(offset_of!(State, magic)) != abi::MAGIC
             || word(offset_of!(State, abi)) != abi::VERSION
@@ -164,7 +171,7 @@ impl Shared {
             ));
         }
         // A Sentinel protects the maps that this process opens, those without pins included.
-        for &id in &this.dispatcher.info().map_ids {
+        for &id in this.dispatchers.iter().flat_map(|program| &program.info().map_ids) {
             sys::map_by_id(id).map_err(|e| BpfError::map("", "opening a dispatcher's", e))?;
         }
         let links = links.iter().map(|pin| XdpLink::open(pin)).collect::<Result<_, _>>()?;
@@ -182,9 +189,9 @@ impl Shared {
         links: &mut [XdpLink],
         more: Vec<(String, BorrowedFd<'_>)>,
     ) -> Result<(), BpfError> {
-        let dispatcher = (DISPATCHER.to_owned(), self.dispatcher.as_fd());
-        let maps = self.persistent.pins();
-        let mut pins: Vec<_> = [dispatcher].into_iter().chain(maps).collect();
+        let dispatchers = DISPATCHERS.iter().zip(&self.dispatchers);
+        let dispatchers = dispatchers.map(|(name, program)| ((*name).to_owned(), program.as_fd()));
+        let mut pins: Vec<_> = dispatchers.chain(self.persistent.pins()).collect();
         for link in links.iter() {
             pins.push((link.pin_name().to_string(), link.as_fd()));
         }
@@ -209,8 +216,8 @@ impl Shared {
         link.pin(&directory.link_path(&link.pin_name()))
     }
 
-    /// Replaces the pinned dispatcher by this build's and gives it to every link; false where the
-    /// pinned one is the same.
+    /// Replaces the pinned dispatchers by this build's and gives them to every link; false where the
+    /// pinned ones are the same.
     ///
     /// # Errors
     /// As of [`load`](Self::load); then the links keep what they have.
@@ -219,41 +226,62 @@ impl Shared {
         directory: Option<&PinDirectory>,
         links: &[XdpLink],
     ) -> Result<bool, BpfError> {
-        let fresh = self.load_dispatcher()?;
-        if fresh.info().tag == self.dispatcher.info().tag {
+        let fresh = self.load_dispatchers()?;
+        let tags = |programs: &[Program; 2]| programs.each_ref().map(|it| it.info().tag.clone());
+        if tags(&fresh) == tags(&self.dispatchers) {
             return Ok(false);
         }
         for link in links {
-            link.replace(&fresh)?;
+            link.replace(&fresh[Self::layer_of(link)? as usize])?;
         }
         if let Some(directory) = directory {
-            // A rename over the old pin leaves no moment without one.
-            let (path, staged) =
-                (directory.path().join(DISPATCHER), directory.path().join(DISPATCHER_STAGED));
-            let failed = |step| {
-                let path = path.clone();
-                move |source| BpfError::pin(path, step, source)
-            };
-            sys::obj_pin(fresh.as_fd(), &staged).map_err(failed("pinning"))?;
-            std::fs::rename(&staged, &path).map_err(failed("renaming"))?;
+            for ((name, staged), program) in DISPATCHERS.iter().zip(DISPATCHERS_STAGED).zip(&fresh)
+            {
+                // A rename over the old pin leaves no moment without one.
+                let (path, staged) = (directory.path().join(name), directory.path().join(staged));
+                let failed = |step| {
+                    let path = path.clone();
+                    move |source| BpfError::pin(path, step, source)
+                };
+                sys::obj_pin(program.as_fd(), &staged).map_err(failed("pinning"))?;
+                std::fs::rename(&staged, &path).map_err(failed("renaming"))?;
+            }
         }
-        self.dispatcher = fresh;
+        self.dispatchers = fresh;
         Ok(true)
     }
 
-    /// This build's dispatcher on the maps that there are.
-    fn load_dispatcher(&self) -> Result<Program, BpfError> {
+    /// What the program of a link takes the frames to begin with.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::Link` or `BpfErrorKind::System` where the kernel refuses.
+    pub fn layer_of(link: &XdpLink) -> Result<LinkLayer, BpfError> {
+        let failed = |source| BpfError::system("reading a link's program", source);
+        let program = sys::prog_by_id(link.program_id()?).map_err(failed)?;
+        match program_info(program.as_fd()).map_err(failed)?.name == DISPATCHERS[1] {
+            true => Ok(LinkLayer::Ip),
+            false => Ok(LinkLayer::Ethernet),
+        }
+    }
+
+    /// This build's dispatchers on the maps that there are.
+    fn load_dispatchers(&self) -> Result<[Program; 2], BpfError> {
         let mut storage = MaybeUninit::uninit();
         let mut open = XdpDispatchSkelBuilder::default()
             .open(&mut storage)
             .map_err(failed(OBJECT, "opening"))?;
         let loader = Loader::new(OBJECT, Allowlist::shield()).share(self.maps());
-        loader.load(open.open_object_mut())?.program(DISPATCHER)
+        dispatchers(&mut loader.load(open.open_object_mut())?)
     }
 
-    /// The program to attach.
+    /// The program to attach to interfaces with Ethernet headers.
     pub fn dispatcher(&self) -> &Program {
-        &self.dispatcher
+        self.dispatcher_for(LinkLayer::Ethernet)
+    }
+
+    /// The program to attach to interfaces whose frames begin like this.
+    pub fn dispatcher_for(&self, layer: LinkLayer) -> &Program {
+        &self.dispatchers[layer as usize]
     }
 
     /// The ring buffer, for [`EventRing::new`](crate::EventRing::new).
@@ -284,18 +312,30 @@ impl Shared {
             .is_ok()
     }
 
-    /// Fills a slot, which must not be in force, with a policy's program.
+    /// Fills a slot, which must not be in force, with a policy's programs.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn fill_slot(
         &self,
         slot: u32,
-        program: &Program,
+        policy: &PolicyProgram,
         generation: &Generation,
     ) -> Result<(), BpfError> {
         self.write_generation(slot, generation);
-        self.slots.update(&slot, &(program.as_fd().as_raw_fd() as u32))
+        for layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
+            policy.program_for(layer).map_or(Ok(()), |it| self.fill(slot, layer, it))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fill(
+        &self,
+        slot: u32,
+        layer: LinkLayer,
+        program: &Program,
+    ) -> Result<(), BpfError> {
+        self.slots[layer as usize].update(&slot, &(program.as_fd().as_raw_fd() as u32))
     }
 
     /// Empties a slot, which must not be in force.
@@ -303,18 +343,20 @@ impl Shared {
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn clear_slot(&self, slot: u32) -> Result<(), BpfError> {
-        self.slots.delete(&slot)?;
+        for slots in &self.slots {
+            slots.delete(&slot)?;
+        }
         self.write_generation(slot, &Generation::default());
         Ok(())
     }
 
-    /// The program in a slot, `None` where there is none.
+    /// The program in a slot for frames that begin like this, `None` where there is none.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` or `BpfErrorKind::System` where the kernel refuses.
-    pub fn slot_program(&self, slot: u32) -> Result<Option<Program>, BpfError> {
+    pub fn slot_program(&self, slot: u32, layer: LinkLayer) -> Result<Option<Program>, BpfError> {
         // The kernel returns the program's id.
-        let Some(id) = self.slots.lookup(&slot)? else { return Ok(None) };
+        let Some(id) = self.slots[layer as usize].lookup(&slot)? else { return Ok(None) };
         let fd = sys::prog_by_id(id)
             .map_err(|source| BpfError::system("opening a policy's program", source))?;
         Program::new(fd).map(Some)
@@ -373,6 +415,12 @@ impl Shared {
         set.as_mut_bytes().copy_from_slice(words.as_bytes());
         set.addresses().collect()
     }
+}
+
+/// The dispatchers of a loaded object, by [`LinkLayer`].
+fn dispatchers(object: &mut Loaded) -> Result<[Program; 2], BpfError> {
+    let [ethernet, ip] = DISPATCHERS;
+    Ok([object.program(ethernet)?, object.program(ip)?])
 }
 
 type StateBytes = [u8; size_of::<State>()];

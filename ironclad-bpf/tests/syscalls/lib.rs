@@ -11,6 +11,7 @@ mod link;
 mod option;
 mod program;
 mod surroundings;
+mod tun;
 mod unspec;
 mod uring;
 mod word;
@@ -41,6 +42,7 @@ pub use program::{
     session_program, signal_by_kfunc,
 };
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
+pub use tun::{set_tun_type, tun};
 pub use unspec::send_to_unspec;
 pub use uring::{RegisteredFile, Uring, uring_connect, uring_open, uring_send, uring_write};
 pub use word::write_word;

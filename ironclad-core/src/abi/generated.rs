@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 // the objects' BTF.
 
 /// Names the pin directory. Raised when a pinned map changes its meaning.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// "IRON": the first word of an initialised [`State`].
 pub const MAGIC: u32 = 0x49524f4e;
 
@@ -278,13 +278,15 @@ numbered! {
         L4Header = 21, "l4-header";
         /// An ARP packet is cut off.
         ArpShort = 22, "arp-short";
+        /// At an interface without Ethernet headers: empty, or of an IP version neither 4 nor 6.
+        IpVersion = 23, "ip-version";
     }
 }
 /// How many reasons there are.
-pub const REASON_MAX: usize = 23;
+pub const REASON_MAX: usize = 24;
 
 /// Counters of packets: that of a reason and a verdict has the index 2 * reason + verdict.
-pub const REASON_CELLS: usize = 46;
+pub const REASON_CELLS: usize = 48;
 
 numbered! {
     /// A loss or failure that is not the verdict on a packet.

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ironclad_bpf::Program;
+use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::PacketSockets;
 use ironclad_core::abi::Generation;
 use ironclad_core::audit::AuditAction;
@@ -27,13 +28,12 @@ impl Shield {
     }
 
     pub(super) fn record_upgrade(&self) -> Result<(), ShieldError> {
-        let names: Vec<String> =
-            self.lock().links.iter().map(|link| link.interface().name.clone()).collect();
-        names.into_iter().try_for_each(|interface| {
+        self.lock().links.iter().try_for_each(|link| {
+            let layer = Shared::layer_of(link)?;
             self.record(AuditAction::Replace {
-                program: self.dispatcher().info().name.clone(),
+                program: self.shared.dispatcher_for(layer).info().name.clone(),
                 hook: "xdp".to_owned(),
-                interface,
+                interface: link.interface().name.clone(),
             })
         })
     }

@@ -1,14 +1,15 @@
 //! Protected interfaces, and gateways.
 use std::net::IpAddr;
 
-use ironclad_bpf::{Interface, XdpLink, XdpMode, network_namespace};
+use ironclad_bpf::shield::{PolicyProgram, Shared};
+use ironclad_bpf::{Interface, LinkLayer, Program, XdpLink, XdpMode, network_namespace};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditAction;
 #[cfg(doc)]
 use ironclad_policy::CompiledPolicy;
 use serde::Serialize;
 
-use super::Shield;
+use super::{Control, Shield};
 use crate::error::{Failure, ShieldError};
 
 /// A protected interface.
@@ -19,6 +20,8 @@ pub struct InterfaceStatus {
     pub interface: Interface,
     /// How it is attached.
     pub mode: XdpMode,
+    /// What its frames begin with.
+    pub link_layer: LinkLayer,
     /// False where the interface was removed: see [`Shield::refresh_interfaces`].
     pub alive: bool,
 }
@@ -51,24 +54,33 @@ pub enum InterfaceChange {
 
 impl Shield {
     /// Attaches to one more interface of the calling thread's network namespace; nothing happens
-    /// where it is protected already.
+    /// where it is protected already. Frames are parsed as its device type and kind say.
     ///
     /// # Errors
-    /// `ShieldErrorKind::Bpf`, with the program and the instance that hold the hook where it is taken.
+    /// `ShieldErrorKind::Bpf`, with the program and the instance that hold the hook where it is taken, and
+    /// with the device where Shield does not know what its frames begin with.
     pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let interface = Interface::by_name(name)?;
+        let layer = interface.link_layer()?;
+        if layer == LinkLayer::Ip {
+            self.decide_ip(&mut control)?;
+        }
+        let dispatcher = self.shared.dispatcher_for(layer);
         let is_same = |link: &XdpLink| link.interface().is(name, interface.namespace);
         if let Some(at) = control.links.iter().position(is_same) {
             let link = &control.links[at];
             if link.is_alive()? && link.interface().index == interface.index {
-                return Ok(());
+                // A device that takes its type from others, such as a bond, can change it.
+                return match Shared::layer_of(link)? == layer {
+                    true => Ok(()),
+                    false => self.replace(link, dispatcher),
+                };
             }
             // The interface was removed, and its hook with it, or was renamed.
             control.links.remove(at).detach()?;
             self.record_detach(name)?;
         }
-        let dispatcher = self.shared.dispatcher();
         let mut link = match self.mode {
             Some(mode) => XdpLink::attach_mode(dispatcher, &interface, mode)?,
             None => XdpLink::attach(dispatcher, &interface)?,
@@ -84,6 +96,38 @@ impl Shield {
         };
         control.links.push(link);
         self.record(action)
+    }
+
+    fn replace(&self, link: &XdpLink, dispatcher: &Program) -> Result<(), ShieldError> {
+        link.replace(dispatcher)?;
+        self.record(AuditAction::Replace {
+            program: dispatcher.info().name.clone(),
+            hook: "xdp".to_owned(),
+            interface: link.interface().name.clone(),
+        })
+    }
+
+    /// Has the policies in the kernel, and later ones, decide on frames that begin with the IP header.
+    pub(super) fn decide_ip(&self, control: &mut Control) -> Result<(), ShieldError> {
+        for (slot, loaded) in (0..).zip(&mut control.policies) {
+            let Some(loaded) = loaded else { continue };
+            self.load_ip(&mut loaded.program, Some(slot))?;
+        }
+        control.has_ip_links = true;
+        Ok(())
+    }
+
+    pub(super) fn load_ip(
+        &self,
+        policy: &mut PolicyProgram,
+        slot: Option<u32>,
+    ) -> Result<(), ShieldError> {
+        if policy.program_for(LinkLayer::Ip).is_some() {
+            return Ok(());
+        }
+        let loaded = policy.load_ip(&self.shared, slot).map_err(ShieldError::from);
+        self.audit.refused("ic_policy_ip", loaded)?;
+        policy.program_for(LinkLayer::Ip).map_or(Ok(()), |program| self.record_load(program))
     }
 
     /// Detaches from an interface of the calling thread's network namespace.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ironclad_bpf::shield::{PolicyProgram, Shared};
 use ironclad_bpf::socket::SocketPins;
-use ironclad_bpf::{PinDirectory, network_namespace};
+use ironclad_bpf::{LinkLayer, PinDirectory, network_namespace};
 use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_core::{ErrorChain, InstanceName, PolicyId};
 use ironclad_policy::trust::UnsignedWarning;
@@ -84,6 +84,7 @@ impl Shield {
                 links,
                 sockets,
                 next_generation: 1,
+                has_ip_links: false,
             })),
             shared,
             directory,
@@ -130,6 +131,7 @@ impl Shield {
             let generation = self.shared.generation(slot);
             let Some(program) = PolicyProgram::adopt(&self.shared, slot)? else { continue };
             control.next_generation = control.next_generation.max(generation.number + 1);
+            control.has_ip_links |= program.program_for(LinkLayer::Ip).is_some();
             control.policies[slot as usize] = Some(Loaded {
                 number: generation.number,
                 program,

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ironclad_bpf::boottime_ns;
+use ironclad_bpf::shield::Shared;
 use ironclad_core::PolicyId;
 use ironclad_policy::{CompiledPolicy, Provenance};
 use serde::Serialize;
@@ -60,6 +61,7 @@ impl Shield {
                 Ok(InterfaceStatus {
                     interface: link.interface().clone(),
                     mode: link.mode(),
+                    link_layer: Shared::layer_of(link)?,
                     alive: link.is_alive()?,
                 })
             })

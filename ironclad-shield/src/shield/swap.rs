@@ -165,11 +165,14 @@ impl Shield {
         self.assign_rule_slots(&mut control, policy)?;
         let number = control.next_generation;
         let loaded = packet_image::load(&self.shared, policy, &control.slots, number);
-        let (program, generation) = self.audit.refused("ic_policy", loaded)?;
+        let (mut program, generation) = self.audit.refused("ic_policy", loaded)?;
         self.record_load(program.program())?;
+        if control.has_ip_links {
+            self.load_ip(&mut program, None)?;
+        }
         let sockets = self.prepare_sockets(&mut control, policy, &contents, number)?;
         self.record_swap(policy, &generation, sockets.as_ref(), provisional)?;
-        self.shared.fill_slot(slot, program.program(), &generation)?;
+        self.shared.fill_slot(slot, &program, &generation)?;
         if let (Some(all), Some(sockets)) = (&mut control.sockets, &sockets) {
             all.fill_slot(slot, sockets)?;
         }

@@ -7,6 +7,7 @@ mod follow;
 mod hook_coverage;
 mod identity;
 mod learn;
+mod link_layers;
 mod live;
 mod lookup;
 mod memory;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         hook_coverage::tests(),
         identity::tests(),
         learn::tests(),
+        link_layers::tests(),
         live::tests(),
         lookup::tests(),
         memory::tests(),

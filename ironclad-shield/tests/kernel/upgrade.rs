@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ironclad_bpf::PinDirectory;
 use ironclad_bpf::shield::Shared;
+use ironclad_bpf::{LinkLayer, PinDirectory};
 use ironclad_core::audit::AuditAction;
 use ironclad_core::{Action, RuleId};
 use ironclad_lab::packet::{Frame, UDP, udp};
@@ -49,7 +49,10 @@ fn another_dispatcher_is_replaced_without_a_gap() {
     {
         let directory = PinDirectory::open(BPFFS.as_ref(), &instance).unwrap();
         let (shared, links) = Shared::adopt(&directory).unwrap().unwrap();
-        let old = shared.slot_program(shared.selector().in_force()).unwrap().unwrap();
+        let old = shared
+            .slot_program(shared.selector().in_force(), LinkLayer::Ethernet)
+            .unwrap()
+            .unwrap();
         links[0].replace(&old).unwrap();
         let pin = directory.path().join("ic_xdp");
         std::fs::remove_file(&pin).unwrap();

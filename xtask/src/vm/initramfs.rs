@@ -9,10 +9,13 @@ use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
 /// Loaded before any command, with what they depend on. Built-in modules are skipped.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 20] = [
     "veth",
     "dummy",
     "tun",
+    "ipip",
+    "vxlan",
+    "wireguard",
     "sch_ingress",
     "cls_bpf",
     "act_bpf",

@@ -58,7 +58,9 @@ enum ic_reason {
 	/* The transport header contradicts itself or the packet's length. */
 	IC_REASON_L4_HEADER = 21,
 	IC_REASON_ARP_SHORT = 22,  /* an ARP packet is cut off */
-	IC_REASON_MAX,             /* how many reasons there are */
+	/* At an interface without Ethernet headers: empty, or of an IP version neither 4 nor 6. */
+	IC_REASON_IP_VERSION = 23,
+	IC_REASON_MAX, /* how many reasons there are */
 };
 
 enum ic_reason_cells {
