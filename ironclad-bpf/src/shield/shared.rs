@@ -232,7 +232,11 @@ impl Shared {
             return Ok(false);
         }
         for link in links {
-            link.replace(&fresh[Self::layer_of(link)? as usize])?;
+            match link.replace(&fresh[Self::layer_of(link)? as usize]) {
+                // The interface was removed.
+                Err(error) if error.errno() == Some(libc::ENOLINK) => {}
+                replaced => replaced?,
+            }
         }
         if let Some(directory) = directory {
             for ((name, staged), program) in DISPATCHERS.iter().zip(DISPATCHERS_STAGED).zip(&fresh)

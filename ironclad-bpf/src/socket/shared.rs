@@ -217,10 +217,14 @@ impl SocketShared {
         for (id, link) in std::mem::take(&mut pins.cgroups) {
             let at = HOOKS.iter().position(|(hook, _)| *hook == link.hook());
             match at.and_then(|at| self.programs.get(at)).filter(|_| id != 0) {
-                Some(program) => {
-                    link.replace(program)?;
-                    found.entry(id).or_default().push(link);
-                }
+                Some(program) => match link.replace(program) {
+                    // The cgroup was removed meanwhile.
+                    Err(error) if error.errno() == Some(libc::ENOLINK) => link.detach()?,
+                    replaced => {
+                        replaced?;
+                        found.entry(id).or_default().push(link);
+                    }
+                },
                 None => link.detach()?,
             }
         }
