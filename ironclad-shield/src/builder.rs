@@ -127,8 +127,9 @@ impl ShieldBuilder {
         options
     }
 
-    /// Whether a thread watches the files and cgroups that socket rules name, and refreshes the rules
-    /// within moments after one was replaced. Default: true.
+    /// Whether a thread watches protected cgroups, and the files and cgroups that socket rules name. It
+    /// attaches to a cgroup that was created again, and refreshes the rules within moments after a file or
+    /// cgroup was replaced. Default: true.
     #[must_use]
     pub fn follow_paths(mut self, follow: bool) -> Self {
         self.follow_paths = follow;

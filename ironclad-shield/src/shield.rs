@@ -39,11 +39,7 @@ pub use swap::ApplyOptions;
 ///
 /// Dropping it detaches, unless it was built [`persistent`](ShieldBuilder::persistent).
 pub struct Shield {
-    audit: AuditLog,
-    mode: Option<XdpMode>,
-    shared: Shared,
-    directory: Option<PinDirectory>,
-    control: Arc<Mutex<Control>>,
+    core: Core,
     /// None where paths are not followed.
     follower: Option<Follower>,
     trust: Trust,
@@ -52,6 +48,22 @@ pub struct Shield {
     unenforced: Vec<PolicyPart>,
     /// Whether it was started with interfaces.
     has_interfaces: bool,
+}
+
+/// The part of a Shield that it shares with the thread that follows paths.
+#[derive(Clone)]
+struct Core {
+    audit: AuditLog,
+    mode: Option<XdpMode>,
+    shared: Arc<Shared>,
+    directory: Option<Arc<PinDirectory>>,
+    control: Arc<Mutex<Control>>,
+}
+
+impl Core {
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        lock(&self.control)
+    }
 }
 
 fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
@@ -86,10 +98,6 @@ impl Shield {
         ShieldBuilder::new(instance)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Control> {
-        lock(&self.control)
-    }
-
     /// What the policy in force does with an Ethernet frame, by a run of the attached program in the
     /// kernel. It counts and reports as it would on the wire.
     ///
@@ -105,17 +113,17 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf`; the kernel takes packets of 14 bytes and more.
     pub fn test_run_ip(&self, packet: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
-        self.decide_ip(&mut self.lock())?;
-        Ok(self.shared.dispatcher_for(LinkLayer::Ip).test_run(packet, repeat)?)
+        self.core.decide_ip(&mut self.core.lock())?;
+        Ok(self.core.shared.dispatcher_for(LinkLayer::Ip).test_run(packet, repeat)?)
     }
 
     /// The program that is attached to interfaces with Ethernet headers.
     pub fn dispatcher(&self) -> &Program {
-        self.shared.dispatcher()
+        self.core.shared.dispatcher()
     }
 
     fn log_failed_detach(&self, hook: &str, failed: &ShieldError) {
-        let (instance, error) = (self.audit.instance(), ErrorChain::new(failed));
+        let (instance, error) = (self.core.audit.instance(), ErrorChain::new(failed));
         tracing::error!(instance, %error, "detaching from {hook}");
     }
 
@@ -123,28 +131,31 @@ impl Shield {
     ///
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the kernel refuses.
-    pub fn stop(self) -> Result<(), ShieldError> {
-        let links = std::mem::take(&mut self.lock().links);
+    pub fn stop(mut self) -> Result<(), ShieldError> {
+        // It would attach again what is detached here.
+        self.follower = None;
+        let links = std::mem::take(&mut self.core.lock().links);
         for link in links {
             let interface = link.interface().name.clone();
             link.detach()?;
-            self.record_detach(&interface)?;
+            self.core.record_detach(&interface)?;
         }
         let cgroups: Vec<PathBuf> = {
-            let control = self.lock();
+            let control = self.core.lock();
             let known = control.sockets.iter().flat_map(Sockets::cgroups);
             known.map(|known| known.path.clone()).collect()
         };
         cgroups.iter().try_for_each(|cgroup| self.unprotect_cgroup(cgroup))?;
-        let packets = self.lock().sockets.as_mut().and_then(Sockets::take_packets);
+        let packets = self.core.lock().sockets.as_mut().and_then(Sockets::take_packets);
         if let Some(packets) = packets {
             let hook = packets.link().hook().to_owned();
-            packets.detach(self.directory.as_ref())?;
-            self.record_packets_detach(&hook)?;
+            packets.detach(self.core.directory.as_deref())?;
+            self.core.record_packets_detach(&hook)?;
         }
-        if let Some(directory) = &self.directory {
+        if let Some(directory) = &self.core.directory {
             directory.unpin()?;
-            self.record(AuditAction::Unpin { path: directory.path().display().to_string() })?;
+            self.core
+                .record(AuditAction::Unpin { path: directory.path().display().to_string() })?;
         }
         Ok(())
     }
@@ -154,25 +165,25 @@ impl Drop for Shield {
     /// Detaches, and records that. Pinned links stay attached.
     fn drop(&mut self) {
         self.follower = None;
-        let links = std::mem::take(&mut self.lock().links);
+        let links = std::mem::take(&mut self.core.lock().links);
         for link in links.into_iter().filter(|link| !link.is_pinned()) {
             let name = link.interface().name.clone();
             let detached = link.detach().map_err(ShieldError::from);
-            if let Err(failed) = detached.and_then(|()| self.record_detach(&name)) {
+            if let Err(failed) = detached.and_then(|()| self.core.record_detach(&name)) {
                 self.log_failed_detach(&name, &failed);
             }
         }
         // Closing the links detaches.
-        let sockets = self.lock().sockets.take();
+        let sockets = self.core.lock().sockets.take();
         let packets = sockets.as_ref().and_then(Sockets::packets);
         if let Some(packets) = packets.filter(|packets| !packets.link().is_pinned()) {
-            if let Err(failed) = self.record_packets_detach(packets.link().hook()) {
+            if let Err(failed) = self.core.record_packets_detach(packets.link().hook()) {
                 self.log_failed_detach("BPF LSM", &failed);
             }
         }
         let known = sockets.iter().flat_map(Sockets::cgroups);
         for cgroup in known.filter(|known| !known.links.is_pinned()) {
-            if let Err(failed) = self.record_cgroup_detach(&cgroup.path) {
+            if let Err(failed) = self.core.record_cgroup_detach(&cgroup.path) {
                 self.log_failed_detach("a cgroup", &failed);
             }
         }
@@ -187,6 +198,8 @@ impl Control {
 
 impl std::fmt::Debug for Shield {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shield").field("instance", &self.audit.instance()).finish_non_exhaustive()
+        f.debug_struct("Shield")
+            .field("instance", &self.core.audit.instance())
+            .finish_non_exhaustive()
     }
 }

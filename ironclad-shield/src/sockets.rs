@@ -28,6 +28,7 @@ use cgroup_paths::{CgroupPath, cgroup_root};
 use cgroups::Protected;
 use paths::SlotBound;
 
+pub(crate) use cgroups::Attached;
 pub use counters::SocketCount;
 pub use paths::PathChange;
 pub(crate) use policy::SocketPolicy;
@@ -83,6 +84,8 @@ impl Sockets {
         {
             let Some(CgroupPath { path, .. }) = cgroup_paths::by_id(&cgroup_root()?, links.id)
             else {
+                let id = links.id;
+                tracing::warn!("protected cgroup {id} was removed while no agent ran");
                 links.detach()?;
                 continue;
             };
@@ -92,7 +95,7 @@ impl Sockets {
                 own.complete(&path, &mut links)?;
                 directory.map_or(Ok(()), |pins| SocketShared::persist_cgroup(pins, &mut links))?;
             }
-            cgroups.push(Protected { path, links });
+            cgroups.push(Protected::new(path, links));
         }
         let has_packets = pins.as_ref().is_some_and(|pins| pins.has_packets());
         let mut packets = has_packets

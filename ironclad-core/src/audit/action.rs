@@ -50,6 +50,18 @@ pub enum AuditAction {
         /// The interface.
         interface: String,
     },
+    /// What was protected was removed and created again. It was unprotected until a program was attached
+    /// to it.
+    Gap {
+        /// The hook.
+        hook: String,
+        /// The interface or cgroup.
+        interface: String,
+        /// For how long, in milliseconds.
+        unchecked_ms: u64,
+        /// Of a cgroup, the processes that were in it by then.
+        processes: u64,
+    },
     /// A map, program or link was pinned.
     Pin {
         /// What.
@@ -265,6 +277,11 @@ impl fmt::Display for AuditAction {
             Self::Replace { program, hook, interface } => {
                 write!(f, "replace by {program} on {hook} of {interface}")
             }
+            Self::Gap { hook, interface, unchecked_ms, processes } => write!(
+                f,
+                "attached again to {hook} of {interface}, which was created {unchecked_ms} ms before and had \
+                 {processes} processes"
+            ),
             Self::Pin { object, path } => write!(f, "pin {object} at {path}"),
             Self::Unpin { path } => write!(f, "unpin {path}"),
             Self::Adopt { path, policy } => write!(f, "adopt {path} (policy {policy})"),

@@ -218,6 +218,12 @@ mod tests {
             AuditAction::Attach { program: text(), hook: text(), interface: text(), mode: text() },
             AuditAction::Detach { hook: text(), interface: text() },
             AuditAction::Replace { program: text(), hook: text(), interface: text() },
+            AuditAction::Gap {
+                hook: text(),
+                interface: text(),
+                unchecked_ms: u64::MAX,
+                processes: 0,
+            },
             AuditAction::Pin { object: text(), path: text() },
             AuditAction::Unpin { path: text() },
             AuditAction::Adopt { path: text(), policy: text() },

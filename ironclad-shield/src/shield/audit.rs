@@ -9,11 +9,11 @@ use ironclad_core::abi::Generation;
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::CompiledPolicy;
 
-use super::Shield;
+use super::Core;
 use crate::error::ShieldError;
 use crate::sockets::SocketPolicy;
 
-impl Shield {
+impl Core {
     pub(super) fn record(&self, action: AuditAction) -> Result<(), ShieldError> {
         Ok(self.audit.record(&action)?)
     }

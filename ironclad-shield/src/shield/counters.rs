@@ -123,19 +123,19 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn counters(&self) -> Result<Counters, ShieldError> {
-        let control = self.lock();
-        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let control = self.core.lock();
+        let policy = control.in_force(&self.core.shared).and_then(|loaded| loaded.policy.as_ref());
         let known = policy.map(CompiledPolicy::rules).unwrap_or_default();
         let mut rules = Vec::new();
         for (id, slot) in control.slots.iter() {
             let id = RuleId(id);
             let rule = known.iter().skip(1).find(|rule| rule.id == id);
-            rules.push(read_rule(&self.shared, slot, id, rule)?);
+            rules.push(read_rule(&self.core.shared, slot, id, rule)?);
         }
         Ok(Counters {
-            reasons: read_reasons(&self.shared)?,
+            reasons: read_reasons(&self.core.shared)?,
             rules,
-            losses: read_losses(&self.shared)?,
+            losses: read_losses(&self.core.shared)?,
         })
     }
 
@@ -144,8 +144,8 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn socket_counts(&self) -> Result<Vec<SocketCount>, ShieldError> {
-        let control = self.lock();
-        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let control = self.core.lock();
+        let policy = control.in_force(&self.core.shared).and_then(|loaded| loaded.policy.as_ref());
         match &control.sockets {
             Some(sockets) => sockets.counts(policy.and_then(CompiledPolicy::sockets)),
             None => Ok(Vec::new()),
@@ -155,8 +155,8 @@ impl Shield {
     /// The prefixes of the policy in force that decided or reported most packets, at most `limit`,
     /// the busiest first. A new policy starts its counts at zero.
     pub fn busiest_prefixes(&self, limit: usize) -> Vec<PrefixCount> {
-        let control = self.lock();
-        let Some(loaded) = control.in_force(&self.shared) else { return Vec::new() };
+        let control = self.core.lock();
+        let Some(loaded) = control.in_force(&self.core.shared) else { return Vec::new() };
         let Some(policy) = &loaded.policy else { return Vec::new() };
         let mut counts: Vec<PrefixCount> = (1..loaded.program.entries())
             .filter_map(|entry| {
@@ -175,8 +175,8 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn policy_memory(&self) -> Result<u64, ShieldError> {
-        let control = self.lock();
-        match control.in_force(&self.shared) {
+        let control = self.core.lock();
+        match control.in_force(&self.core.shared) {
             Some(loaded) => Ok(loaded.program.kernel_memory()?),
             None => Ok(0),
         }

@@ -14,7 +14,7 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the ring buffer cannot be mapped.
     pub fn event_ring(&self) -> Result<EventRing, ShieldError> {
-        Ok(EventRing::new(self.shared.events())?)
+        Ok(EventRing::new(self.core.shared.events())?)
     }
 
     /// Starts a thread that reads events and sends them to a channel of `capacity` events.
@@ -35,19 +35,19 @@ impl Shield {
 
     /// The rule that an event's slot stands for; none for slot 0 and for slots without a rule.
     pub fn rule_of_slot(&self, slot: u32) -> Option<RuleId> {
-        self.lock().slots.owner(slot).map(RuleId)
+        self.core.lock().slots.owner(slot).map(RuleId)
     }
 
     /// The socket rule that an event names by its index, where the event's generation is in force.
     pub fn socket_rule(&self, generation: u64, rule: usize) -> Option<RuleId> {
-        let control = self.lock();
+        let control = self.core.lock();
         let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
         Some(loaded.policy.as_ref()?.sockets()?.rules().get(rule)?.id)
     }
 
     /// The prefix that an event's entry stands for, where the event's generation is in force.
     pub fn prefix_of_entry(&self, generation: u64, entry: u32) -> Option<Cidr> {
-        let control = self.lock();
+        let control = self.core.lock();
         let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
         loaded.policy.as_ref()?.entry_cidr(entry as usize)
     }

@@ -94,7 +94,7 @@ impl Shield {
     /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, and
     /// `ShieldErrorKind::Bpf`.
     pub fn explain_socket(&self, query: &SocketQuery) -> Result<ExplainedSocket, ShieldError> {
-        let control = self.lock();
+        let control = self.core.lock();
         let why = self.explain_locked(&control, query, None)?;
         let protected = |ids: &Vec<u64>| {
             let mut groups = control.sockets.iter().flat_map(|sockets| sockets.cgroups());
@@ -142,7 +142,7 @@ impl Shield {
                 comm: event.comm.as_bytes().to_vec(),
             },
         };
-        let mut why = self.explain_locked(&self.lock(), &query, Some(event.generation))?;
+        let mut why = self.explain_locked(&self.core.lock(), &query, Some(event.generation))?;
         why.certain &= !is_source_route;
         let is_replaced = why.generation != event.generation;
         let found = match (event.log, why.decided_by) {
@@ -169,7 +169,7 @@ impl Shield {
     /// `ShieldErrorKind::NoProcess` where it has ended, `ShieldErrorKind::NoCgroup`,
     /// `ShieldErrorKind::Bpf`.
     pub fn process_context(&self, pid: u32) -> Result<ProcessContext, ShieldError> {
-        let control = self.lock();
+        let control = self.core.lock();
         process_context::running(
             control.sockets.as_ref().ok_or(Failure::NoCgroup)?.processes(),
             pid,
@@ -181,7 +181,7 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::NoFile`, `ShieldErrorKind::NoCgroup`, `ShieldErrorKind::Bpf`.
     pub fn described(&self, process: &DescribedProcess) -> Result<ProcessContext, ShieldError> {
-        let control = self.lock();
+        let control = self.core.lock();
         process.process_context(control.sockets.as_ref().ok_or(Failure::NoCgroup)?.processes())
     }
 
@@ -194,13 +194,14 @@ impl Shield {
     ) -> Result<SocketExplanation, ShieldError> {
         let sockets = control.sockets.as_ref().ok_or(Failure::NoCgroup)?;
         loop {
-            let in_force = self.shared.selector().in_force();
-            let of_event = |slot: &u32| Some(self.shared.generation(*slot).number) == generation;
+            let in_force = self.core.shared.selector().in_force();
+            let of_event =
+                |slot: &u32| Some(self.core.shared.generation(*slot).number) == generation;
             let slot = [in_force, 1 - in_force].into_iter().find(of_event).unwrap_or(in_force);
             let tables = Tables(sockets.read_slot(slot));
             let why = explain(&tables, query)?;
             // A deadline may pass meanwhile.
-            if !tables.0.is_current() || self.shared.selector().in_force() != in_force {
+            if !tables.0.is_current() || self.core.shared.selector().in_force() != in_force {
                 continue;
             }
             let loaded = control.policies[slot as usize].as_ref();

@@ -9,7 +9,7 @@ use ironclad_core::audit::AuditAction;
 use ironclad_policy::CompiledPolicy;
 use serde::Serialize;
 
-use super::{Control, Shield};
+use super::{Control, Core, Shield};
 use crate::error::{Failure, ShieldError};
 
 /// A protected interface.
@@ -60,6 +60,58 @@ impl Shield {
     /// `ShieldErrorKind::Bpf`, with the program and the instance that hold the hook where it is taken, and
     /// with the device where Shield does not know what its frames begin with.
     pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
+        self.core.protect(name)
+    }
+
+    /// Detaches from an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `ShieldErrorKind::NotProtected` with the protected interfaces, `ShieldErrorKind::Bpf` where the
+    /// kernel refuses.
+    pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
+        if self.core.detach_interface(name)? {
+            return Ok(());
+        }
+        let control = self.core.lock();
+        let interfaces = control.links.iter().map(|link| link.interface().name.clone()).collect();
+        Err(Failure::NotProtected { interface: name.to_owned(), interfaces }.into())
+    }
+
+    /// Finds interfaces that were removed, and protects those that were created again under their
+    /// name. Call it from the network namespace of the interfaces, after link notifications of rtnetlink,
+    /// or from time to time.
+    ///
+    /// # Errors
+    /// `ShieldErrorKind::Bpf` where the kernel refuses; the error of one interface is in its
+    /// [`InterfaceChange`].
+    pub fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
+        self.core.refresh_interfaces()
+    }
+
+    /// Addresses whose packets no policy ever blocks, for packets from now on; at most eight of each
+    /// family. A policy has [its own](CompiledPolicy::gateways) beside them.
+    ///
+    /// # Errors
+    /// `ShieldErrorKind::Bpf` with the limit; then the former addresses stay.
+    pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), ShieldError> {
+        let _control = self.core.lock();
+        self.core.shared.set_gateways(addresses)?;
+        self.core.record(AuditAction::MapWrite {
+            map: "ic_state".to_owned(),
+            elements: addresses.len() as u64,
+            purpose: format!("gateways {addresses:?}"),
+        })
+    }
+
+    /// Addresses whose packets no policy ever blocks, without those of the policy in force.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let _control = self.core.lock();
+        self.core.shared.gateways()
+    }
+}
+
+impl Core {
+    fn protect(&self, name: &str) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let interface = Interface::by_name(name)?;
         let layer = interface.link_layer()?;
@@ -130,20 +182,6 @@ impl Shield {
         policy.program_for(LinkLayer::Ip).map_or(Ok(()), |program| self.record_load(program))
     }
 
-    /// Detaches from an interface of the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// `ShieldErrorKind::NotProtected` with the protected interfaces, `ShieldErrorKind::Bpf` where the
-    /// kernel refuses.
-    pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
-        if self.detach_interface(name)? {
-            return Ok(());
-        }
-        let control = self.lock();
-        let interfaces = control.links.iter().map(|link| link.interface().name.clone()).collect();
-        Err(Failure::NotProtected { interface: name.to_owned(), interfaces }.into())
-    }
-
     /// False where it is not protected.
     pub(super) fn detach_interface(&self, name: &str) -> Result<bool, ShieldError> {
         let mut control = self.lock();
@@ -155,14 +193,7 @@ impl Shield {
         self.record_detach(name).map(|()| true)
     }
 
-    /// Finds interfaces that were removed, and protects those that were created again under their
-    /// name. Call it from the network namespace of the interfaces, after link notifications of rtnetlink,
-    /// or from time to time.
-    ///
-    /// # Errors
-    /// `ShieldErrorKind::Bpf` where the kernel refuses; the error of one interface is in its
-    /// [`InterfaceChange`].
-    pub fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
+    fn refresh_interfaces(&self) -> Result<Vec<InterfaceChange>, ShieldError> {
         let mut dead = Vec::new();
         let here = network_namespace()?;
         for link in self.lock().links.iter().filter(|l| l.interface().namespace == here) {
@@ -193,26 +224,5 @@ impl Shield {
     fn mode_of(&self, name: &str) -> Option<XdpMode> {
         let (control, here) = (self.lock(), network_namespace().ok()?);
         control.links.iter().find(|link| link.interface().is(name, here)).map(XdpLink::mode)
-    }
-
-    /// Addresses whose packets no policy ever blocks, for packets from now on; at most eight of each
-    /// family. A policy has [its own](CompiledPolicy::gateways) beside them.
-    ///
-    /// # Errors
-    /// `ShieldErrorKind::Bpf` with the limit; then the former addresses stay.
-    pub fn set_gateways(&self, addresses: &[IpAddr]) -> Result<(), ShieldError> {
-        let _control = self.lock();
-        self.shared.set_gateways(addresses)?;
-        self.record(AuditAction::MapWrite {
-            map: "ic_state".to_owned(),
-            elements: addresses.len() as u64,
-            purpose: format!("gateways {addresses:?}"),
-        })
-    }
-
-    /// Addresses whose packets no policy ever blocks, without those of the policy in force.
-    pub fn gateways(&self) -> Vec<IpAddr> {
-        let _control = self.lock();
-        self.shared.gateways()
     }
 }

@@ -52,7 +52,7 @@ impl Shield {
     /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, and
     /// `ShieldErrorKind::Bpf`.
     pub fn learn(&self, options: LearnOptions) -> Result<Learning<'_>, ShieldError> {
-        processes(&self.lock())?;
+        processes(&self.core.lock())?;
         let lost_before = self.events_lost()?;
         let mut learner = Learner::new(options);
         let policy = self.policy();
@@ -71,7 +71,7 @@ impl Shield {
     /// `ShieldErrorKind::NoCgroup` where Shield was started without cgroups, and
     /// `ShieldErrorKind::Bpf`.
     pub fn exe_path(&self, exe: &FileId) -> Result<Option<PathBuf>, ShieldError> {
-        Ok(processes(&self.lock())?.exe_path(exe)?)
+        Ok(processes(&self.core.lock())?.exe_path(exe)?)
     }
 
     /// Events that the kernel did not write, those of packets included.
@@ -109,7 +109,7 @@ impl Learning<'_> {
             addr: event.addr,
         });
         if let Some(exe) = exe.filter(|_| is_new) {
-            let control = self.shield.lock();
+            let control = self.shield.core.lock();
             let processes = processes(&control)?;
             let label = processes.exe_path(&exe)?;
             // The path itself, and not a link to it, which any user may have created.
@@ -145,7 +145,7 @@ impl Learning<'_> {
         let named: BTreeMap<FileId, PathBuf> =
             self.learner.named().map(|(file, path)| (file, path.clone())).collect();
         let paths: Vec<&Path> = named.values().map(PathBuf::as_path).collect();
-        let control = self.shield.lock();
+        let control = self.shield.core.lock();
         let found = processes(&control)?.identify(&paths)?;
         for ((file, path), found) in named.iter().zip(found) {
             let why = match found {

@@ -1,44 +1,42 @@
 //! Keeps the files and cgroups that socket rules name up to date.
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::socket::CompiledSockets;
 
-use super::{Control, Shield, lock};
+use super::{Control, Core, Shield, lock};
 use crate::error::ShieldError;
 use crate::sockets::contents::{self, Checked, Contents};
 use crate::sockets::follow::Follow;
 use crate::sockets::{PathChange, Sockets};
 
-/// The part of a Shield that the thread that follows paths uses.
-pub(super) struct Followed {
-    pub(super) audit: AuditLog,
-    pub(super) control: Arc<Mutex<Control>>,
-}
-
-impl Follow for Followed {
+impl Follow for Core {
     fn paths(&mut self) -> Result<Vec<PathBuf>, ShieldError> {
-        lock(&self.control).sockets.as_ref().map_or(Ok(Vec::new()), Sockets::paths)
+        self.lock().sockets.as_ref().map_or(Ok(Vec::new()), Sockets::paths)
     }
 
     fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError> {
-        refresh(&self.audit, &self.control, stop).map(drop)
+        // First: until then, processes in a new cgroup are not checked at all.
+        let attached = self.refresh_cgroups();
+        refresh(&self.audit, &self.control, stop)?;
+        attached
     }
 }
 
 impl Shield {
-    /// Resolves the files and cgroups that rules name again, and updates the rules in the kernel. A
-    /// thread does so within moments of each change, unless
-    /// [`follow_paths`](crate::ShieldBuilder::follow_paths) was turned off.
+    /// Attaches again to protected cgroups that were created again, resolves the files and cgroups that
+    /// rules name, and updates the rules in the kernel. A thread does so within moments of each change,
+    /// unless [`follow_paths`](crate::ShieldBuilder::follow_paths) was turned off.
     ///
     /// Rules still match a process that executed a file before its path led to another one.
     ///
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the kernel refuses; `ShieldErrorKind::Audit`.
     pub fn refresh_paths(&self) -> Result<Vec<PathChange>, ShieldError> {
-        refresh(&self.audit, &self.control, &AtomicBool::new(false))
+        self.core.refresh_cgroups()?;
+        refresh(&self.core.audit, &self.core.control, &AtomicBool::new(false))
     }
 }
 

@@ -12,8 +12,7 @@ use ironclad_core::{ErrorChain, InstanceName, PolicyId};
 use ironclad_policy::trust::UnsignedWarning;
 use ironclad_policy::{CompiledPolicy, PolicySource};
 
-use super::paths::Followed;
-use super::{Control, Loaded, Shield, Status};
+use super::{Control, Core, Loaded, Shield, Status};
 use crate::builder::ShieldBuilder;
 use crate::error::{ShieldError, ShieldErrorKind};
 use crate::slots::Slots;
@@ -74,10 +73,9 @@ impl Shield {
                 Some(audit.refused("ic_connect4", loaded)?)
             }
         };
-        let this = Self {
+        let core = Core {
             audit: audit.clone(),
             mode: config.mode,
-            follower: None,
             control: Arc::new(Mutex::new(Control {
                 slots: Slots::read(&shared.rule_slots, PACKET_RULES)?,
                 policies: [None, None],
@@ -86,17 +84,22 @@ impl Shield {
                 next_generation: 1,
                 has_ip_links: false,
             })),
-            shared,
-            directory,
+            shared: Arc::new(shared),
+            directory: directory.map(Arc::new),
+        };
+        let unsigned = UnsignedWarning::default();
+        unsigned.check(policy, &core.audit)?;
+        if is_upgraded {
+            core.record_upgrade()?;
+        }
+        let this = Self {
+            core,
+            follower: None,
             trust: config.trust.clone(),
-            unsigned: UnsignedWarning::default(),
+            unsigned,
             unenforced: config.unenforced.clone(),
             has_interfaces: !config.interfaces.is_empty(),
         };
-        this.unsigned.check(policy, &this.audit)?;
-        if is_upgraded {
-            this.record_upgrade()?;
-        }
         Ok((this, is_adopted, pins.is_some()))
     }
 
@@ -110,26 +113,25 @@ impl Shield {
     ) -> Result<Self, ShieldError> {
         match is_adopted {
             true => self.adopt_policies(policy)?,
-            false => self.record_load(self.dispatcher())?,
+            false => self.core.record_load(self.dispatcher())?,
         }
-        self.record_sockets(has_pinned_sockets)?;
+        self.core.record_sockets(has_pinned_sockets)?;
         self.apply_all_or_nothing(config, policy)?;
         if !is_adopted {
             self.persist_all()?;
         }
-        if config.follow_paths && self.lock().sockets.is_some() {
-            let (audit, control) = (self.audit.clone(), Arc::clone(&self.control));
-            self.follower = Some(Follower::start(Followed { audit, control })?);
+        if config.follow_paths && self.core.lock().sockets.is_some() {
+            self.follower = Some(Follower::start(self.core.clone())?);
         }
         Ok(self)
     }
 
     /// Adopts the policies in the kernel.
     fn adopt_policies(&self, policy: &CompiledPolicy) -> Result<(), ShieldError> {
-        let mut control = self.lock();
+        let mut control = self.core.lock();
         for slot in 0..2u32 {
-            let generation = self.shared.generation(slot);
-            let Some(program) = PolicyProgram::adopt(&self.shared, slot)? else { continue };
+            let generation = self.core.shared.generation(slot);
+            let Some(program) = PolicyProgram::adopt(&self.core.shared, slot)? else { continue };
             control.next_generation = control.next_generation.max(generation.number + 1);
             control.has_ip_links |= program.program_for(LinkLayer::Ip).is_some();
             control.policies[slot as usize] = Some(Loaded {
@@ -138,12 +140,13 @@ impl Shield {
                 policy: (generation.policy == policy.id().0).then(|| policy.clone()),
             });
         }
-        let in_force = self.shared.generation(self.shared.selector().in_force());
-        let path = match &self.directory {
+        let in_force = self.core.shared.generation(self.core.shared.selector().in_force());
+        let path = match &self.core.directory {
             Some(directory) => directory.path().display().to_string(),
             None => String::new(),
         };
-        self.record(AuditAction::Adopt { path, policy: PolicyId(in_force.policy).to_string() })?;
+        self.core
+            .record(AuditAction::Adopt { path, policy: PolicyId(in_force.policy).to_string() })?;
         // An agent that died between two steps may have left a policy that the selector does not name.
         self.reconcile(&mut control)?;
         Ok(())
@@ -176,7 +179,7 @@ impl Shield {
         let Status { generation, policy: found, provisional, .. } = &before.status;
         // With socket rules, a policy that is in force already is applied again: files may have been
         // replaced while no agent ran.
-        let is_bound = self.lock().sockets.is_some() && provisional.is_none();
+        let is_bound = self.core.lock().sockets.is_some() && provisional.is_none();
         let replaces = *generation != 0 && (*found != policy.id() || is_bound);
         let ShieldBuilder { gateways, interfaces, cgroups, .. } = config;
         // Gateways first: the policy may block every other address.
@@ -208,7 +211,7 @@ impl Shield {
                 .interfaces
                 .iter()
                 .filter(is_new)
-                .try_for_each(|name| self.detach_interface(name).map(drop)),
+                .try_for_each(|name| self.core.detach_interface(name).map(drop)),
             config
                 .cgroups
                 .iter()
@@ -222,34 +225,34 @@ impl Shield {
         ];
         for failed in undone.into_iter().filter_map(Result::err) {
             let error = ErrorChain::new(&failed);
-            tracing::error!(instance = self.audit.instance(), %error, "undoing a start");
+            tracing::error!(instance = self.core.audit.instance(), %error, "undoing a start");
         }
     }
 
     /// Pins what socket rules need, where the instance is pinned and that is not.
     fn persist_sockets(&self) -> Result<(), ShieldError> {
-        let Some(directory) = self.directory.as_ref().filter(|dir| dir.path().exists()) else {
+        let Some(directory) = self.core.directory.as_ref().filter(|dir| dir.path().exists()) else {
             return Ok(());
         };
-        let mut control = self.lock();
+        let mut control = self.core.lock();
         let Some(sockets) = control.sockets.as_mut().filter(|_| !directory.has_sockets()) else {
             return Ok(());
         };
         directory.persist_sockets(&sockets.pins())?;
         sockets.persisted(directory);
-        self.record(AuditAction::Pin {
+        self.core.record(AuditAction::Pin {
             object: "socket rules' maps and links".to_owned(),
             path: directory.path().display().to_string(),
         })
     }
 
     fn persist_all(&self) -> Result<(), ShieldError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let Control { links, sockets, .. } = &mut *self.lock();
+        let Some(directory) = &self.core.directory else { return Ok(()) };
+        let Control { links, sockets, .. } = &mut *self.core.lock();
         let more = sockets.as_ref().map(Sockets::pins).unwrap_or_default();
-        self.shared.persist(directory, links, more)?;
+        self.core.shared.persist(directory, links, more)?;
         sockets.iter_mut().for_each(|sockets| sockets.persisted(directory));
-        self.record(AuditAction::Pin {
+        self.core.record(AuditAction::Pin {
             object: "dispatcher, maps and links".to_owned(),
             path: directory.path().display().to_string(),
         })

@@ -50,10 +50,10 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn status(&self) -> Result<Status, ShieldError> {
-        let mut control = self.lock();
+        let mut control = self.core.lock();
         self.reconcile(&mut control)?;
-        let selector = self.shared.selector();
-        let generation = self.shared.generation(selector.in_force());
+        let selector = self.core.shared.selector();
+        let generation = self.core.shared.generation(selector.in_force());
         let interfaces = control
             .links
             .iter()
@@ -70,14 +70,16 @@ impl Shield {
         let cgroups = cgroups
             .map(|known| {
                 let alive = known.links.is_alive()?;
-                Ok(CgroupStatus { path: known.path.clone(), id: known.links.id, alive })
+                let (path, id) = (known.path.clone(), known.links.id);
+                let (gaps, unchecked) = (known.gaps, known.unchecked);
+                Ok(CgroupStatus { path, id, alive, gaps, unchecked })
             })
             .collect::<Result<_, ShieldError>>()?;
         let inactive = match &mut control.sockets {
             Some(sockets) => sockets.inactive()?,
             None => None,
         };
-        let policy = control.in_force(&self.shared).and_then(|loaded| loaded.policy.as_ref());
+        let policy = control.in_force(&self.core.shared).and_then(|loaded| loaded.policy.as_ref());
         let provenance = policy.map_or(Provenance::Unsigned, CompiledPolicy::provenance);
         let sockets = control.sockets.as_ref();
         Ok(Status {
@@ -99,7 +101,7 @@ impl Shield {
 
     /// The policy in force, where this process compiled it or adopted the same.
     pub fn policy(&self) -> Option<CompiledPolicy> {
-        let control = self.lock();
-        control.in_force(&self.shared).and_then(|loaded| loaded.policy.clone())
+        let control = self.core.lock();
+        control.in_force(&self.core.shared).and_then(|loaded| loaded.policy.clone())
     }
 }

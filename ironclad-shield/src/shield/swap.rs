@@ -96,7 +96,7 @@ impl Shield {
         let source = policy.into();
         self.trust.check(&source)?;
         let ApplyOptions { provisional } = options.check()?;
-        self.trust.resolve(source, &self.audit, |policy| self.swap(policy, provisional))
+        self.trust.resolve(source, &self.core.audit, |policy| self.swap(policy, provisional))
     }
 
     /// Makes a provisional policy final.
@@ -104,15 +104,15 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::NotProvisional`, or `ShieldErrorKind::Expired` where it is too late.
     pub fn confirm(&self) -> Result<(), ShieldError> {
-        let mut control = self.lock();
+        let mut control = self.core.lock();
         let selector = self.provisional(&mut control)?;
         let kept = Selector { active: selector.active, fallback: selector.active, deadline_ns: 0 };
-        if !self.shared.select_if(selector, kept) {
+        if !self.core.shared.select_if(selector, kept) {
             return Err(Failure::Expired.into());
         }
-        let generation = self.shared.generation(selector.active).number;
+        let generation = self.core.shared.generation(selector.active).number;
         self.retire(&mut control, selector.fallback)?;
-        self.record(AuditAction::Confirm { generation })
+        self.core.record(AuditAction::Confirm { generation })
     }
 
     /// Returns from a provisional policy to the previous one at once.
@@ -121,21 +121,21 @@ impl Shield {
     /// `ShieldErrorKind::NotProvisional`, or `ShieldErrorKind::Expired` where it has returned
     /// already.
     pub fn revert(&self) -> Result<(), ShieldError> {
-        let mut control = self.lock();
+        let mut control = self.core.lock();
         let selector = self.provisional(&mut control)?;
         let back =
             Selector { active: selector.fallback, fallback: selector.fallback, deadline_ns: 0 };
-        self.shared.select(back);
-        let generation = self.shared.generation(selector.fallback).number;
+        self.core.shared.select(back);
+        let generation = self.core.shared.generation(selector.fallback).number;
         self.retire(&mut control, selector.active)?;
-        self.record(AuditAction::Revert { generation, reason: "by request".to_owned() })
+        self.core.record(AuditAction::Revert { generation, reason: "by request".to_owned() })
     }
 
     fn provisional(&self, control: &mut Control) -> Result<Selector, ShieldError> {
         if self.reconcile(control)? {
             return Err(Failure::Expired.into());
         }
-        let selector = self.shared.selector();
+        let selector = self.core.shared.selector();
         match selector.deadline_ns {
             0 => Err(Failure::NotProvisional.into()),
             _ => Ok(selector),
@@ -147,14 +147,14 @@ impl Shield {
         policy: &CompiledPolicy,
         provisional: Option<Duration>,
     ) -> Result<(), ShieldError> {
-        self.unsigned.check(policy, &self.audit)?;
+        self.unsigned.check(policy, &self.core.audit)?;
         // Before files are read, and again: they are read without the lock.
-        self.check_replaceable(&mut self.lock(), policy)?;
+        self.check_replaceable(&mut self.core.lock(), policy)?;
         let empty = CompiledSockets::empty();
         let rules = policy.sockets().unwrap_or(&empty);
         refuse_scripts(rules)?;
         let (mut control, contents) =
-            lock_with_contents(&self.control, Some(rules), &AtomicBool::new(false))?;
+            lock_with_contents(&self.core.control, Some(rules), &AtomicBool::new(false))?;
         let active = self.check_replaceable(&mut control, policy)?.active;
         let is_first = control.policies[active as usize].is_none();
         // The first policy goes into the slot that is selected already.
@@ -164,15 +164,15 @@ impl Shield {
         self.watch_packets(&mut control, policy)?;
         self.assign_rule_slots(&mut control, policy)?;
         let number = control.next_generation;
-        let loaded = packet_image::load(&self.shared, policy, &control.slots, number);
-        let (mut program, generation) = self.audit.refused("ic_policy", loaded)?;
-        self.record_load(program.program())?;
+        let loaded = packet_image::load(&self.core.shared, policy, &control.slots, number);
+        let (mut program, generation) = self.core.audit.refused("ic_policy", loaded)?;
+        self.core.record_load(program.program())?;
         if control.has_ip_links {
-            self.load_ip(&mut program, None)?;
+            self.core.load_ip(&mut program, None)?;
         }
         let sockets = self.prepare_sockets(&mut control, policy, &contents, number)?;
-        self.record_swap(policy, &generation, sockets.as_ref(), provisional)?;
-        self.shared.fill_slot(slot, &program, &generation)?;
+        self.core.record_swap(policy, &generation, sockets.as_ref(), provisional)?;
+        self.core.shared.fill_slot(slot, &program, &generation)?;
         if let (Some(all), Some(sockets)) = (&mut control.sockets, &sockets) {
             all.fill_slot(slot, sockets)?;
         }
@@ -185,7 +185,7 @@ impl Shield {
             _ => 0,
         };
         let fallback = if deadline_ns == 0 { slot } else { active };
-        self.shared.select(Selector { active: slot, fallback, deadline_ns });
+        self.core.shared.select(Selector { active: slot, fallback, deadline_ns });
         if deadline_ns == 0 && !is_first {
             self.retire(&mut control, active)?;
         }
@@ -200,7 +200,7 @@ impl Shield {
         policy: &CompiledPolicy,
     ) -> Result<Selector, ShieldError> {
         self.reconcile(control)?;
-        let selector = self.shared.selector();
+        let selector = self.core.shared.selector();
         if selector.deadline_ns != 0 {
             let left = selector.deadline_ns.saturating_sub(boottime_ns());
             return Err(Failure::ProvisionalPending { left: Duration::from_nanos(left) }.into());
@@ -211,10 +211,10 @@ impl Shield {
 
     /// Logs what the policy hardly means. The agent's gateways are allowed whatever it says.
     fn warn(&self, policy: &CompiledPolicy) {
-        let has_gateways = !self.shared.gateways().is_empty();
+        let has_gateways = !self.core.shared.gateways().is_empty();
         let is_meant = |it: &&PolicyWarning| has_gateways && **it == PolicyWarning::NothingAllowed;
         for warning in policy.warnings().iter().filter(|it| !is_meant(it)) {
-            tracing::warn!(instance = self.audit.instance(), "{warning}");
+            tracing::warn!(instance = self.core.audit.instance(), "{warning}");
         }
     }
 
@@ -250,10 +250,10 @@ impl Shield {
         let Some((sockets, rules)) = control.sockets.as_mut().zip(policy.sockets()) else {
             return Ok(());
         };
-        let pins = self.directory.as_ref().filter(|pins| pins.has_sockets());
-        let watched = sockets.watch_packets(&self.shared, rules, pins);
-        match self.audit.refused("ic_packet", watched)? {
-            Some(new) => self.record_packets(new),
+        let pins = self.core.directory.as_deref().filter(|pins| pins.has_sockets());
+        let watched = sockets.watch_packets(&self.core.shared, rules, pins);
+        match self.core.audit.refused("ic_packet", watched)? {
+            Some(new) => self.core.record_packets(new),
             None => Ok(()),
         }
     }
@@ -270,7 +270,7 @@ impl Shield {
         let loaded = control.policies.iter().flatten();
         let in_use: BTreeSet<u32> =
             loaded.filter_map(|loaded| loaded.policy.as_ref()).flat_map(ids).collect();
-        let (rules, slots) = (&self.shared.rules, &self.shared.rule_slots);
+        let (rules, slots) = (&self.core.shared.rules, &self.core.shared.rule_slots);
         control.slots.assign(slots, &ids(policy).collect(), &in_use, |slot| rules.clear(&slot))
     }
 
@@ -282,7 +282,7 @@ impl Shield {
         contents: &Contents,
         number: u64,
     ) -> Result<Option<SocketPolicy>, ShieldError> {
-        let instance = self.audit.instance();
+        let instance = self.core.audit.instance();
         let Some(sockets) = &mut control.sockets else { return Ok(None) };
         let prepared = sockets.prepare(policy, contents, number)?;
         let more = prepared.compiled().shadowed().count().saturating_sub(1);
@@ -310,16 +310,18 @@ impl Shield {
     /// Makes final what the kernel has done at a deadline, and retires a policy that the selector does
     /// not name. Returns whether a deadline had passed.
     pub(super) fn reconcile(&self, control: &mut Control) -> Result<bool, ShieldError> {
-        let selector = self.shared.selector();
+        let selector = self.core.shared.selector();
         let is_expired = selector.is_expired();
         if selector.deadline_ns != 0 && !is_expired {
             return Ok(false);
         }
         let active = selector.in_force();
         if is_expired {
-            self.shared.select_if(selector, Selector { active, fallback: active, deadline_ns: 0 });
-            let generation = self.shared.generation(active).number;
-            self.record(AuditAction::Revert {
+            self.core
+                .shared
+                .select_if(selector, Selector { active, fallback: active, deadline_ns: 0 });
+            let generation = self.core.shared.generation(active).number;
+            self.core.record(AuditAction::Revert {
                 generation,
                 reason: "the deadline passed without confirmation".to_owned(),
             })?;
@@ -333,8 +335,8 @@ impl Shield {
 
     /// Empties a slot that the selector does not name, once no packet is in its program.
     fn retire(&self, control: &mut Control, slot: u32) -> Result<(), ShieldError> {
-        self.shared.wait_for_packets()?;
-        self.shared.clear_slot(slot)?;
+        self.core.shared.wait_for_packets()?;
+        self.core.shared.clear_slot(slot)?;
         if let Some(sockets) = &mut control.sockets {
             sockets.clear_slot(slot)?;
         }

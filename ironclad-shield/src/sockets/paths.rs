@@ -1,6 +1,6 @@
 //! Resolves the paths that rules name, when a policy is applied and after files have changed.
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use ironclad_bpf::boottime_ns;
 use ironclad_core::abi;
@@ -40,9 +40,10 @@ pub struct PathChange {
 }
 
 impl Sockets {
-    /// Paths of files and of cgroups that the policies in the kernel name.
+    /// Paths of protected cgroups, and of files and cgroups that the policies in the kernel name.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, ShieldError> {
-        let (mut paths, mut groups) = (BTreeSet::new(), BTreeSet::new());
+        let protected = self.cgroups.iter().filter_map(|known| absolute(&known.path).ok());
+        let (mut paths, mut groups) = (protected.collect::<BTreeSet<_>>(), BTreeSet::new());
         for known in self.bound.iter().flatten() {
             let Some(compiled) = known.policy.sockets() else { continue };
             paths.extend(compiled.files().cloned());

@@ -1,6 +1,7 @@
 //! Tests of Shield on a kernel. They need root.
 
 mod bundles;
+mod cgroup_gaps;
 mod containers;
 mod explain;
 mod follow;
@@ -29,6 +30,7 @@ use ironclad_lab::harness;
 fn main() -> ExitCode {
     let tests = [
         bundles::tests(),
+        cgroup_gaps::tests(),
         containers::tests(),
         explain::tests(),
         follow::tests(),
