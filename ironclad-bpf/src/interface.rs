@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::{BpfError, Failure};
 use crate::persistent::LINK_PREFIX;
+use crate::rtnetlink;
 
 /// How an XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +68,16 @@ impl Interface {
             0 => Err(missing()),
             index => Ok(Self { name: name.to_owned(), namespace: network_namespace()?, index }),
         }
+    }
+
+    /// All interfaces of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::System` where the kernel does not answer.
+    pub fn all() -> Result<Vec<Self>, BpfError> {
+        let namespace = network_namespace()?;
+        let names = rtnetlink::names().map_err(|e| BpfError::system("listing interfaces", e))?;
+        Ok(names.into_iter().map(|(index, name)| Self { name, namespace, index }).collect())
     }
 
     /// Whether it has this name in this namespace, whatever its number.

@@ -7,6 +7,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 /// Bytes of a `struct ifinfomsg`.
 const INFO: usize = 16;
+const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -29,6 +30,17 @@ pub(crate) fn link(index: u32) -> io::Result<Link> {
     query[4..8].copy_from_slice(&index.to_ne_bytes());
     let answer = netlink::ask(None, RTM_GETLINK, 0, &query)?;
     answer.iter().find_map(read).ok_or_else(netlink::cut)
+}
+
+/// Numbers and names of all interfaces.
+pub(crate) fn names() -> io::Result<Vec<(u32, String)>> {
+    let answers = netlink::ask(None, RTM_GETLINK, netlink::NLM_F_DUMP, &[0; INFO])?;
+    answers.iter().map(|answer| name(answer).ok_or_else(netlink::cut)).collect()
+}
+
+fn name(message: &Message) -> Option<(u32, String)> {
+    let index = netlink::number(&message.body, 4)?;
+    Some((index, text(find_attribute(message.body.get(INFO..)?, IFLA_IFNAME)?)))
 }
 
 fn read(message: &Message) -> Option<Link> {
@@ -75,6 +87,7 @@ mod tests {
     fn the_loopback_interface_has_its_type_and_no_kind() {
         let lo = link(1).unwrap();
         assert_eq!((lo.device_type, lo.kind, lo.tun), (772, None, None));
+        assert!(names().unwrap().contains(&(1, "lo".to_owned())));
         assert_eq!(link(u32::MAX >> 1).unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 }
