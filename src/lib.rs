@@ -111,7 +111,8 @@ pub mod shield {
         Interface, InterfaceChange, InterfaceStatus, Learning, LinkLayer, LossCount, Overflow,
         PathChange, PinDirectory, PolicyPart, PolicySource, PrefixCount, Provenance, ReasonCount,
         Record, RuleCount, Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord,
-        SocketCount, SocketRecord, Status, TestRun, TrustError, TrustErrorKind, XdpMode,
+        SocketCount, SocketRecord, Status, TestRun, TrustError, TrustErrorKind,
+        UnprotectedInterface, XdpMode,
     };
 }
 

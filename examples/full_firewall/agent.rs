@@ -78,7 +78,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     let (_pump, events) = shield.events(4096, Overflow::DropNewest)?;
     let (mut live, mut table) = (Live::open(), Table::default());
     let begin = Instant::now();
-    let (mut drawn, mut checked) = (begin, begin);
+    let mut drawn = begin;
     while !stop.load(Ordering::Relaxed)
         && args.seconds.is_none_or(|most| begin.elapsed() < Duration::from_secs(most))
     {
@@ -88,12 +88,6 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         if sees_packets && drawn.elapsed() >= if live.is_some() { PERIOD } else { PRINTED } {
             drawn = Instant::now();
             show(&mut live, &table.text(&shield.counters()?));
-        }
-        if checked.elapsed() >= PRINTED {
-            checked = Instant::now();
-            for change in shield.refresh_interfaces()? {
-                say(&mut live, &serde_json::to_string(&change)?);
-            }
         }
     }
     if sees_packets {

@@ -28,6 +28,8 @@ pub struct ShieldBuilder {
     pub(crate) mode: Option<XdpMode>,
     pub(crate) cgroups: Vec<PathBuf>,
     pub(crate) follow_paths: bool,
+    pub(crate) interface_patterns: Vec<String>,
+    pub(crate) follow_interfaces: bool,
     socket_rule_slots: Option<u32>,
     socket_rows: Option<u32>,
     socket_cells: Option<u32>,
@@ -48,6 +50,8 @@ impl ShieldBuilder {
             mode: None,
             cgroups: Vec::new(),
             follow_paths: true,
+            interface_patterns: Vec::new(),
+            follow_interfaces: true,
             socket_rule_slots: None,
             socket_rows: None,
             socket_cells: None,
@@ -65,6 +69,27 @@ impl ShieldBuilder {
     #[must_use]
     pub fn interface(mut self, name: impl Into<String>) -> Self {
         self.interfaces.push(name.into());
+        self
+    }
+
+    /// Protects the interfaces of the calling thread's network namespace whose names match, such as
+    /// `eth*`, those that appear later included: see [`follow_interfaces`](Self::follow_interfaces). `*`
+    /// stands for any characters, `?` for one, `[a-c]` for one of these. May be called again.
+    ///
+    /// One that cannot be protected does not end the start:
+    /// [`Status::unprotected`](crate::Status::unprotected) and the log have it.
+    #[must_use]
+    pub fn interface_pattern(mut self, pattern: impl Into<String>) -> Self {
+        self.interface_patterns.push(pattern.into());
+        self
+    }
+
+    /// Whether a thread watches the interfaces of the calling thread's network namespace. It protects
+    /// interfaces that are created again under the name of a protected one, and new ones that match an
+    /// [`interface_pattern`](Self::interface_pattern), within moments. Default: true.
+    #[must_use]
+    pub fn follow_interfaces(mut self, follow: bool) -> Self {
+        self.follow_interfaces = follow;
         self
     }
 
@@ -219,7 +244,7 @@ impl ShieldBuilder {
     ///
     /// # Errors
     /// `ShieldErrorKind::Bpf` with what the kernel reported and the next step;
-    /// `ShieldErrorKind::InstanceName`; `ShieldErrorKind::NoInterface`;
+    /// `ShieldErrorKind::InstanceName`; `ShieldErrorKind::NoInterface`; `ShieldErrorKind::Pattern`;
     /// `ShieldErrorKind::Inactive` where the kernel would not call the hooks of a cgroup;
     /// `ShieldErrorKind::Unenforced` and `ShieldErrorKind::NoCgroup` where the policy has a part that
     /// Shield does not enforce, and that is not said to be [`unenforced`](Self::unenforced);
@@ -229,7 +254,8 @@ impl ShieldBuilder {
     pub fn start<'a>(self, policy: impl Into<PolicySource<'a>>) -> Result<Shield, ShieldError> {
         let source = policy.into();
         self.trust.check(&source)?;
-        match self.interfaces.is_empty() && self.cgroups.is_empty() {
+        let Self { interfaces, interface_patterns, cgroups, .. } = &self;
+        match interfaces.is_empty() && interface_patterns.is_empty() && cgroups.is_empty() {
             true => Err(Failure::NoInterface.into()),
             false => Shield::start(self, source),
         }
@@ -246,6 +272,7 @@ impl ShieldBuilder {
     ) -> Result<Shield, ShieldError> {
         self.interfaces.clear();
         self.unenforced.push(PolicyPart::Packets);
+        self.interface_patterns.clear();
         Shield::start(self, policy.into())
     }
 }

@@ -41,6 +41,8 @@ pub enum ShieldErrorKind {
     NoInterface,
     /// An interface whose protection is to end is not protected.
     NotProtected,
+    /// A string is no pattern of names.
+    Pattern,
     /// A table that outlives policies is full.
     Slots,
     /// The policy has rules on files, or on packets where there is no interface: Shield does not enforce
@@ -106,6 +108,8 @@ pub(crate) enum Failure {
         /// Those that are protected, in all network namespaces.
         interfaces: Vec<String>,
     },
+    #[error("`{pattern}` is no pattern of interfaces' names")]
+    Pattern { pattern: String, source: glob::PatternError },
     #[error("{needed} {what} need room, and the instance has room for {capacity}")]
     Slots { what: &'static str, next: &'static str, needed: usize, capacity: usize },
     #[error("the policy decides about packets, and Shield was started without an interface")]
@@ -185,6 +189,7 @@ impl Failure {
             Self::NotProvisional => ShieldErrorKind::NotProvisional,
             Self::Expired => ShieldErrorKind::Expired,
             Self::Deadline(_) => ShieldErrorKind::Deadline,
+            Self::Pattern { .. } => ShieldErrorKind::Pattern,
             Self::NoInterface => ShieldErrorKind::NoInterface,
             Self::NotProtected { .. } => ShieldErrorKind::NotProtected,
             Self::Slots { .. } => ShieldErrorKind::Slots,
@@ -206,6 +211,7 @@ impl Failure {
     /// The next step for a person, where `Display` does not have it.
     fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Pattern { .. } => Some("write `*` for any characters, as in `eth*`"),
             Self::ProvisionalPending { .. } => Some("confirm or revert it first"),
             Self::Expired => Some("apply it again"),
             Self::Deadline(_) => Some("give from 1 ms to 365 days"),

@@ -35,6 +35,7 @@ pub use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, Provenance};
 pub use shield::{
     ApplyOptions, CgroupStatus, Count, Counters, ExplainedEvent, ExplainedSocket, InterfaceChange,
     InterfaceStatus, Learning, LossCount, PrefixCount, ReasonCount, RuleCount, Shield, Status,
+    UnprotectedInterface,
 };
 pub use sockets::process_context::DescribedProcess;
 pub use sockets::{PathChange, SocketCount};

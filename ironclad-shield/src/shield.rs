@@ -26,11 +26,12 @@ use crate::error::ShieldError;
 use crate::slots::Slots;
 use crate::sockets::Sockets;
 use crate::sockets::follow::Follower;
+use interfaces::{Followed, Patterns};
 
 pub use cgroups::CgroupStatus;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
 pub use explain::{ExplainedEvent, ExplainedSocket};
-pub use interfaces::{InterfaceChange, InterfaceStatus};
+pub use interfaces::{InterfaceChange, InterfaceStatus, UnprotectedInterface};
 pub use learn::Learning;
 pub use status::Status;
 pub use swap::ApplyOptions;
@@ -40,7 +41,7 @@ pub use swap::ApplyOptions;
 /// Dropping it detaches, unless it was built [`persistent`](ShieldBuilder::persistent).
 pub struct Shield {
     core: Core,
-    /// None where paths are not followed.
+    /// None where neither paths nor interfaces are followed.
     follower: Option<Follower>,
     trust: Trust,
     unsigned: UnsignedWarning,
@@ -50,11 +51,12 @@ pub struct Shield {
     has_interfaces: bool,
 }
 
-/// The part of a Shield that it shares with the thread that follows paths.
+/// The part of a Shield that it shares with the thread that follows paths and interfaces.
 #[derive(Clone)]
 struct Core {
     audit: AuditLog,
     mode: Option<XdpMode>,
+    patterns: Arc<Patterns>,
     shared: Arc<Shared>,
     directory: Option<Arc<PinDirectory>>,
     control: Arc<Mutex<Control>>,
@@ -82,6 +84,7 @@ struct Control {
     next_generation: u64,
     /// Whether policies have a program for frames that begin with the IP header: an interface has such.
     has_ip_links: bool,
+    followed: Followed,
 }
 
 struct Loaded {

@@ -23,6 +23,10 @@ impl Follow for Core {
         refresh(&self.audit, &self.control, stop)?;
         attached
     }
+
+    fn refresh_interfaces(&mut self, retry: bool) -> Result<(), ShieldError> {
+        Self::refresh_interfaces(self, retry).map(drop)
+    }
 }
 
 impl Shield {

@@ -12,6 +12,7 @@ use ironclad_core::{ErrorChain, InstanceName, PolicyId};
 use ironclad_policy::trust::UnsignedWarning;
 use ironclad_policy::{CompiledPolicy, PolicySource};
 
+use super::interfaces::{Followed, Patterns};
 use super::{Control, Core, Loaded, Shield, Status};
 use crate::builder::ShieldBuilder;
 use crate::error::{ShieldError, ShieldErrorKind};
@@ -76,6 +77,7 @@ impl Shield {
         let core = Core {
             audit: audit.clone(),
             mode: config.mode,
+            patterns: Arc::new(Patterns::new(&config.interface_patterns)?),
             control: Arc::new(Mutex::new(Control {
                 slots: Slots::read(&shared.rule_slots, PACKET_RULES)?,
                 policies: [None, None],
@@ -83,6 +85,7 @@ impl Shield {
                 sockets,
                 next_generation: 1,
                 has_ip_links: false,
+                followed: Followed::default(),
             })),
             shared: Arc::new(shared),
             directory: directory.map(Arc::new),
@@ -98,7 +101,7 @@ impl Shield {
             trust: config.trust.clone(),
             unsigned,
             unenforced: config.unenforced.clone(),
-            has_interfaces: !config.interfaces.is_empty(),
+            has_interfaces: !(config.interfaces.is_empty() && config.interface_patterns.is_empty()),
         };
         Ok((this, is_adopted, pins.is_some()))
     }
@@ -120,8 +123,13 @@ impl Shield {
         if !is_adopted {
             self.persist_all()?;
         }
-        if config.follow_paths && self.core.lock().sockets.is_some() {
-            self.follower = Some(Follower::start(self.core.clone())?);
+        if !config.interface_patterns.is_empty() {
+            self.core.refresh_interfaces(true)?;
+        }
+        let follows_paths = config.follow_paths && self.core.lock().sockets.is_some();
+        if follows_paths || config.follow_interfaces {
+            let core = self.core.clone();
+            self.follower = Some(Follower::start(core, follows_paths, config.follow_interfaces)?);
         }
         Ok(self)
     }

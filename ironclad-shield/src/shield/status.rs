@@ -8,7 +8,7 @@ use ironclad_core::PolicyId;
 use ironclad_policy::{CompiledPolicy, Provenance};
 use serde::Serialize;
 
-use super::{CgroupStatus, InterfaceStatus, Shield};
+use super::{CgroupStatus, InterfaceStatus, Shield, UnprotectedInterface};
 use crate::error::ShieldError;
 use crate::sockets::Sockets;
 
@@ -27,6 +27,9 @@ pub struct Status {
     pub provisional: Option<Duration>,
     /// Protected interfaces.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Interfaces that match a pattern, or that appeared under the name of a protected one, and could not
+    /// be protected.
+    pub unprotected: Vec<UnprotectedInterface>,
     /// Cgroups whose processes the socket rules decide for.
     pub cgroups: Vec<CgroupStatus>,
     /// Distinct prefixes in force.
@@ -63,6 +66,7 @@ impl Shield {
                     mode: link.mode(),
                     link_layer: Shared::layer_of(link)?,
                     alive: link.is_alive()?,
+                    gaps: control.followed.gaps(link.interface()),
                 })
             })
             .collect::<Result<_, ShieldError>>()?;
@@ -84,6 +88,7 @@ impl Shield {
         let sockets = control.sockets.as_ref();
         Ok(Status {
             inactive,
+            unprotected: control.followed.unprotected(),
             provenance,
             missing: sockets.map(|known| known.missing(selector.in_force())).unwrap_or_default(),
             mismatched: sockets

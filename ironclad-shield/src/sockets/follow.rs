@@ -1,9 +1,10 @@
-//! The thread that watches paths and refreshes the rules that name them.
+//! The thread that watches paths and interfaces, and refreshes the rules and attachments that name them.
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 
+use ironclad_bpf::LinkWatch;
 use ironclad_core::ErrorChain;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -13,7 +14,7 @@ use crate::error::{Failure, ShieldError};
 /// Time between two refreshes without a notification: mount changes produce none.
 const ROUND: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
-/// Follows paths until it is dropped.
+/// Follows paths and interfaces until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
     wake: Arc<OwnedFd>,
@@ -27,68 +28,120 @@ pub(crate) trait Follow: Send + 'static {
     fn paths(&mut self) -> Result<Vec<std::path::PathBuf>, ShieldError>;
     /// Resolves them again; ends early, with any error, once `stop` is set.
     fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError>;
+    /// Protects interfaces that appeared; with `retry`, also those that could not be protected before.
+    fn refresh_interfaces(&mut self, retry: bool) -> Result<(), ShieldError>;
+}
+
+/// What is watched.
+#[derive(Debug)]
+struct Watches {
+    paths: Option<PathWatch>,
+    interfaces: Option<LinkWatch>,
+    wake: Arc<OwnedFd>,
+}
+
+/// What may have changed.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    paths: bool,
+    interfaces: bool,
+    /// No notification came for a while.
+    is_round: bool,
 }
 
 impl Follower {
-    pub(crate) fn start(mut work: impl Follow) -> Result<Self, ShieldError> {
+    /// Watches the interfaces of the calling thread's network namespace.
+    pub(crate) fn start(
+        work: impl Follow,
+        paths: bool,
+        interfaces: bool,
+    ) -> Result<Self, ShieldError> {
         let failed = |e: std::io::Error| ShieldError::from(Failure::Thread(e));
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
         let wake = Arc::new(wake.map_err(|e| failed(e.into()))?);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut watch = PathWatch::new().map_err(failed)?;
-        let (woken, stopped) = (Arc::clone(&wake), Arc::clone(&stop));
-        let follow = move || {
-            while !stopped.load(Ordering::Acquire) {
-                // Watched first, then resolved: a change in between is reported.
-                let refreshed = work.paths().and_then(|paths| {
-                    watch.set(&paths).map_err(Failure::Watch)?;
-                    work.refresh(&stopped)
-                });
-                if stopped.load(Ordering::Acquire) {
-                    return;
-                }
-                if let Err(error) = refreshed {
-                    let error = ErrorChain::new(&error);
-                    tracing::error!(%error, "paths that rules name are not followed");
-                }
-                if !wait(&watch, &woken) {
-                    return;
-                }
-            }
+        let watches = Watches {
+            paths: paths.then(PathWatch::new).transpose().map_err(failed)?,
+            interfaces: interfaces.then(LinkWatch::new).transpose()?,
+            wake: Arc::clone(&wake),
         };
-        let thread =
-            Builder::new().name("ironclad-paths".to_owned()).spawn(follow).map_err(failed)?;
+        let stopped = Arc::clone(&stop);
+        // It is in the network namespace of the thread that starts it.
+        let thread = Builder::new()
+            .name("ironclad-follow".to_owned())
+            .spawn(move || watches.follow(work, &stopped))
+            .map_err(failed)?;
         Ok(Self { wake, stop, thread: Some(thread) })
     }
 
-    /// The paths to watch have changed.
+    /// What is to be watched has changed.
     pub(crate) fn wake(&self) {
         // A counter that is full wakes as well.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
 }
 
-/// Waits for a change; false where none can be reported any more.
-fn wait(watch: &PathWatch, wake: &OwnedFd) -> bool {
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN),
-        ];
-        let ready = match poll(&mut fds, Some(&ROUND)) {
-            Ok(ready) => ready,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => {
-                tracing::error!(%error, "the thread that follows paths of rules ends");
-                return false;
+impl Watches {
+    fn follow(mut self, mut work: impl Follow, stop: &AtomicBool) {
+        let mut changed = Changed { paths: true, interfaces: true, is_round: false };
+        while !stop.load(Ordering::Acquire) {
+            if let Some(watch) = self.paths.as_mut().filter(|_| changed.paths) {
+                // Watched first, then resolved: a change in between is reported.
+                let refreshed = work.paths().and_then(|paths| {
+                    watch.set(&paths).map_err(Failure::Watch)?;
+                    work.refresh(stop)
+                });
+                report(refreshed, stop, "paths that rules name are not followed");
             }
-        };
-        let is_woken = !fds[1].revents().is_empty();
-        if is_woken {
-            let _ = rustix::io::read(wake, &mut [0; 8]);
+            if self.interfaces.is_some() && changed.interfaces {
+                let refreshed = work.refresh_interfaces(changed.is_round);
+                report(refreshed, stop, "interfaces are not followed");
+            }
+            match self.wait() {
+                Some(next) => changed = next,
+                None => return,
+            }
         }
-        if ready == 0 || is_woken || watch.changed().unwrap_or(true) {
-            return true;
+    }
+
+    /// Waits for a change; none where no change can be reported any more.
+    fn wait(&self) -> Option<Changed> {
+        loop {
+            let watched = self.paths.as_ref().map(AsFd::as_fd);
+            let watched = watched.into_iter().chain(self.interfaces.as_ref().map(AsFd::as_fd));
+            let mut fds: Vec<PollFd<'_>> = std::iter::once(self.wake.as_fd())
+                .chain(watched)
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .collect();
+            let ready = match poll(&mut fds, Some(&ROUND)) {
+                Ok(ready) => ready,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the thread that follows paths and interfaces ends");
+                    return None;
+                }
+            };
+            if ready == 0 {
+                return Some(Changed { paths: true, interfaces: true, is_round: true });
+            }
+            let is_woken = !fds[0].revents().is_empty();
+            if is_woken {
+                let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+            }
+            let paths = self.paths.as_ref().is_some_and(|it| it.changed().unwrap_or(true));
+            let links = self.interfaces.as_ref().is_some_and(|it| it.changed().unwrap_or(true));
+            if is_woken || paths || links {
+                let (paths, interfaces) = (is_woken || paths, is_woken || links);
+                return Some(Changed { paths, interfaces, is_round: false });
+            }
+        }
+    }
+}
+
+fn report(refreshed: Result<(), ShieldError>, stop: &AtomicBool, what: &str) {
+    if let Err(error) = refreshed {
+        if !stop.load(Ordering::Acquire) {
+            tracing::error!(error = %ErrorChain::new(&error), "{what}");
         }
     }
 }

@@ -613,8 +613,11 @@ fn a_re_created_interface_is_protected_again() {
     let net = Net::new();
     let lab = Lab::new().unwrap();
     let policy = dropping(&["10.9.0.2"]);
-    let shield =
-        net.host.run(|| Shield::builder("gone").interface("eth0").start(&policy)).unwrap().unwrap();
+    let start = || {
+        let builder = Shield::builder("gone").interface("eth0").follow_interfaces(false);
+        builder.start(&policy)
+    };
+    let shield = net.host.run(start).unwrap().unwrap();
     let refresh = || net.host.run(|| shield.refresh_interfaces().unwrap()).unwrap();
     assert_eq!(refresh(), []);
     net.host.ip(&["link", "del", "eth0"]).unwrap();

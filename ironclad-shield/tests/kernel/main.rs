@@ -7,6 +7,7 @@ mod explain;
 mod follow;
 mod hook_coverage;
 mod identity;
+mod interfaces;
 mod learn;
 mod link_layers;
 mod live;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         follow::tests(),
         hook_coverage::tests(),
         identity::tests(),
+        interfaces::tests(),
         learn::tests(),
         link_layers::tests(),
         live::tests(),

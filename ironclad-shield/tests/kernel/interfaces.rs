@@ -1,0 +1,207 @@
+//! Needs root: interfaces that appear while Shield runs, in namespaces of the tests' own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ironclad_bpf::{BPFFS, PinDirectory};
+use ironclad_core::audit::AuditAction;
+use ironclad_core::{Action, RuleId};
+use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::packet::{Frame, UDP, udp};
+use ironclad_lab::{Lab, Namespace, PacketSocket, test};
+use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
+use ironclad_shield::{InterfaceStatus, Shield, ShieldBuilder, ShieldErrorKind};
+
+use crate::recorder::Recorder;
+use crate::testbed::PATIENCE;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(an_interface_that_is_created_again_is_protected_again),
+        test!(interfaces_that_match_a_pattern_are_protected_when_they_appear),
+        test!(an_unprotected_interface_is_not_protected_again),
+        test!(a_renamed_interface_stays_protected),
+        test!(an_interface_that_cannot_be_protected_is_reported),
+        test!(a_pattern_that_is_none_is_refused),
+    ]
+}
+
+struct Net {
+    host: Namespace,
+    peer: Namespace,
+    lab: Lab,
+}
+
+impl Net {
+    fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let (host, peer) = (lab.namespace("host").unwrap(), lab.namespace("peer").unwrap());
+        Self { host, peer, lab }
+    }
+
+    /// An interface of the host with a peer of the same name.
+    fn add(&self, name: &str) {
+        self.lab.veth((&self.host, name), (&self.peer, name)).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        self.host.ip(&["link", "del", name]).unwrap();
+    }
+
+    fn start(&self, builder: ShieldBuilder) -> Shield {
+        self.host.run(|| builder.start(&policy())).unwrap().unwrap()
+    }
+
+    /// Whether Shield drops a packet that arrives at an interface.
+    fn drops(&self, shield: &Shield, name: &str) -> bool {
+        // The kernel sends of itself: the rule's packets are the test's alone.
+        let count = || Some(shield.counters().unwrap().rule(RuleId(1))?.matched.packets);
+        let dropped = || count().unwrap_or(0);
+        let before = dropped();
+        let injector = self.peer.run(|| PacketSocket::open(name)).unwrap().unwrap();
+        let frame = Frame::v4("10.9.0.2", "10.9.0.1").payload(UDP, udp(1, 9, b"hello")).build();
+        injector.send(&frame).unwrap();
+        // A veth pair delivers at once, or from a thread of the kernel's.
+        let start = Instant::now();
+        while dropped() == before && start.elapsed() < Duration::from_millis(500) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        dropped() > before
+    }
+}
+
+fn policy() -> CompiledPolicy {
+    let set =
+        AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(["10.9.0.2/32".parse().unwrap()]);
+    Policy::builder().set(set).compile().unwrap()
+}
+
+fn status(shield: &Shield, name: &str) -> Option<InterfaceStatus> {
+    let all = shield.status().unwrap().interfaces;
+    all.into_iter().find(|status| status.interface.name == name)
+}
+
+fn is_protected(shield: &Shield, name: &str) -> bool {
+    status(shield, name).is_some_and(|status| status.alive)
+}
+
+fn until(is_done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_done() {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn an_interface_that_is_created_again_is_protected_again() {
+    let net = Net::new();
+    net.add("eth0");
+    // Without the thread it is not.
+    let shield = net.start(Shield::builder("again").interface("eth0").follow_interfaces(false));
+    net.remove("eth0");
+    net.add("eth0");
+    assert!(!net.drops(&shield, "eth0") && !is_protected(&shield, "eth0"));
+    drop(shield);
+
+    let recorder = Arc::new(Recorder::default());
+    let instance = format!("again-{}", std::process::id());
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+    let builder = || Shield::builder(&instance).interface("eth0").persistent(true);
+    let shield = net.start(builder().audit(recorder.clone()));
+    for gaps in 1..=3 {
+        net.remove("eth0");
+        net.add("eth0");
+        until(|| status(&shield, "eth0").is_some_and(|it| it.gaps == gaps && it.alive));
+        assert!(net.drops(&shield, "eth0"));
+    }
+    let actions = recorder.0.lock().unwrap().clone();
+    let is_attach =
+        |action: &&AuditAction| matches!(action, AuditAction::Attach { hook, .. } if hook == "xdp");
+    assert_eq!(actions.iter().filter(is_attach).count(), 4);
+    // Pinned: the next agent finds it.
+    drop(shield);
+    let shield = net.start(builder());
+    assert!(net.drops(&shield, "eth0"));
+    assert_eq!(shield.status().unwrap().interfaces.len(), 1);
+    shield.stop().unwrap();
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+}
+
+fn interfaces_that_match_a_pattern_are_protected_when_they_appear() {
+    let net = Net::new();
+    net.add("vm0");
+    net.add("eth0");
+    let builder = || Shield::builder("pattern").interface_pattern("vm*");
+    // Without the thread only those that there are.
+    let shield = net.start(builder().follow_interfaces(false));
+    net.add("vm1");
+    assert!(net.drops(&shield, "vm0"));
+    assert!(!net.drops(&shield, "vm1") && !is_protected(&shield, "vm1"));
+    drop(shield);
+    let shield = net.start(builder());
+    assert!(net.drops(&shield, "vm0") && net.drops(&shield, "vm1"));
+    net.add("vm2");
+    net.add("eth1");
+    until(|| is_protected(&shield, "vm2"));
+    assert!(net.drops(&shield, "vm2"));
+    for name in ["eth0", "eth1"] {
+        assert!(!net.drops(&shield, name) && status(&shield, name).is_none(), "{name}");
+    }
+    assert_eq!(status(&shield, "vm2").unwrap().gaps, 0);
+}
+
+fn an_unprotected_interface_is_not_protected_again() {
+    let net = Net::new();
+    net.add("vm0");
+    let shield = net.start(Shield::builder("released").interface_pattern("vm?"));
+    assert!(net.drops(&shield, "vm0"));
+    net.host.run(|| shield.unprotect("vm0").unwrap()).unwrap();
+    net.add("vm1");
+    until(|| is_protected(&shield, "vm1"));
+    assert!(!net.drops(&shield, "vm0"));
+    net.host.run(|| shield.protect("vm0").unwrap()).unwrap();
+    net.remove("vm0");
+    net.add("vm0");
+    until(|| is_protected(&shield, "vm0"));
+    assert!(net.drops(&shield, "vm0"));
+}
+
+fn a_renamed_interface_stays_protected() {
+    let net = Net::new();
+    net.add("vm0");
+    let shield = net.start(Shield::builder("renamed").interface_pattern("vm*"));
+    net.host.ip(&["link", "set", "vm0", "down"]).unwrap();
+    net.host.ip(&["link", "set", "vm0", "name", "vm7"]).unwrap();
+    net.host.ip(&["link", "set", "vm7", "up"]).unwrap();
+    net.add("vm1");
+    until(|| is_protected(&shield, "vm1"));
+    assert!(net.drops(&shield, "vm0"));
+    assert_eq!(shield.status().unwrap().unprotected, []);
+}
+
+fn an_interface_that_cannot_be_protected_is_reported() {
+    let net = Net::new();
+    let raw = ["link", "add", "vmraw", "type", "vxlan", "gpe", "external", "dstport", "4790"];
+    if net.host.ip(&raw).is_err() {
+        skip("this kernel has no `vxlan` interfaces");
+    }
+    let shield = net.start(Shield::builder("reported").interface_pattern("vm*"));
+    let unprotected = || shield.status().unwrap().unprotected;
+    let [one] = &*unprotected() else { panic!("{:?}", unprotected()) };
+    assert_eq!(one.interface.name, "vmraw");
+    assert!(one.error.contains("kind `vxlan`"), "{}", one.error);
+    // It does not keep others from being protected.
+    net.add("vm1");
+    until(|| is_protected(&shield, "vm1"));
+    assert_eq!(unprotected().len(), 1);
+    net.remove("vmraw");
+    until(|| unprotected().is_empty());
+}
+
+fn a_pattern_that_is_none_is_refused() {
+    let net = Net::new();
+    let builder = Shield::builder("none").interface_pattern("eth[");
+    let error = net.host.run(|| builder.start(&policy())).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ShieldErrorKind::Pattern);
+    assert!(error.to_string().starts_with("`eth[` is no pattern"), "{error}");
+}
