@@ -21,11 +21,11 @@ use crate::sys;
 
 const OBJECT: &str = "xdp_policy";
 
-/// The map of the constants: libbpf names it by the object and the section.
-const CONSTANTS: &str = "xdp_poli.rodata";
+/// Maps of the object's sections: constants and variables. libbpf names them by object and section.
+const SECTIONS: [&str; 2] = ["xdp_poli.rodata", "xdp_poli.bss"];
 
-/// Maps that are a policy's alone.
-const OWN_MAPS: [&str; 6] = [CONSTANTS, "ic_flat", "ic_entries", "ic_lpm4", "ic_lpm6", "ic_tuples"];
+/// Other maps that are a policy's alone.
+const OWN_MAPS: [&str; 5] = ["ic_flat", "ic_entries", "ic_lpm4", "ic_lpm6", "ic_tuples"];
 
 /// What holds the address sets of one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -302,14 +302,14 @@ impl PolicyProgram {
         Ok(())
     }
 
-    /// The maps that are this policy's alone, its constants included, by name.
+    /// The maps that are this policy's alone, those of its sections included, by name.
     fn own_maps(&self) -> Result<Vec<(String, OwnedFd)>, BpfError> {
         let failed = |source| BpfError::system("opening a policy's maps", source);
         let mut own = Vec::new();
         for &id in &self.program.info().map_ids {
             let fd = sys::map_by_id(id).map_err(failed)?;
             let name = map_info(fd.as_fd()).map_err(failed)?.name;
-            if OWN_MAPS.contains(&&*name) {
+            if SECTIONS.iter().chain(&OWN_MAPS).any(|own| *own == name) {
                 own.push((name, fd));
             }
         }
@@ -377,7 +377,7 @@ impl PolicyProgram {
     pub fn kernel_memory(&self) -> Result<u64, BpfError> {
         let failed = |source| BpfError::system("reading a map's memory", source);
         let mut total = 0;
-        for (_, fd) in self.own_maps()?.iter().filter(|(name, _)| name != CONSTANTS) {
+        for (_, fd) in self.own_maps()?.iter().filter(|(name, _)| OWN_MAPS.contains(&&**name)) {
             total += map_memory(fd.as_fd()).map_err(failed)?;
         }
         Ok(total)

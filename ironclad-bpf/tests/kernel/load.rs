@@ -1,10 +1,12 @@
 //! Needs root: the programs load, whatever a policy turns on, and how much the verifier has to read.
 
+use std::collections::BTreeSet;
+
 use ironclad_bpf::shield::{
     PolicyConfig, PolicyImage, PolicyProgram, SetsBackend, Shared, SharedOptions,
 };
 use ironclad_bpf::socket::{Processes, SocketOptions, SocketShared};
-use ironclad_bpf::{BpfErrorKind, Program};
+use ironclad_bpf::{BpfErrorKind, LinkLayer, Program};
 use ironclad_core::Verdict;
 use ironclad_core::abi::{
     Entry, FLAT_ROOT_CELLS, Gateways, Lpm4Key, Lpm6Key, SOCK_ROWS_MAX, TUPLE_V4, TupleKey,
@@ -71,8 +73,15 @@ fn every_policy_program_loads() {
             lpm6: if is_lpm { &lpm6 } else { &[] },
             tuples: if everything { &tuples } else { &[] },
         };
-        let policy = PolicyProgram::load(&shared, &image).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let loaded = PolicyProgram::load(&shared, &image);
+        let mut policy = loaded.unwrap_or_else(|e| panic!("{name}: {e}"));
         record(&format!("policy_{name}"), policy.program());
+        policy.load_ip(&shared, None).unwrap_or_else(|e| panic!("{name}, from the IP header: {e}"));
+        let ip = policy.program_for(LinkLayer::Ip).unwrap();
+        record(&format!("policy_{name}_ip"), ip);
+        // The maps are the same, constants and variables among them.
+        let maps = |program: &Program| BTreeSet::from_iter(program.info().map_ids.iter().copied());
+        assert_eq!(maps(ip), maps(policy.program()), "{name}");
     }
 }
 
