@@ -86,7 +86,8 @@ impl ShieldBuilder {
 
     /// Whether a thread watches the interfaces of the calling thread's network namespace. It protects
     /// interfaces that are created again under the name of a protected one, and new ones that match an
-    /// [`interface_pattern`](Self::interface_pattern), within moments. Default: true.
+    /// [`interface_pattern`](Self::interface_pattern), within moments. The namespace exists as long as the
+    /// thread. Default: true.
     #[must_use]
     pub fn follow_interfaces(mut self, follow: bool) -> Self {
         self.follow_interfaces = follow;
