@@ -1,6 +1,6 @@
 //! The capabilities of this process, and which one is missing.
 
-use std::fs;
+use crate::pseudo_fs::PROC;
 
 /// Bits of `include/uapi/linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
@@ -16,7 +16,7 @@ pub(crate) struct Capabilities(u64);
 impl Capabilities {
     /// Of this process. Without procfs, all count as present.
     pub(crate) fn effective() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = PROC.read_to_string("self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         Self(line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX))
     }
@@ -81,7 +81,7 @@ fn lacks(missing: &[&str]) -> Option<String> {
 
 /// The initial user namespace maps all numbers to themselves.
 fn is_in_user_namespace() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = PROC.read_to_string("self/uid_map").unwrap_or_default();
     let fields: Vec<&str> = map.split_whitespace().collect();
     !fields.is_empty() && fields != ["0", "0", "4294967295"]
 }

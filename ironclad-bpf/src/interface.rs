@@ -1,12 +1,12 @@
 //! Interfaces, how XDP programs are attached to them, and the names of the pins of their links.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
 use crate::error::{BpfError, Failure};
 use crate::persistent::LINK_PREFIX;
+use crate::pseudo_fs::namespace;
 use crate::rtnetlink;
 
 /// How an XDP program is attached.
@@ -91,8 +91,7 @@ impl Interface {
 /// # Errors
 /// `BpfErrorKind::System` where `/proc` is not there.
 pub fn network_namespace() -> Result<u64, BpfError> {
-    std::fs::metadata("/proc/thread-self/ns/net")
-        .map(|file| file.ino())
+    namespace("thread-self", "net")
         .map_err(|source| BpfError::system("reading /proc/thread-self/ns/net", source))
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::BpfError;
 use crate::map::name_of;
+use crate::pseudo_fs::PROC;
 use crate::sys;
 use crate::uapi::{AttachType, ProgramType};
 
@@ -127,7 +128,7 @@ impl Inventory {
 impl Holder {
     /// A process, by the name that it has now.
     pub(crate) fn process(pid: u32) -> Self {
-        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let comm = PROC.read_to_string(format!("{pid}/comm")).unwrap_or_default();
         Self::Process { pid, comm: comm.trim_end().to_owned() }
     }
 }
@@ -140,8 +141,8 @@ pub(crate) fn holders_of(program: u32, bpffs: &Path) -> BTreeSet<Holder> {
 }
 
 fn find_holders(programs: &mut BTreeMap<u32, &mut BTreeSet<Holder>>, bpffs: &Path) {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for name in processes.filter_map(|it| it.file_name().into_string().ok()) {
+    let processes = PROC.names(".").unwrap_or_default();
+    for name in processes.into_iter().filter_map(|it| it.into_string().ok()) {
         let Ok(pid) = name.parse() else { continue };
         for program in held(&name) {
             let Some(holders) = programs.get_mut(&program) else { continue };
@@ -224,17 +225,19 @@ fn link(id: u32) -> Option<LoadedLink> {
 
 /// Programs of which a process has descriptors, or of links of them.
 fn held(process: &str) -> BTreeSet<u32> {
-    let open = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    open.filter_map(|entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        let is_bpf = target.as_os_str().as_encoded_bytes().starts_with(b"anon_inode:bpf");
-        program_of(process, entry.file_name().to_str().filter(|_| is_bpf)?)
-    })
-    .collect()
+    let dir = Path::new(process).join("fd");
+    let open = PROC.names(&dir).unwrap_or_default();
+    open.iter()
+        .filter_map(|name| {
+            let target = PROC.read_link(dir.join(name)).ok()?;
+            let is_bpf = target.as_os_str().as_encoded_bytes().starts_with(b"anon_inode:bpf");
+            program_of(process, name.to_str().filter(|_| is_bpf)?)
+        })
+        .collect()
 }
 
 fn program_of(process: &str, fd: &str) -> Option<u32> {
-    program_in(&fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).ok()?)
+    program_in(&PROC.read_to_string(format!("{process}/fdinfo/{fd}")).ok()?)
 }
 
 /// Of lines such as `prog_id: 42`, with a tab.

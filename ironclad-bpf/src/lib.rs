@@ -42,6 +42,7 @@ mod persistent;
 mod pin;
 pub mod probe;
 mod program;
+pub mod pseudo_fs;
 mod ring;
 mod rtnetlink;
 pub mod sentinel;

@@ -13,6 +13,7 @@ use crate::error::{BpfError, Failure, LoggedError};
 use crate::map::{self, Map, Plain};
 use crate::persistent::{PersistentMaps, PinnedMaps};
 use crate::program::{self, Program};
+use crate::pseudo_fs::check_libbpf;
 use crate::sys::check;
 
 /// Room for the verifier's log of a refused program.
@@ -95,6 +96,7 @@ impl<'a> Loader<'a> {
     /// The kernel sees the programs after the audit has passed: maps are created, addresses filled in and
     /// CO-RE relocations done before it. What the kernel has loaded is compared with what was audited.
     pub(crate) fn load(self, object: &mut OpenObject) -> Result<Loaded, BpfError> {
+        check_libbpf().map_err(|e| BpfError::system("checking the kernel's files", e))?;
         for mut map in object.maps_mut() {
             self.choose(&mut map)?;
         }

@@ -7,6 +7,7 @@ use libbpf_rs::{AsRawLibbpf, OpenMapMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{BpfError, Failure};
+use crate::pseudo_fs::{PROC, check_libbpf};
 use crate::sys;
 
 /// What the kernel says of a map.
@@ -41,7 +42,7 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
 /// Kernel memory of a map in bytes, as the kernel accounts it (`memlock` in `/proc/self/fdinfo`; exact
 /// since Linux 6.4, an estimate of the kernel's before).
 pub(crate) fn map_memory(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let text = PROC.read_to_string(format!("thread-self/fdinfo/{}", fd.as_raw_fd()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
     Ok(line.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
 }
@@ -103,6 +104,8 @@ impl<K: Plain, V: Plain> Map<K, V> {
             )));
         }
         let cpus = if is_per_cpu(info.kind) {
+            // Too few would make the kernel write beyond the buffer of a look-up.
+            check_libbpf().map_err(|e| BpfError::map(name, "counting CPUs", e))?;
             libbpf_rs::num_possible_cpus()
                 .map_err(|e| BpfError::map(name, "counting CPUs", io::Error::other(e)))?
         } else {

@@ -1,11 +1,13 @@
 //! The directories that paths lead through, as the kernel walks them, and the file that it executes at the end.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::pread;
+
+use crate::pseudo_fs::reopen;
 
 /// As many symbolic links as the kernel follows in one path.
 const LINKS_MAX: usize = 40;
@@ -64,9 +66,7 @@ pub fn interpreter(path: &Path) -> Option<String> {
     if FileType::from_raw_mode(fstat(&found).ok()?.st_mode) != FileType::RegularFile {
         return None;
     }
-    // A lease on it must not make this process wait.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty()).ok()?;
+    let file = reopen(found.as_fd()).ok()?;
     let mut beginning = [0; BEGINNING];
     let length = pread(&file, &mut beginning, 0).ok()?;
     let line = beginning[..length].strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;

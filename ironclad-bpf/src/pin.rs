@@ -12,6 +12,7 @@ use crate::error::BpfError;
 use crate::interface::LinkName;
 use crate::inventory::Holder;
 use crate::persistent::{LINK_DIRECTORY_PREFIX, LINK_PREFIX, SOCKETS, SOCKETS_STAGED};
+use crate::pseudo_fs::PROC;
 use crate::sys;
 
 /// Magic number of a bpffs (include/uapi/linux/magic.h).
@@ -274,7 +275,7 @@ fn lock_holder(file: &OwnedFd) -> Option<u32> {
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     let id = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
     // `1: FLOCK  ADVISORY  WRITE 708 00:13:6 0 EOF`
-    fs::read_to_string("/proc/locks").ok()?.lines().find_map(|line| {
+    PROC.read_to_string("locks").ok()?.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is_it = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&&*id);
         fields.get(4).filter(|_| is_it)?.parse().ok().filter(|&pid| pid != 0)

@@ -1,8 +1,8 @@
 //! From an address that a loaded program calls to the helper that lives there.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::{Mutex, PoisonError};
 
+use crate::pseudo_fs::PROC;
 use crate::uapi::Helper;
 
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -21,7 +21,7 @@ static KNOWN: Mutex<BTreeMap<i32, BTreeSet<String>>> = Mutex::new(BTreeMap::new(
 pub(super) fn names(offsets: &BTreeSet<i32>) -> Result<BTreeMap<i32, BTreeSet<String>>, String> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if !offsets.iter().all(|offset| known.contains_key(offset)) {
-        let symbols = fs::read(KALLSYMS).map_err(|e| hidden(&format!("cannot be read: {e}")))?;
+        let symbols = PROC.read("kallsyms").map_err(|e| hidden(&format!("cannot be read: {e}")))?;
         known.extend(find(offsets, &symbols)?);
     }
     let of = |offset| known.get(offset).cloned().unwrap_or_default();

@@ -6,13 +6,15 @@ use libbpf_rs::btf::types::{Func, FuncProto, Struct};
 use libbpf_rs::btf::{Btf, BtfKind, BtfType, HasSize, ReferencesType, TypeId};
 
 use super::load::load_btf;
+use crate::pseudo_fs::check_libbpf;
 
 /// The kernel's BTF.
 pub(crate) struct KernelBtf(Btf<'static>);
 
 impl KernelBtf {
-    /// `None` where the kernel has none.
+    /// `None` where the kernel has none, or another file covers it.
     pub(crate) fn load() -> Option<Self> {
+        check_libbpf().ok()?;
         crate::log::to_tracing();
         Btf::from_vmlinux().ok().map(Self)
     }

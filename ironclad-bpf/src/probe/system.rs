@@ -1,17 +1,16 @@
 //! What is not a program, map or helper: switches, mounts, the process itself.
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use super::btf::KernelBtf;
 use super::feature::{Feature, State};
 use super::helpers;
 use super::load::{is_jited, load_program, security_modules};
 use crate::capabilities::Capabilities;
+use crate::pseudo_fs::{PROC, SECURITY, SYS};
 use crate::uapi::{Helper, ProgramType};
 
 pub(super) fn features(btf: Option<&KernelBtf>, capabilities: Capabilities) -> Vec<Feature> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = PROC.read_to_string("self/mountinfo").unwrap_or_default();
     vec![
         missing_capabilities(capabilities),
         kernel_types(btf),
@@ -40,7 +39,7 @@ fn missing_capabilities(capabilities: Capabilities) -> Feature {
 fn kernel_types(btf: Option<&KernelBtf>) -> Feature {
     let path = "/sys/kernel/btf/vmlinux";
     match btf {
-        Some(_) if Path::new(path).exists() => Feature::available("btf"),
+        Some(_) if SYS.exists("kernel/btf/vmlinux").unwrap_or(false) => Feature::available("btf"),
         Some(_) => Feature::new("btf", State::Available, "from a file, not from the kernel itself"),
         None => Feature::new(
             "btf",
@@ -66,13 +65,14 @@ fn jit() -> Feature {
     }
 }
 
+/// The value of a sysctl, by its path in procfs.
 fn switch(path: &str) -> io::Result<i64> {
-    let text = fs::read_to_string(path)?;
+    let text = PROC.read_to_string(path)?;
     text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a number"))
 }
 
 fn unprivileged() -> Feature {
-    let (name, path) = ("unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled");
+    let (name, path) = ("unprivileged_bpf_disabled", "sys/kernel/unprivileged_bpf_disabled");
     match switch(path) {
         Ok(0) => Feature::new(
             name,
@@ -81,7 +81,7 @@ fn unprivileged() -> Feature {
         ),
         Ok(1) => Feature::new(name, State::Available, "until the next boot"),
         Ok(_) => Feature::new(name, State::Available, "root may switch it off"),
-        Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}")),
+        Err(e) => Feature::new(name, State::Unknown, format!("/proc/{path}: {e}")),
     }
 }
 
@@ -108,7 +108,7 @@ fn memory_accounting(capabilities: Capabilities) -> Feature {
 
 fn lockdown() -> Feature {
     let (name, path) = ("lockdown_off", "/sys/kernel/security/lockdown");
-    match fs::read_to_string(path) {
+    match SECURITY.read_to_string("lockdown") {
         Ok(text) => match text.split(['[', ']']).nth(1) {
             Some("none") => Feature::available(name),
             Some("integrity") => Feature::new(
@@ -123,7 +123,7 @@ fn lockdown() -> Feature {
             ),
             None => Feature::new(name, State::Unknown, format!("{path} reads `{}`", text.trim())),
         },
-        Err(e) if is_securityfs_mounted() && e.kind() == io::ErrorKind::NotFound => {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Feature::new(name, State::Available, "the kernel has no lockdown")
         }
         Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}; {MOUNT_SECURITYFS}")),
@@ -132,10 +132,6 @@ fn lockdown() -> Feature {
 
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 const MOUNT_SECURITYFS: &str = "mount it with: mount -t securityfs securityfs /sys/kernel/security";
-
-fn is_securityfs_mounted() -> bool {
-    Path::new(LSM_LIST).exists()
-}
 
 /// Whether `bpf` is among the security modules that the kernel was started with.
 fn security_module_list() -> Feature {
@@ -150,7 +146,7 @@ fn security_module_list() -> Feature {
             ),
         )
     };
-    match fs::read_to_string(LSM_LIST) {
+    match SECURITY.read_to_string("lsm") {
         Ok(list) if list.trim().split(',').any(|it| it == "bpf") => {
             Feature::new(name, State::Available, list.trim())
         }
@@ -172,7 +168,7 @@ pub(super) fn lsm_features() -> [Feature; 2] {
 
 /// Trampolines patch functions through ftrace.
 fn ftrace() -> Feature {
-    let (name, path) = ("ftrace_enabled", "/proc/sys/kernel/ftrace_enabled");
+    let (name, path) = ("ftrace_enabled", "sys/kernel/ftrace_enabled");
     match switch(path) {
         Ok(0) => Feature::new(
             name,
@@ -185,7 +181,7 @@ fn ftrace() -> Feature {
             State::Unavailable,
             "the kernel is built without CONFIG_FUNCTION_TRACER",
         ),
-        Err(e) => Feature::new(name, State::Unknown, format!("{path}: {e}")),
+        Err(e) => Feature::new(name, State::Unknown, format!("/proc/{path}: {e}")),
     }
 }
 

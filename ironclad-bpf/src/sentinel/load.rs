@@ -24,6 +24,7 @@ use crate::mapping::Mapping;
 use crate::persistent::{LOSSES, SENTINEL};
 use crate::probe::{KernelBtf, State, probe_lsm};
 use crate::program::Program;
+use crate::pseudo_fs::{SYS, check_paths};
 use crate::ring::check_size;
 use crate::shield::boottime_ns;
 use crate::skel::sentinel::SentinelSkelBuilder;
@@ -103,7 +104,7 @@ impl Guard {
         let mut this = Self::assemble(&object, preopened, &sizes, missing)?;
         this.attach_gate(&mut object, number)?;
         this.trust_self(processes)?;
-        this.initialise(&options);
+        this.initialise(&options)?;
         this.protect_object(processes, &mut object)?;
         this.attach_sysctl(&mut object, number)?;
         for (program, link) in attach(object.programs(), number)? {
@@ -187,7 +188,7 @@ impl Guard {
     }
 
     /// Writes the state that the programs read. An earlier agent may have ended while it wrote.
-    fn initialise(&self, options: &GuardOptions) {
+    fn initialise(&self, options: &GuardOptions) -> Result<(), BpfError> {
         let state = &self.state;
         state.u64_at(offset_of!(Sentinel, gate)).store(options.gate, Ordering::Release);
         state.u64_at(offset_of!(Sentinel, gate_log)).store(options.gate_log, Ordering::Release);
@@ -196,12 +197,12 @@ impl Guard {
         state.u32_at(offset_of!(Sentinel, canary)).store(0, Ordering::Release);
         state.u32_at(offset_of!(Sentinel, canary_hook)).store(0, Ordering::Release);
         for (index, pmu) in ["kprobe", "uprobe"].into_iter().enumerate() {
-            // A kernel without the PMU has no such events to refuse.
-            let kind = std::fs::read_to_string(format!("/sys/bus/event_source/devices/{pmu}/type"));
-            let kind = kind.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+            let kind = performance_unit(pmu)
+                .map_err(|e| BpfError::system(format!("reading the type of {pmu} events"), e))?;
             let at = offset_of!(Sentinel, probes) + 4 * index;
             state.u32_at(at).store(kind, Ordering::Release);
         }
+        Ok(())
     }
 
     /// Protects the programs and maps that were made before this process was trusted.
@@ -263,6 +264,15 @@ impl Sizes {
     }
 }
 
+/// The type of a performance unit's events. 0 where the kernel lacks it: there are no such events to refuse.
+fn performance_unit(name: &str) -> io::Result<u32> {
+    match SYS.read_to_string(format!("bus/event_source/devices/{name}/type")) {
+        Ok(text) => text.trim().parse().map_err(io::Error::other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
 /// The programs in the kernel, not attached, and the hooks that it does not have.
 fn load_object(
     processes: &Processes,
@@ -270,6 +280,7 @@ fn load_object(
     pins: Option<&GuardPins>,
     sizes: &Sizes,
 ) -> Result<(Loaded, Vec<MissingHook>), BpfError> {
+    check_paths().map_err(|e| BpfError::system("checking the kernel's files", e))?;
     let lsm = probe_lsm();
     if !matches!(lsm.state, State::Available | State::Unknown) {
         return Err(Failure::NoLsm { why: lsm.reason.unwrap_or_default() }.into());

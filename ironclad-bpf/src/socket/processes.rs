@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -20,6 +21,7 @@ use crate::loader::{Loader, constants, failed};
 use crate::map::Map;
 use crate::persistent::{LOSSES, PROCESS, PersistentMaps, SOCKETS};
 use crate::program::Program;
+use crate::pseudo_fs::{PROC, namespace, reopen};
 use crate::shield::boottime_ns;
 use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
@@ -252,7 +254,7 @@ impl Processes {
     pub fn identify_themselves(&self, paths: &[&Path]) -> Result<Vec<Option<FileId>>, BpfError> {
         let found = self.look(paths, |path| {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty()).map(Some)
+            Ok(Some(rustix::fs::open(path, flags, Mode::empty())?))
         })?;
         Ok(found.into_iter().map(|found| found.map(|file| file.file)).collect())
     }
@@ -268,7 +270,7 @@ impl Processes {
     fn look(
         &self,
         paths: &[&Path],
-        open_one: impl Fn(&Path) -> rustix::io::Result<Option<OwnedFd>>,
+        open_one: impl Fn(&Path) -> io::Result<Option<OwnedFd>>,
     ) -> Result<Vec<Option<OpenFile>>, BpfError> {
         // Some hundred open files at a time.
         let mut found = Vec::with_capacity(paths.len());
@@ -276,10 +278,9 @@ impl Processes {
             let mut open = Vec::with_capacity(some.len());
             for path in some {
                 open.push(match open_one(path) {
-                    Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => None,
-                    opened => opened.map_err(|e| {
-                        BpfError::system(format!("opening {}", path.display()), e.into())
-                    })?,
+                    Err(e) if is_missing(&e) => None,
+                    opened => opened
+                        .map_err(|e| BpfError::system(format!("opening {}", path.display()), e))?,
                 });
             }
             let files = self.open_files()?;
@@ -292,7 +293,7 @@ impl Processes {
                     None => found.push(None),
                     Some(fd) => found.push(Some(id(fd).ok_or_else(|| {
                         let why = "the kernel does not list this process's open files";
-                        BpfError::system("identifying a file", std::io::Error::other(why))
+                        BpfError::system("identifying a file", io::Error::other(why))
                     })?)),
                 }
             }
@@ -323,7 +324,7 @@ impl Processes {
         if name.as_ref().is_some_and(|name| name.is_absolute()) {
             return Ok(name);
         }
-        let path = self.of_running(file, |exe| std::fs::read_link(exe).ok())?;
+        let path = self.of_running(file, |exe| PROC.read_link(exe).ok())?;
         Ok(path.or(name))
     }
 
@@ -332,11 +333,12 @@ impl Processes {
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn is_deleted(&self, file: &FileId) -> Result<bool, BpfError> {
-        let links = |exe: &Path| Some(std::fs::metadata(exe).ok()?.nlink());
+        // By its path: the answer is text for a person.
+        let links = |exe: &Path| Some(std::fs::metadata(PROC.at().join(exe)).ok()?.nlink());
         Ok(self.of_running(file, links)? == Some(0))
     }
 
-    /// What `/proc/PID/exe` says of a process that executes the file.
+    /// What `PID/exe` of procfs says of a process that executes the file.
     fn of_running<T>(
         &self,
         file: &FileId,
@@ -349,7 +351,7 @@ impl Processes {
             if !executes(&pid)? {
                 continue;
             }
-            let found = read(format!("/proc/{pid}/exe").as_ref());
+            let found = read(format!("{pid}/exe").as_ref());
             // It may have executed something else meanwhile, and that is what was read.
             if let (Some(found), true) = (found, executes(&pid)?) {
                 return Ok(Some(found));
@@ -395,7 +397,7 @@ impl Processes {
             Some(OpenSocket { may_lose_group: 0, .. }) => Ok(SocketGroups::Always),
             Some(OpenSocket { has_lost_group: 0, .. }) => Ok(SocketGroups::Known),
             Some(_) => Ok(SocketGroups::Lost),
-            None => Err(failed(std::io::Error::other(
+            None => Err(failed(io::Error::other(
                 "the kernel does not list this process's open sockets",
             ))),
         }
@@ -407,21 +409,22 @@ impl Processes {
     }
 }
 
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// None where there is nothing. What is on an overlay leads to the file below once it is opened in
 /// earnest, as execve(2) opens it, and no further where a lease forbids it.
-fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
-    use rustix::io::Errno;
+fn open_to_look(path: &Path) -> io::Result<Option<OwnedFd>> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
     let is_on_overlay = rustix::fs::fstatfs(&found)?.f_type as i64 == OVERLAYFS_MAGIC;
     if kind != FileType::RegularFile || !is_on_overlay {
         return Ok(Some(found));
     }
-    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match rustix::fs::open(again, flags, Mode::empty()) {
+    match reopen(found.as_fd()) {
         Ok(file) => Ok(Some(file)),
-        Err(Errno::AGAIN) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -430,13 +433,13 @@ fn open_to_look(path: &Path) -> rustix::io::Result<Option<OwnedFd>> {
 fn sees_all_processes() -> bool {
     /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
     const INITIAL: u64 = 0xefff_fffc;
-    rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|namespace| namespace.st_ino == INITIAL)
+    namespace("self", "pid").is_ok_and(|number| number == INITIAL)
 }
 
 /// As many as the kernel lets run: of each limit, the lower.
 fn most_processes() -> u32 {
     let limit = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        let text = PROC.read_to_string(format!("sys/kernel/{name}")).ok()?;
         text.trim().parse::<u32>().ok()
     };
     let pids = limit("pid_max").unwrap_or(1 << 22);
