@@ -4,6 +4,7 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::BpfError;
+use ironclad_bpf::pseudo_fs::PROC;
 
 use crate::error::ShieldError;
 
@@ -70,7 +71,7 @@ pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
 /// Where the hierarchy of cgroups, version 2, is mounted.
 pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
     let failed = |source| BpfError::system("reading /proc/thread-self/mountinfo", source);
-    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
+    let mounts = PROC.read_to_string("thread-self/mountinfo").map_err(failed)?;
     // Fields of proc(5): the root within the file system is the fourth, the mount point the fifth; behind
     // the hyphen comes the type.
     let root = mounts.lines().find_map(|line| {

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ironclad_bpf::BpfError;
+use ironclad_bpf::pseudo_fs::reopen;
 use ironclad_bpf::socket::OpenFiles;
 use ironclad_core::abi::OpenFile;
 use ironclad_policy::Sha256Sum;
@@ -110,12 +111,10 @@ impl<'a> Candidate<'a> {
         if !self.is_regular || self.file.is_some() {
             return Ok(());
         }
-        let path = format!("/proc/self/fd/{}", self.found.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match rustix::fs::open(path, flags, Mode::empty()) {
+        match reopen(self.found.as_fd()) {
             Ok(file) => self.file = Some(file.into()),
-            Err(Errno::WOULDBLOCK) => {} // A lease.
-            Err(e) => return Err(e.into()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {} // A lease.
+            Err(e) => return Err(e),
         }
         Ok(())
     }

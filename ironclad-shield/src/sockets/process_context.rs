@@ -2,6 +2,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ironclad_bpf::pseudo_fs::PROC;
 use ironclad_bpf::socket::Processes;
 use ironclad_bpf::{BpfError, boottime_ns};
 use ironclad_core::abi::{Process, SOCK_KERNEL};
@@ -137,7 +138,7 @@ fn is_kernel(stat: &[u8]) -> bool {
 /// A running process, by its number in the initial pid namespace.
 pub(crate) fn running(processes: &Processes, pid: u32) -> Result<ProcessContext, ShieldError> {
     let failed = |source| Failure::NoProcess { pid, source };
-    let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).map_err(failed);
+    let read = |name: &str| PROC.read(format!("{pid}/{name}")).map_err(failed);
     let status = read("status")?;
     let status = String::from_utf8_lossy(&status);
     let real = |name: &str| {
