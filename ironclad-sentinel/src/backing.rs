@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::BpfError;
+use ironclad_bpf::pseudo_fs::{PROC, SYS};
 use ironclad_bpf::socket::Processes;
 use ironclad_core::abi;
+use rustix::io::Errno;
 
 use crate::resolve::Coverage;
 
@@ -38,7 +40,9 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
                 continue;
             }
             *known |= rules;
-            let Some(disk) = Disk::find(device) else { continue };
+            let disk = Disk::find(device)
+                .map_err(|source| BpfError::system("reading /sys/dev/block", source))?;
+            let Some(disk) = disk else { continue };
             on_disks |= rules;
             mapped |= if disk.is_mapped { rules } else { 0 };
             left.extend(disk.on.into_iter().map(|below| (below, rules)));
@@ -72,7 +76,9 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
         }
     };
     put(MAPPER, mapped);
-    let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
+    let devices = PROC
+        .read_to_string("devices")
+        .map_err(|source| BpfError::system("reading /proc/devices", source))?;
     for major in command_majors(&devices).chain([SG]) {
         put(major << MINOR_BITS | abi::VOLUME_ANY_MINOR, on_disks);
     }
@@ -93,31 +99,63 @@ struct Disk {
 
 impl Disk {
     /// By the kernel's device number. None if it is no block device.
-    fn find(device: u32) -> Option<Self> {
-        let (major, minor) = (device >> MINOR_BITS, device & 0xf_ffff);
-        let dir = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-        let whole = dir.join("partition").exists().then(|| dir.parent().map(Path::to_owned));
-        let parts = fs::read_dir(dir.join("slaves")).into_iter().flatten().flatten();
-        let below = parts.map(|entry| entry.path()).chain(whole.flatten());
-        let file = fs::read(dir.join("loop/backing_file")).ok();
-        Some(Self {
-            on: below.filter_map(|dir| number(&dir)).collect(),
-            file: file.map(|text| path(&text)),
-            is_mapped: dir.join("dm").exists(),
-            is_read_only: fs::read(dir.join("ro")).is_ok_and(|text| text.trim_ascii() == b"1"),
-        })
+    fn find(device: u32) -> io::Result<Option<Self>> {
+        let Some(dir) = directory(device)? else { return Ok(None) };
+        let slaves = found(SYS.names(dir.join("slaves")))?.unwrap_or_default();
+        let mut below: Vec<_> = slaves.iter().map(|name| dir.join("slaves").join(name)).collect();
+        if SYS.exists(dir.join("partition"))? {
+            below.extend(dir.parent().map(Path::to_owned));
+        }
+        let mut disk = Self { is_mapped: SYS.exists(dir.join("dm"))?, ..Self::default() };
+        for dir in below {
+            let text = found(SYS.read_to_string(dir.join("dev")))?;
+            disk.on.extend(text.and_then(|text| number(&text)));
+        }
+        let file = found(SYS.read(dir.join("loop/backing_file")))?;
+        disk.file = file.map(|text| path(&text));
+        let read_only = found(SYS.read(dir.join("ro")))?;
+        disk.is_read_only = read_only.is_some_and(|text| text.trim_ascii() == b"1");
+        Ok(Some(disk))
     }
 }
 
 /// How many devices are made of a block device: mapped, striped.
-pub(crate) fn holders(device: u32) -> u32 {
-    let (major, minor) = (device >> MINOR_BITS, device & 0xf_ffff);
-    let holders = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders"));
-    holders.into_iter().flatten().count() as u32
+pub(crate) fn holders(device: u32) -> io::Result<u32> {
+    let Some(dir) = directory(device)? else { return Ok(0) };
+    let holders = found(SYS.names(dir.join("holders")))?;
+    Ok(holders.unwrap_or_default().len() as u32)
 }
 
-fn number(dir: &Path) -> Option<u32> {
-    let text = fs::read_to_string(dir.join("dev")).ok()?;
+/// The directory of a block device in sysfs. None if the device is none.
+fn directory(device: u32) -> io::Result<Option<PathBuf>> {
+    let (major, minor) = (device >> MINOR_BITS, device & 0xf_ffff);
+    let target = found(SYS.read_link(format!("dev/block/{major}:{minor}")))?;
+    Ok(target.map(|target| joined(Path::new("dev/block"), &target)))
+}
+
+/// None of what does not exist, or ends meanwhile.
+fn found<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// A directory below another, by the target of a symbolic link there. sysfs has no links on the way.
+fn joined(dir: &Path, target: &Path) -> PathBuf {
+    let mut path = dir.to_owned();
+    for name in target {
+        if name == ".." {
+            path.pop();
+        } else {
+            path.push(name);
+        }
+    }
+    path
+}
+
+fn number(text: &str) -> Option<u32> {
     let (major, minor) = text.trim().split_once(':')?;
     Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
 }
@@ -151,6 +189,15 @@ mod tests {
     fn a_backing_file_is_read_up_to_its_newline() {
         assert_eq!(path(b"/a b\n\n"), Path::new("/a b\n"));
         assert_eq!(path(b"/a"), Path::new("/a"));
-        assert!(Disk::find(0).is_none());
+        assert!(Disk::find(0).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_directory_of_a_device_is_found_by_its_link() {
+        let dir = |target: &str| joined(Path::new("dev/block"), Path::new(target));
+        let partition = "devices/pci0000:00/0000:00:05.0/ata1/block/sda/sda1";
+        assert_eq!(dir(&format!("../../{partition}")), Path::new(partition));
+        assert_eq!(number("8:1\n"), Some(8 << MINOR_BITS | 1));
+        assert_eq!(number("8"), None);
     }
 }

@@ -1,9 +1,10 @@
 //! Protection from the OOM killer.
 
-use std::fs;
 use std::io;
 
-const FILE: &str = "/proc/self/oom_score_adj";
+use ironclad_bpf::pseudo_fs::PROC;
+
+const FILE: &str = "self/oom_score_adj";
 /// `OOM_SCORE_ADJ_MIN` of include/uapi/linux/oom.h: never.
 const NEVER: &str = "-1000";
 
@@ -14,16 +15,16 @@ pub(crate) struct OomProtection {
 
 impl OomProtection {
     pub(crate) fn new() -> io::Result<Self> {
-        let former = fs::read_to_string(FILE)?.trim().to_owned();
-        fs::write(FILE, NEVER)?;
+        let former = PROC.read_to_string(FILE)?.trim().to_owned();
+        PROC.write(FILE, NEVER.as_bytes())?;
         Ok(Self { former })
     }
 }
 
 impl Drop for OomProtection {
     fn drop(&mut self) {
-        if let Err(error) = fs::write(FILE, &self.former) {
-            tracing::warn!(%error, former = self.former, "{FILE} stays at {NEVER}");
+        if let Err(error) = PROC.write(FILE, self.former.as_bytes()) {
+            tracing::warn!(%error, former = self.former, "/proc/{FILE} stays at {NEVER}");
         }
     }
 }

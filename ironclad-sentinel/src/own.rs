@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use ironclad_bpf::pseudo_fs::PROC;
 use ironclad_core::abi::{self, FileOp, FilePolicy};
 use ironclad_policy::file::FileOps;
 
@@ -46,7 +47,7 @@ pub(crate) fn paths(
     pins: Option<&Path>,
     files: Vec<PathBuf>,
 ) -> io::Result<Vec<OwnPath>> {
-    let exe = std::fs::canonicalize("/proc/self/exe")?;
+    let exe = std::fs::canonicalize(PROC.read_link("self/exe")?)?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
     let mut found = vec![file(exe.clone(), EXECUTABLE)];
     let mut code = code()?;
@@ -69,7 +70,7 @@ pub(crate) fn paths(
 
 /// Files that this process has mapped as executable.
 fn code() -> io::Result<BTreeSet<PathBuf>> {
-    let maps = std::fs::read("/proc/self/maps")?;
+    let maps = PROC.read("self/maps")?;
     Ok(maps.split(|&byte| byte == b'\n').filter_map(mapped).collect())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::{Census, Guard};
 use ironclad_core::abi::{self, FileId, Held, OpenDescriptor};
 use serde::Serialize;
@@ -87,7 +88,10 @@ impl Preopened {
         let volumes: Vec<_> = coverage.volumes.keys().filter(is_block).copied().collect();
         let census = guard.census(&volumes)?;
         let devices = census.held.iter().filter(|it| it.kind == abi::HELD_DEVICE && it.rules != 0);
-        let holders = devices.map(|it| (it.file.dev, backing::holders(it.file.dev))).collect();
+        let holders = devices.map(|it| Ok((it.file.dev, backing::holders(it.file.dev)?)));
+        let holders = holders
+            .collect::<std::io::Result<_>>()
+            .map_err(|source| BpfError::system("reading the holders of a device", source))?;
         let found = Self::of(&census, &Expected { loops: Some(&coverage.loops), holders });
         guard.check_writes(found != Self::default())?;
         Ok(found)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::probe::probe_refused;
+use ironclad_bpf::pseudo_fs::PROC;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::error::{Failure, SentinelError};
@@ -36,7 +37,11 @@ impl Drop for Claim {
 /// Checks user, capabilities and user namespace.
 pub(crate) fn check() -> Result<(), SentinelError> {
     let has = capabilities(None).map_or(CapabilitySet::all(), |sets| sets.effective);
-    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // A kernel without user namespaces has no such file.
+    let users = match PROC.read_to_string("self/uid_map") {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|e| BpfError::system("reading /proc/self/uid_map", e))?,
+    };
     let user = rustix::process::geteuid().as_raw();
     match lacking(has, user, &users) {
         Some(why) => Err(Failure::NotPrivileged { why }.into()),

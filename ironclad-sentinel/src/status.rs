@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use ironclad_bpf::probe::{Feature, State, probe_system};
+use ironclad_bpf::pseudo_fs::SECURITY;
 use ironclad_policy::Provenance;
 use serde::Serialize;
 
@@ -231,7 +232,7 @@ pub struct KernelStatus {
 impl KernelStatus {
     pub(crate) fn read() -> Self {
         let uname = rustix::system::uname();
-        let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+        let modules = SECURITY.read_to_string("lsm").unwrap_or_default();
         Self {
             release: uname.release().to_string_lossy().into_owned(),
             machine: uname.machine().to_string_lossy().into_owned(),

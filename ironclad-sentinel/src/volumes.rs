@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ironclad_bpf::pseudo_fs::{PROC, namespace};
 use rustix::fs::{major, minor, statfs};
 use serde::Serialize;
 
@@ -148,15 +150,19 @@ pub(crate) struct Mount {
 /// All mounts, in the order of mounting, and those of PID 1 if its mount namespace is another.
 pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
     let mut found = mounts_of("self")?;
-    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    if namespace("1").is_some_and(|first| Some(first) != namespace("self")) {
+    let of_init = match namespace("1", "mnt") {
+        // Without CAP_SYS_PTRACE; procfs may hide the process, too (`hidepid=`).
+        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => None,
+        read => Some(read?),
+    };
+    if of_init.is_some() && of_init != Some(namespace("self", "mnt")?) {
         found.extend(mounts_of("1")?);
     }
     Ok(found)
 }
 
 fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {
-    let text = std::fs::read(format!("/proc/{process}/mountinfo"))?;
+    let text = PROC.read(format!("{process}/mountinfo"))?;
     Ok(text.split(|&byte| byte == b'\n').filter_map(mount).collect())
 }
 
@@ -174,7 +180,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
 /// The directory of this process's cgroup of version 2. None if the process is in the root cgroup, or if no
 /// hierarchy is mounted.
 pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+    let text = PROC.read_to_string("self/cgroup")?;
     let group = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
     let Some(group) = group.filter(|group| *group != Path::new("/")) else { return Ok(None) };
     let mounts = mounts()?;
