@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ironclad_bpf::BpfError;
 use ironclad_bpf::paths::components;
+use ironclad_bpf::pseudo_fs::{self, PROC, PseudoFs, SECURITY, SYS};
 use ironclad_bpf::socket::Processes;
 use ironclad_core::abi::{self, FileId, NameKey};
 use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
@@ -68,13 +70,14 @@ pub(crate) fn resolve(
     processes: &Processes,
 ) -> Result<Coverage, SentinelError> {
     let mounts = volumes::mounts()
-        .map_err(|source| ironclad_bpf::BpfError::system("reading /proc/self/mountinfo", source))?;
+        .map_err(|source| BpfError::system("reading /proc/self/mountinfo", source))?;
     let wanted = wanted(files, own, &mounts)?;
     let mut coverage = Coverage::default();
     let mut covers = Covers::default();
     covers.add_wanted(&wanted, &mounts);
     covers.add_mounts(&wanted, &mounts, &mut coverage.mounts);
     covers.add_path_components(&wanted, files);
+    covers.add_pseudo_fs(&mounts, &mut coverage.mounts)?;
     for (dir, name, _) in &covers.names {
         let names = 1 << (name.len() % 32);
         covers.labels.push((dir.clone(), Covered { names, ..Covered::default() }));
@@ -176,6 +179,28 @@ impl Covers {
             }
             self.labels.push((dir, covered));
         }
+    }
+
+    /// The mounts of procfs, sysfs and securityfs, and their roots. Programs protect what the agent reads below the
+    /// roots of procfs and sysfs: many of its inodes have no number that lasts.
+    fn add_pseudo_fs(
+        &mut self,
+        mounts: &[Mount],
+        ids: &mut BTreeSet<u32>,
+    ) -> Result<(), SentinelError> {
+        pseudo_fs::check_paths()
+            .map_err(|source| BpfError::system("checking the kernel's files", source))?;
+        let at = [&PROC, &SYS, &SECURITY].map(PseudoFs::at);
+        for mount in mounts.iter().filter(|mount| at.contains(&&*mount.at)) {
+            ids.insert(mount.id);
+            if let (Some(dir), Some(name)) = (mount.at.parent(), mount.at.file_name()) {
+                self.names.push((dir.to_owned(), name.to_owned(), own::MOUNTS));
+            }
+            let flags = abi::LABEL_PATH_COMPONENT;
+            let covered = Covered { own: own::MOUNTS, flags, ..Covered::default() };
+            self.labels.push((mount.at.clone(), covered));
+        }
+        Ok(())
     }
 
     /// Finds the identities of all paths in one pass.

@@ -54,6 +54,47 @@ IC_INLINE bool ic_is_mount_protected(struct mount *mount)
 	return ic_is_mount_own(mount) || ic_is_mount_shared(mount);
 }
 
+/*
+ * Whether a file or directory of procfs or sysfs is one that the agent reads, or is on the path to
+ * one. Hosts mount file systems in /proc/fs, /proc/sys/fs, /proc/xen, /sys/fs, /sys/firmware and
+ * below /sys/kernel; the kernel's types are in /sys/kernel/btf.
+ */
+__noinline int ic_is_pseudo_file_read(__u64 address)
+{
+	struct dentry *top, *next;
+	__u64 parent, below = 0;
+	__u32 i;
+
+	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {
+		parent = ic_parent(address);
+		if (ic_parent(parent) == parent)
+			break;
+		below = address;
+		address = parent;
+	}
+	top = (struct dentry *)address;
+	next = (struct dentry *)below;
+	if (ic_is_named(top, "fs") || ic_is_named(top, "xen") || ic_is_named(top, "firmware"))
+		return false;
+	if (!below)
+		return true;
+	if (ic_is_named(top, "sys"))
+		return !ic_is_named(next, "fs");
+	return !ic_is_named(top, "kernel") || ic_is_named(next, "btf");
+}
+
+/* The same for files of any file system: procfs and sysfs count where the agent reads them. */
+IC_INLINE bool ic_is_pseudo_target(__u64 dentry, unsigned long magic, __u32 device)
+{
+	const struct ic_name_val *volume;
+
+	if (magic != IC_PROC_SUPER_MAGIC && magic != IC_SYSFS_MAGIC)
+		return false;
+	volume = bpf_map_lookup_elem(&ic_volumes, &device);
+	return volume && volume->rules[ic_half()] & 1ULL << IC_OWN_MOUNTS &&
+	       ic_is_pseudo_file_read(dentry);
+}
+
 /* Whether a directory is protected, or a path component of a protected file. */
 IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
 {
@@ -62,6 +103,8 @@ IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
 	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
 
 	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT)
+		return true;
+	if (ic_is_pseudo_target(ic_address(dentry), dentry->d_sb->s_magic, dentry->d_sb->s_dev))
 		return true;
 	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
 }
@@ -125,12 +168,16 @@ IC_INLINE bool ic_is_mountpoint_protected(struct dentry *dentry)
 	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
 	const struct ic_label *label;
 	struct ic_file_id id;
+	__u64 address;
 
 	if (!inode || !policy)
 		return false;
 	ic_file_identify(&id, inode);
 	label = ic_label_of(&id);
 	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT)
+		return true;
+	bpf_probe_read_kernel(&address, sizeof(address), &dentry);
+	if (ic_is_pseudo_target(address, BPF_CORE_READ(inode, i_sb, s_magic), id.dev))
 		return true;
 	return ic_rules_of_alias(inode) & policy->op[IC_FILE_MOUNT];
 }

@@ -10,6 +10,7 @@ mod mounts;
 mod normal_operation;
 mod persistence;
 mod preopened;
+mod pseudo_fs;
 mod rules;
 mod self_protection;
 mod shield;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         normal_operation::tests(),
         persistence::tests(),
         preopened::tests(),
+        pseudo_fs::tests(),
         rules::tests(),
         self_protection::tests(),
         shield::tests(),
