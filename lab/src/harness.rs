@@ -28,6 +28,8 @@ const ISOLATED: &str = "IRONCLAD_TEST_ISOLATED";
 const MACHINE: &str = "IRONCLAD_MACHINE";
 /// Set in virtual machines whose kernel has no BPF LSM among its security modules.
 const WITHOUT_LSM: &str = "IRONCLAD_WITHOUT_LSM";
+/// Set in virtual machines whose tests harden the kernel until the next boot.
+const HARDENED: &str = "IRONCLAD_HARDENED";
 /// Modules of tests, separated by commas: only these run.
 const MODULES: &str = "IRONCLAD_TEST_MODULES";
 /// A test that takes longer has failed, and the program ends.
@@ -67,18 +69,23 @@ enum Place {
     Machine,
     /// In virtual machines without BPF LSM.
     MachineWithoutLsm,
+    /// In virtual machines whose tests harden the kernel until the next boot.
+    HardenedMachine,
 }
 
 impl Place {
     fn includes(self, here: Self) -> bool {
-        self == here || (self == Self::Everywhere && here != Self::MachineWithoutLsm)
+        let is_usual = matches!(here, Self::Host | Self::Machine);
+        self == here || (self == Self::Everywhere && is_usual)
     }
 
     fn here() -> Self {
-        match (std::env::var_os(MACHINE), std::env::var_os(WITHOUT_LSM)) {
-            (None, _) => Self::Host,
-            (Some(_), None) => Self::Machine,
-            (Some(_), Some(_)) => Self::MachineWithoutLsm,
+        let is_set = |name| std::env::var_os(name).is_some();
+        match (is_set(MACHINE), is_set(WITHOUT_LSM), is_set(HARDENED)) {
+            (false, _, _) => Self::Host,
+            (true, true, _) => Self::MachineWithoutLsm,
+            (true, false, true) => Self::HardenedMachine,
+            (true, false, false) => Self::Machine,
         }
     }
 }
@@ -116,6 +123,12 @@ impl Test {
     /// Runs only in virtual machines whose kernel has no BPF LSM.
     pub const fn in_machine_without_lsm(mut self) -> Self {
         self.place = Place::MachineWithoutLsm;
+        self
+    }
+
+    /// Runs only in virtual machines whose tests harden the kernel until the next boot.
+    pub const fn in_hardened_machine(mut self) -> Self {
+        self.place = Place::HardenedMachine;
         self
     }
 

@@ -121,6 +121,9 @@ enum Task {
         /// Boot without BPF LSM among the security modules.
         #[arg(long)]
         without_lsm: bool,
+        /// Run the tests that harden the kernel until the next boot, and no other.
+        #[arg(long)]
+        hardened: bool,
         /// A program of this machine, or a command of the guest's busybox, and its arguments.
         #[arg(required = true, last = true)]
         command: Vec<String>,
@@ -187,13 +190,17 @@ fn perform(task: Task) -> Result<ExitCode> {
             setup::ensure(Purpose::Test)?;
             return attacks::run(&options);
         }
-        Task::Vm { kernel, file, timeout, count_instructions, without_lsm, command } => {
+        Task::Vm { kernel, file, timeout, count_instructions, without_lsm, hardened, command } => {
             setup::ensure(Purpose::Test)?;
             let kernels = kernels::fetch(&[kernel], false)?;
             let job = vm::Job {
                 timeout_seconds: timeout,
                 counts_instructions: count_instructions,
                 is_without_lsm: without_lsm,
+                environment: hardened
+                    .then(|| ("IRONCLAD_HARDENED".into(), "1".into()))
+                    .into_iter()
+                    .collect(),
                 ..vm::Job::default()
             };
             let status = vm::command_line(&kernels[0], &command, &file, job)?;

@@ -16,8 +16,37 @@ const MACHINES_AT_ONCE: usize = 4;
 /// For one program; emulation is ten to twenty times slower than the host.
 const TIMEOUT_SECONDS: u64 = 3600;
 
-/// The package with tests for a kernel without BPF LSM: a machine of their own.
-const WITHOUT_LSM: &str = "ironclad-sentinel";
+/// The package with tests for machines of their own.
+const APART: &str = "ironclad-sentinel";
+
+/// What is special about a machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Machine {
+    Usual,
+    /// Its kernel has no BPF LSM among its security modules.
+    WithoutLsm,
+    /// Its tests harden the kernel until the next boot.
+    Hardened,
+}
+
+impl Machine {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "machine",
+            Self::WithoutLsm => "machine without BPF LSM",
+            Self::Hardened => "hardened machine",
+        }
+    }
+
+    /// The variable that chooses its tests.
+    fn variable(self) -> Option<&'static str> {
+        match self {
+            Self::Usual => None,
+            Self::WithoutLsm => Some("IRONCLAD_WITHOUT_LSM"),
+            Self::Hardened => Some("IRONCLAD_HARDENED"),
+        }
+    }
+}
 
 /// What kernels between the oldest and the newest run where the whole is not asked for, by package: that everything
 /// loads, and what asks most of the kernel's own code.
@@ -61,10 +90,13 @@ pub(crate) fn run(
                         return;
                     };
                     let is_whole = depth.is_whole_on(kernel);
-                    let mut rows = on_kernel(kernel, binaries, is_whole, false);
-                    let apart = binaries.iter().position(|binary| binary.package == WITHOUT_LSM);
+                    let mut rows = on_kernel(kernel, binaries, is_whole, Machine::Usual);
+                    let apart = binaries.iter().position(|binary| binary.package == APART);
                     if let Some(apart) = apart.filter(|_| is_whole) {
-                        rows.extend(on_kernel(kernel, &binaries[apart..=apart], is_whole, true));
+                        for machine in [Machine::WithoutLsm, Machine::Hardened] {
+                            let apart = &binaries[apart..=apart];
+                            rows.extend(on_kernel(kernel, apart, is_whole, machine));
+                        }
                     }
                     if let Ok(mut done) = done.lock() {
                         done.push((kernel.label.clone(), rows));
@@ -88,22 +120,16 @@ fn left_out(suite: &str, package: &str, tests: &Tests) -> Option<Row> {
     Some(Row::single(suite, &format!("{package}: other modules"), Outcome::Skipped(why), 0.0))
 }
 
-fn on_kernel(
-    kernel: &Kernel,
-    binaries: &[Binary],
-    is_whole: bool,
-    is_without_lsm: bool,
-) -> Vec<Row> {
+fn on_kernel(kernel: &Kernel, binaries: &[Binary], is_whole: bool, machine: Machine) -> Vec<Row> {
     let suite = format!("linux {}", kernel.label);
     eprintln!("{suite}: booting {}", kernel.release);
     let started = Instant::now();
-    let name = if is_without_lsm { "machine without BPF LSM" } else { "machine" };
-    let machine = |outcome, seconds| Row::single(&suite, name, outcome, seconds);
-    let report = match vm::run(kernel, &job(kernel, binaries, is_whole, is_without_lsm), |_| {}) {
+    let row = |outcome, seconds| Row::single(&suite, machine.name(), outcome, seconds);
+    let report = match vm::run(kernel, &job(kernel, binaries, is_whole, machine), |_| {}) {
         Ok(report) => report,
         Err(error) => {
             let seconds = started.elapsed().as_secs_f64();
-            return vec![machine(Outcome::Failed(error.to_string()), seconds)];
+            return vec![row(Outcome::Failed(error.to_string()), seconds)];
         }
     };
     let mut rows = Vec::new();
@@ -131,11 +157,11 @@ fn on_kernel(
         rows.extend(left);
     }
     let outcome = report.problem.map_or(Outcome::Passed, Outcome::Failed);
-    rows.push(machine(outcome, started.elapsed().as_secs_f64()));
+    rows.push(row(outcome, started.elapsed().as_secs_f64()));
     rows
 }
 
-fn job(kernel: &Kernel, binaries: &[Binary], is_whole: bool, is_without_lsm: bool) -> Job {
+fn job(kernel: &Kernel, binaries: &[Binary], is_whole: bool, machine: Machine) -> Job {
     let place = |binary: &Binary| format!("/tests/{}", binary.package);
     let program = |binary: &Binary| Program { from: binary.file.clone(), to: place(binary) };
     let command = |binary: &Binary| {
@@ -144,14 +170,14 @@ fn job(kernel: &Kernel, binaries: &[Binary], is_whole: bool, is_without_lsm: boo
         let words = ["env".to_owned()].into_iter().chain(modules).chain([place(binary)]);
         words.collect()
     };
-    let without_lsm = is_without_lsm.then(|| ("IRONCLAD_WITHOUT_LSM".into(), "1".into()));
+    let apart = machine.variable().map(|name| (name.into(), "1".into()));
     let environment =
         [("RUST_BACKTRACE".into(), "1".into()), ("IRONCLAD_KERNEL".into(), kernel.label.clone())];
     Job {
-        is_without_lsm,
+        is_without_lsm: machine == Machine::WithoutLsm,
         programs: binaries.iter().map(program).collect(),
         commands: binaries.iter().map(command).collect(),
-        environment: environment.into_iter().chain(without_lsm).collect(),
+        environment: environment.into_iter().chain(apart).collect(),
         timeout_seconds: TIMEOUT_SECONDS,
         ..Job::default()
     }
