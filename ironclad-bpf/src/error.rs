@@ -57,6 +57,8 @@ pub enum BpfErrorKind {
     NoCgroup,
     /// BPF LSM does not run.
     NoLsm,
+    /// lockdown(7) keeps programs from reading the kernel's memory.
+    LockedDown,
     /// There is no such interface.
     NoInterface,
     /// What the frames of an interface begin with is not known.
@@ -106,6 +108,8 @@ pub(crate) enum Failure {
     NoCgroup { path: PathBuf, source: Option<io::Error> },
     #[error("BPF LSM does not run here: {why}")]
     NoLsm { why: String },
+    #[error("the kernel is locked down for confidentiality: programs may not read its memory")]
+    LockedDown,
     #[error("no interface `{0}` in this network namespace")]
     NoInterface(String),
     #[error("interface `{interface}` is of a device that Shield cannot parse: {device}: {why}")]
@@ -158,6 +162,7 @@ impl Failure {
             Self::PinDirectory { .. } => BpfErrorKind::PinDirectory,
             Self::NoCgroup { .. } => BpfErrorKind::NoCgroup,
             Self::NoLsm { .. } => BpfErrorKind::NoLsm,
+            Self::LockedDown => BpfErrorKind::LockedDown,
             Self::NoInterface(_) => BpfErrorKind::NoInterface,
             Self::LinkLayer { .. } => BpfErrorKind::LinkLayer,
             Self::Gateway(GatewayError::NoHost(_)) => BpfErrorKind::Gateway,
@@ -182,6 +187,9 @@ impl Failure {
             }
             (Self::RingInUse { .. }, _) => {
                 "drop the reader that there is, or take the events from it"
+            }
+            (Self::LockedDown, _) => {
+                "boot again with `lockdown=integrity` or without `lockdown=`, and find out what wrote to /sys/kernel/security/lockdown"
             }
             (Self::NoInterface(_), _) => "`ip link` lists those there are",
             (Self::LinkLayer { .. }, _) => {

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libbpf_rs::{AsRawLibbpf, OpenMapMut, OpenObject};
 
 use crate::audit::{self, Allowlist};
-use crate::error::{BpfError, Failure, LoggedError};
+use crate::error::{BpfError, BpfErrorKind, Failure, LoggedError};
 use crate::map::{self, Map, Plain};
 use crate::persistent::{PersistentMaps, PinnedMaps};
+use crate::probe::is_confidential;
 use crate::program::{self, Program};
 use crate::pseudo_fs::check_libbpf;
 use crate::sys::check;
@@ -100,7 +101,14 @@ impl<'a> Loader<'a> {
         for mut map in object.maps_mut() {
             self.choose(&mut map)?;
         }
-        load(self.object, object, &self.allowlist)?;
+        load(self.object, object, &self.allowlist).map_err(|error| match error.kind() {
+            // In place of helpers that read the kernel's memory, libbpf has put others, which the audit refuses; or
+            // the kernel refuses them.
+            BpfErrorKind::Audit | BpfErrorKind::Load if is_confidential() => {
+                Failure::LockedDown.into()
+            }
+            _ => error,
+        })?;
         let mut maps = BTreeMap::new();
         for map in object.maps_mut().filter(|map| map.autocreate()) {
             maps.insert(map.name().to_string_lossy().into_owned(), map::clone_fd(&map)?);

@@ -34,6 +34,7 @@ pub use feature::{Feature, State};
 pub(crate) use helpers::may_call;
 pub use interface::{InterfaceProbe, probe_interface};
 pub(crate) use load::{RETURN_0, load_program};
+pub(crate) use system::is_confidential;
 
 /// What a kernel can do. Displays as a table; serializes as an object of lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -106,6 +106,12 @@ fn memory_accounting(capabilities: Capabilities) -> Feature {
     }
 }
 
+/// Whether lockdown(7) keeps programs from reading the kernel's memory.
+pub(crate) fn is_confidential() -> bool {
+    let mode = SECURITY.read_to_string("lockdown");
+    mode.is_ok_and(|mode| mode.contains("[confidentiality]"))
+}
+
 fn lockdown() -> Feature {
     let (name, path) = ("lockdown_off", "/sys/kernel/security/lockdown");
     match SECURITY.read_to_string("lockdown") {
