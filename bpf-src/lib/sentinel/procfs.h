@@ -13,6 +13,7 @@
 enum {
 	IC_PROC_SUPER_MAGIC = 0x9fa0, /* include/uapi/linux/magic.h */
 	IC_SYSFS_MAGIC = 0x62656572,
+	IC_SECURITYFS_MAGIC = 0x73636673,
 };
 
 IC_INLINE bool ic_is_proc_file_harmless(struct dentry *dentry)
@@ -79,6 +80,16 @@ IC_INLINE bool ic_is_sysctl_protected(struct dentry *dentry)
 IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 {
 	return ic_is_named(dentry, "hard_offline_pa") || ic_is_named(dentry, "soft_offline_pa");
+}
+
+/*
+ * Whether a file of securityfs switches on what the kernel allows no process to switch off, and what
+ * keeps programs or a successor from working: lockdown(7), and policies of IMA.
+ */
+IC_INLINE bool ic_is_lockout(struct dentry *dentry)
+{
+	return ic_is_named(dentry, "lockdown") ||
+	       (ic_is_named(dentry, "policy") && ic_is_named(dentry->d_parent, "ima"));
 }
 
 /*

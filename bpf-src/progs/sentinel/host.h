@@ -360,7 +360,6 @@ enum {
 	IC_FAN_PRE_ACCESS = 0x100000,
 	IC_FAN_PERM =
 		IC_FAN_OPEN_PERM | IC_FAN_ACCESS_PERM | IC_FAN_OPEN_EXEC_PERM | IC_FAN_PRE_ACCESS,
-	IC_SECURITYFS_MAGIC = 0x73636673, /* include/uapi/linux/magic.h */
 	IC_F_WRLCK = 1, /* include/uapi/asm-generic/fcntl.h */
 };
 
