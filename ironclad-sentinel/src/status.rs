@@ -258,6 +258,9 @@ pub struct HookStatus {
     /// When the hook last passed its self-test: `CLOCK_BOOTTIME`, nanoseconds. None if it has no self-test, or
     /// never passed.
     pub answered_ns: Option<u64>,
+    /// Why the hook was not tested by the last self-test: the kernel's settings, such as `kernel.modules_disabled`,
+    /// refuse the call before it calls the hook. None if the hook was tested, or never is.
+    pub not_tested: Option<String>,
 }
 
 /// The state of a hook.

@@ -105,12 +105,14 @@ impl Watched {
                     let hook = canary.hook.name().to_owned();
                     match (was.get(&canary.hook).copied().unwrap_or(false), &canary.inactive) {
                         (false, Some(why)) => Some(Alarm::HookInactive { hook, why: why.clone() }),
-                        (true, None) => Some(Alarm::HookActive { hook }),
+                        (true, None) if canary.not_tested.is_none() => {
+                            Some(Alarm::HookActive { hook })
+                        }
                         _ => None,
                     }
                 })
                 .collect();
-            let active = found.iter().filter(|canary| canary.inactive.is_none());
+            let active = found.iter().filter(|it| it.inactive.is_none() && it.not_tested.is_none());
             state.last_active.extend(active.map(|canary| (canary.hook, now)));
             state.canaries = found;
             alarms

@@ -13,8 +13,11 @@ use crate::sys;
 pub struct Canary {
     /// The hook.
     pub hook: SentinelHook,
-    /// None where it refused; else why it is not known to.
+    /// None where it refused, or was not tested; else why it is not known to.
     pub inactive: Option<String>,
+    /// Why it was not tested: the kernel's settings refuse the call before it calls the hook. They refuse the call
+    /// of every process.
+    pub not_tested: Option<String>,
 }
 
 /// Provokes each hook once: this thread makes a call that goes through without Sentinel, and that the
@@ -38,13 +41,18 @@ pub fn canaries(guard: &Guard, dir: &Path) -> Vec<Canary> {
                 guard.set_canary(0, 0);
                 let went =
                     with?.is_ok().then(|| "it was to be refused, and went through".to_owned());
-                return Some(Canary { hook, inactive: went });
+                return Some(Canary { hook, inactive: went, not_tested: None });
             }
             let before = calls.provoke(hook)?;
             guard.set_canary(sys::thread_id(), hook as u32);
             let with = calls.provoke(hook);
             guard.set_canary(0, 0);
-            Some(Canary { hook, inactive: verdict(before, with) })
+            let unreachable = before.as_ref().err().and_then(|e| Provoked::unreachable(hook, e));
+            let inactive = verdict(before, with);
+            match unreachable.filter(|_| inactive.is_some()) {
+                Some(why) => Some(Canary { hook, inactive: None, not_tested: Some(why) }),
+                None => Some(Canary { hook, inactive, not_tested: None }),
+            }
         })
         .collect()
 }

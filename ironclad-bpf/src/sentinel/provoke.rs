@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use ironclad_core::abi::SentinelHook;
 use rustix::fs::{
-    CWD, FileType, FlockOperation, Mode, XattrFlags, chmodat, flock, inotify, mknodat, removexattr,
-    setxattr,
+    CWD, FileType, FlockOperation, MemfdFlags, Mode, XattrFlags, chmodat, flock, inotify,
+    memfd_create, mknodat, removexattr, setxattr,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::probe::{RETURN_0, load_program};
+use crate::probe::{RETURN_0, is_confidential, load_program};
+use crate::pseudo_fs::PROC;
 use crate::sys;
 use crate::uapi::ProgramType;
 
@@ -57,6 +58,27 @@ impl Provoked {
         done
     }
 
+    /// Why the call of a hook failed so without a hook, if the kernel's settings refuse it before the hook is called.
+    pub(super) fn unreachable(hook: SentinelHook, error: &io::Error) -> Option<String> {
+        use SentinelHook as Hook;
+        let number = error.raw_os_error();
+        let is_refused = matches!(number, Some(libc::EPERM | libc::EACCES));
+        match hook {
+            Hook::KernelLoadData | Hook::KernelReadFile if is_set(MODULES_DISABLED) => match number
+            {
+                Some(libc::ENOSYS) => Some(
+                    "kernel.modules_disabled is 1, and the kernel has no such kexec(8)".to_owned(),
+                ),
+                _ => (is_refused && is_set(KEXEC_DISABLED)).then(|| {
+                    "kernel.modules_disabled and kernel.kexec_load_disabled are 1".to_owned()
+                }),
+            },
+            Hook::LockedDown => (is_refused && is_confidential())
+                .then(|| "the kernel is locked down for confidentiality".to_owned()),
+            _ => None,
+        }
+    }
+
     /// Hooks of mounts, modules, events and sysctls.
     fn system(&self, hook: SentinelHook, one: &Path) -> Option<io::Result<()>> {
         use SentinelHook as Hook;
@@ -70,7 +92,9 @@ impl Provoked {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
                 opened => opened.map(drop),
             },
+            Hook::KernelLoadData if is_set(MODULES_DISABLED) => no_kernel(),
             Hook::KernelLoadData => no_module(true, one),
+            Hook::KernelReadFile if is_set(MODULES_DISABLED) => no_kernel_file(one),
             Hook::KernelReadFile => no_module(false, one),
             Hook::Sysctl => write_sysctl()?,
             Hook::PathNotify => watch_nothing(&self.dir)?,
@@ -192,7 +216,11 @@ fn ioprio() -> io::Result<()> {
 
 fn map_to_execute() -> io::Result<()> {
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-    let file = OpenOptions::new().read(true).open("/proc/self/exe")?;
+    let file = match PROC.read_link("self/exe").and_then(File::open) {
+        Ok(file) => file.into(),
+        // A policy of IMA may refuse to open files.
+        Err(_) => memfd_create(c"ironclad-canary", MemfdFlags::CLOEXEC)?,
+    };
     let prot = ProtFlags::READ | ProtFlags::EXEC;
     // SAFETY: a new mapping where the kernel likes, which nothing uses and which is unmapped.
     unsafe {
@@ -286,6 +314,40 @@ fn watch_nothing(dir: &Path) -> Option<io::Result<()>> {
             Some(added.map(drop).map_err(Into::into))
         }
     }
+}
+
+/// Kernels that kexec(8) cannot boot: `kernel.modules_disabled` does not refuse them. Too many segments, which the
+/// kernel counts after it has called the hook.
+fn no_kernel() -> io::Result<()> {
+    /// One more than `KEXEC_SEGMENT_MAX` of include/uapi/linux/kexec.h.
+    const SEGMENTS: libc::c_long = 17;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: numbers, and a pointer that the kernel does not use for so many segments.
+    let done = check(unsafe { libc::syscall(libc::SYS_kexec_load, 0, SEGMENTS, none, 0) } as i32);
+    passing(done, libc::EINVAL)
+}
+
+/// A file that is no kernel.
+fn no_kernel_file(path: &Path) -> io::Result<()> {
+    const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
+    fs::write(path, [0u8; 4096])?;
+    let file = File::open(path)?;
+    // SAFETY: descriptors, and a string of one byte that ends with a zero.
+    let done = check(unsafe {
+        let (kernel, none) = (file.as_raw_fd(), -1);
+        let flags = KEXEC_FILE_NO_INITRAMFS;
+        libc::syscall(libc::SYS_kexec_file_load, kernel, none, 1, c"".as_ptr(), flags)
+    } as i32);
+    passing(done, libc::ENOEXEC)
+}
+
+const MODULES_DISABLED: &str = "modules_disabled";
+const KEXEC_DISABLED: &str = "kexec_load_disabled";
+
+/// Whether a sysctl of the kernel is 1.
+fn is_set(sysctl: &str) -> bool {
+    let value = PROC.read_to_string(format!("sys/kernel/{sysctl}"));
+    value.is_ok_and(|value| value.trim() == "1")
 }
 
 fn no_module(memory: bool, path: &Path) -> io::Result<()> {

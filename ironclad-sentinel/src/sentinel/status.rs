@@ -23,18 +23,20 @@ impl Sentinel {
         let attached = self.watched.guard.links().iter().map(|link| {
             let name = link.hook().to_owned();
             let canary = now.canaries.iter().find(|it| it.hook.name() == name);
+            let not_tested = canary.and_then(|it| it.not_tested.clone());
             let state = match canary.map(|it| it.inactive.clone()) {
-                None => HookState::Attached,
-                Some(None) => HookState::InForce,
                 Some(Some(why)) => HookState::Inactive(why),
+                Some(None) if not_tested.is_none() => HookState::InForce,
+                _ => HookState::Attached,
             };
             let answered = canary.and_then(|it| now.last_active.get(&it.hook)).copied();
-            HookStatus { name, state, answered_ns: answered }
+            HookStatus { name, state, answered_ns: answered, not_tested }
         });
         let missing = self.watched.guard.missing().iter().map(|it| HookStatus {
             name: it.hook.clone(),
             state: HookState::Missing { is_optional: it.is_optional },
             answered_ns: None,
+            not_tested: None,
         });
         let watch = now.watch_error.iter().map(|why| Degraded::Watch { why: why.clone() });
         let mut missing_paths = resolve::absent(now.policy.files());

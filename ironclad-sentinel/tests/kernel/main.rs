@@ -3,6 +3,7 @@
 mod disks;
 mod files;
 mod gate;
+mod hardened;
 mod host;
 mod impersonation;
 mod links;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         disks::tests(),
         files::tests(),
         gate::tests(),
+        hardened::tests(),
         host::tests(),
         impersonation::tests(),
         links::tests(),

@@ -1,0 +1,96 @@
+//! Kernels that were hardened until the next boot. The tests run in a virtual machine of their own, in this order.
+
+use crate::testbed::{Attacks, EPERM, Host, lsm};
+use ironclad_core::ErrorChain;
+use ironclad_core::abi::SentinelHook;
+use ironclad_lab::harness::Test;
+use ironclad_lab::test;
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{HookState, HookStatus, Overflow, Sentinel, Status};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test!(a_start_succeeds_where_modules_and_kexec_are_disabled)
+            .in_hardened_machine()
+            .needs(&[lsm]),
+        test!(lockdown_is_not_raised).in_hardened_machine().needs(&[lsm]),
+        test!(a_start_under_lockdown_names_it).isolated().in_hardened_machine(),
+    ]
+}
+
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+fn policy() -> CompiledPolicy {
+    Policy::builder().compile().unwrap()
+}
+
+fn start(host: &Host) -> Sentinel {
+    Sentinel::builder("test").scratch(host.dir()).start(&policy()).unwrap()
+}
+
+fn set(sysctl: &str) {
+    std::fs::write(format!("/proc/sys/kernel/{sysctl}"), "1").unwrap();
+}
+
+/// The hooks that no module or kernel reaches.
+fn loading(status: &Status) -> [&HookStatus; 2] {
+    ["kernel_load_data", "kernel_read_file"]
+        .map(|name| status.hooks.iter().find(|hook| hook.name == name).unwrap())
+}
+
+/// `kernel.modules_disabled` is ordinary hardening. Without modules a kexec(8) reaches the same hooks.
+fn a_start_succeeds_where_modules_and_kexec_are_disabled() {
+    let host = Host::new();
+    let sentinel = start(&host);
+    set("modules_disabled");
+    let check = |status: &Status| {
+        assert_eq!(status.degraded, []);
+        for hook in loading(status) {
+            assert_eq!((&hook.state, &hook.not_tested), (&HookState::InForce, &None), "{hook:?}");
+        }
+    };
+    check(&sentinel.status().unwrap());
+    drop(sentinel);
+    let sentinel = start(&host);
+    check(&sentinel.status().unwrap());
+    set("kexec_load_disabled");
+    let check = |status: &Status| {
+        assert_eq!(status.degraded, []);
+        for hook in loading(status) {
+            assert_eq!(hook.state, HookState::Attached, "{hook:?}");
+            let why = hook.not_tested.as_deref().unwrap_or_default();
+            assert!(why.contains("kernel.modules_disabled"), "{hook:?}");
+        }
+    };
+    check(&sentinel.status().unwrap());
+    drop(sentinel);
+    check(&start(&host).status().unwrap());
+}
+
+/// Lockdown for confidentiality keeps the next agent from starting until the next boot.
+fn lockdown_is_not_raised() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let name = "raise lockdown for integrity, as for confidentiality";
+    let order = format!("write {LOCKDOWN} integrity");
+    attacks.without(name, &mut attacker, &order);
+    let sentinel = start(&host);
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let order = format!("write {LOCKDOWN} confidentiality");
+    let event = attacks.with(name, &mut attacker, &order, &events);
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    assert_eq!(attacker.ask(&format!("open-to-write {LOCKDOWN}")).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("open-to-read {LOCKDOWN}")).unwrap(), 0);
+    drop(sentinel);
+}
+
+/// In a process that has not loaded programs before.
+fn a_start_under_lockdown_names_it() {
+    std::fs::write(LOCKDOWN, "confidentiality").unwrap();
+    let host = Host::new();
+    let error = Sentinel::builder("test").scratch(host.dir()).start(&policy()).unwrap_err();
+    let text = ErrorChain::new(&error).to_string();
+    assert!(text.contains("locked down for confidentiality"), "{text}");
+    assert!(text.contains("lockdown=integrity"), "{text}");
+}
