@@ -312,7 +312,7 @@ fn load_object(
 }
 
 /// Bit n: programs of other processes may not call helper n.
-fn refused_helpers(options: &GuardOptions) -> [u64; abi::SENTINEL_HELPERS as usize / 64] {
+fn refused_helpers(options: &GuardOptions) -> [u64; abi::SENTINEL_HELPERS / 64] {
     let reading = options.refuse & abi::REFUSE_MEMORY != 0;
     let reading = if reading { READING_HELPERS } else { &[] };
     let mut bits = [0; _];
