@@ -251,6 +251,8 @@ int ic_take_census(struct bpf_iter__task *ctx)
 	device = census->device;
 	census->held = 0;
 	census->is_incomplete = 0;
+	if (device && !ic_rules_of_device(device))
+		return 0;
 	super = ic_super_find(ic_address(own), device);
 	if (!super)
 		return 0;
