@@ -51,9 +51,8 @@ pub(crate) fn check() -> Result<(), SentinelError> {
 
 /// Checks that the kernel sends this process no signals of a terminal.
 pub(crate) fn check_terminal() -> Result<(), SentinelError> {
-    const FILE: &str = "/proc/self/stat";
     let failed = |error| BpfError::system("reading /proc/self/stat", error);
-    let stat = std::fs::read_to_string(FILE).map_err(failed)?;
+    let stat = PROC.read_to_string("self/stat").map_err(failed)?;
     match terminal(&stat) {
         Some(0) => Ok(()),
         Some(_) => Err(Failure::Terminal.into()),
