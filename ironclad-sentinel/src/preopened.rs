@@ -152,17 +152,15 @@ fn unexplained(held: &Held, census: &Census, expected: &Expected<'_>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::FromZeros;
 
     const FILE: FileId = FileId { ino: 7, dev: 1, generation: 3 };
     const DISK: FileId = FileId { ino: 0, dev: 8 << MINOR_BITS, generation: 0 };
     const PARTITION: FileId = FileId { ino: 0, dev: 8 << MINOR_BITS | 1, generation: 0 };
 
     fn held(kind: u32, file: FileId, count: u32) -> Held {
-        let mut held = Held::new_zeroed();
-        (held.kind, held.file, held.count, held.rules) = (kind, file, count, 1);
-        held.name[..4].copy_from_slice(b"name");
-        held
+        let mut name = [0; 64];
+        name[..4].copy_from_slice(b"name");
+        Held { rules: 1, file, kind, count, whole: 0, _pad: 0, name }
     }
 
     fn descriptor(file: FileId, open_file: u64, flags: u32) -> OpenDescriptor {

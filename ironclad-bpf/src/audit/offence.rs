@@ -13,7 +13,7 @@ pub enum Offence {
     /// Calls a helper by a number that this version does not know.
     UnknownHelper(u32),
     /// Calls a kernel function that no allowlist can permit, see
-    /// [`FORBIDDEN_KFUNCS`](super::FORBIDDEN_KFUNCS).
+    /// [`HARMLESS_KFUNCS`](super::HARMLESS_KFUNCS).
     ForbiddenKfunc(String),
     /// Calls a kernel function that the allowlist does not name for this type of program.
     KfuncNotAllowed(String),

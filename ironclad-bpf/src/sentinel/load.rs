@@ -311,11 +311,14 @@ fn load_object(
     Ok((object, missing))
 }
 
+/// Words of the set of helpers.
+const HELPER_WORDS: usize = abi::SENTINEL_HELPERS / 64;
+
 /// Bit n: programs of other processes may not call helper n.
-fn refused_helpers(options: &GuardOptions) -> [u64; abi::SENTINEL_HELPERS / 64] {
+fn refused_helpers(options: &GuardOptions) -> [u64; HELPER_WORDS] {
     let reading = options.refuse & abi::REFUSE_MEMORY != 0;
     let reading = if reading { READING_HELPERS } else { &[] };
-    let mut bits = [0; _];
+    let mut bits = [0; HELPER_WORDS];
     for helper in FORBIDDEN_HELPERS.iter().chain(reading) {
         bits[helper.0 as usize / 64] |= 1 << (helper.0 % 64);
     }

@@ -1642,7 +1642,7 @@ const _: () = assert!(size_of::<OpenDescriptor>() == 48);
 
 // enum ic_held_kind: What the census counts.
 
-/// Open files that can write to a regular file that a rule denies to write.
+/// Open files that can write to a file that a rule denies to write.
 pub const HELD_FILE: u32 = 0;
 /// Open files of a block device, the kernel's own included.
 pub const HELD_DEVICE: u32 = 1;

@@ -283,7 +283,7 @@ _Static_assert(sizeof(struct ic_open_descriptor) == 48, "ABI");
 
 /* What the census counts. */
 enum ic_held_kind {
-	IC_HELD_FILE = 0, /* open files that can write to a regular file that a rule denies to write */
+	IC_HELD_FILE = 0, /* open files that can write to a file that a rule denies to write */
 	IC_HELD_DEVICE = 1, /* open files of a block device, the kernel's own included */
 	IC_HELD_MOUNT = 2, /* a file system that is mounted from a device */
 };
