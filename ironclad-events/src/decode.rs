@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(refused(|e| e.hdr.kind = 9), DecodeError::Kind(9));
         assert_eq!(refused(|e| e.hdr.len = 87), DecodeError::Field { field: "len", value: 87 });
         assert_eq!(refused(|e| e.verdict = 2), DecodeError::Field { field: "verdict", value: 2 });
-        assert_eq!(refused(|e| e.reason = 23), DecodeError::Field { field: "reason", value: 23 });
+        assert_eq!(refused(|e| e.reason = 24), DecodeError::Field { field: "reason", value: 24 });
         assert_eq!(refused(|e| e.family = 5), DecodeError::Field { field: "family", value: 5 });
         let event = event();
         let bytes = event.as_bytes();

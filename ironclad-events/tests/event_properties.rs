@@ -75,7 +75,7 @@ proptest! {
         family in prop::sample::select(vec![0u8, 4, 6]),
         protocol in prop::sample::select(vec![0u8, 1, 6, 17, 33, 58, 132, 136, 255]),
         verdict in 0u8..2,
-        reason in 0u8..23,
+        reason in 0u8..24,
         flags in 0u8..16,
         behind in prop::collection::vec(any::<u8>(), 0..9),
     ) {

@@ -301,7 +301,7 @@ impl CompiledPolicy {
         &self.0.gateways
     }
 
-    /// What it says and hardly means. Shield logs it where it applies the policy.
+    /// Likely mistakes in the policy. Shield logs them where it applies the policy.
     pub fn warnings(&self) -> &[PolicyWarning] {
         &self.0.warnings
     }

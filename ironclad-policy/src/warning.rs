@@ -6,7 +6,7 @@ use ironclad_core::{RuleId, Verdict};
 use crate::compile::Inner;
 use crate::policy::Policy;
 
-/// What a policy says and hardly means: [`CompiledPolicy::warnings`](crate::CompiledPolicy::warnings).
+/// A likely mistake in a policy: [`CompiledPolicy::warnings`](crate::CompiledPolicy::warnings).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PolicyWarning {

@@ -23,6 +23,11 @@ enum {
 	IC_CENSUS_PARTS = 128, /* calls of it from one function, and calls of that */
 };
 
+/* Declared here alone: clang orders types that are only named by chance, in each object. */
+struct super_block___mounted {
+	void *s_bdev;
+} __attribute__((preserve_access_index));
+
 /* Before Linux 5.11, and before the number became an atomic_t. */
 struct block_device___v5_10 {
 	struct block_device *bd_contains;
@@ -218,7 +223,7 @@ __noinline __u64 ic_super_find(__u64 own, __u32 device)
 
 IC_INLINE void ic_census_mount(__u64 address, __u32 device)
 {
-	struct super_block *super = (struct super_block *)address;
+	struct super_block___mounted *super = (struct super_block___mounted *)address;
 	struct ic_held *held;
 
 	if (!BPF_CORE_READ(super, s_bdev))

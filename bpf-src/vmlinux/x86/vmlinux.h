@@ -681,14 +681,11 @@ struct inode {
 	atomic_t i_writecount;
 };
 
-struct block_device;
-
 struct super_block {
 	struct list_head s_list;
 	dev_t s_dev;
 	long unsigned int s_magic;
 	struct dentry *s_root;
-	struct block_device *s_bdev;
 	struct list_head s_inodes;
 };
 

@@ -209,7 +209,7 @@ impl Shield {
         Ok(selector)
     }
 
-    /// Logs what the policy hardly means. The agent's gateways are allowed whatever it says.
+    /// Logs likely mistakes in the policy. The agent's gateways are allowed whatever it says.
     fn warn(&self, policy: &CompiledPolicy) {
         let has_gateways = !self.core.shared.gateways().is_empty();
         let is_meant = |it: &&PolicyWarning| has_gateways && **it == PolicyWarning::NothingAllowed;
