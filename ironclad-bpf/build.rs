@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
+use libbpf_cargo::SkeletonBuilder;
 use programs::{BENCHES, PROGRAMS, Sources};
 
 fn main() {
@@ -39,8 +40,12 @@ fn run() -> Result<(), String> {
     let benches = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &BENCHES[..] } else { &[] };
     for program in PROGRAMS.iter().chain(benches) {
         let name = program.rsplit('/').next().unwrap_or(program);
-        programs::compilation(&sources, program, arch, &clang)
-            .build_and_generate(out.join(format!("{name}.skel.rs")))
+        let object = out.join(format!("{name}.o"));
+        programs::compile(&sources, program, arch, &clang, &object)
+            .map_err(|e| format!("{program}.bpf.c: {e}"))?;
+        SkeletonBuilder::new()
+            .obj(&object)
+            .generate(out.join(format!("{name}.skel.rs")))
             .map_err(|e| format!("{program}.bpf.c: {e:#}"))?;
     }
     Ok(())

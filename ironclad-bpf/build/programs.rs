@@ -4,9 +4,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use libbpf_cargo::SkeletonBuilder;
+use std::process::{Command, Stdio};
 
 /// The oldest clang whose code the programs were tried with.
 const CLANG_MIN: u32 = 16;
@@ -36,8 +34,7 @@ pub(crate) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// With libbpf's headers written to `headers`: libbpf-cargo writes them to a directory whose
-    /// name chance picks, and which the object would carry.
+    /// With libbpf's headers written to `headers`.
     pub(crate) fn new(dir: &'a Path, headers: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(headers.join("bpf"))?;
         for (name, text) in libbpf_sys::API_HEADERS {
@@ -47,40 +44,86 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A compilation of a program for an architecture as the kernel's sources call it.
-pub(crate) fn compilation(
+/// Compiles a program for an architecture, as the kernel's sources call it, to an object file.
+///
+/// The same bytes wherever the sources lie: clang orders types of BTF by their addresses in memory, which the lengths of
+/// paths and the randomisation of addresses change. So it compiles to its intermediate representation first, and from that
+/// to the object by standard input and output, where it sees no path, and at addresses that are not random.
+pub(crate) fn compile(
     sources: &Sources<'_>,
     program: &str,
     arch: &str,
     clang: &Path,
-) -> SkeletonBuilder {
+    object: &Path,
+) -> Result<(), String> {
     let Sources { dir, headers } = sources;
-    // libbpf-cargo does not show clang's warnings: CI turns them into errors. A user's newer clang may
-    // warn of more and still build.
+    let source = dir.join(format!("{program}.bpf.c"));
+    // CI turns warnings into errors. A user's newer clang may warn of more and still build.
     let werror = if env::var_os("IRONCLAD_WERROR").is_some() { "-Werror" } else { "-Wno-error" };
-    let args = [
+    let paths = [
         format!("-I{}", dir.join("include").display()),
         format!("-I{}", dir.join("vmlinux").join(arch).display()),
         format!("-D__TARGET_ARCH_{arch}"),
         format!("-I{}", headers.display()),
-        // The same bytes wherever the sources lie.
         format!("-ffile-prefix-map={}=bpf-src", dir.display()),
         format!("-ffile-prefix-map={}=libbpf", headers.display()),
-        // Nor where the compiler runs.
-        "-ffile-compilation-dir=bpf-src".to_owned(),
-        // Since Linux 5.1, so older than our floor of 5.10.
-        "-mcpu=v3".to_owned(),
-        "-Wall".to_owned(),
-        "-Wextra".to_owned(),
-        "-Wno-unused-function".to_owned(),
-        // Hooks hand over more than each program wants.
-        "-Wno-unused-parameter".to_owned(),
-        "-Wno-pragma-clang-attribute".to_owned(),
-        werror.to_owned(),
     ];
-    let mut builder = SkeletonBuilder::new();
-    builder.source(dir.join(format!("{program}.bpf.c"))).clang(clang).clang_args(args);
-    builder
+    let mut front = unrandomised(clang);
+    front.args(TARGET).args(paths).args(["-ffile-compilation-dir=bpf-src", "-g"]);
+    front.args(["-Wall", "-Wextra", "-Wno-unused-function"]);
+    // Hooks hand over more than each program wants. BPF has no stack protector.
+    front.args(["-Wno-unused-parameter", "-Wno-pragma-clang-attribute", "-fno-stack-protector"]);
+    front.args([werror, "-S", "-emit-llvm", "-o", "-"]).arg(source);
+    let text = output(front.stdin(Stdio::null()))?;
+    // Of the lines, those that name the source by its path.
+    let named =
+        |line: &&[u8]| line.starts_with(b"; ModuleID") || line.starts_with(b"source_filename");
+    let text: Vec<&[u8]> =
+        text.split_inclusive(|&byte| byte == b'\n').filter(|line| !named(line)).collect();
+    let mut back = unrandomised(clang);
+    // It is optimised already.
+    back.args(TARGET).args(["-Xclang", "-disable-llvm-passes", "-Wno-override-module"]);
+    back.args(["-x", "ir", "-c", "-o", "-", "-"]);
+    let (text_file, unlinked) = (object.with_extension("ll"), object.with_extension("unlinked.o"));
+    let failed = |e: io::Error| format!("{}: {e}", object.display());
+    fs::write(&text_file, text.concat()).map_err(failed)?;
+    back.stdin(fs::File::open(&text_file).map_err(failed)?);
+    fs::write(&unlinked, output(&mut back)?).map_err(failed)?;
+    // libbpf's linker leaves debugging information out.
+    let link = || {
+        let mut linker = libbpf_rs::Linker::new(object)?;
+        linker.add_file(&unlinked)?;
+        linker.link()
+    };
+    let linked = link().map_err(|e| format!("linking: {e:#}"));
+    fs::remove_file(&text_file).and_then(|()| fs::remove_file(&unlinked)).map_err(failed)?;
+    linked
+}
+
+/// Instructions as of Linux 5.1, which is older than our floor of 5.10.
+const TARGET: [&str; 4] = ["-O2", "-target", "bpf", "-mcpu=v3"];
+
+/// A command at addresses that are not random, where the host has setarch(8) of util-linux and permits it. Elsewhere the
+/// order of types in BTF is left to chance.
+fn unrandomised(program: &Path) -> Command {
+    let setarch = ["setarch", "--addr-no-randomize"];
+    let works = Command::new(setarch[0]).args(&setarch[1..]).arg("true").output();
+    if !works.is_ok_and(|done| done.status.success()) {
+        return Command::new(program);
+    }
+    let mut command = Command::new(setarch[0]);
+    command.args(&setarch[1..]).arg(program);
+    command
+}
+
+/// What a command prints.
+fn output(command: &mut Command) -> Result<Vec<u8>, String> {
+    let done = command.output();
+    let done = done.map_err(|e| format!("{}: {e}", Path::new(command.get_program()).display()))?;
+    match done.status.success() {
+        true => Ok(done.stdout),
+        false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+    }
 }
 
 /// `CLANG`, or the newest clang that is installed.
