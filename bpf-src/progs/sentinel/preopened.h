@@ -39,6 +39,7 @@ enum {
 	IC_MAP_TYPE = 0xf,
 	IC_MAP_SHARED = 1,
 	IC_MAP_SHARED_VALIDATE = 3,
+	IC_PF_MEMALLOC_NOIO = 0x00080000, /* include/linux/sched.h */
 };
 
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
@@ -95,14 +96,16 @@ int ic_preopened(struct bpf_iter__task_file *ctx)
 }
 
 /*
- * Whether the caller is a kernel thread: threads of loop devices write for the process that mounted
- * them. On 5.10 io_uring workers are kernel threads, too, with the memory of their process.
+ * Whether the caller is a thread of a loop device, which writes for the process that mounted it: a
+ * kernel thread that may not start input and output to get memory. On 5.10 io_uring workers are
+ * kernel threads, too, with the memory of their process.
  */
-IC_INLINE bool ic_is_kernel(void)
+IC_INLINE bool ic_is_loop_thread(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 flags = BPF_CORE_READ(task, flags), of_loop = IC_PF_KTHREAD | IC_PF_MEMALLOC_NOIO;
 
-	return BPF_CORE_READ(task, flags) & IC_PF_KTHREAD && !BPF_CORE_READ(task, mm);
+	return (flags & of_loop) == of_loop && !BPF_CORE_READ(task, mm);
 }
 
 SEC("lsm/file_permission")
@@ -114,7 +117,7 @@ int BPF_PROG(ic_file_permission, struct file *file, int mask)
 	if (!(mask & IC_MAY_WRITE) || !ic_checks_writes())
 		return 0;
 	rules = ic_rules_written(file);
-	if (!rules || ic_is_kernel())
+	if (!rules || ic_is_loop_thread())
 		return 0;
 	return ic_enforce(IC_HOOK_FILE_PERMISSION, rules, IC_FILE_WRITE, IC_FILE_WRITE, dentry, 0);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
@@ -11,7 +11,7 @@ use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{HeldFile, Overflow};
+use ironclad_sentinel::{HeldFile, Overflow, Sentinel};
 
 use libbpf_rs::query::{LinkInfoIter, ProgInfoIter};
 
@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(descriptors_in_flight_do_not_write).shared().in_machine().needs(&[lsm]),
+        test!(the_watch_thread_counts_again).in_machine().needs(&[lsm]),
         test!(kernel_threads_that_write_are_not_set_up_and_reported)
             .shared()
             .in_machine()
@@ -146,6 +147,25 @@ fn descriptors_in_flight_do_not_write() {
     // Before Linux 5.13 a program that was detached is not attached again.
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     assert_eq!(checks_writes(), release.starts_with("5.10."));
+}
+
+/// Writes are not checked any more once the last pre-opened descriptor is closed, without a call of the agent.
+fn the_watch_thread_counts_again() {
+    let host = Host::new();
+    lay_out(&host);
+    let mut holder = host.test_process();
+    let keep_open = format!("keep-open {}", host.path("protected/file").display());
+    follow(&mut holder, &[&keep_open, "queue-kept"]);
+    let builder = Sentinel::builder("test").scratch(host.dir());
+    let builder = builder.watch_every(Duration::from_millis(100));
+    let sentinel = Running::Own(builder.start(&tree(&host.path("protected"))).unwrap());
+    assert_eq!(held(&sentinel), [("file".to_owned(), 1)]);
+    drop(holder);
+    let patience = Instant::now() + PATIENCE;
+    while !held(&sentinel).is_empty() {
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+    }
 }
 
 /// Whether the program that checks writes is attached.
