@@ -6,12 +6,13 @@
 //! a thread end with the test.
 //!
 //! Beside what Rust's harness prints, standard output has these lines, which `cargo xtask test` reads:
-//! `SKIP TEST: REASON`, `TIME TEST SECONDS`, `LEFT NUMBER: REASON`.
+//! `SKIP TEST: REASON`, `WHY TEST: REASON` of one that failed, `TIME TEST SECONDS`, `LEFT NUMBER: REASON`.
 
 use std::fs::{copy, create_dir};
 use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 /// Whether the current test shares the instance.
 static IS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Where the current test panicked: `FILE:LINE: `.
+static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Whether the current test is one of those that [share](Test::shared) the instance.
 pub fn is_shared() -> bool {
@@ -268,6 +272,7 @@ fn run(tests: impl IntoIterator<Item = Test>, shared: Option<Shared>) -> ExitCod
             perform(test, check)
         })
     });
+    record_places();
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -290,11 +295,15 @@ fn perform(test: Test, check: Option<fn() -> Result<(), String>>) -> Result<(), 
         outcome = outcome.and_then(|()| Ok(left?));
     }
     drop(done);
+    if let Some(why) = outcome.as_ref().err().and_then(Failed::message) {
+        println!("WHY {}: {}", test.path(), why.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
     println!("TIME {} {:.2}", test.path(), began.elapsed().as_secs_f64());
     outcome
 }
 
 fn in_thread(test: Test) -> Result<(), Failed> {
+    drop(PLACE.lock().map(|mut place| place.take()));
     let run = move || {
         for need in test.needs {
             if let Err(reason) = need() {
@@ -313,9 +322,23 @@ fn in_thread(test: Test) -> Result<(), Failed> {
         Err(payload) => {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or(payload.downcast_ref::<&str>().copied());
-            Err(text.unwrap_or("the test panicked").into())
+            let place = PLACE.lock().ok().and_then(|mut place| place.take()).unwrap_or_default();
+            Err(format!("{place}{}", text.unwrap_or("the test panicked")).into())
         }
     }
+}
+
+/// Has panics of tests' threads record their [`PLACE`].
+fn record_places() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_test = std::thread::current().name().is_some_and(|name| name.contains("::"));
+        if let (true, Some(at), Ok(mut place)) = (is_test, panic.location(), PLACE.lock()) {
+            // The first: others may follow while values are dropped.
+            place.get_or_insert_with(|| format!("{}:{}: ", at.file(), at.line()));
+        }
+        default(panic);
+    }));
 }
 
 /// Ends the program where the test does not end. Until the sender is dropped.

@@ -94,7 +94,9 @@ struct Reading {
     promised: usize,
     /// A test that began and said nothing of its end yet.
     open: Option<String>,
-    failed: BTreeSet<String>,
+    /// In the order of their ends: one that fails may make others fail.
+    failed: Vec<String>,
+    reasons: BTreeMap<String, String>,
     ignored: BTreeSet<String>,
     passed: BTreeSet<String>,
     skipped: BTreeMap<String, String>,
@@ -122,6 +124,11 @@ impl Reading {
             // Not at the colons of a test's path.
             let (test, reason) = rest.split_once(": ").unwrap_or((rest, ""));
             self.skipped.insert(test.trim().into(), reason.trim().into());
+        } else if let Some(rest) = line.strip_prefix("WHY ") {
+            // The first: that of a process of the test's own.
+            if let Some((test, why)) = rest.split_once(": ") {
+                self.reasons.entry(test.to_owned()).or_insert_with(|| why.to_owned());
+            }
         } else if let Some(rest) = line.strip_prefix("RECORD ") {
             if let Some((name, value)) = rest.trim().rsplit_once(' ') {
                 self.records.extend(value.parse().ok().map(|value| (name.trim().into(), value)));
@@ -155,21 +162,26 @@ impl Reading {
     }
 
     fn verdict(&mut self, name: &str, verdict: &str) -> bool {
-        let names = match verdict.split([',', ' ', '<']).next() {
-            Some("ok") => &mut self.passed,
-            Some("FAILED") => &mut self.failed,
-            Some("ignored") => &mut self.ignored,
-            _ => return false,
-        };
         // Doctests of one file and line may share a name.
-        names.insert(name.trim_end_matches(" - should panic").to_owned());
+        let name = name.trim_end_matches(" - should panic").to_owned();
+        match verdict.split([',', ' ', '<']).next() {
+            Some("ok") => drop(self.passed.insert(name)),
+            Some("FAILED") if self.failed.contains(&name) => {}
+            Some("FAILED") => self.failed.push(name),
+            Some("ignored") => drop(self.ignored.insert(name)),
+            _ => return false,
+        }
         true
     }
 
     /// Names explain, the harness's own sums count.
     fn finish(self) -> Tests {
         let seen = self.passed.len() + self.failed.len() + self.ignored.len();
-        let mut failed: Vec<_> = self.failed.into_iter().collect();
+        let with_reason = |name: String| match self.reasons.get(&name) {
+            Some(why) => format!("{name}: {why}"),
+            None => name,
+        };
+        let mut failed: Vec<_> = self.failed.into_iter().map(with_reason).collect();
         let mut passed = self.passed.len();
         match self.summary {
             Some([sum_passed, sum_failed, sum_ignored]) => {
@@ -276,13 +288,17 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     #[test]
     fn ignored_and_unexplained_fail() {
         let tests = parse(
-            "running 3 tests\ntest a ... ignored, why\ntest b ... FAILED\ntest c ... ok\nSKIP c\n\
-             test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n",
+            "running 3 tests\ntest a ... ignored, why\nWHY b: f.rs:1: not so\ntest b ... FAILED\n\
+             test c ... ok\nSKIP c\ntest result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n",
         );
         assert_eq!((tests.passed, tests.skipped.len()), (0, 0));
         assert_eq!(
             tests.failed,
-            ["b", "a: ignored, which counts as failed", "c: skipped without a reason"]
+            [
+                "b: f.rs:1: not so",
+                "a: ignored, which counts as failed",
+                "c: skipped without a reason"
+            ]
         );
     }
 

@@ -72,6 +72,18 @@ impl Host {
     }
 }
 
+impl Drop for Host {
+    /// Where a test fails, an instance that it made persistent would make every later test fail.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for dir in std::fs::read_dir("/sys/fs/bpf/ironclad").into_iter().flatten().flatten() {
+                let removed = std::fs::remove_dir_all(dir.path());
+                println!("{} is left, and removed: {removed:?}", dir.path().display());
+            }
+        }
+    }
+}
+
 /// The next alarm of a denied access.
 pub(crate) fn next_denied(events: &EventReceiver) -> SentinelRecord {
     loop {
