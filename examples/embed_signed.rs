@@ -52,6 +52,11 @@ fn run() -> Result<(), Failure> {
 
     let (bundle, signature) = signed("policy.bundle")?;
     let builder = Sentinel::builder("embed-signed").signed(Arc::clone(&trust));
+    let builder = match interface {
+        // Shield has the same bundles.
+        Some(_) => builder.unenforced([PolicyPart::Packets]),
+        None => builder,
+    };
     let sentinel = builder.start(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
     let shield = match interface {
         Some(name) => {

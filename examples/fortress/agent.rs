@@ -67,7 +67,8 @@ pub(crate) fn run(dir: &Path, stopper: &Path, unprotected: bool) -> Result<bool>
         true => None,
         false => {
             let builder = Sentinel::builder("fortress").scratch(dir).audit(audit.clone());
-            let builder = builder.may_stop(stopper);
+            // Shield has the same policy.
+            let builder = builder.may_stop(stopper).unenforced([PolicyPart::Packets]);
             Some(builder.start(&policy)?)
         }
     };

@@ -8,10 +8,10 @@ use ironclad_bpf::BPFFS;
 use ironclad_bpf::sentinel::GuardOptions;
 use ironclad_bpf::uapi::ProgramType;
 use ironclad_core::audit::{AuditLog, AuditSink, NoAudit};
-use ironclad_policy::PolicySource;
 #[cfg(feature = "signed")]
 use ironclad_policy::bundle::TrustStore;
 use ironclad_policy::trust::Trust;
+use ironclad_policy::{PolicyPart, PolicySource};
 
 use crate::baseline::BaselineOptions;
 use crate::dangerous::Dangerous;
@@ -43,6 +43,7 @@ pub struct SentinelBuilder {
     pub(crate) options: GuardOptions,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) dangerous: Dangerous,
+    pub(crate) unenforced: Vec<PolicyPart>,
     pub(crate) scratch: PathBuf,
     pub(crate) persistent: bool,
     pub(crate) bpffs: PathBuf,
@@ -82,6 +83,7 @@ impl SentinelBuilder {
             options,
             audit: Arc::new(NoAudit),
             dangerous: Dangerous::none(),
+            unenforced: Vec::new(),
             scratch: std::env::temp_dir(),
             persistent: false,
             bpffs: BPFFS.into(),
@@ -291,6 +293,14 @@ impl SentinelBuilder {
         self.state.clone().unwrap_or_else(usual)
     }
 
+    /// Parts of policies that this Sentinel leaves to a Shield that has the same policy: packets and sockets. May
+    /// be called again. Default: none, and a policy with a part that Sentinel does not enforce is refused.
+    #[must_use]
+    pub fn unenforced(mut self, parts: impl IntoIterator<Item = PolicyPart>) -> Self {
+        self.unenforced.extend(parts);
+        self
+    }
+
     /// Loads and attaches the programs, the gate first, marks this process as trusted, applies the file rules
     /// of `policy`, tests each hook, and arms.
     ///
@@ -302,8 +312,9 @@ impl SentinelBuilder {
     /// # Errors
     /// `SentinelErrorKind::Bpf` with the kernel's error and the next step, `SentinelErrorKind::Degraded`,
     /// `SentinelErrorKind::Path` and `SentinelErrorKind::Script` with the rule. Before anything is loaded:
-    /// `SentinelErrorKind::Unsigned`, `SentinelErrorKind::NotPrivileged`, `SentinelErrorKind::Already`, and
-    /// `SentinelErrorKind::Refused` where another Sentinel is armed. `SentinelErrorKind::Bundle` where a bundle is
+    /// `SentinelErrorKind::Unsigned`, `SentinelErrorKind::NotPrivileged`, `SentinelErrorKind::Already`,
+    /// `SentinelErrorKind::Unenforced` where the policy has a part that Sentinel does not enforce, and that is not said
+    /// to be [`unenforced`](Self::unenforced), and `SentinelErrorKind::Refused` where another Sentinel is armed. `SentinelErrorKind::Bundle` where a bundle is
     /// refused, and `SentinelErrorKind::NotApplied` where its policy is.
     pub fn start<'a>(self, policy: impl Into<PolicySource<'a>>) -> Result<Sentinel, SentinelError> {
         Sentinel::start(self, policy.into())

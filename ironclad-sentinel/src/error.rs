@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ironclad_bpf::BpfError;
 use ironclad_core::audit::AuditError;
 use ironclad_core::{ErrorChain, InstanceNameError};
+use ironclad_policy::PolicyPart;
 use ironclad_policy::trust::{TrustError, TrustErrorKind};
 
 /// Why a call of Sentinel failed. What was in force before is in force still.
@@ -48,6 +49,8 @@ pub enum SentinelErrorKind {
     Path,
     /// A pattern of a rule is invalid.
     Pattern,
+    /// The policy has a part that Sentinel does not enforce.
+    Unenforced,
     /// Paths of rules change while a policy is applied.
     UnstablePaths,
     /// The baseline of protected files could not be read or written.
@@ -111,6 +114,8 @@ pub(crate) enum Failure {
     Path { rule: String, path: PathBuf, what: String },
     #[error("{rule}: pattern `{pattern}`: {what}")]
     Pattern { rule: String, pattern: String, what: String },
+    #[error("the policy has {}, which Sentinel does not enforce", in_policy(*part))]
+    Unenforced { part: PolicyPart },
     #[error("paths of rules change faster than the policy is applied")]
     UnstablePaths,
     #[error("the baseline of protected files, `{}`, could not be read or written", path.display())]
@@ -153,6 +158,7 @@ impl Failure {
             Self::Suspect { .. } => Kind::Suspect,
             Self::Path { .. } => Kind::Path,
             Self::Pattern { .. } => Kind::Pattern,
+            Self::Unenforced { .. } => Kind::Unenforced,
             Self::UnstablePaths => Kind::UnstablePaths,
             Self::Baseline { .. } => Kind::Baseline,
             #[cfg(feature = "signed")]
@@ -191,6 +197,14 @@ impl Failure {
             Self::NoSecret { .. } => {
                 "name the state directory of that agent, `.state_dir(…)`; or stop the other Sentinel that is armed"
             }
+            Self::Unenforced { part } => {
+                return Some(
+                    format!(
+                        "give the policy to a Shield, too, and say `.unenforced([PolicyPart::{part:?}])` when Sentinel is built"
+                    )
+                    .into(),
+                );
+            }
             Self::UnstablePaths => "end the process that renames them, and try again",
             Self::Baseline { .. } => {
                 "this process reads and replaces that file, and renames a damaged one beside it"
@@ -212,6 +226,15 @@ impl Failure {
             | Self::Thread(_) => return None,
         };
         Some(fixed.into())
+    }
+}
+
+fn in_policy(part: PolicyPart) -> &'static str {
+    match part {
+        PolicyPart::Packets => "rules for packets",
+        PolicyPart::Sockets => "rules for sockets",
+        PolicyPart::Files => "rules for files",
+        _ => "another part",
     }
 }
 

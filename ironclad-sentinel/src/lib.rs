@@ -51,7 +51,7 @@ pub use inventory::{Foreign, ForeignProgram, OnSuspect};
 pub use ironclad_bpf::inventory::{Holder, LoadedProgram};
 pub use ironclad_bpf::sentinel::Secret;
 pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRecord};
-pub use ironclad_policy::{CompiledPolicy, PolicySource, Provenance};
+pub use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, Provenance};
 pub use preopened::{HeldFile, PreopenedDescriptor};
 pub use sentinel::{Refreshed, Sentinel};
 pub use status::{Degraded, HookState, HookStatus, KernelStatus, Missing, MissingKind, Status};

@@ -19,7 +19,7 @@ use ironclad_core::audit::AuditAction;
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 use ironclad_policy::file::FileRuleInfo;
 use ironclad_policy::trust::Trust;
-use ironclad_policy::{CompiledPolicy, Provenance};
+use ironclad_policy::{CompiledPolicy, PolicyPart, Provenance};
 
 use crate::baseline::{BaselineReport, Scopes};
 use crate::builder::SentinelBuilder;
@@ -53,6 +53,7 @@ pub struct Sentinel {
     processes: Processes,
     persistent: Option<Persistent>,
     trust: Trust,
+    unenforced: Vec<PolicyPart>,
     _oom_protection: Option<OomProtection>,
     /// Dropped last.
     _claim: Claim,

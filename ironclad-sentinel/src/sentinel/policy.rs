@@ -2,7 +2,7 @@ use ironclad_core::ErrorChain;
 use ironclad_core::abi::{FileId, FilePolicy};
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::file::CompiledFiles;
-use ironclad_policy::{CompiledPolicy, PolicySource};
+use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource};
 use serde::Serialize;
 
 use super::{Sentinel, State};
@@ -28,6 +28,18 @@ pub struct Refreshed {
     pub changes: Vec<FileChange>,
 }
 
+/// Refuses a policy of which a part would be ignored.
+pub(super) fn refuse_unenforced(
+    policy: &CompiledPolicy,
+    unenforced: &[PolicyPart],
+) -> Result<(), SentinelError> {
+    let elsewhere = [PolicyPart::Packets, PolicyPart::Sockets];
+    match elsewhere.into_iter().find(|part| policy.has_part(*part) && !unenforced.contains(part)) {
+        Some(part) => Err(Failure::Unenforced { part }.into()),
+        None => Ok(()),
+    }
+}
+
 impl Sentinel {
     /// Applies the file rules of a policy: a compiled policy or, by [`PolicySource::signed`], a signed bundle.
     /// Concurrent accesses see either the old or the new rules.
@@ -38,7 +50,8 @@ impl Sentinel {
     ///
     /// # Errors
     /// `SentinelErrorKind::Path` or `SentinelErrorKind::Pattern` with the rule, `SentinelErrorKind::UnstablePaths`,
-    /// `SentinelErrorKind::Bpf` where the kernel refuses: the old rules stay in force.
+    /// `SentinelErrorKind::Bpf` where the kernel refuses, `SentinelErrorKind::Unenforced` where the policy has a part
+    /// that Sentinel does not enforce: the old rules stay in force.
     /// `SentinelErrorKind::Unsigned` where only signed bundles are accepted, `SentinelErrorKind::Bundle` where a
     /// bundle is refused, and `SentinelErrorKind::NotApplied` where its policy is. `SentinelErrorKind::Baseline`
     /// where the rules are in force and the baseline could not be written.
@@ -47,6 +60,7 @@ impl Sentinel {
     }
 
     fn apply_accepted(&self, policy: &CompiledPolicy) -> Result<(), SentinelError> {
+        refuse_unenforced(policy, &self.unenforced)?;
         self.enforce(Some(policy))?;
         self.compare_files().map(drop)
     }

@@ -12,6 +12,7 @@ use ironclad_policy::trust::UnsignedWarning;
 use ironclad_policy::{CompiledPolicy, PolicySource};
 
 use super::persistent::{Persistent, real};
+use super::policy::refuse_unenforced;
 use super::{Scratch, Sentinel, State};
 use crate::baseline::Baseline;
 use crate::builder::SentinelBuilder;
@@ -61,6 +62,7 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         let audit = builder.audit_log();
+        audit.refused(PROGRAM, refuse_unenforced(policy, &builder.unenforced))?;
         // Before maps and programs use memory.
         let oom_protection = match builder.dangerous.oom_kill {
             true => None,
@@ -133,6 +135,7 @@ impl Sentinel {
             processes,
             persistent,
             trust: builder.trust.clone(),
+            unenforced: builder.unenforced.clone(),
             _oom_protection: oom_protection,
             _claim: claim,
         })

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::testbed::{EPERM, Host, lsm};
-use ironclad_core::{ErrorChain, RuleId};
+use ironclad_core::{Action, ErrorChain, RuleId};
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::warnings;
 use ironclad_lab::{role, test};
 use ironclad_policy::file::{FileAction, FileRule};
-use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_policy::socket::{SocketAction, SocketRule};
+use ironclad_policy::{AddressSet, CompiledPolicy, Policy, PolicyPart};
 use ironclad_sentinel::{Degraded, Missing, MissingKind, Sentinel, SentinelErrorKind, Status};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -69,6 +70,16 @@ fn policy(rules: impl IntoIterator<Item = FileRule>) -> CompiledPolicy {
         .unwrap()
 }
 
+/// Policies with parts that Shield enforces, and Sentinel does not.
+fn parts_of_shield() -> [(PolicyPart, CompiledPolicy); 2] {
+    let bad = AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(["192.0.2.1".parse().unwrap()]);
+    let rule = SocketRule::new(RuleId(2), "no names", SocketAction::Deny).port(53);
+    [
+        (PolicyPart::Packets, Policy::builder().set(bad).compile().unwrap()),
+        (PolicyPart::Sockets, Policy::builder().socket_rule(rule).compile().unwrap()),
+    ]
+}
+
 fn summary(missing: &[Missing]) -> Vec<(&Path, MissingKind)> {
     missing.iter().map(|it| (it.path.as_path(), it.kind)).collect()
 }
@@ -102,6 +113,12 @@ fn rules_that_cannot_be_enforced_are_refused_with_the_next_step() {
         assert!(error.contains(expected), "{error}");
         assert_eq!(attacker.ask(&append).unwrap(), EPERM, "{error}");
     }
+    for (part, other) in parts_of_shield() {
+        let error = sentinel.apply(&other).unwrap_err();
+        assert_eq!(error.kind(), SentinelErrorKind::Unenforced, "{error}");
+        assert!(error.to_string().contains(&format!("[PolicyPart::{part:?}]")), "{error}");
+        assert_eq!(attacker.ask(&append).unwrap(), EPERM, "{error}");
+    }
     let error = sentinel.admit(&script).unwrap_err().to_string();
     assert!(error.contains("is a script"), "{error}");
     drop(sentinel);
@@ -120,6 +137,10 @@ fn no_start_with_scripts_as_executables() {
         let error = builder.start(&policy([])).unwrap_err();
         assert_eq!(error.kind(), SentinelErrorKind::Script, "{error}");
         assert!(error.to_string().starts_with(&format!("`.{method}(…)`: ")), "{error}");
+    }
+    for (_, other) in parts_of_shield() {
+        let error = builder().start(&other).unwrap_err();
+        assert_eq!(error.kind(), SentinelErrorKind::Unenforced, "{error}");
     }
     let error = builder().scratch("/nonexistent").start(&policy([])).unwrap_err().to_string();
     assert!(error.starts_with("`.scratch(…)`: `/nonexistent` is no directory"), "{error}");

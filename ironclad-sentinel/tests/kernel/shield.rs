@@ -17,7 +17,7 @@ use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket};
 use ironclad_lab::{role, test};
 use ironclad_policy::socket::{SocketAction, SocketRule};
-use ironclad_policy::{AddressSet, CompiledPolicy, Policy, Protocol};
+use ironclad_policy::{AddressSet, CompiledPolicy, Policy, PolicyPart, Protocol};
 use ironclad_sentinel::{EventReceiver, Launch, Sentinel, SentinelBuilder};
 use ironclad_shield::{Overflow, Shield, ShieldBuilder};
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
@@ -80,6 +80,7 @@ fn instance(dir: &Path) -> String {
 fn sentinel(dir: &Path) -> SentinelBuilder {
     Sentinel::builder(&instance(dir))
         .persistent(true)
+        .unenforced([PolicyPart::Packets, PolicyPart::Sockets])
         .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
         .scratch(dir)
