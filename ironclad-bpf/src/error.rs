@@ -205,6 +205,12 @@ impl Failure {
             {
                 return Capabilities::effective().hint_for_verifier().map(Cow::from);
             }
+            (Self::Map { map, .. }, Some(libc::E2BIG)) if map == "ic_labels" => {
+                "the table is full: raise `.labels(…)`, or name fewer files"
+            }
+            (Self::Map { map, .. }, Some(libc::E2BIG)) if map == "ic_names" => {
+                "the table is full: raise `.names(…)`, or name fewer files"
+            }
             (_, Some(libc::EPERM | libc::EACCES)) => {
                 return Some(Capabilities::effective().hint().into());
             }

@@ -54,6 +54,8 @@ pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, SentinelRe
 pub use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, Provenance};
 pub use preopened::{HeldFile, PreopenedDescriptor};
 pub use sentinel::{Refreshed, Sentinel};
-pub use status::{Degraded, HookState, HookStatus, KernelStatus, Missing, MissingKind, Status};
+pub use status::{
+    Degraded, HookState, HookStatus, KernelStatus, LossCount, Missing, MissingKind, Status,
+};
 pub use volumes::VolumeStatus;
 pub use watch::Alarm;

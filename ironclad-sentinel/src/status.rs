@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ironclad_bpf::probe::{Feature, State, probe_system};
 use ironclad_bpf::pseudo_fs::SECURITY;
+use ironclad_core::abi::Loss;
 use ironclad_policy::Provenance;
 use serde::Serialize;
 
@@ -49,6 +50,18 @@ pub struct Status {
     pub foreign: Foreign,
     /// Alarms that found no room in the ring buffer.
     pub alarms_lost: u64,
+    /// Losses of the programs, those that occurred.
+    pub losses: Vec<LossCount>,
+}
+
+/// Entries that found no room in a table of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LossCount {
+    /// What was lost.
+    pub loss: Loss,
+    /// How often.
+    pub count: u64,
 }
 
 /// A path that does not exist, or covers less than it may seem.

@@ -55,10 +55,15 @@ struct ic_attr_link {
 	__u32 function; /* of BPF_LINK_CREATE, the target's function in BTF, or a relative link */
 };
 
-IC_INLINE void ic_track_object(__u64 address, __u32 kind)
+enum { IC_ENOSPC = 28 };
+
+/* An object without room would be open to every process: its maker gets an error instead. */
+IC_INLINE int ic_track_object(__u64 address, __u32 kind)
 {
-	if (bpf_map_update_elem(&ic_objects, &address, &kind, BPF_ANY))
-		ic_count_loss(IC_LOSS_MAP);
+	if (!bpf_map_update_elem(&ic_objects, &address, &kind, BPF_ANY))
+		return 0;
+	ic_count_loss(IC_LOSS_MAP);
+	return -IC_ENOSPC;
 }
 
 IC_INLINE bool ic_is_adopting(void)
@@ -68,6 +73,16 @@ IC_INLINE bool ic_is_adopting(void)
 	return tid && (__u32)bpf_get_current_pid_tgid() == tid && ic_is_trusted();
 }
 
+/*
+ * Whether one of the programs that have no descriptor yet is refused, and the table had no room for
+ * it: then each is refused.
+ */
+IC_INLINE bool ic_are_programs_refused(void)
+{
+	return IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_PROGRAMS && ic_is_armed() &&
+	       !ic_is_trusted() && !ic_has_exemption(IC_MAY_LOAD);
+}
+
 /* Checks a new descriptor of a map or program, of any mode: a loaded program can write by any. */
 IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 {
@@ -75,14 +90,14 @@ IC_INLINE int ic_check_object(__u8 hook, __u64 address, __u32 kind, __u32 id)
 
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
-	if (ic_is_adopting()) {
-		ic_track_object(address, kind);
-		return 0;
-	}
+	if (ic_is_adopting())
+		return ic_track_object(address, kind);
 	/* Armed or not: a descriptor that a process has once remains usable. */
 	found = bpf_map_lookup_elem(&ic_objects, &address);
 	if (!found)
-		return 0;
+		return kind == IC_OBJECT_PROG && ic_are_programs_refused()
+			       ? ic_refuse(hook, id, kind)
+			       : 0;
 	/* Reported where its calls were checked. */
 	if (*found == IC_OBJECT_REFUSED)
 		return -IC_EPERM;
@@ -112,9 +127,7 @@ int BPF_PROG(ic_bpf_prog, struct bpf_prog *prog)
  */
 IC_INLINE int ic_object_created(__u64 address, __u32 kind)
 {
-	if (ic_is_trusted())
-		ic_track_object(address, kind);
-	return 0;
+	return ic_is_trusted() ? ic_track_object(address, kind) : 0;
 }
 
 IC_INLINE int ic_object_freed(__u64 address)
@@ -174,8 +187,11 @@ int ic_prog_calls(__u64 *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
 
-	if (ic_is_canary(IC_HOOK_BPF_PROG_LOAD) || ic_check_calls(prog))
-		ic_track_object((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_REFUSED);
+	if (!ic_is_canary(IC_HOOK_BPF_PROG_LOAD) && !ic_check_calls(prog))
+		return 0;
+	/* Nothing but the agent's start changes the word otherwise. */
+	if (ic_track_object((__u64)BPF_CORE_READ(prog, aux), IC_OBJECT_REFUSED))
+		ic_sentinel.refuse |= IC_REFUSE_PROGRAMS;
 	return 0;
 }
 

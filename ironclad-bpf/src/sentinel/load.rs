@@ -192,7 +192,10 @@ impl Guard {
         let state = &self.state;
         state.u64_at(offset_of!(Sentinel, gate)).store(options.gate, Ordering::Release);
         state.u64_at(offset_of!(Sentinel, gate_log)).store(options.gate_log, Ordering::Release);
-        state.u32_at(offset_of!(Sentinel, refuse)).store(options.refuse, Ordering::Release);
+        // A program that one hook has refused may be on its way to the next hook still.
+        let refuse = state.u32_at(offset_of!(Sentinel, refuse));
+        let programs = refuse.load(Ordering::Acquire) & abi::REFUSE_PROGRAMS;
+        refuse.store(options.refuse | programs, Ordering::Release);
         state.u32_at(offset_of!(Sentinel, adopting)).store(0, Ordering::Release);
         state.u32_at(offset_of!(Sentinel, canary)).store(0, Ordering::Release);
         state.u32_at(offset_of!(Sentinel, canary_hook)).store(0, Ordering::Release);

@@ -300,7 +300,7 @@ numbered! {
         SampledOut = 1, "sampled-out";
         /// A program found no policy and allowed the packet or socket.
         NoPolicy = 2, "no-policy";
-        /// A lookup that cannot fail did.
+        /// An entry found no room in a table, or a lookup that cannot fail did.
         Map = 3, "map";
         /// A process found no room in the process table.
         Process = 4, "process";
@@ -1401,6 +1401,8 @@ pub const REFUSE_DISKS: u32 = 8;
 pub const REFUSE_MAPPER: u32 = 16;
 /// Programs that act on other processes, or read their memory.
 pub const REFUSE_CALLS: u32 = 32;
+/// All descriptors of programs: set by a hook that had no room to refuse one of them.
+pub const REFUSE_PROGRAMS: u32 = 64;
 
 // enum ic_volume_key: Keys of volumes: the kernel's device numbers of block devices, and these
 // bits.

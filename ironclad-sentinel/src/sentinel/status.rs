@@ -1,10 +1,11 @@
 use ironclad_bpf::BpfError;
+use ironclad_core::abi::Loss;
 use ironclad_policy::Provenance;
 
 use super::Sentinel;
 use crate::error::SentinelError;
 use crate::resolve;
-use crate::status::{Degraded, HookState, HookStatus, KernelStatus, Status};
+use crate::status::{Degraded, HookState, HookStatus, KernelStatus, LossCount, Status};
 use crate::volumes;
 
 impl Sentinel {
@@ -58,8 +59,19 @@ impl Sentinel {
             held: now.preopened.held.clone(),
             foreign: now.foreign.clone(),
             alarms_lost: self.watched.guard.alarms_lost(),
+            losses: self.losses()?,
         };
         status.find_degraded();
         Ok(status)
+    }
+
+    fn losses(&self) -> Result<Vec<LossCount>, SentinelError> {
+        let mut found = Vec::new();
+        for loss in Loss::ALL {
+            let cpus = self.processes.losses.lookup_all(&(loss as u32))?.unwrap_or_default();
+            found.push(LossCount { loss, count: cpus.iter().sum() });
+        }
+        found.retain(|it| it.count != 0);
+        Ok(found)
     }
 }

@@ -2,6 +2,7 @@
 
 mod disks;
 mod files;
+mod full_tables;
 mod gate;
 mod hardened;
 mod host;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let tests = [
         disks::tests(),
         files::tests(),
+        full_tables::tests(),
         gate::tests(),
         hardened::tests(),
         host::tests(),

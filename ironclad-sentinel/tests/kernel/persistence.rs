@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::testbed::successor::{GROUP, STATE, Successor, builder, policy};
+use crate::testbed::successor::{GROUP, STATE, Successor, TREES, builder, one_of, policy};
 use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_lab::Cgroup;
 use ironclad_lab::harness::Test;
@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(protection_outlives_the_agent_and_a_successor_adopts_it).in_machine().needs(&[lsm]),
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
         test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
+        test!(a_kill_during_a_reload_leaves_one_of_two_policies).in_machine().needs(&[lsm]),
     ]
 }
 
@@ -219,4 +220,53 @@ fn a_kill_at_any_moment_leaves_an_instance_to_adopt() {
     successor.send("stop");
     assert_eq!(successor.says(), "stopped");
     assert_eq!(attacker.ask(&append).unwrap(), 0);
+}
+
+/// An agent that is killed while it applies policies leaves one of them in force, whole.
+fn a_kill_during_a_reload_leaves_one_of_two_policies() {
+    let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(6, |text| text.parse().unwrap());
+    let host = Host::new();
+    let dir = host.dir();
+    for tree in TREES.iter().chain(&["protected"]) {
+        std::fs::create_dir(dir.join(tree)).unwrap();
+        std::fs::write(dir.join(tree).join("file"), "1").unwrap();
+    }
+    let mut attacker = host.test_process();
+    let mut append = |tree: &str| {
+        attacker.ask(&format!("append {}", dir.join(tree).join("file").display())).unwrap()
+    };
+    assert_eq!((append("protected"), append(TREES[0])), (0, 0));
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    let started = std::time::Instant::now();
+    sentinel.apply(&one_of(dir, TREES[0])).unwrap();
+    let whole = started.elapsed();
+    drop(sentinel);
+    let mut left = [0; 2];
+    for kill in 0..kills {
+        let mut agent = Successor::start(Successor::command(dir));
+        assert_eq!(agent.says(), "ready");
+        agent.send("reload");
+        // Spread over the time of two reloads, after the first one.
+        let until = std::time::Instant::now() + whole + 2 * whole * (kill * 7919 % 1000) / 1000;
+        while std::time::Instant::now() < until {
+            assert_eq!(append("protected"), EPERM, "kill {kill}");
+        }
+        drop(agent);
+        assert_eq!(append("protected"), EPERM, "after kill {kill}");
+        match TREES.map(&mut append) {
+            [EPERM, 0] => left[0] += 1,
+            [0, EPERM] => left[1] += 1,
+            // The policy of its start.
+            [0, 0] => {}
+            other => panic!("after kill {kill}: {other:?}"),
+        }
+    }
+    println!("{kills} kills within reloads of {whole:?} each: {left:?} of the policies were left");
+    assert_ne!(left, [0; 2], "no reload came to an end");
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!([append("protected"), append(TREES[0]), append(TREES[1])], [EPERM, 0, 0]);
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
+    assert_eq!(append("protected"), 0);
 }

@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .in_machine()
             .needs(&[lsm]),
         test!(the_agent_is_not_moved_frozen_or_killed_by_cgroups).in_machine().needs(&[lsm]),
+        test!(an_agent_without_processes_and_descriptors_protects).in_machine().needs(&[lsm]),
         test!(a_process_that_executes_the_executor_is_not_pid_1).in_machine().needs(&[lsm]),
         test!(signals_of_files_and_perf_events_do_not_reach_the_agent)
             .shared()
@@ -481,7 +482,18 @@ fn a_child_of_the_agent_is_protected_until_it_executes() {
     assert_eq!(attacker.ask(&format!("read-memory {}", started.pid())).unwrap(), 0);
 }
 
-/// No other process moves the agent to another cgroup, or freezes or kills its cgroup.
+/// Limits of a cgroup: a name, the file, a limit that does the test no harm, and the usual value.
+const STARVING: [(&str, &str, &str, &str); 7] = [
+    ("limit the CPU time of the agent's cgroup", "cpu.max", "90000 100000", "max"),
+    ("limit the CPU time of a cgroup above the agent's", "cpu.max", "90000 100000", "max"),
+    ("lower the CPU weight of the agent's cgroup", "cpu.weight", "90", "100"),
+    ("limit the memory of the agent's cgroup", "memory.max", "1000000000", "max"),
+    ("throttle the agent's cgroup by its memory", "memory.high", "1000000000", "max"),
+    ("limit the memory of a cgroup above the agent's", "memory.max", "1000000000", "max"),
+    ("limit the processes of the agent's cgroup", "pids.max", "10000", "max"),
+];
+
+/// No other process moves the agent to another cgroup, or freezes, limits or kills its cgroup.
 fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
     let host = Host::new();
     let around = Cgroup::new("around").unwrap();
@@ -494,6 +506,10 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
         format!("write {} {text}", path.join(name).display())
     };
     let home = std::path::Path::new(own.dir()).parent().unwrap().parent().unwrap();
+    for group in [home, around.dir()] {
+        std::fs::write(group.join("cgroup.subtree_control"), "+cpu +memory +pids").unwrap();
+    }
+    let dir_of = |name: &str| if name.contains("above") { around.dir() } else { own.dir() };
     // On a process in `own`: first another process, then the agent.
     let kills = own.dir().join("cgroup.kill").exists();
     let tried = |pid: u32| {
@@ -522,6 +538,9 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
             ),
             ("chmod a file of the root cgroup", format!("chmod {}/cgroup.procs", home.display())),
         ];
+        tried.extend(
+            STARVING.map(|(name, file, limit, _)| (name, write(dir_of(name), file, limit))),
+        );
         if kills {
             tried.push((
                 "kill the agent's cgroup by cgroup.kill",
@@ -564,6 +583,9 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
         write(around.dir(), "cgroup.max.depth", "max"),
     ] {
         assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
+    for (name, file, _, usual) in STARVING {
+        std::fs::write(dir_of(name).join(file), usual).unwrap();
     }
     let moved = write(trap.dir(), "cgroup.procs", &other.pid().to_string());
     assert_eq!(attacker.ask(&moved).unwrap(), 0);
@@ -858,4 +880,67 @@ fn a_secret_is_good_once_and_for_one_program() {
     assert_eq!(agent.ask(&append).unwrap(), 0);
     assert_eq!(agent.ask(&format!("exec {}", own.display())).unwrap(), 0);
     attacks.with(by_exec, &mut agent, &append, &events);
+}
+
+/// A sysctl that has its former value again when dropped.
+struct Sysctl(PathBuf, String);
+
+impl Sysctl {
+    fn new(name: &str) -> Self {
+        let path = PathBuf::from("/proc/sys").join(name);
+        let former = std::fs::read_to_string(&path).unwrap();
+        Self(path, former)
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        std::fs::write(&self.0, &self.1).unwrap();
+    }
+}
+
+/// Another process takes what an agent needs: process ids, and descriptors of higher numbers.
+fn an_agent_without_processes_and_descriptors_protects() {
+    const APPEND: &str = "append to a protected file while the agent can start no process";
+    const WITHOUT_DESCRIPTORS: &str =
+        "append to a protected file while the agent can open no file";
+    /// The lowest value of both.
+    const PIDS: u32 = 301;
+    const DESCRIPTORS: u32 = 64;
+    let host = Host::new();
+    std::fs::create_dir(host.path("protected")).unwrap();
+    std::fs::write(host.path("protected/file"), "1").unwrap();
+    let append = format!("append {}", host.path("protected/file").display());
+    let (pids, descriptors) = (Sysctl::new("kernel/pid_max"), Sysctl::new("fs/nr_open"));
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    attacks.without(APPEND, &mut attacker, &append);
+    attacks.without(WITHOUT_DESCRIPTORS, &mut attacker, &append);
+    let builder = Sentinel::builder("test").scratch(host.dir());
+    let sentinel = builder.start(&policy(host.dir())).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    let hooks = sentinel.status().unwrap().hooks;
+
+    let mut crowd = host.test_process();
+    assert_eq!(attacker.ask(&format!("write {} {PIDS}", pids.0.display())).unwrap(), 0);
+    let children = crowd.ask(&format!("repeat {PIDS} idle-child")).unwrap();
+    assert!(children < u64::from(PIDS), "{children} children, and there is room for more");
+    attacks.with(APPEND, &mut attacker, &append, &events);
+    // A test of the hooks needs a thread: its failure is no hook that is inactive.
+    let status = sentinel.status().map(|it| it.degraded);
+    println!("without process ids: {status:?}");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop(crowd);
+    drop(pids);
+
+    assert_eq!(attacker.ask(&format!("write {} {DESCRIPTORS}", descriptors.0.display())).unwrap(), 0);
+    let open: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    attacks.with(WITHOUT_DESCRIPTORS, &mut attacker, &append, &events);
+    let status = sentinel.status().map(|it| it.degraded);
+    println!("without descriptors: {status:?}");
+    let refused = sentinel.apply(&Policy::builder().compile().unwrap());
+    println!("without descriptors: {refused:?}");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop((open, descriptors));
+    assert_eq!(sentinel.status().unwrap().hooks.len(), hooks.len());
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
 }

@@ -23,6 +23,7 @@ use ironclad_lab::{role, test};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(rules_and_the_process_table_outlive_a_killed_agent),
+        test!(a_kill_during_a_reload_leaves_one_of_two_policies),
         test!(packet_sockets_are_denied_without_an_agent).needs(&[lsm]),
         test!(packet_sockets_are_pinned_when_a_policy_decides_about_them).needs(&[lsm]),
         test!(a_deadline_holds_without_an_agent),
@@ -63,6 +64,7 @@ impl Instance {
             .env("IRONCLAD_TEST_INSTANCE", &self.0)
             .env("IRONCLAD_TEST_CGROUP", host.cgroup.dir())
             .env("IRONCLAD_TEST_PROGRAM", good)
+            .env("IRONCLAD_TEST_OTHER", host.path("bad"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -100,6 +102,11 @@ fn the_agent() {
         shield.apply_with(&no_rules(), provisional(Duration::from_millis(1500))).unwrap();
     }
     println!("agent ready");
+    while role == "reloading" {
+        for program in ["OTHER", "PROGRAM"] {
+            shield.apply(&only(Path::new(&of(program)))).unwrap();
+        }
+    }
     // Killed here.
     let _ = std::io::stdin().read_line(&mut String::new());
 }
@@ -188,6 +195,42 @@ fn rules_and_the_process_table_outlive_a_killed_agent() {
     shield.stop().unwrap();
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
     assert!(!instance.directory().exists());
+}
+
+/// An agent that is killed while it applies policies leaves one of them in force, whole.
+fn a_kill_during_a_reload_leaves_one_of_two_policies() {
+    let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(16, |text| text.parse().unwrap());
+    let host = Host::new();
+    let instance = Instance::new("reloaded");
+    let (good, bad) = (host.program("good"), host.program("bad"));
+    let (mut one, mut other) = (host.test_process(&good), host.test_process(&bad));
+    let started = Instant::now();
+    let shield = instance.builder(&host).start(&only(&good)).unwrap();
+    let begun = Instant::now();
+    shield.apply(&only(&bad)).unwrap();
+    let whole = begun.elapsed();
+    println!("a start and a reload took {:?}", started.elapsed());
+    drop(shield);
+    let mut left = [0; 2];
+    for kill_number in 0..kills {
+        let agent = instance.agent(&host, &good, "reloading");
+        // Spread over the time of two reloads.
+        let until = Instant::now() + 2 * whole * (kill_number * 7919 % 1000) / 1000;
+        while Instant::now() < until {
+            answers(&mut [&mut one, &mut other]);
+        }
+        kill(agent);
+        match answers(&mut [&mut one, &mut other])[..] {
+            [0, EPERM] => left[0] += 1,
+            [EPERM, 0] => left[1] += 1,
+            ref neither => panic!("after kill {kill_number}: {neither:?}"),
+        }
+    }
+    println!("{kills} kills within reloads of {whole:?} each: {left:?} of the policies were left");
+    let shield = instance.builder(&host).start(&only(&good)).unwrap();
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, EPERM]);
+    shield.stop().unwrap();
+    assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
 }
 
 /// AF_PACKET.

@@ -147,6 +147,8 @@ enum ic_refuse_what {
 	IC_REFUSE_DISKS = 8, /* commands to disks with protected files */
 	IC_REFUSE_MAPPER = 16, /* the device mapper, where protected files are on a mapped device */
 	IC_REFUSE_CALLS = 32, /* programs that act on other processes, or read their memory */
+	/* All descriptors of programs: set by a hook that had no room to refuse one of them. */
+	IC_REFUSE_PROGRAMS = 64,
 };
 
 /* Keys of volumes: the kernel's device numbers of block devices, and these bits. */

@@ -73,7 +73,7 @@ enum ic_loss {
 	IC_LOSS_RING_FULL = 0, /* an event found no room in the ring buffer */
 	IC_LOSS_SAMPLED_OUT = 1, /* an event exceeded its rule's rate limit */
 	IC_LOSS_NO_POLICY = 2, /* a program found no policy and allowed the packet or socket */
-	IC_LOSS_MAP = 3, /* a lookup that cannot fail did */
+	IC_LOSS_MAP = 3, /* an entry found no room in a table, or a lookup that cannot fail did */
 	IC_LOSS_PROCESS = 4, /* a process found no room in the process table */
 	IC_LOSS_MAX, /* how many kinds of loss there are */
 };

@@ -173,7 +173,7 @@ fn arm(armed: bool) {
 }
 
 /// A map of the instance, by the kernel's name.
-fn own_map(name: &str) -> MapHandle {
+pub(crate) fn own_map(name: &str) -> MapHandle {
     let found = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == name);
     let ids: Vec<_> = found.map(|map| map.id).collect();
     let [id] = ids[..] else { panic!("maps {name}: {ids:?}") };

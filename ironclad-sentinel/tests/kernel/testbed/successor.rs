@@ -36,9 +36,18 @@ fn successor() {
         Ok(sentinel) => {
             println!("@@ ready");
             std::io::stdout().flush().unwrap();
-            if lines.next().is_some_and(|line| line.unwrap() == "stop") {
-                sentinel.stop().unwrap();
-                println!("@@ stopped");
+            match lines.next().map(Result::unwrap).as_deref() {
+                Some("stop") => {
+                    sentinel.stop().unwrap();
+                    println!("@@ stopped");
+                }
+                // Until it is killed.
+                Some("reload") => loop {
+                    for tree in TREES {
+                        sentinel.apply(&one_of(&dir, tree)).unwrap();
+                    }
+                },
+                _ => {}
             }
         }
         Err(error) => println!("@@ {}", ErrorChain::new(&error)),
@@ -58,6 +67,16 @@ pub(crate) fn builder(dir: &Path) -> SentinelBuilder {
 pub(crate) fn policy(dir: &Path) -> CompiledPolicy {
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(dir.join("protected"));
     Policy::builder().file_rule(rule).compile().unwrap()
+}
+
+/// The two trees that [`one_of`] protects by turns.
+pub(crate) const TREES: [&str; 2] = ["even", "odd"];
+
+/// The policy, and a rule on one of the trees.
+pub(crate) fn one_of(dir: &Path, tree: &str) -> CompiledPolicy {
+    let rule = |number, name| FileRule::new(RuleId(number), name, FileAction::Deny);
+    let rules = Policy::builder().file_rule(rule(1, "one").tree(dir.join("protected")));
+    rules.file_rule(rule(2, "two").tree(dir.join(tree))).compile().unwrap()
 }
 
 pub(crate) struct Successor {
