@@ -211,6 +211,9 @@ impl Failure {
             (Self::Map { map, .. }, Some(libc::E2BIG)) if map == "ic_names" => {
                 "the table is full: raise `.names(…)`, or name fewer files"
             }
+            (Self::Map { map, .. }, Some(libc::E2BIG)) if map == "ic_mounts" => {
+                "the table is full: unmount file systems above and below protected directories"
+            }
             (_, Some(libc::EPERM | libc::EACCES)) => {
                 return Some(Capabilities::effective().hint().into());
             }

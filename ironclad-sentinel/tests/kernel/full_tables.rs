@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::mem::offset_of;
+use std::process::Command;
 use std::time::Duration;
 
 use ironclad_core::abi::{self, Loss, SentinelHook};
@@ -23,6 +24,10 @@ use crate::testbed::{Attacks, EPERM, Host, Running, lsm, next_denied};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(full_tables_deny_and_are_counted).in_machine().needs(&[lsm]),
+        test!(more_mounts_than_the_table_has_room_for_are_refused)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(a_census_without_room_has_writes_checked).shared().in_machine().needs(&[lsm]),
     ]
 }
@@ -233,4 +238,38 @@ fn a_census_without_room_has_writes_checked() {
     let event = attacks.with(BY_QUEUE, &mut attacker, "write-kept 2", &events);
     assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
     drop(open);
+}
+
+/// Another process mounts so many file systems below a directory that no rule can cover it.
+fn more_mounts_than_the_table_has_room_for_are_refused() {
+    const BY_MOUNTS: &str = "append to a protected file after a rule met too many mounts";
+    let host = Host::new();
+    for name in ["protected", "crowd"] {
+        std::fs::create_dir(host.path(name)).unwrap();
+    }
+    std::fs::write(host.path("protected/file"), "content").unwrap();
+    let append = format!("append {}", host.path("protected/file").display());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    attacks.without(BY_MOUNTS, &mut attacker, &append);
+    let tree = |name| rule(1).tree(host.path(name));
+    let only = |name| Policy::builder().file_rule(tree(name)).compile().unwrap();
+    let crowd = host.path("crowd");
+    let sentinel = host.start(&only("protected"));
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    // 64 mounts, all of which are bound 64 times more.
+    let shell = format!(
+        "mount -t tmpfs none {0} && cd {0} && mkdir all && mount -t tmpfs none all && \
+         for n in $(seq 64); do mkdir all/$n && mount --bind all/$n all/$n; done && \
+         for n in $(seq 64); do mkdir $n && mount --rbind all $n; done",
+        crowd.display(),
+    );
+    assert!(Command::new("sh").args(["-c", &shell]).status().unwrap().success());
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+    assert!(mounts > abi::SENTINEL_MOUNTS as usize, "{mounts}");
+    let error = sentinel.apply(&only("crowd")).unwrap_err();
+    let text = ErrorChain::new(&error).to_string();
+    assert!(text.contains("ic_mounts") && text.contains("mounts"), "{text}");
+    attacks.with(BY_MOUNTS, &mut attacker, &append, &events);
+    drop(sentinel);
+    assert!(Command::new("umount").arg("-l").arg(&crowd).status().unwrap().success());
 }

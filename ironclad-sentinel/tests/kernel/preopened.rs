@@ -1,7 +1,8 @@
 //! Files that were open for writing before a rule covered them, by descriptors and otherwise.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ironclad_core::RuleId;
@@ -21,6 +22,10 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(descriptors_in_flight_do_not_write).shared().in_machine().needs(&[lsm]),
+        test!(a_descriptor_in_flight_is_found_among_many_files)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(the_watch_thread_counts_again).in_machine().needs(&[lsm]),
         test!(kernel_threads_that_write_are_not_set_up_and_reported)
             .shared()
@@ -147,6 +152,61 @@ fn descriptors_in_flight_do_not_write() {
     // Before Linux 5.13 a program that was detached is not attached again.
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     assert_eq!(checks_writes(), release.starts_with("5.10."));
+}
+
+/// A file system of its own: unmounted when dropped, with all files at once.
+struct Volume(PathBuf);
+
+impl Volume {
+    fn new(at: PathBuf) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let options = ["-t", "tmpfs", "-o", "nr_inodes=0", "none"];
+        assert!(Command::new("mount").args(options).arg(&at).status().unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg("-l").arg(&self.0).status().unwrap().success());
+    }
+}
+
+/// The census visits each file of the file system that is in memory. A tree has one label, however many files it has.
+fn a_descriptor_in_flight_is_found_among_many_files() {
+    const BY_QUEUE: &str =
+        "write(2) by a descriptor in flight to one of many files of a protected tree";
+    let files: u32 = std::env::var("IRONCLAD_FILES").map_or(20_000, |text| text.parse().unwrap());
+    let host = Host::new();
+    let volume = Volume::new(host.path("protected"));
+    std::fs::write(volume.0.join("file"), "content").unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let keep_open = format!("keep-open {}", volume.0.join("file").display());
+    follow(&mut attacker, &[&keep_open, "queue-kept", "receive-kept"]);
+    attacks.without(BY_QUEUE, &mut attacker, "write-kept 1");
+    follow(&mut attacker, &["queue-kept"]);
+    std::fs::create_dir(host.path("elsewhere")).unwrap();
+    let started = Instant::now();
+    for number in 0..files {
+        let dir = volume.0.join((number / 1000).to_string());
+        if number % 1000 == 0 {
+            std::fs::create_dir(&dir).unwrap();
+        }
+        std::fs::File::create(dir.join(number.to_string())).unwrap();
+    }
+    let created = started.elapsed();
+    let sentinel = host.start(&tree(&host.path("elsewhere")));
+    let (started, before) = (Instant::now(), sentinel.status().unwrap().labels);
+    sentinel.apply(&tree(&volume.0)).unwrap();
+    let (applied, labels) = (started.elapsed(), sentinel.status().unwrap().labels);
+    println!("{files} files: created in {created:?}, applied in {applied:?}, {labels} labels");
+    assert!(labels <= before + 2, "{labels} labels, and {before} before");
+    assert_eq!(held(&sentinel), [("file".to_owned(), 1)]);
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    follow(&mut attacker, &["receive-kept"]);
+    let event = attacks.with(BY_QUEUE, &mut attacker, "write-kept 2", &events);
+    assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+    drop((sentinel, attacker));
 }
 
 /// Writes are not checked any more once the last pre-opened descriptor is closed, without a call of the agent.

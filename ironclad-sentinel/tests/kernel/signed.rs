@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(without_a_trust_store_a_warning_is_printed).in_machine().needs(&[lsm]),
         test!(a_token_permits_ending_the_agent_for_a_while).in_machine().needs(&[lsm]),
         test!(uninstalling_needs_a_token).in_machine().needs(&[lsm]),
+        test!(setting_the_clock_brings_no_older_bundle_back).in_machine().needs(&[lsm]),
     ]
 }
 
@@ -541,4 +542,110 @@ fn uninstalling_needs_a_token() {
     let name = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
     let pins = format!("/sys/fs/bpf/ironclad/{name}-sentinel/v{}", ironclad_core::abi::VERSION);
     assert!(!Path::new(&pins).exists());
+}
+
+/// The clock, which another process sets. It is right again when dropped.
+struct Clock {
+    began: u64,
+    since: std::time::Instant,
+    setter: TestProcess,
+}
+
+impl Clock {
+    fn new(host: &Host) -> Self {
+        Self { began: now(), since: std::time::Instant::now(), setter: host.test_process() }
+    }
+
+    /// Sets it to so many seconds after the right time.
+    fn set(&mut self, seconds: i64) {
+        let right = self.began + self.since.elapsed().as_secs();
+        let time = right.saturating_add_signed(seconds);
+        assert_eq!(self.setter.ask(&format!("tool date -s @{time}")).unwrap(), 0);
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// Root may set the clock. What counts is `made` of what was accepted, serials, and the time since the boot.
+fn setting_the_clock_brings_no_older_bundle_back() {
+    const DAY: i64 = 86_400;
+    let host = Host::new();
+    let [old, new] = ["old", "new"].map(|name| host.path(name));
+    for file in [&old, &new] {
+        std::fs::write(file, "1").unwrap();
+    }
+    let append = |path: &Path| format!("append {}", path.display());
+    let (mut attacker, mut clock) = (host.test_process(), Clock::new(&host));
+    // Expired since an hour, never accepted, with a later serial.
+    let expired = bundle_until(9, &old, now() - 3600);
+    let (first, last, next) = (bundle(1, &old), bundle(5, &new), bundle(10, &new));
+    let (token, late) = (stop_for(1, 600), stop_for(2, 600));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let fresh = || store(elsewhere.path()).accept(&expired.0, &[&expired.1], now());
+    assert!(matches!(fresh(), Err(BundleError::Expired { .. })));
+    let start = || {
+        builder(host.dir()).start(PolicySource::signed(
+            &last.0,
+            &[&last.1],
+            &mut Sources::new("."),
+        ))
+    };
+    let is_last = |sentinel: &Sentinel, attacker: &mut TestProcess| {
+        assert_eq!(serial(sentinel), 5);
+        assert_eq!(attacker.ask(&append(&new)).unwrap(), EPERM);
+        assert_eq!(attacker.ask(&append(&old)).unwrap(), 0);
+    };
+    let glass = |sentinel: &Sentinel, token: &Token| {
+        let text = token.to_string();
+        sentinel.break_glass(text.as_bytes(), &[&pair().sign(text.as_bytes())])
+    };
+    let sentinel = start().unwrap();
+    is_last(&sentinel, &mut attacker);
+
+    clock.set(-2 * DAY);
+    // A store that has accepted nothing knows the clock alone.
+    fresh().unwrap();
+    let error = apply(&sentinel, &expired).unwrap_err();
+    assert!(matches!(bundle_error(&error), BundleError::Expired { .. }), "{error}");
+    let error = apply(&sentinel, &first).unwrap_err();
+    assert!(matches!(bundle_error(&error), BundleError::Replayed { last: 5, .. }), "{error}");
+    is_last(&sentinel, &mut attacker);
+    // A restart meanwhile.
+    drop(sentinel);
+    let sentinel = start().unwrap();
+    is_last(&sentinel, &mut attacker);
+
+    clock.set(2 * DAY);
+    for refused in [&next, &expired] {
+        let error = apply(&sentinel, refused).unwrap_err();
+        assert!(matches!(bundle_error(&error), BundleError::Expired { .. }), "{error}");
+    }
+    assert_eq!(glass(&sentinel, &token).unwrap_err().kind(), SentinelErrorKind::Token);
+    // The policy in force stays, and the status says that its bundle has expired.
+    let is_expired = |it: &Degraded| matches!(it, Degraded::Bundle { serial: 5, .. });
+    assert!(sentinel.status().unwrap().degraded.iter().any(is_expired));
+    is_last(&sentinel, &mut attacker);
+
+    // Nothing of it stays. The clock does not lengthen what a token permits, nor end it.
+    clock.set(0);
+    let whole = std::time::Duration::from_secs(600);
+    let signal = format!("kill {} {URGENT}", std::process::id());
+    assert_eq!(attacker.ask(&signal).unwrap(), EPERM);
+    glass(&sentinel, &token).unwrap();
+    for days in [-2, 2, 0] {
+        clock.set(days * DAY);
+        assert!(sentinel.status().unwrap().open_for.unwrap() <= whole);
+        assert_eq!(attacker.ask(&signal).unwrap(), 0);
+    }
+    assert_eq!(glass(&sentinel, &token).unwrap_err().kind(), SentinelErrorKind::Token);
+    glass(&sentinel, &late).unwrap();
+    apply(&sentinel, &next).unwrap();
+    assert_eq!(serial(&sentinel), 10);
+    clock.set(-2 * DAY);
+    let error = apply(&sentinel, &last).unwrap_err();
+    assert!(matches!(bundle_error(&error), BundleError::Replayed { last: 10, .. }), "{error}");
 }
