@@ -23,7 +23,7 @@ use std::time::Duration;
 use ironclad_syscalls::{
     Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, account, attach_program,
     end_first_thread, give_to_loop, idle_child, in_child, lease, link_program, link_session,
-    map_to_write, session_program, swap_boot, sysctl_program, uring_write,
+    map_to_write, pass_through, session_program, swap_boot, sysctl_program, uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -127,7 +127,8 @@ impl TestProcess {
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`, `give-kept-to-loop DEVICE`; without a descriptor: `queue-kept` and
-    /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2).
+    /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2);
+    /// `pass-kept-through DIR` by FUSE, as DIR/file.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
@@ -445,6 +446,11 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
             let (_, to) = state.queue.take().expect("a queue");
             state.kept = Some(receive_file(&to)?);
             Ok(0)
+        }
+        // A file of FUSE whose reads and writes the kernel passes through to the open one.
+        ["pass-kept-through", at] => {
+            let file = state.kept.take().expect("an open file");
+            pass_through(file.into(), Path::new(at)).map(|()| 0)
         }
         ["register-kept"] => {
             let file = state.kept.take().expect("an open file");

@@ -7,6 +7,7 @@
 #ifndef IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 #define IRONCLAD_PROGS_SENTINEL_PREOPENED_H
 
+#include "../../lib/process/file.h"
 #include "../../lib/sentinel/rules.h"
 
 struct {
@@ -45,14 +46,44 @@ enum {
 /* Keeps the struct in the object's BTF, where a test compares it with Rust. */
 const struct ic_open_descriptor *ic_open_descriptor_shape;
 
+enum {
+	IC_FUSE_MAGIC = 0x65735546, /* include/uapi/linux/magic.h */
+};
+
+/* fs/fuse/fuse_i.h, since Linux 6.9. */
+struct fuse_file___passthrough {
+	struct file *passthrough;
+} __attribute__((preserve_access_index));
+
+/*
+ * The inode of another file system that writes to the file go to, or its own. Of splice(2) and
+ * mmap(2), and before Linux 6.7 of all writes, no hook is called with a file that has its path.
+ */
+IC_INLINE struct inode *ic_inode_written(struct file *file)
+{
+	struct fuse_file___passthrough *fuse;
+	struct file *below = NULL;
+	struct inode *inode;
+
+	if (file->f_inode->i_sb->s_magic == IC_FUSE_MAGIC &&
+	    bpf_core_field_exists(struct fuse_file___passthrough, passthrough)) {
+		fuse = file->private_data;
+		below = BPF_CORE_READ(fuse, passthrough);
+	}
+	inode = ic_file_inode(below ?: file);
+	return inode ?: file->f_inode;
+}
+
 /* The rules that cover a write to the file; of a disk, also those of the files on it. */
 IC_INLINE __u64 ic_rules_written(struct file *file)
 {
 	__u64 rules = ic_rules_of(file->f_path.dentry);
-	struct inode *inode = file->f_inode;
+	struct inode *inode = file->f_inode, *written = ic_inode_written(file);
 	const struct ic_name_val *volume;
 	__u32 device;
 
+	if (written != inode)
+		rules |= ic_rules_of_alias(written);
 	if ((inode->i_mode & IC_S_IFMT) != IC_S_IFBLK)
 		return rules;
 	device = inode->i_rdev;

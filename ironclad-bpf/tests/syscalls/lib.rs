@@ -5,6 +5,7 @@ mod attack;
 mod disk;
 mod first_thread;
 mod fork;
+mod fuse;
 mod impostor;
 mod lease;
 mod link;
@@ -30,6 +31,7 @@ pub use disk::{
 };
 pub use first_thread::end_first_thread;
 pub use fork::{eat_in_group, idle_child, in_child};
+pub use fuse::pass_through;
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{

@@ -17,6 +17,7 @@ mod rules;
 mod self_protection;
 mod shield;
 mod signed;
+mod stacked;
 mod status_and_alarms;
 mod testbed;
 mod upgrade;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         self_protection::tests(),
         shield::tests(),
         signed::tests(),
+        stacked::tests(),
         status_and_alarms::tests(),
         upgrade::tests(),
         without_lsm::tests(),

@@ -80,9 +80,9 @@ fn now() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Some callers of a hook return another error number. The status of a tool shows only that it failed.
+/// Some callers of a hook return another error number: open(2) of FUSE with passthrough EIO. The status of a tool shows only that it failed.
 fn is_refusal(outcome: &str) -> bool {
-    matches!(outcome, "EPERM" | "EACCES" | NO_EFFECT) || outcome.starts_with("exit ")
+    matches!(outcome, "EPERM" | "EACCES" | "EIO" | NO_EFFECT) || outcome.starts_with("exit ")
 }
 
 /// The first alarm of a process since a moment.
