@@ -15,6 +15,7 @@ mod preopened;
 mod pseudo_fs;
 mod rules;
 mod self_protection;
+mod servers;
 mod shield;
 mod signed;
 mod stacked;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         pseudo_fs::tests(),
         rules::tests(),
         self_protection::tests(),
+        servers::tests(),
         shield::tests(),
         signed::tests(),
         stacked::tests(),

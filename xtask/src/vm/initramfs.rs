@@ -32,6 +32,9 @@ const MODULES: [&str; 20] = [
     "l2tp_ip",
 ];
 
+/// For `modprobe`, by tests that need them, with what they depend on.
+const MODULES_ON_DEMAND: [&str; 2] = ["nfsd", "nfsv4"];
+
 /// For the tests' use, beside busybox.
 const TOOLS: [&str; 6] = ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs"];
 
@@ -99,17 +102,26 @@ impl Image {
     fn load_modules(&mut self, kernel: &Kernel) -> Result<()> {
         let root = kernel.modules();
         let dependencies = Dependencies::read(&root.join("modules.dep"))?;
-        for file in dependencies.load_order(&MODULES) {
+        let loaded = dependencies.load_order(&MODULES);
+        let (mut index, mut places) = (String::new(), Vec::new());
+        for file in dependencies.load_order(&[&MODULES[..], &MODULES_ON_DEMAND].concat()) {
             let path = root.join(&file);
             let contents = match path.extension().and_then(|extension| extension.to_str()) {
                 Some("xz") => output_bytes(command("xz", ["-dc"]).arg(&path))?,
                 Some("zst") => output_bytes(command("zstd", ["-dc"]).arg(&path))?,
                 _ => read(&path)?,
             };
-            let place = format!("/lib/modules/{}.ko", module_name(&file));
+            let place = module_place(&module_name(&file));
             self.archive.file(&place, 0o644, &contents);
-            self.modules.push(place);
+            let needs: Vec<_> = dependencies.needs(&file).map(|need| module_place(need)).collect();
+            index += &format!("{place}: {}\n", needs.join(" "));
+            if loaded.contains(&file) {
+                places.push(place);
+            }
         }
+        self.modules = places;
+        let index_place = format!("/lib/modules/{}/modules.dep", kernel.release);
+        self.archive.file(&index_place, 0o644, index.as_bytes());
         Ok(())
     }
 
@@ -168,6 +180,11 @@ impl Dependencies {
         files
     }
 
+    /// The names of the modules that a module needs.
+    fn needs(&self, file: &str) -> impl Iterator<Item = &String> {
+        self.0.get(&module_name(file)).into_iter().flat_map(|(_, needs)| needs)
+    }
+
     fn visit(&self, name: &str, files: &mut Vec<String>, seen: &mut BTreeSet<String>) {
         let Some((file, needs)) = self.0.get(name) else { return };
         if !seen.insert(name.to_owned()) {
@@ -178,6 +195,11 @@ impl Dependencies {
         }
         files.push(file.clone());
     }
+}
+
+/// Where the image has a module.
+fn module_place(name: &str) -> String {
+    format!("/lib/modules/{name}.ko")
 }
 
 /// `kernel/net/802/p8022-x.ko.xz` is `p8022_x`.
