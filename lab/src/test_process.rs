@@ -21,9 +21,10 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ironclad_syscalls::{
-    Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, account, attach_program,
+    Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, Replacement, account, attach_program,
     end_first_thread, give_to_loop, idle_child, in_child, lease, link_program, link_session,
-    map_to_write, pass_through, session_program, swap_boot, sysctl_program, uring_write,
+    link_to_function, map_to_write, modify_return_program, open_program, pass_through,
+    session_program, swap_boot, sysctl_program, uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -138,7 +139,8 @@ impl TestProcess {
     /// `load-lsm HOOK` one of BPF LSM, `load-with-attributes TYPE` one by a command with further attributes. Programs
     /// of packets that call kernel functions, by numbers in BTF: `signal-by-kfunc PID SIGNAL FIND SEND RELEASE`,
     /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper HELPER INSTRUCTIONS-BEFORE`. Programs that are attached
-    /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`.
+    /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
+    /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal.
@@ -263,6 +265,8 @@ struct State {
     registered: Option<RegisteredFile>,
     handle: Option<Handle>,
     program: Option<OwnedFd>,
+    /// What the program replaces a function of.
+    target: Option<OwnedFd>,
     probe: Option<LateProbe>,
     memory: Vec<u8>,
 }
@@ -499,6 +503,23 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         ["link-session", function] => {
             let function = CString::new(*function).expect("a name");
             link_session(state.program.as_ref().expect("a program"), &function).map(|()| 0)
+        }
+        ["keep-modify-return", function] => {
+            let function = number(function) as u32;
+            (state.program, state.target) = (Some(modify_return_program(function)?), None);
+            Ok(0)
+        }
+        ["keep-replacement"] => {
+            let Replacement { target, program } = Replacement::new()?;
+            (state.program, state.target) = (Some(program), Some(target));
+            Ok(0)
+        }
+        ["open-kept"] => open_program(state.program.as_ref().expect("a program")).map(|()| 0),
+        ["link-kept-as", kind, target] => {
+            let target = state.target.as_ref().filter(|_| *target == "named");
+            let target = target.map(|target| (target, Replacement::FUNCTION));
+            let program = state.program.as_ref().expect("a program");
+            link_to_function(program, number(kind) as u32, target).map(|()| 0)
         }
         ["open-handle"] => state.handle.as_mut().expect("a handle").open().map(|_| 0),
         [verb, source] if verb.ends_with("-to-kept") => {

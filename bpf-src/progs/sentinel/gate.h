@@ -251,34 +251,65 @@ IC_INLINE __u32 ic_gate_type(__u32 attach_type)
 	return 0;
 }
 
-/*
- * Whether a link may be one of an freplace program: these have no attach type, and as target either
- * none, which is that of the load, or a program and a function.
- */
-IC_INLINE bool ic_is_freplace(const struct ic_attr_link *link)
-{
-	return !link->attach_type && (!link->target || link->function);
-}
+enum {
+	IC_FD_NONE,
+	IC_FD_FOUND,
+	/* Another thread or process could replace it after the check. */
+	IC_FD_SHARED,
+};
 
-/*
- * Whether a descriptor is a link of a protected program. Where threads or processes share their
- * descriptors, one of them could replace it after this check: then each descriptor counts as
- * protected.
- */
-IC_INLINE bool ic_is_link_protected(__u32 fd)
+/* The open file of a descriptor, where threads or processes do not share their descriptors. */
+IC_INLINE int ic_file_of_fd(__u32 fd, struct file **file)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct files_struct *files = BPF_CORE_READ(task, files);
 	struct fdtable *table = BPF_CORE_READ(files, fdt);
-	struct file **files_at = BPF_CORE_READ(table, fd), *file = NULL;
+	struct file **files_at = BPF_CORE_READ(table, fd);
+
+	*file = NULL;
+	if (BPF_CORE_READ(files, count.counter) > 1)
+		return IC_FD_SHARED;
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return IC_FD_NONE;
+	bpf_probe_read_kernel(file, sizeof(*file), files_at + fd);
+	return *file ? IC_FD_FOUND : IC_FD_NONE;
+}
+
+/*
+ * Whether a link may be one of an freplace program, whose attach type the kernel does not check:
+ * these have as target either none, which is that of the load, or a program and a function. Links
+ * at cgroups and interfaces have both, too, where they name a place among others.
+ */
+IC_INLINE bool ic_is_freplace(const struct ic_attr_link *link)
+{
+	struct bpf_prog *prog;
+	struct file *file;
+	int found;
+
+	if (!link->target != !link->function)
+		return false;
+	if (!link->target || !link->attach_type)
+		return true;
+	found = ic_file_of_fd(link->prog_fd, &file);
+	if (found != IC_FD_FOUND)
+		return found == IC_FD_SHARED;
+	prog = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(prog, type) == BPF_PROG_TYPE_EXT;
+}
+
+/*
+ * Whether a descriptor is a link of a protected program. Where threads or processes share their
+ * descriptors, each counts as protected.
+ */
+IC_INLINE bool ic_is_link_protected(__u32 fd)
+{
 	struct bpf_link *link;
+	struct file *file;
+	int found = ic_file_of_fd(fd, &file);
 	__u64 aux;
 
-	if (BPF_CORE_READ(files, count.counter) > 1)
-		return true;
-	if (fd >= BPF_CORE_READ(table, max_fds))
-		return false;
-	bpf_probe_read_kernel(&file, sizeof(file), files_at + fd);
+	if (found != IC_FD_FOUND)
+		return found == IC_FD_SHARED;
 	link = BPF_CORE_READ(file, private_data);
 	aux = (__u64)BPF_CORE_READ(link, prog, aux);
 	return aux && bpf_map_lookup_elem(&ic_objects, &aux);
@@ -307,10 +338,12 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 	case BPF_LINK_CREATE:
 	case BPF_PROG_ATTACH:
 		bpf_probe_read_kernel(&link, sizeof(link), attr);
-		type = cmd == BPF_LINK_CREATE && ic_is_freplace(&link)
-			       ? BPF_PROG_TYPE_EXT
-			       : ic_gate_type(link.attach_type);
-		return type ? ic_gate(IC_HOOK_BPF, type, cmd) : 0;
+		type = ic_gate_type(link.attach_type);
+		if (type && ic_gate(IC_HOOK_BPF, type, cmd))
+			return -IC_EPERM;
+		return cmd == BPF_LINK_CREATE && ic_is_freplace(&link)
+			       ? ic_gate(IC_HOOK_BPF, BPF_PROG_TYPE_EXT, cmd)
+			       : 0;
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);

@@ -40,8 +40,9 @@ pub use link::{
 };
 pub use option::set_option;
 pub use program::{
-    LateProbe, SignalKfuncs, link_session, load_with_attributes, read_by_helper, read_by_kfunc,
-    session_program, signal_by_kfunc,
+    LateProbe, Replacement, SignalKfuncs, link_session, link_to_function, load_with_attributes,
+    modify_return_program, open_program, read_by_helper, read_by_kfunc, session_program,
+    signal_by_kfunc,
 };
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use tun::{set_tun_type, tun};

@@ -4,10 +4,12 @@ use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::attack::check;
+use crate::attack::{check, load as load_for_function};
 
 const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_TEST_RUN: c_int = 10;
+const BPF_RAW_TRACEPOINT_OPEN: c_int = 17;
+const BPF_BTF_LOAD: c_int = 18;
 const BPF_LINK_CREATE: c_int = 28;
 /// In a command of Linux 7.3 and later: further attributes follow.
 const BPF_COMMON_ATTRS: c_int = 1 << 16;
@@ -15,6 +17,9 @@ const BPF_COMMON_ATTRS: c_int = 1 << 16;
 const KPROBE: u32 = 2;
 const SCHED_CLS: u32 = 3;
 const TRACEPOINT: u32 = 5;
+const TRACING: u32 = 26;
+const EXT: u32 = 28;
+const MODIFY_RETURN: u32 = 26;
 const TRACE_KPROBE_SESSION: u32 = 56;
 
 /// An instruction: its code, its registers, its offset and its number.
@@ -218,5 +223,114 @@ pub fn link_session(program: &OwnedFd, function: &CStr) -> io::Result<()> {
     attr[1] = u64::from(TRACE_KPROBE_SESSION);
     attr[2] = 1 << 32;
     attr[3] = symbols.as_ptr() as u64;
+    bpf(BPF_LINK_CREATE, &attr).map(drop)
+}
+
+/// Loads a program of type fmod_ret that keeps the result of a function, which has this number in the kernel's BTF.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn modify_return_program(function: u32) -> io::Result<OwnedFd> {
+    load_for_function(TRACING, MODIFY_RETURN, function)
+}
+
+/// A program of packets with a global function, and a program of type freplace for this function.
+pub struct Replacement {
+    /// The program of packets.
+    pub target: OwnedFd,
+    /// The program of type freplace.
+    pub program: OwnedFd,
+}
+
+impl Replacement {
+    /// The number of the global function in the target's BTF.
+    pub const FUNCTION: u32 = 4;
+
+    /// Loads both.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn new() -> io::Result<Self> {
+        const MAIN: u32 = 3;
+        let types = function_types()?;
+        // r0 = function(0), and the function, which returns 0.
+        let call = insn(0x85, 0, 1, 0, 1);
+        let code = [set(1, 0), call, EXIT, set(0, 0), EXIT];
+        let (main, function) = ([0, MAIN], [3, Self::FUNCTION]);
+        let target = load_typed(SCHED_CLS, &code, &types, &[main, function], None)?;
+        let other = [0, Self::FUNCTION];
+        let program = load_typed(EXT, &[set(0, 1), EXIT], &types, &[other], Some(&target))?;
+        Ok(Self { target, program })
+    }
+}
+
+/// Loads BTF: `int` (1), a prototype (2), and the functions `main` (3) and `function` (4), which take and return one.
+fn function_types() -> io::Result<OwnedFd> {
+    const INT: u32 = 1 << 24;
+    const FUNC: u32 = 12 << 24;
+    const FUNC_PROTO: u32 = 13 << 24;
+    const GLOBAL: u32 = 1;
+    const SIGNED: u32 = 1 << 24;
+    // Offsets: int 1, x 5, main 7, function 12.
+    let names = b"\0int\0x\0main\0function\0";
+    let types = [
+        [1, INT, 4, SIGNED | 32].as_slice(),
+        &[0, FUNC_PROTO | 1, 1, 5, 1],
+        &[7, FUNC | GLOBAL, 2],
+        &[12, FUNC | GLOBAL, 2],
+    ]
+    .concat();
+    let len = size_of_val(types.as_slice()) as u32;
+    // struct btf_header: magic and version, its length, where types and names are.
+    let header = [0x0001_eb9f, 24, 0, len, len, names.len() as u32];
+    let words = header.iter().chain(&types).flat_map(|word| word.to_ne_bytes());
+    let blob: Vec<u8> = words.chain(names.iter().copied()).collect();
+    bpf(BPF_BTF_LOAD, &[blob.as_ptr() as u64, 0, blob.len() as u64, 0])
+}
+
+/// Loads a program with types. `functions` are instructions, where functions begin, and numbers of their types;
+/// `replaces` is the program whose function it replaces.
+fn load_typed(
+    kind: u32,
+    code: &[u64],
+    types: &OwnedFd,
+    functions: &[[u32; 2]],
+    replaces: Option<&OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let mut attr = [0u64; 15];
+    attr[0] = u64::from(kind) | (code.len() as u64) << 32;
+    attr[1] = code.as_ptr() as u64;
+    attr[2] = c"GPL".as_ptr() as u64;
+    // Of BTF: descriptor and size of a function's entry, the entries, how many there are.
+    attr[9] = types.as_raw_fd() as u64 | (size_of::<[u32; 2]>() as u64) << 32;
+    attr[10] = functions.as_ptr() as u64;
+    attr[11] = functions.len() as u64;
+    if let Some(target) = replaces {
+        attr[13] = u64::from(Replacement::FUNCTION) << 32;
+        attr[14] = target.as_raw_fd() as u64;
+    }
+    bpf(BPF_PROG_LOAD, &attr)
+}
+
+/// Attaches a program of a trampoline, for which it was loaded, by BPF_RAW_TRACEPOINT_OPEN, and detaches it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn open_program(program: &OwnedFd) -> io::Result<()> {
+    bpf(BPF_RAW_TRACEPOINT_OPEN, &[0, program.as_raw_fd() as u64]).map(drop)
+}
+
+/// The same by BPF_LINK_CREATE with an attach type. `target` is a program and its function, if the program names one.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn link_to_function(
+    program: &OwnedFd,
+    attach_type: u32,
+    target: Option<(&OwnedFd, u32)>,
+) -> io::Result<()> {
+    let (target, function) = target.map_or((0, 0), |(it, number)| (it.as_raw_fd() as u64, number));
+    let program = program.as_raw_fd() as u64;
+    let attr = [program | target << 32, u64::from(attach_type), u64::from(function)];
     bpf(BPF_LINK_CREATE, &attr).map(drop)
 }

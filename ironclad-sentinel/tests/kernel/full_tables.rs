@@ -90,7 +90,8 @@ fn rule(number: u32) -> FileRule {
 }
 
 const BY_CHILD: &str = "kill a child of the agent that found no room in the table of trust marks";
-const BY_PROGRAM: &str = "load a BPF program with a refused call while the table of objects is full";
+const BY_PROGRAM: &str =
+    "load a BPF program with a refused call while the table of objects is full";
 const BY_MOVE: &str =
     "append to a file that was moved into a protected directory while the table of moves is full";
 const BY_CROWD: &str = "append to a protected file after its rules found no room for more files";

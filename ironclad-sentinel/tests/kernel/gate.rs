@@ -25,6 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(trampolines_of_programs_that_were_loaded_before_are_not_attached)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
     ]
 }
 
@@ -45,11 +49,8 @@ fn programs_that_could_bypass_sentinel_are_not_loaded() {
     };
     const SOCKET_FILTER: u32 = 1;
     const TRACEPOINT: u32 = 5;
-    const RAW_TRACEPOINT: u32 = 17;
     const CGROUP_SYSCTL: u32 = 23;
-    const TRACING: u32 = 26;
     const STRUCT_OPS: u32 = 27;
-    const EXT: u32 = 28;
     const LSM: u32 = 29;
     let probes = [
         ("load a BPF program of type kprobe", KPROBE),
@@ -143,9 +144,13 @@ fn kfunc(name: &str) -> Option<u32> {
 /// `enum bpf_prog_type` and `enum bpf_func_id`.
 const KPROBE: u32 = 2;
 const SCHED_CLS: u32 = 3;
+const RAW_TRACEPOINT: u32 = 17;
+const TRACING: u32 = 26;
+const EXT: u32 = 28;
 const PROBE_READ_USER: u32 = 112;
 /// SIGTERM.
 const TERMINATE: i32 = 15;
+const EINVAL: u64 = 22;
 
 /// The type of a program does not bound what it can do.
 fn programs_of_every_type_may_not_call_what_acts_on_others() {
@@ -230,5 +235,65 @@ fn programs_that_were_loaded_before_are_not_attached() {
         let event = attacks.with(by_session, &mut other, link_session, &events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, KPROBE), "{event}");
         assert!(event.to_string().contains("BPF_LINK_CREATE of a kprobe program"), "{event}");
+    }
+}
+
+/// Ways to attach a program of a trampoline that was loaded before, and the type that the alarm names.
+const BY_MODIFIER: [(&str, &str, u32); 2] = [
+    ("attach an fmod_ret program that was loaded before", "open-kept", RAW_TRACEPOINT),
+    (
+        "attach an fmod_ret program that was loaded before by a BPF link",
+        "link-kept-as 26 none",
+        TRACING,
+    ),
+];
+const BY_REPLACER: [(&str, &str, u32); 5] = [
+    ("attach an freplace program that was loaded before", "open-kept", RAW_TRACEPOINT),
+    ("attach an freplace program by a BPF link", "link-kept-as 0 none", EXT),
+    ("attach an freplace program by a BPF link with a target", "link-kept-as 0 named", EXT),
+    ("attach an freplace program by a BPF link of another type", "link-kept-as 1 none", EXT),
+    (
+        "attach an freplace program by a BPF link of another type with a target",
+        "link-kept-as 1 named",
+        EXT,
+    ),
+];
+
+/// Programs that change the result of a function of the kernel (fmod_ret), or replace one of another program
+/// (freplace).
+fn trampolines_of_programs_that_were_loaded_before_are_not_attached() {
+    let host = Host::new();
+    let mut attacks = Attacks::default();
+    let function = btf_id("security_bpf", BtfKind::Func).unwrap();
+    let modify = format!("keep-modify-return {function}");
+    let mut attackers = [
+        ("load an fmod_ret program for security_bpf", modify.as_str(), BY_MODIFIER.as_slice()),
+        ("load an freplace program", "keep-replacement", &BY_REPLACER),
+    ]
+    .map(|(load, keep, by)| (host.test_process(), load, keep, by.to_vec()));
+    for (attacker, load, keep, by) in &mut attackers {
+        attacks.without(load, attacker, keep);
+        by.retain(|(name, order, _)| {
+            // 5.10 has links of the load's attach type alone, and none of fmod_ret.
+            if attacker.ask(order).unwrap() == EINVAL {
+                println!("not tried: this kernel cannot {name}");
+                return false;
+            }
+            // A program that names no target may be attached once.
+            assert_eq!(attacker.ask(keep).unwrap(), 0);
+            attacks.without(name, attacker, order);
+            assert_eq!(attacker.ask(keep).unwrap(), 0);
+            true
+        });
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for ((attacker, load, keep, by), kind) in attackers.iter_mut().zip([TRACING, EXT]) {
+        for (name, order, kind) in by {
+            let event = attacks.with(name, attacker, order, &events);
+            assert_eq!((event.hook, event.target), (SentinelHook::Bpf, *kind), "{event}");
+        }
+        let event = attacks.with(load, attacker, keep, &events);
+        assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
     }
 }

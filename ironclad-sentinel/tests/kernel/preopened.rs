@@ -22,10 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(descriptors_in_flight_do_not_write).shared().in_machine().needs(&[lsm]),
-        test!(a_descriptor_in_flight_is_found_among_many_files)
-            .shared()
-            .in_machine()
-            .needs(&[lsm]),
+        test!(a_descriptor_in_flight_is_found_among_many_files).shared().in_machine().needs(&[lsm]),
         test!(the_watch_thread_counts_again).in_machine().needs(&[lsm]),
         test!(kernel_threads_that_write_are_not_set_up_and_reported)
             .shared()

@@ -902,8 +902,7 @@ impl Drop for Sysctl {
 /// Another process takes what an agent needs: process ids, and descriptors of higher numbers.
 fn an_agent_without_processes_and_descriptors_protects() {
     const APPEND: &str = "append to a protected file while the agent can start no process";
-    const WITHOUT_DESCRIPTORS: &str =
-        "append to a protected file while the agent can open no file";
+    const WITHOUT_DESCRIPTORS: &str = "append to a protected file while the agent can open no file";
     /// The lowest value of both.
     const PIDS: u32 = 301;
     const DESCRIPTORS: u32 = 64;
@@ -931,7 +930,10 @@ fn an_agent_without_processes_and_descriptors_protects() {
     drop(crowd);
     drop(pids);
 
-    assert_eq!(attacker.ask(&format!("write {} {DESCRIPTORS}", descriptors.0.display())).unwrap(), 0);
+    assert_eq!(
+        attacker.ask(&format!("write {} {DESCRIPTORS}", descriptors.0.display())).unwrap(),
+        0
+    );
     let open: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     attacks.with(WITHOUT_DESCRIPTORS, &mut attacker, &append, &events);
     // The agent reports it, and the rules stay in force.

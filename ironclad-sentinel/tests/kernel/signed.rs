@@ -588,11 +588,7 @@ fn setting_the_clock_brings_no_older_bundle_back() {
     let fresh = || store(elsewhere.path()).accept(&expired.0, &[&expired.1], now());
     assert!(matches!(fresh(), Err(BundleError::Expired { .. })));
     let start = || {
-        builder(host.dir()).start(PolicySource::signed(
-            &last.0,
-            &[&last.1],
-            &mut Sources::new("."),
-        ))
+        builder(host.dir()).start(PolicySource::signed(&last.0, &[&last.1], &mut Sources::new(".")))
     };
     let is_last = |sentinel: &Sentinel, attacker: &mut TestProcess| {
         assert_eq!(serial(sentinel), 5);
