@@ -30,6 +30,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     for event in &events {
         let dropped = shield.counters()?.dropped().packets;
         // A closed pipe ends no protection.
+        let event = shield.describe(event);
         let _ = writeln!(std::io::stdout(), "{event}; {dropped} dropped so far");
     }
     Ok(())

@@ -54,7 +54,7 @@ pub mod core {
     pub use ironclad_core::audit;
     pub use ironclad_core::{
         Action, Cidr, CidrError, ErrorChain, Family, InstanceName, InstanceNameError, PolicyId,
-        Protocol, RuleId, SocketProtocol, SocketVerdict, Verdict,
+        Protocol, RuleId, SocketProtocol, SocketVerdict, Verdict, WallTime,
     };
 }
 
@@ -107,12 +107,12 @@ pub mod shield {
     pub use ironclad_core::abi::FileId;
     pub use ironclad_shield::{
         ApplyOptions, BPFFS, BpfError, BpfErrorKind, CgroupStatus, CompiledPolicy, Count, Counters,
-        DescribedProcess, EventPump, EventReceiver, EventRing, ExplainedEvent, ExplainedSocket,
-        Interface, InterfaceChange, InterfaceStatus, Learning, LinkLayer, LossCount, Overflow,
-        PathChange, PinDirectory, PolicyPart, PolicySource, PrefixCount, Provenance, ReasonCount,
-        Record, RuleCount, Shield, ShieldBuilder, ShieldError, ShieldErrorKind, ShieldRecord,
-        SocketCount, SocketRecord, Status, TestRun, TrustError, TrustErrorKind,
-        UnprotectedInterface, XdpMode,
+        DescribedEvent, DescribedProcess, EventPump, EventReceiver, EventRing, ExplainedEvent,
+        ExplainedSocket, Interface, InterfaceChange, InterfaceStatus, Learning, LinkLayer,
+        LossCount, NamedRule, Overflow, PathChange, PinDirectory, PolicyPart, PolicySource,
+        PrefixCount, Provenance, ReasonCount, Record, RuleCount, Shield, ShieldBuilder,
+        ShieldError, ShieldErrorKind, ShieldRecord, SocketCount, SocketRecord, Status, TestRun,
+        TrustError, TrustErrorKind, UnprotectedInterface, XdpMode,
     };
 }
 

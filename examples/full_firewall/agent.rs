@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ironclad::events::Record;
 use ironclad::policy::document::Document;
 use ironclad::policy::socket::CompiledSockets;
 use ironclad::policy::{CompiledPolicy, PolicyPart, PolicyWarning};
@@ -83,7 +82,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         && args.seconds.is_none_or(|most| begin.elapsed() < Duration::from_secs(most))
     {
         if let Some(event) = events.recv_timeout(PERIOD) {
-            say(&mut live, &line(&shield, &event));
+            say(&mut live, &shield.describe(event).to_string());
         }
         if sees_packets && drawn.elapsed() >= if live.is_some() { PERIOD } else { PRINTED } {
             drawn = Instant::now();
@@ -125,17 +124,6 @@ fn unenforced(args: &Args, policy: &CompiledPolicy) -> Result<Vec<PolicyPart>> {
         unenforced.push(part);
     }
     Ok(unenforced)
-}
-
-/// An event names a socket rule by its index in the policy; the line has its id, too.
-fn line(shield: &Shield, event: &Record) -> String {
-    let id = match event {
-        Record::Socket(event) => {
-            event.rule.and_then(|index| shield.socket_rule(event.generation, index))
-        }
-        _ => None,
-    };
-    id.map_or_else(|| event.to_string(), |id| format!("{event} with id {}", id.0))
 }
 
 fn say(live: &mut Option<Live>, line: &str) {

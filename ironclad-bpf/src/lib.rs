@@ -51,6 +51,7 @@ mod skel;
 pub mod socket;
 mod sys;
 pub mod uapi;
+mod wall_clock;
 
 pub use cgroup::cgroup_id;
 pub use error::{BpfError, BpfErrorKind};
@@ -64,3 +65,4 @@ pub use pin::{BPFFS, PinDirectory};
 pub use program::{Program, ProgramInfo, TestRun};
 pub use ring::EventRing;
 pub use shield::boottime_ns;
+pub use wall_clock::wall_time;

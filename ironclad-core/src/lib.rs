@@ -20,6 +20,7 @@ mod instance;
 mod protocol;
 mod rule;
 pub mod uapi;
+mod wall_time;
 
 pub use cidr::{Cidr, CidrError, Family};
 pub use error_chain::ErrorChain;
@@ -27,3 +28,4 @@ pub use gateway::GatewayError;
 pub use instance::{InstanceName, InstanceNameError};
 pub use protocol::{Protocol, SocketProtocol};
 pub use rule::{Action, PolicyId, RuleId, SocketVerdict, Verdict};
+pub use wall_time::WallTime;

@@ -39,6 +39,11 @@ impl Protocol {
         matches!(self, Self::TCP | Self::UDP | Self::DCCP | Self::SCTP | Self::UDPLITE)
     }
 
+    /// The name, in lower case; none where Ironclad has none for it.
+    pub fn name(self) -> Option<&'static str> {
+        Self::NAMES.iter().find(|(_, known)| *known == self).map(|(name, _)| *name)
+    }
+
     /// The protocol of that name, in lower case, or of that number.
     pub fn by_name(name: &str) -> Option<Self> {
         let known = Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, p)| *p);
@@ -48,8 +53,8 @@ impl Protocol {
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::NAMES.iter().find(|(_, p)| p == self) {
-            Some((name, _)) => f.write_str(name),
+        match self.name() {
+            Some(name) => f.write_str(name),
             None => write!(f, "protocol {}", self.0),
         }
     }

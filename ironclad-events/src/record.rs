@@ -1,8 +1,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ironclad_core::Verdict;
 use ironclad_core::abi::Reason;
+use ironclad_core::{Protocol, Verdict};
 use serde::Serialize;
 
 use crate::decode::{Event, ShieldEvent};
@@ -57,6 +57,18 @@ impl Record {
     }
 }
 
+impl From<ShieldRecord> for Record {
+    fn from(record: ShieldRecord) -> Self {
+        Self::Shield(record)
+    }
+}
+
+impl From<SocketRecord> for Record {
+    fn from(record: SocketRecord) -> Self {
+        Self::Socket(record)
+    }
+}
+
 impl From<&Event<'_>> for Record {
     fn from(event: &Event<'_>) -> Self {
         match event {
@@ -93,9 +105,9 @@ pub struct ShieldRecord {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
-    /// Slot of the rule: `Shield::rule_of_slot` names it.
+    /// Slot of the rule, 0 for none: `Shield::describe` names it.
     pub rule_slot: u32,
-    /// Number of the policy's prefix, 0 for none: `Shield::prefix_of_entry` names it.
+    /// Number of the policy's prefix, 0 for none: `Shield::describe` names it.
     pub entry: u32,
     /// Source address.
     pub src: Option<IpAddr>,
@@ -145,7 +157,7 @@ impl From<&ShieldEvent<'_>> for ShieldRecord {
     }
 }
 
-/// One line: `drop 192.0.2.1:40000 → 198.51.100.2:443 proto 6 (set, rule slot 3)`.
+/// One line: `drop 192.0.2.1:40000 → 198.51.100.2:443 tcp (set)`. `Shield::describe` names the rule.
 impl fmt::Display for ShieldRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = |addr: Option<IpAddr>, port: Option<u16>| match (addr, port) {
@@ -162,10 +174,10 @@ impl fmt::Display for ShieldRecord {
         } else {
             self.verdict.to_string()
         };
-        write!(f, "{verdict} {src} → {dst} proto {} ({}", self.protocol, self.reason)?;
-        if self.rule_slot != 0 {
-            write!(f, ", rule slot {}", self.rule_slot)?;
+        write!(f, "{verdict} {src} → {dst}")?;
+        if self.src.is_some() {
+            write!(f, " {}", Protocol(self.protocol))?;
         }
-        f.write_str(")")
+        write!(f, " ({})", self.reason)
     }
 }

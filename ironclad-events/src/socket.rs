@@ -97,7 +97,7 @@ pub struct SocketRecord {
     pub verdict: SocketVerdict,
     /// Why.
     pub reason: SocketReason,
-    /// The rule's place in its policy, from 0: `Shield::socket_rule` names it.
+    /// The rule's place in its policy, from 0: `Shield::describe` names it.
     pub rule: Option<usize>,
     /// The other's address and port, or one's own of bind(2).
     pub addr: Option<SocketAddr>,
@@ -165,7 +165,7 @@ impl From<&SocketEvent<'_>> for SocketRecord {
     }
 }
 
-/// One line: `deny connect 192.0.2.1:443 proto 6 by 4711 "curl" uid 1000 (rule #3)`.
+/// One line: `deny connect 192.0.2.1:443 tcp by 4711 "curl" uid 1000 (rule #3)`.
 impl fmt::Display for SocketRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match (self.verdict, self.log) {
@@ -176,10 +176,10 @@ impl fmt::Display for SocketRecord {
         };
         if self.reason == SocketReason::Route {
             // A packet that leaves later does not belong to the process that runs then.
-            let (uid, protocol) = (self.uid, number_or_kind(self.protocol));
+            let Self { uid, protocol, .. } = self;
             return match self.addr.map(|addr| addr.ip()) {
                 Some(to) => {
-                    write!(f, "{verdict} source route to {to} proto {protocol} of uid {uid}")
+                    write!(f, "{verdict} source route to {to} {protocol} of uid {uid}")
                 }
                 None => write!(f, "{verdict} source route of a socket of uid {uid}"),
             };
@@ -188,21 +188,13 @@ impl fmt::Display for SocketRecord {
         if let Some(addr) = self.addr {
             write!(f, " {addr}")?;
         }
-        let Self { pid, comm, uid, .. } = self;
-        let protocol = number_or_kind(self.protocol);
-        write!(f, " proto {protocol} by {pid} \"{}\" uid {uid}", comm.escape_debug())?;
+        let Self { pid, comm, uid, protocol, .. } = self;
+        write!(f, " {protocol} by {pid} \"{}\" uid {uid}", comm.escape_debug())?;
         match (self.rule, self.reason) {
             (Some(rule), SocketReason::Limit) => write!(f, " (limit of rule #{})", rule + 1),
             (Some(rule), _) => write!(f, " (rule #{})", rule + 1),
             (None, _) => f.write_str(" (default)"),
         }
-    }
-}
-
-fn number_or_kind(protocol: SocketProtocol) -> String {
-    match protocol {
-        SocketProtocol::Ip(protocol) => protocol.0.to_string(),
-        kind => kind.to_string(),
     }
 }
 
@@ -238,7 +230,7 @@ mod tests {
         assert_eq!((socket.op(), socket.rule()), (SocketOp::Connect, Some(2)));
         assert!(std::ptr::eq(socket.raw(), &event), "borrowed, not copied");
         let line = SocketRecord::from(&socket).to_string();
-        let expected = r#"deny connect 192.0.2.1:443 proto 6 by 4711 "cu\nrl" uid 1000 (rule #3)"#;
+        let expected = r#"deny connect 192.0.2.1:443 tcp by 4711 "cu\nrl" uid 1000 (rule #3)"#;
         assert_eq!(line, expected);
     }
 
@@ -248,7 +240,7 @@ mod tests {
         (event.reason, event.rule) = (SocketReason::Route as u8, 0);
         let Ok(Event::Socket(socket)) = decode(event.as_bytes()) else { panic!() };
         let line = SocketRecord::from(&socket).to_string();
-        assert_eq!(line, "deny source route to 192.0.2.1 proto 6 of uid 1000");
+        assert_eq!(line, "deny source route to 192.0.2.1 tcp of uid 1000");
     }
 
     #[test]

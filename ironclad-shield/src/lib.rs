@@ -33,9 +33,9 @@ pub use ironclad_events::{EventPump, EventReceiver, Overflow, Record, ShieldReco
 pub use ironclad_policy::trust::{TrustError, TrustErrorKind};
 pub use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, Provenance};
 pub use shield::{
-    ApplyOptions, CgroupStatus, Count, Counters, ExplainedEvent, ExplainedSocket, InterfaceChange,
-    InterfaceStatus, Learning, LossCount, PrefixCount, ReasonCount, RuleCount, Shield, Status,
-    UnprotectedInterface,
+    ApplyOptions, CgroupStatus, Count, Counters, DescribedEvent, ExplainedEvent, ExplainedSocket,
+    InterfaceChange, InterfaceStatus, Learning, LossCount, NamedRule, PrefixCount, ReasonCount,
+    RuleCount, Shield, Status, UnprotectedInterface,
 };
 pub use sockets::process_context::DescribedProcess;
 pub use sockets::{PathChange, SocketCount};

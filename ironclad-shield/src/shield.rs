@@ -1,6 +1,7 @@
 mod audit;
 mod cgroups;
 mod counters;
+mod describe;
 mod events;
 mod explain;
 mod interfaces;
@@ -26,10 +27,12 @@ use crate::error::ShieldError;
 use crate::slots::Slots;
 use crate::sockets::Sockets;
 use crate::sockets::follow::Follower;
+use describe::Names;
 use interfaces::{Followed, Patterns};
 
 pub use cgroups::CgroupStatus;
 pub use counters::{Count, Counters, LossCount, PrefixCount, ReasonCount, RuleCount};
+pub use describe::{DescribedEvent, NamedRule};
 pub use explain::{ExplainedEvent, ExplainedSocket};
 pub use interfaces::{InterfaceChange, InterfaceStatus, UnprotectedInterface};
 pub use learn::Learning;
@@ -85,6 +88,7 @@ struct Control {
     /// Whether policies have a program for frames that begin with the IP header: an interface has such.
     has_ip_links: bool,
     followed: Followed,
+    names: Names,
 }
 
 struct Loaded {

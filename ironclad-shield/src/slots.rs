@@ -30,6 +30,11 @@ impl<K: Plain + Ord> Slots<K> {
         Ok(Self { slots, count: map.info().max_entries, what })
     }
 
+    #[cfg(test)]
+    pub(crate) fn with(slots: impl IntoIterator<Item = (K, u16)>) -> Self {
+        Self { slots: slots.into_iter().collect(), count: 0, what: ("", "") }
+    }
+
     pub(crate) fn of(&self, id: K) -> Option<u16> {
         self.slots.get(&id).copied()
     }

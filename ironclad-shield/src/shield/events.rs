@@ -1,6 +1,5 @@
-//! Readers of events, and the rules and prefixes that numbers in events stand for.
+//! Readers of events.
 use ironclad_bpf::EventRing;
-use ironclad_core::{Cidr, RuleId};
 use ironclad_events::{EventPump, EventReceiver, Overflow};
 
 use super::Shield;
@@ -31,24 +30,5 @@ impl Shield {
         let started =
             EventPump::spawn(capacity, overflow, move |wait, deliver| ring.poll(wait, deliver));
         Ok(started.map_err(Failure::Thread)?)
-    }
-
-    /// The rule that an event's slot stands for; none for slot 0 and for slots without a rule.
-    pub fn rule_of_slot(&self, slot: u32) -> Option<RuleId> {
-        self.core.lock().slots.owner(slot).map(RuleId)
-    }
-
-    /// The socket rule that an event names by its index, where the event's generation is in force.
-    pub fn socket_rule(&self, generation: u64, rule: usize) -> Option<RuleId> {
-        let control = self.core.lock();
-        let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
-        Some(loaded.policy.as_ref()?.sockets()?.rules().get(rule)?.id)
-    }
-
-    /// The prefix that an event's entry stands for, where the event's generation is in force.
-    pub fn prefix_of_entry(&self, generation: u64, entry: u32) -> Option<Cidr> {
-        let control = self.core.lock();
-        let loaded = control.policies.iter().flatten().find(|l| l.number == generation)?;
-        loaded.policy.as_ref()?.entry_cidr(entry as usize)
     }
 }

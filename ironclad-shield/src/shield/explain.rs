@@ -120,7 +120,7 @@ impl Shield {
             None => (Cgroups::Unknown, None),
         };
         // The event does not have the ctime; where this rule decided, it is none of the pinned ones.
-        let rule = event.rule.and_then(|index| self.socket_rule(event.generation, index));
+        let rule = self.core.lock().socket_rule(event).map(|rule| rule.id);
         let exe_changed_ns = if rule == Some(SHA256_MISMATCH) { u64::MAX } else { 0 };
         let process = Process {
             exe: event.exe,

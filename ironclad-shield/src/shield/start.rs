@@ -12,6 +12,7 @@ use ironclad_core::{ErrorChain, InstanceName, PolicyId};
 use ironclad_policy::trust::UnsignedWarning;
 use ironclad_policy::{CompiledPolicy, PolicySource};
 
+use super::describe::Names;
 use super::interfaces::{Followed, Patterns};
 use super::{Control, Core, Loaded, Shield, Status};
 use crate::builder::ShieldBuilder;
@@ -86,6 +87,7 @@ impl Shield {
                 next_generation: 1,
                 has_ip_links: false,
                 followed: Followed::default(),
+                names: Names::default(),
             })),
             shared: Arc::new(shared),
             directory: directory.map(Arc::new),
@@ -142,10 +144,15 @@ impl Shield {
             let Some(program) = PolicyProgram::adopt(&self.core.shared, slot)? else { continue };
             control.next_generation = control.next_generation.max(generation.number + 1);
             control.has_ip_links |= program.program_for(LinkLayer::Ip).is_some();
+            let is_known = generation.policy == policy.id().0;
+            if is_known {
+                let Control { names, slots, .. } = &mut *control;
+                names.add(generation.number, policy, slots);
+            }
             control.policies[slot as usize] = Some(Loaded {
                 number: generation.number,
                 program,
-                policy: (generation.policy == policy.id().0).then(|| policy.clone()),
+                policy: is_known.then(|| policy.clone()),
             });
         }
         let in_force = self.core.shared.generation(self.core.shared.selector().in_force());

@@ -177,6 +177,8 @@ impl Shield {
             all.fill_slot(slot, sockets)?;
         }
         control.next_generation += 1;
+        let Control { names, slots, .. } = &mut *control;
+        names.add(number, policy, slots);
         control.policies[slot as usize] =
             Some(Loaded { number, program, policy: Some(policy.clone()) });
         let deadline_ns = match provisional {

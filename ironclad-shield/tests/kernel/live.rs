@@ -6,19 +6,21 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ironclad_core::abi::{Loss, Reason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{Action, Cidr, RuleId, SocketVerdict, Verdict};
-use ironclad_lab::packet::{Frame, UDP, udp};
+use ironclad_core::{Action, Cidr, Protocol, RuleId, SocketVerdict, Verdict, WallTime};
+use ironclad_events::decode;
+use ironclad_lab::packet::{Frame, TCP, UDP, tcp, udp};
 use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket};
 use ironclad_policy::document::Document;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::socket::Direction;
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy, TupleRule};
 use ironclad_shield::{
-    InterfaceChange, Overflow, PolicyPart, Shield, ShieldBuilder, ShieldErrorKind, XdpMode,
+    Interface, InterfaceChange, Overflow, PolicyPart, Record, Shield, ShieldBuilder,
+    ShieldErrorKind, XdpMode,
 };
 
 use crate::recorder::Recorder;
@@ -37,6 +39,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_deadline_holds_without_an_agent),
         test!(the_next_agent_confirms_or_reverts_a_provisional_policy),
         test!(events_are_sampled_and_every_loss_is_counted),
+        test!(an_event_is_described_by_names),
+        test!(an_event_of_a_replaced_policy_gets_no_other_rule),
         test!(a_full_ring_loses_events_and_not_verdicts),
         test!(busy_and_missing_interfaces_are_named),
         test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was),
@@ -517,11 +521,6 @@ fn events_are_sampled_and_every_loss_is_counted() {
     assert_eq!(first.src, Some("10.9.77.0".parse().unwrap()), "the first packet is reported");
     assert_eq!((first.verdict, first.reason), (Verdict::Drop, Reason::Set));
     assert_eq!(first.ports, Some((1, 9)));
-    assert_eq!(shield.rule_of_slot(first.rule_slot), Some(RuleId(5)));
-    assert_eq!(
-        shield.prefix_of_entry(first.generation, first.entry),
-        Some("10.9.77.0/24".parse().unwrap())
-    );
     let counters = shield.counters().unwrap();
     let reported = sent - counters.loss(Loss::SampledOut) - counters.loss(Loss::RingFull);
     assert_eq!(counters.loss(Loss::RingFull), 0);
@@ -537,6 +536,128 @@ fn events_are_sampled_and_every_loss_is_counted() {
     }
     assert_eq!(pump.stats().received, reported);
     assert_eq!(events.try_recv(), None);
+}
+
+/// Drops what a set, a tuple and the default drop, and reports it.
+fn reporting() -> CompiledPolicy {
+    let set = |id, name: &str, prefixes: &[&str]| {
+        AddressSet::new(RuleId(id), name, Action::Drop).cidrs(cidrs(prefixes))
+    };
+    let telnet = TupleRule::new(RuleId(7), "no telnet", Action::Drop)
+        .src("10.9.0.4/32".parse().unwrap())
+        .protocol(Protocol::TCP)
+        .dport(23);
+    Policy::builder()
+        .set(set(5, "noisy", &["10.9.77.0/24", "fd09:0:0:77::/64"]))
+        .set(set(6, "worse", &["10.9.77.128/25"]))
+        .tuple(telnet)
+        .default_action(Verdict::Drop)
+        .default_events_per_second(1000)
+        .compile()
+        .unwrap()
+}
+
+fn an_event_is_described_by_names() {
+    let net = Net::new();
+    let policy = reporting();
+    let shield = net
+        .host
+        .run(|| Shield::builder("described").interface("eth0").start(&policy))
+        .unwrap()
+        .unwrap();
+    let (_pump, events) = shield.events(4096, Overflow::DropNewest).unwrap();
+    let socket = net.injector();
+    let telnet = Frame::v4("10.9.0.4", "10.9.0.1").payload(TCP, tcp(40_000, 23)).build();
+    let ospf = Frame::v4("10.9.78.2", "10.9.0.1").payload(89, vec![0; 24]).build();
+    let cases = [
+        (frame_from("10.9.77.1"), "10.9.77.1", "udp", Some((5, "noisy")), Some("10.9.77.0/24")),
+        (
+            frame_from("10.9.77.200"),
+            "10.9.77.200",
+            "udp",
+            Some((6, "worse")),
+            Some("10.9.77.128/25"),
+        ),
+        (
+            frame_from("fd09:0:0:77::1"),
+            "fd09:0:0:77::1",
+            "udp",
+            Some((5, "noisy")),
+            Some("fd09:0:0:77::/64"),
+        ),
+        (telnet, "10.9.0.4", "tcp", Some((7, "no telnet")), None),
+        (frame_from("10.9.78.1"), "10.9.78.1", "udp", None, None),
+        (ospf, "10.9.78.2", "89", None, None),
+    ];
+    let (before, slack) = (SystemTime::now(), Duration::from_secs(1));
+    let index = net.host.run(|| Interface::by_name("eth0").unwrap().index).unwrap();
+    for (frame, src, protocol, rule, prefix) in cases {
+        let src: IpAddr = src.parse().unwrap();
+        socket.send(&frame).unwrap();
+        // The namespaces' own neighbour discovery is reported, too.
+        let event = loop {
+            let event = events.recv_timeout(PATIENCE).unwrap().into_shield().unwrap();
+            if event.src == Some(src) {
+                break event;
+            }
+        };
+        assert_eq!(event.ifindex, index);
+        let described = shield.describe(event.clone());
+        let named = described.rule.as_ref().map(|rule| (rule.id.0, rule.name.as_str()));
+        assert_eq!(named, rule, "{described}");
+        assert_eq!(described.prefix, prefix.map(|text| text.parse().unwrap()), "{described}");
+        assert_eq!(described.protocol.as_deref(), Some(protocol));
+        assert_eq!(described.interface.as_deref(), Some("eth0"));
+        assert!(!described.is_replaced);
+        let WallTime(time) = described.time;
+        assert!(before - slack < time && time < SystemTime::now() + slack, "{described}");
+        assert_eq!(described.event, Record::Shield(event));
+    }
+}
+
+fn an_event_of_a_replaced_policy_gets_no_other_rule() {
+    let net = Net::new();
+    let policy = reporting();
+    let shield = net
+        .host
+        .run(|| Shield::builder("replaced").interface("eth0").start(&policy))
+        .unwrap()
+        .unwrap();
+    let mut ring = shield.event_ring().unwrap();
+    let mut read = Vec::new();
+    let mut reported = |shield: &Shield| {
+        shield.test_run(&frame_from("10.9.77.1"), 1).unwrap();
+        ring.consume(|bytes| read.push(Record::from(&decode(bytes).unwrap()))).unwrap();
+        read.pop().unwrap()
+    };
+    let event = reported(&shield);
+    let rule = |event: &Record| shield.describe(event.clone()).rule.map(|rule| rule.name);
+    assert_eq!(rule(&event).as_deref(), Some("noisy"));
+    // The same id, slot and entry, and another name.
+    let other = AddressSet::new(RuleId(5), "quiet", Action::Drop).cidrs(cidrs(&["0.0.0.0/0"]));
+    let other = Policy::builder().set(other.events_per_second(1000)).compile().unwrap();
+    shield.apply_with(&other, provisional(PATIENCE)).unwrap();
+    let of_other = reported(&shield);
+    assert_eq!(rule(&of_other).as_deref(), Some("quiet"));
+    // Both are in the kernel while it is provisional.
+    let described = shield.describe(event.clone());
+    assert_eq!(described.prefix, Some("10.9.77.0/24".parse().unwrap()));
+    assert!(!described.is_replaced);
+    shield.confirm().unwrap();
+    let described = shield.describe(event.clone());
+    assert_eq!(described.rule.as_ref().map(|rule| rule.name.as_str()), Some("noisy"));
+    assert_eq!((described.prefix, described.is_replaced), (None, true));
+    assert!(described.to_string().ends_with("by a policy that was replaced"), "{described}");
+    // More policies than it remembers.
+    for _ in 0..9 {
+        shield.apply(&other).unwrap();
+    }
+    let described = shield.describe(event);
+    assert_eq!((described.rule.as_ref(), described.is_replaced), (None, true), "{described}");
+    assert_eq!(rule(&reported(&shield)).as_deref(), Some("quiet"));
+    // Not protected any more.
+    net.host.run(|| shield.unprotect("eth0").unwrap()).unwrap();
+    assert_eq!(shield.describe(of_other).interface, None);
 }
 
 fn a_full_ring_loses_events_and_not_verdicts() {

@@ -17,7 +17,7 @@ use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
 
 use crate::recorder::Recorder;
 
-use crate::testbed::lsm;
+use crate::testbed::{lsm, rule_of};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 
@@ -133,7 +133,7 @@ fn packet_sockets_are_for_the_allowed_program() {
         assert_eq!((event.op, event.verdict), (SocketOp::Create, SocketVerdict::Deny));
         assert_eq!((event.protocol, event.addr), (SocketProtocol::Packet, None));
         assert_eq!((event.pid, event.reason), (other.pid(), SocketReason::Rule));
-        let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+        let rule = rule_of(&shield, &event);
         assert_eq!(rule, Some(RuleId(8)));
     }
     for order in other_orders.into_iter().chain([RAW]) {

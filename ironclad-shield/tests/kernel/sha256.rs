@@ -15,7 +15,7 @@ use ironclad_policy::socket::{
 use ironclad_policy::{CompiledPolicy, Policy, Protocol, Sha256Sum};
 use ironclad_shield::Overflow;
 
-use crate::testbed::{EPERM, Host, PATIENCE, count, provisional};
+use crate::testbed::{EPERM, Host, PATIENCE, count, provisional, rule_of};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 
@@ -94,7 +94,7 @@ fn pinned_content_is_allowed_and_other_content_is_denied() {
     for order in [OUT, IN, CREATE] {
         assert_eq!(after.ask(order).unwrap(), EPERM, "{order}");
         let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
-        let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+        let rule = rule_of(&shield, &event);
         assert_eq!((rule, event.verdict), (Some(SHA256_MISMATCH), SocketVerdict::Deny), "{order}");
         assert_eq!(
             (event.pid, event.exe.ino),
@@ -130,7 +130,7 @@ fn a_file_that_is_written_later_is_denied() {
     let mut changed = host.test_process(&one);
     assert_eq!(changed.ask(OUT).unwrap(), EPERM);
     let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
-    let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+    let rule = rule_of(&shield, &event);
     assert_eq!((rule, event.exe.ino), (Some(SHA256_MISMATCH), times.ino()));
     drop(changed);
     // The former content, and its times as far as they can be set.
@@ -254,7 +254,7 @@ fn dry_runs_and_logs_only_report() {
         assert_eq!(test_process.ask(OUT).unwrap(), 0);
         let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
         assert!(event.log);
-        let rule = shield.socket_rule(event.generation, event.rule.unwrap());
+        let rule = rule_of(&shield, &event);
         assert_eq!(rule, Some(SHA256_MISMATCH));
     }
     assert_eq!(count(&shield, SHA256_MISMATCH.0).logged, 2);

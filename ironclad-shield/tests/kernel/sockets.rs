@@ -13,7 +13,7 @@ use ironclad_policy::{Limits, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
 
 use crate::recorder::Recorder;
-use crate::testbed::{EPERM, Host, PATIENCE, count, policy, rule};
+use crate::testbed::{EPERM, Host, PATIENCE, count, policy, rule, rule_of};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 
@@ -207,7 +207,7 @@ fn events_name_process_and_rule() {
     assert_eq!((denied.op, denied.verdict), (SocketOp::Connect, SocketVerdict::Deny));
     assert_eq!(denied.reason, SocketReason::Rule);
     assert_eq!(denied.addr, Some("[fd09::2]:443".parse().unwrap()));
-    let rule = shield.socket_rule(denied.generation, denied.rule.unwrap());
+    let rule = rule_of(&shield, &denied);
     assert_eq!((rule, denied.protocol), (Some(RuleId(8)), Protocol::TCP.into()));
     assert_eq!((denied.pid, denied.uid, denied.gid), (test_process.pid(), 0, 0));
     assert_ne!(denied.tid, denied.pid, "a thread of the test harness");

@@ -13,7 +13,7 @@ use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::{Cgroup, Lab, Namespace};
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_shield::{ApplyOptions, Shield, SocketCount};
+use ironclad_shield::{ApplyOptions, Shield, SocketCount, SocketRecord};
 
 pub(crate) use shared::Running;
 
@@ -123,6 +123,11 @@ pub(crate) fn only(program: &Path) -> CompiledPolicy {
 pub(crate) fn count(shield: &Shield, id: u32) -> SocketCount {
     let counts = shield.socket_counts().unwrap();
     counts.into_iter().find(|count| count.rule == Some(RuleId(id))).unwrap()
+}
+
+/// The socket rule that an event names.
+pub(crate) fn rule_of(shield: &Shield, event: &SocketRecord) -> Option<RuleId> {
+    shield.describe(event.clone()).rule.map(|rule| rule.id)
 }
 
 /// BPF LSM runs, as far as is known.
