@@ -93,7 +93,7 @@ const BY_CHILD: &str = "kill a child of the agent that found no room in the tabl
 const BY_PROGRAM: &str =
     "load a BPF program with a refused call while the table of objects is full";
 const BY_MOVE: &str =
-    "append to a file that was moved into a protected directory while the table of moves is full";
+    "append to a file that moved into a protected tree while the table of renames is full";
 const BY_CROWD: &str = "append to a protected file after its rules found no room for more files";
 
 fn full_tables_deny_and_are_counted() {
@@ -142,8 +142,9 @@ fn full_tables_deny_and_are_counted() {
         let (file, moved) = (append(&format!("{from}/file")), append(&format!("{to}/file")));
         assert_eq!(attacker.ask(&file).unwrap(), 0);
         std::fs::rename(host.path(from), host.path(to)).unwrap();
-        attacks.with(BY_MOVE, &mut attacker, &moved, &events);
+        assert_eq!(attacker.ask(&moved).unwrap(), EPERM);
     }
+    attacks.with(BY_MOVE, &mut attacker, &append("protected/moved/file"), &events);
     assert_eq!(lost(&sentinel, Loss::Map), before + 2);
     drop(full);
 
