@@ -1,9 +1,13 @@
 //! Kernels that were hardened until the next boot. The tests run in a virtual machine of their own, in this order.
 
+use std::path::Path;
+use std::process::Command;
+
+use crate::testbed::successor::Successor;
 use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_core::ErrorChain;
 use ironclad_core::abi::SentinelHook;
-use ironclad_lab::harness::Test;
+use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{HookState, HookStatus, Overflow, Sentinel, Status};
@@ -11,6 +15,10 @@ use ironclad_sentinel::{HookState, HookStatus, Overflow, Sentinel, Status};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(a_start_succeeds_where_modules_and_kexec_are_disabled)
+            .in_hardened_machine()
+            .needs(&[lsm]),
+        test!(policies_of_ima_are_not_loaded).in_hardened_machine().needs(&[lsm]),
+        test!(a_start_succeeds_where_ima_refuses_to_open_the_executable)
             .in_hardened_machine()
             .needs(&[lsm]),
         test!(lockdown_is_not_raised).in_hardened_machine().needs(&[lsm]),
@@ -65,6 +73,47 @@ fn a_start_succeeds_where_modules_and_kexec_are_disabled() {
     check(&sentinel.status().unwrap());
     drop(sentinel);
     check(&start(&host).status().unwrap());
+}
+
+const IMA_POLICY: &str = "/sys/kernel/security/ima/policy";
+
+/// A policy stays until the next boot, and may refuse to open the files of the next agent.
+fn policies_of_ima_are_not_loaded() {
+    if !Path::new(IMA_POLICY).exists() {
+        skip("this kernel has no IMA");
+    }
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let (name, order) = ("open the policy of IMA to write", format!("open-to-write {IMA_POLICY}"));
+    attacks.without(name, &mut attacker, &order);
+    let sentinel = start(&host);
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(name, &mut attacker, &order, &events);
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    drop(sentinel);
+}
+
+/// By a policy that appraises the files of one user, which have no hash to appraise.
+fn a_start_succeeds_where_ima_refuses_to_open_the_executable() {
+    const OWNER: u32 = 1234;
+    if !Path::new(IMA_POLICY).exists() {
+        skip("this kernel has no IMA");
+    }
+    let host = Host::new();
+    let agent = host.program("agent");
+    std::os::unix::fs::chown(&agent, Some(OWNER), None).unwrap();
+    std::fs::create_dir(host.path("protected")).unwrap();
+    assert!(std::fs::File::open(&agent).is_ok());
+    let rule = format!("appraise func=FILE_CHECK mask=MAY_READ fowner={OWNER}\n");
+    if let Err(error) = std::fs::write(IMA_POLICY, rule) {
+        skip(format!("this kernel's IMA does not appraise files: {error}"));
+    }
+    let refused = std::fs::File::open(&agent).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    let mut agent = Successor::start(Successor::command_by(Command::new(&agent), host.dir()));
+    assert_eq!(agent.says(), "ready");
+    agent.send("stop");
+    assert_eq!(agent.says(), "stopped");
 }
 
 /// Lockdown for confidentiality keeps the next agent from starting until the next boot.
