@@ -36,7 +36,7 @@ impl Found {
     /// Why it does not show that the attack is stopped.
     fn problem(&self) -> Option<String> {
         let Attack { attack, without, with, .. } = &self.seen;
-        let is_refusal = matches!(with.as_str(), "EPERM" | "EACCES" | "no effect");
+        let is_refusal = matches!(with.as_str(), "EPERM" | "EACCES" | "EIO" | "no effect");
         let why = if without != "succeeded" {
             format!("proves nothing: without Sentinel it ends in {without}")
         } else if !is_refusal && !with.starts_with("exit ") {
