@@ -236,6 +236,10 @@ pub enum LimitScope {
 }
 
 /// A token bucket: so many a second on average, and a burst at once. What is over it is denied.
+///
+/// In any time it allows at most the burst and the rate times that time. It allows no less while callers
+/// ask for more, except where none asks for longer than `burst / rate`: a full bucket takes no more tokens.
+/// The time between two tokens is rounded up to a nanosecond, which is 0.1 % of the rate at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     pub(crate) name: String,
@@ -260,6 +264,11 @@ impl RateLimit {
     /// Tokens a second.
     pub fn rate(&self) -> u32 {
         self.per_second
+    }
+
+    /// Nanoseconds from token to token: rounded up, so that the rate is never exceeded.
+    pub fn interval_ns(&self) -> u64 {
+        1_000_000_000u64.div_ceil(u64::from(self.per_second))
     }
 
     /// Tokens in a full bucket.
@@ -438,5 +447,22 @@ pub(super) fn shown(id: RuleId, name: &str, described_at: Option<&str>) -> Strin
     match described_at {
         Some(at) => format!("rule {id} (`{name}`, {at})"),
         None => format!("rule {id} (`{name}`)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rounding_exceeds_the_rate() {
+        for rate in 1..=1_000_000u32 {
+            let interval = RateLimit::per_second(rate).interval_ns();
+            let (rate, second) = (u64::from(rate), 1_000_000_000);
+            assert!(interval * rate >= second, "{rate}: a token too early");
+            assert!((interval - 1) * rate < second, "{rate}: later than it need be");
+            // Tokens in 1,000 seconds.
+            assert!(1000 * second / interval * 1000 >= 999 * 1000 * rate, "{rate}");
+        }
     }
 }

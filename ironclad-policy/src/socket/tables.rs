@@ -33,7 +33,7 @@ impl SocketImage {
             };
             if let Some(limit) = &rule.limit {
                 raw.flags |= abi::SOCK_RULE_LIMITED;
-                raw.interval_ns = 1_000_000_000 / u64::from(limit.rate());
+                raw.interval_ns = limit.interval_ns();
                 raw.burst_ns = raw.interval_ns * u64::from(limit.at_once());
             }
             match rule.action {

@@ -108,7 +108,7 @@ impl Sockets {
         };
         if let Some(limit) = &rule.limit {
             raw.flags |= abi::SOCK_RULE_LIMITED;
-            raw.interval_ns = 1_000_000_000 / u64::from(limit.rate());
+            raw.interval_ns = limit.interval_ns();
             raw.burst_ns = raw.interval_ns * u64::from(limit.at_once());
             raw.bucket = u32::from(self.buckets.of(rule.bucket).unwrap_or(0));
         }

@@ -11,8 +11,10 @@ use ironclad_policy::socket::{
 };
 use ironclad_policy::{Limits, Policy, Protocol};
 use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::recorder::Recorder;
+use crate::testbed::shared::maps;
 use crate::testbed::{EPERM, Host, PATIENCE, count, policy, rule, rule_of};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
@@ -245,12 +247,18 @@ fn logs_and_dry_runs_allow_and_limits_are_exact() {
     // A rate so slow that few tokens return while this runs.
     let limit = RateLimit::per_second(1).burst(1000);
     shield.apply(&policy([rule(5, SocketAction::Allow).port(53).limit(limit)])).unwrap();
-    let began = std::time::Instant::now();
-    let allowed = test_process.ask("burst 2000 4 10.9.0.2:53").unwrap();
+    let (began, first) = (std::time::Instant::now(), monotonic_ns());
+    assert_eq!(test_process.ask(near).unwrap(), 0);
+    let first = first..=monotonic_ns();
+    let allowed = 1 + test_process.ask("burst 2000 4 10.9.0.2:53").unwrap();
     let returned = began.elapsed().as_secs() + 1;
     assert!((1000..=1000 + returned).contains(&allowed), "{allowed}");
     let counted = count(&shield, 5);
-    assert_eq!((counted.allowed, counted.limited), (allowed, 8000 - allowed));
+    assert_eq!((counted.allowed, counted.limited), (allowed, 8001 - allowed));
+    // Of the tokens that four threads took at once none is lost, and none was taken twice: the bucket,
+    // which was never full again, is to be full that many seconds after the first.
+    let is_exact = |full: u64| first.contains(&full.saturating_sub(allowed * 1_000_000_000));
+    assert!(full_ns().any(is_exact), "{allowed} {first:?} {:?}", full_ns().collect::<Vec<_>>());
 
     // A debt of a thousand seconds to a slow limit becomes at most the burst of a faster one.
     let limit = RateLimit::per_second(1000).burst(1000);
@@ -259,6 +267,24 @@ fn logs_and_dry_runs_allow_and_limits_are_exact() {
     while test_process.ask(near).unwrap() == EPERM {
         assert!(std::time::Instant::now() < deadline, "the former limit's debt is not forgiven");
     }
+}
+
+/// The clock of token buckets.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// When the token buckets of all instances will be full, those that were never used aside.
+fn full_ns() -> impl Iterator<Item = u64> {
+    let full = |map: &MapHandle, index: u32| {
+        let bucket = map.lookup(&index.to_ne_bytes(), MapFlags::ANY).ok()??;
+        Some(u64::from_ne_bytes(bucket[..8].try_into().unwrap())).filter(|&full| full != 0)
+    };
+    maps("ic_buckets").flat_map(move |map| {
+        let count = map.max_entries();
+        (0..count).filter_map(|index| full(&map, index)).collect::<Vec<_>>()
+    })
 }
 
 fn loads_and_attachments_leave_audit_records() {

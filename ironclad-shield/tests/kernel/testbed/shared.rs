@@ -156,7 +156,7 @@ fn forget_earlier_tests() {
 const DEFAULT_SLOT: u32 = 0;
 
 /// All maps of a name.
-fn maps(name: &str) -> impl Iterator<Item = MapHandle> {
+pub(crate) fn maps(name: &str) -> impl Iterator<Item = MapHandle> {
     let found = MapInfoIter::default().filter(move |map| map.name.to_string_lossy() == name);
     // Maps of instances that have ended come and go.
     found.filter_map(|map| MapHandle::from_map_id(map.id).ok())
