@@ -52,7 +52,9 @@ impl SmallHost {
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
         let busybox = busybox.into_iter().find(|path| path.is_file()).expect("busybox");
         // Copies: an exemption is for one file.
-        for program in ["usr/bin/dpkg", "usr/sbin/logrotate", "usr/sbin/usermod"] {
+        for program in
+            ["usr/bin/dpkg", "usr/sbin/logrotate", "usr/sbin/rsyslogd", "usr/sbin/usermod"]
+        {
             std::fs::copy(&busybox, host.path(program)).unwrap();
         }
         Self { host, busybox }
