@@ -67,6 +67,36 @@ fn terminal(stat: &str) -> Option<i32> {
     fields.split_whitespace().nth(4)?.parse().ok()
 }
 
+const CAD_PID: &str = "sys/kernel/cad_pid";
+
+/// Whether the kernel sends SIGINT to this process at Ctrl-Alt-Delete. The sysctl may name any thread.
+fn is_cad_pid() -> io::Result<bool> {
+    match PROC.read_to_string(CAD_PID) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+        Ok(pid) => PROC.exists(format!("self/task/{}", pid.trim())),
+    }
+}
+
+/// Has the kernel send SIGINT at Ctrl-Alt-Delete to PID 1, and not to this process. Called before the sysctl is
+/// protected from all processes.
+pub(crate) fn release_cad_pid() -> Result<(), SentinelError> {
+    let released = is_cad_pid().and_then(|is_own| match is_own {
+        true => PROC.write(CAD_PID, b"1"),
+        false => Ok(()),
+    });
+    Ok(released.map_err(|e| BpfError::system("setting kernel.cad_pid to 1", e))?)
+}
+
+/// Checks that no other process has set it in between.
+pub(crate) fn check_cad_pid() -> Result<(), SentinelError> {
+    let checked = is_cad_pid().and_then(|is_own| match is_own {
+        true => Err(io::Error::other("another process sets it to this process")),
+        false => Ok(()),
+    });
+    Ok(checked.map_err(|e| BpfError::system("checking kernel.cad_pid", e))?)
+}
+
 /// Why a process with these capabilities, this user and this `uid_map` is not privileged.
 fn lacking(has: CapabilitySet, user: u32, users: &str) -> Option<String> {
     // The map of the initial user namespace. Root of another one is not root of the host.

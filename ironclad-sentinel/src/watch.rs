@@ -159,12 +159,8 @@ impl Watched {
     }
 
     fn watch(&self) {
-        // What was not open when the rules came into force is not opened since.
-        let preopened = || match self.guard.checks_writes() {
-            true => self.find_preopened(),
-            false => Ok(()),
-        };
-        let done = self.test_hooks().and_then(|_| preopened());
+        // A file that was open for writing may have come to a protected name since.
+        let done = self.test_hooks().and_then(|_| self.find_preopened());
         let done = done.and_then(|()| self.compare_files(None));
         let why = done.err().map(|error| ErrorChain::new(&error).to_string());
         if let Some(error) = &why {

@@ -133,12 +133,12 @@ impl TestProcess {
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
-    /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint. Programs at cgroups:
+    /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint, `sample PID` of its stack. Programs at cgroups:
     /// `keep-program`, `link-kept|attach-kept|deny-devices GROUP`. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM, `load-with-attributes TYPE` one by a command with further attributes. Programs
     /// of packets that call kernel functions, by numbers in BTF: `signal-by-kfunc PID SIGNAL FIND SEND RELEASE`,
-    /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper HELPER INSTRUCTIONS-BEFORE`. Programs that are attached
+    /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper HELPER INSTRUCTIONS-BEFORE`, and of connect(2): `override-verdict`. Programs that are attached
     /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,

@@ -30,6 +30,8 @@ static const struct ic_sysctl ic_sysctls[] = {
 	IC_SYSCTL("", "kernel/unprivileged_bpf_disabled"),
 	IC_SYSCTL("", "kernel/kptr_restrict"),
 	IC_SYSCTL("", "kernel/sysrq"),
+	/* The process that the kernel sends SIGINT at Ctrl-Alt-Delete, past every hook. */
+	IC_SYSCTL("", "kernel/cad_pid"),
 	/* Programs that the kernel starts as root. */
 	IC_SYSCTL("", "kernel/modprobe"),
 	IC_SYSCTL("", "kernel/hotplug"),

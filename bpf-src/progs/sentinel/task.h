@@ -95,29 +95,38 @@ int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
 	return ic_check_task(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
 }
 
+/* The same of limits and priorities, which children inherit: PID 1 starts the agent's successor. */
+IC_INLINE int ic_check_limits(__u8 hook, struct task_struct *task, __u32 detail)
+{
+	if (BPF_CORE_READ(task, tgid) == IC_INIT && ic_is_armed() && !ic_is_same_process(task) &&
+	    !ic_is_trusted() && !ic_has_exemption(IC_MAY_KILL))
+		return ic_refuse(hook, IC_INIT, detail);
+	return ic_check_task(hook, task, detail, IC_MAY_KILL);
+}
+
 SEC("lsm/task_setrlimit")
 int BPF_PROG(ic_setrlimit, struct task_struct *task, unsigned int resource)
 {
-	return ic_check_task(IC_HOOK_TASK_SETRLIMIT, task, resource, IC_MAY_KILL);
+	return ic_check_limits(IC_HOOK_TASK_SETRLIMIT, task, resource);
 }
 
 /* Policy, priority and processors: sched_setscheduler(2), sched_setaffinity(2), cpuset. */
 SEC("lsm/task_setscheduler")
 int BPF_PROG(ic_setscheduler, struct task_struct *task)
 {
-	return ic_check_task(IC_HOOK_TASK_SETSCHEDULER, task, 0, IC_MAY_KILL);
+	return ic_check_limits(IC_HOOK_TASK_SETSCHEDULER, task, 0);
 }
 
 SEC("lsm/task_setnice")
 int BPF_PROG(ic_setnice, struct task_struct *task, int nice)
 {
-	return ic_check_task(IC_HOOK_TASK_SETNICE, task, nice, IC_MAY_KILL);
+	return ic_check_limits(IC_HOOK_TASK_SETNICE, task, nice);
 }
 
 SEC("lsm/task_setioprio")
 int BPF_PROG(ic_setioprio, struct task_struct *task, int priority)
 {
-	return ic_check_task(IC_HOOK_TASK_SETIOPRIO, task, priority, IC_MAY_KILL);
+	return ic_check_limits(IC_HOOK_TASK_SETIOPRIO, task, priority);
 }
 
 SEC("lsm/task_movememory")
@@ -144,6 +153,7 @@ int BPF_PROG(ic_sigio, struct task_struct *task, void *owner, int sig)
 enum {
 	IC_SAMPLE_REGS_USER = 1 << 12, /* include/uapi/linux/perf_event.h */
 	IC_SAMPLE_STACK_USER = 1 << 13,
+	IC_SAMPLE_REGS_INTR = 1 << 18,
 	IC_PERF_TYPE_TRACEPOINT = 2,
 };
 
@@ -159,7 +169,17 @@ IC_INLINE bool ic_is_syscall_traced(struct task_struct *task, __u32 type)
 }
 
 /*
- * Refuses to measure trusted processes, to sample registers and stacks of all processes, and to
+ * Whether an event samples registers and stacks of other processes. Children inherit the events of
+ * their parents: one of PID 1 would sample the agent's successor.
+ */
+IC_INLINE bool ic_is_memory_sampled(struct task_struct *task, __u64 sample)
+{
+	return sample & (IC_SAMPLE_REGS_USER | IC_SAMPLE_STACK_USER | IC_SAMPLE_REGS_INTR) &&
+	       !(task && ic_is_same_process(task));
+}
+
+/*
+ * Refuses to measure trusted processes, to sample registers and stacks of other processes, and to
  * place probes in kernel and programs.
  */
 SEC("lsm/perf_event_alloc")
@@ -174,7 +194,7 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 	if (!ic_is_armed() || !(ic_sentinel.refuse & IC_REFUSE_MEMORY))
 		return 0;
 	if (!(task && ic_mark_of(task)) &&
-	    !(!task && sample & (IC_SAMPLE_REGS_USER | IC_SAMPLE_STACK_USER)) &&
+	    !ic_is_memory_sampled(task, sample) &&
 	    !ic_is_syscall_traced(task, type) &&
 	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
 	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))

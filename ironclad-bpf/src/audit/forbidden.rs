@@ -29,7 +29,18 @@ pub(crate) const READING_HELPERS: &[Helper] = &[
     Helper::PROBE_READ_KERNEL_STR,
     Helper::COPY_FROM_USER,
     Helper::COPY_FROM_USER_TASK,
+    // `%s`, `%pI4` and the like read what an address points at.
+    Helper::TRACE_PRINTK,
+    Helper::TRACE_VPRINTK,
+    Helper::SNPRINTF,
+    Helper::SNPRINTF_BTF,
+    Helper::SEQ_PRINTF,
+    Helper::SEQ_PRINTF_BTF,
 ];
+
+/// Helpers that override the verdict of programs which ran before, such as Shield's. Programs of processes that are
+/// not trusted may not call them under Sentinel.
+pub(crate) const OVERRIDING_HELPERS: &[Helper] = &[Helper::SET_RETVAL];
 
 pub(super) fn reason_of(helper: Helper) -> Option<&'static str> {
     Some(match helper {

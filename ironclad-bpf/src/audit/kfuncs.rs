@@ -123,8 +123,6 @@ pub const HARMLESS_KFUNCS: &[&str] = &[
     "bpf_sock_addr_set_sun_path",
     "bpf_sock_ops_enable_tx_tstamp",
     "bpf_stream_print_stack",
-    "bpf_stream_vprintk",
-    "bpf_stream_vprintk_impl",
     "bpf_throw",
     "bpf_timer_cancel_async",
     "bpf_wq_init",

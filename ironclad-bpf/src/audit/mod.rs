@@ -56,7 +56,7 @@ mod report;
 pub use allowlist::{Allowlist, ForbiddenError};
 pub use compare::{Calls, Comparison, Digest, compare_loaded};
 pub use forbidden::FORBIDDEN_HELPERS;
-pub(crate) use forbidden::READING_HELPERS;
+pub(crate) use forbidden::{OVERRIDING_HELPERS, READING_HELPERS};
 pub use kfuncs::HARMLESS_KFUNCS;
 pub(crate) use kfuncs::is_harmless;
 pub use object::{audit_object, inspect_object};

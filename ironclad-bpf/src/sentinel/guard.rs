@@ -80,11 +80,6 @@ impl Guard {
         self.preopened.census(devices)
     }
 
-    /// Whether writes are checked, besides the opening of files.
-    pub fn checks_writes(&self) -> bool {
-        self.preopened.checks_writes()
-    }
-
     /// From now on writes are checked, and no process sets up a loop device: for files that were opened before the
     /// rules covered them. It costs every read and write of all processes a little. `false`: no longer. Before Linux
     /// 5.13 the programs stay attached and return at once.

@@ -16,7 +16,9 @@ use super::labels::FileTables;
 use super::pins::GuardPins;
 use super::preopened::Preopened;
 use super::secret::Secret;
-use crate::audit::{Allowlist, FORBIDDEN_HELPERS, READING_HELPERS, is_harmless};
+use crate::audit::{
+    Allowlist, FORBIDDEN_HELPERS, OVERRIDING_HELPERS, READING_HELPERS, is_harmless,
+};
 use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loaded, Loader, constants, failed};
@@ -322,7 +324,7 @@ fn refused_helpers(options: &GuardOptions) -> [u64; HELPER_WORDS] {
     let reading = options.refuse & abi::REFUSE_MEMORY != 0;
     let reading = if reading { READING_HELPERS } else { &[] };
     let mut bits = [0; HELPER_WORDS];
-    for helper in FORBIDDEN_HELPERS.iter().chain(reading) {
+    for helper in FORBIDDEN_HELPERS.iter().chain(OVERRIDING_HELPERS).chain(reading) {
         bits[helper.0 as usize / 64] |= 1 << (helper.0 % 64);
     }
     bits

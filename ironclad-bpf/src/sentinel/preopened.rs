@@ -114,10 +114,6 @@ impl Preopened {
         self.outcome.update(&0, &abi::Census { checks_writes, ..Default::default() })
     }
 
-    pub(super) fn checks_writes(&self) -> bool {
-        self.checks_writes.load(Ordering::SeqCst)
-    }
-
     /// Attaches the programs that check writes, and pins their links in `dir`.
     pub(super) fn attach(&self, dir: Option<&Path>) -> Result<Vec<HookLink>, BpfError> {
         let attach = |(program, name): &(Program, String)| {

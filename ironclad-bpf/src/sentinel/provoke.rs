@@ -69,8 +69,12 @@ impl Provoked {
                 Some(libc::ENOSYS) => Some(
                     "kernel.modules_disabled is 1, and the kernel has no such kexec(8)".to_owned(),
                 ),
-                _ => (is_refused && is_set(KEXEC_DISABLED)).then(|| {
-                    "kernel.modules_disabled and kernel.kexec_load_disabled are 1".to_owned()
+                _ if !is_refused => None,
+                _ if is_set(KEXEC_DISABLED) => {
+                    Some("kernel.modules_disabled and kernel.kexec_load_disabled are 1".to_owned())
+                }
+                _ => KEXEC_LIMITS.iter().all(|limit| is(limit, "0")).then(|| {
+                    "kernel.modules_disabled is 1, and the limits of kexec_load(2) are 0".to_owned()
                 }),
             },
             Hook::LockedDown => (is_refused && is_confidential())
@@ -344,10 +348,17 @@ fn no_kernel_file(path: &Path) -> io::Result<()> {
 const MODULES_DISABLED: &str = "modules_disabled";
 const KEXEC_DISABLED: &str = "kexec_load_disabled";
 
+/// Since Linux 6.3. They only go down.
+const KEXEC_LIMITS: [&str; 2] = ["kexec_load_limit_reboot", "kexec_load_limit_panic"];
+
 /// Whether a sysctl of the kernel is 1.
 fn is_set(sysctl: &str) -> bool {
+    is(sysctl, "1")
+}
+
+fn is(sysctl: &str, expected: &str) -> bool {
     let value = PROC.read_to_string(format!("sys/kernel/{sysctl}"));
-    value.is_ok_and(|value| value.trim() == "1")
+    value.is_ok_and(|value| value.trim() == expected)
 }
 
 fn no_module(memory: bool, path: &Path) -> io::Result<()> {

@@ -410,6 +410,17 @@ pub fn count(pid: i32) -> io::Result<()> {
     perf_event(pid, PERF_TYPE_SOFTWARE, [PERF_COUNT_SW_PAGE_FAULTS, 0, 0])
 }
 
+/// Samples the stack of a process at its page faults.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn sample_stack(pid: i32) -> io::Result<()> {
+    const PERF_TYPE_SOFTWARE: u32 = 1;
+    const PERF_COUNT_SW_PAGE_FAULTS: u64 = 2;
+    const PERF_SAMPLE_STACK_USER: u64 = 1 << 13;
+    sampled(pid, PERF_TYPE_SOFTWARE, [PERF_COUNT_SW_PAGE_FAULTS, 0, 0], PERF_SAMPLE_STACK_USER)
+}
+
 /// Puts a probe by perf, of a kind that has this number, into a function of the kernel or a file, and takes it
 /// out again. Without a process it is for every process.
 ///

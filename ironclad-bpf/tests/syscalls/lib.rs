@@ -22,8 +22,8 @@ pub use attack::chattr_32;
 pub use attack::{
     Handle, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity, file_setattr,
     hello, kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write, prlimit,
-    probe, put_over, read_memory, set_version, share_mount, signal_by_file, trace, version,
-    watch_tracepoint, write_memory,
+    probe, put_over, read_memory, sample_stack, set_version, share_mount, signal_by_file, trace,
+    version, watch_tracepoint, write_memory,
 };
 pub use disk::{
     account, command, freeze, give_to_loop, partition, scsi_write, set_up_again, set_writable,
@@ -41,8 +41,8 @@ pub use link::{
 pub use option::set_option;
 pub use program::{
     LateProbe, Replacement, SignalKfuncs, link_session, link_to_function, load_with_attributes,
-    modify_return_program, open_program, read_by_helper, read_by_kfunc, session_program,
-    signal_by_kfunc,
+    modify_return_program, open_program, override_verdict, read_by_helper, read_by_kfunc,
+    session_program, signal_by_kfunc,
 };
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use tun::{set_tun_type, tun};

@@ -138,16 +138,30 @@ pub fn read_by_kfunc(cast: u32, structure: u32) -> io::Result<()> {
     load(BPF_PROG_LOAD, SCHED_CLS, 0, &code).map(drop)
 }
 
-/// Loads a program of packets that calls a helper which reads eight bytes at an address to the stack:
-/// `bpf_probe_read_user` and its like. `before` instructions that do nothing are in front of the call.
+/// Loads a program of packets that calls a helper which reads eight bytes at an address to the stack,
+/// `bpf_probe_read_user` and its like, or prints a text there. `before` instructions that do nothing are in front of the call.
 ///
 /// # Errors
 /// Where the kernel refuses the program.
 pub fn read_by_helper(helper: u32, before: usize) -> io::Result<()> {
     let mut code = vec![set(0, 0); before];
-    code.extend([copy(1, 10), insn(0x07, 1, 0, 0, -8), set(2, 8), set(3, 0)]);
+    // *(u64 *)(r10 - 8) = 0
+    code.extend([insn(0x7a, 10, 0, -8, 0), copy(1, 10), insn(0x07, 1, 0, 0, -8)]);
+    code.extend([set(2, 8), set(3, 0)]);
     code.extend([call_helper(helper), set(0, 0), EXIT]);
     load(BPF_PROG_LOAD, SCHED_CLS, 0, &code).map(drop)
+}
+
+/// Loads a program for connect(2) that has it succeed whatever the programs before it decided.
+///
+/// # Errors
+/// Where the kernel refuses the program.
+pub fn override_verdict() -> io::Result<()> {
+    const CGROUP_SOCK_ADDR: u32 = 18;
+    const BPF_CGROUP_INET4_CONNECT: u32 = 10;
+    const SET_RETVAL: u32 = 187;
+    let code = [set(1, 0), call_helper(SET_RETVAL), set(0, 1), EXIT];
+    load(BPF_PROG_LOAD, CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, &code).map(drop)
 }
 
 /// Loads a program of a type that does nothing, by a command with further attributes, of Linux 7.3.

@@ -165,8 +165,10 @@ impl Sentinel {
     /// Arms the hooks, and lists foreign programs and pre-opened descriptors. `former` has the ids of programs of the
     /// earlier agent.
     fn arm(&self, builder: &SentinelBuilder, former: &BTreeSet<u32>) -> Result<(), SentinelError> {
+        privilege::release_cad_pid()?;
         // From here on, no other process loads a program.
         self.watched.guard.arm(true);
+        privilege::check_cad_pid()?;
         let foreign = Foreign::list(former, &builder.bpffs, builder.options.gate)?;
         foreign.records().try_for_each(|record| self.record(&record))?;
         if builder.on_suspect == OnSuspect::Refuse {

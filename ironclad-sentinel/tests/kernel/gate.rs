@@ -148,6 +148,8 @@ const RAW_TRACEPOINT: u32 = 17;
 const TRACING: u32 = 26;
 const EXT: u32 = 28;
 const PROBE_READ_USER: u32 = 112;
+const TRACE_PRINTK: u32 = 6;
+const SET_RETVAL: u32 = 187;
 /// SIGTERM.
 const TERMINATE: i32 = 15;
 const EINVAL: u64 = 22;
@@ -169,6 +171,11 @@ fn programs_of_every_type_may_not_call_what_acts_on_others() {
             PROBE_READ_USER,
         ),
     ];
+    tried.push((
+        "read kernel memory by bpf_trace_printk in a program of packets".to_owned(),
+        format!("read-by-helper {TRACE_PRINTK} 0"),
+        TRACE_PRINTK,
+    ));
     if let Some(cast) = kfunc("bpf_rdonly_cast") {
         let structure = btf_id("task_struct", BtfKind::Struct).unwrap();
         tried.push((
@@ -190,6 +197,12 @@ fn programs_of_every_type_may_not_call_what_acts_on_others() {
         assert!(ends_within(victim.pid(), crate::testbed::PATIENCE).unwrap());
         (order(std::process::id()), find)
     });
+    // Since Linux 5.18.
+    let by_override = "override the verdict of Shield's programs by bpf_set_retval";
+    let has_override = attacker.ask("override-verdict").unwrap() == 0;
+    if has_override {
+        attacks.without(by_override, &mut attacker, "override-verdict");
+    }
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     for (name, order, call) in &tried {
@@ -203,6 +216,10 @@ fn programs_of_every_type_may_not_call_what_acts_on_others() {
         let explained = sentinel.explain_event(&event).unwrap().to_string();
         assert!(explained.contains("kernel function bpf_task_from_pid"), "{explained}");
         assert!(explained.contains("of a sched_cls program"), "{explained}");
+    }
+    if has_override {
+        let event = attacks.with(by_override, &mut attacker, "override-verdict", &events);
+        assert_eq!((event.hook, event.detail), (SentinelHook::BpfProgLoad, SET_RETVAL), "{event}");
     }
     // Long programs that call nothing are loaded.
     assert_eq!(attacker.ask("read-by-helper 5 9000").unwrap(), 0);

@@ -23,6 +23,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(descriptors_in_flight_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(a_descriptor_in_flight_is_found_among_many_files).shared().in_machine().needs(&[lsm]),
+        test!(a_file_that_is_open_when_it_is_renamed_to_a_protected_name_is_found)
+            .in_machine()
+            .needs(&[lsm]),
         test!(the_watch_thread_counts_again).in_machine().needs(&[lsm]),
         test!(kernel_threads_that_write_are_not_set_up_and_reported)
             .shared()
@@ -223,6 +226,33 @@ fn the_watch_thread_counts_again() {
         assert!(Instant::now() < patience);
         std::thread::yield_now();
     }
+}
+
+/// An exempt program may rename a file that another process has open for writing over a protected one.
+fn a_file_that_is_open_when_it_is_renamed_to_a_protected_name_is_found() {
+    const BY_RENAME: &str =
+        "write(2) by a descriptor of a file that was renamed to a protected name afterwards";
+    let host = Host::new();
+    lay_out(&host);
+    let (renamed, protected) = (host.path("renamed"), host.path("protected/file"));
+    std::fs::write(&renamed, "content").unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    follow(&mut attacker, &[&format!("keep-open {}", renamed.display())]);
+    attacks.without(BY_RENAME, &mut attacker, "write-kept 1");
+    let builder = Sentinel::builder("test").scratch(host.dir());
+    let builder = builder.watch_every(Duration::from_millis(100));
+    let sentinel = builder.start(&tree(&host.path("protected"))).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    assert!(sentinel.status().unwrap().preopened.is_empty());
+    // This process is the agent, and exempt.
+    std::fs::rename(&renamed, &protected).unwrap();
+    let patience = Instant::now() + PATIENCE;
+    while sentinel.status().unwrap().preopened.is_empty() {
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+    }
+    let event = attacks.with(BY_RENAME, &mut attacker, "write-kept 2", &events);
+    assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
 }
 
 /// Whether the program that checks writes is attached.

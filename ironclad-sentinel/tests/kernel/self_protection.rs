@@ -95,6 +95,9 @@ fn the_agent_is_protected_from_other_processes() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let other = host.test_process();
+    // A child of PID 1 inherits its limits: the successor.
+    let by_parent = "change resource limits of PID 1 by prlimit(2)";
+    attacks.without(by_parent, &mut attacker, "limit 1");
     let agent = std::process::id();
     // On another process: the attacks would change the agent.
     for (name, order, _) in TASK_ATTACKS {
@@ -108,6 +111,8 @@ fn the_agent_is_protected_from_other_processes() {
         let event = attacks.with(name, &mut attacker, &order, &events);
         assert_eq!((event.hook, event.pid), (hook, attacker.pid()), "{name}: {event}");
     }
+    let event = attacks.with(by_parent, &mut attacker, "limit 1", &events);
+    assert_eq!((event.hook, event.target), (SentinelHook::TaskSetrlimit, 1), "{event}");
     for name in ["stat", "status", "cmdline", "cgroup", "mountinfo", "oom_score_adj"] {
         assert_eq!(attacker.ask(&format!("read /proc/{agent}/{name}")).unwrap(), 0, "{name}");
     }
@@ -723,6 +728,8 @@ fn presented_secrets_are_not_traced() {
             "trace prctl(2) arguments of another process by perf",
             format!("watch {} {number}", other.pid()),
         ),
+        // PID 1 starts the agent's successor, which inherits its events.
+        ("sample the stack of PID 1 by perf", "sample 1".to_owned()),
         // A filter reveals bits of the arguments.
         ("count prctl(2) calls by perf", format!("count-calls 0 {number}")),
     ];
@@ -738,6 +745,7 @@ fn presented_secrets_are_not_traced() {
     // A process may trace itself.
     let own = format!("watch {} {number}", attacker.pid());
     assert_eq!(attacker.ask(&own).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("sample {}", attacker.pid())).unwrap(), 0);
     assert_eq!(attacker.ask(&format!("count {}", other.pid())).unwrap(), 0);
 }
 

@@ -20,9 +20,10 @@ use ironclad_syscalls::{
     Handle, SignalKfuncs, be_root_of_files_alone, chattr, command, count, decide_on_opens,
     deny_devices, detach_link, enable_verity, file_setattr, freeze, hello, kexec_file_load,
     kexec_load, link_by_id, load_lsm_program, load_program, load_with_attributes, map_by_id,
-    open_pin, partition, prlimit, probe, program_by_id, read_by_helper, read_by_kfunc, read_memory,
-    scsi_write, set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
-    signal_by_kfunc, thaw, trace, update_link, uring_open, watch_tracepoint, write_memory,
+    open_pin, override_verdict, partition, prlimit, probe, program_by_id, read_by_helper,
+    read_by_kfunc, read_memory, sample_stack, scsi_write, set_up_again, set_version, set_writable,
+    share_mount, shut_down, signal_by_file, signal_by_kfunc, thaw, trace, update_link, uring_open,
+    watch_tracepoint, write_memory,
 };
 
 use super::held::{hex, how};
@@ -162,6 +163,8 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["probe-kernel", function] => {
             kind_of_probe("kprobe").and_then(|kind| probe(None, kind, &text(function), 0))
         }
+        ["sample", pid] => sample_stack(number(pid)),
+        ["override-verdict"] => override_verdict(),
         [verb @ ("watch" | "count-calls"), pid, tracepoint] => {
             let pid = process(pid).map(|pid| pid.as_raw_nonzero().get());
             watch_tracepoint(pid, wide(tracepoint), verb == "watch")
