@@ -126,7 +126,8 @@ impl TestProcess {
     /// removexattr|chattr|execute|read-link|open-by-handle|
     /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
-    /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept PATH`
+    /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept|
+    /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`, `give-kept-to-loop DEVICE`; without a descriptor: `queue-kept` and
     /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2);
     /// `pass-kept-through DIR` by FUSE, as DIR/file.
@@ -144,7 +145,7 @@ impl TestProcess {
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal.
-    /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`. `tool PROGRAM ARGUMENT…` answers its exit status.
+    /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.

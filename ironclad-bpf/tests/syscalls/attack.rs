@@ -136,6 +136,16 @@ pub fn kexec_load() -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, nothing, 0) } as c_int)
 }
 
+/// Asks for all I/O ports, by iopl(2) or ioperm(2).
+///
+/// # Errors
+/// Where the kernel refuses.
+#[cfg(target_arch = "x86_64")]
+pub fn allow_ports(all: bool) -> io::Result<()> {
+    // SAFETY: takes numbers. No port is used.
+    check(unsafe { if all { libc::iopl(3) } else { libc::ioperm(0x80, 1, 1) } })
+}
+
 /// Hands a file to kexec_file_load(2).
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 use crate::attack::check;
 
@@ -189,6 +190,62 @@ pub fn give_to_loop(device: &File, file: &File) -> io::Result<()> {
 pub fn account(path: Option<&CStr>) -> io::Result<()> {
     // SAFETY: a string that ends with a zero, or none.
     check(unsafe { libc::acct(path.map_or(std::ptr::null(), CStr::as_ptr)) })
+}
+
+/// Shares the first block of a file with another: FICLONERANGE.
+///
+/// # Errors
+/// Where the kernel refuses, or the file system has none.
+pub fn clone_range(from: &File, to: &File) -> io::Result<()> {
+    const FICLONERANGE: libc::Ioctl = 0x4020_940d;
+    // struct file_clone_range of include/uapi/linux/fs.h: the source, its offset and length, the offset there.
+    let range = [from.as_raw_fd() as u64, 0, BLOCK, 0];
+    // SAFETY: a struct of the size that the number says, which is read.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), FICLONERANGE, range.as_ptr()) })
+}
+
+/// The size of a file system's blocks.
+const BLOCK: u64 = 4096;
+
+/// Shares the first block of a file with another that has the same content: FIDEDUPERANGE.
+///
+/// # Errors
+/// Where the kernel refuses, or the contents differ.
+pub fn deduplicate(from: &File, to: &File) -> io::Result<()> {
+    const FIDEDUPERANGE: libc::Ioctl = 0xc018_9436_u32 as libc::Ioctl;
+    // struct file_dedupe_range of include/uapi/linux/fs.h: offset, length, one target; of it: the file, its offset,
+    // how many bytes are shared, the status.
+    let mut range = [0, BLOCK, 1, to.as_raw_fd() as u64, 0, 0, 0];
+    // SAFETY: the struct and one target, which the kernel reads and writes.
+    check(unsafe { libc::ioctl(from.as_raw_fd(), FIDEDUPERANGE, range.as_mut_ptr()) })?;
+    match range[6] as u32 as i32 {
+        0 => Ok(()),
+        status if status < 0 => Err(io::Error::from_raw_os_error(-status)),
+        status => Err(io::Error::other(format!("status {status}"))),
+    }
+}
+
+/// Exchanges the blocks of two files of XFS: XFS_IOC_SWAPEXT.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn swap_extents(one: &File, other: &File) -> io::Result<()> {
+    const XFS_IOC_FSBULKSTAT_SINGLE: libc::Ioctl = 0xc020_5866_u32 as libc::Ioctl;
+    const XFS_IOC_SWAPEXT: libc::Ioctl = 0xc0c0_586d_u32 as libc::Ioctl;
+    let metadata = one.metadata()?;
+    let (mut number, mut count) = (metadata.ino(), 0i32);
+    // struct xfs_swapext: version 0, two files, offset, length, room for more, and struct xfs_bstat of the first.
+    let mut swap = [0u64; 24];
+    (swap[1], swap[2]) = (one.as_raw_fd() as u64, other.as_raw_fd() as u64);
+    swap[4] = metadata.len();
+    let state = swap[7..].as_mut_ptr() as u64;
+    // struct xfs_fsop_bulkreq: the inode's number, how many, where to, how many there were.
+    let request = [&raw mut number as u64, 1, state, &raw mut count as u64];
+    // SAFETY: the kernel reads both structs, and writes one struct xfs_bstat, of 136 bytes, and two numbers.
+    unsafe {
+        check(libc::ioctl(one.as_raw_fd(), XFS_IOC_FSBULKSTAT_SINGLE, request.as_ptr()))?;
+        check(libc::ioctl(one.as_raw_fd(), XFS_IOC_SWAPEXT, swap.as_ptr()))
+    }
 }
 
 /// Sends a file or directory a command of ioctl(2), whose argument begins with these bytes.

@@ -17,17 +17,17 @@ mod unspec;
 mod uring;
 mod word;
 
-#[cfg(target_arch = "x86_64")]
-pub use attack::chattr_32;
 pub use attack::{
     Handle, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity, file_setattr,
     hello, kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write, prlimit,
     probe, put_over, read_memory, sample_stack, set_version, share_mount, signal_by_file, trace,
     version, watch_tracepoint, write_memory,
 };
+#[cfg(target_arch = "x86_64")]
+pub use attack::{allow_ports, chattr_32};
 pub use disk::{
-    account, command, freeze, give_to_loop, partition, scsi_write, set_up_again, set_writable,
-    shut_down, swap_boot, thaw,
+    account, clone_range, command, deduplicate, freeze, give_to_loop, partition, scsi_write,
+    set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{eat_in_group, idle_child, in_child};

@@ -22,6 +22,7 @@ mod stacked;
 mod status_and_alarms;
 mod testbed;
 mod upgrade;
+mod volumes;
 mod without_lsm;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         stacked::tests(),
         status_and_alarms::tests(),
         upgrade::tests(),
+        volumes::tests(),
         without_lsm::tests(),
     ];
     let roles = [

@@ -5,25 +5,27 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::io::Write as _;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, chmodat,
-    chownat, copy_file_range, mknodat, removexattr, renameat_with, sendfile, setxattr, utimensat,
+    chownat, copy_file_range, ioctl_ficlone, mknodat, removexattr, renameat_with, sendfile,
+    setxattr, utimensat,
 };
 use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, SignalKfuncs, be_root_of_files_alone, chattr, command, count, decide_on_opens,
-    deny_devices, detach_link, enable_verity, file_setattr, freeze, hello, kexec_file_load,
-    kexec_load, link_by_id, load_lsm_program, load_program, load_with_attributes, map_by_id,
-    open_pin, override_verdict, partition, prlimit, probe, program_by_id, read_by_helper,
-    read_by_kfunc, read_memory, sample_stack, scsi_write, set_up_again, set_version, set_writable,
-    share_mount, shut_down, signal_by_file, signal_by_kfunc, thaw, trace, update_link, uring_open,
-    watch_tracepoint, write_memory,
+    Handle, SignalKfuncs, be_root_of_files_alone, chattr, clone_range, command, count,
+    decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity, file_setattr, freeze,
+    hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
+    load_with_attributes, map_by_id, open_pin, override_verdict, partition, prlimit, probe,
+    program_by_id, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_write,
+    set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
+    signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open, watch_tracepoint,
+    write_memory,
 };
 
 use super::held::{hex, how};
@@ -132,6 +134,12 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         }),
         ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
         ["deny-devices", group] => File::open(group).and_then(|group| deny_devices(&group)),
+        ["deduplicate", from, to] => {
+            File::open(from).and_then(|from| File::open(to).and_then(|to| deduplicate(&from, &to)))
+        }
+        #[cfg(target_arch = "x86_64")]
+        [verb @ ("iopl" | "ioperm")] => ironclad_syscalls::allow_ports(verb == "iopl"),
+        ["rewrite", path, offset, len] => rewrite(path, wide(offset), wide(len) as usize),
         ["kexec-load"] => kexec_load(),
         ["kexec-file-load", path] => File::open(path).and_then(|file| kexec_file_load(&file)),
         ["signal-by-kfunc", pid, signal, find, send, release] => {
@@ -224,8 +232,13 @@ fn acl() -> Vec<u8> {
 
 /// Writes a byte of a file into another without write(2).
 pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
+    if verb == "swap-extents-to-kept" {
+        return swap_extents(&OpenOptions::new().read(true).write(true).open(source)?, to);
+    }
     let source = File::open(source)?;
     let moved = match verb {
+        "clone-to-kept" => return Ok(ioctl_ficlone(to, &source)?),
+        "clone-range-to-kept" => return clone_range(&source, to),
         "copy-to-kept" => copy_file_range(&source, None, to, None, 1)?,
         "send-to-kept" => sendfile(to, &source, None, 1)?,
         "splice-to-kept" => {
@@ -237,6 +250,14 @@ pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
     };
     assert_eq!(moved, 1, "{verb}");
     Ok(())
+}
+
+/// Reads bytes at an offset of a file or device, and writes them there.
+fn rewrite(path: &str, offset: u64, len: usize) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset)?;
+    file.write_all_at(&bytes, offset)
 }
 
 /// Probes the entry of a program, which a running process does not execute again.

@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::kernels::Kernel;
 
 /// Loaded before any command, with what they depend on. Built-in modules are skipped.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 22] = [
     "veth",
     "dummy",
     "tun",
@@ -27,6 +27,8 @@ const MODULES: [&str; 20] = [
     "sg",
     "scsi_debug",
     "nvmet",
+    "xfs",
+    "msr",
     "sctp",
     "dccp_ipv4",
     "l2tp_ip",
@@ -36,7 +38,8 @@ const MODULES: [&str; 20] = [
 const MODULES_ON_DEMAND: [&str; 2] = ["nfsd", "nfsv4"];
 
 /// For the tests' use, beside busybox.
-const TOOLS: [&str; 6] = ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs"];
+const TOOLS: [&str; 8] =
+    ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs", "debugfs", "mkfs.xfs"];
 
 const PRELUDE: &str = include_str!("prelude.sh");
 
