@@ -1,5 +1,6 @@
 //! Protection of the host: disks, modules, kernel memory, sysctls.
 
+use crate::testbed::attacks::NO_EFFECT;
 use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
@@ -68,12 +69,13 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
         ("open kprobe_events to write", "open-to-write /sys/kernel/tracing/kprobe_events"),
         ("open uprobe_events to write", "open-to-write /sys/kernel/tracing/uprobe_events"),
     ];
+    let lockdown: Vec<_> = lockdown.into_iter().chain(hardware()).collect();
     let allowed = [
         "read-some /proc/kallsyms",
         "open-to-write /proc/sys/kernel/panic",
         "list /sys/kernel/debug",
     ];
-    for (name, order) in tried.into_iter().chain(lockdown) {
+    for (name, order) in tried.iter().chain(&lockdown) {
         attacks.without(name, &mut attacker, order);
     }
     for order in allowed {
@@ -121,7 +123,7 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
     }
-    for (name, order) in lockdown {
+    for (name, order) in &lockdown {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::LockedDown, "{name}: {event}");
     }
@@ -146,6 +148,43 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
     }
     drop(sentinel);
     assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);
+}
+
+/// Attacks by the hardware, and the files that they need.
+#[cfg(target_arch = "x86_64")]
+fn hardware() -> Vec<(&'static str, &'static str)> {
+    const DEVICE: &str = "/sys/bus/pci/devices/0000:00:00.0/config";
+    const REGISTERS: &str = "/dev/cpu/0/msr";
+    let mut all = vec![
+        ("open /dev/port", "open-to-read /dev/port", "/dev/port"),
+        // A thread that has the ports may ask again.
+        ("iopl(2)", "child iopl", "/"),
+        ("ioperm(2)", "child ioperm", "/"),
+        // The types of caches by pages (IA32_PAT) and the size of a cache's lines, which stay as they are.
+        (
+            "write a register of the processor by /dev/cpu/0/msr",
+            "rewrite /dev/cpu/0/msr 631 8",
+            REGISTERS,
+        ),
+        (
+            "write the configuration of a PCI device",
+            "rewrite /sys/bus/pci/devices/0000:00:00.0/config 12 1",
+            DEVICE,
+        ),
+    ];
+    all.retain(|(name, _, path)| {
+        let exists = std::path::Path::new(path).exists();
+        if !exists {
+            println!("not tried: this machine has no {path}: {name}");
+        }
+        exists
+    });
+    all.into_iter().map(|(name, order, _)| (name, order)).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn hardware() -> Vec<(&'static str, &'static str)> {
+    Vec::new()
 }
 
 /// Another kernel, or a forged hibernation image, has no hooks of Sentinel.
@@ -214,6 +253,25 @@ fn the_backing_device_of_a_file_system_is_protected() {
     ];
     let (read_below, read) =
         ("read from the backing device of a protected file", format!("open-to-read {device}"));
+    let edit = |mode: &str| {
+        let script = host.path(mode);
+        let edit = format!("set_inode_field /protected/sub/file mode 0100{mode}");
+        std::fs::write(&script, format!("exec debugfs -w -R '{edit}' {device}")).unwrap();
+        let read =
+            format!("debugfs -R 'stat /protected/sub/file' {device} | grep -q 'Mode:  0{mode}'");
+        let check = host.path(&format!("{mode}-check"));
+        std::fs::write(&check, read).unwrap();
+        [script, check].map(|path| format!("tool sh {}", path.display()))
+    };
+    let by_debugfs = "write an inode of a protected file by debugfs(8)";
+    // What debugfs(8) itself answers is 0.
+    let write_inode = |attacker: &mut TestProcess, mode: &str| {
+        let [edit, check] = edit(mode);
+        assert_eq!(attacker.ask(&edit).unwrap(), 0);
+        if attacker.ask(&check).unwrap() == 0 { "succeeded" } else { NO_EFFECT }
+    };
+    assert_eq!(ask(&mut attacker, "tool sync"), 0);
+    attacks.record_without(by_debugfs, write_inode(&mut attacker, "711"));
     assert_eq!(ask(&mut attacker, &format!("keep-handle {deep}")), 0);
     assert_eq!(ask(&mut attacker, forget), 0);
     for (name, order) in &tried {
@@ -264,6 +322,10 @@ fn the_backing_device_of_a_file_system_is_protected() {
         assert_eq!(ask(&mut attacker, forget), 0);
         attacks.with(name, &mut attacker, order, &events);
     }
+    let pid = attacker.pid();
+    let event = attacks
+        .with_outcome(by_debugfs, pid, &events, || write_inode(&mut attacker, "755").to_owned());
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
     if has_call {
         attacks.with(by_call, &mut attacker, &setattr, &events);
     }
