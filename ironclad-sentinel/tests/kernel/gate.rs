@@ -313,4 +313,10 @@ fn trampolines_of_programs_that_were_loaded_before_are_not_attached() {
         let event = attacks.with(load, attacker, keep, &events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, kind), "{event}");
     }
+    // Without threads, the gate reads the program's type.
+    let (replacer, ..) = &mut attackers[1];
+    assert_eq!(replacer.ask("leaderless").unwrap(), 0);
+    assert_eq!(replacer.ask("link-kept-as 1 named").unwrap(), EPERM);
+    let event = next_denied(&events);
+    assert_eq!((event.hook, event.target), (SentinelHook::Bpf, EXT), "{event}");
 }
