@@ -109,9 +109,10 @@ IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
 	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
 }
 
+/* At shutdown a child of systemd, which has executed nothing, mounts file systems read-only. */
 IC_INLINE int ic_refuse_mount(__u8 hook, struct dentry *dentry)
 {
-	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
+	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT) || ic_is_manager())
 		return 0;
 	return ic_refuse_file(hook, dentry, IC_FILE_MOUNT, 0);
 }
