@@ -193,8 +193,7 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed() || !(ic_sentinel.refuse & IC_REFUSE_MEMORY))
 		return 0;
-	if (!(task && ic_mark_of(task)) &&
-	    !ic_is_memory_sampled(task, sample) &&
+	if (!(task && ic_mark_of(task)) && !ic_is_memory_sampled(task, sample) &&
 	    !ic_is_syscall_traced(task, type) &&
 	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
 	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))

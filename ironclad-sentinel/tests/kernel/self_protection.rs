@@ -405,8 +405,12 @@ fn the_oom_killer_does_not_end_the_agent() {
     std::fs::write(group.dir().join("memory.max"), "max").unwrap();
     let unprotected =
         Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
+    // What Ctrl-Alt-Delete would end.
+    let cad_pid = "/proc/sys/kernel/cad_pid";
+    std::fs::write(cad_pid, std::process::id().to_string()).unwrap();
     let sentinel = unprotected.start(&Policy::builder().compile().unwrap()).unwrap();
     assert_eq!(score(), former);
+    assert_eq!(std::fs::read_to_string(cad_pid).unwrap().trim(), "1");
     sentinel.stop().unwrap();
     drop((held, moved));
 }

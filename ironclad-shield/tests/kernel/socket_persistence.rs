@@ -102,12 +102,14 @@ fn the_agent() {
         shield.apply_with(&no_rules(), provisional(Duration::from_millis(1500))).unwrap();
     }
     println!("agent ready");
-    while role == "reloading" {
-        for program in ["OTHER", "PROGRAM"] {
-            shield.apply(&only(Path::new(&of(program)))).unwrap();
+    // Killed here.
+    if role == "reloading" {
+        loop {
+            for program in ["OTHER", "PROGRAM"] {
+                shield.apply(&only(Path::new(&of(program)))).unwrap();
+            }
         }
     }
-    // Killed here.
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
