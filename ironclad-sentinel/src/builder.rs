@@ -314,8 +314,8 @@ impl SentinelBuilder {
     /// `SentinelErrorKind::Path` and `SentinelErrorKind::Script` with the rule. Before anything is loaded:
     /// `SentinelErrorKind::Unsigned`, `SentinelErrorKind::NotPrivileged`, `SentinelErrorKind::Already`,
     /// `SentinelErrorKind::Unenforced` where the policy has a part that Sentinel does not enforce, and that is not said
-    /// to be [`unenforced`](Self::unenforced), and `SentinelErrorKind::Refused` where another Sentinel is armed. `SentinelErrorKind::Bundle` where a bundle is
-    /// refused, and `SentinelErrorKind::NotApplied` where its policy is.
+    /// to be [`unenforced`](Self::unenforced), and `SentinelErrorKind::Refused` where another Sentinel is armed.
+    /// `SentinelErrorKind::Bundle` where a bundle is refused, and `SentinelErrorKind::NotApplied` where its policy is.
     pub fn start<'a>(self, policy: impl Into<PolicySource<'a>>) -> Result<Sentinel, SentinelError> {
         Sentinel::start(self, policy.into())
     }

@@ -95,7 +95,7 @@ int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
 	return ic_check_task(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
 }
 
-/* The same of limits and priorities, which children inherit: PID 1 starts the agent's successor. */
+/* Limits and priorities, which children inherit: PID 1 starts the agent's successor. */
 IC_INLINE int ic_check_limits(__u8 hook, struct task_struct *task, __u32 detail)
 {
 	if (BPF_CORE_READ(task, tgid) == IC_INIT && ic_is_armed() && !ic_is_same_process(task) &&

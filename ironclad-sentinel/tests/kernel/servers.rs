@@ -1,40 +1,18 @@
-//! File servers: nfsd, whose threads are the kernel's, and FUSE with passthrough.
+//! nfsd, a file server whose threads are the kernel's.
 
 use std::fs;
 use std::path::Path;
 
-use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::{TestProcess, outcome};
-use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{EventReceiver, HeldFile, Overflow, Sentinel, SentinelRecord};
+use ironclad_sentinel::{EventReceiver, Overflow, SentinelRecord};
 
-use crate::testbed::{Attacks, Host, lsm};
+use crate::testbed::{Attacks, Host, does, held_names, lsm, unchanged};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![test!(clients_of_nfsd_do_not_change_protected_files).in_machine().needs(&[lsm])]
-}
-
-fn tree(dir: &Path) -> CompiledPolicy {
-    let rule = FileRule::new(RuleId(1), "rule 1", FileAction::Deny);
-    Policy::builder().file_rule(rule.tree(dir).operations(FileOps::CHANGE)).compile().unwrap()
-}
-
-fn does(process: &mut TestProcess, order: &str) {
-    assert_eq!(process.ask(order).unwrap(), 0, "{order}");
-}
-
-/// The names of what is open without a descriptor.
-fn held(sentinel: &Sentinel) -> Vec<String> {
-    let held = sentinel.status().unwrap().held;
-    let name = |it| match it {
-        HeldFile::File { name, .. } => name,
-        other => other.to_string(),
-    };
-    held.into_iter().map(name).collect()
 }
 
 /// Its children are the threads of nfsd, too.
@@ -143,9 +121,9 @@ fn clients_of_nfsd_do_not_change_protected_files() {
     let content = fs::read(&kept).unwrap();
     assert_eq!(content[0], b'1');
 
-    let sentinel = host.start(&tree(&export.join("protected")));
+    let sentinel = host.start(&unchanged(&export.join("protected")));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(held(&sentinel), ["kept"]);
+    assert_eq!(held_names(&sentinel), ["kept"]);
     let event = by_nfsd(&attacks, by_server, &mut holder, write, &events);
     assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
     assert_eq!(fs::read(&kept).unwrap(), content);

@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use ironclad_core::RuleId;
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
-use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{EventReceiver, HeldFile, Overflow, Sentinel};
+use ironclad_sentinel::{EventReceiver, Overflow};
 
-use crate::testbed::{Attacks, Host, lsm};
+use crate::testbed::{Attacks, Host, does, held_names, lsm, unchanged};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -21,25 +18,6 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(&[lsm]),
         test!(files_of_fuse_that_pass_through_do_not_write).shared().in_machine().needs(&[lsm]),
     ]
-}
-
-fn tree(dir: &Path) -> CompiledPolicy {
-    let rule = FileRule::new(RuleId(1), "rule 1", FileAction::Deny);
-    Policy::builder().file_rule(rule.tree(dir).operations(FileOps::CHANGE)).compile().unwrap()
-}
-
-fn does(process: &mut TestProcess, order: &str) {
-    assert_eq!(process.ask(order).unwrap(), 0, "{order}");
-}
-
-/// The names of what is open without a descriptor.
-fn held(sentinel: &Sentinel) -> Vec<String> {
-    let held = sentinel.status().unwrap().held;
-    let name = |it| match it {
-        HeldFile::File { name, .. } => name,
-        other => other.to_string(),
-    };
-    held.into_iter().map(name).collect()
 }
 
 /// Ways to write by a kept descriptor, and their orders.
@@ -96,9 +74,9 @@ fn files_of_overlays_that_were_open_before_do_not_write() {
     }
     does(&mut attacker, "write-kept content");
     let content = fs::read(&file).unwrap();
-    let sentinel = host.start(&tree(&host.path("protected")));
+    let sentinel = host.start(&unchanged(&host.path("protected")));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(held(&sentinel), ["file"]);
+    assert_eq!(held_names(&sentinel), ["file"]);
     let preopened = sentinel.status().unwrap().preopened;
     assert_eq!(preopened.iter().map(|it| it.pid).collect::<Vec<_>>(), [attacker.pid()]);
     try_all(&attacks, &ways, &mut attacker, &events);
@@ -140,9 +118,9 @@ fn files_of_fuse_that_pass_through_do_not_write() {
         attacks.without(name, &mut attacker, order);
     }
     let content = fs::read(&file).unwrap();
-    let sentinel = host.start(&tree(&host.path("protected")));
+    let sentinel = host.start(&unchanged(&host.path("protected")));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert_eq!(held(&sentinel), ["file"]);
+    assert_eq!(held_names(&sentinel), ["file"]);
     let preopened = sentinel.status().unwrap().preopened;
     assert_eq!(preopened.iter().map(|it| it.pid).collect::<Vec<_>>(), [attacker.pid()]);
     try_all(&attacks, &ways, &mut attacker, &events);

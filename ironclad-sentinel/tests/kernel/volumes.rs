@@ -4,13 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::testbed::{Attacks, EPERM, Host, lsm};
-use ironclad_core::RuleId;
+use crate::testbed::{Attacks, EPERM, Host, does, lsm, unchanged};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
-use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_policy::Policy;
 use ironclad_sentinel::Overflow;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -25,18 +23,14 @@ const EXT4: &str = "mke2fs -F -t ext4 -N 64";
 /// A small one, of which every kernel of the matrix knows all features.
 const XFS: &str = "mkfs.xfs --unsupported -q -f -m bigtime=0,inobtcount=0,reflink=1 -i nrext64=0";
 
-fn follow(attacker: &mut TestProcess, order: &str) {
-    assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
-}
-
 /// A file system on a loop device, with the directories `protected` and `open`.
 fn mount(host: &Host, attacker: &mut TestProcess, make: &str) -> [PathBuf; 2] {
     let (image, volume) = (host.path("image"), host.path("volume"));
     File::create(&image).unwrap().set_len(32 << 20).unwrap();
     std::fs::create_dir_all(&volume).unwrap();
-    follow(attacker, &format!("tool {make} {}", image.display()));
-    follow(attacker, &format!("tool losetup {DEVICE} {}", image.display()));
-    follow(attacker, &format!("tool mount {DEVICE} {}", volume.display()));
+    does(attacker, &format!("tool {make} {}", image.display()));
+    does(attacker, &format!("tool losetup {DEVICE} {}", image.display()));
+    does(attacker, &format!("tool mount {DEVICE} {}", volume.display()));
     ["protected", "open"].map(|name| {
         let path = volume.join(name);
         std::fs::create_dir(&path).unwrap();
@@ -46,14 +40,8 @@ fn mount(host: &Host, attacker: &mut TestProcess, make: &str) -> [PathBuf; 2] {
 
 fn unmount(host: &Host) {
     let mut tool = host.test_process();
-    follow(&mut tool, &format!("tool umount {}", host.path("volume").display()));
-    follow(&mut tool, &format!("tool losetup -d {DEVICE}"));
-}
-
-fn tree(path: &Path) -> CompiledPolicy {
-    let rule =
-        FileRule::new(RuleId(1), "one", FileAction::Deny).tree(path).operations(FileOps::CHANGE);
-    Policy::builder().file_rule(rule).compile().unwrap()
+    does(&mut tool, &format!("tool umount {}", host.path("volume").display()));
+    does(&mut tool, &format!("tool losetup -d {DEVICE}"));
 }
 
 /// Files of XFS share blocks, and ioctl(2) exchanges them.
@@ -69,7 +57,7 @@ fn files_on_xfs_are_protected() {
     {
         std::fs::write(path, [byte; 4096]).unwrap();
     }
-    follow(&mut attacker, &format!("keep-open {file}"));
+    does(&mut attacker, &format!("keep-open {file}"));
     let deduplicate = format!("deduplicate {same} {twin}");
     let tried = [
         ("FICLONE to a pre-opened descriptor", format!("clone-to-kept {source}")),
@@ -89,9 +77,9 @@ fn files_on_xfs_are_protected() {
     std::fs::write(&single, "1").unwrap();
     drop(attacker);
     let mut attacker = host.test_process();
-    follow(&mut attacker, &format!("keep-open {file}"));
+    does(&mut attacker, &format!("keep-open {file}"));
     let content = std::fs::read(&file).unwrap();
-    let sentinel = host.start(&tree(&protected));
+    let sentinel = host.start(&unchanged(&protected));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in &tried {
         attacks.with(name, &mut attacker, order, &events);
@@ -100,13 +88,13 @@ fn files_on_xfs_are_protected() {
     // FICLONE between files that no rule protects.
     drop(attacker);
     let mut attacker = host.test_process();
-    follow(&mut attacker, &format!("keep-open {same}"));
-    follow(&mut attacker, &format!("clone-to-kept {source}"));
+    does(&mut attacker, &format!("keep-open {same}"));
+    does(&mut attacker, &format!("clone-to-kept {source}"));
     assert_eq!(std::fs::read(&same).unwrap(), std::fs::read(&source).unwrap());
     // Without pre-opened descriptors, writes are not checked, and the content stays as it is.
     std::fs::write(&same, std::fs::read(&twin).unwrap()).unwrap();
-    sentinel.apply(&tree(&protected)).unwrap();
-    follow(&mut attacker, &deduplicate);
+    sentinel.apply(&unchanged(&protected)).unwrap();
+    does(&mut attacker, &deduplicate);
     assert_eq!(std::fs::read(&twin).unwrap(), [b'2'; 4096]);
     drop(attacker);
     drop(sentinel);
@@ -145,22 +133,22 @@ fn a_reused_inode_number_is_another_file() {
         }
         let number = |path: &Path| path.metadata().unwrap().ino();
         let (first, second) = (number(&by_agent), number(&by_others));
-        let sentinel = host.start(&tree(&protected));
+        let sentinel = host.start(&unchanged(&protected));
         // Removed while the rule is in force, and between two policies that have it.
         std::fs::remove_file(&by_agent).unwrap();
         let one = create_numbered(&open, first).unwrap_or_else(|| panic!("{kind}: no {first}"));
-        follow(&mut attacker, &format!("append {}", one.display()));
+        does(&mut attacker, &format!("append {}", one.display()));
         sentinel.apply(&Policy::builder().compile().unwrap()).unwrap();
-        follow(&mut attacker, &format!("unlink {}", by_others.display()));
+        does(&mut attacker, &format!("unlink {}", by_others.display()));
         let two = create_numbered(&open, second).unwrap_or_else(|| panic!("{kind}: no {second}"));
-        sentinel.apply(&tree(&protected)).unwrap();
+        sentinel.apply(&unchanged(&protected)).unwrap();
         for path in [&one, &two] {
-            follow(&mut attacker, &format!("append {}", path.display()));
+            does(&mut attacker, &format!("append {}", path.display()));
         }
         sentinel.refresh().unwrap();
         for (path, name) in [(&one, &by_agent), (&two, &by_others)] {
             let (path, name) = (path.display(), name.display());
-            follow(&mut attacker, &format!("chmod {path}"));
+            does(&mut attacker, &format!("chmod {path}"));
             assert_eq!(attacker.ask(&format!("rename {path} {name}")).unwrap(), EPERM, "{kind}");
             assert_eq!(attacker.ask(&format!("link {path} {name}")).unwrap(), EPERM, "{kind}");
         }

@@ -10,11 +10,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use ironclad_bpf::probe::{State, probe_lsm};
+use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelVerdict;
 use ironclad_lab::harness;
 use ironclad_lab::test_process::TestProcess;
-use ironclad_policy::CompiledPolicy;
-use ironclad_sentinel::{EventReceiver, Sentinel, SentinelRecord};
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
+use ironclad_policy::{CompiledPolicy, Policy};
+use ironclad_sentinel::{EventReceiver, HeldFile, Sentinel, SentinelRecord};
 
 pub(crate) use attacks::Attacks;
 pub(crate) use shared::Running;
@@ -82,6 +84,27 @@ impl Drop for Host {
             }
         }
     }
+}
+
+/// A policy that denies changes below a directory.
+pub(crate) fn unchanged(dir: &Path) -> CompiledPolicy {
+    let rule = FileRule::new(RuleId(1), "rule 1", FileAction::Deny);
+    Policy::builder().file_rule(rule.tree(dir).operations(FileOps::CHANGE)).compile().unwrap()
+}
+
+/// Has a process run an order that succeeds.
+pub(crate) fn does(process: &mut TestProcess, order: &str) {
+    assert_eq!(process.ask(order).unwrap(), 0, "{order}");
+}
+
+/// The names of what is open without a descriptor.
+pub(crate) fn held_names(sentinel: &Sentinel) -> Vec<String> {
+    let held = sentinel.status().unwrap().held;
+    let name = |it| match it {
+        HeldFile::File { name, .. } => name,
+        other => other.to_string(),
+    };
+    held.into_iter().map(name).collect()
 }
 
 /// The next alarm of a denied access.
