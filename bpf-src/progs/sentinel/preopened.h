@@ -61,16 +61,19 @@ struct fuse_file___passthrough {
  */
 IC_INLINE struct inode *ic_inode_written(struct file *file)
 {
+	unsigned long magic = file->f_inode->i_sb->s_magic;
 	struct fuse_file___passthrough *fuse;
 	struct file *below = NULL;
 	struct inode *inode;
 
-	if (file->f_inode->i_sb->s_magic == IC_FUSE_MAGIC &&
+	if (magic == IC_FUSE_MAGIC &&
 	    bpf_core_field_exists(struct fuse_file___passthrough, passthrough)) {
 		fuse = file->private_data;
 		below = BPF_CORE_READ(fuse, passthrough);
+	} else if (magic == IC_OVERLAYFS_MAGIC) {
+		below = file;
 	}
-	inode = ic_file_inode(below ?: file);
+	inode = below ? ic_file_inode(below) : NULL;
 	return inode ?: file->f_inode;
 }
 
