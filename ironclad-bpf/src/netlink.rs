@@ -1,9 +1,10 @@
 //! Questions to the kernel by netlink, and its answers.
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send,
     socket_with,
 };
 
@@ -30,11 +31,8 @@ pub(crate) fn ask(
     flags: u16,
     body: &[u8],
 ) -> io::Result<Vec<Message>> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    let kernel = SocketAddrNetlink::new(0, 0);
-    sendto(&socket, &question(kind, flags, body), SendFlags::empty(), &kernel)?;
+    let socket = to_the_kernel(protocol)?;
+    send(&socket, &question(kind, flags, body), SendFlags::empty())?;
     let (mut answers, mut buffer) = (Vec::new(), vec![0u8; LONGEST]);
     loop {
         let (_, len) = recv(&socket, &mut *buffer, RecvFlags::TRUNC)?;
@@ -44,6 +42,15 @@ pub(crate) fn ask(
             return Ok(answers);
         }
     }
+}
+
+/// A socket that is connected to the kernel, which refuses messages of other senders to it
+/// (`netlink_getsockbyportid`).
+fn to_the_kernel(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+    Ok(socket)
 }
 
 fn question(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
@@ -109,6 +116,8 @@ pub(crate) fn cut() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::{bind, getsockname, sendto};
+
     use super::*;
 
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
@@ -141,6 +150,23 @@ mod tests {
         }
         // A length that does not advance.
         assert!(read(&[0; 16], &mut found).is_err());
+    }
+
+    #[test]
+    fn only_the_kernel_answers() {
+        // Unprivileged processes can send to each other here.
+        let protocol = Some(rustix::net::netlink::USERSOCK);
+        let sent = |to: &OwnedFd| {
+            let from = to_the_kernel(protocol).unwrap();
+            let to: SocketAddrNetlink = getsockname(to).unwrap().try_into().unwrap();
+            sendto(&from, &question(16, 0, b"forged"), SendFlags::empty(), &to)
+        };
+        let flags = SocketFlags::CLOEXEC;
+        let open = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol).unwrap();
+        bind(&open, &SocketAddrNetlink::new(0, 0)).unwrap();
+        sent(&open).unwrap();
+        let asking = to_the_kernel(protocol).unwrap();
+        assert_eq!(sent(&asking).unwrap_err(), rustix::io::Errno::CONNREFUSED);
     }
 
     #[test]
