@@ -70,6 +70,9 @@ const IFF_TAP: u8 = 2;
 /// What the frames begin with, or why that is not known.
 fn link_layer(link: &Link, kernel: (u32, u32)) -> Result<LinkLayer, &'static str> {
     match (link.kind.as_deref(), link.device_type, link.tun) {
+        (Some("tun"), _, Some(IFF_TUN)) if link.names_protocol => {
+            Err("the sender says what its packets begin with (set IFF_NO_PI)")
+        }
         // Their type is what their owner says (TUNSETLINK).
         (Some("tun"), _, Some(IFF_TUN)) => Ok(LinkLayer::Ip),
         (Some("tun"), _, Some(IFF_TAP)) => Ok(LinkLayer::Ethernet),
@@ -135,7 +138,7 @@ mod tests {
 
     fn of(kind: &str, device_type: u16, kernel: (u32, u32)) -> Option<LinkLayer> {
         let kind = (!kind.is_empty()).then(|| kind.to_owned());
-        link_layer(&Link { device_type, kind, tun: None }, kernel).ok()
+        link_layer(&Link { device_type, kind, ..Link::default() }, kernel).ok()
     }
 
     #[test]
@@ -174,8 +177,11 @@ mod tests {
     #[test]
     fn the_type_of_a_tun_device_is_its_owners_word() {
         for device_type in [ARPHRD_NONE, ARPHRD_ETHER, ARPHRD_PPP] {
-            let link = |tun| Link { device_type, kind: Some("tun".to_owned()), tun };
+            let kind = Some("tun".to_owned());
+            let link = |tun| Link { device_type, kind: kind.clone(), tun, names_protocol: false };
             assert_eq!(link_layer(&link(Some(IFF_TUN)), OLD), Ok(LinkLayer::Ip));
+            let named = Link { names_protocol: true, ..link(Some(IFF_TUN)) };
+            assert!(link_layer(&named, NEW).is_err());
             assert_eq!(link_layer(&link(Some(IFF_TAP)), OLD), Ok(LinkLayer::Ethernet));
             assert!(link_layer(&link(None), NEW).is_err());
         }

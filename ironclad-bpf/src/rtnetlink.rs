@@ -12,6 +12,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
+const IFLA_TUN_PI: u16 = 4;
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) kind: Option<String>,
     /// Of kind `tun`: `IFF_TUN` or `IFF_TAP`.
     pub(crate) tun: Option<u8>,
+    /// Of kind `tun`: each packet comes with the protocol that its sender names (no `IFF_NO_PI`).
+    pub(crate) names_protocol: bool,
 }
 
 /// One interface, by its number.
@@ -51,8 +54,9 @@ fn read(message: &Message) -> Option<Link> {
     let info = find_attribute(message.body.get(INFO..)?, IFLA_LINKINFO).unwrap_or_default();
     let kind = find_attribute(info, IFLA_INFO_KIND).map(text);
     let data = find_attribute(info, IFLA_INFO_DATA).filter(|_| kind.as_deref() == Some("tun"));
-    let tun = data.and_then(|data| find_attribute(data, IFLA_TUN_TYPE)?.first().copied());
-    Some(Link { device_type, kind, tun })
+    let byte = |kind| data.and_then(|data| find_attribute(data, kind)?.first().copied());
+    let names_protocol = byte(IFLA_TUN_PI) == Some(1);
+    Some(Link { device_type, kind, tun: byte(IFLA_TUN_TYPE), names_protocol })
 }
 
 /// Without the NUL byte at its end.
@@ -67,14 +71,19 @@ mod tests {
 
     #[test]
     fn links_are_read() {
-        let tun = attribute(IFLA_TUN_TYPE, &[1]);
+        let tun = [attribute(IFLA_TUN_TYPE, &[1]), attribute(IFLA_TUN_PI, &[1])].concat();
         for (kind, expected) in [("tun", Some(1)), ("other", None)] {
             let named = attribute(IFLA_INFO_KIND, format!("{kind}\0").as_bytes());
             let info = [named, attribute(IFLA_INFO_DATA, &tun)].concat();
             let mut body = vec![0; INFO];
             body[2..4].copy_from_slice(&65_534u16.to_ne_bytes());
             body.extend(attribute(IFLA_LINKINFO, &info));
-            let link = Link { device_type: 65_534, kind: Some(kind.to_owned()), tun: expected };
+            let link = Link {
+                device_type: 65_534,
+                kind: Some(kind.to_owned()),
+                tun: expected,
+                names_protocol: expected.is_some(),
+            };
             assert_eq!(read(&Message { kind: RTM_NEWLINK, body: body.clone() }), Some(link));
             assert_eq!(read(&Message { kind: RTM_NEWLINK + 1, body }), None);
         }
