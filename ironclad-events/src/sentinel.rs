@@ -3,7 +3,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ironclad_core::abi::{self, EventHeader, FileId, FileOp, SentinelHook, SentinelVerdict};
-use ironclad_core::uapi::{BpfCommand, Helper, ProgramType, ResourceLimit, Signal};
+use ironclad_core::uapi::{BpfCommand, Helper, Ioctl, ProgramType, ResourceLimit, Signal};
 use serde::Serialize;
 use zerocopy::FromBytes;
 
@@ -231,7 +231,7 @@ impl SentinelRecord {
             SentinelHook::PtraceAccessCheck if is_attach => "to trace or change it".to_owned(),
             SentinelHook::PtraceAccessCheck => "to read it".to_owned(),
             SentinelHook::FileIoctl | SentinelHook::FileIoctlCompat if self.target == 0 => {
-                format!("ioctl {detail:#x}")
+                Ioctl(detail).to_string()
             }
             _ => return None,
         })
@@ -348,7 +348,9 @@ mod tests {
         let said = says(SentinelHook::PtraceAccessCheck, 7, 18);
         assert!(said.contains("of process 7, to trace or change it by"), "{said}");
         let said = says(SentinelHook::FileIoctl, 0, 0x4100_9432);
-        assert!(said.contains("ioctl 0x41009432 by"), "{said}");
+        assert!(said.contains("FS_IOC_SETFSLABEL by"), "{said}");
+        let said = says(SentinelHook::FileIoctl, 0, 0x4100_9499);
+        assert!(said.contains("ioctl 0x41009499 by"), "{said}");
     }
 
     #[test]

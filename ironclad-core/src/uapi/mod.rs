@@ -1,5 +1,5 @@
 //! The kernel's numbers by name: helpers, program types, attach types and map types, as libbpf 1.7
-//! knows them, signals and resource limits. A number that has no name here stays a number: newer kernels have more.
+//! knows them, signals, resource limits and commands of ioctl(2). A number that has no name here stays a number: newer kernels have more.
 
 /// A number of the kernel's with a constant and a name for each known value.
 macro_rules! numbers {
@@ -56,6 +56,7 @@ macro_rules! numbers {
 mod attach_type;
 mod command;
 mod helper;
+mod ioctl;
 mod map_type;
 mod program_type;
 mod resource_limit;
@@ -64,6 +65,7 @@ mod signal;
 pub use attach_type::AttachType;
 pub use command::BpfCommand;
 pub use helper::Helper;
+pub use ioctl::Ioctl;
 pub use map_type::MapType;
 pub use program_type::ProgramType;
 pub use resource_limit::ResourceLimit;
@@ -87,5 +89,7 @@ mod tests {
         );
         assert_eq!(ResourceLimit(15).to_string(), "RLIMIT_RTTIME");
         assert_eq!(ResourceLimit(16).to_string(), "resource #16");
+        assert_eq!(Ioctl::FIFREEZE.to_string(), "FIFREEZE");
+        assert_eq!(Ioctl(0x1234).to_string(), "ioctl 0x1234");
     }
 }
