@@ -77,6 +77,15 @@ fn link_layer(link: &Link, kernel: (u32, u32)) -> Result<LinkLayer, &'static str
         (Some("tun"), _, Some(IFF_TUN)) => Ok(LinkLayer::Ip),
         (Some("tun"), _, Some(IFF_TAP)) => Ok(LinkLayer::Ethernet),
         (Some("tun"), ..) => Err("the kernel does not say whether it is TUN or TAP"),
+        // The kernel gives them packets behind the place of XDP programs.
+        (Some("vrf"), ..) => {
+            Err("its packets pass no XDP program: protect the interfaces of the VRF")
+        }
+        (Some("ipvlan" | "ipvtap"), ..) => {
+            Err("in mode l3s its packets pass no XDP program: protect the interface below")
+        }
+        (Some("macvtap" | "ifb"), ..) => Err("its packets pass no XDP program"),
+        (Some("netkit"), ..) => Err("whether all of its packets pass XDP programs was not tested"),
         (_, ARPHRD_ETHER | ARPHRD_LOOPBACK, _) => Ok(LinkLayer::Ethernet),
         (Some("wireguard"), ARPHRD_NONE, _) | (Some("ppp"), ARPHRD_PPP, _) => Ok(LinkLayer::Ip),
         (Some("ipip"), ARPHRD_TUNNEL, _)
@@ -149,6 +158,13 @@ mod tests {
             ("", ARPHRD_LOOPBACK, Some(Ethernet), Some(Ethernet)),
             ("veth", ARPHRD_ETHER, Some(Ethernet), Some(Ethernet)),
             ("gretap", ARPHRD_ETHER, Some(Ethernet), Some(Ethernet)),
+            ("macvlan", ARPHRD_ETHER, Some(Ethernet), Some(Ethernet)),
+            ("vrf", ARPHRD_ETHER, None, None),
+            ("ipvlan", ARPHRD_ETHER, None, None),
+            ("ipvtap", ARPHRD_ETHER, None, None),
+            ("macvtap", ARPHRD_ETHER, None, None),
+            ("ifb", ARPHRD_ETHER, None, None),
+            ("netkit", ARPHRD_ETHER, None, None),
             ("vxlan", ARPHRD_ETHER, Some(Ethernet), Some(Ethernet)),
             ("wireguard", ARPHRD_NONE, Some(Ip), Some(Ip)),
             ("ppp", ARPHRD_PPP, Some(Ip), Some(Ip)),

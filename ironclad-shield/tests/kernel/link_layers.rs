@@ -345,6 +345,22 @@ fn refused(host: &Namespace, interface: &str, device: &str) {
 fn devices_that_are_not_understood_are_refused_by_name() {
     let lab = Lab::new().unwrap();
     let host = lab.namespace("host").unwrap();
+    // Packets of these come to no XDP program.
+    host.ip(&["link", "add", "below0", "type", "veth", "peer", "name", "below1"]).unwrap();
+    for args in [["vrf", "table", "10"], ["ipvlan", "mode", "l3s"], ["macvtap", "mode", "bridge"]] {
+        let kind = args[0];
+        let mut add = vec!["link", "add", "above0"];
+        add.extend(["link", "below0"].iter().filter(|_| kind != "vrf"));
+        add.push("type");
+        add.extend(args);
+        match host.ip(&add) {
+            Ok(_) => {
+                refused(&host, "above0", &format!("kind `{kind}`, device type 1"));
+                host.ip(&["link", "del", "above0"]).unwrap();
+            }
+            Err(_) => println!("not tried: this kernel has no `{kind}` interfaces"),
+        }
+    }
     let vxlan = ["link", "add", "raw0", "type", "vxlan", "gpe", "external", "dstport", "4790"];
     if host.ip(&vxlan).is_err() {
         ironclad_lab::harness::skip("this kernel has no `vxlan` interfaces");
