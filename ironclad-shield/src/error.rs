@@ -233,9 +233,10 @@ impl Failure {
             ),
             Self::Inactive { .. } => Some(INACTIVE_HINT),
             Self::Script { .. } => Some("name the interpreter, or compile the script to a program"),
-            Self::Watch(_) => {
-                Some("raise fs.inotify.max_user_watches; until then call `refresh_paths`")
-            }
+            Self::Watch(_) => Some(
+                "raise fs.inotify.max_user_watches or max_user_instances; until then paths are \
+                     looked up each second",
+            ),
             Self::Container { .. } => Some("write more of its id, or name its cgroup by `cgroup`"),
             Self::PacketSocketsUnseen { .. } | Self::PacketSocketsUnlimited { .. } => Some(
                 "repair that; or name other protocols in each rule of direction `create` and let its \

@@ -1,5 +1,6 @@
 //! The thread that watches paths and interfaces, and refreshes the rules and attachments that name them.
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
@@ -14,6 +15,10 @@ use crate::error::{Failure, ShieldError};
 /// Time between two refreshes without a notification: mount changes produce none.
 const ROUND: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
+/// The same where paths cannot be watched: other processes may have used up the inotify(7) instances or watches
+/// of the user.
+const UNWATCHED_ROUND: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// Follows paths and interfaces until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -25,7 +30,7 @@ pub(crate) struct Follower {
 /// What a follower watches and refreshes.
 pub(crate) trait Follow: Send + 'static {
     /// The paths to watch.
-    fn paths(&mut self) -> Result<Vec<std::path::PathBuf>, ShieldError>;
+    fn paths(&mut self) -> Result<Vec<PathBuf>, ShieldError>;
     /// Resolves them again; ends early, with any error, once `stop` is set.
     fn refresh(&mut self, stop: &AtomicBool) -> Result<(), ShieldError>;
     /// Protects interfaces that appeared; with `retry`, also those that could not be protected before.
@@ -35,7 +40,11 @@ pub(crate) trait Follow: Send + 'static {
 /// What is watched.
 #[derive(Debug)]
 struct Watches {
+    follows_paths: bool,
+    /// None also where the user has no inotify(7) instance left.
     paths: Option<PathWatch>,
+    /// Whether all paths are watched.
+    is_watched: bool,
     interfaces: Option<LinkWatch>,
     wake: Arc<OwnedFd>,
 }
@@ -61,7 +70,9 @@ impl Follower {
         let wake = Arc::new(wake.map_err(|e| failed(e.into()))?);
         let stop = Arc::new(AtomicBool::new(false));
         let watches = Watches {
-            paths: paths.then(PathWatch::new).transpose().map_err(failed)?,
+            follows_paths: paths,
+            paths: None,
+            is_watched: true,
             interfaces: interfaces.then(LinkWatch::new).transpose()?,
             wake: Arc::clone(&wake),
         };
@@ -85,13 +96,14 @@ impl Watches {
     fn follow(mut self, mut work: impl Follow, stop: &AtomicBool) {
         let mut changed = Changed { paths: true, interfaces: true, is_round: false };
         while !stop.load(Ordering::Acquire) {
-            if let Some(watch) = self.paths.as_mut().filter(|_| changed.paths) {
+            if self.follows_paths && changed.paths {
                 // Watched first, then resolved: a change in between is reported.
-                let refreshed = work.paths().and_then(|paths| {
-                    watch.set(&paths).map_err(Failure::Watch)?;
-                    work.refresh(stop)
-                });
-                report(refreshed, stop, "paths that rules name are not followed");
+                let watched = work.paths().and_then(|paths| self.watch(&paths));
+                let was_watched = std::mem::replace(&mut self.is_watched, watched.is_ok());
+                if was_watched {
+                    report(watched, stop, "paths that rules name are looked up each second");
+                }
+                report(work.refresh(stop), stop, "paths that rules name are not followed");
             }
             if self.interfaces.is_some() && changed.interfaces {
                 let refreshed = work.refresh_interfaces(changed.is_round);
@@ -104,6 +116,14 @@ impl Watches {
         }
     }
 
+    fn watch(&mut self, paths: &[PathBuf]) -> Result<(), ShieldError> {
+        let watch = match &mut self.paths {
+            Some(watch) => watch,
+            none => none.insert(PathWatch::new().map_err(Failure::Watch)?),
+        };
+        Ok(watch.set(paths).map_err(Failure::Watch)?)
+    }
+
     /// Waits for a change; none where no change can be reported any more.
     fn wait(&self) -> Option<Changed> {
         loop {
@@ -113,7 +133,8 @@ impl Watches {
                 .chain(watched)
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
                 .collect();
-            let ready = match poll(&mut fds, Some(&ROUND)) {
+            let round = if self.is_watched { ROUND } else { UNWATCHED_ROUND };
+            let ready = match poll(&mut fds, Some(&round)) {
                 Ok(ready) => ready,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => {

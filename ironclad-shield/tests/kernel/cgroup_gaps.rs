@@ -24,6 +24,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_protected_parent_leaves_no_gap),
         test!(a_persistent_instance_attaches_to_a_cgroup_again),
         test!(an_unprotected_cgroup_is_not_attached_to_again),
+        // It takes what all processes of the user share.
+        test!(a_cgroup_is_followed_where_inotify_is_used_up).in_machine(),
     ]
 }
 
@@ -93,6 +95,20 @@ fn a_cgroup_that_is_created_again_is_protected_again() {
     assert_eq!(actions.iter().filter(is_gap).count(), 3);
     shield.stop().unwrap();
     assert_eq!(connect(&host, &service), 0, "stopped");
+}
+
+/// Another process of the user, as root of a container is, takes all inotify(7) instances.
+fn a_cgroup_is_followed_where_inotify_is_used_up() {
+    let host = Host::new();
+    let service = host.cgroup.child("service").unwrap();
+    let init = || rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC);
+    let taken: Vec<_> = std::iter::from_fn(|| init().ok()).collect();
+    assert_eq!(init().unwrap_err(), rustix::io::Errno::MFILE);
+    let shield = Shield::builder("gaps").cgroup(service.dir()).start(&closed()).unwrap();
+    let service = restart(&host, service);
+    until(|| status(&shield).gaps == 1);
+    assert_eq!(connect(&host, &service), EPERM);
+    drop(taken);
 }
 
 fn a_protected_parent_leaves_no_gap() {
