@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::audit::RefusedCalls;
 use crate::error::BpfError;
 use crate::map::name_of;
 use crate::pseudo_fs::PROC;
@@ -46,6 +47,8 @@ pub struct LoadedProgram {
     pub loaded_ns: u64,
     /// The user that loaded it.
     pub uid: u32,
+    /// What it calls that an armed Sentinel refuses to programs of other processes.
+    pub calls: RefusedCalls,
     /// What keeps it loaded, by descriptors and pins.
     pub holders: BTreeSet<Holder>,
 }
@@ -188,6 +191,7 @@ fn program(fd: BorrowedFd<'_>) -> io::Result<LoadedProgram> {
         tag: info.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
         loaded_ns: info.load_time,
         uid: info.created_by_uid,
+        calls: RefusedCalls::of(fd)?,
         holders: BTreeSet::new(),
     })
 }

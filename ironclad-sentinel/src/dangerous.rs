@@ -108,12 +108,13 @@ mod tests {
     #[test]
     fn each_option_gives_up_one_protection() {
         let none = Dangerous::none();
-        let options: [(Set, u32); 5] = [
+        let options: [(Set, u32); 6] = [
             (Dangerous::any_module, abi::REFUSE_MODULES),
             (Dangerous::kernel_memory, abi::REFUSE_MEMORY),
             (Dangerous::kexec, abi::REFUSE_KEXEC),
             (Dangerous::disk_commands, abi::REFUSE_DISKS),
             (Dangerous::device_mapper, abi::REFUSE_MAPPER),
+            (Dangerous::any_call, abi::REFUSE_CALLS),
         ];
         for (option, bit) in options {
             assert_eq!(option(none, true).refuse, none.refuse & !bit);

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::inventory::{Inventory, LoadedProgram};
+use ironclad_bpf::sentinel::GuardOptions;
+use ironclad_core::abi;
 use ironclad_core::audit::AuditAction;
 use serde::Serialize;
 
 use crate::error::{Failure, SentinelError};
 
 /// What a start does where other processes have loaded suspect programs: programs of the types that an armed
-/// Sentinel refuses, which could bypass Sentinel or read its state.
+/// Sentinel refuses, or with calls that it refuses, which could bypass Sentinel or read its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnSuspect {
@@ -45,7 +47,7 @@ pub struct ForeignProgram {
     /// What the kernel reports about it.
     #[serde(flatten)]
     pub program: LoadedProgram,
-    /// Whether a program of its type could bypass Sentinel, or read its state.
+    /// Whether a program of its type, or with its calls, could bypass Sentinel or read its state.
     pub is_suspect: bool,
 }
 
@@ -54,7 +56,7 @@ pub struct ForeignProgram {
 const RELEASE_TIME: Duration = Duration::from_millis(500);
 
 /// A program's name in messages: it may have none.
-fn named(name: &str) -> String {
+pub(crate) fn named(name: &str) -> String {
     if name.is_empty() { "an unnamed program".to_owned() } else { format!("program `{name}`") }
 }
 
@@ -64,19 +66,37 @@ impl ForeignProgram {
         self.program.attached.is_empty() && self.program.holders.is_empty()
     }
 
+    /// A program that an armed Sentinel would not let other processes load. A type without a bit in
+    /// [`GuardOptions::gate`] is not known to be harmless.
+    fn of(program: LoadedProgram, options: &GuardOptions) -> Self {
+        let (number, calls) = (program.program_type.0, &program.calls);
+        let refuses = |bit| options.refuse & bit == bit;
+        let reads = refuses(abi::REFUSE_CALLS | abi::REFUSE_MEMORY) && !calls.reading.is_empty();
+        let acts = refuses(abi::REFUSE_CALLS) && !calls.acting.is_empty();
+        let is_refused = number > 63 || options.gate >> number & 1 == 1;
+        Self { is_suspect: is_refused || acts || reads, program }
+    }
+
+    /// Where it is attached, and what it calls that would be refused.
     fn attached(&self) -> String {
         let places: Vec<_> = self.program.attached.iter().map(ToString::to_string).collect();
-        if places.is_empty() { "not known".to_owned() } else { places.join(", ") }
+        let places = if places.is_empty() { "not known".to_owned() } else { places.join(", ") };
+        let calls = &self.program.calls;
+        let names: Vec<_> = calls.acting.iter().chain(&calls.reading).map(String::as_str).collect();
+        if names.is_empty() { places } else { format!("{places}; calls {}", names.join(", ")) }
     }
 }
 
 impl Foreign {
-    /// Lists them. Bit n of `gate` is set if programs of type n are suspect. An unreferenced suspect is listed
-    /// if it still exists after [`RELEASE_TIME`].
-    pub(crate) fn list(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
+    /// Lists them. An unreferenced suspect is listed if it still exists after [`RELEASE_TIME`].
+    pub(crate) fn list(
+        own: &BTreeSet<u32>,
+        bpffs: &Path,
+        options: &GuardOptions,
+    ) -> Result<Self, BpfError> {
         let until = Instant::now() + RELEASE_TIME;
         loop {
-            let found = Self::list_once(own, bpffs, gate)?;
+            let found = Self::list_once(own, bpffs, options)?;
             let is_released = found.suspects().any(ForeignProgram::is_unreferenced);
             if !is_released || Instant::now() >= until {
                 return Ok(found);
@@ -85,14 +105,14 @@ impl Foreign {
         }
     }
 
-    fn list_once(own: &BTreeSet<u32>, bpffs: &Path, gate: u64) -> Result<Self, BpfError> {
+    fn list_once(
+        own: &BTreeSet<u32>,
+        bpffs: &Path,
+        options: &GuardOptions,
+    ) -> Result<Self, BpfError> {
         let Inventory { programs, links, closed, maps, .. } = Inventory::take(own, bpffs)?;
-        let programs = programs.into_iter().map(|program| {
-            let number = program.program_type.0;
-            // A type without a bit in `gate` is not known to be harmless.
-            ForeignProgram { is_suspect: number > 63 || gate >> number & 1 == 1, program }
-        });
-        Ok(Self { programs: programs.collect(), links: links.len(), closed, maps })
+        let programs = programs.into_iter().map(|it| ForeignProgram::of(it, options)).collect();
+        Ok(Self { programs, links: links.len(), closed, maps })
     }
 
     /// Programs that could bypass Sentinel.

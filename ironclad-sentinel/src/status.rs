@@ -9,7 +9,7 @@ use ironclad_policy::Provenance;
 use serde::Serialize;
 
 use crate::baseline::{BaselineReport, Compared};
-use crate::inventory::Foreign;
+use crate::inventory::{Foreign, named};
 use crate::preopened::{HeldFile, PreopenedDescriptor};
 use crate::volumes::VolumeStatus;
 
@@ -113,7 +113,7 @@ impl fmt::Display for Missing {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Degraded {
-    /// A hook is missing or inactive.
+    /// A hook is missing or inactive, or its self-test does not reach it.
     Hook {
         /// Its name.
         hook: String,
@@ -167,10 +167,8 @@ impl fmt::Display for Degraded {
             Self::Volume { at, why } => write!(f, "the file system at {} {why}", at.display()),
             Self::Kernel { feature, why } => write!(f, "{feature}: {why}"),
             Self::Suspect { program, name } => {
-                write!(
-                    f,
-                    "program `{name}` (id {program}) was loaded before Sentinel and could bypass it"
-                )
+                let name = named(name);
+                write!(f, "{name} (id {program}) was loaded before Sentinel and could bypass it")
             }
             Self::Baseline { why } => write!(f, "baseline: {why}"),
             Self::Bundle { serial, expired } => {
@@ -185,7 +183,12 @@ impl Status {
     /// Fills `degraded` from the other fields.
     pub(crate) fn find_degraded(&mut self) {
         let hooks = self.hooks.iter().filter(|hook| {
-            matches!(hook.state, HookState::Inactive(_) | HookState::Missing { is_optional: false })
+            matches!(
+                hook.state,
+                HookState::Inactive(_)
+                    | HookState::RefusedElsewhere(_)
+                    | HookState::Missing { is_optional: false }
+            )
         });
         let hooks = hooks
             .map(|it| Degraded::Hook { hook: it.name.clone(), why: it.state.to_string() })
@@ -287,6 +290,9 @@ pub enum HookState {
     Attached,
     /// The program is attached, and the hook failed its last self-test: the kernel does not call it.
     Inactive(String),
+    /// The program is attached, and its self-test does not reach it: another security module or a setting refuses
+    /// the agent's call before, with this error.
+    RefusedElsewhere(String),
     /// This kernel lacks the hook.
     Missing {
         /// Whether nothing is missing: another hook does its work there, or the kernel lacks the operation.
@@ -300,6 +306,12 @@ impl fmt::Display for HookState {
             Self::InForce => f.write_str("in force"),
             Self::Attached => f.write_str("attached"),
             Self::Inactive(why) => write!(f, "inactive: {why}"),
+            Self::RefusedElsewhere(why) => {
+                write!(
+                    f,
+                    "not tested: another security module or a setting refuses the call: {why}"
+                )
+            }
             Self::Missing { is_optional: true } => f.write_str("not of this kernel"),
             Self::Missing { is_optional: false } => f.write_str("missing"),
         }

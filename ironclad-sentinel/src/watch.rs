@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ironclad_bpf::boottime_ns;
-use ironclad_bpf::sentinel::{Guard, canaries};
+use ironclad_bpf::sentinel::{Canary, Guard, canaries};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::trust::UnsignedWarning;
@@ -66,6 +66,11 @@ pub(crate) struct Watched {
     pub(crate) testing: Mutex<()>,
 }
 
+/// Whether the hook passed its self-test.
+fn is_active(it: &Canary) -> bool {
+    it.inactive.is_none() && it.not_tested.is_none() && it.refused_elsewhere.is_none()
+}
+
 impl Watched {
     pub(crate) fn record(&self, action: &AuditAction) -> Result<(), SentinelError> {
         Ok(self.audit.record(action)?)
@@ -105,20 +110,17 @@ impl Watched {
                     let hook = canary.hook.name().to_owned();
                     match (was.get(&canary.hook).copied().unwrap_or(false), &canary.inactive) {
                         (false, Some(why)) => Some(Alarm::HookInactive { hook, why: why.clone() }),
-                        (true, None) if canary.not_tested.is_none() => {
-                            Some(Alarm::HookActive { hook })
-                        }
+                        (true, None) if is_active(canary) => Some(Alarm::HookActive { hook }),
                         _ => None,
                     }
                 })
                 .collect();
-            let active = found.iter().filter(|it| it.inactive.is_none() && it.not_tested.is_none());
+            let active = found.iter().filter(|it| is_active(it));
             state.last_active.extend(active.map(|canary| (canary.hook, now)));
             state.canaries = found;
             alarms
         };
         drop(alone);
-        alarms.iter().for_each(|alarm| self.raise(alarm));
         let mut records = alarms.iter().filter_map(|alarm| match alarm.clone() {
             Alarm::HookInactive { hook, why } => {
                 Some(AuditAction::HookInactive { hook, reason: why })
@@ -126,8 +128,10 @@ impl Watched {
             Alarm::HookActive { hook } => Some(AuditAction::HookActive { hook }),
             Alarm::Files(_) => None,
         });
-        records.try_for_each(|record| self.record(&record))?;
-        Ok(wrong)
+        // Before what prints: a reader of the log may have stopped.
+        let recorded = records.try_for_each(|record| self.record(&record));
+        alarms.iter().for_each(|alarm| self.raise(alarm));
+        recorded.map(|()| wrong)
     }
 
     /// Updates the baseline to the present content of the files in `scopes`, and raises an alarm for changes.
@@ -138,11 +142,11 @@ impl Watched {
         let Some(baseline) = &self.baseline else { return Ok(Vec::new()) };
         let found = baseline.compare(scopes).map_err(|source| baseline.failed(source))?;
         let Some(found) = found else { return Ok(Vec::new()) };
+        let recorded = found.records.iter().try_for_each(|record| self.record(record));
         if !found.changes.is_empty() {
             self.raise(&Alarm::Files(found.changes.clone()));
         }
-        found.records.iter().try_for_each(|record| self.record(record))?;
-        Ok(found.changes)
+        recorded.map(|()| found.changes)
     }
 
     /// Counts again what has protected files open for writing since before the rules covered them.

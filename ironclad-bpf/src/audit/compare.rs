@@ -115,7 +115,7 @@ pub fn compare_loaded(
 type Tag = [u8; 8];
 
 /// A program's digest and, unless the kernel withholds them, its instructions.
-fn loaded(program: BorrowedFd<'_>) -> io::Result<(Tag, Vec<u8>)> {
+pub(super) fn loaded(program: BorrowedFd<'_>) -> io::Result<(Tag, Vec<u8>)> {
     let first = sys::info(program, sys::zeroed::<libbpf_sys::bpf_prog_info>())?;
     let mut xlated = vec![0u8; first.xlated_prog_len as usize];
     let mut request = sys::zeroed::<libbpf_sys::bpf_prog_info>();

@@ -320,11 +320,14 @@ impl fmt::Display for AuditAction {
                 write!(f, "accept break-glass token {serial} of {key}: {permits}")
             }
             Self::TokenRefuse { reason } => write!(f, "refuse a break-glass token: {reason}"),
-            Self::ForeignProgram { program, id, kind, attached, tag, uid, is_suspect } => write!(
-                f,
-                "found program {program} of user {uid} (id {id}, {kind}, attached: {attached}, tag {tag}){}",
-                if *is_suspect { ", which could undo Sentinel" } else { "" }
-            ),
+            Self::ForeignProgram { program, id, kind, attached, tag, uid, is_suspect } => {
+                match program.as_str() {
+                    "" => write!(f, "found an unnamed program")?,
+                    name => write!(f, "found program {name}")?,
+                }
+                write!(f, " of user {uid} (id {id}, {kind}, attached: {attached}, tag {tag})")?;
+                f.write_str(if *is_suspect { ", which could undo Sentinel" } else { "" })
+            }
             Self::HookInactive { hook, reason } => write!(f, "hook {hook} is inactive: {reason}"),
             Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
             Self::FileChange { path, change, away } => {

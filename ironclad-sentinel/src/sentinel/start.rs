@@ -47,7 +47,7 @@ impl Sentinel {
             InstanceName::new(builder.instance.as_str()).map_err(Failure::Instance)?;
             privilege::check()?;
             if !builder.dangerous.terminal {
-                privilege::check_terminal()?;
+                privilege::leave_terminal()?;
             }
             let claim = Claim::take()?;
             Ok((claim, Persistent::open(builder)?))
@@ -166,10 +166,11 @@ impl Sentinel {
     /// earlier agent.
     fn arm(&self, builder: &SentinelBuilder, former: &BTreeSet<u32>) -> Result<(), SentinelError> {
         privilege::release_cad_pid()?;
-        // From here on, no other process loads a program.
+        // From here on, no other process traces them, or loads a program.
         self.watched.guard.arm(true);
         privilege::check_cad_pid()?;
-        let foreign = Foreign::list(former, &builder.bpffs, builder.options.gate)?;
+        privilege::check_tracers()?;
+        let foreign = Foreign::list(former, &builder.bpffs, &builder.options)?;
         foreign.records().try_for_each(|record| self.record(&record))?;
         if builder.on_suspect == OnSuspect::Refuse {
             foreign.refuse()?;
@@ -222,7 +223,7 @@ impl Loaded {
         let former = pins.as_ref().map(GuardPins::programs).transpose()?.unwrap_or_default();
         // Before anything is changed. Programs that are loaded until Sentinel is armed are found then.
         if builder.on_suspect == OnSuspect::Refuse {
-            Foreign::list(&former, &builder.bpffs, builder.options.gate)?.refuse()?;
+            Foreign::list(&former, &builder.bpffs, &builder.options)?.refuse()?;
         }
         let processes = Processes::load(losses.as_ref(), inherited)?;
         let guard = Guard::load(&processes, builder.options, pins)?;

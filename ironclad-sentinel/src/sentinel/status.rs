@@ -1,4 +1,5 @@
 use ironclad_bpf::BpfError;
+use ironclad_bpf::sentinel::Canary;
 use ironclad_core::abi::Loss;
 use ironclad_policy::Provenance;
 
@@ -25,9 +26,12 @@ impl Sentinel {
             let name = link.hook().to_owned();
             let canary = now.canaries.iter().find(|it| it.hook.name() == name);
             let not_tested = canary.and_then(|it| it.not_tested.clone());
-            let state = match canary.map(|it| it.inactive.clone()) {
-                Some(Some(why)) => HookState::Inactive(why),
-                Some(None) if not_tested.is_none() => HookState::InForce,
+            let state = match canary {
+                Some(Canary { inactive: Some(why), .. }) => HookState::Inactive(why.clone()),
+                Some(Canary { refused_elsewhere: Some(why), .. }) => {
+                    HookState::RefusedElsewhere(why.clone())
+                }
+                Some(Canary { not_tested: None, .. }) => HookState::InForce,
                 _ => HookState::Attached,
             };
             let answered = canary.and_then(|it| now.last_active.get(&it.hook)).copied();

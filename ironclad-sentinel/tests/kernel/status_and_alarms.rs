@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(programs_of_an_earlier_agent_are_not_foreign).in_machine().needs(&[lsm]),
         test!(an_inactive_hook_is_reported).in_machine().needs(&[lsm]),
         test!(a_start_is_refused_where_a_hook_is_inactive).in_machine().needs(&[lsm]),
+        test!(a_hook_whose_test_is_refused_elsewhere_is_reported).in_machine().needs(&[lsm]),
         test!(a_start_is_refused_while_ftrace_is_off).in_machine().needs(&[lsm]),
         test!(changes_made_while_sentinel_was_stopped_are_reported).in_machine().needs(&[lsm]),
         test!(a_first_start_that_fails_leaves_nothing).in_machine().needs(&[lsm]),
@@ -47,38 +48,58 @@ pub(crate) fn tests() -> Vec<Test> {
 const FOREIGN: &str = "IRONCLAD_TEST_FOREIGN";
 const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 
-/// A process that loads and attaches a foreign program.
+/// A process that loads a foreign program at each line that it reads, and attaches it where it has a place.
 pub(crate) const FOREIGNER: Role = role!(foreigner);
 
 fn foreigner() {
     let name = std::env::var(FOREIGN).unwrap();
-    let object = open_object("foreign", object(&name)).unwrap().load().unwrap();
-    let _link = object.progs_mut().next().unwrap().attach().unwrap();
-    println!("@@ ready");
-    std::io::stdout().flush().unwrap();
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, |_, text| print!("{text}"))));
+    let mut kept = Vec::new();
+    for line in std::io::stdin().lines() {
+        line.unwrap();
+        match open_object("foreign", object(&name)).unwrap().load() {
+            Ok(object) => {
+                let attached = object.progs_mut().next().unwrap().attach();
+                println!("@@ loaded");
+                kept.push((object, attached));
+            }
+            Err(e) => println!("@@ not loaded: {e:?}"),
+        }
+        std::io::stdout().flush().unwrap();
+    }
 }
 
-struct Foreigner(Child);
+pub(crate) struct Foreigner {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
 
 impl Foreigner {
-    fn start(name: &str) -> Self {
-        let mut child = FOREIGNER
-            .command()
-            .env(FOREIGN, name)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("@@ ready")), "it has ended");
-        Self(child)
+    pub(crate) fn new(name: &str) -> Self {
+        let (stdin, stdout) = (Stdio::piped(), Stdio::piped());
+        let mut command = FOREIGNER.command();
+        let mut child = command.env(FOREIGN, name).stdin(stdin).stdout(stdout).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the kernel loads its program.
+    pub(crate) fn loads(&mut self) -> bool {
+        writeln!(self.child.stdin.as_ref().unwrap()).unwrap();
+        let mut answers = self.lines.by_ref().map(|line| line.unwrap());
+        let answer = answers.find(|line| line.contains("@@ ")).expect("it has ended");
+        println!("{answer}");
+        answer.contains("@@ loaded")
     }
 
     /// Ends the process, and with it its program.
-    fn end(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+    pub(crate) fn end(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
         wait_for_no_programs();
     }
 }
@@ -132,17 +153,26 @@ fn programs_loaded_before_sentinel_are_reported() {
     fs::write(&file, "1").unwrap();
     let append = format!("append {}", file.display());
     wait_for_no_programs();
-    for (name, program, kind, at) in [
-        ("lsm", "opened", ProgramType::LSM, AttachType::LSM_MAC),
-        ("fentry", "entered", ProgramType::TRACING, AttachType::TRACE_FENTRY),
+    for (name, program, kind, at, why) in [
+        ("lsm", "opened", ProgramType::LSM, Some(AttachType::LSM_MAC), "lsm"),
+        ("fentry", "entered", ProgramType::TRACING, Some(AttachType::TRACE_FENTRY), "tracing"),
+        ("read_user", "reader", ProgramType::SCHED_CLS, None, "calls bpf_probe_read_user"),
+        ("read_environment", "evil", ProgramType::SCHED_CLS, None, "calls bpf_copy_from_user_task"),
     ] {
-        let foreigner = Foreigner::start(name);
+        let mut foreigner = Foreigner::new(name);
+        if !foreigner.loads() {
+            assert_eq!(name, "read_environment");
+            println!("not tried: this kernel does not load {name}");
+            foreigner.end();
+            continue;
+        }
         let refusing = builder().foreign_programs(OnSuspect::Refuse);
         let error = refusing.start(&policy(&host)).unwrap_err();
         assert_eq!(error.kind(), SentinelErrorKind::Suspect, "{error}");
         let text = error.to_string();
         assert!(text.starts_with(&format!("program `{program}` (id ")), "{text}");
-        assert!(text.contains(&format!("process {}", foreigner.0.id())), "{text}");
+        assert!(text.contains(&format!("process {}", foreigner.pid())), "{text}");
+        assert!(text.contains(why), "{text}");
         let refused = records.take();
         let is_recorded = |it: &AuditAction| matches!(it, AuditAction::Refuse { reason, .. } if reason.contains(program));
         assert!(refused.iter().any(is_recorded), "{refused:?}");
@@ -156,14 +186,15 @@ fn programs_loaded_before_sentinel_are_reported() {
         assert_eq!(one.program.name.as_str(), program);
         assert!(text.contains(&format!("(id {id})")), "{text}");
         assert_eq!((one.program.program_type, one.program.uid), (kind, 0));
-        assert_eq!(one.program.attached, BTreeSet::from([at]));
+        assert_eq!(one.program.attached, at.into_iter().collect());
         assert!(one.program.loaded_ns > 0 && one.program.tag.len() == 16, "{one:?}");
         let [Holder::Process { pid, .. }] = one.program.holders.iter().collect::<Vec<_>>()[..]
         else {
             panic!("{one:?}")
         };
-        assert_eq!(*pid, foreigner.0.id());
-        assert_eq!((status.foreign.links, status.foreign.closed.len()), (1, 0));
+        assert_eq!(*pid, foreigner.pid());
+        let links = usize::from(at.is_some());
+        assert_eq!((status.foreign.links, status.foreign.closed.len()), (links, 0));
         let is_it =
             |it: &Degraded| matches!(it, Degraded::Suspect { program, .. } if *program == id);
         assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
@@ -281,6 +312,23 @@ fn an_inactive_hook_is_reported() {
     drop(sentinel);
     while alarms.try_recv().is_ok() {}
     assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+/// Another program of BPF LSM refuses a call, to the agent as well, before Sentinel's program is called.
+fn a_hook_whose_test_is_refused_elsewhere_is_reported() {
+    let host = Host::new();
+    fs::create_dir(host.path("protected")).unwrap();
+    let mut foreigner = Foreigner::new("refuse_setnice");
+    assert!(foreigner.loads());
+    let sentinel = builder(&host).start(&policy(&host)).unwrap();
+    let status = sentinel.status().unwrap();
+    let hook = status.hooks.iter().find(|it| it.name == "task_setnice").unwrap();
+    let HookState::RefusedElsewhere(why) = &hook.state else { panic!("{hook:?}") };
+    assert!(why.contains("not permitted"), "{why}");
+    let is_it = |it: &Degraded| matches!(it, Degraded::Hook { hook, .. } if hook == "task_setnice");
+    assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
+    drop(sentinel);
+    foreigner.end();
 }
 
 /// A seccomp(2) filter lets a system call of the agent succeed without making it.
