@@ -30,7 +30,7 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
     let names = coverage.names.iter().map(|(name, rules)| (name.dir.dev, *rules));
     let mut left: Vec<(u32, u64)> = files.chain(names).collect();
     let mut volumes: BTreeMap<u32, u64> = BTreeMap::new();
-    let (mut on_disks, mut mapped) = (0, 0);
+    let (mut on_disks, mut mapped, mut on_arrays) = (0, 0, 0);
     while !left.is_empty() {
         let mut behind: BTreeMap<PathBuf, u64> = BTreeMap::new();
         let mut writable = BTreeSet::new();
@@ -45,6 +45,7 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
             let Some(disk) = disk else { continue };
             on_disks |= rules;
             mapped |= if disk.is_mapped { rules } else { 0 };
+            on_arrays |= if disk.is_array { rules } else { 0 };
             left.extend(disk.on.into_iter().map(|below| (below, rules)));
             if let Some(file) = disk.file {
                 if !disk.is_read_only {
@@ -76,6 +77,7 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
         }
     };
     put(MAPPER, mapped);
+    put(abi::VOLUME_ARRAYS, on_arrays);
     let devices = PROC
         .read_to_string("devices")
         .map_err(|source| BpfError::system("reading /proc/devices", source))?;
@@ -94,6 +96,8 @@ struct Disk {
     /// The backing file of a loop device.
     file: Option<PathBuf>,
     is_mapped: bool,
+    /// Of md.
+    is_array: bool,
     is_read_only: bool,
 }
 
@@ -106,7 +110,8 @@ impl Disk {
         if SYS.exists(dir.join("partition"))? {
             below.extend(dir.parent().map(Path::to_owned));
         }
-        let mut disk = Self { is_mapped: SYS.exists(dir.join("dm"))?, ..Self::default() };
+        let (is_mapped, is_array) = (SYS.exists(dir.join("dm"))?, SYS.exists(dir.join("md"))?);
+        let mut disk = Self { is_mapped, is_array, ..Self::default() };
         for dir in below {
             let text = found(SYS.read_to_string(dir.join("dev")))?;
             disk.on.extend(text.and_then(|text| number(&text)));

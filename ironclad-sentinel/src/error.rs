@@ -69,7 +69,9 @@ pub enum SentinelErrorKind {
     NotPermitted,
     /// The agent cannot be protected from the OOM killer.
     NoOomProtection,
-    /// The agent has a controlling terminal.
+    /// Another process traces the agent or PID 1.
+    Traced,
+    /// The agent has a controlling terminal, or the leader of its session can give it one.
     Terminal,
     /// A thread could not be started.
     Thread,
@@ -129,6 +131,12 @@ pub(crate) enum Failure {
     NoOomProtection(#[source] io::Error),
     #[error("this process has a controlling terminal, by which the kernel ends it: hang-up, ^C")]
     Terminal,
+    #[error(
+        "this process leads a process group of a session that another process leads, which may take a terminal"
+    )]
+    Session,
+    #[error("{process} is traced by process {by}, which keeps its power over it")]
+    Traced { process: &'static str, by: u32 },
     #[error("a thread did not start")]
     Thread(#[source] io::Error),
 }
@@ -164,7 +172,8 @@ impl Failure {
             #[cfg(feature = "signed")]
             Self::NotPermitted => Kind::NotPermitted,
             Self::NoOomProtection(_) => Kind::NoOomProtection,
-            Self::Terminal => Kind::Terminal,
+            Self::Terminal | Self::Session => Kind::Terminal,
+            Self::Traced { .. } => Kind::Traced,
             Self::Thread(_) => Kind::Thread,
         }
     }
@@ -214,7 +223,8 @@ impl Failure {
             Self::NoOomProtection(_) => {
                 "it needs CAP_SYS_RESOURCE; `.dangerous(|it| it.oom_kill(true))` starts without"
             }
-            Self::Terminal => {
+            Self::Traced { .. } => "end the tracer: a debugger or strace(1)",
+            Self::Terminal | Self::Session => {
                 "start it by the service manager or by setsid(1); `.dangerous(|it| it.terminal(true))` starts all the same"
             }
             // Their messages have it.

@@ -49,22 +49,50 @@ pub(crate) fn check() -> Result<(), SentinelError> {
     }
 }
 
-/// Checks that the kernel sends this process no signals of a terminal.
-pub(crate) fn check_terminal() -> Result<(), SentinelError> {
+/// Checks that no process traces this one or PID 1: a tracer from before the start keeps its power over them, and PID
+/// 1 may unmount file systems and move the agent.
+pub(crate) fn check_tracers() -> Result<(), SentinelError> {
+    for process in ["self", "1"] {
+        let status = PROC
+            .read_to_string(format!("{process}/status"))
+            .map_err(|error| BpfError::system("reading the status of processes", error))?;
+        if let Some(by) = tracer(&status) {
+            let process = if process == "1" { "PID 1" } else { "this process" };
+            return Err(Failure::Traced { process, by }.into());
+        }
+    }
+    Ok(())
+}
+
+/// TracerPid of proc_pid_status(5).
+fn tracer(status: &str) -> Option<u32> {
+    let by = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    by.trim().parse().ok().filter(|by| *by != 0)
+}
+
+/// Checks that the kernel sends this process no signals of a terminal, and makes it the leader of a session: the
+/// leader alone can give its session a terminal later (TIOCSCTTY).
+pub(crate) fn leave_terminal() -> Result<(), SentinelError> {
     let failed = |error| BpfError::system("reading /proc/self/stat", error);
     let stat = PROC.read_to_string("self/stat").map_err(failed)?;
-    match terminal(&stat) {
-        Some(0) => Ok(()),
+    match session(&stat) {
+        Some((leader, 0)) if leader == std::process::id() as i32 => Ok(()),
+        Some((_, 0)) => {
+            // Refused to the leader of a process group.
+            rustix::process::setsid().map_err(|_| Failure::Session)?;
+            Ok(())
+        }
         Some(_) => Err(Failure::Terminal.into()),
         None => Err(failed(io::ErrorKind::InvalidData.into()).into()),
     }
 }
 
-/// tty_nr of proc_pid_stat(5): the device number of the controlling terminal. 0: none.
-fn terminal(stat: &str) -> Option<i32> {
+/// Of proc_pid_stat(5) the leader of the session, and tty_nr: the device number of the controlling terminal. 0: none.
+fn session(stat: &str) -> Option<(i32, i32)> {
     // The name of the executable may contain blanks and parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(4)?.parse().ok()
+    let mut numbers = fields.split_whitespace().skip(3).map(|field| field.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 const CAD_PID: &str = "sys/kernel/cad_pid";
@@ -141,11 +169,17 @@ mod tests {
     }
 
     #[test]
+    fn tracers_are_read() {
+        assert_eq!(tracer("Name:\tx\nTracerPid:\t7\nUid:\t0\n"), Some(7));
+        assert_eq!(tracer("Name:\tTracerPid: 7\nTracerPid:\t0\n"), None);
+    }
+
+    #[test]
     fn the_terminal_follows_the_name() {
-        assert_eq!(terminal("7 (a) 1 2 3 (b) S 1 7 7 34816 7 4194304 0"), Some(34816));
-        assert_eq!(terminal("7 (agent) S 1 7 7 0 -1 4194304 0"), Some(0));
+        assert_eq!(session("7 (a) 1 2 3 (b) S 1 7 6 34816 7 4194304 0"), Some((6, 34816)));
+        assert_eq!(session("7 (agent) S 1 7 7 0 -1 4194304 0"), Some((7, 0)));
         for bad in ["", "7 (agent) S 1 7", "7 agent S 1 7 7 0", "7 (agent) S 1 7 7 tty"] {
-            assert_eq!(terminal(bad), None, "{bad}");
+            assert_eq!(session(bad), None, "{bad}");
         }
     }
 

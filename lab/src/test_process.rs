@@ -128,18 +128,18 @@ impl TestProcess {
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept|
     /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept PATH`
-    /// of a byte, `uring-write-kept caller|worker TEXT`, `give-kept-to-loop DEVICE`; without a descriptor: `queue-kept` and
+    /// of a byte, `uring-write-kept caller|worker TEXT`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
     /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2);
     /// `pass-kept-through DIR` by FUSE, as DIR/file.
     ///
-    /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|count|read-memory|write-memory|open-memory|limit|
+    /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|seize|advise|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint, `sample PID` of its stack. Programs at cgroups:
     /// `keep-program`, `link-kept|attach-kept|deny-devices GROUP`. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM, `load-with-attributes TYPE` one by a command with further attributes. Programs
     /// of packets that call kernel functions, by numbers in BTF: `signal-by-kfunc PID SIGNAL FIND SEND RELEASE`,
-    /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper HELPER INSTRUCTIONS-BEFORE`, and of connect(2): `override-verdict`. Programs that are attached
+    /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper TYPE HELPER INSTRUCTIONS-BEFORE`, and of connect(2): `override-verdict`. Programs that are attached
     /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
@@ -466,9 +466,10 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
             let file = state.registered.as_mut().expect("a registered file");
             file.write(text.as_bytes()).map(|_| 0)
         }
-        ["give-kept-to-loop", device] => {
+        ["give-kept-to-loop", how, device] => {
             let device = File::options().read(true).write(true).open(device)?;
-            give_to_loop(&device, state.kept.as_ref().expect("an open file")).map(|()| 0)
+            let file = state.kept.as_ref().expect("an open file");
+            give_to_loop(&device, file, *how == "configure").map(|()| 0)
         }
         ["account", "off"] => account(None).map(|()| 0),
         ["account", path] => account(Some(&CString::new(*path).expect("a path"))).map(|()| 0),

@@ -48,14 +48,31 @@ IC_INLINE bool ic_is_group_manager(void)
 	return ic_is_trusted() || ic_has_exemption(IC_MAY_GROUP) || ic_is_manager();
 }
 
-/* Whether a file of a cgroup is protected from the caller, which opens it for writing. */
+/* Whether a write to a file of a cgroup moves a process or thread to it. */
+IC_INLINE bool ic_moves_processes(struct dentry *dentry)
+{
+	return ic_is_named(dentry, "cgroup.procs") || ic_is_named(dentry, "cgroup.threads") ||
+	       ic_is_named(dentry, "tasks");
+}
+
+/* Whether a write to a file of a cgroup ends or stops its processes, of which no hook knows. */
+IC_INLINE bool ic_stops_processes(struct dentry *dentry)
+{
+	return ic_is_named(dentry, "cgroup.kill") || ic_is_named(dentry, "cgroup.freeze") ||
+	       ic_is_named(dentry, "freezer.state");
+}
+
+/*
+ * Whether a file of a cgroup is protected from the caller, which opens it for writing. PID 1, which
+ * every user of systemctl(1) may ask, stops the agent only where it may send it signals.
+ */
 static __noinline bool ic_is_cgroup_file_protected(struct dentry *dentry, __u32 is_path_component)
 {
-	bool moves = ic_is_named(dentry, "cgroup.procs") || ic_is_named(dentry, "cgroup.threads") ||
-		     ic_is_named(dentry, "tasks");
-
-	if (!is_path_component && !moves)
+	if (!is_path_component && !ic_moves_processes(dentry))
 		return false;
+	if (is_path_component && ic_stops_processes(dentry) && !ic_is_trusted() &&
+	    !ic_has_exemption(IC_MAY_KILL))
+		return true;
 	return (is_path_component || ic_has_dac_override()) && !ic_is_group_manager();
 }
 

@@ -99,6 +99,24 @@ IC_INLINE int ic_check_character_device(struct file *file)
 	return ic_check_disk(IC_HOOK_FILE_OPEN, key, file->f_path.dentry, device);
 }
 
+/*
+ * Whether a file of sysfs belongs to an array of md while a protected file is on one: by these files
+ * a member is replaced, and all writes wait.
+ */
+static __noinline bool ic_is_array_file(struct dentry *dentry)
+{
+	struct dentry *dir = BPF_CORE_READ(dentry, d_parent);
+	__u32 key = IC_VOLUME_ARRAYS;
+	const struct ic_name_val *volume;
+
+	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS))
+		return false;
+	if (!ic_is_named(dir, "md") && !ic_is_named(BPF_CORE_READ(dir, d_parent), "md"))
+		return false;
+	volume = bpf_map_lookup_elem(&ic_volumes, &key);
+	return volume && volume->rules[ic_half()];
+}
+
 /* Whether an ioctl freezes or thaws a file system with protected files. */
 IC_INLINE bool ic_is_freeze_ioctl(struct file *file, __u32 cmd)
 {

@@ -84,11 +84,11 @@ IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 
 /*
  * Whether a file of securityfs switches on what the kernel allows no process to switch off, and what
- * keeps programs or a successor from working: lockdown(7), and policies of IMA.
+ * keeps programs or a successor from working: lockdown(7), policies of IMA, and EVM.
  */
 IC_INLINE bool ic_is_lockout(struct dentry *dentry)
 {
-	return ic_is_named(dentry, "lockdown") ||
+	return ic_is_named(dentry, "lockdown") || ic_is_named(dentry, "evm") ||
 	       (ic_is_named(dentry, "policy") && ic_is_named(dentry->d_parent, "ima"));
 }
 

@@ -109,12 +109,22 @@ IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
 	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
 }
 
-/* At shutdown a child of systemd, which has executed nothing, mounts file systems read-only. */
+/* Refuses what mounts something over a protected file, or moves a mount there. */
 IC_INLINE int ic_refuse_mount(__u8 hook, struct dentry *dentry)
 {
-	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT) || ic_is_manager())
+	if (ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
 		return 0;
 	return ic_refuse_file(hook, dentry, IC_FILE_MOUNT, 0);
+}
+
+/*
+ * Refuses a change or the end of a mount. At shutdown PID 1 unmounts file systems, and a child of
+ * systemd, which has executed nothing, mounts them read-only. Both may not mount anything new over a
+ * protected file: an automount unit has PID 1 do so.
+ */
+IC_INLINE int ic_refuse_mount_change(__u8 hook, struct dentry *dentry)
+{
+	return ic_is_manager() ? 0 : ic_refuse_mount(hook, dentry);
 }
 
 /* Checks a mount over a directory, or a change of the mount there. */
@@ -129,7 +139,8 @@ IC_INLINE int ic_check_mount(__u8 hook, const struct path *path, bool spreads)
 	mount = ic_mount_of(path->mnt);
 	if (!(spreads ? ic_is_mount_protected(mount) : ic_is_mount_own(mount)))
 		return 0;
-	return ic_refuse_mount(hook, path->dentry);
+	return spreads ? ic_refuse_mount(hook, path->dentry)
+		       : ic_refuse_mount_change(hook, path->dentry);
 }
 
 /*
@@ -319,7 +330,7 @@ int BPF_PROG(ic_sb_umount, struct vfsmount *mnt, int flags)
 		if (!takes)
 			return 0;
 	}
-	return ic_refuse_mount(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
+	return ic_refuse_mount_change(IC_HOOK_SB_UMOUNT, BPF_CORE_READ(mnt, mnt_root));
 }
 
 /*
@@ -339,7 +350,7 @@ int BPF_PROG(ic_pivotroot, const struct path *old, const struct path *new)
 	if (BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != ic_sentinel.mount_namespace &&
 	    !ic_is_mount_own(ic_mount_of(old->mnt)) && !ic_is_mount_own(ic_mount_of(new->mnt)))
 		return 0;
-	return ic_refuse_mount(IC_HOOK_SB_PIVOTROOT, old->dentry);
+	return ic_refuse_mount_change(IC_HOOK_SB_PIVOTROOT, old->dentry);
 }
 
 /* Other options of a file system with protected files, read-only above all. */
@@ -351,7 +362,7 @@ int BPF_PROG(ic_remount, struct super_block *sb)
 
 	if (!ic_is_armed() || !volume || !volume->rules[ic_half()])
 		return 0;
-	return ic_refuse_mount(IC_HOOK_SB_REMOUNT, BPF_CORE_READ(sb, s_root));
+	return ic_refuse_mount_change(IC_HOOK_SB_REMOUNT, BPF_CORE_READ(sb, s_root));
 }
 
 enum {

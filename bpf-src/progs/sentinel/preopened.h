@@ -9,6 +9,7 @@
 
 #include "../../lib/process/file.h"
 #include "../../lib/sentinel/rules.h"
+#include "file.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -94,6 +95,27 @@ IC_INLINE __u64 ic_rules_written(struct file *file)
 	return volume ? rules | volume->rules[ic_half()] : rules;
 }
 
+/*
+ * The rule that covers a write to a file of the kernel's by which a process acts on the agent: one
+ * that moves processes to a cgroup, or that ends processes. 0: it is no such file. Others do not
+ * stay usable: ic_sysctl checks each write of a sysctl.
+ */
+__noinline __u64 ic_rules_of_kernel_file(__u64 file_at)
+{
+	struct file *file = (struct file *)file_at;
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
+
+	if (ic_is_cgroupfs(magic))
+		return ic_moves_processes(dentry) ? 1ULL << IC_OWN_GROUP : 0;
+	if ((magic == IC_PROC_SUPER_MAGIC && ic_is_named(dentry, "sysrq-trigger")) ||
+	    (magic == IC_SYSFS_MAGIC && (ic_is_hwpoison(dentry) || ic_is_array_file(dentry))) ||
+	    (magic == IC_SECURITYFS_MAGIC && ic_is_lockout(dentry)))
+		return 1ULL << IC_OWN_MOUNTS;
+	return 0;
+}
+
 /* Descriptors of files that rules deny to write: those for writing, and all of block devices. */
 SEC("iter/task_file")
 int ic_preopened(struct bpf_iter__task_file *ctx)
@@ -118,6 +140,9 @@ int ic_preopened(struct bpf_iter__task_file *ctx)
 	if (!found.flags)
 		return 0;
 	found.rules = ic_rules_written(file) & policy->deny & policy->op[IC_FILE_WRITE];
+	/* PID 1 moves processes. */
+	if (found.flags & IC_OPEN_WRITES && task->tgid != IC_INIT)
+		found.rules |= ic_rules_of_kernel_file(ic_address(file));
 	if (!found.rules)
 		return 0;
 	if (ic_mark_of(task))
@@ -150,6 +175,8 @@ int BPF_PROG(ic_file_permission, struct file *file, int mask)
 
 	if (!(mask & IC_MAY_WRITE) || !ic_checks_writes())
 		return 0;
+	if (ic_is_kernel_file_refused(file, IC_FMODE_WRITE))
+		return ic_refuse_file(IC_HOOK_FILE_PERMISSION, dentry, IC_FILE_WRITE, 0);
 	rules = ic_rules_written(file);
 	if (!rules || ic_is_loop_thread())
 		return 0;

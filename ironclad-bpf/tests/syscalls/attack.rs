@@ -188,6 +188,26 @@ pub fn write_memory(pid: i32) -> io::Result<()> {
     on_memory(pid, libc::process_vm_writev)
 }
 
+/// Says of an address where a process's memory has nothing that it is cold, by process_madvise(2).
+///
+/// # Errors
+/// As of [`read_memory`].
+pub fn advise(pid: i32) -> io::Result<()> {
+    let range = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 4096 };
+    // SAFETY: the call takes numbers and the range, which outlives it; the descriptor has no other owner.
+    let advised = unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0) as c_int;
+        check(process)?;
+        let process = OwnedFd::from_raw_fd(process);
+        let (fd, range) = (process.as_raw_fd(), &raw const range);
+        check(libc::syscall(libc::SYS_process_madvise, fd, range, 1, libc::MADV_COLD, 0) as c_int)
+    };
+    match advised {
+        Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => Ok(()),
+        advised => advised,
+    }
+}
+
 type OnMemory = unsafe extern "C" fn(
     libc::pid_t,
     *const libc::iovec,
@@ -207,6 +227,16 @@ fn on_memory(pid: i32, call: OnMemory) -> io::Result<()> {
         Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Ok(()),
         done => done,
     }
+}
+
+/// Becomes a process's tracer until this thread ends. The process runs on.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn seize(pid: i32) -> io::Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the call takes numbers here.
+    check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) } as c_int)
 }
 
 /// Becomes a process's tracer, and releases it.

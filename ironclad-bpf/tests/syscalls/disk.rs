@@ -169,16 +169,23 @@ pub fn shut_down(directory: &File) -> io::Result<()> {
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_SHUTDOWN, &raw const how) })
 }
 
-/// Gives a file to a loop device: LOOP_SET_FD. Then the device is cleared.
+/// Gives a file to a loop device: LOOP_SET_FD, or LOOP_CONFIGURE. Then the device is cleared.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn give_to_loop(device: &File, file: &File) -> io::Result<()> {
+pub fn give_to_loop(device: &File, file: &File, configure: bool) -> io::Result<()> {
     const LOOP_SET_FD: libc::Ioctl = 0x4c00;
     const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
-    // SAFETY: both are descriptors.
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+    // A struct loop_config: the descriptor, and nothing else.
+    let mut config = [0u32; 76];
+    config[0] = file.as_raw_fd() as u32;
+    // SAFETY: both are descriptors, and the structure outlives the call.
     unsafe {
-        check(libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()))?;
+        check(match configure {
+            true => libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, config.as_ptr()),
+            false => libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()),
+        })?;
         check(libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0))
     }
 }

@@ -18,10 +18,10 @@ mod uring;
 mod word;
 
 pub use attack::{
-    Handle, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity, file_setattr,
-    hello, kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write, prlimit,
-    probe, put_over, read_memory, sample_stack, set_version, share_mount, signal_by_file, trace,
-    version, watch_tracepoint, write_memory,
+    Handle, advise, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity,
+    file_setattr, hello, kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write,
+    prlimit, probe, put_over, read_memory, sample_stack, seize, set_version, share_mount,
+    signal_by_file, trace, version, watch_tracepoint, write_memory,
 };
 #[cfg(target_arch = "x86_64")]
 pub use attack::{allow_ports, chattr_32};

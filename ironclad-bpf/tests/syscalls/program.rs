@@ -19,6 +19,8 @@ const SCHED_CLS: u32 = 3;
 const TRACEPOINT: u32 = 5;
 const TRACING: u32 = 26;
 const EXT: u32 = 28;
+const NETFILTER: u32 = 32;
+const BPF_NETFILTER: u32 = 45;
 const MODIFY_RETURN: u32 = 26;
 const TRACE_KPROBE_SESSION: u32 = 56;
 
@@ -138,18 +140,19 @@ pub fn read_by_kfunc(cast: u32, structure: u32) -> io::Result<()> {
     load(BPF_PROG_LOAD, SCHED_CLS, 0, &code).map(drop)
 }
 
-/// Loads a program of packets that calls a helper which reads eight bytes at an address to the stack,
+/// Loads a program of a type that calls a helper which reads eight bytes at an address to the stack,
 /// `bpf_probe_read_user` and its like, or prints a text there. `before` instructions that do nothing are in front of the call.
 ///
 /// # Errors
 /// Where the kernel refuses the program.
-pub fn read_by_helper(helper: u32, before: usize) -> io::Result<()> {
+pub fn read_by_helper(kind: u32, helper: u32, before: usize) -> io::Result<()> {
     let mut code = vec![set(0, 0); before];
     // *(u64 *)(r10 - 8) = 0
     code.extend([insn(0x7a, 10, 0, -8, 0), copy(1, 10), insn(0x07, 1, 0, 0, -8)]);
     code.extend([set(2, 8), set(3, 0)]);
     code.extend([call_helper(helper), set(0, 0), EXIT]);
-    load(BPF_PROG_LOAD, SCHED_CLS, 0, &code).map(drop)
+    let attach_type = if kind == NETFILTER { BPF_NETFILTER } else { 0 };
+    load(BPF_PROG_LOAD, kind, attach_type, &code).map(drop)
 }
 
 /// Loads a program for connect(2) that has it succeed whatever the programs before it decided.

@@ -1411,6 +1411,8 @@ pub const REFUSE_PROGRAMS: u32 = 64;
 pub const VOLUME_CHARACTER: u32 = 0x80000000;
 /// Any minor of a character device; of misc devices the minor is the kind of device.
 pub const VOLUME_ANY_MINOR: u32 = 0xfffff;
+/// Arrays of md (major number 9), of which any has a protected file.
+pub const VOLUME_ARRAYS: u32 = 0x80900000;
 
 /// A secret that gives its bearer a mark, once.
 ///

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
-use ironclad_lab::harness::Test;
+use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(members_of_an_array_are_not_replaced).shared().in_machine().needs(&[lsm]),
         test!(options_allow_disk_commands_or_the_device_mapper).in_machine().needs(&[lsm]),
     ]
 }
@@ -439,6 +440,12 @@ fn file_system_commands_do_not_change_protected_files() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
     }
+    // Numbers that no kernel has yet: of 'f' and 'X', of a file system's own commands.
+    for number in ["400866f0", "400858f0"] {
+        let order = format!("command {} {number} 00", other.display());
+        assert_eq!(attacker.ask(&order).unwrap(), EPERM, "{order}");
+        assert_eq!(next_denied(&events).hook, SentinelHook::FileIoctl, "{order}");
+    }
     // If no protected file is on the file system, its directories are anyone's.
     let elsewhere = host.path("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -507,6 +514,65 @@ fn backing_disks_of_partitions_and_mapped_devices_are_protected() {
     assert_eq!(ask(&mut attacker, "open-to-write /dev/loop2"), 0);
     drop(sentinel);
     unmap_devices(&host, &mut attacker);
+}
+
+/// Files of sysfs replace a member of an array of md, and have all writes wait.
+fn members_of_an_array_are_not_replaced() {
+    const ARRAY: &str = "/sys/block/md_test/md";
+    let host = Host::new();
+    let at = |name: &str| host.path(name).display().to_string();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    if attacker.ask("tool modprobe raid1").unwrap() != 0 {
+        skip("the machine has no module raid1");
+    }
+    let write = |file: &str, text: &str| format!("write {ARRAY}/{file} {text}");
+    for (device, image) in [("/dev/loop3", "one"), ("/dev/loop4", "two")] {
+        std::fs::File::create(host.path(image)).unwrap().set_len(16 << 20).unwrap();
+        follow(&mut attacker, &[format!("tool losetup {device} {}", at(image))]);
+    }
+    std::fs::create_dir(host.path("volume")).unwrap();
+    follow(
+        &mut attacker,
+        &[
+            "write /sys/module/md_mod/parameters/new_array md_test".to_owned(),
+            write("metadata_version", "none"),
+            write("level", "raid1"),
+            write("raid_disks", "2"),
+            write("component_size", "16384"),
+            write("new_dev", "7:3"),
+            write("new_dev", "7:4"),
+            write("dev-loop3/slot", "0"),
+            write("dev-loop4/slot", "1"),
+            write("array_state", "active"),
+        ],
+    );
+    wait_for_devices(&["/dev/md_test"]);
+    let mount = format!("tool mount -t ext4 /dev/md_test {}", at("volume"));
+    follow(&mut attacker, &["tool mke2fs -F -t ext4 /dev/md_test".to_owned(), mount]);
+    std::fs::create_dir(host.path("volume/protected")).unwrap();
+    let tried = [
+        (
+            "fail a member of the array of a protected file by sysfs",
+            write("dev-loop4/state", "faulty"),
+        ),
+        ("have all writes to the array of a protected file wait", write("suspend_hi", "0")),
+    ];
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    // If no protected file is on an array, every process may.
+    let sentinel = host.start(&tree(host.dir(), FileOps::CHANGE));
+    follow(&mut attacker, &[write("suspend_hi", "0")]);
+    sentinel.apply(&tree(&host.path("volume/protected"), FileOps::CHANGE)).unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
+    drop(sentinel);
+    let umount = format!("tool umount {}", at("volume"));
+    follow(&mut attacker, &[umount, write("array_state", "clear")]);
+    follow(&mut attacker, &["/dev/loop3", "/dev/loop4"].map(|it| format!("tool losetup -d {it}")));
 }
 
 /// What dmsetup(8) needs.

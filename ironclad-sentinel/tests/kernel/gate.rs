@@ -9,6 +9,7 @@ use ironclad_policy::Policy;
 use ironclad_sentinel::Overflow;
 use libbpf_rs::btf::{Btf, BtfKind, BtfType};
 
+use crate::status_and_alarms::Foreigner;
 use crate::testbed::{Attacks, EPERM, Host, lsm, next_denied};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -150,6 +151,8 @@ const EXT: u32 = 28;
 const PROBE_READ_USER: u32 = 112;
 const TRACE_PRINTK: u32 = 6;
 const SET_RETVAL: u32 = 187;
+/// Socket filters, XDP, programs at cgroups, of lightweight tunnels, of sockets and of netfilter.
+const OTHER_TYPES: [u32; 10] = [1, 6, 8, 9, 10, 13, 14, 15, 16, 32];
 /// SIGTERM.
 const TERMINATE: i32 = 15;
 const EINVAL: u64 = 22;
@@ -158,24 +161,16 @@ const EINVAL: u64 = 22;
 fn programs_of_every_type_may_not_call_what_acts_on_others() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let mut tried = vec![
-        (
-            "read user memory by bpf_probe_read_user in a program of packets".to_owned(),
-            format!("read-by-helper {PROBE_READ_USER} 0"),
-            PROBE_READ_USER,
-        ),
+    let mut tried: Vec<_> = [
+        ("read user memory by bpf_probe_read_user in a program of packets", PROBE_READ_USER, 0),
         // In the last instructions of a long program.
-        (
-            "read user memory by bpf_probe_read_user after 9,000 instructions".to_owned(),
-            format!("read-by-helper {PROBE_READ_USER} 9000"),
-            PROBE_READ_USER,
-        ),
-    ];
-    tried.push((
-        "read kernel memory by bpf_trace_printk in a program of packets".to_owned(),
-        format!("read-by-helper {TRACE_PRINTK} 0"),
-        TRACE_PRINTK,
-    ));
+        ("read user memory by bpf_probe_read_user after 9,000 instructions", PROBE_READ_USER, 9000),
+        ("read kernel memory by bpf_trace_printk in a program of packets", TRACE_PRINTK, 0),
+    ]
+    .map(|(name, helper, before)| {
+        (name.to_owned(), format!("read-by-helper {SCHED_CLS} {helper} {before}"), helper)
+    })
+    .into();
     if let Some(cast) = kfunc("bpf_rdonly_cast") {
         let structure = btf_id("task_struct", BtfKind::Struct).unwrap();
         tried.push((
@@ -203,8 +198,31 @@ fn programs_of_every_type_may_not_call_what_acts_on_others() {
     if has_override {
         attacks.without(by_override, &mut attacker, "override-verdict");
     }
+    let of_type = |kind| format!("read-by-helper {kind} {PROBE_READ_USER} 0");
+    let mut other_types = OTHER_TYPES.to_vec();
+    // 5.10 has no programs of netfilter.
+    other_types.retain(|&kind| attacker.ask(&of_type(kind)).unwrap() == 0);
+    assert!(other_types.len() >= OTHER_TYPES.len() - 1, "{other_types:?}");
+    // Its work queue copies the environment of PID 1.
+    let mut queue = Foreigner::new("read_environment");
+    let has_queue = queue.loads();
+    if !has_queue {
+        println!("not tried: this kernel does not load read_environment");
+    }
+
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for kind in other_types {
+        assert_eq!(attacker.ask(&of_type(kind)).unwrap(), EPERM, "{kind}");
+        let event = next_denied(&events);
+        assert_eq!((event.hook, event.target), (SentinelHook::BpfProgLoad, kind), "{event}");
+    }
+    if has_queue {
+        assert!(!queue.loads());
+        let event = next_denied(&events);
+        assert_eq!((event.hook, event.target), (SentinelHook::BpfProgLoad, SCHED_CLS), "{event}");
+        assert!(event.kfunc().is_some(), "{event}");
+    }
     for (name, order, call) in &tried {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!((event.hook, event.target), (SentinelHook::BpfProgLoad, SCHED_CLS), "{event}");
@@ -222,7 +240,7 @@ fn programs_of_every_type_may_not_call_what_acts_on_others() {
         assert_eq!((event.hook, event.detail), (SentinelHook::BpfProgLoad, SET_RETVAL), "{event}");
     }
     // Long programs that call nothing are loaded.
-    assert_eq!(attacker.ask("read-by-helper 5 9000").unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("read-by-helper {SCHED_CLS} 5 9000")).unwrap(), 0);
 }
 
 /// A program that a process keeps is attached by a perf event, or by a link of a newer attach type.

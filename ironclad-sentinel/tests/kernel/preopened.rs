@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::Test;
-use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
+use ironclad_lab::{Cgroup, test};
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{HeldFile, Overflow, Sentinel};
@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_file_that_is_open_when_it_is_renamed_to_a_protected_name_is_found)
             .in_machine()
             .needs(&[lsm]),
+        test!(kernel_files_that_were_opened_before_do_not_act).shared().in_machine().needs(&[lsm]),
         test!(the_watch_thread_counts_again).in_machine().needs(&[lsm]),
         test!(kernel_threads_that_write_are_not_set_up_and_reported)
             .shared()
@@ -110,6 +111,40 @@ fn preopened_descriptors_do_not_write() {
     drop(sentinel);
     assert_eq!(attacker.ask("map-kept").unwrap(), 0);
     assert_eq!(attacker.ask("write-kept 4").unwrap(), 0);
+}
+
+/// Files of the kernel's by which a process acts on the agent, and not on their content.
+fn kernel_files_that_were_opened_before_do_not_act() {
+    let host = Host::new();
+    lay_out(&host);
+    let group = Cgroup::new("before").unwrap();
+    let (by_group, by_key) = (
+        "move the agent to another cgroup by a descriptor of cgroup.procs that was opened before",
+        "use sysrq by a descriptor that was opened before",
+    );
+    let mut attacks = Attacks::default();
+    let (mut mover, mut presser) = (host.test_process(), host.test_process());
+    let procs = group.dir().join("cgroup.procs");
+    follow(&mut mover, &[&format!("keep-open {}", procs.display())]);
+    follow(&mut presser, &["keep-open /proc/sysrq-trigger"]);
+    let move_pid = |pid: u32| format!("write-kept {pid}");
+    let victim = host.test_process();
+    attacks.without(by_group, &mut mover, &move_pid(victim.pid()));
+    drop(victim);
+    // Help, in the kernel's log.
+    attacks.without(by_key, &mut presser, "write-kept h");
+    let sentinel = host.start(&tree(&host.path("protected")));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let before: BTreeSet<_> =
+        sentinel.status().unwrap().preopened.iter().map(|it| it.pid).collect();
+    assert_eq!(before, BTreeSet::from([mover.pid(), presser.pid()]));
+    for (name, process, order) in [
+        (by_group, &mut mover, move_pid(std::process::id())),
+        (by_key, &mut presser, "write-kept h".to_owned()),
+    ] {
+        let event = attacks.with(name, process, &order, &events);
+        assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+    }
 }
 
 /// The only descriptor is in a socket's queue, or the file is registered with io_uring.
@@ -271,22 +306,32 @@ fn kernel_threads_that_write_are_not_set_up_and_reported() {
     lay_out(&host);
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let file = host.path("protected/file");
-    let (by_loop, give) =
-        ("give a pre-opened descriptor to a loop device", "give-kept-to-loop /dev/loop7");
+    let give = "give-kept-to-loop set /dev/loop7";
+    let by_loops = [
+        ("give a pre-opened descriptor to a loop device", give),
+        (
+            "give a pre-opened descriptor to a loop device by LOOP_CONFIGURE",
+            "give-kept-to-loop configure /dev/loop7",
+        ),
+    ];
     let (by_acct, account) = (
         "start acct(2) with a protected file",
         format!("account {}", host.path("protected/log").display()),
     );
     std::fs::write(host.path("protected/log"), "").unwrap();
     follow(&mut attacker, &[&format!("keep-open {}", file.display())]);
-    attacks.without(by_loop, &mut attacker, give);
+    for (name, order) in by_loops {
+        attacks.without(name, &mut attacker, order);
+    }
     attacks.without(by_acct, &mut attacker, &account);
     let sentinel = host.start(&tree(&host.path("protected")));
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     // What was started before goes on, and is reported.
     assert_eq!(held(&sentinel), [("log".to_owned(), 1)]);
-    let event = attacks.with(by_loop, &mut attacker, give, &events);
-    assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    for (name, order) in by_loops {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
+    }
     follow(&mut attacker, &["account off"]);
     attacks.with(by_acct, &mut attacker, &account, &events);
     // Without pre-opened descriptors loop devices are set up.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -116,6 +116,9 @@ fn the_agent_is_protected_from_other_processes() {
     for name in ["stat", "status", "cmdline", "cgroup", "mountinfo", "oom_score_adj"] {
         assert_eq!(attacker.ask(&format!("read /proc/{agent}/{name}")).unwrap(), 0, "{name}");
     }
+    // process_madvise(2): the hook cannot tell it from what monitors do, and raises no alarm.
+    assert_eq!(attacker.ask(&format!("advise {agent}")).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("advise {}", other.pid())).unwrap(), 0);
     // Other processes may be traced, and signal 0 to the agent is allowed.
     assert_eq!(attacker.ask(&format!("read-memory {}", other.pid())).unwrap(), 0);
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
@@ -244,11 +247,27 @@ fn an_agent_has_no_terminal_that_ends_it() {
     assert!(refused.says.starts_with("Terminal: this process has a controlling terminal"));
     assert!(refused.says.contains("setsid(1)"), "{}", refused.says);
     assert_eq!(refused.ended_by(), None);
-    // The same terminal as standard input alone.
-    let mut apart = Command::new("setsid");
-    apart.arg(&own).stdin(terminal.open().unwrap());
+    // The leader of its process group cannot become the leader of a session, which no other process gives a terminal.
+    // A tracer of PID 1 from before the start.
+    let mut tracer = TestProcess::start_as(Command::new(&own)).unwrap();
+    assert_eq!(tracer.ask("seize 1").unwrap(), 0);
+    let refused = Reader::start(Command::new(&own), "");
+    let expected = format!("Traced: PID 1 is traced by process {}", tracer.pid());
+    assert!(refused.says.starts_with(&expected), "{}", refused.says);
+    assert_eq!(refused.ended_by(), None);
+    drop(tracer);
+    let mut leader = Command::new(&own);
+    leader.process_group(0);
+    let refused = Reader::start(leader, "");
+    assert!(refused.says.starts_with("Terminal: this process leads a process group"));
+    assert_eq!(refused.ended_by(), None);
+    // The same terminal as standard input alone: the start makes the process the leader of a session.
+    let mut apart = Command::new(&own);
+    apart.stdin(terminal.open().unwrap());
     let mut agent = Reader::start(apart, "");
     assert_eq!(agent.says, "ready");
+    let process = rustix::process::Pid::from_raw(agent.child.id() as i32).unwrap();
+    assert_eq!(rustix::process::getsid(Some(process)).unwrap(), process);
     terminal.type_in(b"\x03").unwrap();
     hang_up(&terminal);
     drop(terminal);

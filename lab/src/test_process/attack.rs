@@ -18,11 +18,11 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, SignalKfuncs, be_root_of_files_alone, chattr, clone_range, command, count,
+    Handle, SignalKfuncs, advise, be_root_of_files_alone, chattr, clone_range, command, count,
     decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity, file_setattr, freeze,
     hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
     load_with_attributes, map_by_id, open_pin, override_verdict, partition, prlimit, probe,
-    program_by_id, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_write,
+    program_by_id, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_write, seize,
     set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
     signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open, watch_tracepoint,
     write_memory,
@@ -150,8 +150,8 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["read-by-kfunc", cast, structure] => {
             read_by_kfunc(wide(cast) as u32, wide(structure) as u32)
         }
-        ["read-by-helper", helper, before] => {
-            read_by_helper(wide(helper) as u32, wide(before) as usize)
+        ["read-by-helper", kind, helper, before] => {
+            read_by_helper(wide(kind) as u32, wide(helper) as u32, wide(before) as usize)
         }
         ["load-with-attributes", kind] => load_with_attributes(wide(kind) as u32),
         ["kill", pid, signal] => kill(pid, signal),
@@ -164,6 +164,8 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         }
         ["count", pid] => count(number(pid)),
         ["be-root-of-files-alone"] => be_root_of_files_alone(),
+        ["advise", pid] => advise(number(pid)),
+        ["seize", pid] => seize(number(pid)),
         ["trace", pid] => trace(number(pid)),
         ["read-memory", pid] => read_memory(number(pid)),
         ["write-memory", pid] => write_memory(number(pid)),

@@ -35,7 +35,7 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 2] = ["nfsd", "nfsv4"];
+const MODULES_ON_DEMAND: [&str; 3] = ["nfsd", "nfsv4", "raid1"];
 
 /// For the tests' use, beside busybox.
 const TOOLS: [&str; 8] =

@@ -156,6 +156,8 @@ enum ic_volume_key {
 	IC_VOLUME_CHARACTER = 0x80000000, /* a character device; no block device has this bit */
 	/* Any minor of a character device; of misc devices the minor is the kind of device. */
 	IC_VOLUME_ANY_MINOR = 0xfffff,
+	/* Arrays of md (major number 9), of which any has a protected file. */
+	IC_VOLUME_ARRAYS = 0x80900000,
 };
 
 /* A secret that gives its bearer a mark, once. */
