@@ -47,6 +47,11 @@ pub fn is_shared() -> bool {
     IS_SHARED.load(Ordering::SeqCst)
 }
 
+/// Whether tests run in a virtual machine.
+pub fn is_in_machine() -> bool {
+    std::env::var_os(MACHINE).is_some()
+}
+
 /// Ends the current test as skipped.
 pub fn skip(reason: impl Into<String>) -> ! {
     resume_unwind(Box::new(Skipped(reason.into())))

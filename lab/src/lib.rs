@@ -8,6 +8,7 @@ mod cgroup;
 mod command;
 mod error;
 pub mod harness;
+mod kills;
 mod mounts;
 mod netns;
 pub mod packet;
@@ -20,6 +21,7 @@ mod warnings;
 
 pub use cgroup::Cgroup;
 pub use error::LabError;
+pub use kills::moments_to_kill;
 pub use mounts::Mounts;
 pub use netns::{Lab, Namespace};
 pub use sign::KeyPair;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use crate::testbed::successor::{GROUP, STATE, Successor, TREES, builder, one_of, policy};
 use crate::testbed::{Attacks, EPERM, Host, lsm};
-use ironclad_lab::Cgroup;
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
+use ironclad_lab::{Cgroup, moments_to_kill};
 use ironclad_sentinel::Overflow;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -189,32 +190,32 @@ fn preloadable() -> PathBuf {
     libraries.find(|path| path.contains("libgcc_s")).unwrap().into()
 }
 
+/// Attacks while an agent does something: without pauses they would take half of the processors of an emulated
+/// machine, and the agent would be killed in the first half of its work alone.
+const PAUSES: u32 = 32;
+
 /// An agent that is killed at any moment leaves the instance protected, and a successor adopts it.
 fn a_kill_at_any_moment_leaves_an_instance_to_adopt() {
-    let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(8, |text| text.parse().unwrap());
     let host = Host::new();
     let (dir, file) = (host.dir(), host.path("protected/file"));
     std::fs::create_dir(host.path("protected")).unwrap();
     std::fs::write(&file, "1").unwrap();
-    drop(builder(dir).start(&policy(dir)).unwrap());
     let mut attacker = host.test_process();
     let append = format!("append {}", file.display());
-    let started = std::time::Instant::now();
-    let mut successor = Successor::start(Successor::command(dir));
-    assert_eq!(successor.says(), "ready");
+    let started = Instant::now();
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
     let whole = started.elapsed();
-    drop(successor);
-    for kill in 0..kills {
-        let successor = Successor::start(Successor::command(dir));
-        // Spread over the time of a start.
-        let until = std::time::Instant::now() + whole * (kill * 7919 % 1000) / 1000;
-        while std::time::Instant::now() < until {
-            assert_eq!(attacker.ask(&append).unwrap(), EPERM, "kill {kill}");
+    drop(sentinel);
+    // A successor's start takes twice as long: it ends the former programs, too.
+    for moment in moments_to_kill(2 * whole, 4) {
+        let (successor, started) = (Successor::start(Successor::command(dir)), Instant::now());
+        while started.elapsed() < moment {
+            assert_eq!(attacker.ask(&append).unwrap(), EPERM, "before a kill at {moment:?}");
+            std::thread::sleep(whole / PAUSES);
         }
         drop(successor);
-        assert_eq!(attacker.ask(&append).unwrap(), EPERM, "after kill {kill}");
+        assert_eq!(attacker.ask(&append).unwrap(), EPERM, "after a kill at {moment:?}");
     }
-    println!("{kills} kills within {whole:?} each");
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
     successor.send("stop");
@@ -224,7 +225,6 @@ fn a_kill_at_any_moment_leaves_an_instance_to_adopt() {
 
 /// An agent that is killed while it applies policies leaves one of them in force, whole.
 fn a_kill_during_a_reload_leaves_one_of_two_policies() {
-    let kills: u32 = std::env::var("IRONCLAD_KILLS").map_or(6, |text| text.parse().unwrap());
     let host = Host::new();
     let dir = host.dir();
     for tree in TREES.iter().chain(&["protected"]) {
@@ -237,31 +237,32 @@ fn a_kill_during_a_reload_leaves_one_of_two_policies() {
     };
     assert_eq!((append("protected"), append(TREES[0])), (0, 0));
     let sentinel = builder(dir).start(&policy(dir)).unwrap();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     sentinel.apply(&one_of(dir, TREES[0])).unwrap();
     let whole = started.elapsed();
     drop(sentinel);
     let mut left = [0; 2];
-    for kill in 0..kills {
+    // Within two reloads, after the first one.
+    for moment in moments_to_kill(2 * whole, 3) {
         let mut agent = Successor::start(Successor::command(dir));
         assert_eq!(agent.says(), "ready");
         agent.send("reload");
-        // Spread over the time of two reloads, after the first one.
-        let until = std::time::Instant::now() + whole + 2 * whole * (kill * 7919 % 1000) / 1000;
-        while std::time::Instant::now() < until {
-            assert_eq!(append("protected"), EPERM, "kill {kill}");
+        let started = Instant::now();
+        while started.elapsed() < whole + moment {
+            assert_eq!(append("protected"), EPERM, "before a kill at {moment:?}");
+            std::thread::sleep(whole / PAUSES);
         }
         drop(agent);
-        assert_eq!(append("protected"), EPERM, "after kill {kill}");
+        assert_eq!(append("protected"), EPERM, "after a kill at {moment:?}");
         match TREES.map(&mut append) {
             [EPERM, 0] => left[0] += 1,
             [0, EPERM] => left[1] += 1,
             // The policy of its start.
             [0, 0] => {}
-            other => panic!("after kill {kill}: {other:?}"),
+            other => panic!("after a kill at {moment:?}: {other:?}"),
         }
     }
-    println!("{kills} kills within reloads of {whole:?} each: {left:?} of the policies were left");
+    println!("{left:?} of the policies were left");
     assert_ne!(left, [0; 2], "no reload came to an end");
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
