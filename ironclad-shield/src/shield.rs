@@ -85,6 +85,8 @@ struct Control {
     /// None where Shield was started without cgroups.
     sockets: Option<Sockets>,
     next_generation: u64,
+    /// Whether every policy has a program: an interface is protected, or was, or a test run needed it.
+    has_links: bool,
     /// Whether policies have a program for frames that begin with the IP header: an interface has such.
     has_ip_links: bool,
     followed: Followed,
@@ -93,7 +95,8 @@ struct Control {
 
 struct Loaded {
     number: u64,
-    program: PolicyProgram,
+    /// None where no interface is protected and the policy treats packets as an empty one does.
+    program: Option<PolicyProgram>,
     /// None where another agent loaded it and this agent was started with another policy.
     policy: Option<CompiledPolicy>,
 }
@@ -111,6 +114,7 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf`; the kernel takes frames from 14 to 3,520 bytes.
     pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
+        self.core.decide(&mut self.core.lock(), LinkLayer::Ethernet)?;
         Ok(self.dispatcher().test_run(frame, repeat)?)
     }
 
@@ -120,11 +124,12 @@ impl Shield {
     /// # Errors
     /// `ShieldErrorKind::Bpf`; the kernel takes packets of 14 bytes and more.
     pub fn test_run_ip(&self, packet: &[u8], repeat: u32) -> Result<TestRun, ShieldError> {
-        self.core.decide_ip(&mut self.core.lock())?;
+        self.core.decide(&mut self.core.lock(), LinkLayer::Ip)?;
         Ok(self.core.shared.dispatcher_for(LinkLayer::Ip).test_run(packet, repeat)?)
     }
 
-    /// The program that is attached to interfaces with Ethernet headers.
+    /// The program that is attached to interfaces with Ethernet headers. Where none is protected, it may
+    /// have no policy to call before [`protect`](Self::protect) or [`test_run`](Self::test_run).
     pub fn dispatcher(&self) -> &Program {
         self.core.shared.dispatcher()
     }

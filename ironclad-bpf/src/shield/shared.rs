@@ -316,17 +316,25 @@ impl Shared {
             .is_ok()
     }
 
-    /// Fills a slot, which must not be in force, with a policy's programs.
+    /// Fills a slot, which must not be in force, with a policy, and with its programs where it has any.
     ///
     /// # Errors
     /// `BpfErrorKind::Map` where the kernel refuses.
     pub fn fill_slot(
         &self,
         slot: u32,
-        policy: &PolicyProgram,
+        policy: Option<&PolicyProgram>,
         generation: &Generation,
     ) -> Result<(), BpfError> {
         self.write_generation(slot, generation);
+        policy.map_or(Ok(()), |policy| self.fill_programs(slot, policy))
+    }
+
+    /// Fills the programs of the policy that a slot holds into it. The slot may be in force.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::Map` where the kernel refuses.
+    pub fn fill_programs(&self, slot: u32, policy: &PolicyProgram) -> Result<(), BpfError> {
         for layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
             policy.program_for(layer).map_or(Ok(()), |it| self.fill(slot, layer, it))?;
         }

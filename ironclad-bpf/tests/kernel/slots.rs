@@ -59,7 +59,9 @@ fn a_policy_in_a_slot_decides() {
     };
     let policy = PolicyProgram::load(&shared, &image).unwrap();
     println!("{:?}", policy.program().info());
-    shared.fill_slot(0, &policy, &abi::Generation { number: 1, ..Default::default() }).unwrap();
+    shared
+        .fill_slot(0, Some(&policy), &abi::Generation { number: 1, ..Default::default() })
+        .unwrap();
     assert_eq!(shared.dispatcher().test_run(&frame, 1).unwrap().retval, 1);
 }
 

@@ -157,10 +157,12 @@ impl Shield {
     pub fn busiest_prefixes(&self, limit: usize) -> Vec<PrefixCount> {
         let control = self.core.lock();
         let Some(loaded) = control.in_force(&self.core.shared) else { return Vec::new() };
-        let Some(policy) = &loaded.policy else { return Vec::new() };
-        let mut counts: Vec<PrefixCount> = (1..loaded.program.entries())
+        let (Some(policy), Some(program)) = (&loaded.policy, &loaded.program) else {
+            return Vec::new();
+        };
+        let mut counts: Vec<PrefixCount> = (1..program.entries())
             .filter_map(|entry| {
-                let packets = loaded.program.entry_packets(entry).filter(|&packets| packets > 0)?;
+                let packets = program.entry_packets(entry).filter(|&packets| packets > 0)?;
                 let rule = policy.rules()[policy.entry_rule(entry)].id;
                 Some(PrefixCount { cidr: policy.entry_cidr(entry)?, rule, packets })
             })
@@ -176,8 +178,8 @@ impl Shield {
     /// `ShieldErrorKind::Bpf` where the kernel refuses.
     pub fn policy_memory(&self) -> Result<u64, ShieldError> {
         let control = self.core.lock();
-        match control.in_force(&self.core.shared) {
-            Some(loaded) => Ok(loaded.program.kernel_memory()?),
+        match control.in_force(&self.core.shared).and_then(|loaded| loaded.program.as_ref()) {
+            Some(program) => Ok(program.kernel_memory()?),
             None => Ok(0),
         }
     }

@@ -10,7 +10,7 @@ use ironclad_core::audit::AuditAction;
 use ironclad_policy::CompiledPolicy;
 use serde::Serialize;
 
-use super::{Control, Core, Shield};
+use super::{Control, Core, Loaded, Shield, packet_image};
 use crate::error::{Failure, ShieldError};
 
 /// A protected interface.
@@ -206,9 +206,7 @@ impl Core {
         let mut control = self.lock();
         let Interface { name, namespace, index, .. } = interface;
         let layer = interface.link_layer()?;
-        if layer == LinkLayer::Ip {
-            self.decide_ip(&mut control)?;
-        }
+        self.decide(&mut control, layer)?;
         let dispatcher = self.shared.dispatcher_for(layer);
         let is_same = |link: &XdpLink| link.interface().is(name, *namespace);
         let before = control.links.iter().position(is_same);
@@ -253,13 +251,30 @@ impl Core {
         })
     }
 
-    /// Has the policies in the kernel, and later ones, decide on frames that begin with the IP header.
-    pub(super) fn decide_ip(&self, control: &mut Control) -> Result<(), ShieldError> {
+    /// Has the policies in the kernel, and later ones, decide on frames that begin like this.
+    pub(super) fn decide(
+        &self,
+        control: &mut Control,
+        layer: LinkLayer,
+    ) -> Result<(), ShieldError> {
         for (slot, loaded) in (0..).zip(&mut control.policies) {
-            let Some(loaded) = loaded else { continue };
-            self.load_ip(&mut loaded.program, Some(slot))?;
+            let Some(Loaded { number, program, .. }) = loaded else { continue };
+            let program = match program {
+                Some(program) => program,
+                none => {
+                    let empty = packet_image::load_empty(&self.shared, *number);
+                    let empty = self.audit.refused("ic_policy", empty)?;
+                    self.record_load(empty.program())?;
+                    self.shared.fill_programs(slot, &empty)?;
+                    none.insert(empty)
+                }
+            };
+            if layer == LinkLayer::Ip {
+                self.load_ip(program, Some(slot))?;
+            }
         }
-        control.has_ip_links = true;
+        control.has_links = true;
+        control.has_ip_links |= layer == LinkLayer::Ip;
         Ok(())
     }
 

@@ -2,21 +2,43 @@
 use ironclad_bpf::shield::{PolicyConfig, PolicyImage, PolicyProgram, SetsBackend, Shared};
 use ironclad_core::Family;
 use ironclad_core::abi::{self, Generation};
-use ironclad_policy::{Backend, CompiledPolicy};
+use ironclad_policy::{Backend, CompiledPolicy, Policy, PolicyPart};
 
 use crate::error::ShieldError;
-use crate::slots::Slots;
 
+/// Whether a policy treats packets as an empty one does.
+pub(crate) fn is_empty(policy: &CompiledPolicy) -> Result<bool, ShieldError> {
+    let empty = Policy::builder().compile()?;
+    Ok(!policy.has_part(PolicyPart::Packets) && policy.settings() == empty.settings())
+}
+
+/// For a policy that [is empty](is_empty).
+pub(crate) fn load_empty(shared: &Shared, number: u64) -> Result<PolicyProgram, ShieldError> {
+    load(shared, &Policy::builder().compile()?, |_| None, number)
+}
+
+pub(crate) fn generation(policy: &CompiledPolicy, number: u64) -> Generation {
+    Generation {
+        number,
+        policy: policy.id().0,
+        cells: policy.flat().cells() as u32,
+        entries: policy.prefixes() as u32 + 1,
+        tuples: policy.kernel_tuples(|_| 0).len() as u32,
+        _pad: 0,
+    }
+}
+
+/// `counter` has the slots of rules.
 pub(crate) fn load(
     shared: &Shared,
     policy: &CompiledPolicy,
-    slots: &Slots<u32>,
+    counter: impl Fn(u32) -> Option<u16>,
     number: u64,
-) -> Result<(PolicyProgram, Generation), ShieldError> {
+) -> Result<PolicyProgram, ShieldError> {
     let settings = policy.settings();
     let slot_of = |rule: usize| match rule {
         0 => 0,
-        _ => slots.of(policy.rules()[rule].id.0).unwrap_or(0),
+        _ => counter(policy.rules()[rule].id.0).unwrap_or(0),
     };
     let backend = |family| match (policy.has(family), settings.backend) {
         (false, _) => SetsBackend::None,
@@ -56,14 +78,5 @@ pub(crate) fn load(
         lpm6: &lpm6,
         tuples: &tuples,
     };
-    let program = PolicyProgram::load(shared, &image)?;
-    let generation = Generation {
-        number,
-        policy: policy.id().0,
-        cells: policy.flat().cells() as u32,
-        entries: entries.len() as u32,
-        tuples: tuples.len() as u32,
-        _pad: 0,
-    };
-    Ok((program, generation))
+    Ok(PolicyProgram::load(shared, &image)?)
 }

@@ -75,6 +75,8 @@ impl Shield {
                 Some(audit.refused("ic_connect4", loaded)?)
             }
         };
+        let has_interfaces =
+            !(config.interfaces.is_empty() && config.interface_patterns.is_empty());
         let core = Core {
             audit: audit.clone(),
             mode: config.mode,
@@ -82,6 +84,7 @@ impl Shield {
             control: Arc::new(Mutex::new(Control {
                 slots: Slots::read(&shared.rule_slots, PACKET_RULES)?,
                 policies: [None, None],
+                has_links: has_interfaces || !links.is_empty(),
                 links,
                 sockets,
                 next_generation: 1,
@@ -103,7 +106,7 @@ impl Shield {
             trust: config.trust.clone(),
             unsigned,
             unenforced: config.unenforced.clone(),
-            has_interfaces: !(config.interfaces.is_empty() && config.interface_patterns.is_empty()),
+            has_interfaces,
         };
         Ok((this, is_adopted, pins.is_some()))
     }
@@ -141,9 +144,13 @@ impl Shield {
         let mut control = self.core.lock();
         for slot in 0..2u32 {
             let generation = self.core.shared.generation(slot);
-            let Some(program) = PolicyProgram::adopt(&self.core.shared, slot)? else { continue };
+            if generation.number == 0 {
+                continue;
+            }
+            let program = PolicyProgram::adopt(&self.core.shared, slot)?;
             control.next_generation = control.next_generation.max(generation.number + 1);
-            control.has_ip_links |= program.program_for(LinkLayer::Ip).is_some();
+            let of_ip = program.as_ref().and_then(|it| it.program_for(LinkLayer::Ip));
+            control.has_ip_links |= of_ip.is_some();
             let is_known = generation.policy == policy.id().0;
             if is_known {
                 let Control { names, slots, .. } = &mut *control;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ironclad_bpf::boottime_ns;
-use ironclad_bpf::shield::Selector;
+use ironclad_bpf::shield::{PolicyProgram, Selector};
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::socket::CompiledSockets;
 use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource, PolicyWarning};
@@ -164,15 +164,11 @@ impl Shield {
         self.watch_packets(&mut control, policy)?;
         self.assign_rule_slots(&mut control, policy)?;
         let number = control.next_generation;
-        let loaded = packet_image::load(&self.core.shared, policy, &control.slots, number);
-        let (mut program, generation) = self.core.audit.refused("ic_policy", loaded)?;
-        self.core.record_load(program.program())?;
-        if control.has_ip_links {
-            self.core.load_ip(&mut program, None)?;
-        }
+        let generation = packet_image::generation(policy, number);
+        let program = self.load_packets(&control, policy, number)?;
         let sockets = self.prepare_sockets(&mut control, policy, &contents, number)?;
         self.core.record_swap(policy, &generation, sockets.as_ref(), provisional)?;
-        self.core.shared.fill_slot(slot, &program, &generation)?;
+        self.core.shared.fill_slot(slot, program.as_ref(), &generation)?;
         if let (Some(all), Some(sockets)) = (&mut control.sockets, &sockets) {
             all.fill_slot(slot, sockets)?;
         }
@@ -193,6 +189,27 @@ impl Shield {
         }
         self.follower.iter().for_each(Follower::wake);
         Ok(())
+    }
+
+    /// Loads what decides on packets; nothing where no interface is protected and the policy treats packets
+    /// as an empty one does. Loading is most of the time of a swap of socket rules.
+    fn load_packets(
+        &self,
+        control: &Control,
+        policy: &CompiledPolicy,
+        number: u64,
+    ) -> Result<Option<PolicyProgram>, ShieldError> {
+        if !control.has_links && packet_image::is_empty(policy)? {
+            return Ok(None);
+        }
+        let counter = |rule| control.slots.of(rule);
+        let loaded = packet_image::load(&self.core.shared, policy, counter, number);
+        let mut program = self.core.audit.refused("ic_policy", loaded)?;
+        self.core.record_load(program.program())?;
+        if control.has_ip_links {
+            self.core.load_ip(&mut program, None)?;
+        }
+        Ok(Some(program))
     }
 
     /// Whether `policy` may replace the one in force.

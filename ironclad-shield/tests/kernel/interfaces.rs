@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ironclad_bpf::{BPFFS, PinDirectory};
+use ironclad_core::abi::{Loss, Reason};
 use ironclad_core::audit::AuditAction;
 use ironclad_core::{Action, RuleId};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::packet::{Frame, UDP, udp};
-use ironclad_lab::{Lab, Namespace, PacketSocket, test};
+use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket, test};
+use ironclad_policy::socket::SocketAction;
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
 use ironclad_shield::{InterfaceStatus, Shield, ShieldBuilder, ShieldErrorKind};
 
 use crate::recorder::Recorder;
-use crate::testbed::PATIENCE;
+use crate::testbed::{PATIENCE, policy as policy_of, provisional, rule};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -22,7 +24,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(an_unprotected_interface_is_not_protected_again),
         test!(a_renamed_interface_stays_protected),
         test!(an_interface_that_cannot_be_protected_is_reported),
-        test!(a_pattern_that_is_none_is_refused),
+        test!(a_pattern_that_is_none_is_refused).on_host(),
+        test!(a_policy_without_packet_rules_decides_at_an_interface_that_comes_later).on_host(),
     ]
 }
 
@@ -148,6 +151,78 @@ fn interfaces_that_match_a_pattern_are_protected_when_they_appear() {
         assert!(!net.drops(&shield, name) && status(&shield, name).is_none(), "{name}");
     }
     assert_eq!(status(&shield, "vm2").unwrap().gaps, 0);
+}
+
+/// Such a policy has no program for packets until an interface is protected.
+fn a_policy_without_packet_rules_decides_at_an_interface_that_comes_later() {
+    let net = Net::new();
+    net.add("eth0");
+    let cgroup = Cgroup::new("later").unwrap();
+    let instance = format!("later-{}", std::process::id());
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+    let only = |id| policy_of([rule(id, SocketAction::Allow)]);
+    let recorder = Arc::new(Recorder::default());
+    let loads = || {
+        let actions = std::mem::take(&mut *recorder.0.lock().unwrap());
+        let is_load = |it: &&AuditAction| matches!(it, AuditAction::Load { program, .. } if program == "ic_policy");
+        actions.iter().filter(is_load).count()
+    };
+    let start = |policy: &CompiledPolicy, interface: Option<&str>| {
+        let builder = Shield::builder(&instance).cgroup(cgroup.dir()).persistent(true);
+        let builder = interface.into_iter().fold(builder, ShieldBuilder::interface);
+        net.host.run(|| builder.audit(recorder.clone()).start(policy)).unwrap().unwrap()
+    };
+    // Too short for IPv4: any policy drops it.
+    let drops = |shield: &Shield| {
+        let injector = net.peer.run(|| PacketSocket::open("eth0")).unwrap().unwrap();
+        let frame = Frame::v4("10.9.0.2", "10.9.0.1").payload(UDP, udp(1, 9, b"")).build();
+        let short = || shield.counters().unwrap().reason(Reason::Ip4Short).dropped.packets;
+        let before = short();
+        injector.send(&frame[..20]).unwrap();
+        until(|| short() > before);
+        assert_eq!(shield.counters().unwrap().loss(Loss::NoPolicy), 0);
+    };
+
+    let shield = start(&only(1), None);
+    shield.apply(&only(2)).unwrap();
+    assert_eq!(loads(), 0);
+    net.host.run(|| shield.protect("eth0")).unwrap().unwrap();
+    assert_eq!(loads(), 1);
+    drops(&shield);
+    shield.apply(&only(3)).unwrap();
+    assert_eq!(loads(), 1);
+    drops(&shield);
+    net.host.run(|| shield.unprotect("eth0")).unwrap().unwrap();
+    drop(shield);
+
+    // The next agents adopt what has a program and what has none, of policies that they do not know.
+    for id in [4, 5] {
+        drop(start(&only(id), None));
+        assert_eq!(loads(), 0);
+    }
+    let shield = start(&only(6), Some("eth0"));
+    drops(&shield);
+    // That of the start's own policy, and that of the policy which it would return to.
+    assert_eq!(loads(), 2);
+    // A deadline returns to a policy that was in force before the interface was protected.
+    net.host.run(|| shield.unprotect("eth0")).unwrap().unwrap();
+    drop(shield);
+    let shield = start(&only(7), None);
+    shield.apply_with(&only(8), provisional(Duration::from_secs(3600))).unwrap();
+    assert_eq!(loads(), 0);
+    net.host.run(|| shield.protect("eth0")).unwrap().unwrap();
+    assert_eq!(loads(), 2);
+    drops(&shield);
+    shield.revert().unwrap();
+    drops(&shield);
+    assert_eq!(loads(), 0);
+    shield.stop().unwrap();
+
+    // A test run needs the program, too.
+    let nothing = Policy::builder().compile().unwrap();
+    let shield = Shield::builder("later").start_unattached(&nothing).unwrap();
+    shield.test_run(&[0; 60], 1).unwrap();
+    assert_eq!(shield.counters().unwrap().loss(Loss::NoPolicy), 0);
 }
 
 fn an_unprotected_interface_is_not_protected_again() {
