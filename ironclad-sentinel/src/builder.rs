@@ -17,7 +17,7 @@ use crate::baseline::BaselineOptions;
 use crate::dangerous::Dangerous;
 use crate::error::SentinelError;
 use crate::inventory::OnSuspect;
-use crate::sentinel::Sentinel;
+use crate::sentinel::{Executables, Sentinel};
 use crate::watch::{Alarm, OnAlarm};
 
 /// Types of programs that can bypass Sentinel, read its state, or block its successor.
@@ -50,9 +50,7 @@ pub struct SentinelBuilder {
     pub(crate) state: Option<PathBuf>,
     pub(crate) launch: Launch,
     pub(crate) launch_group: Option<PathBuf>,
-    pub(crate) updaters: Vec<PathBuf>,
-    pub(crate) may_stop: Vec<PathBuf>,
-    pub(crate) group_managers: Vec<PathBuf>,
+    pub(crate) executables: Executables,
     pub(crate) trust: Trust,
     /// The files of the trust store, which is locked while a bundle is applied.
     pub(crate) trust_files: Vec<PathBuf>,
@@ -90,9 +88,7 @@ impl SentinelBuilder {
             state: None,
             launch: Launch::Init,
             launch_group: None,
-            updaters: Vec::new(),
-            may_stop: Vec::new(),
-            group_managers: Vec::new(),
+            executables: Executables::default(),
             trust: Trust::default(),
             trust_files: Vec::new(),
             on_suspect: OnSuspect::default(),
@@ -250,7 +246,7 @@ impl SentinelBuilder {
     /// May be called again.
     #[must_use]
     pub fn updater(mut self, executable: impl Into<PathBuf>) -> Self {
-        self.updaters.push(executable.into());
+        self.executables.updaters.push(executable.into());
         self
     }
 
@@ -263,7 +259,7 @@ impl SentinelBuilder {
     /// A process that moves the agent into its own cgroup can freeze it there, or kill it without a signal.
     #[must_use]
     pub fn group_manager(mut self, executable: impl Into<PathBuf>) -> Self {
-        self.group_managers.push(executable.into());
+        self.executables.group_managers.push(executable.into());
         self
     }
 
@@ -272,7 +268,7 @@ impl SentinelBuilder {
     /// opens: a scanner. May be called again.
     #[must_use]
     pub fn may_stop(mut self, executable: impl Into<PathBuf>) -> Self {
-        self.may_stop.push(executable.into());
+        self.executables.may_stop.push(executable.into());
         self
     }
 

@@ -63,14 +63,23 @@ struct Covers {
     names: Vec<(PathBuf, OsString, u64)>,
 }
 
+/// Refuses rules on paths that cannot be covered.
+pub(crate) fn check(files: Option<&CompiledFiles>) -> Result<(), SentinelError> {
+    wanted(files, &[], &mounts()?).map(drop)
+}
+
+fn mounts() -> Result<Vec<Mount>, SentinelError> {
+    let failed = |source| BpfError::system("reading /proc/self/mountinfo", source);
+    Ok(volumes::mounts().map_err(failed)?)
+}
+
 /// Resolves all paths of rules, and of Sentinel's own.
 pub(crate) fn resolve(
     files: Option<&CompiledFiles>,
     own: &[OwnPath],
     processes: &Processes,
 ) -> Result<Coverage, SentinelError> {
-    let mounts = volumes::mounts()
-        .map_err(|source| BpfError::system("reading /proc/self/mountinfo", source))?;
+    let mounts = mounts()?;
     let wanted = wanted(files, own, &mounts)?;
     let mut coverage = Coverage::default();
     let mut covers = Covers::default();

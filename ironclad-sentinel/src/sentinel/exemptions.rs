@@ -6,12 +6,19 @@ use ironclad_bpf::paths::interpreter;
 use ironclad_core::abi;
 use ironclad_policy::file::CompiledFiles;
 
-use super::Sentinel;
 use crate::error::{Failure, SentinelError};
 use crate::status::{Missing, MissingKind};
 use crate::{own, resolve};
 
-impl Sentinel {
+/// Executables that the builder names, and that are exempt from Sentinel's own rules.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Executables {
+    pub(crate) updaters: Vec<PathBuf>,
+    pub(crate) may_stop: Vec<PathBuf>,
+    pub(crate) group_managers: Vec<PathBuf>,
+}
+
+impl Executables {
     /// Executables, Sentinel's own rules that each is exempt from, and its permissions.
     pub(super) fn exemptions(&self) -> impl Iterator<Item = (&Path, u64, u32)> {
         let updaters = self.updaters.iter().map(|path| (path.as_path(), own::UPDATED, 0));
@@ -23,7 +30,7 @@ impl Sentinel {
         updaters.chain(stoppers).chain(managers).chain(executors)
     }
 
-    /// Executables that the builder has, each with the method that named it.
+    /// Each with the method that named it.
     fn named(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let lists = [
             ("`.updater(…)`", &self.updaters),
@@ -33,7 +40,7 @@ impl Sentinel {
         lists.into_iter().flat_map(|(by, paths)| paths.iter().map(move |path| (by, path)))
     }
 
-    pub(super) fn missing_executables(&self) -> impl Iterator<Item = Missing> {
+    pub(super) fn missing(&self) -> impl Iterator<Item = Missing> {
         self.named().filter(|(_, path)| !path.is_file()).map(|(by, path)| Missing {
             path: path.clone(),
             by: by.to_owned(),
@@ -41,11 +48,8 @@ impl Sentinel {
         })
     }
 
-    /// Refuses exempt executables that are scripts or directories: no process executes them.
-    pub(super) fn check_executables(
-        &self,
-        files: Option<&CompiledFiles>,
-    ) -> Result<(), SentinelError> {
+    /// Refuses exempt executables, those of rules included, that are scripts or directories: no process executes them.
+    pub(super) fn check(&self, files: Option<&CompiledFiles>) -> Result<(), SentinelError> {
         let rules = files.iter().flat_map(|files| files.rules());
         let exemptions = rules.flat_map(|rule| rule.except.iter().map(move |path| (rule, path)));
         for (rule, path) in exemptions {

@@ -34,6 +34,7 @@ use crate::status::Missing;
 use crate::tables::Tables;
 use crate::watch::{Watch, Watched};
 
+pub(crate) use exemptions::Executables;
 use persistent::Persistent;
 pub use policy::Refreshed;
 pub(crate) use scratch::Scratch;
@@ -47,9 +48,7 @@ pub struct Sentinel {
     watch: Option<Watch>,
     watched: Arc<Watched>,
     own: Vec<OwnPath>,
-    updaters: Vec<PathBuf>,
-    may_stop: Vec<PathBuf>,
-    group_managers: Vec<PathBuf>,
+    executables: Executables,
     processes: Processes,
     persistent: Option<Persistent>,
     trust: Trust,

@@ -123,7 +123,7 @@ impl Sentinel {
             self.watched.unsigned.check(&policy, &self.watched.audit)?;
         }
         let files = policy.files();
-        self.check_executables(files)?;
+        self.executables.check(files)?;
         let is_first = state.in_force.is_none();
         let former = state.in_force.as_ref().map(|(coverage, _)| coverage.clone());
         let former = former.unwrap_or_default();
@@ -157,7 +157,7 @@ impl Sentinel {
         }
         state.rules = rules;
         state.missing = resolve::missing(files);
-        state.missing.extend(self.missing_executables());
+        state.missing.extend(self.executables.missing());
         if !is_same {
             let absent = resolve::absent(files);
             absent.iter().chain(&state.missing).for_each(|it| tracing::warn!(instance, "{it}"));
@@ -173,7 +173,7 @@ impl Sentinel {
     /// What rules and Sentinel's own rules cover now, with all exemptions.
     fn resolve(&self, files: Option<&CompiledFiles>) -> Result<Coverage, SentinelError> {
         let mut coverage = resolve(files, &self.own, &self.processes)?;
-        for (path, rules, may) in self.exemptions() {
+        for (path, rules, may) in self.executables.exemptions() {
             let found = self.processes.identify(&[path])?;
             // A missing executable is reported, and exempt after a refresh.
             if let Some(id) = found.first().copied().flatten() {

@@ -17,14 +17,19 @@ impl Scratch {
         let mut random = [0; 8];
         random.copy_from_slice(&Secret::new()?.as_bytes()[..8]);
         let name = format!(".ironclad-{:016x}", u64::from_ne_bytes(random));
-        let within = std::fs::canonicalize(within).map_err(|e| Failure::Path {
-            rule: "`.scratch(…)`".to_owned(),
-            path: within.to_owned(),
-            what: format!("is no directory for the self-test of hooks: {e}"),
-        })?;
-        let path = within.join(name);
+        let path = Self::within(within)?.join(name);
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(Self(path))
+    }
+
+    /// The directory to create it in.
+    pub(super) fn within(path: &Path) -> Result<PathBuf, SentinelError> {
+        let failed = |e| Failure::Path {
+            rule: "`.scratch(…)`".to_owned(),
+            path: path.to_owned(),
+            what: format!("is no directory for the self-test of hooks: {e}"),
+        };
+        Ok(std::fs::canonicalize(path).map_err(failed)?)
     }
 }
 

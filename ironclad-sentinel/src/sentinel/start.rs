@@ -21,6 +21,7 @@ use crate::inventory::{Foreign, OnSuspect};
 use crate::oom::OomProtection;
 use crate::own;
 use crate::privilege::{self, Claim};
+use crate::resolve;
 use crate::secret_store::SecretStore;
 use crate::tables::Tables;
 use crate::volumes;
@@ -55,6 +56,17 @@ impl Sentinel {
         builder.audit_log().refused(PROGRAM, open())
     }
 
+    /// Checks of a policy and of paths what can be checked before programs are loaded: that takes seconds.
+    fn check_policy(
+        builder: &SentinelBuilder,
+        policy: &CompiledPolicy,
+    ) -> Result<(), SentinelError> {
+        refuse_unenforced(policy, &builder.unenforced)?;
+        builder.executables.check(policy.files())?;
+        Scratch::within(&builder.scratch)?;
+        resolve::check(policy.files())
+    }
+
     fn start_with(
         builder: SentinelBuilder,
         claim: Claim,
@@ -62,7 +74,7 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         let audit = builder.audit_log();
-        audit.refused(PROGRAM, refuse_unenforced(policy, &builder.unenforced))?;
+        audit.refused(PROGRAM, Self::check_policy(&builder, policy))?;
         // Before maps and programs use memory.
         let oom_protection = match builder.dangerous.oom_kill {
             true => None,
@@ -129,9 +141,7 @@ impl Sentinel {
             watch: None,
             watched: Arc::new(watched),
             own,
-            updaters: builder.updaters.clone(),
-            may_stop: builder.may_stop.clone(),
-            group_managers: builder.group_managers.clone(),
+            executables: builder.executables.clone(),
             processes,
             persistent,
             trust: builder.trust.clone(),
