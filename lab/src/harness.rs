@@ -117,7 +117,8 @@ impl Test {
         Self { name, run, place, needs: &[], is_shared: false, is_isolated: false }
     }
 
-    /// Runs only on the build machine's kernel.
+    /// Runs only on the build machine's kernel: a test of what does not depend on the kernel's version, because
+    /// emulated machines are slow.
     pub const fn on_host(mut self) -> Self {
         self.place = Place::Host;
         self

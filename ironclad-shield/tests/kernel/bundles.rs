@@ -18,9 +18,9 @@ use ironclad_lab::test;
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(signed_bundles_alone_are_accepted),
-        test!(the_last_bundle_starts_again_after_it_expired),
-        test!(without_a_trust_store_a_warning_is_printed),
+        test!(signed_bundles_alone_are_accepted).on_host(),
+        test!(the_last_bundle_starts_again_after_it_expired).on_host(),
+        test!(without_a_trust_store_a_warning_is_printed).on_host(),
     ]
 }
 

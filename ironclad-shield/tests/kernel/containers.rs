@@ -19,8 +19,8 @@ use ironclad_lab::{role, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(cgroups_are_not_named_from_within_a_namespace),
-        test!(a_container_is_the_cgroup_that_is_named_after_it),
+        test!(cgroups_are_not_named_from_within_a_namespace).on_host(),
+        test!(a_container_is_the_cgroup_that_is_named_after_it).on_host(),
         test!(a_container_that_is_started_again_is_followed),
         test!(ids_are_checked_when_a_policy_is_compiled),
     ]

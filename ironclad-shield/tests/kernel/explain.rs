@@ -23,10 +23,10 @@ use ironclad_lab::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(an_explanation_agrees_with_the_kernel),
-        test!(an_event_is_explained_by_the_rule_that_it_names),
-        test!(explanations_read_the_tables_in_the_kernel),
+        test!(an_event_is_explained_by_the_rule_that_it_names).on_host(),
+        test!(explanations_read_the_tables_in_the_kernel).on_host(),
         test!(without_cgroups_there_is_nothing_to_explain),
-        test!(an_adopted_instance_explains_too),
+        test!(an_adopted_instance_explains_too).on_host(),
     ]
 }
 

@@ -27,9 +27,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_file_that_replaces_another_is_read).shared(),
         test!(unknown_content_is_a_mismatch).shared(),
         test!(dry_runs_and_logs_only_report).shared(),
-        test!(a_file_that_is_too_large_is_denied_unread).shared(),
-        test!(calls_do_not_wait_while_files_are_read).shared(),
-        test!(stopping_does_not_wait_for_files),
+        test!(a_file_that_is_too_large_is_denied_unread).on_host().shared(),
+        test!(calls_do_not_wait_while_files_are_read).on_host().shared(),
+        test!(stopping_does_not_wait_for_files).on_host(),
         test!(calls_do_not_wait_for_a_lease).shared(),
         test!(a_pinned_file_may_be_on_an_overlay).shared(),
     ]

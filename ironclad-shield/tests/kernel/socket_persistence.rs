@@ -27,7 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(packet_sockets_are_denied_without_an_agent).needs(&[lsm]),
         test!(packet_sockets_are_pinned_when_a_policy_decides_about_them).needs(&[lsm]),
         test!(a_deadline_holds_without_an_agent),
-        test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was),
+        test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was).on_host(),
         test!(ancestry_bits_are_reused),
     ]
 }
