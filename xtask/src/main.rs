@@ -214,10 +214,7 @@ fn perform(task: Task) -> Result<ExitCode> {
 fn run_tests(options: &test::Options, checks_too: bool) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
     let mut report = Report::default();
-    if checks_too {
-        check::run(&[], &mut report)?;
-    }
-    test::run(options, &mut report)?;
+    test::run(options, checks_too, &mut report)?;
     test::conclude(options, &report)?;
     Ok(code(!report.has_failures()))
 }

@@ -77,29 +77,17 @@ pub(crate) fn run(
     depth: Depth,
     report: &mut Report,
 ) -> Result<()> {
-    // What takes longest comes first: both processors have work to the end.
-    let (first, last): (Vec<_>, Vec<_>) =
-        kernels.iter().partition(|kernel| depth.is_whole_on(kernel));
-    let queue = Mutex::new(first.into_iter().chain(last));
+    let queue = Mutex::new(tasks(kernels, binaries, depth).into_iter());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..MACHINES_AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let Some(kernel) = queue.lock().ok().and_then(|mut queue| queue.next()) else {
-                        return;
-                    };
-                    let is_whole = depth.is_whole_on(kernel);
-                    let mut rows = on_kernel(kernel, binaries, is_whole, Machine::Usual);
-                    let apart = binaries.iter().position(|binary| binary.package == APART);
-                    if let Some(apart) = apart.filter(|_| is_whole) {
-                        for machine in [Machine::WithoutLsm, Machine::Hardened] {
-                            let apart = &binaries[apart..=apart];
-                            rows.extend(on_kernel(kernel, apart, is_whole, machine));
-                        }
-                    }
+                    let task = queue.lock().ok().and_then(|mut queue| queue.next());
+                    let Some(task) = task else { return };
+                    let rows = task.run();
                     if let Ok(mut done) = done.lock() {
-                        done.push((kernel.label.clone(), rows));
+                        done.push((task.kernel.label.clone(), rows));
                     }
                 }
             });
@@ -111,6 +99,38 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// One boot of a machine, and what it runs.
+struct Task<'a> {
+    kernel: &'a Kernel,
+    binaries: Vec<&'a Binary>,
+    is_whole: bool,
+    machine: Machine,
+}
+
+/// What takes longest comes first, and no machine has the half of the work: both processors have work to the end.
+fn tasks<'a>(kernels: &'a [Kernel], binaries: &'a [Binary], depth: Depth) -> Vec<Task<'a>> {
+    let (whole, between): (Vec<_>, Vec<_>) =
+        kernels.iter().partition(|kernel| depth.is_whole_on(kernel));
+    let (apart, others): (Vec<_>, Vec<_>) =
+        binaries.iter().partition(|binary| binary.package == APART);
+    let mut tasks = Vec::new();
+    let mut add = |kernels: &[&'a Kernel], binaries: &[&'a Binary], is_whole, machine| {
+        let kernels = kernels.iter().filter(|_| !binaries.is_empty());
+        tasks.extend(kernels.map(|kernel| Task {
+            kernel,
+            binaries: binaries.to_vec(),
+            is_whole,
+            machine,
+        }));
+    };
+    add(&whole, &apart, true, Machine::Usual);
+    add(&whole, &others, true, Machine::Usual);
+    add(&between, &binaries.iter().collect::<Vec<_>>(), false, Machine::Usual);
+    add(&whole, &apart, true, Machine::Hardened);
+    add(&whole, &apart, true, Machine::WithoutLsm);
+    tasks
+}
+
 /// Tests that a kernel leaves out, as one row.
 fn left_out(suite: &str, package: &str, tests: &Tests) -> Option<Row> {
     let (number, modules) = tests.left.iter().find(|(_, reason)| reason.contains("modules"))?;
@@ -120,65 +140,74 @@ fn left_out(suite: &str, package: &str, tests: &Tests) -> Option<Row> {
     Some(Row::single(suite, &format!("{package}: other modules"), Outcome::Skipped(why), 0.0))
 }
 
-fn on_kernel(kernel: &Kernel, binaries: &[Binary], is_whole: bool, machine: Machine) -> Vec<Row> {
-    let suite = format!("linux {}", kernel.label);
-    eprintln!("{suite}: booting {}", kernel.release);
-    let started = Instant::now();
-    let row = |outcome, seconds| Row::single(&suite, machine.name(), outcome, seconds);
-    let report = match vm::run(kernel, &job(kernel, binaries, is_whole, machine), |_| {}) {
-        Ok(report) => report,
-        Err(error) => {
-            let seconds = started.elapsed().as_secs_f64();
-            return vec![row(Outcome::Failed(error.to_string()), seconds)];
+impl Task<'_> {
+    fn run(&self) -> Vec<Row> {
+        let Self { kernel, binaries, machine, .. } = self;
+        let suite = format!("linux {}", kernel.label);
+        eprintln!("{suite}: booting {}", kernel.release);
+        let started = Instant::now();
+        let packages: Vec<_> = binaries.iter().map(|binary| &*binary.package).collect();
+        let name = format!("{} for {}", machine.name(), packages.join(", "));
+        let row = |outcome, seconds| Row::single(&suite, &name, outcome, seconds);
+        let report = match vm::run(kernel, &self.job(), |_| {}) {
+            Ok(report) => report,
+            Err(error) => {
+                let seconds = started.elapsed().as_secs_f64();
+                return vec![row(Outcome::Failed(error.to_string()), seconds)];
+            }
+        };
+        let mut rows = Vec::new();
+        for (number, binary) in binaries.iter().enumerate() {
+            let ran = report.ran.get(number);
+            let mut tests = ran.map(|ran| libtest::parse(&ran.output)).unwrap_or_default();
+            match ran {
+                None => tests.failed.push("was not run".into()),
+                Some(ran) => match ran.status {
+                    Some(0) => {}
+                    Some(143) => tests.failed.push(format!("cut after {TIMEOUT_SECONDS} s")),
+                    Some(status) if tests.failed.is_empty() => {
+                        tests.failed.push(format!("ended with status {status}"));
+                    }
+                    Some(_) => {}
+                    None => tests.failed.push("was running when the machine stopped".into()),
+                },
+            }
+            if let Some(ran) = ran.filter(|_| !tests.failed.is_empty()) {
+                super::show_failure(&suite, &binary.package, &ran.output);
+            }
+            let seconds = ran.map_or(0.0, |ran| ran.seconds);
+            let left = left_out(&suite, &binary.package, &tests);
+            rows.push(Row::of_tests(&suite, &binary.package, tests, seconds));
+            rows.extend(left);
         }
-    };
-    let mut rows = Vec::new();
-    for (number, binary) in binaries.iter().enumerate() {
-        let ran = report.ran.get(number);
-        let mut tests = ran.map(|ran| libtest::parse(&ran.output)).unwrap_or_default();
-        match ran {
-            None => tests.failed.push("was not run".into()),
-            Some(ran) => match ran.status {
-                Some(0) => {}
-                Some(143) => tests.failed.push(format!("cut after {TIMEOUT_SECONDS} s")),
-                Some(status) if tests.failed.is_empty() => {
-                    tests.failed.push(format!("ended with status {status}"));
-                }
-                Some(_) => {}
-                None => tests.failed.push("was running when the machine stopped".into()),
-            },
-        }
-        if let Some(ran) = ran.filter(|_| !tests.failed.is_empty()) {
-            super::show_failure(&suite, &binary.package, &ran.output);
-        }
-        let seconds = ran.map_or(0.0, |ran| ran.seconds);
-        let left = left_out(&suite, &binary.package, &tests);
-        rows.push(Row::of_tests(&suite, &binary.package, tests, seconds));
-        rows.extend(left);
+        let outcome = report.problem.map_or(Outcome::Passed, Outcome::Failed);
+        rows.push(row(outcome, started.elapsed().as_secs_f64()));
+        rows
     }
-    let outcome = report.problem.map_or(Outcome::Passed, Outcome::Failed);
-    rows.push(row(outcome, started.elapsed().as_secs_f64()));
-    rows
-}
 
-fn job(kernel: &Kernel, binaries: &[Binary], is_whole: bool, machine: Machine) -> Job {
-    let place = |binary: &Binary| format!("/tests/{}", binary.package);
-    let program = |binary: &Binary| Program { from: binary.file.clone(), to: place(binary) };
-    let command = |binary: &Binary| {
-        let modules = BETWEEN.iter().find(|(package, _)| !is_whole && *package == binary.package);
-        let modules = modules.map(|(_, modules)| format!("IRONCLAD_TEST_MODULES={modules}"));
-        let words = ["env".to_owned()].into_iter().chain(modules).chain([place(binary)]);
-        words.collect()
-    };
-    let apart = machine.variable().map(|name| (name.into(), "1".into()));
-    let environment =
-        [("RUST_BACKTRACE".into(), "1".into()), ("IRONCLAD_KERNEL".into(), kernel.label.clone())];
-    Job {
-        is_without_lsm: machine == Machine::WithoutLsm,
-        programs: binaries.iter().map(program).collect(),
-        commands: binaries.iter().map(command).collect(),
-        environment: environment.into_iter().chain(apart).collect(),
-        timeout_seconds: TIMEOUT_SECONDS,
-        ..Job::default()
+    fn job(&self) -> Job {
+        let Self { kernel, binaries, is_whole, machine } = self;
+        let place = |binary: &Binary| format!("/tests/{}", binary.package);
+        let program = |binary: &Binary| Program { from: binary.file.clone(), to: place(binary) };
+        let command = |binary: &Binary| {
+            let modules =
+                BETWEEN.iter().find(|(package, _)| !*is_whole && *package == binary.package);
+            let modules = modules.map(|(_, modules)| format!("IRONCLAD_TEST_MODULES={modules}"));
+            let words = ["env".to_owned()].into_iter().chain(modules).chain([place(binary)]);
+            words.collect()
+        };
+        let apart = machine.variable().map(|name| (name.into(), "1".into()));
+        let environment = [
+            ("RUST_BACKTRACE".into(), "1".into()),
+            ("IRONCLAD_KERNEL".into(), kernel.label.clone()),
+        ];
+        Job {
+            is_without_lsm: *machine == Machine::WithoutLsm,
+            programs: binaries.iter().copied().map(program).collect(),
+            commands: binaries.iter().copied().map(command).collect(),
+            environment: environment.into_iter().chain(apart).collect(),
+            timeout_seconds: TIMEOUT_SECONDS,
+            ..Job::default()
+        }
     }
 }

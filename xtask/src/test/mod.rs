@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use crate::command::{cargo, command, create_dir, line, tail, write};
 use crate::failure::{Context, Result};
 use crate::kernels::Kernel;
-use crate::{attacks, kernels, setup};
+use crate::{attacks, check, kernels, setup};
 pub(crate) use libtest::Attack;
 use libtest::Tests;
 #[cfg(test)]
@@ -79,24 +79,32 @@ pub(crate) struct Options {
 const PURE_SECONDS: u32 = 1500;
 const BINARY_SECONDS: u32 = 1500;
 
-/// Runs the parts that are asked for and adds what came out.
-pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
+/// Runs the parts that are asked for, and checks before where they are, and adds what came out.
+pub(crate) fn run(options: &Options, checks_too: bool, report: &mut Report) -> Result<()> {
     let wants = |part| options.only.is_empty() || options.only.contains(&part);
-    if wants(Part::Pure) {
-        timed(report, "pure", "cargo test", pure);
-    }
-    // Tests on this machine's kernel mostly wait for it, and virtual machines compute.
-    let on_host = std::thread::scope(|scope| {
+    let before = || {
+        let mut report = Report::default();
+        if checks_too {
+            timed(&mut report, "check", "checks", |report| check::run(&[], report));
+        }
+        if wants(Part::Pure) {
+            timed(&mut report, "pure", "cargo test", pure);
+        }
+        report
+    };
+    // Virtual machines compute. What builds waits now and then, and tests on this machine's kernel mostly do.
+    let mut in_matrix = Report::default();
+    let beside = std::thread::scope(|scope| {
+        let before = scope.spawn(before);
         let on_host = wants(Part::Host).then(|| scope.spawn(host_report));
         if wants(Part::Matrix) {
-            timed(report, "matrix", "build", |report| matrix_and_attacks(options, report));
+            timed(&mut in_matrix, "matrix", "build", |report| matrix_and_attacks(options, report));
         }
-        on_host.map(|thread| thread.join())
+        [Some(before), on_host].map(|thread| thread.map(|thread| thread.join()))
     });
-    match on_host {
-        None => {}
-        Some(Ok(on_host)) => report.append(on_host),
-        Some(Err(_)) => return Err("the thread of the host's tests panicked".to_owned().into()),
+    let [before, on_host] = beside.map(|report| report.unwrap_or_else(|| Ok(Report::default())));
+    for part in [before, Ok(in_matrix), on_host] {
+        report.append(part.map_err(|_| "a thread of tests panicked".to_owned())?);
     }
     if wants(Part::Fuzz) {
         timed(report, "fuzz", "build", |report| fuzz::run(options.fuzz_seconds, report));

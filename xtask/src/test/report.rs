@@ -132,7 +132,7 @@ impl Report {
     fn seconds(&self) -> String {
         let mut suites: Vec<(&str, f64)> = Vec::new();
         // The row of a machine contains those of its programs.
-        for row in self.rows.iter().filter(|row| !row.target.starts_with("machine")) {
+        for row in self.rows.iter().filter(|row| !row.target.contains("machine")) {
             match suites.iter_mut().find(|(suite, _)| *suite == row.suite) {
                 Some((_, seconds)) => *seconds += row.seconds,
                 None => suites.push((&row.suite, row.seconds)),
