@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::exit;
+use std::sync::Mutex;
 
 use libbpf_cargo::SkeletonBuilder;
 use programs::{BENCHES, PROGRAMS, Sources};
@@ -38,7 +39,7 @@ fn run() -> Result<(), String> {
     let sources = Sources::new(&dir, out.join("libbpf")).map_err(|e| format!("headers: {e}"))?;
     let clang = programs::clang()?;
     let benches = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &BENCHES[..] } else { &[] };
-    for program in PROGRAMS.iter().chain(benches) {
+    let build = |program: &str| {
         let name = program.rsplit('/').next().unwrap_or(program);
         let object = out.join(format!("{name}.o"));
         programs::compile(&sources, program, arch, &clang, &object)
@@ -46,9 +47,18 @@ fn run() -> Result<(), String> {
         SkeletonBuilder::new()
             .obj(&object)
             .generate(out.join(format!("{name}.skel.rs")))
-            .map_err(|e| format!("{program}.bpf.c: {e:#}"))?;
-    }
-    Ok(())
+            .map_err(|e| format!("{program}.bpf.c: {e:#}"))
+    };
+    // Nothing else is left to build at that time: every package waits for this one.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(PROGRAMS.iter().chain(benches));
+    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+    let work = || std::iter::from_fn(next).try_for_each(|program| build(program));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let mut ends = threads.into_iter().map(|thread| thread.join());
+        ends.try_for_each(|end| end.map_err(|_| "a thread panicked".to_owned())?)
+    })
 }
 
 /// libbpf-cargo reports no headers to cargo.

@@ -30,7 +30,8 @@ pub(crate) fn generate() -> Result<()> {
     Ok(())
 }
 
-/// Compares the files with the crates, and looks for types of other crates in signatures.
+/// Compares the files with the crates, and looks for types of other crates in signatures. Fails on warnings of
+/// rustdoc, too.
 pub(super) fn check() -> Result<Outcome> {
     let mut found = Vec::new();
     for (package, json) in documented()? {
@@ -70,7 +71,8 @@ fn documented() -> Result<Vec<(String, PathBuf)>> {
     let target = Path::new(target);
     let wrapper = wrapper(target)?;
     let mut doc = cargo(["doc", "--quiet", "--workspace", "--lib", "--no-deps", "--all-features"]);
-    output(doc.env("RUSTDOC", wrapper))?;
+    // Rustdoc warns as it does of HTML.
+    output(doc.env("RUSTDOC", wrapper).env("RUSTDOCFLAGS", "-D warnings"))?;
     let file = |Package { name, .. }: Package| {
         let json = target.join("doc").join(format!("{}.json", name.replace('-', "_")));
         (name, json)

@@ -115,13 +115,10 @@ fn tasks<'a>(kernels: &'a [Kernel], binaries: &'a [Binary], depth: Depth) -> Vec
         binaries.iter().partition(|binary| binary.package == APART);
     let mut tasks = Vec::new();
     let mut add = |kernels: &[&'a Kernel], binaries: &[&'a Binary], is_whole, machine| {
-        let kernels = kernels.iter().filter(|_| !binaries.is_empty());
-        tasks.extend(kernels.map(|kernel| Task {
-            kernel,
-            binaries: binaries.to_vec(),
-            is_whole,
-            machine,
-        }));
+        let task = |&kernel| Task { kernel, binaries: binaries.to_vec(), is_whole, machine };
+        if !binaries.is_empty() {
+            tasks.extend(kernels.iter().map(task));
+        }
     };
     add(&whole, &apart, true, Machine::Usual);
     add(&whole, &others, true, Machine::Usual);
