@@ -8,7 +8,7 @@ mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 
 use ironclad_bpf::sentinel::{Canary, Secret};
