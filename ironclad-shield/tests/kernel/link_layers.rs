@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ironclad_core::abi::Reason;
@@ -23,10 +24,16 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_tun_device_of_ethernet_type_is_parsed_from_the_ip_header),
         test!(a_tun_device_whose_packets_name_a_protocol_is_refused),
         test!(an_adopted_instance_decides_at_a_tun_device),
-        test!(packets_in_an_ipip_tunnel_are_decided).needs(&[ipip]),
-        test!(ipip_before_linux_5_14_is_refused).needs(&[old_ipip]),
+        test!(packets_in_an_ipip_tunnel_are_decided).needs(&[since_5_14, ipip]),
+        test!(packets_in_a_sit_tunnel_are_decided).needs(&[since_5_14, sit]),
+        test!(packets_in_an_ip6tnl_tunnel_are_decided).needs(&[since_5_14, ip6tnl]),
+        test!(ipip_before_linux_5_14_is_refused).needs(&[before_5_14, ipip]),
+        test!(sit_before_linux_5_14_is_refused).needs(&[before_5_14, sit]),
+        test!(ip6tnl_before_linux_5_14_is_refused).needs(&[before_5_14, ip6tnl]),
         test!(wireguard_is_parsed_from_the_ip_header).needs(&[wireguard]),
         test!(devices_that_are_not_understood_are_refused_by_name),
+        test!(gre_is_refused_by_name).needs(&[gre]),
+        test!(vti_is_refused_by_name).needs(&[vti]),
     ]
 }
 
@@ -233,11 +240,47 @@ fn an_adopted_instance_decides_at_a_tun_device() {
 }
 
 /// The kernel has the kind of interface.
-fn has_kind(args: &[&str]) -> Result<(), String> {
+fn has_kind(kind: &str, args: &[&str]) -> Result<(), String> {
     let lab = Lab::new().unwrap();
     let host = lab.namespace("kind").unwrap();
-    let all = [&["link", "add", "probe0", "type"], args].concat();
-    host.ip(&all).map(drop).map_err(|_| format!("this kernel has no `{}` interfaces", args[0]))
+    let all = [&["link", "add", "probe0", "type", kind], args].concat();
+    host.ip(&all).map(drop).map_err(|_| format!("this kernel has no `{kind}` interfaces"))
+}
+
+/// The kernel has the kind of interface, from a module that is loaded for its tests alone: it creates an
+/// interface in each namespace.
+fn has_module(kind: &str, module: &str, args: &[&str]) -> Result<(), String> {
+    // Fails where the kernel has the kind without a module; the attempt that follows decides.
+    let _ = Command::new("modprobe").arg(module).stderr(Stdio::null()).status();
+    has_kind(kind, args)
+}
+
+const OUTER4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const OUTER6: [&str; 2] = ["fd02::1", "fd02::2"];
+const ENDS4: [&str; 4] = ["local", OUTER4[0], "remote", OUTER4[1]];
+
+fn ipip() -> Result<(), String> {
+    has_kind("ipip", &ENDS4)
+}
+
+fn sit() -> Result<(), String> {
+    has_module("sit", "sit", &ENDS4)
+}
+
+fn ip6tnl() -> Result<(), String> {
+    has_module("ip6tnl", "ip6_tunnel", &["local", OUTER6[0], "remote", OUTER6[1]])
+}
+
+fn gre() -> Result<(), String> {
+    has_module("gre", "ip_gre", &ENDS4)
+}
+
+fn vti() -> Result<(), String> {
+    has_module("vti", "ip_vti", &[&ENDS4[..], &["key", "1"]].concat())
+}
+
+fn wireguard() -> Result<(), String> {
+    has_kind("wireguard", &[])
 }
 
 fn is_before_5_14() -> bool {
@@ -245,66 +288,109 @@ fn is_before_5_14() -> bool {
     release.starts_with("5.10.")
 }
 
-fn ipip() -> Result<(), String> {
+fn since_5_14() -> Result<(), String> {
     match is_before_5_14() {
-        true => Err("ipip is refused before Linux 5.14".to_owned()),
-        false => has_kind(&["ipip", "local", "192.0.2.1", "remote", "192.0.2.2"]),
+        true => Err("tunnels of IP in IP are refused before Linux 5.14".to_owned()),
+        false => Ok(()),
     }
 }
 
-fn old_ipip() -> Result<(), String> {
+fn before_5_14() -> Result<(), String> {
     match is_before_5_14() {
-        true => has_kind(&["ipip", "local", "192.0.2.1", "remote", "192.0.2.2"]),
-        false => Err("ipip is understood since Linux 5.14".to_owned()),
+        true => Ok(()),
+        false => Err("tunnels of IP in IP are understood since Linux 5.14".to_owned()),
     }
 }
 
-fn wireguard() -> Result<(), String> {
-    has_kind(&["wireguard"])
-}
-
-/// Two hosts with an ipip tunnel over a veth pair.
-fn tunnel() -> (Lab, Namespace, Namespace) {
+/// Two hosts with a tunnel over a veth pair, in which each source that is given is an address of the peer.
+fn tunnel(kind: &[&str], outer: [&str; 2], sources: &[&str]) -> (Lab, Namespace, Namespace) {
     let lab = Lab::new().unwrap();
     let (host, peer) = (lab.namespace("host").unwrap(), lab.namespace("peer").unwrap());
     lab.veth((&host, "eth0"), (&peer, "eth0")).unwrap();
-    for (at, here, there) in [(&host, "192.0.2.1", "192.0.2.2"), (&peer, "192.0.2.2", "192.0.2.1")]
-    {
-        at.address("eth0", &format!("{here}/24")).unwrap();
-        at.ip(&["link", "add", "ipip0", "type", "ipip", "local", here, "remote", there]).unwrap();
-        at.ip(&["link", "set", "ipip0", "up"]).unwrap();
+    let [here, there] = outer;
+    let length = |address: &str, v4, v6| if address.contains(':') { v6 } else { v4 };
+    for (at, local, remote) in [(&host, here, there), (&peer, there, here)] {
+        at.address("eth0", &format!("{local}/{}", length(local, 24, 64))).unwrap();
+        let ends = ["local", local, "remote", remote];
+        at.ip(&[&["link", "add", "tunnel0", "type"], kind, &ends].concat()).unwrap();
+        at.ip(&["link", "set", "tunnel0", "up"]).unwrap();
     }
-    host.address("ipip0", "10.9.0.1/16").unwrap();
-    host.ip(&["route", "add", "default", "dev", "ipip0"]).unwrap();
-    peer.ip(&["route", "add", "10.9.0.1", "dev", "ipip0"]).unwrap();
-    for src in [ALLOWED[0], OTHERS[0], OTHERS[5]] {
-        peer.address("ipip0", &format!("{src}/32")).unwrap();
+    for (family, here) in ["-4", "-6"].into_iter().zip(HERE) {
+        // Not the tunnel's own packets.
+        if sources.iter().any(|src| src.contains(':') == here.contains(':')) {
+            host.address("tunnel0", &format!("{here}/{}", length(here, 16, 64))).unwrap();
+            host.ip(&[family, "route", "add", "default", "dev", "tunnel0"]).unwrap();
+            peer.ip(&[family, "route", "add", here, "dev", "tunnel0"]).unwrap();
+        }
+    }
+    for src in sources {
+        peer.address("tunnel0", &format!("{src}/{}", length(src, 32, 128))).unwrap();
     }
     (lab, host, peer)
 }
 
+const INNER4: [&str; 3] = [OTHERS[0], OTHERS[5], ALLOWED[0]];
+const INNER6: [&str; 3] = [OTHERS[6], OTHERS[11], ALLOWED[1]];
+
 fn packets_in_an_ipip_tunnel_are_decided() {
-    let (_lab, host, peer) = tunnel();
-    let socket = host.run(|| UdpSocket::bind("10.9.0.1:9")).unwrap().unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    decided(&["ipip"], OUTER4, &[INNER4]);
+}
+
+fn packets_in_a_sit_tunnel_are_decided() {
+    decided(&["sit"], OUTER4, &[INNER6]);
+}
+
+fn packets_in_an_ip6tnl_tunnel_are_decided() {
+    decided(&["ip6tnl", "mode", "any"], OUTER6, &[INNER4, INNER6]);
+}
+
+/// Of the sources of each family, the last alone is allowed.
+fn decided(kind: &[&str], outer: [&str; 2], inner: &[[&str; 3]]) {
+    let (_lab, host, peer) = tunnel(kind, outer, inner.as_flattened());
+    let here = |src: &str| (HERE[usize::from(src.contains(':'))].parse::<IpAddr>().unwrap(), 9);
+    let sockets = inner.iter().map(|[src, ..]| {
+        let socket = host.run(|| UdpSocket::bind(here(src))).unwrap().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    });
+    let sockets: Vec<_> = sockets.collect();
     let send = |src: &str| {
-        let send = || UdpSocket::bind((src, 0)).unwrap().send_to(b"hello", "10.9.0.1:9");
+        let send = || UdpSocket::bind((src, 0)).unwrap().send_to(b"hello", here(src));
         peer.run(send).unwrap().unwrap();
     };
-    let received = || socket.recv_from(&mut [0; 16]).unwrap().1.ip().to_string();
-    for src in [OTHERS[0], OTHERS[5], ALLOWED[0]] {
-        send(src);
-        assert_eq!(received(), src, "unprotected");
+    let received = |socket: &UdpSocket| socket.recv_from(&mut [0; 16]).unwrap().1.ip().to_string();
+    for (socket, sources) in sockets.iter().zip(inner) {
+        for src in sources {
+            send(src);
+            assert_eq!(received(socket), *src, "unprotected");
+        }
     }
-    let start = || Shield::builder("ipip").interface("ipip0").start(&closed());
+    // The tunnel's own packets, such as multicast reports, are dropped, too: those of the test are counted by a
+    // rule that decides nothing.
+    let others = inner.iter().flat_map(|sources| &sources[..2]);
+    let others = others.map(|src| src.parse().unwrap());
+    let seen = AddressSet::new(RuleId(2), "others", Action::Log).cidrs(others);
+    let allowed = AddressSet::new(RuleId(1), "allowed", Action::Allow);
+    let allowed = allowed.cidrs(ALLOWED.map(|text| text.parse().unwrap()));
+    let policy = Policy::builder().default_action(Verdict::Drop).set(allowed).set(seen);
+    let policy = policy.compile().unwrap();
+    let start = || Shield::builder("tunnel").interface("tunnel0").start(&policy);
     let shield = host.run(start).unwrap().unwrap();
     assert_eq!(shield.status().unwrap().interfaces[0].link_layer, LinkLayer::Ip);
-    for (sent, src) in [OTHERS[0], OTHERS[5]].into_iter().enumerate() {
-        send(src);
-        until(|| dropped(&shield, Reason::Default) == sent as u64 + 1);
+    let matched = |id| shield.counters().unwrap().rule(RuleId(id)).unwrap().matched.packets;
+    let mut sent = 0;
+    for (socket, [denied @ .., allowed]) in sockets.iter().zip(inner) {
+        for src in denied {
+            send(src);
+            sent += 1;
+            until(|| matched(2) == sent);
+        }
+        // Behind those that were dropped.
+        send(allowed);
+        assert_eq!(received(socket), *allowed);
     }
-    send(ALLOWED[0]);
-    assert_eq!(received(), ALLOWED[0]);
+    assert_eq!(matched(1), inner.len() as u64);
+    assert!(dropped(&shield, Reason::Default) >= sent);
 }
 
 fn until(is_done: impl Fn() -> bool) {
@@ -315,10 +401,31 @@ fn until(is_done: impl Fn() -> bool) {
     }
 }
 
-/// Frames begin with the outer packet's Ethernet header there.
+/// Frames begin with headers of the outer packet there.
 fn ipip_before_linux_5_14_is_refused() {
-    let (_lab, host, _peer) = tunnel();
-    refused(&host, "ipip0", "kind `ipip`, device type 768 (IP in IP): before Linux 5.14");
+    let (_lab, host, _peer) = tunnel(&["ipip"], OUTER4, &INNER4);
+    refused(&host, "tunnel0", "kind `ipip`, device type 768 (IP in IP): before Linux 5.14");
+}
+
+fn sit_before_linux_5_14_is_refused() {
+    let (_lab, host, _peer) = tunnel(&["sit"], OUTER4, &INNER6);
+    refused(&host, "tunnel0", "kind `sit`, device type 776 (IPv6 in IPv4): before Linux 5.14");
+}
+
+fn ip6tnl_before_linux_5_14_is_refused() {
+    let (_lab, host, _peer) = tunnel(&["ip6tnl"], OUTER6, &INNER6);
+    refused(&host, "tunnel0", "kind `ip6tnl`, device type 769 (IP in IPv6): before Linux 5.14");
+}
+
+fn gre_is_refused_by_name() {
+    let (_lab, host, _peer) = tunnel(&["gre"], OUTER4, &INNER4);
+    refused(&host, "tunnel0", "kind `gre`, device type 778 (GRE over IPv4): the sender says");
+}
+
+/// It shares its device type with ipip.
+fn vti_is_refused_by_name() {
+    let (_lab, host, _peer) = tunnel(&["vti", "key", "1"], OUTER4, &INNER4);
+    refused(&host, "tunnel0", "kind `vti`, device type 768 (IP in IP): its frames begin with");
 }
 
 fn wireguard_is_parsed_from_the_ip_header() {
