@@ -368,20 +368,24 @@ fn as_many_socket_rules_as_a_policy_may_have() {
 
 fn a_table_that_is_full_names_its_setting() {
     let host = Host::new();
-    let rules = |count: u16| {
-        let rules = (1..=count).map(|i| rule(i.into(), SocketAction::Deny).port(i));
-        rules.fold(Policy::builder(), Policy::socket_rule)
-    };
+    let all = |rules: [SocketRule; 8]| rules.into_iter().fold(Policy::builder(), Policy::socket_rule);
+    let deny = |number: u16| rule(number.into(), SocketAction::Deny);
+    let rules = || all(std::array::from_fn(|n| deny(n as u16 + 1).port(n as u16 + 1)));
+    let networks = all(std::array::from_fn(|n| {
+        deny(n as u16 + 1).to_cidr(format!("10.{n}.9.0/24").parse().unwrap())
+    }));
+    let cells = networks.clone().compile().unwrap().sockets().unwrap().addresses().cells() as u32;
     type Set = fn(Limits, u32) -> Limits;
-    let settings: [(&str, Set, [u32; 2]); 2] = [
-        ("socket-rule-slots", Limits::socket_rule_slots, [7, 8]),
-        ("socket-rows", Limits::socket_rows, [2, 40]),
+    let settings: [(&str, Set, Policy, [u32; 2]); 3] = [
+        ("socket-rule-slots", Limits::socket_rule_slots, rules(), [7, 8]),
+        ("socket-rows", Limits::socket_rows, rules(), [2, 40]),
+        ("socket-cells", Limits::socket_cells, networks, [cells - 1, cells]),
     ];
     let builder = || Shield::builder("full").cgroup(host.cgroup.dir());
-    for (key, set, [few, enough]) in settings {
+    for (key, set, policy, [few, enough]) in settings {
         let with = |room| {
             let limits = set(Limits::default(), room);
-            builder().start(&rules(8).limits(limits).compile().unwrap())
+            builder().start(&policy.clone().limits(limits).compile().unwrap())
         };
         let refused = ErrorChain::new(&with(few).unwrap_err()).to_string();
         assert!(
@@ -391,7 +395,7 @@ fn a_table_that_is_full_names_its_setting() {
         with(enough).unwrap();
     }
     // The embedder's word comes first.
-    let few = rules(8).limits(Limits::default().socket_rule_slots(1)).compile().unwrap();
+    let few = rules().limits(Limits::default().socket_rule_slots(1)).compile().unwrap();
     builder().socket_rule_slots(8).start(&few).unwrap();
     let refused = builder().socket_rule_slots(40_000).start(&few).unwrap_err().to_string();
     assert!(refused.contains("`socket_rule_slots`"), "{refused}");
