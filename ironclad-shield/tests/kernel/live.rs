@@ -888,9 +888,18 @@ fn a_policy_that_would_be_ignored_in_part_is_refused() {
         compile(plain().gateways(["10.9.0.2".parse().unwrap()])),
         compile(plain().default_action(Verdict::Drop)),
         compile(plain().non_ip(Verdict::Drop)),
+        compile(plain().malformed(Verdict::Allow)),
+        compile(plain().neighbour_discovery(false)),
+        compile(
+            plain().set(AddressSet::new(RuleId(1), "without prefixes", Action::Drop).cidrs([])),
+        ),
     ];
+    // What decides nothing, said or not.
+    let defaults = plain().default_action(Verdict::Allow).malformed(Verdict::Drop);
+    let defaults = compile(defaults.non_ip(Verdict::Allow).neighbour_discovery(true));
     let in_cgroup = || Shield::builder("parts").cgroup(cgroup.dir());
     let shield = in_cgroup().start(&compile(plain())).unwrap();
+    shield.apply(&defaults).unwrap();
     for policy in &packets {
         for refused in [in_cgroup().start(policy).map(drop), shield.apply(policy)] {
             let refused = refused.unwrap_err();
