@@ -51,9 +51,13 @@ impl Instance {
         Shield::builder(&self.0).cgroup(host.cgroup.dir()).persistent(true)
     }
 
+    /// That of all versions of the ABI: nothing of it is left after a stop.
+    fn root(&self) -> PathBuf {
+        Path::new(BPFFS).join("ironclad").join(&self.0)
+    }
+
     fn directory(&self) -> PathBuf {
-        let version = format!("v{}", ironclad_core::abi::VERSION);
-        Path::new(BPFFS).join("ironclad").join(&self.0).join(version)
+        self.root().join(format!("v{}", ironclad_core::abi::VERSION))
     }
 
     /// A process that starts an agent and then waits to be killed: this test binary again.
@@ -196,7 +200,7 @@ fn rules_and_the_process_table_outlive_a_killed_agent() {
     // Stopping leaves nothing.
     shield.stop().unwrap();
     assert_eq!(answers(&mut [&mut one, &mut other]), [0, 0]);
-    assert!(!instance.directory().exists());
+    assert!(!instance.root().exists());
 }
 
 /// An agent that is killed while it applies policies leaves one of them in force, whole.
@@ -290,7 +294,7 @@ fn packet_sockets_are_denied_without_an_agent() {
     assert_eq!(ask(), (EPERM, EPERM));
     shield.stop().unwrap();
     assert_eq!(ask(), (0, 0));
-    assert!(!instance.directory().exists());
+    assert!(!instance.root().exists());
     let is_detached =
         |it: &AuditAction| matches!(it, AuditAction::Detach { hook, .. } if hook == "lsm");
     let detached = recorder.0.lock().unwrap().iter().filter(|it| is_detached(it)).count();
@@ -313,7 +317,7 @@ fn packet_sockets_are_pinned_when_a_policy_decides_about_them() {
     assert_eq!(test_process.ask(PACKET).unwrap(), EPERM);
     shield.stop().unwrap();
     assert_eq!(test_process.ask(PACKET).unwrap(), 0);
-    assert!(!instance.directory().exists());
+    assert!(!instance.root().exists());
 }
 
 fn a_deadline_holds_without_an_agent() {
