@@ -257,6 +257,7 @@ mod tests {
         assert_eq!(error("10.0.0/8"), "`10.0.0` is not an IPv4 or IPv6 address");
         assert_eq!(error("10.0.0.0/33"), "`/33` is not a prefix length from /0 to /32");
         assert_eq!(error("::/129"), "`/129` is not a prefix length from /0 to /128");
+        assert_eq!(error("1.2.3.4/-1"), "`/-1` is not a prefix length from /0 to /32");
         assert_eq!(error("::/+8"), "`/+8` is not a prefix length from /0 to /128");
         assert_eq!(error("::/"), "`/` is not a prefix length from /0 to /128");
     }
