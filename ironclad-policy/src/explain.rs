@@ -100,6 +100,23 @@ impl CompiledPolicy {
             .collect();
         PacketExplanation { sets, tuples, verdict, reason }
     }
+
+    /// The prefixes of source and destination of the tuple by which a rule matches a packet. None where the rule has
+    /// no such tuple; a prefix is none where the tuple matches any address there.
+    pub fn tuple_prefixes(&self, packet: &PacketQuery, rule: RuleId) -> Option<[Option<Cidr>; 2]> {
+        let inner = self.inner();
+        let tuple = inner.tuples.matches(packet).into_iter().find(|tuple| {
+            let decides = (tuple.action != abi::ACTION_NONE).then_some(tuple.rule);
+            let mut rules = tuple.log_rule.into_iter().chain(decides);
+            rules.any(|index| inner.rules[usize::from(index)].id == rule)
+        })?;
+        let mask = &inner.tuples.masks[tuple.key.shape as usize];
+        let prefix = |of: IpAddr, mask: [u8; 16]| {
+            let length = u128::from_be_bytes(mask).leading_ones() as u8;
+            (length > 0).then(|| Cidr::new(of, length).ok()).flatten()
+        };
+        Some([prefix(packet.src, mask.src), prefix(packet.dst, mask.dst)])
+    }
 }
 
 impl Inner {

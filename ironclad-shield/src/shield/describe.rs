@@ -3,10 +3,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use ironclad_bpf::{XdpLink, wall_time};
+use ironclad_core::abi::Reason;
 use ironclad_core::{Cidr, Protocol, RuleId, SocketProtocol, WallTime};
 use ironclad_events::{Record, ShieldRecord, SocketRecord};
 use ironclad_policy::socket::{CompiledSockets, SocketRuleInfo};
-use ironclad_policy::{CompiledPolicy, Rule};
+use ironclad_policy::{CompiledPolicy, PacketQuery, Rule};
 use serde::Serialize;
 
 use super::{Control, Shield};
@@ -41,8 +42,12 @@ pub struct DescribedEvent {
     /// The rule that decided or reported. None where none did, and where its policy is not known any more:
     /// see `is_replaced`.
     pub rule: Option<NamedRule>,
-    /// The prefix of the set that matched; none where no set did, and after the policy was replaced.
+    /// The prefix that covers the source, of the set or tuple that matched; none where a tuple matches any source, where
+    /// none of both matched, and after the policy was replaced.
     pub prefix: Option<Cidr>,
+    /// The prefix that covers the destination, of the tuple that matched; none where it matches any destination, where
+    /// no tuple matched, and after the policy was replaced.
+    pub dst_prefix: Option<Cidr>,
     /// Whether the policy that decided was replaced meanwhile. This agent knows the rules of the last eight
     /// policies that it applied; an event of another has no `rule`.
     pub is_replaced: bool,
@@ -68,22 +73,22 @@ impl Shield {
     pub fn describe(&self, event: impl Into<Record>) -> DescribedEvent {
         let event = event.into();
         let control = self.core.lock();
-        let (interface, protocol, rule, prefix, generation) = match &event {
+        let (interface, protocol, rule, [prefix, dst_prefix], generation) = match &event {
             Record::Shield(packet) => (
                 control.interface(packet.ifindex),
                 packet.src.map(|_| name_or_number(Protocol(packet.protocol))),
                 control.packet_rule(packet),
-                control.prefix(packet),
+                control.prefixes(packet).unwrap_or_default(),
                 Some(packet.generation),
             ),
             Record::Socket(socket) => (
                 None,
                 Some(name_of(socket.protocol)),
                 control.socket_rule(socket),
-                None,
+                [None; 2],
                 Some(socket.generation),
             ),
-            _ => (None, None, None, None, None),
+            _ => (None, None, None, [None; 2], None),
         };
         DescribedEvent {
             time: wall_time(event.time_ns()),
@@ -91,6 +96,7 @@ impl Shield {
             protocol,
             rule: rule.cloned(),
             prefix,
+            dst_prefix,
             is_replaced: generation.is_some_and(|number| control.policy(number).is_none()),
             event,
         }
@@ -122,8 +128,20 @@ impl Control {
         self.names.of(socket.generation)?.sockets.get(socket.rule?)
     }
 
-    fn prefix(&self, packet: &ShieldRecord) -> Option<Cidr> {
-        self.policy(packet.generation)?.entry_cidr(packet.entry as usize)
+    /// Of source and destination.
+    fn prefixes(&self, packet: &ShieldRecord) -> Option<[Option<Cidr>; 2]> {
+        let policy = self.policy(packet.generation)?;
+        if packet.reason != Reason::Tuple {
+            return Some([policy.entry_cidr(packet.entry as usize), None]);
+        }
+        let query = PacketQuery {
+            src: packet.src?,
+            dst: packet.dst?,
+            protocol: packet.protocol,
+            dport: packet.ports.map(|(_, dport)| dport),
+            later_fragment: packet.fragment && packet.ports.is_none(),
+        };
+        policy.tuple_prefixes(&query, self.packet_rule(packet)?.id)
     }
 
     /// The event does not have the network namespace.
@@ -195,6 +213,9 @@ impl fmt::Display for DescribedEvent {
         if let Some(prefix) = self.prefix {
             write!(f, ", prefix {prefix}")?;
         }
+        if let Some(prefix) = self.dst_prefix {
+            write!(f, ", destination prefix {prefix}")?;
+        }
         if self.is_replaced {
             f.write_str(", by a policy that was replaced")?;
         }
@@ -227,6 +248,7 @@ mod tests {
             protocol: Some(name_or_number(Protocol(6))),
             rule: Some(NamedRule { id: RuleId(1), name: "bad\n".to_owned() }),
             prefix: Some("192.0.2.0/24".parse().unwrap()),
+            dst_prefix: None,
             is_replaced: false,
             event: ShieldRecord::from(&shield).into(),
         }
@@ -240,7 +262,10 @@ mod tests {
             r#"2000-02-29T12:00:00.000001Z eth0: {packet}, rule 1 "bad\n", prefix 192.0.2.0/24"#
         );
         assert_eq!(event.to_string(), expected);
+        event.dst_prefix = Some("0.0.0.0/32".parse().unwrap());
+        assert!(event.to_string().ends_with("/24, destination prefix 0.0.0.0/32"), "{event}");
         (event.rule, event.prefix, event.interface, event.is_replaced) = (None, None, None, true);
+        event.dst_prefix = None;
         let expected = format!(
             "2000-02-29T12:00:00.000001Z interface 7: {packet}, by a policy that was replaced"
         );

@@ -545,13 +545,16 @@ fn reporting() -> CompiledPolicy {
         AddressSet::new(RuleId(id), name, Action::Drop).cidrs(cidrs(prefixes))
     };
     let telnet = TupleRule::new(RuleId(7), "no telnet", Action::Drop)
-        .src("10.9.0.4/32".parse().unwrap())
+        .src("10.9.0.4/30".parse().unwrap())
+        .dst("10.9.0.0/16".parse().unwrap())
         .protocol(Protocol::TCP)
         .dport(23);
+    let no_ping = TupleRule::new(RuleId(8), "no ping", Action::Log).protocol(Protocol::ICMP);
     Policy::builder()
         .set(set(5, "noisy", &["10.9.77.0/24", "fd09:0:0:77::/64"]))
         .set(set(6, "worse", &["10.9.77.128/25"]))
         .tuple(telnet)
+        .tuple(no_ping)
         .default_action(Verdict::Drop)
         .default_events_per_second(1000)
         .compile()
@@ -568,7 +571,8 @@ fn an_event_is_described_by_names() {
         .unwrap();
     let (_pump, events) = shield.events(4096, Overflow::DropNewest).unwrap();
     let socket = net.injector();
-    let telnet = Frame::v4("10.9.0.4", "10.9.0.1").payload(TCP, tcp(40_000, 23)).build();
+    let telnet = Frame::v4("10.9.0.5", "10.9.0.1").payload(TCP, tcp(40_000, 23)).build();
+    let ping = Frame::v4("10.9.78.3", "10.9.0.1").payload(1, vec![8; 24]).build();
     let ospf = Frame::v4("10.9.78.2", "10.9.0.1").payload(89, vec![0; 24]).build();
     let cases = [
         (frame_from("10.9.77.1"), "10.9.77.1", "udp", Some((5, "noisy")), Some("10.9.77.0/24")),
@@ -586,7 +590,8 @@ fn an_event_is_described_by_names() {
             Some((5, "noisy")),
             Some("fd09:0:0:77::/64"),
         ),
-        (telnet, "10.9.0.4", "tcp", Some((7, "no telnet")), None),
+        (telnet, "10.9.0.5", "tcp", Some((7, "no telnet")), Some("10.9.0.4/30")),
+        (ping, "10.9.78.3", "icmp", Some((8, "no ping")), None),
         (frame_from("10.9.78.1"), "10.9.78.1", "udp", None, None),
         (ospf, "10.9.78.2", "89", None, None),
     ];
@@ -607,6 +612,9 @@ fn an_event_is_described_by_names() {
         let named = described.rule.as_ref().map(|rule| (rule.id.0, rule.name.as_str()));
         assert_eq!(named, rule, "{described}");
         assert_eq!(described.prefix, prefix.map(|text| text.parse().unwrap()), "{described}");
+        let is_telnet = described.rule.as_ref().is_some_and(|rule| rule.id == RuleId(7));
+        let dst_prefix = is_telnet.then(|| "10.9.0.0/16".parse().unwrap());
+        assert_eq!(described.dst_prefix, dst_prefix, "{described}");
         assert_eq!(described.protocol.as_deref(), Some(protocol));
         assert_eq!(described.interface.as_deref(), Some("eth0"));
         assert!(!described.is_replaced);
