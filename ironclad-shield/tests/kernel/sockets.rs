@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(multipath_tcp_is_tcp).shared(),
         test!(events_name_process_and_rule).shared(),
         test!(logs_and_dry_runs_allow_and_limits_are_exact),
+        test!(three_callers_never_exceed_a_limit).shared(),
         test!(loads_and_attachments_leave_audit_records),
         test!(a_rule_behind_many_partial_matches_decides),
         test!(as_many_socket_rules_as_a_policy_may_have),
@@ -269,6 +270,41 @@ fn logs_and_dry_runs_allow_and_limits_are_exact() {
     }
 }
 
+/// The burst lasts 2.5 ms, so that the bucket is full again whenever all callers are without a processor for longer.
+fn three_callers_never_exceed_a_limit() {
+    const INTERVAL_NS: u64 = 50_000;
+    const BURST: u64 = 50;
+    let host = Host::new();
+    let mut test_process = host.test_process(&host.program("one"));
+    let limit = RateLimit::per_second(20_000).burst(BURST as u32);
+    let shield = host.start(&policy([rule(20_050, SocketAction::Allow).port(53).limit(limit)]));
+    let (began, mut asked, mut allowed) = (monotonic_ns(), 0, 0);
+    // The last moment before and the first after a round are the kernel's own clock, however long it takes.
+    for _ in 0..20 {
+        let before = monotonic_ns();
+        let round = test_process.ask("burst 2000 3 10.9.0.2:53").unwrap();
+        let most = BURST + (monotonic_ns() - before) / INTERVAL_NS;
+        assert!(round <= most, "{round} of at most {most}");
+        (asked, allowed) = (asked + 6000, allowed + round);
+    }
+    let ended = monotonic_ns();
+    assert!(allowed <= BURST + (ended - began) / INTERVAL_NS, "{allowed}");
+    let counted = count(&shield, 20_050);
+    assert_eq!((counted.allowed, counted.limited), (allowed, asked - allowed));
+    // No token was given twice: each moved the bucket by an interval. What moved it further was lost while it was full.
+    let given = began + allowed * INTERVAL_NS..=ended + BURST * INTERVAL_NS;
+    let full = full_ns().find(|full| given.contains(full));
+    let full = full.unwrap_or_else(|| panic!("{given:?} {:?}", full_ns().collect::<Vec<_>>()));
+    let lost = (full - began) / INTERVAL_NS - allowed;
+    println!(
+        "{allowed} of {asked} allowed, and {lost} tokens lost by a full bucket or between rounds"
+    );
+    if counted.limited == 0 {
+        skip("three callers ask for less than 20,000 a second here");
+    }
+    assert!(allowed > BURST, "tokens return");
+}
+
 /// The clock of token buckets.
 fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -368,7 +404,8 @@ fn as_many_socket_rules_as_a_policy_may_have() {
 
 fn a_table_that_is_full_names_its_setting() {
     let host = Host::new();
-    let all = |rules: [SocketRule; 8]| rules.into_iter().fold(Policy::builder(), Policy::socket_rule);
+    let all =
+        |rules: [SocketRule; 8]| rules.into_iter().fold(Policy::builder(), Policy::socket_rule);
     let deny = |number: u16| rule(number.into(), SocketAction::Deny);
     let rules = || all(std::array::from_fn(|n| deny(n as u16 + 1).port(n as u16 + 1)));
     let networks = all(std::array::from_fn(|n| {
