@@ -58,14 +58,14 @@ pub(crate) fn tests() -> Vec<Test> {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A protected host and a peer, connected by a veth pair.
-struct Net {
-    host: Namespace,
+pub(crate) struct Net {
+    pub(crate) host: Namespace,
     peer: Namespace,
     _lab: Lab,
 }
 
 impl Net {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lab = Lab::new().unwrap();
         let (host, peer) = (lab.namespace("host").unwrap(), lab.namespace("peer").unwrap());
         lab.veth((&host, "eth0"), (&peer, "eth0")).unwrap();
@@ -79,7 +79,7 @@ impl Net {
     }
 
     /// A packet socket on the peer's end, whose frames arrive at the host's.
-    fn injector(&self) -> PacketSocket {
+    pub(crate) fn injector(&self) -> PacketSocket {
         self.peer.run(|| PacketSocket::open("eth0")).unwrap().unwrap()
     }
 }
@@ -99,7 +99,7 @@ fn open() -> CompiledPolicy {
     Policy::builder().compile().unwrap()
 }
 
-fn frame_from(src: &str) -> Vec<u8> {
+pub(crate) fn frame_from(src: &str) -> Vec<u8> {
     let frame = match src.contains(':') {
         true => Frame::v6(src, "fd09::1"),
         false => Frame::v4(src, "10.9.0.1"),
@@ -131,7 +131,7 @@ impl Drop for Instance {
 }
 
 /// Whether a UDP datagram and a TCP connection from `src` reach the host.
-fn reaches(net: &Net, src: &str) -> (bool, bool) {
+pub(crate) fn reaches(net: &Net, src: &str) -> (bool, bool) {
     let src: IpAddr = src.parse().unwrap();
     let here: IpAddr = if src.is_ipv4() { "10.9.0.1" } else { "fd09::1" }.parse().unwrap();
     let (datagrams, connections) = net

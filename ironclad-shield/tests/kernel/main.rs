@@ -3,6 +3,7 @@
 mod bundles;
 mod cgroup_gaps;
 mod containers;
+mod examples;
 mod explain;
 mod follow;
 mod hook_coverage;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         bundles::tests(),
         cgroup_gaps::tests(),
         containers::tests(),
+        examples::tests(),
         explain::tests(),
         follow::tests(),
         hook_coverage::tests(),

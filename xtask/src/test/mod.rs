@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
-use crate::command::{cargo, command, create_dir, line, tail, write};
+use crate::command::{cargo, command, create_dir, line, output, tail, write};
 use crate::failure::{Context, Result};
 use crate::kernels::Kernel;
 use crate::{attacks, check, kernels, setup};
@@ -224,6 +224,15 @@ fn pure(report: &mut Report) -> Result<()> {
 }
 
 fn host(report: &mut Report) -> Result<()> {
+    // A test of Shield runs them; with the features of other tests, for the sake of their dependencies.
+    let mut examples = cargo(["build", "--workspace", "--features", FEATURES]);
+    examples.args([
+        "--features",
+        KERNEL_TESTS,
+        "--example=embed_shield",
+        "--example=full_firewall",
+    ]);
+    output(&mut examples)?;
     for binary in targets::build(None)? {
         if setup::is_root() {
             let row = on_host(&binary)?;
