@@ -5,12 +5,17 @@
 //! ```
 //!
 //! `FOLDER` has `ironclad.pub`, `policy.bundle`, `policy.bundle.minisig` and the trust store. Commands on
-//! standard input: `apply` reads the bundle again, `break-glass` reads `token` and `token.minisig`, and
-//! `stop`.
+//! standard input: `apply` reads the bundle again, and `break-glass` reads `token` and `token.minisig`.
+//!
+//! SIGTERM or SIGINT ends it, and Shield and Sentinel with it. Sentinel denies both to other processes until a token
+//! permits `stop`. Neither a command nor the end of standard input ends it: a process that closes the pipe would
+//! uninstall Sentinel.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 use ironclad::core::ErrorChain;
@@ -19,6 +24,8 @@ use ironclad::policy::document::Sources;
 use ironclad::policy::{PolicyPart, PolicySource};
 use ironclad::sentinel::Sentinel;
 use ironclad::shield::Shield;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -30,6 +37,23 @@ fn main() -> ExitCode {
         },
         |()| ExitCode::SUCCESS,
     )
+}
+
+/// Lines of standard input, and none at SIGTERM or SIGINT.
+fn commands() -> Result<Receiver<Option<String>>, Failure> {
+    let (sender, commands) = channel();
+    let (mut signals, writer) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        pipe::register(signal, writer.try_clone()?)?;
+    }
+    let at_signal = sender.clone();
+    std::thread::spawn(move || signals.read_exact(&mut [0]).map(|()| at_signal.send(None)));
+    std::thread::spawn(move || {
+        let lines = std::io::stdin().lines().map_while(Result::ok);
+        // The main thread may have ended.
+        lines.for_each(|line| drop(sender.send(Some(line))));
+    });
+    Ok(commands)
 }
 
 fn run() -> Result<(), Failure> {
@@ -49,6 +73,8 @@ fn run() -> Result<(), Failure> {
         Ok((read(name)?, signature))
     };
     let sources = || Sources::new(&folder);
+    // Before the start: a signal that comes meanwhile ends it in order, too.
+    let commands = commands()?;
 
     let (bundle, signature) = signed("policy.bundle")?;
     let builder = Sentinel::builder("embed-signed").signed(Arc::clone(&trust));
@@ -70,8 +96,8 @@ fn run() -> Result<(), Failure> {
     // A closed pipe ends no protection.
     let tell = |line: String| drop(writeln!(std::io::stdout(), "{line}"));
     tell(format!("{:?}", sentinel.status()?.provenance));
-    for line in std::io::stdin().lines() {
-        let done = match line?.as_str() {
+    for line in commands.iter().map_while(|command| command) {
+        let done = match line.as_str() {
             "apply" => signed("policy.bundle").and_then(|(bundle, signature)| {
                 sentinel.apply(PolicySource::signed(&bundle, &[&signature], &mut sources()))?;
                 if let Some(shield) = &shield {
@@ -82,10 +108,7 @@ fn run() -> Result<(), Failure> {
             "break-glass" => signed("token").and_then(|(token, signature)| {
                 Ok(sentinel.break_glass(&token, &[&signature])?.permits.to_string())
             }),
-            "stop" => break,
-            other => {
-                Err(format!("unknown command {other}: use `apply`, `break-glass` or `stop`").into())
-            }
+            other => Err(format!("unknown command {other}: use `apply` or `break-glass`").into()),
         };
         tell(done.unwrap_or_else(|error| ErrorChain::new(&*error).to_string()));
     }
