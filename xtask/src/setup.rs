@@ -56,6 +56,7 @@ const PACKAGES: [(Purpose, &[&str]); 3] = [
             "qemu-system-x86",
             "tcpdump",
             "util-linux",
+            "wireguard-tools",
             "xfsprogs",
             "xz-utils",
             "zstd",

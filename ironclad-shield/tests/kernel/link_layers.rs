@@ -30,7 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(ipip_before_linux_5_14_is_refused).needs(&[before_5_14, ipip]),
         test!(sit_before_linux_5_14_is_refused).needs(&[before_5_14, sit]),
         test!(ip6tnl_before_linux_5_14_is_refused).needs(&[before_5_14, ip6tnl]),
-        test!(wireguard_is_parsed_from_the_ip_header).needs(&[wireguard]),
+        test!(packets_in_a_wireguard_tunnel_are_decided).needs(&[wireguard]),
         test!(devices_that_are_not_understood_are_refused_by_name),
         test!(gre_is_refused_by_name).needs(&[gre]),
         test!(vti_is_refused_by_name).needs(&[vti]),
@@ -280,7 +280,9 @@ fn vti() -> Result<(), String> {
 }
 
 fn wireguard() -> Result<(), String> {
-    has_kind("wireguard", &[])
+    has_kind("wireguard", &[])?;
+    let wg = Command::new("wg").arg("--version").output();
+    wg.map(drop).map_err(|e| format!("no wg (install wireguard-tools): {e}"))
 }
 
 fn is_before_5_14() -> bool {
@@ -312,8 +314,12 @@ fn tunnel(kind: &[&str], outer: [&str; 2], sources: &[&str]) -> (Lab, Namespace,
     for (at, local, remote) in [(&host, here, there), (&peer, there, here)] {
         at.address("eth0", &format!("{local}/{}", length(local, 24, 64))).unwrap();
         let ends = ["local", local, "remote", remote];
-        at.ip(&[&["link", "add", "tunnel0", "type"], kind, &ends].concat()).unwrap();
+        let ends = if kind == WIREGUARD { &[][..] } else { &ends };
+        at.ip(&[&["link", "add", "tunnel0", "type"], kind, ends].concat()).unwrap();
         at.ip(&["link", "set", "tunnel0", "up"]).unwrap();
+    }
+    if kind == WIREGUARD {
+        exchange_keys((&host, here), (&peer, there));
     }
     for (family, here) in ["-4", "-6"].into_iter().zip(HERE) {
         // Not the tunnel's own packets.
@@ -327,6 +333,27 @@ fn tunnel(kind: &[&str], outer: [&str; 2], sources: &[&str]) -> (Lab, Namespace,
         peer.address("tunnel0", &format!("{src}/{}", length(src, 32, 128))).unwrap();
     }
     (lab, host, peer)
+}
+
+const WIREGUARD: &[&str] = &["wireguard"];
+
+/// Either end accepts any source from the other.
+fn exchange_keys(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    let folder = tempfile::tempdir().unwrap();
+    let ends = [one, other].map(|(at, address)| {
+        let private = folder.path().join(address).display().to_string();
+        let public = format!("umask 077; wg genkey | tee {private} | wg pubkey");
+        let public = at.exec("sh", &["-c", &public]).unwrap().trim().to_owned();
+        (at, address, private, public)
+    });
+    let [one, other] = &ends;
+    for ((at, _, private, _), (_, address, _, public)) in [(one, other), (other, one)] {
+        let endpoint = format!("{address}:51820");
+        let set =
+            ["set", "tunnel0", "listen-port", "51820", "private-key", private.as_str(), "peer"];
+        let peer = [public.as_str(), "allowed-ips", "0.0.0.0/0,::/0", "endpoint", &endpoint];
+        at.exec("wg", &[&set[..], &peer].concat()).unwrap();
+    }
 }
 
 const INNER4: [&str; 3] = [OTHERS[0], OTHERS[5], ALLOWED[0]];
@@ -344,10 +371,14 @@ fn packets_in_an_ip6tnl_tunnel_are_decided() {
     decided(&["ip6tnl", "mode", "any"], OUTER6, &[INNER4, INNER6]);
 }
 
+fn packets_in_a_wireguard_tunnel_are_decided() {
+    decided(WIREGUARD, OUTER4, &[INNER4, INNER6]);
+}
+
 /// Of the sources of each family, the last alone is allowed.
 fn decided(kind: &[&str], outer: [&str; 2], inner: &[[&str; 3]]) {
     let (_lab, host, peer) = tunnel(kind, outer, inner.as_flattened());
-    let here = |src: &str| (HERE[usize::from(src.contains(':'))].parse::<IpAddr>().unwrap(), 9);
+    let here = |src: &str| (HERE[usize::from(src.contains(':'))].parse::<IpAddr>().unwrap(), 9_u16);
     let sockets = inner.iter().map(|[src, ..]| {
         let socket = host.run(|| UdpSocket::bind(here(src))).unwrap().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -426,15 +457,6 @@ fn gre_is_refused_by_name() {
 fn vti_is_refused_by_name() {
     let (_lab, host, _peer) = tunnel(&["vti", "key", "1"], OUTER4, &INNER4);
     refused(&host, "tunnel0", "kind `vti`, device type 768 (IP in IP): its frames begin with");
-}
-
-fn wireguard_is_parsed_from_the_ip_header() {
-    let lab = Lab::new().unwrap();
-    let host = lab.namespace("host").unwrap();
-    host.ip(&["link", "add", "wg0", "type", "wireguard"]).unwrap();
-    let start = || Shield::builder("wireguard").interface("wg0").start(&closed());
-    let shield = host.run(start).unwrap().unwrap();
-    assert_eq!(shield.status().unwrap().interfaces[0].link_layer, LinkLayer::Ip);
 }
 
 fn refused(host: &Namespace, interface: &str, device: &str) {

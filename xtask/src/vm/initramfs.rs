@@ -39,8 +39,8 @@ const MODULES_ON_DEMAND: [&str; 7] =
     ["nfsd", "nfsv4", "raid1", "sit", "ip6_tunnel", "ip_gre", "ip_vti"];
 
 /// For the tests' use, beside busybox.
-const TOOLS: [&str; 8] =
-    ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs", "debugfs", "mkfs.xfs"];
+const TOOLS: [&str; 9] =
+    ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs", "debugfs", "mkfs.xfs", "wg"];
 
 const PRELUDE: &str = include_str!("prelude.sh");
 
