@@ -226,7 +226,7 @@ impl SentinelBuilder {
     }
 
     /// How often a thread tests hooks and compares the files of the [baseline](Self::baseline). Default: 60 s;
-    /// zero: never.
+    /// zero: never. With zero, writes are not checked either where a file that is open for writing gets a protected name.
     #[must_use]
     pub fn watch_every(mut self, period: Duration) -> Self {
         self.watch_every = period;

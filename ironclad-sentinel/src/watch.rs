@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ironclad_bpf::boottime_ns;
 use ironclad_bpf::sentinel::{Canary, Guard, canaries};
+use ironclad_bpf::{EventRing, boottime_ns};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::trust::UnsignedWarning;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::baseline::{Baseline, FileChange, Scopes};
-use crate::error::SentinelError;
+use crate::error::{Failure, SentinelError};
 use crate::preopened::Preopened;
 use crate::sentinel::{Scratch, State};
 
@@ -163,10 +165,23 @@ impl Watched {
     }
 
     fn watch(&self) {
-        // A file that was open for writing may have come to a protected name since.
         let done = self.test_hooks().and_then(|_| self.find_preopened());
-        let done = done.and_then(|()| self.compare_files(None));
-        let why = done.err().map(|error| ErrorChain::new(&error).to_string());
+        self.finish(done.and_then(|()| self.compare_files(None)).err());
+    }
+
+    /// Has writes by descriptors checked, before the next count: a file that is open gets a protected name.
+    fn check_writes(&self) {
+        // A count that is under way ends first.
+        let state = self.lock();
+        let done = self.guard.check_writes(true);
+        drop(state);
+        if let Err(error) = done {
+            self.finish(Some(error.into()));
+        }
+    }
+
+    fn finish(&self, error: Option<SentinelError>) {
+        let why = error.map(|error| ErrorChain::new(&error).to_string());
         if let Some(error) = &why {
             tracing::error!(%error, "testing hooks and comparing files");
         }
@@ -174,36 +189,55 @@ impl Watched {
     }
 }
 
-/// The thread that tests hooks and compares files. Dropping this value ends the thread and waits for it.
+/// From a wake to the count of files that are open for writing: their renames have ended by then.
+const COUNT_AFTER: Duration = Duration::from_secs(1);
+
+/// The threads that test hooks and compare files, and that have writes checked where an open file gets a protected
+/// name. Dropping this value ends the threads and waits for them.
 pub(crate) struct Watch {
     watched: Arc<Watched>,
-    is_stopped: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+    /// Readable once the threads are to end.
+    stop: Arc<OwnedFd>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
-    pub(crate) fn start(watched: &Arc<Watched>, every: Duration) -> io::Result<Self> {
-        let is_stopped = Arc::new((Mutex::new(false), Condvar::new()));
-        let (stopped, shared) = (Arc::clone(&is_stopped), Arc::clone(watched));
-        let thread = std::thread::Builder::new().name("sentinel-watch".to_owned());
-        let thread = thread.spawn(move || {
-            while !stops_within(&stopped, every) {
-                shared.watch();
+    pub(crate) fn start(watched: &Arc<Watched>, every: Duration) -> Result<Self, SentinelError> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| Failure::Thread(e.into()))?;
+        let wakes = EventRing::new(watched.guard.wakes())?;
+        let mut this =
+            Self { watched: Arc::clone(watched), stop: Arc::new(stop), threads: Vec::new() };
+        this.spawn("sentinel-watch", move |watched, stop| {
+            while wait(stop, None, Some(every)) == Waited::Timeout {
+                watched.watch();
             }
         })?;
-        Ok(Self { watched: Arc::clone(watched), is_stopped, thread: Some(thread) })
+        this.spawn("sentinel-wake", move |watched, stop| follow_wakes(watched, stop, wakes))?;
+        Ok(this)
     }
 
-    /// Ends the thread after the run that is under way.
+    fn spawn(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&Watched, &OwnedFd) + Send + 'static,
+    ) -> Result<(), SentinelError> {
+        let (watched, stop) = (Arc::clone(&self.watched), Arc::clone(&self.stop));
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || run(&watched, &stop)).map_err(Failure::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Ends the threads after the run that is under way.
     pub(crate) fn end(&mut self) {
-        let (is_stopped, changed) = &*self.is_stopped;
-        *is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        changed.notify_all();
-        let Some(thread) = self.thread.take() else { return };
-        // A callback of `on_alarm` may drop the handle.
-        if thread.thread().id() != std::thread::current().id() {
-            // A panic of the thread has been printed.
-            let _ = thread.join();
+        // Its counter has room for one more.
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        for thread in self.threads.drain(..) {
+            // A callback of `on_alarm` may drop the handle.
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic of the thread has been printed.
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -217,9 +251,52 @@ impl Drop for Watch {
     }
 }
 
-/// Waits at most `period`, and returns whether the thread is to stop.
-fn stops_within((is_stopped, changed): &(Mutex<bool>, Condvar), period: Duration) -> bool {
-    let is_stopped = is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = changed.wait_timeout_while(is_stopped, period, |is_stopped| !*is_stopped);
-    *waited.unwrap_or_else(PoisonError::into_inner).0
+/// Has writes checked at once at each wake, and until a later count finds no reason to.
+fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing) {
+    let mut count_at: Option<Instant> = None;
+    loop {
+        let left = count_at.map(|at| at.saturating_duration_since(Instant::now()));
+        match wait(stop, Some(&wakes), left) {
+            Waited::Stop => return,
+            Waited::Wake => {
+                if let Err(error) = wakes.consume(|_| {}) {
+                    return watched.finish(Some(error.into()));
+                }
+                watched.check_writes();
+                count_at.get_or_insert_with(|| Instant::now() + COUNT_AFTER);
+            }
+            Waited::Timeout => {
+                count_at = None;
+                if let Err(error) = watched.find_preopened() {
+                    watched.finish(Some(error));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Waited {
+    Stop,
+    Wake,
+    Timeout,
+}
+
+/// Waits for the end, a wake, or the time.
+fn wait(stop: &OwnedFd, wakes: Option<&EventRing>, time: Option<Duration>) -> Waited {
+    let until = time.and_then(|time| Instant::now().checked_add(time));
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
+        fds.extend(wakes.map(|wakes| PollFd::new(wakes, PollFlags::IN)));
+        match poll(&mut fds, left.as_ref()) {
+            Err(Errno::INTR) => continue,
+            // Of valid arguments: out of memory.
+            Err(_) => std::thread::yield_now(),
+            Ok(0) => return Waited::Timeout,
+            Ok(_) if !fds[0].revents().is_empty() => return Waited::Stop,
+            Ok(_) => return Waited::Wake,
+        }
+    }
 }

@@ -38,17 +38,57 @@ IC_INLINE int ic_check_access(__u8 hook, struct dentry *dentry, __u32 op, __u32 
 	return ic_enforce(hook, ic_rules_of(dentry), op, other, dentry, detail);
 }
 
-/* Checks the creation of a name in a directory. */
-IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentry)
+/* Wakes the agent: a file that is open for writing gets a protected name. Read by the agent alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ic_wakes SEC(".maps");
+
+/*
+ * Has the agent check writes by descriptors, where a file gets a name that rules deny to write while
+ * it is open for writing. Of a directory, the files below it may be. The caller may rename it:
+ * libraries keep a file open while they rename it. Without room, the agent has been woken.
+ */
+static __noinline int ic_report_open(__u64 rules, struct inode *inode)
+{
+	const struct ic_file_policy *policy = ic_file_policy_at(ic_half());
+	__u64 *wake;
+
+	if (!policy || !(rules & policy->deny & policy->op[IC_FILE_WRITE]))
+		return 0;
+	if ((inode->i_mode & IC_S_IFMT) != IC_S_IFDIR &&
+	    BPF_CORE_READ(inode, i_writecount.counter) <= 0)
+		return 0;
+	wake = bpf_ringbuf_reserve(&ic_wakes, sizeof(*wake), 0);
+	if (!wake)
+		return 0;
+	*wake = rules;
+	bpf_ringbuf_submit(wake, BPF_RB_FORCE_WAKEUP);
+	return 0;
+}
+
+/* Checks the creation of a name in a directory; of an existing file, if `moved` is not NULL. */
+IC_INLINE int ic_check_name(__u8 hook, struct inode *dir, struct dentry *dentry,
+			    struct inode *moved)
 {
 	__u64 rules;
+	int error;
 
 	if (ic_is_canary(hook))
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed())
 		return 0;
 	rules = ic_rules_in(dir, dentry, dir->i_sb->s_dev);
-	return ic_enforce(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
+	error = ic_enforce(hook, rules, IC_FILE_CREATE, IC_FILE_CREATE, dentry, 0);
+	if (!error && rules && moved)
+		ic_report_open(rules, moved);
+	return error;
+}
+
+/* The same of a new file. */
+IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentry)
+{
+	return ic_check_name(hook, dir, dentry, NULL);
 }
 
 /* Whether the file is one of the kernel's that acts on the agent without a further system call. */
@@ -291,7 +331,7 @@ int BPF_PROG(ic_inode_rename, struct inode *old_dir, struct dentry *old, struct 
 
 	if (!error && new->d_inode)
 		error = ic_check_remove(IC_HOOK_INODE_RENAME, new_dir, new, IC_FILE_DELETE);
-	error = error ?: ic_check_create(IC_HOOK_INODE_RENAME, new_dir, new);
+	error = error ?: ic_check_name(IC_HOOK_INODE_RENAME, new_dir, new, old->d_inode);
 	if (error || !(ic_is_dir(old) || ic_is_dir(new)))
 		return error;
 	/* Other volumes have no protected directory. */
@@ -330,7 +370,7 @@ int BPF_PROG(ic_inode_link, struct dentry *old, struct inode *dir, struct dentry
 {
 	int error = ic_check_access(IC_HOOK_INODE_LINK, old, IC_FILE_LINK, IC_FILE_LINK, 0);
 
-	return error ?: ic_check_create(IC_HOOK_INODE_LINK, dir, new);
+	return error ?: ic_check_name(IC_HOOK_INODE_LINK, dir, new, old->d_inode);
 }
 
 SEC("lsm/inode_create")

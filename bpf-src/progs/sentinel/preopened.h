@@ -78,7 +78,10 @@ IC_INLINE struct inode *ic_inode_written(struct file *file)
 	return inode ?: file->f_inode;
 }
 
-/* The rules that cover a write to the file; of a disk, also those of the files on it. */
+/*
+ * The rules that cover a write to the file, also where it has got a protected name beside that by
+ * which it was opened; of a disk, also those of the files on it.
+ */
 IC_INLINE __u64 ic_rules_written(struct file *file)
 {
 	__u64 rules = ic_rules_of(file->f_path.dentry);
@@ -86,7 +89,7 @@ IC_INLINE __u64 ic_rules_written(struct file *file)
 	const struct ic_name_val *volume;
 	__u32 device;
 
-	if (written != inode)
+	if (written != inode || inode->i_nlink > 1)
 		rules |= ic_rules_of_alias(written);
 	if ((inode->i_mode & IC_S_IFMT) != IC_S_IFBLK)
 		return rules;

@@ -37,6 +37,7 @@ pub struct Guard {
     pub(super) exemptions: Map<FileId, Exemption>,
     pub(super) protected_links: Map<u32, u32>,
     pub(super) alarms: OwnedFd,
+    pub(super) wakes: OwnedFd,
     pub(super) files: FileTables,
     pub(super) preopened: Preopened,
     /// One thread at a time.
@@ -349,6 +350,12 @@ impl Guard {
     /// The ring buffer of alarms.
     pub fn alarms(&self) -> BorrowedFd<'_> {
         self.alarms.as_fd()
+    }
+
+    /// The ring buffer whose records wake the agent: a file that is open for writing gets a name that rules deny to
+    /// write, or a directory does. [`check_writes`](Self::check_writes) then covers it.
+    pub fn wakes(&self) -> BorrowedFd<'_> {
+        self.wakes.as_fd()
     }
 
     /// All programs.

@@ -147,6 +147,7 @@ impl Guard {
             exemptions: object.map("ic_exemptions")?,
             protected_links: object.map("ic_links")?,
             alarms: object.fd("ic_alarms")?,
+            wakes: object.fd("ic_wakes")?,
             files,
             preopened,
             adopting: Mutex::new(()),

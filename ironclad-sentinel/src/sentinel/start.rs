@@ -199,7 +199,7 @@ impl Sentinel {
                 if !is_adopted {
                     self.remove()?;
                 }
-                return Err(Failure::Thread(error).into());
+                return Err(error);
             }
         }
         Ok(self)

@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(preopened_descriptors_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(descriptors_in_flight_do_not_write).shared().in_machine().needs(&[lsm]),
         test!(a_descriptor_in_flight_is_found_among_many_files).shared().in_machine().needs(&[lsm]),
-        test!(a_file_that_is_open_when_it_is_renamed_to_a_protected_name_is_found)
+        test!(a_file_that_is_open_when_it_gets_a_protected_name_is_found)
             .in_machine()
             .needs(&[lsm]),
         test!(kernel_files_that_were_opened_before_do_not_act).shared().in_machine().needs(&[lsm]),
@@ -263,31 +263,59 @@ fn the_watch_thread_counts_again() {
     }
 }
 
-/// An exempt program may rename a file that another process has open for writing over a protected one.
-fn a_file_that_is_open_when_it_is_renamed_to_a_protected_name_is_found() {
+/// An exempt program may rename a file that another process has open for writing over a protected one. The agent is
+/// woken, long before it counts by itself.
+fn a_file_that_is_open_when_it_gets_a_protected_name_is_found() {
     const BY_RENAME: &str =
         "write(2) by a descriptor of a file that was renamed to a protected name afterwards";
+    const BY_LINK: &str =
+        "write(2) by a descriptor of a file that was linked to a protected name afterwards";
+    const BY_DIRECTORY: &str = "write(2) by a descriptor of a file whose directory was renamed to a protected name afterwards";
     let host = Host::new();
     lay_out(&host);
-    let (renamed, protected) = (host.path("renamed"), host.path("protected/file"));
-    std::fs::write(&renamed, "content").unwrap();
-    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    follow(&mut attacker, &[&format!("keep-open {}", renamed.display())]);
-    attacks.without(BY_RENAME, &mut attacker, "write-kept 1");
-    let builder = Sentinel::builder("test").scratch(host.dir());
-    let builder = builder.watch_every(Duration::from_millis(100));
-    let sentinel = builder.start(&tree(&host.path("protected"))).unwrap();
-    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
-    assert!(sentinel.status().unwrap().preopened.is_empty());
-    // This process is the agent, and exempt.
-    std::fs::rename(&renamed, &protected).unwrap();
-    let patience = Instant::now() + PATIENCE;
-    while sentinel.status().unwrap().preopened.is_empty() {
-        assert!(Instant::now() < patience);
-        std::thread::yield_now();
+    let policy = tree(&host.path("protected"));
+    let mut attacks = Attacks::default();
+    let dir = host.path("open");
+    let moves: [(&str, &dyn Fn()); 3] = [
+        (BY_RENAME, &|| std::fs::rename(dir.join("1"), host.path("protected/file")).unwrap()),
+        (BY_LINK, &|| std::fs::hard_link(dir.join("1"), host.path("protected/link")).unwrap()),
+        (BY_DIRECTORY, &|| std::fs::rename(&dir, host.path("protected/dir")).unwrap()),
+    ];
+    let attacker = || {
+        std::fs::create_dir_all(&dir).unwrap();
+        // The former one may have a protected name, too.
+        let _ = std::fs::remove_file(dir.join("1"));
+        std::fs::write(dir.join("1"), "content").unwrap();
+        let mut attacker = host.test_process();
+        follow(&mut attacker, &[&format!("keep-open {}", dir.join("1").display())]);
+        attacker
+    };
+    for (name, _) in moves {
+        attacks.without(name, &mut attacker(), "write-kept 1");
     }
-    let event = attacks.with(BY_RENAME, &mut attacker, "write-kept 2", &events);
-    assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+    let builder = Sentinel::builder("test").scratch(host.dir());
+    let builder = builder.watch_every(Duration::from_secs(3600));
+    let sentinel = builder.start(&policy).unwrap();
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, get_protected) in moves {
+        // Writes are not checked any more.
+        sentinel.apply(&policy).unwrap();
+        assert!(sentinel.status().unwrap().preopened.is_empty());
+        let mut attacker = attacker();
+        follow(&mut attacker, &["write-kept 2"]);
+        // This process is the agent, and exempt.
+        get_protected();
+        let (renamed, patience) = (Instant::now(), Instant::now() + PATIENCE);
+        while attacker.ask("write-kept 2").unwrap() == 0 {
+            assert!(Instant::now() < patience, "{name}");
+        }
+        println!("{name}: {:?}", renamed.elapsed());
+        let event = attacks.with(name, &mut attacker, "write-kept 2", &events);
+        assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+        while sentinel.status().unwrap().preopened.is_empty() {
+            assert!(Instant::now() < patience, "{name}");
+        }
+    }
 }
 
 /// Whether the program that checks writes is attached.
