@@ -1,6 +1,6 @@
 //! An agent that is protected from other processes on this host, root included, and a directory that only the agent
 //! may change: `embed_sentinel /etc/my-agent`. Needs root and BPF LSM. From a shell, start it by `setsid --wait`: an
-//! agent with a controlling terminal is refused.
+//! agent with a controlling terminal is refused, as is one with a descriptor of a virtual console or serial line.
 //!
 //! SIGTERM or SIGINT ends it, and Sentinel with it. Sentinel denies both to other processes, root included, so that
 //! the second argument names an executable that may send them: `embed_sentinel /etc/my-agent

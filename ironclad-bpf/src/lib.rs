@@ -50,6 +50,7 @@ pub mod shield;
 mod skel;
 pub mod socket;
 mod sys;
+mod terminal;
 pub mod uapi;
 mod wall_clock;
 
@@ -65,4 +66,5 @@ pub use pin::{BPFFS, PinDirectory};
 pub use program::{Program, ProgramInfo, TestRun};
 pub use ring::EventRing;
 pub use shield::boottime_ns;
+pub use terminal::terminal_device;
 pub use wall_clock::wall_time;

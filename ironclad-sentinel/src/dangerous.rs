@@ -17,12 +17,19 @@ pub struct Dangerous {
     pub(crate) degraded: bool,
     pub(crate) oom_kill: bool,
     pub(crate) terminal: bool,
+    pub(crate) terminal_descriptors: bool,
 }
 
 impl Dangerous {
     pub(crate) fn none() -> Self {
         let refuse = GuardOptions::default().refuse;
-        Self { refuse, degraded: false, oom_kill: false, terminal: false }
+        Self {
+            refuse,
+            degraded: false,
+            oom_kill: false,
+            terminal: false,
+            terminal_descriptors: false,
+        }
     }
 
     fn allow(mut self, bit: u32, allow: bool) -> Self {
@@ -91,6 +98,18 @@ impl Dangerous {
         self
     }
 
+    /// Whether Sentinel starts although the agent has a descriptor of a terminal that is no pseudo-terminal: a virtual
+    /// console, a serial line, `/dev/console`. Standard input, output and error count.
+    ///
+    /// The secure attention key (SAK) of that terminal ends every process that has it open: a key of the keyboard, or a
+    /// break on the serial line. The kernel sends SIGKILL, and no hook is called. If false, the start fails with
+    /// [`SentinelErrorKind::TerminalDescriptor`](crate::SentinelErrorKind::TerminalDescriptor). Descriptors that the
+    /// agent opens after the start are not checked.
+    pub fn terminal_descriptors(mut self, allow: bool) -> Self {
+        self.terminal_descriptors = allow;
+        self
+    }
+
     /// Whether Sentinel starts although hooks are missing or inactive:
     /// [`Sentinel::status`](crate::Sentinel::status) names them. If false, the start fails.
     pub fn degraded(mut self, allow: bool) -> Self {
@@ -120,8 +139,9 @@ mod tests {
             assert_eq!(option(none, true).refuse, none.refuse & !bit);
             assert_eq!(option(option(none, true), false).refuse, none.refuse);
         }
-        assert!(!none.degraded && !none.oom_kill && !none.terminal);
+        assert!(!none.degraded && !none.oom_kill && !none.terminal && !none.terminal_descriptors);
         assert!(none.degraded(true).degraded && none.oom_kill(true).oom_kill);
-        assert!(none.terminal(true).terminal);
+        assert!(none.terminal(true).terminal && !none.terminal(true).terminal_descriptors);
+        assert!(none.terminal_descriptors(true).terminal_descriptors);
     }
 }

@@ -73,6 +73,8 @@ pub enum SentinelErrorKind {
     Traced,
     /// The agent has a controlling terminal, or the leader of its session can give it one.
     Terminal,
+    /// The agent has a descriptor of a terminal whose secure attention key ends it.
+    TerminalDescriptor,
     /// A thread could not be started.
     Thread,
 }
@@ -137,6 +139,10 @@ pub(crate) enum Failure {
     Session,
     #[error("{process} is traced by process {by}, which keeps its power over it")]
     Traced { process: &'static str, by: u32 },
+    #[error(
+        "descriptor {fd} of this process is `{}`, a terminal whose secure attention key (SAK) ends this process", path.display()
+    )]
+    TerminalDescriptor { fd: i32, path: PathBuf },
     #[error("a thread did not start")]
     Thread(#[source] io::Error),
 }
@@ -174,6 +180,7 @@ impl Failure {
             Self::NoOomProtection(_) => Kind::NoOomProtection,
             Self::Terminal | Self::Session => Kind::Terminal,
             Self::Traced { .. } => Kind::Traced,
+            Self::TerminalDescriptor { .. } => Kind::TerminalDescriptor,
             Self::Thread(_) => Kind::Thread,
         }
     }
@@ -226,6 +233,9 @@ impl Failure {
             Self::Traced { .. } => "end the tracer: a debugger or strace(1)",
             Self::Terminal | Self::Session => {
                 "start it by the service manager or by setsid(1); `.dangerous(|it| it.terminal(true))` starts all the same"
+            }
+            Self::TerminalDescriptor { .. } => {
+                "redirect it to a file, a pipe, the journal or /dev/null; `.dangerous(|it| it.terminal_descriptors(true))` starts all the same"
             }
             // Their messages have it.
             Self::Audit(_)

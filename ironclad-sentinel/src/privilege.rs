@@ -1,11 +1,12 @@
 //! Checks of this process, before it loads anything.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ironclad_bpf::BpfError;
 use ironclad_bpf::probe::probe_refused;
 use ironclad_bpf::pseudo_fs::PROC;
+use ironclad_bpf::{BpfError, terminal_device};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::error::{Failure, SentinelError};
@@ -93,6 +94,25 @@ fn session(stat: &str) -> Option<(i32, i32)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut numbers = fields.split_whitespace().skip(3).map(|field| field.parse().ok());
     Some((numbers.next()??, numbers.next()??))
+}
+
+/// Majors of pseudo-terminals: `PTY_SLAVE_MAJOR` and `UNIX98_PTY_SLAVE_MAJOR` of include/uapi/linux/major.h. They have
+/// no secure attention key.
+fn is_pseudo(major: u32) -> bool {
+    major == 3 || (136..144).contains(&major)
+}
+
+/// Checks that this process has no descriptor of a terminal whose secure attention key ends it.
+pub(crate) fn check_descriptors() -> Result<(), SentinelError> {
+    let failed = |error| BpfError::system("reading /proc/self/fd", error);
+    for name in PROC.names("self/fd").map_err(failed)? {
+        let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        if terminal_device(fd).is_some_and(|(major, _)| !is_pseudo(major)) {
+            let path = PROC.read_link(Path::new("self/fd").join(name)).map_err(failed)?;
+            return Err(Failure::TerminalDescriptor { fd, path }.into());
+        }
+    }
+    Ok(())
 }
 
 const CAD_PID: &str = "sys/kernel/cad_pid";

@@ -50,6 +50,9 @@ impl Sentinel {
             if !builder.dangerous.terminal {
                 privilege::leave_terminal()?;
             }
+            if !builder.dangerous.terminal_descriptors {
+                privilege::check_descriptors()?;
+            }
             let claim = Claim::take()?;
             Ok((claim, Persistent::open(builder)?))
         };

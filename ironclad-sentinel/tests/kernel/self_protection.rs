@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -38,6 +39,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(monitors_raise_no_alarms).shared().in_machine().needs(&[lsm]),
         test!(an_agent_works_while_every_device_is_denied).in_machine().needs(&[lsm]),
         test!(an_agent_has_no_terminal_that_ends_it).in_machine().needs(&[lsm]),
+        test!(an_agent_has_no_descriptor_of_a_console).in_machine().needs(&[lsm]),
         test!(presented_secrets_are_not_traced).shared().in_machine().needs(&[lsm]),
         test!(maps_and_programs_are_out_of_reach).in_machine().needs(&[lsm]),
         test!(a_secret_is_good_once_and_for_one_program).shared().in_machine().needs(&[lsm]),
@@ -170,7 +172,10 @@ fn on_terminal() {
     let builder = Sentinel::builder("test").scratch(dir.path()).may_stop(busybox());
     let started = match how.as_str() {
         "none" => Ok(None),
-        "allowed" => builder.dangerous(|it| it.terminal(true)).start(&empty()).map(Some),
+        "allowed" => builder
+            .dangerous(|it| it.terminal(true).terminal_descriptors(true))
+            .start(&empty())
+            .map(Some),
         _ => builder.start(&empty()).map(Some),
     };
     match &started {
@@ -280,6 +285,41 @@ fn an_agent_has_no_terminal_that_ends_it() {
     let killed = Command::new(busybox()).args(["kill", "-TERM", &pid.to_string()]).status();
     assert!(killed.unwrap().success());
     assert_eq!(agent.ended_by(), Some(TERMINATE));
+}
+
+/// The console in front, whose keyboard and sysrq(4) have the secure attention key.
+const CONSOLE: &str = "/dev/tty1";
+
+/// The kernel sends SIGKILL to every process that has the terminal open.
+fn an_agent_has_no_descriptor_of_a_console() {
+    const KILL: i32 = 9;
+    let own = std::env::current_exe().unwrap();
+    let console = || {
+        let flags = rustix::fs::OFlags::NOCTTY.bits() as i32;
+        std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(CONSOLE)
+    };
+    if let Err(error) = console() {
+        skip(&format!("{CONSOLE}: {error}"));
+    }
+    let on = |how| {
+        let mut command = Command::new(&own);
+        command.stdin(console().unwrap());
+        Reader::start(command, how)
+    };
+    let reader = on("none");
+    assert_eq!(reader.says, "ready");
+    std::fs::write("/proc/sysrq-trigger", "k").unwrap();
+    assert_eq!(reader.ended_by(), Some(KILL));
+    let refused = on("");
+    let says = format!("TerminalDescriptor: descriptor 0 of this process is `{CONSOLE}`");
+    assert!(refused.says.starts_with(&says), "{}", refused.says);
+    assert!(refused.says.contains("redirect it to a file"), "{}", refused.says);
+    assert_eq!(refused.ended_by(), None);
+    let agent = on("allowed");
+    assert_eq!(agent.says, "ready");
+    let pid = agent.child.id().to_string();
+    assert!(Command::new(busybox()).args(["kill", "-KILL", &pid]).status().unwrap().success());
+    assert_eq!(agent.ended_by(), Some(KILL));
 }
 
 /// Denies every device to every process, while it exists: `devices` of cgroups of version 1.
