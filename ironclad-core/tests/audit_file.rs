@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use ironclad_core::audit::{
-    Anchor, AuditAction, AuditRecord, AuditSink, Digest, Durability, Fault, JsonLinesSink,
-    MAX_LINE, OpenError, verify_file,
+    Anchor, AuditAction, AuditRecord, AuditSink, DeferredSink, Digest, Durability, Fault,
+    JsonLinesSink, MAX_LINE, OpenError, verify_file,
 };
 
 /// Names the file to a test that runs itself once more as a process of its own.
@@ -43,6 +43,20 @@ fn this_test(name: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env(CHILD, path);
     command
+}
+
+#[test]
+fn a_deferred_sink_opens_its_file_at_the_first_record() {
+    let (_dir, path) = dir();
+    let sink = DeferredSink::with(&path, Durability::System);
+    assert!(!path.exists() && sink.anchor().is_none());
+    let holder = open(&path);
+    let error = sink.record("edge", &confirm(1)).unwrap_err().to_string();
+    assert!(error.contains("another process (or another sink"), "{error}");
+    drop(holder);
+    sink.record("edge", &confirm(2)).unwrap();
+    sink.record("edge", &confirm(3)).unwrap();
+    assert_eq!(verify_file(&path, sink.anchor()).unwrap().records, 2);
 }
 
 #[test]

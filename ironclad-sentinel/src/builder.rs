@@ -165,6 +165,10 @@ impl SentinelBuilder {
     }
 
     /// The sink of audit records. Default: none.
+    ///
+    /// Of a [persistent](Self::persistent) agent, and where a rule protects the audit file, the sink opens the file at the
+    /// first record, as `DeferredSink` of `ironclad_core::audit` does: before its successor is admitted, the kernel does
+    /// not let it open the file.
     #[must_use]
     pub fn audit(mut self, sink: Arc<dyn AuditSink>) -> Self {
         self.audit = sink;

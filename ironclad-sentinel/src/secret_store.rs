@@ -2,12 +2,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Secret;
 use ironclad_core::abi::SENTINEL_SECRET;
+use rustix::io::Errno;
 
 use crate::error::{Failure, SentinelError};
 
@@ -58,10 +59,22 @@ impl SecretStore {
         }
     }
 
-    /// Replaces the secret.
+    /// Replaces the secret. On a full file system, where any process may keep a successor out by using up its room, in
+    /// the place of the former one.
     pub(crate) fn write(&self, secret: &Secret) -> Result<(), SentinelError> {
-        replace(&self.dir.join(NAME), secret.as_bytes())
-            .map_err(|source| self.failed("writing the secret in", source))
+        let path = self.dir.join(NAME);
+        let written = replace(&path, secret.as_bytes()).or_else(|error| match is_full(&error) {
+            true => overwrite(&path, secret.as_bytes()).map_err(|_| error),
+            false => Err(error),
+        });
+        written.map_err(|error| {
+            let step = if is_full(&error) {
+                "making room for the secret (remove files, or name another file system by `.state_dir(…)`) in"
+            } else {
+                "writing the secret in"
+            };
+            self.failed(step, error)
+        })
     }
 
     /// Removes the secret.
@@ -75,6 +88,21 @@ impl SecretStore {
     }
 }
 
+/// Whether a file system, or the user's quota of it, has no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    [Errno::NOSPC, Errno::DQUOT].iter().any(|it| error.raw_os_error() == Some(it.raw_os_error()))
+}
+
+/// Writes to a file of the same size: at most one block, so that after a crash it has either content.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    if file.metadata()?.len() != bytes.len() as u64 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
+}
+
 /// Replaces a file with mode 0600. After a crash, the path has either the old or the new content.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = path.with_extension("next");
@@ -83,8 +111,30 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    // A file that is open would have writes checked where it gets the protected name.
+    drop(file);
+    if let Err(error) = written {
+        // What is left of it takes room.
+        let _ = fs::remove_file(&next);
+        return Err(error);
+    }
     fs::rename(&next, path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_overwritten_by_one_of_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NAME);
+        assert!(overwrite(&path, b"new").is_err());
+        replace(&path, b"old").unwrap();
+        overwrite(&path, b"new").unwrap();
+        assert!(overwrite(&path, b"longer").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
 }

@@ -210,7 +210,7 @@ impl Status {
         let baseline = self.baseline.iter().filter_map(|it| match &it.compared {
             Compared::Damaged(why) => Some(format!("it differs from what was written: {why}")),
             _ if it.is_cut => Some("there are more files than its limit".to_owned()),
-            _ => None,
+            _ => it.unwritten.clone(),
         });
         let baseline = baseline.map(|why| Degraded::Baseline { why });
         let bundle = match self.provenance {

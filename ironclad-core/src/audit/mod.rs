@@ -48,7 +48,7 @@ pub use action::AuditAction;
 pub use chain::{Anchor, AnchorError, AuditRecord, Digest, MAX_LINE};
 pub use log::AuditLog;
 #[cfg(all(feature = "audit-jsonl", unix))]
-pub use sink::{Durability, JsonLinesSink, OpenError, Recovered};
+pub use sink::{DeferredSink, Durability, JsonLinesSink, OpenError, Recovered};
 #[cfg(feature = "audit-jsonl")]
 pub use verify::{Fault, Verified, VerifyError, verify, verify_file};
 

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::chain::{Anchor, Digest, MAX_LINE, seal};
 use super::tail::{Tail, TailFault};
 use super::{AuditAction, AuditError, AuditSink};
+use crate::ErrorChain;
 
 /// When a record is safe from a crash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,6 +205,52 @@ impl AuditSink for JsonLinesSink {
         self.state()
             .append(instance, action, self.durability)
             .map_err(|what| AuditError(format!("{}: {what}", self.path.display())))
+    }
+}
+
+/// A [`JsonLinesSink`] that opens its file at the first record.
+///
+/// A persistent Sentinel makes no record before its successor is admitted: such a file may be one that a rule protects,
+/// which the kernel does not let a process open before. A first record fails where the file cannot be opened, and the
+/// next one tries again.
+#[derive(Debug)]
+pub struct DeferredSink {
+    path: PathBuf,
+    durability: Durability,
+    sink: Mutex<Option<JsonLinesSink>>,
+}
+
+impl DeferredSink {
+    /// A sink for this file, each record safe on the disk before the action goes on.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::with(path, Durability::default())
+    }
+
+    /// A sink for this file.
+    pub fn with(path: impl Into<PathBuf>, durability: Durability) -> Self {
+        Self { path: path.into(), durability, sink: Mutex::default() }
+    }
+
+    /// The last record's place in the chain: see [`JsonLinesSink::anchor`]. None before the first record.
+    pub fn anchor(&self) -> Option<Anchor> {
+        self.sink().as_ref().map(JsonLinesSink::anchor)
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Option<JsonLinesSink>> {
+        // A panic leaves it open or not.
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AuditSink for DeferredSink {
+    fn record(&self, instance: &str, action: &AuditAction) -> Result<(), AuditError> {
+        let mut sink = self.sink();
+        let open = match sink.take() {
+            Some(open) => open,
+            None => JsonLinesSink::open_with(&self.path, self.durability)
+                .map_err(|error| AuditError(ErrorChain::new(&error).to_string()))?,
+        };
+        sink.insert(open).record(instance, action)
     }
 }
 

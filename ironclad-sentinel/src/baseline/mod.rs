@@ -213,6 +213,9 @@ pub struct BaselineReport {
     pub unread: Vec<Unread>,
     /// Whether there are more than [`BaselineOptions::files`], now or in the baseline.
     pub is_cut: bool,
+    /// Why the new baseline was not written: the file system of the state directory is full. The next start compares
+    /// files with the former one.
+    pub unwritten: Option<String>,
 }
 
 /// A file or directory that could not be read.
@@ -319,12 +322,19 @@ impl Baseline {
             }
         };
         let unread = std::mem::take(&mut snapshot.unread);
-        let (files, bytes) = (snapshot.files.len(), snapshot.bytes);
+        let (files, bytes, unwritten) = (snapshot.files.len(), snapshot.bytes, None);
         *self.current() = Some(Current { scopes, policy: policy.to_owned(), snapshot });
-        Ok((
-            BaselineReport { compared, changes, newly_named, files, bytes, unread, is_cut },
-            records,
-        ))
+        let report = BaselineReport {
+            compared,
+            changes,
+            newly_named,
+            files,
+            bytes,
+            unread,
+            is_cut,
+            unwritten,
+        };
+        Ok((report, records))
     }
 
     /// Compares files with the last comparison, of other `scopes` if they are given. Changes were made by

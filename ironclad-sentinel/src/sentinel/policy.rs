@@ -12,6 +12,7 @@ use crate::error::{Failure, SentinelError};
 use crate::own;
 use crate::preopened::Preopened;
 use crate::resolve::{self, Coverage, resolve, scopes};
+use crate::secret_store;
 
 /// How often paths are resolved until two passes find the same files.
 const PASSES: usize = 5;
@@ -92,12 +93,17 @@ impl Sentinel {
             let state = self.lock();
             (state.scopes.clone(), state.policy.id().to_string())
         };
-        let (report, records) =
+        let (mut report, records) =
             baseline.begin(scopes, &policy).map_err(|source| baseline.failed(source))?;
         records.iter().try_for_each(|record| self.record(record))?;
-        let written =
-            baseline.write(report.changes.len()).map_err(|source| baseline.failed(source))?;
-        written.iter().try_for_each(|record| self.record(record))?;
+        match baseline.write(report.changes.len()) {
+            Ok(written) => written.iter().try_for_each(|record| self.record(record))?,
+            // Any process may use up the room of a file system: that keeps no agent from starting.
+            Err(error) if secret_store::is_full(&error) => {
+                report.unwritten = Some(ErrorChain::new(&baseline.failed(error)).to_string());
+            }
+            Err(error) => return Err(baseline.failed(error)),
+        }
         self.lock().baseline = Some(report);
         Ok(())
     }

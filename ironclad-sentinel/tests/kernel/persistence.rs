@@ -1,20 +1,28 @@
 //! Pins and state that outlive the agent, and the successors that may adopt them.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::testbed::successor::{GROUP, STATE, Successor, TREES, builder, one_of, policy};
-use crate::testbed::{Attacks, EPERM, Host, lsm};
+use crate::testbed::successor::{
+    AUDIT, BASELINE, GROUP, STATE, Successor, TREES, builder, one_of, policy,
+};
+use crate::testbed::{Attacks, EPERM, Host, does, lsm};
+use ironclad_core::ErrorChain;
+use ironclad_core::audit::{DeferredSink, verify_file};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_lab::{Cgroup, moments_to_kill};
-use ironclad_sentinel::Overflow;
+use ironclad_sentinel::{BaselineOptions, Overflow};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(protection_outlives_the_agent_and_a_successor_adopts_it).in_machine().needs(&[lsm]),
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
+        test!(a_full_file_system_keeps_no_successor_out).in_machine().needs(&[lsm]),
+        test!(a_successor_opens_a_protected_audit_file).in_machine().needs(&[lsm]),
         test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
         test!(a_kill_during_a_reload_leaves_one_of_two_policies).in_machine().needs(&[lsm]),
     ]
@@ -181,6 +189,71 @@ fn a_successor_may_be_bound_to_a_cgroup() {
     assert_eq!(inside.says(), "ready");
     inside.send("stop");
     assert_eq!(inside.says(), "stopped");
+}
+
+/// Any process may use up the room of the file system that has the state directory.
+fn a_full_file_system_keeps_no_successor_out() {
+    let host = Host::new();
+    let (dir, volume) = (host.dir(), host.path("volume"));
+    std::fs::create_dir(host.path("protected")).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    let mut attacker = host.test_process();
+    does(&mut attacker, &format!("tool mount -t tmpfs -o size=256k none {}", volume.display()));
+    let state = volume.join("state");
+    std::fs::DirBuilder::new().mode(0o700).create(&state).unwrap();
+    let fill = format!("tool dd if=/dev/zero of={} bs=4k", volume.join("fill").display());
+    let builder = || builder(dir).state_dir(&state);
+    assert_ne!(attacker.ask(&fill).unwrap(), 0);
+    // There is no former secret to write over.
+    let error = builder().start(&policy(dir)).unwrap_err();
+    let said = ErrorChain::new(&error).to_string();
+    assert!(
+        said.contains("making room for the secret") && said.contains("No space left"),
+        "{said}"
+    );
+    std::fs::remove_file(volume.join("fill")).unwrap();
+    drop(builder().baseline(BaselineOptions::default()).start(&policy(dir)).unwrap());
+    assert_ne!(attacker.ask(&fill).unwrap(), 0);
+    let secret = || std::fs::read(state.join("secret")).unwrap();
+    for order in ["degraded", "stop"] {
+        let former = secret();
+        let mut command = Successor::command(dir);
+        command.env(STATE, &state).env(BASELINE, "1");
+        let mut successor = Successor::start(command);
+        assert_eq!(successor.says(), "ready");
+        assert_ne!(secret(), former);
+        successor.send(order);
+        let said = successor.says();
+        match order {
+            "stop" => assert_eq!(said, "stopped"),
+            _ => assert!(said.contains("No space left on device"), "{said}"),
+        }
+    }
+    does(&mut attacker, &format!("tool umount {}", volume.display()));
+}
+
+/// Before the kernel knows a successor, it may not open a file that a rule protects.
+fn a_successor_opens_a_protected_audit_file() {
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("protected/audit.jsonl"));
+    std::fs::create_dir(host.path("protected")).unwrap();
+    let start = |how| {
+        let mut command = Successor::command(dir);
+        command.env(how, &file);
+        Successor::start(command)
+    };
+    let sink = Arc::new(DeferredSink::new(&file));
+    drop(builder(dir).audit(sink).start(&policy(dir)).unwrap());
+    let records = || verify_file(&file, None).unwrap().records;
+    let [first, deferred] = AUDIT;
+    let said = start(first).says();
+    assert!(said.contains("cannot open or create it"), "{said}");
+    let before = records();
+    let mut successor = start(deferred);
+    assert_eq!(successor.says(), "ready");
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
+    assert!(records() > before);
 }
 
 /// Any library: one that this program has mapped.

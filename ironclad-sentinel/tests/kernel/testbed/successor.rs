@@ -3,13 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
+use ironclad_core::audit::{DeferredSink, JsonLinesSink};
 use ironclad_core::{ErrorChain, RuleId};
 use ironclad_lab::harness::Role;
 use ironclad_lab::role;
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Launch, Sentinel, SentinelBuilder};
+use ironclad_sentinel::{BaselineOptions, Launch, Sentinel, SentinelBuilder};
 
 /// The directory of a successor.
 const AGENT: &str = "IRONCLAD_TEST_AGENT";
@@ -17,6 +19,11 @@ const AGENT: &str = "IRONCLAD_TEST_AGENT";
 pub(crate) const GROUP: &str = "IRONCLAD_TEST_GROUP";
 /// Another state directory.
 pub(crate) const STATE: &str = "IRONCLAD_TEST_STATE";
+
+/// An audit file, which is opened before the start, or at its first record.
+pub(crate) const AUDIT: [&str; 2] = ["IRONCLAD_TEST_AUDIT", "IRONCLAD_TEST_DEFERRED_AUDIT"];
+/// Set where there is a baseline.
+pub(crate) const BASELINE: &str = "IRONCLAD_TEST_BASELINE";
 
 /// An agent that adopts the instance.
 pub(crate) const ROLE: Role = role!(successor);
@@ -32,6 +39,18 @@ fn successor() {
         Some(state) => builder.state_dir(state),
         None => builder,
     };
+    let builder = match AUDIT.map(std::env::var_os) {
+        [Some(path), _] => match JsonLinesSink::open(path) {
+            Ok(sink) => builder.audit(Arc::new(sink)),
+            Err(error) => return println!("@@ {}", ErrorChain::new(&error)),
+        },
+        [_, Some(path)] => builder.audit(Arc::new(DeferredSink::new(path))),
+        _ => builder,
+    };
+    let builder = match std::env::var_os(BASELINE) {
+        Some(_) => builder.baseline(BaselineOptions::default()),
+        None => builder,
+    };
     match builder.start(&policy(&dir)) {
         Ok(sentinel) => {
             println!("@@ ready");
@@ -41,6 +60,7 @@ fn successor() {
                     sentinel.stop().unwrap();
                     println!("@@ stopped");
                 }
+                Some("degraded") => println!("@@ {:?}", sentinel.status().unwrap().degraded),
                 // Until it is killed.
                 Some("reload") => loop {
                     for tree in TREES {
