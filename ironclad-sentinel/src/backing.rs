@@ -1,5 +1,5 @@
 //! Backing devices of protected files: partitions, disks, mapped and striped devices, backing files of loop
-//! devices; and the character devices that send commands to them.
+//! devices, external logs and journals; and the character devices that send commands to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -11,9 +11,12 @@ use ironclad_bpf::BpfError;
 use ironclad_bpf::pseudo_fs::{PROC, SYS};
 use ironclad_bpf::socket::Processes;
 use ironclad_core::abi;
+use ironclad_policy::file::{CompiledFiles, FileScope};
 use rustix::io::Errno;
 
-use crate::resolve::Coverage;
+use crate::error::{Failure, SentinelError};
+use crate::resolve::{Coverage, described};
+use crate::volumes;
 
 pub(crate) const MINOR_BITS: u32 = 20;
 /// `/dev/mapper/control`: `MISC_MAJOR` and `MAPPER_CTRL_MINOR` of include/linux/miscdevice.h.
@@ -24,18 +27,33 @@ const SG: u32 = 21;
 const COMMAND_DEVICES: [&str; 7] =
     ["bsg", "nvme", "nvme-generic", "raw", "mtd", "megaraid_sas_ioctl", "aac"];
 
+/// Disks whose blocks a process or another host serves and changes, without a hook, by the beginnings of their names.
+const SERVED: [(&str, &str); 2] = [
+    ("nbd", "nbd: the server of the device changes its files"),
+    ("ublkb", "ublk: the process that serves the device changes its files"),
+];
+
 /// Adds backing devices and backing files to what rules cover.
-pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<(), BpfError> {
-    let files = coverage.files.iter().map(|(id, covered)| (id.dev, covered.own | covered.below));
+///
+/// # Errors
+/// `SentinelErrorKind::Path` where a rule denies changes of files whose content a process or another host serves.
+pub(crate) fn cover(
+    coverage: &mut Coverage,
+    processes: &Processes,
+    files: Option<&CompiledFiles>,
+) -> Result<(), SentinelError> {
+    let beside = Beside::find()
+        .map_err(|source| BpfError::system("finding external logs and journals", source))?;
+    let labels = coverage.files.iter().map(|(id, it)| (id.dev, it.own | it.below));
     let names = coverage.names.iter().map(|(name, rules)| (name.dir.dev, *rules));
-    let mut left: Vec<(u32, u64)> = files.chain(names).collect();
-    let mut volumes: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut left: Vec<(u32, u64)> = labels.chain(names).collect();
+    let mut covered: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut on_disks, mut mapped, mut on_arrays) = (0, 0, 0);
     while !left.is_empty() {
         let mut behind: BTreeMap<PathBuf, u64> = BTreeMap::new();
         let mut writable = BTreeSet::new();
         while let Some((device, rules)) = left.pop() {
-            let known = volumes.entry(device).or_default();
+            let known = covered.entry(device).or_default();
             if *known | rules == *known {
                 continue;
             }
@@ -43,6 +61,11 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
             let disk = Disk::find(device)
                 .map_err(|source| BpfError::system("reading /sys/dev/block", source))?;
             let Some(disk) = disk else { continue };
+            disk.served().map_or(Ok(()), |why| refuse(files, rules, why.to_owned()))?;
+            for (other, by) in beside.of(device, &disk.name) {
+                coverage.beside.entry(other).or_default().insert(by);
+                left.push((other, rules));
+            }
             on_disks |= rules;
             mapped |= if disk.is_mapped { rules } else { 0 };
             on_arrays |= if disk.is_array { rules } else { 0 };
@@ -55,6 +78,9 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
             }
         }
         let paths: Vec<&Path> = behind.keys().map(PathBuf::as_path).collect();
+        for (path, rules) in &behind {
+            volumes::served(path).map_or(Ok(()), |why| refuse(files, *rules, why))?;
+        }
         for (id, (path, rules)) in processes.identify_themselves(&paths)?.iter().zip(&behind) {
             match id {
                 Some(id) => {
@@ -73,7 +99,7 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
     }
     let mut put = |key, rules| {
         if rules != 0 {
-            volumes.insert(abi::VOLUME_CHARACTER | key, rules);
+            covered.insert(abi::VOLUME_CHARACTER | key, rules);
         }
     };
     put(MAPPER, mapped);
@@ -84,13 +110,90 @@ pub(crate) fn cover(coverage: &mut Coverage, processes: &Processes) -> Result<()
     for major in command_majors(&devices).chain([SG]) {
         put(major << MINOR_BITS | abi::VOLUME_ANY_MINOR, on_disks);
     }
-    coverage.volumes = volumes;
+    coverage.volumes = covered;
     Ok(())
+}
+
+/// Refuses the first of these rules that denies. Files of the agent alone are where the host has them.
+fn refuse(files: Option<&CompiledFiles>, rules: u64, why: String) -> Result<(), SentinelError> {
+    let all = files.iter().flat_map(|files| files.rules()).enumerate();
+    let mut denying = all.filter(|(index, rule)| rules >> index & 1 != 0 && rule.denies());
+    let Some((_, rule)) = denying.next() else {
+        tracing::warn!("the agent's files are on {why}");
+        return Ok(());
+    };
+    let path = match rule.scopes.first() {
+        Some(FileScope::File(path) | FileScope::Tree(path)) => path.clone(),
+        Some(FileScope::Glob(pattern)) => pattern.into(),
+        _ => PathBuf::new(),
+    };
+    let what = format!("has files on {why}");
+    Err(Failure::Path { rule: described(rule), path, what }.into())
+}
+
+/// Devices that file systems use beside the one that they are on.
+#[derive(Debug, Default)]
+struct Beside {
+    /// Log and realtime devices of XFS, by the device of the file system.
+    xfs: BTreeMap<u32, BTreeSet<u32>>,
+    ext: BTreeSet<u32>,
+    /// External journals of ext4. The kernel does not tell whose they are.
+    journals: BTreeSet<u32>,
+    /// Names of disks with file systems that have their journal inside.
+    inside: BTreeSet<String>,
+}
+
+impl Beside {
+    fn find() -> io::Result<Self> {
+        let mut this = Self::default();
+        for mount in volumes::mounts()? {
+            if mount.kind.starts_with("ext") {
+                this.ext.insert(mount.device);
+            }
+            for path in &mount.beside {
+                match rustix::fs::stat(path) {
+                    Ok(stat) => {
+                        let number = device_number(stat.st_rdev);
+                        this.xfs.entry(mount.device).or_default().insert(number);
+                    }
+                    Err(error) => tracing::warn!(
+                        path = %path.display(), %error,
+                        "a device of a mounted file system is not found by its name, and not protected"
+                    ),
+                }
+            }
+        }
+        for name in found(PROC.names("fs/jbd2"))?.unwrap_or_default() {
+            let Some(name) = name.to_str() else { continue };
+            // `loop0`, or with an inode `loop0-8`; but `dm-0`.
+            match found(SYS.read_to_string(format!("class/block/{name}/dev")))? {
+                Some(device) => this.journals.extend(number(&device)),
+                None => this.inside.extend(name.rsplit_once('-').map(|(disk, _)| disk.to_owned())),
+            }
+        }
+        Ok(this)
+    }
+
+    /// Those of the file system on a device, and which file system has them open: 0, where one has, and it is unknown
+    /// which.
+    fn of(&self, device: u32, name: &str) -> Vec<(u32, u32)> {
+        let is_outside = self.ext.contains(&device) && !self.inside.contains(name);
+        let journals = self.journals.iter().filter(|_| is_outside).map(|journal| (*journal, 0));
+        let of_xfs = self.xfs.get(&device).into_iter().flatten().map(|other| (*other, device));
+        of_xfs.chain(journals).collect()
+    }
+}
+
+/// The kernel's number of a device, by that of stat(2).
+fn device_number(device: u64) -> u32 {
+    rustix::fs::major(device) << MINOR_BITS | rustix::fs::minor(device)
 }
 
 /// A block device, as sysfs describes it.
 #[derive(Debug, Default)]
 struct Disk {
+    /// `sda`, `dm-0`.
+    name: String,
     /// Its backing devices.
     on: Vec<u32>,
     /// The backing file of a loop device.
@@ -110,8 +213,9 @@ impl Disk {
         if SYS.exists(dir.join("partition"))? {
             below.extend(dir.parent().map(Path::to_owned));
         }
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (is_mapped, is_array) = (SYS.exists(dir.join("dm"))?, SYS.exists(dir.join("md"))?);
-        let mut disk = Self { is_mapped, is_array, ..Self::default() };
+        let mut disk = Self { name, is_mapped, is_array, ..Self::default() };
         for dir in below {
             let text = found(SYS.read_to_string(dir.join("dev")))?;
             disk.on.extend(text.and_then(|text| number(&text)));
@@ -121,6 +225,14 @@ impl Disk {
         let read_only = found(SYS.read(dir.join("ro")))?;
         disk.is_read_only = read_only.is_some_and(|text| text.trim_ascii() == b"1");
         Ok(Some(disk))
+    }
+}
+
+impl Disk {
+    /// Why its content is not the kernel's alone.
+    fn served(&self) -> Option<&'static str> {
+        let served = SERVED.iter().find(|(name, _)| self.name.starts_with(name));
+        served.map(|(_, why)| *why)
     }
 }
 
@@ -160,7 +272,7 @@ fn joined(dir: &Path, target: &Path) -> PathBuf {
     path
 }
 
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     let (major, minor) = text.trim().split_once(':')?;
     Some(major.parse::<u32>().ok()? << MINOR_BITS | minor.parse::<u32>().ok()?)
 }
@@ -195,6 +307,26 @@ mod tests {
         assert_eq!(path(b"/a b\n\n"), Path::new("/a b\n"));
         assert_eq!(path(b"/a"), Path::new("/a"));
         assert!(Disk::find(0).unwrap().is_none());
+    }
+
+    #[test]
+    fn served_disks_are_known_by_their_names() {
+        let served = |name: &str| Disk { name: name.to_owned(), ..Disk::default() }.served();
+        assert!(served("nbd0").is_some() && served("ublkb12").is_some());
+        assert!(["sda", "dm-0", "nvme0n1"].iter().all(|name| served(name).is_none()));
+    }
+
+    #[test]
+    fn an_external_journal_may_be_of_any_ext4_without_one_inside() {
+        let beside = Beside {
+            xfs: BTreeMap::from([(1, BTreeSet::from([2, 3]))]),
+            ext: BTreeSet::from([5, 6]),
+            journals: BTreeSet::from([9]),
+            inside: BTreeSet::from(["loop5".to_owned()]),
+        };
+        let of = |device, name| beside.of(device, name);
+        assert_eq!((of(1, "loop1"), of(4, "loop4")), (vec![(2, 1), (3, 1)], vec![]));
+        assert_eq!((of(5, "loop5"), of(6, "loop6")), (vec![], vec![(9, 0)]));
     }
 
     #[test]

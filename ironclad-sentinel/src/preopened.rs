@@ -77,7 +77,7 @@ pub(crate) struct Preopened {
 struct Expected<'a> {
     /// Backing files of loop devices that can write.
     loops: Option<&'a BTreeSet<FileId>>,
-    /// How many devices are made of a device: mapped, striped.
+    /// How many devices are made of a device: mapped, striped; and how many file systems have it beside their own.
     holders: BTreeMap<u32, u32>,
 }
 
@@ -88,7 +88,10 @@ impl Preopened {
         let volumes: Vec<_> = coverage.volumes.keys().filter(is_block).copied().collect();
         let census = guard.census(&volumes)?;
         let devices = census.held.iter().filter(|it| it.kind == abi::HELD_DEVICE && it.rules != 0);
-        let holders = devices.map(|it| Ok((it.file.dev, backing::holders(it.file.dev)?)));
+        let holders = devices.map(|it| {
+            let beside = coverage.beside.get(&it.file.dev).map_or(0, |by| by.len() as u32);
+            Ok((it.file.dev, backing::holders(it.file.dev)? + beside))
+        });
         let holders = holders
             .collect::<std::io::Result<_>>()
             .map_err(|source| BpfError::system("reading the holders of a device", source))?;

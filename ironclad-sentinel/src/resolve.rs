@@ -41,6 +41,8 @@ pub(crate) struct Coverage {
     pub(crate) volumes: BTreeMap<u32, u64>,
     /// Backing files of loop devices that can write.
     pub(crate) loops: BTreeSet<FileId>,
+    /// External logs and journals, and the file systems that have each open.
+    pub(crate) beside: BTreeMap<u32, BTreeSet<u32>>,
 }
 
 /// The paths that rules cover.

@@ -11,6 +11,7 @@ use ironclad_bpf::pseudo_fs::{PROC, namespace};
 use rustix::fs::{major, minor, statfs};
 use serde::Serialize;
 
+use crate::backing;
 use crate::baseline::{Kind, Scopes};
 
 /// Supported file systems, by magic numbers of include/uapi/linux/magic.h and of fs/. An inode's number and
@@ -64,6 +65,14 @@ pub(crate) fn unsupported(path: &Path) -> Option<String> {
         |(_, why)| (*why).to_owned(),
     );
     Some(format!("is on {why}"))
+}
+
+/// Why the content of a file is not the kernel's alone: a process or another host serves it.
+pub(crate) fn served(path: &Path) -> Option<String> {
+    const SERVED: [u64; 4] = [0x6969, 0xff53_4d42, 0x6573_5546, 0x0102_1997];
+    let magic = statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
+    let (_, why) = REFUSED.iter().find(|(it, _)| *it == magic && SERVED.contains(it))?;
+    Some(format!("a loop device whose backing file `{}` is on {why}", path.display()))
 }
 
 /// Why files at a path have no stored content. None if they have.
@@ -145,6 +154,10 @@ pub(crate) struct Mount {
     pub(crate) at: PathBuf,
     /// The file system's name.
     pub(crate) kind: String,
+    /// Its device, by the kernel's number.
+    pub(crate) device: u32,
+    /// Its other devices: the log and the realtime device of XFS.
+    pub(crate) beside: Vec<PathBuf>,
 }
 
 /// All mounts, in the order of mounting, and those of PID 1 if its mount namespace is another.
@@ -172,9 +185,17 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let id = std::str::from_utf8(words.first()?).ok()?.parse().ok()?;
     let path = |word: &[u8]| OsString::from_vec(unescaped(word)).into();
     let (root, at) = (path(words.get(3)?), path(words.get(4)?));
-    // After optional fields and a hyphen.
-    let kind = words.iter().skip_while(|word| **word != b"-").nth(1)?;
-    Some(Mount { id, root, at, kind: String::from_utf8_lossy(kind).into_owned() })
+    let device = backing::number(std::str::from_utf8(words.get(2)?).ok()?)?;
+    // After optional fields and a hyphen: the file system, its source, its options.
+    let mut rest = words.iter().skip_while(|word| **word != b"-").skip(1);
+    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
+    let options = rest.nth(1).into_iter().flat_map(|options| options.split(|&byte| byte == b','));
+    let other = |option: &[u8]| {
+        let names = [&b"logdev="[..], b"rtdev="];
+        names.iter().find_map(|name| option.strip_prefix(*name)).map(path)
+    };
+    let beside = if kind == "xfs" { options.filter_map(other).collect() } else { Vec::new() };
+    Some(Mount { id, root, at, kind, device, beside })
 }
 
 /// The directory of this process's cgroup of version 2. None if the process is in the root cgroup, or if no
@@ -224,9 +245,12 @@ mod tests {
         assert_eq!(unescaped(br"/a\9\04"), br"/a\9\04");
         let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:77 - ext3 /dev/root rw";
         let (root, kind) = ("/mnt1".into(), "ext3".to_owned());
-        let expected = Mount { id: 36, root, at: "/mnt 2".into(), kind };
+        let (device, beside) = (98 << backing::MINOR_BITS, Vec::new());
+        let expected = Mount { id: 36, root, at: "/mnt 2".into(), kind, device, beside };
         assert_eq!(mount(line), Some(expected));
         assert_eq!(mount(br"1 0 0:1 / / rw - rootfs none rw").unwrap().kind, "rootfs");
+        let line = br"36 35 7:1 / /x rw - xfs /dev/a rw,logdev=/dev/b\0401,noquota,rtdev=/dev/c";
+        assert_eq!(mount(line).unwrap().beside, [Path::new("/dev/b 1"), Path::new("/dev/c")]);
         assert!(mounts().unwrap().iter().any(|mount| mount.at == Path::new("/proc")));
     }
 

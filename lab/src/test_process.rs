@@ -5,6 +5,7 @@
 
 mod attack;
 mod held;
+mod nbd;
 mod treadmill;
 mod turn;
 
@@ -143,7 +144,7 @@ impl TestProcess {
     /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
-    /// `set-up-again LOOP`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
+    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal.
     /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 
 use crate::attack::check;
 
@@ -270,4 +271,21 @@ pub fn command(file: &File, number: u32, argument: &[u8]) -> io::Result<()> {
     // SAFETY: the kernel reads and writes as many bytes as the number says, below 16,384 by its format; no command
     // of the tests has above 512, and none follows pointers.
     check(unsafe { libc::ioctl(file.as_raw_fd(), number as libc::Ioctl, room.as_mut_ptr()) })
+}
+
+/// Serves a network block device from a file, until the other end of `kernel` is closed.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn run_nbd(device: &File, kernel: &UnixStream, bytes: u64) -> io::Result<()> {
+    // include/uapi/linux/nbd.h.
+    const NBD_SET_SOCK: libc::Ioctl = 0xab00;
+    const NBD_SET_SIZE: libc::Ioctl = 0xab02;
+    const NBD_DO_IT: libc::Ioctl = 0xab03;
+    let socket = kernel.as_raw_fd() as libc::c_ulong;
+    for (number, argument) in [(NBD_SET_SIZE, bytes), (NBD_SET_SOCK, socket), (NBD_DO_IT, 0)] {
+        // SAFETY: these commands take a number.
+        check(unsafe { libc::ioctl(device.as_raw_fd(), number, argument) })?;
+    }
+    Ok(())
 }

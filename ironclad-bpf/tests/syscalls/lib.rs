@@ -26,8 +26,8 @@ pub use attack::{
 #[cfg(target_arch = "x86_64")]
 pub use attack::{allow_ports, chattr_32};
 pub use disk::{
-    account, clone_range, command, deduplicate, freeze, give_to_loop, partition, scsi_write,
-    set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
+    account, clone_range, command, deduplicate, freeze, give_to_loop, partition, run_nbd,
+    scsi_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{eat_in_group, idle_child, in_child};

@@ -188,7 +188,7 @@ impl Sentinel {
                 exemptions.1 |= may;
             }
         }
-        backing::cover(&mut coverage, &self.processes)?;
+        backing::cover(&mut coverage, &self.processes, files)?;
         Ok(coverage)
     }
 

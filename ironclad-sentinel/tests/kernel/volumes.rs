@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use crate::testbed::{Attacks, EPERM, Host, does, lsm, unchanged};
-use ironclad_lab::harness::Test;
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, held_names, lsm, unchanged};
+use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
-use ironclad_sentinel::Overflow;
+use ironclad_sentinel::{Overflow, SentinelErrorKind};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(files_on_xfs_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(files_on_a_network_block_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_is_another_file).shared().in_machine().needs(&[lsm]),
     ]
 }
@@ -159,4 +162,77 @@ fn a_reused_inode_number_is_another_file() {
         drop(attacker);
         unmount(&host);
     }
+}
+
+/// The kernel writes what a log or journal on another device has to the file system.
+fn external_logs_and_journals_are_protected() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let (volume, log) = (host.path("volume"), "/dev/loop1");
+    std::fs::create_dir_all(&volume).unwrap();
+    for (image, device) in [("image", DEVICE), ("log", log)] {
+        let image = host.path(image);
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        does(&mut attacker, &format!("tool losetup {device} {}", image.display()));
+    }
+    let on_xfs = [
+        format!("{XFS} -l logdev={log} {DEVICE}"),
+        format!("mount -t xfs -o logdev={log} {DEVICE} {}", volume.display()),
+    ];
+    let on_ext4 = [
+        format!("mke2fs -F -b 4096 -O journal_dev {log}"),
+        format!("mke2fs -F -b 4096 -t ext4 -J device={log} {DEVICE}"),
+        format!("mount -t ext4 {DEVICE} {}", volume.display()),
+    ];
+    for (name, tools) in [
+        ("write to the external log of XFS with protected files", &on_xfs[..]),
+        ("write to the external journal of ext4 with protected files", &on_ext4[..]),
+    ] {
+        for tool in tools {
+            does(&mut attacker, &format!("tool {tool}"));
+        }
+        let order = format!("open-to-write {log}");
+        attacks.without(name, &mut attacker, &order);
+        let protected = volume.join("protected");
+        std::fs::create_dir(&protected).unwrap();
+        let sentinel = host.start(&unchanged(&protected));
+        let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+        // The file system has it open.
+        assert_eq!(held_names(&sentinel), Vec::<String>::new());
+        attacks.with(name, &mut attacker, &order, &events);
+        drop(sentinel);
+        does(&mut attacker, &format!("tool umount {}", volume.display()));
+    }
+    for device in [DEVICE, log] {
+        does(&mut attacker, &format!("tool losetup -d {device}"));
+    }
+}
+
+/// The server of the device changes its blocks, and no hook is called.
+fn files_on_a_network_block_device_are_refused() {
+    let host = Host::new();
+    let (mut server, volume) = (host.test_process(), host.path("volume"));
+    if server.ask("tool modprobe nbd").unwrap() != 0 {
+        skip("the machine has no module nbd");
+    }
+    let image = host.path("image");
+    File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir_all(volume.join("elsewhere")).unwrap();
+    does(&mut server, &format!("serve-nbd /dev/nbd0 {}", image.display()));
+    let mut tool = host.test_process();
+    // The device has its size once the connection is there.
+    let make = "tool mke2fs -F -t ext4 /dev/nbd0";
+    let patience = Instant::now() + PATIENCE;
+    while tool.ask(make).unwrap() != 0 {
+        assert!(Instant::now() < patience);
+    }
+    does(&mut tool, &format!("tool mount -t ext4 /dev/nbd0 {}", volume.display()));
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let error = sentinel.apply(&unchanged(&protected)).unwrap_err();
+    assert_eq!(error.kind(), SentinelErrorKind::Path);
+    assert!(error.to_string().contains("has files on nbd"), "{error}");
+    drop(sentinel);
+    does(&mut tool, &format!("tool umount {}", volume.display()));
 }

@@ -205,6 +205,7 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         }
         ["load", kind] => load_program(number(kind) as u32),
         ["load-lsm", hook] => load_lsm_program(number(hook) as u32),
+        ["serve-nbd", device, path] => super::nbd::serve(device, Path::new(path)),
         // Answers its exit status.
         ["tool", program, ref arguments @ ..] => {
             let mut tool = Command::new(program);

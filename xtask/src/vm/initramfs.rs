@@ -35,8 +35,8 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 7] =
-    ["nfsd", "nfsv4", "raid1", "sit", "ip6_tunnel", "ip_gre", "ip_vti"];
+const MODULES_ON_DEMAND: [&str; 8] =
+    ["nfsd", "nfsv4", "nbd", "raid1", "sit", "ip6_tunnel", "ip_gre", "ip_vti"];
 
 /// For the tests' use, beside busybox.
 const TOOLS: [&str; 9] =
