@@ -223,6 +223,37 @@ IC_INLINE bool ic_is_launched(struct task_struct *task)
 }
 
 /*
+ * Candidates, by the number of their process: of more than these, the first ends its candidacy, so
+ * that candidates that wait leave room in the table of marks for the agent's successor.
+ */
+enum { IC_CANDIDATES = IC_SENTINEL_MARKS / 2 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, IC_CANDIDATES);
+	__type(key, __u32);
+	__type(value, __u32);
+} ic_candidates SEC(".maps");
+
+/* Two at a time may take one place: then the first stays a candidate until it ends. */
+static __noinline int ic_candidate_add(void)
+{
+	__u32 place = IC_READ_ONCE(ic_sentinel.candidates) % IC_CANDIDATES;
+	__u32 *former = bpf_map_lookup_elem(&ic_candidates, &place);
+	const struct ic_mark *mark;
+
+	__sync_fetch_and_add(&ic_sentinel.candidates, 1);
+	if (!former)
+		return 0;
+	mark = bpf_map_lookup_elem(&ic_marks, former);
+	if (mark && mark->flags == IC_MARK_CANDIDATE)
+		bpf_map_delete_elem(&ic_marks, former);
+	*former = bpf_get_current_pid_tgid() >> 32;
+	ic_mark_set(IC_MARK_CANDIDATE);
+	return 0;
+}
+
+/*
  * The agent's program, by identity or by the protected name, started as agents are and not traced:
  * it may read the secret. An earlier mark was removed before.
  */
@@ -236,9 +267,7 @@ int BPF_PROG(ic_executed, struct linux_binprm *bprm)
 		return 0;
 	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task) || !ic_has_agent_environment(task))
 		return 0;
-	if (ic_mark_set(IC_MARK_CANDIDATE))
-		__sync_fetch_and_add(&ic_sentinel.candidates, 1);
-	return 0;
+	return ic_candidate_add();
 }
 
 /*

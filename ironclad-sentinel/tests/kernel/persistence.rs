@@ -11,6 +11,7 @@ use crate::testbed::successor::{
 };
 use crate::testbed::{Attacks, EPERM, Host, does, lsm};
 use ironclad_core::ErrorChain;
+use ironclad_core::abi::SENTINEL_MARKS;
 use ironclad_core::audit::{DeferredSink, verify_file};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
@@ -22,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(protection_outlives_the_agent_and_a_successor_adopts_it).in_machine().needs(&[lsm]),
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
         test!(a_full_file_system_keeps_no_successor_out).in_machine().needs(&[lsm]),
+        test!(candidates_that_wait_keep_no_successor_out).in_machine().needs(&[lsm]),
         test!(a_successor_opens_a_protected_audit_file).in_machine().needs(&[lsm]),
         test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
         test!(a_kill_during_a_reload_leaves_one_of_two_policies).in_machine().needs(&[lsm]),
@@ -230,6 +232,23 @@ fn a_full_file_system_keeps_no_successor_out() {
         }
     }
     does(&mut attacker, &format!("tool umount {}", volume.display()));
+}
+
+/// Processes that were started as agents are and execute the agent's program, and that present no secret.
+fn candidates_that_wait_keep_no_successor_out() {
+    let host = Host::new();
+    let dir = host.dir();
+    std::fs::create_dir(host.path("protected")).unwrap();
+    drop(builder(dir).start(&policy(dir)).unwrap());
+    let mut attacker = host.test_process();
+    let append = format!("append {}", host.path("protected/file").display());
+    let waiting: Vec<_> = (0..=SENTINEL_MARKS).map(|_| host.test_process()).collect();
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    drop(waiting);
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
 }
 
 /// Before the kernel knows a successor, it may not open a file that a rule protects.
