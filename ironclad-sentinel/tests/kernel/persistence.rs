@@ -239,6 +239,7 @@ fn candidates_that_wait_keep_no_successor_out() {
     let host = Host::new();
     let dir = host.dir();
     std::fs::create_dir(host.path("protected")).unwrap();
+    std::fs::write(host.path("protected/file"), "1").unwrap();
     drop(builder(dir).start(&policy(dir)).unwrap());
     let mut attacker = host.test_process();
     let append = format!("append {}", host.path("protected/file").display());
