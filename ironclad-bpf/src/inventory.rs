@@ -41,6 +41,9 @@ pub struct LoadedProgram {
     /// Where its links attach it. Empty for what is attached without a link, or not at all; of
     /// freplace, perf events and raw tracepoints the kernel does not report it.
     pub attached: BTreeSet<AttachType>,
+    /// Whether it may rewrite addresses of connect(2) and its like: a program of type cgroup_sock_addr that stores
+    /// elsewhere than on its stack, makes tail calls, or whose instructions the kernel does not show.
+    pub rewrites_addresses: bool,
     /// The kernel's digest over the instructions, in hexadecimal.
     pub tag: String,
     /// When it was loaded: `CLOCK_BOOTTIME`, nanoseconds.
@@ -188,12 +191,35 @@ fn program(fd: BorrowedFd<'_>) -> io::Result<LoadedProgram> {
         name: name_of(&info.name),
         program_type: ProgramType(info.type_),
         attached: BTreeSet::new(),
+        rewrites_addresses: rewrites_addresses(fd, &info)?,
         tag: info.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
         loaded_ns: info.load_time,
         uid: info.created_by_uid,
         calls: RefusedCalls::of(fd)?,
         holders: BTreeSet::new(),
     })
+}
+
+fn rewrites_addresses(fd: BorrowedFd<'_>, info: &libbpf_sys::bpf_prog_info) -> io::Result<bool> {
+    if ProgramType(info.type_) != ProgramType::CGROUP_SOCK_ADDR {
+        return Ok(false);
+    }
+    let mut code = vec![0u64; info.xlated_prog_len as usize / size_of::<u64>()];
+    let mut request = sys::zeroed::<libbpf_sys::bpf_prog_info>();
+    request.xlated_prog_len = info.xlated_prog_len;
+    request.xlated_prog_insns = code.as_mut_ptr() as u64;
+    let is_shown = sys::info(fd, request)?.xlated_prog_insns != 0;
+    Ok(!is_shown || code.into_iter().any(is_rewriting))
+}
+
+/// The same as `ic_is_rewriting()` of the gate, for instructions as the kernel shows them.
+fn is_rewriting(insn: u64) -> bool {
+    const STACK: u64 = 10;
+    const TAIL_CALL: u64 = 12;
+    let (code, to, number) = (insn & 0xff, insn >> 8 & 0xf, insn >> 32);
+    // BPF_ST or BPF_STX with BPF_MEM; BPF_CALL of a helper.
+    matches!(code & 0xe7, 0x62 | 0x63) && to != STACK
+        || code == 0x85 && insn >> 12 & 0xf == 0 && number == TAIL_CALL
 }
 
 fn link(id: u32) -> Option<LoadedLink> {
@@ -252,6 +278,16 @@ fn program_in(fdinfo: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stores_elsewhere_than_on_the_stack_may_rewrite_addresses() {
+        // *(u32 *)(r1 + 4) = r2; *(u32 *)(r10 - 4) = r2; a tail call.
+        for (insn, expected) in
+            [(0x4_2163, true), (0xfffc_2a63, false), (0xc_0000_0085, true), (0xc_0000_1085, false)]
+        {
+            assert_eq!(is_rewriting(insn), expected, "{insn:#x}");
+        }
+    }
 
     #[test]
     fn descriptors_name_their_program() {

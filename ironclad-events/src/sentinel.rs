@@ -233,6 +233,7 @@ impl SentinelRecord {
             SentinelHook::FileIoctl | SentinelHook::FileIoctlCompat if self.target == 0 => {
                 Ioctl(detail).to_string()
             }
+            SentinelHook::UringCmd => format!("io_uring command {detail:#x}"),
             _ => return None,
         })
     }

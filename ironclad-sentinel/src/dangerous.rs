@@ -59,6 +59,14 @@ impl Dangerous {
         self.allow(abi::REFUSE_CALLS, allow)
     }
 
+    /// Whether BPF programs of other processes may rewrite addresses of connect(2), bind(2) and sendto(2) (programs of
+    /// type cgroup_sock_addr) after Shield has checked them. Cilium and others that replace kube-proxy do so. If false,
+    /// a program is not attached that stores elsewhere than on its stack, or that makes tail calls; a process with
+    /// threads attaches none at these places.
+    pub fn rewrite_addresses(self, allow: bool) -> Self {
+        self.allow(abi::REFUSE_REWRITES, allow)
+    }
+
     /// Whether other processes may send commands to the backing devices of protected files (SG_IO, NVMe,
     /// loop, partitions), open devices that send commands to any disk (`/dev/sg*`, `/dev/bsg/*`,
     /// `/dev/nvme0`, `/dev/ng*`), and give disks to NVMe targets.
@@ -127,13 +135,14 @@ mod tests {
     #[test]
     fn each_option_gives_up_one_protection() {
         let none = Dangerous::none();
-        let options: [(Set, u32); 6] = [
+        let options: [(Set, u32); 7] = [
             (Dangerous::any_module, abi::REFUSE_MODULES),
             (Dangerous::kernel_memory, abi::REFUSE_MEMORY),
             (Dangerous::kexec, abi::REFUSE_KEXEC),
+            (Dangerous::any_call, abi::REFUSE_CALLS),
+            (Dangerous::rewrite_addresses, abi::REFUSE_REWRITES),
             (Dangerous::disk_commands, abi::REFUSE_DISKS),
             (Dangerous::device_mapper, abi::REFUSE_MAPPER),
-            (Dangerous::any_call, abi::REFUSE_CALLS),
         ];
         for (option, bit) in options {
             assert_eq!(option(none, true).refuse, none.refuse & !bit);

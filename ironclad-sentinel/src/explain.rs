@@ -76,6 +76,7 @@ impl Sentinel {
 
     fn rule_name(&self, index: usize) -> String {
         let own = match u32::try_from(index) {
+            Ok(abi::OWN_LOCKED) => "the agent's audit file",
             Ok(abi::OWN_MOUNTS) => "mounts with protected files",
             Ok(abi::OWN_GROUP) => "the agent's cgroup",
             Ok(abi::OWN_EXECUTABLE) => "the agent's executable",

@@ -14,7 +14,8 @@ use serde::Serialize;
 use crate::error::{Failure, SentinelError};
 
 /// What a start does where other processes have loaded suspect programs: programs of the types that an armed
-/// Sentinel refuses, or with calls that it refuses, which could bypass Sentinel or read its state.
+/// Sentinel refuses, or with calls that it refuses, which could bypass Sentinel or read its state, and programs that
+/// could rewrite addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnSuspect {
@@ -47,7 +48,8 @@ pub struct ForeignProgram {
     /// What the kernel reports about it.
     #[serde(flatten)]
     pub program: LoadedProgram,
-    /// Whether a program of its type, or with its calls, could bypass Sentinel or read its state.
+    /// Whether a program of its type, or with its calls, could bypass Sentinel, read its state, or rewrite addresses that
+    /// Shield has checked.
     pub is_suspect: bool,
 }
 
@@ -73,8 +75,9 @@ impl ForeignProgram {
         let refuses = |bit| options.refuse & bit == bit;
         let reads = refuses(abi::REFUSE_CALLS | abi::REFUSE_MEMORY) && !calls.reading.is_empty();
         let acts = refuses(abi::REFUSE_CALLS) && !calls.acting.is_empty();
+        let rewrites = refuses(abi::REFUSE_REWRITES) && program.rewrites_addresses;
         let is_refused = number > 63 || options.gate >> number & 1 == 1;
-        Self { is_suspect: is_refused || acts || reads, program }
+        Self { is_suspect: is_refused || acts || reads || rewrites, program }
     }
 
     /// Where it is attached, and what it calls that would be refused.
@@ -88,7 +91,8 @@ impl ForeignProgram {
 }
 
 impl Foreign {
-    /// Lists them. An unreferenced suspect is listed if it still exists after [`RELEASE_TIME`].
+    /// Lists them. Suspect is what `options` refuse. An unreferenced suspect is listed if it still exists after
+    /// [`RELEASE_TIME`].
     pub(crate) fn list(
         own: &BTreeSet<u32>,
         bpffs: &Path,

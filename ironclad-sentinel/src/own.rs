@@ -21,6 +21,8 @@ pub(crate) struct OwnPath {
     pub(crate) bit: u64,
 }
 
+/// The audit file. The rule covers no operation: other processes may change the file, and not lock it.
+const LOCKED: u64 = 1 << abi::OWN_LOCKED;
 /// Of mount points: removing or renaming one in a mount namespace without the mount detaches the mount
 /// everywhere.
 pub(crate) const MOUNTS: u64 = 1 << abi::OWN_MOUNTS;
@@ -40,12 +42,13 @@ pub(crate) const EXECUTORS: [&str; 2] =
     ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
 
 /// The agent's executable, the files that it has mapped as executable, and its cgroup; of a persistent
-/// agent, its secret and pins; the baseline; and `files` of the trust store.
+/// agent, its secret and pins; the baseline; `files` of the trust store; and the file that the audit sink locks.
 pub(crate) fn paths(
     scratch: &Path,
     state: Option<&Path>,
     pins: Option<&Path>,
     files: Vec<PathBuf>,
+    locked: Option<PathBuf>,
 ) -> io::Result<Vec<OwnPath>> {
     let exe = std::fs::canonicalize(PROC.read_link("self/exe")?)?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
@@ -65,6 +68,7 @@ pub(crate) fn paths(
     found.extend(state.map(|path| tree(path, STATE)));
     found.extend(pins.map(|path| tree(path, PINS)));
     found.extend(files.into_iter().map(|path| file(path, STATE)));
+    found.extend(locked.map(|path| file(path, LOCKED)));
     Ok(found)
 }
 
@@ -95,7 +99,8 @@ pub(crate) fn with_own(policy: Option<FilePolicy>) -> FilePolicy {
         policy.op[op as usize] |= MOUNTS;
     }
     policy.op[FileOp::Read as usize] |= STATE | PINS;
-    policy.deny |= all | MOUNTS;
+    policy.op[FileOp::Mount as usize] |= LOCKED;
+    policy.deny |= all | LOCKED | MOUNTS;
     policy.below |= GROUP | STATE | PINS;
     policy
 }

@@ -22,14 +22,15 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ironclad_syscalls::{
-    Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, Replacement, account, attach_program,
-    end_first_thread, give_to_loop, idle_child, in_child, lease, link_program, link_session,
-    link_to_function, map_to_write, modify_return_program, open_program, pass_through,
-    session_program, swap_boot, sysctl_program, uring_write,
+    Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, Replacement, account, address_program,
+    attach_program, end_first_thread, give_to_loop, idle_child, in_child, lease,
+    link_address_program, link_program, link_session, link_to_function, map_to_write,
+    modify_return_program, open_program, pass_through, session_program, swap_boot, sysctl_program,
+    update_address_link, uring_discard, uring_write,
 };
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -120,7 +121,8 @@ impl TestProcess {
     /// of a child that executes nothing.
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
-    /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` until the process ends, `share-mount PATH`,
+    /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` and `lock flock|fcntl PATH` to read until the process ends,
+    /// `share-mount PATH`,
     /// `decide-on-opens WHAT MASK PATH` by numbers of fanotify(7).
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
@@ -129,14 +131,15 @@ impl TestProcess {
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept|
     /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept PATH`
-    /// of a byte, `uring-write-kept caller|worker TEXT`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
+    /// of a byte, `uring-write-kept caller|worker TEXT`, `uring-discard-kept START BYTES`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
     /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2);
     /// `pass-kept-through DIR` by FUSE, as DIR/file.
     ///
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|seize|advise|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint, `sample PID` of its stack. Programs at cgroups:
-    /// `keep-program`, `link-kept|attach-kept|deny-devices GROUP`. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
+    /// `keep-program`, `link-kept|attach-kept|deny-devices GROUP`; `keep-rewriting PORT` of sendto(2), 0 for none,
+    /// `link-rewriting|attach-rewriting GROUP`, `update-rewriting` of the link. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM, `load-with-attributes TYPE` one by a command with further attributes. Programs
     /// of packets that call kernel functions, by numbers in BTF: `signal-by-kfunc PID SIGNAL FIND SEND RELEASE`,
@@ -145,7 +148,7 @@ impl TestProcess {
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
-    /// hexadecimal.
+    /// hexadecimal; `quota-on DEVICE PATH`.
     /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
@@ -267,6 +270,7 @@ struct State {
     registered: Option<RegisteredFile>,
     handle: Option<Handle>,
     program: Option<OwnedFd>,
+    link: Option<OwnedFd>,
     /// What the program replaces a function of.
     target: Option<OwnedFd>,
     probe: Option<LateProbe>,
@@ -416,6 +420,16 @@ fn namespace_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>>
         ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
         ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
         ["write", path, text] => std::fs::write(path, text).map(|()| 0),
+        ["lock", how, path] => {
+            let file = File::open(path)?;
+            match *how {
+                "flock" => flock(&file, FlockOperation::NonBlockingLockShared)?,
+                "fcntl" => fcntl_lock(&file, FlockOperation::NonBlockingLockShared)?,
+                other => panic!("unknown lock: {other}"),
+            }
+            state.leased.push(file);
+            Ok(0)
+        }
         ["lease", path] => {
             let file = File::open(path)?;
             lease(&file)?;
@@ -490,8 +504,27 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
             link_program(state.program.as_ref().expect("a program"), &File::open(group)?).map(|_| 0)
         }
         ["attach-kept", group] => {
-            attach_program(state.program.as_ref().expect("a program"), &File::open(group)?)
+            const SYSCTL: u32 = 18;
+            attach_program(state.program.as_ref().expect("a program"), &File::open(group)?, SYSCTL)
                 .map(|()| 0)
+        }
+        ["keep-rewriting", port] => {
+            state.program = Some(address_program(number(port) as u16)?);
+            Ok(0)
+        }
+        ["link-rewriting", group] => {
+            let program = state.program.as_ref().expect("a program");
+            state.link = Some(link_address_program(program, &File::open(group)?)?);
+            Ok(0)
+        }
+        ["update-rewriting"] => {
+            let link = state.link.as_ref().expect("a link");
+            update_address_link(link, state.program.as_ref().expect("a program")).map(|()| 0)
+        }
+        ["attach-rewriting", group] => {
+            const UDP4_SENDMSG: u32 = 14;
+            let program = state.program.as_ref().expect("a program");
+            attach_program(program, &File::open(group)?, UDP4_SENDMSG).map(|()| 0)
         }
         ["keep-probe", tracepoint, events] => {
             let number = |text: &str| text.parse::<u64>().expect("a number");
@@ -535,6 +568,10 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         ["uring-write-kept", by, text] => {
             let file = state.kept.as_ref().expect("an open file");
             uring_write(file.as_fd(), text.as_bytes(), held::how(by)).map(|_| 0)
+        }
+        ["uring-discard-kept", start, bytes] => {
+            let disk = state.kept.as_ref().expect("an open file");
+            uring_discard(disk.as_fd(), number(start) as u64, number(bytes) as u64).map(|_| 0)
         }
         ["truncate-kept"] => state.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
         ["map-kept"] => map_to_write(state.kept.as_ref().expect("an open file")).map(|()| 0),

@@ -24,6 +24,13 @@ enum {
 	IC_INSN_CALL = 0x85, /* BPF_JMP | BPF_CALL of include/uapi/linux/bpf.h */
 	IC_INSN_PSEUDO_CALL = 1, /* a function of the program */
 	IC_INSN_PSEUDO_KFUNC_CALL = 2,
+	IC_INSN_CLASS = 0x07,
+	IC_INSN_ST = 0x02,
+	IC_INSN_STX = 0x03,
+	IC_INSN_MODE = 0xe0,
+	IC_INSN_MEM = 0x60,
+	IC_INSN_STACK = 10, /* the register of the stack */
+	IC_INSN_TAIL_CALL = 0xf5, /* include/linux/filter.h */
 	IC_INSN_SIZE = 8,
 	/* Instructions that one function reads: the verifier visits each step of its loop. */
 	IC_INSNS_READ = 64,
@@ -54,8 +61,25 @@ IC_INLINE __u32 ic_harmful_call(__u64 insn)
 	return bpf_map_lookup_elem(&ic_kfuncs, &id) ? 0 : id | IC_CALL_KFUNC;
 }
 
-/* The same for so many instructions at an address, at most IC_INSNS_READ. */
-__noinline __u32 ic_harmful_call_at(__u64 address, __u32 count)
+/*
+ * Whether an instruction may change the context, which at connect(2) and its like has the address:
+ * it stores elsewhere than on the stack, or goes on with another program. The verifier has replaced
+ * calls of bpf_tail_call().
+ */
+IC_INLINE bool ic_is_rewriting(__u64 insn)
+{
+	__u32 code = insn & 0xff, to = insn >> 8 & 0xf, kind = code & IC_INSN_CLASS;
+
+	if ((kind == IC_INSN_ST || kind == IC_INSN_STX) && (code & IC_INSN_MODE) == IC_INSN_MEM)
+		return to != IC_INSN_STACK;
+	return code == IC_INSN_TAIL_CALL;
+}
+
+/*
+ * What is looked for, calls or rewriting instructions, in so many instructions at an address, at
+ * most IC_INSNS_READ.
+ */
+__noinline __u32 ic_harm_at(__u64 address, __u32 count, __u32 rewriting)
 {
 	__u32 call, i;
 	__u64 insn;
@@ -65,7 +89,7 @@ __noinline __u32 ic_harmful_call_at(__u64 address, __u32 count)
 			return 0;
 		if (bpf_probe_read_kernel(&insn, sizeof(insn), (void *)address))
 			return IC_CALL_UNKNOWN;
-		call = ic_harmful_call(insn);
+		call = rewriting ? ic_is_rewriting(insn) : ic_harmful_call(insn);
 		if (call)
 			return call;
 		address += IC_INSN_SIZE;
@@ -74,14 +98,14 @@ __noinline __u32 ic_harmful_call_at(__u64 address, __u32 count)
 }
 
 /* At most IC_INSNS_BLOCK. */
-__noinline __u32 ic_harmful_call_in_block(__u64 address, __u32 count)
+__noinline __u32 ic_harm_in_block(__u64 address, __u32 count, __u32 rewriting)
 {
 	__u32 call, i;
 
 	for (i = 0; i < IC_INSNS_BLOCK; i += IC_INSNS_READ) {
 		if (i >= count)
 			return 0;
-		call = ic_harmful_call_at(address, count - i);
+		call = ic_harm_at(address, count - i, rewriting);
 		if (call)
 			return call;
 		address += IC_INSNS_READ * IC_INSN_SIZE;
@@ -89,8 +113,8 @@ __noinline __u32 ic_harmful_call_in_block(__u64 address, __u32 count)
 	return 0;
 }
 
-/* The same for a program, before the verifier changes its instructions. */
-__noinline __u32 ic_harmful_call_of(__u64 prog_at)
+/* The same for a program; for its calls before the verifier changes its instructions. */
+__noinline __u32 ic_harm_of(__u64 prog_at, __u32 rewriting)
 {
 	struct bpf_prog *prog = (struct bpf_prog *)prog_at;
 	__u64 address = prog_at + bpf_core_field_offset(struct bpf_prog, insnsi);
@@ -99,7 +123,7 @@ __noinline __u32 ic_harmful_call_of(__u64 prog_at)
 	for (i = 0; i < IC_INSNS; i += IC_INSNS_BLOCK) {
 		if (i >= count)
 			return 0;
-		call = ic_harmful_call_in_block(address, count - i);
+		call = ic_harm_in_block(address, count - i, rewriting);
 		if (call)
 			return call;
 		address += IC_INSNS_BLOCK * IC_INSN_SIZE;
@@ -118,7 +142,7 @@ IC_INLINE int ic_check_calls(struct bpf_prog *prog)
 	if (!ic_is_armed() || !(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_CALLS) ||
 	    ic_is_trusted() || ic_has_exemption(IC_MAY_LOAD))
 		return 0;
-	call = ic_harmful_call_of(ic_address(prog));
+	call = ic_harm_of(ic_address(prog), false);
 	return call ? ic_refuse(IC_HOOK_BPF_PROG_LOAD, BPF_CORE_READ(prog, type), call) : 0;
 }
 

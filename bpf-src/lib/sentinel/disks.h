@@ -82,7 +82,7 @@ IC_INLINE int ic_check_disk_command(__u8 hook, struct file *file, __u32 cmd)
  * Ioctls of character devices reach all disks, also by descriptors for reading. Other processes may
  * therefore not open them.
  */
-IC_INLINE int ic_check_character_device(struct file *file)
+IC_INLINE int ic_check_character_device(__u8 hook, struct file *file)
 {
 	__u32 device = file->f_inode->i_rdev, key = device | IC_VOLUME_CHARACTER;
 	__u32 major = device >> IC_MINOR_BITS, refuse = IC_REFUSE_MAPPER;
@@ -96,7 +96,7 @@ IC_INLINE int ic_check_character_device(struct file *file)
 	}
 	if (!(IC_READ_ONCE(ic_sentinel.refuse) & refuse))
 		return 0;
-	return ic_check_disk(IC_HOOK_FILE_OPEN, key, file->f_path.dentry, device);
+	return ic_check_disk(hook, key, file->f_path.dentry, device);
 }
 
 /*

@@ -14,6 +14,9 @@ enum {
 	IC_PROC_SUPER_MAGIC = 0x9fa0, /* include/uapi/linux/magic.h */
 	IC_SYSFS_MAGIC = 0x62656572,
 	IC_SECURITYFS_MAGIC = 0x73636673,
+	IC_BINFMTFS_MAGIC = 0x42494e4d,
+	IC_PIDTYPE_SID = 3, /* include/linux/pid_types.h */
+	IC_SESSION = 64, /* processes of a session that are looked at; with more, it is protected */
 };
 
 IC_INLINE bool ic_is_proc_file_harmless(struct dentry *dentry)
@@ -93,6 +96,27 @@ IC_INLINE bool ic_is_lockout(struct dentry *dentry)
 }
 
 /*
+ * Whether a process with a mark is in the session of a process, by its signal_struct: the processes
+ * of a session share their nice value (autogroup of sched(7)).
+ */
+__noinline int ic_is_session_protected(__u64 signal_at)
+{
+	struct signal_struct *signal = (struct signal_struct *)signal_at;
+	struct pid *session = BPF_CORE_READ(signal, pids[IC_PIDTYPE_SID]);
+	struct hlist_node *link = BPF_CORE_READ(session, tasks[IC_PIDTYPE_SID].first);
+	__u64 offset = bpf_core_field_offset(struct task_struct, pid_links) +
+		       IC_PIDTYPE_SID * sizeof(*link);
+	__u32 i;
+
+	for (i = 0; i < IC_SESSION && link; i++) {
+		if (ic_mark_by((__u64)link - offset))
+			return true;
+		link = BPF_CORE_READ(link, next);
+	}
+	return link != NULL;
+}
+
+/*
  * Whether a file of procfs, by its inode and its dentry, is protected from the caller. A global
  * function, as ic_alarm_of() is.
  */
@@ -110,7 +134,13 @@ __noinline int ic_is_proc_file_protected(__u64 inode_at, __u64 dentry_at, __u32 
 	task = ic_proc_task(inode);
 	if (!task && writes)
 		return ic_is_named(dentry, "sysrq-trigger") && !ic_is_trusted();
-	if (!task || !ic_mark_of(task) || ic_is_same_process(task) || ic_is_trusted())
+	if (!task)
+		return false;
+	if (!ic_mark_of(task))
+		return writes && ic_is_named(dentry, "autogroup") &&
+		       ic_is_session_protected((__u64)BPF_CORE_READ(task, signal)) &&
+		       !ic_is_trusted();
+	if (ic_is_same_process(task) || ic_is_trusted())
 		return false;
 	return writes || !ic_is_proc_file_harmless(dentry);
 }

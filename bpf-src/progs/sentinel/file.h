@@ -91,6 +91,21 @@ IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentr
 	return ic_check_name(hook, dir, dentry, NULL);
 }
 
+/*
+ * Whether the caller may not write to a file of binfmt_misc: an entry that matches the agent's
+ * executable has another program run instead, so those may who may replace the executable. A user
+ * namespace may have entries of its own, which are no others' concern.
+ */
+static __noinline bool ic_is_binfmt_refused(struct inode *inode)
+{
+	const struct ic_exemption *exemptions;
+
+	if (BPF_CORE_READ(inode, i_sb, s_user_ns, level) || ic_is_trusted())
+		return false;
+	exemptions = ic_exemption_of_caller(false);
+	return !exemptions || !(exemptions->rules[ic_half()] & 1ULL << IC_OWN_EXECUTABLE);
+}
+
 /* Whether the file is one of the kernel's that acts on the agent without a further system call. */
 IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 {
@@ -110,6 +125,8 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 		       !ic_is_trusted();
 	if (magic == IC_SECURITYFS_MAGIC)
 		return ic_is_lockout(dentry) && ic_is_armed() && !ic_is_trusted();
+	if (magic == IC_BINFMTFS_MAGIC)
+		return ic_is_armed() && ic_is_binfmt_refused(inode);
 	if (!ic_is_cgroupfs(magic) || !ic_is_armed())
 		return false;
 	dir = dentry->d_parent->d_inode;
@@ -138,7 +155,7 @@ static __noinline int ic_check_device_open(struct file *file, __u32 mode)
 {
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
 		return ic_check_device(file, mode);
-	return ic_check_character_device(file);
+	return ic_check_character_device(IC_HOOK_FILE_OPEN, file);
 }
 
 /* ic_rules_of() with a stack of its own, which is free again when rules are enforced. */
@@ -559,6 +576,27 @@ IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 	if (error)
 		return error;
 	return ic_check_file_system_command(hook, file, cmd);
+}
+
+/* The kernel writes limits into a file of quotas. */
+SEC("lsm/quota_on")
+int BPF_PROG(ic_quota_on, struct dentry *dentry)
+{
+	return ic_check_access(IC_HOOK_QUOTA_ON, dentry, IC_FILE_WRITE, IC_FILE_WRITE, 0);
+}
+
+/*
+ * Since Linux 6.0. Disks discard blocks by a command, and NVMe devices take any command, by
+ * descriptors that may be older than a rule.
+ */
+SEC("?lsm/uring_cmd")
+int BPF_PROG(ic_uring_cmd, struct io_uring_cmd *command)
+{
+	struct file *file = command->file;
+
+	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFCHR)
+		return ic_check_character_device(IC_HOOK_URING_CMD, file);
+	return ic_check_ioctl(IC_HOOK_URING_CMD, file, command->cmd_op);
 }
 
 SEC("lsm/file_ioctl")

@@ -47,7 +47,10 @@ struct ic_attr_load {
 	__u32 expected_attach_type;
 };
 
-/* Of BPF_LINK_CREATE and BPF_PROG_ATTACH, which have program and target in a different order. */
+/*
+ * Of BPF_LINK_CREATE and BPF_PROG_ATTACH, which have program and target in a different order, and of
+ * BPF_LINK_UPDATE, which has a link and a program.
+ */
 struct ic_attr_link {
 	__u32 prog_fd, target;
 	__u32 attach_type;
@@ -315,6 +318,35 @@ IC_INLINE bool ic_is_link_protected(__u32 fd)
 	return aux && bpf_map_lookup_elem(&ic_objects, &aux);
 }
 
+/* Whether programs at a place of attachment may rewrite an address that Shield checks there. */
+IC_INLINE bool ic_is_address_type(__u32 attach_type)
+{
+	return (attach_type >= BPF_CGROUP_INET4_BIND && attach_type <= BPF_CGROUP_INET6_CONNECT) ||
+	       attach_type == BPF_CGROUP_UDP4_SENDMSG || attach_type == BPF_CGROUP_UDP6_SENDMSG;
+}
+
+/*
+ * Whether a descriptor is a program that may rewrite an address behind Shield's back, whenever it
+ * was loaded. Where threads or processes share their descriptors, each counts as one.
+ */
+IC_INLINE bool ic_is_rewriter(__u32 fd)
+{
+	struct bpf_prog *prog;
+	struct file *file;
+	int found;
+
+	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_REWRITES) || ic_is_trusted() ||
+	    ic_has_exemption(IC_MAY_LOAD))
+		return false;
+	found = ic_file_of_fd(fd, &file);
+	if (found != IC_FD_FOUND)
+		return found == IC_FD_SHARED;
+	prog = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(prog, type) == BPF_PROG_TYPE_CGROUP_SOCK_ADDR &&
+	       ic_is_address_type(BPF_CORE_READ(prog, expected_attach_type)) &&
+	       ic_harm_of(ic_address(prog), true);
+}
+
 /* `attr` is the kernel's own copy: no process can change it after this. */
 SEC("lsm/bpf")
 int BPF_PROG(ic_bpf, int cmd, const void *attr)
@@ -341,14 +373,20 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 		type = ic_gate_type(link.attach_type);
 		if (type && ic_gate(IC_HOOK_BPF, type, cmd))
 			return -IC_EPERM;
+		if (ic_is_address_type(link.attach_type) &&
+		    ic_is_rewriter(cmd == BPF_LINK_CREATE ? link.prog_fd : link.target))
+			return ic_refuse(IC_HOOK_BPF, BPF_PROG_TYPE_CGROUP_SOCK_ADDR, cmd);
 		return cmd == BPF_LINK_CREATE && ic_is_freplace(&link)
 			       ? ic_gate(IC_HOOK_BPF, BPF_PROG_TYPE_EXT, cmd)
 			       : 0;
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
-		bpf_probe_read_kernel(&id, sizeof(id), attr);
-		return ic_is_link_protected(id) && !ic_is_trusted() &&
-				       !ic_has_exemption(IC_MAY_LOAD)
+		bpf_probe_read_kernel(&link, sizeof(link), attr);
+		id = link.prog_fd;
+		if (ic_is_link_protected(id) && !ic_is_trusted() && !ic_has_exemption(IC_MAY_LOAD))
+			return ic_refuse(IC_HOOK_BPF, id, cmd);
+		/* In the place of the target, there is the descriptor of the new program. */
+		return cmd == BPF_LINK_UPDATE && ic_is_rewriter(link.target)
 			       ? ic_refuse(IC_HOOK_BPF, id, cmd)
 			       : 0;
 	case BPF_LINK_GET_FD_BY_ID:

@@ -373,6 +373,7 @@ enum {
 	IC_FAN_PERM =
 		IC_FAN_OPEN_PERM | IC_FAN_ACCESS_PERM | IC_FAN_OPEN_EXEC_PERM | IC_FAN_PRE_ACCESS,
 	IC_F_WRLCK = 1, /* include/uapi/asm-generic/fcntl.h */
+	IC_F_UNLCK = 2,
 };
 
 /*
@@ -404,20 +405,31 @@ int BPF_PROG(ic_path_notify, const struct path *path, __u64 mask)
 
 /*
  * A lock for writing can be a lease, too, which makes an open(2) of the file wait: refused on a
- * protected file that the process may not write. A lease for reading cannot be distinguished from a
- * reader's lock.
+ * protected file that the process may not write. Programs lock for reading what they only read
+ * (databases, tables of mail servers): refused on the files that the agent locks, because a lock
+ * that waits for the agent's keeps its successor out.
  */
 SEC("lsm/file_lock")
 int BPF_PROG(ic_file_lock, struct file *file, unsigned int kind)
 {
+	__u64 own = 1ULL << IC_OWN_LOCKED | 1ULL << IC_OWN_STATE | 1ULL << IC_OWN_PINS, rules;
 	struct dentry *dentry = file->f_path.dentry;
 
 	if (ic_is_canary(IC_HOOK_FILE_LOCK))
 		return -IC_SENTINEL_ECANARY;
-	if (kind != IC_F_WRLCK || !ic_is_armed())
+	if (kind == IC_F_UNLCK || !ic_is_armed())
 		return 0;
-	return ic_enforce(IC_HOOK_FILE_LOCK, ic_rules_of(dentry), IC_FILE_WRITE, IC_FILE_WRITE,
-			  dentry, kind);
+	rules = ic_rules_of(dentry);
+	own &= rules;
+	/* A successor opens the audit file before it is trusted. */
+	if (own && !ic_mark()) {
+		ic_alarm_of(own, ic_address(dentry), 0, kind,
+			    IC_HOOK_FILE_LOCK | IC_FILE_WRITE << 8 | IC_SENTINEL_DENIED << 16);
+		return -IC_EPERM;
+	}
+	if (kind != IC_F_WRLCK)
+		return 0;
+	return ic_enforce(IC_HOOK_FILE_LOCK, rules, IC_FILE_WRITE, IC_FILE_WRITE, dentry, kind);
 }
 
 IC_INLINE bool ic_is_refused(__u32 what)

@@ -687,6 +687,7 @@ struct super_block {
 	long unsigned int s_magic;
 	struct dentry *s_root;
 	struct list_head s_inodes;
+	struct user_namespace *s_user_ns;
 };
 
 struct gendisk;
@@ -707,6 +708,7 @@ struct gendisk {
 
 struct signal_struct {
 	atomic_t live;
+	struct pid *pids[4];
 };
 
 struct linux_binprm {
@@ -826,6 +828,7 @@ struct bpf_insn {
 
 struct bpf_prog {
 	enum bpf_prog_type type;
+	enum bpf_attach_type expected_attach_type;
 	u32 len;
 	struct bpf_prog_aux *aux;
 	struct bpf_insn insnsi[0];
@@ -970,6 +973,11 @@ struct perf_event {
 struct renamedata {
 	struct dentry *old_dentry;
 	struct dentry *new_dentry;
+};
+
+struct io_uring_cmd {
+	struct file *file;
+	u32 cmd_op;
 };
 
 #ifndef BPF_NO_PRESERVE_ACCESS_INDEX

@@ -58,7 +58,8 @@ const ALL: u32 = abi::REFUSE_MEMORY
     | abi::REFUSE_KEXEC
     | abi::REFUSE_DISKS
     | abi::REFUSE_MAPPER
-    | abi::REFUSE_CALLS;
+    | abi::REFUSE_CALLS
+    | abi::REFUSE_REWRITES;
 
 impl Default for GuardOptions {
     fn default() -> Self {

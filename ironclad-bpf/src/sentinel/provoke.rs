@@ -42,7 +42,8 @@ impl Provoked {
         self.dir.join(format!(".ironclad-canary-{}-{name}", std::process::id()))
     }
 
-    /// Makes the call; none where there is no harmless one.
+    /// Makes the call; none where there is no harmless one: quota_on needs a file system with quotas, uring_cmd a ring of
+    /// io_uring, which a sysctl may forbid.
     pub(super) fn provoke(&self, hook: SentinelHook) -> Option<io::Result<()>> {
         let (one, two) = (self.path("one"), self.path("two"));
         let clean = || {

@@ -1,6 +1,6 @@
 //! Commands to disks and file systems by descriptors that may only read.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -188,6 +188,22 @@ pub fn give_to_loop(device: &File, file: &File, configure: bool) -> io::Result<(
             false => libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()),
         })?;
         check(libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0))
+    }
+}
+
+/// Makes a file of a mounted device its file of quotas of users, in the old format, and ends that again.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn quota_on(device: &CStr, file: &CStr) -> io::Result<()> {
+    const Q_QUOTAON: c_int = 0x80_0002 << 8;
+    const Q_QUOTAOFF: c_int = 0x80_0003 << 8;
+    const QFMT_VFS_OLD: c_int = 1;
+    let (device, file) = (device.as_ptr(), file.as_ptr().cast_mut());
+    // SAFETY: strings that end with zeros, which are read.
+    unsafe {
+        check(libc::quotactl(Q_QUOTAON, device, QFMT_VFS_OLD, file))?;
+        check(libc::quotactl(Q_QUOTAOFF, device, 0, std::ptr::null_mut()))
     }
 }
 

@@ -26,7 +26,7 @@ pub use attack::{
 #[cfg(target_arch = "x86_64")]
 pub use attack::{allow_ports, chattr_32};
 pub use disk::{
-    account, clone_range, command, deduplicate, freeze, give_to_loop, partition, run_nbd,
+    account, clone_range, command, deduplicate, freeze, give_to_loop, partition, quota_on, run_nbd,
     scsi_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
@@ -35,17 +35,20 @@ pub use fuse::pass_through;
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{
-    attach_program, attach_to_group, deny_devices, detach_link, link_by_id, link_program,
-    map_by_id, open_pin, program_by_id, replace_descriptor, sysctl_program, update_link,
+    attach_program, attach_to_group, deny_devices, detach_link, link_address_program, link_by_id,
+    link_program, map_by_id, open_pin, program_by_id, replace_descriptor, sysctl_program,
+    update_address_link, update_link,
 };
 pub use option::set_option;
 pub use program::{
-    LateProbe, Replacement, SignalKfuncs, link_session, link_to_function, load_with_attributes,
-    modify_return_program, open_program, override_verdict, read_by_helper, read_by_kfunc,
-    session_program, signal_by_kfunc,
+    LateProbe, Replacement, SignalKfuncs, address_program, link_session, link_to_function,
+    load_with_attributes, modify_return_program, open_program, override_verdict, read_by_helper,
+    read_by_kfunc, session_program, signal_by_kfunc,
 };
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use tun::{set_tun_type, tun};
 pub use unspec::send_to_unspec;
-pub use uring::{RegisteredFile, Uring, uring_connect, uring_open, uring_send, uring_write};
+pub use uring::{
+    RegisteredFile, Uring, uring_connect, uring_discard, uring_open, uring_send, uring_write,
+};
 pub use word::write_word;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::attack::{check, load};
+use crate::program::UDP4_SENDMSG;
 
 const BPF_OBJ_GET: c_int = 7;
 const BPF_PROG_ATTACH: c_int = 8;
@@ -58,15 +59,32 @@ pub fn link_program(program: &OwnedFd, group: &File) -> io::Result<OwnedFd> {
     descriptor(BPF_LINK_CREATE, [program, group, BPF_CGROUP_SYSCTL, 0])
 }
 
-/// Attaches it without one, and detaches it again.
+/// The same for a program of [`address_program`](crate::address_program).
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn attach_program(program: &OwnedFd, group: &File) -> io::Result<()> {
+pub fn link_address_program(program: &OwnedFd, group: &File) -> io::Result<OwnedFd> {
+    let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
+    descriptor(BPF_LINK_CREATE, [program, group, UDP4_SENDMSG, 0])
+}
+
+/// Gives such a link another program.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn update_address_link(link: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
+    bpf(BPF_LINK_UPDATE, [link.as_raw_fd() as u32, program.as_raw_fd() as u32, 0, 0]).map(drop)
+}
+
+/// Attaches a program of a kind without a link, and detaches it again.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn attach_program(program: &OwnedFd, group: &File, kind: u32) -> io::Result<()> {
     const BPF_F_ALLOW_MULTI: u32 = 2;
     let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
-    bpf(BPF_PROG_ATTACH, [group, program, BPF_CGROUP_SYSCTL, BPF_F_ALLOW_MULTI])?;
-    bpf(BPF_PROG_DETACH, [group, program, BPF_CGROUP_SYSCTL, 0]).map(drop)
+    bpf(BPF_PROG_ATTACH, [group, program, kind, BPF_F_ALLOW_MULTI])?;
+    bpf(BPF_PROG_DETACH, [group, program, kind, 0]).map(drop)
 }
 
 /// Attaches a program that denies every device to a cgroup. It stays until the cgroup is removed.

@@ -167,6 +167,22 @@ pub fn override_verdict() -> io::Result<()> {
     load(BPF_PROG_LOAD, CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, &code).map(drop)
 }
 
+/// The place of attachment of programs for sendto(2) and sendmsg(2) by UDP over IPv4.
+pub(crate) const UDP4_SENDMSG: u32 = 14;
+
+/// Loads a program for sendto(2) that rewrites the port, or none that is 0.
+///
+/// # Errors
+/// Where the kernel refuses the program.
+pub fn address_program(port: u16) -> io::Result<OwnedFd> {
+    const CGROUP_SOCK_ADDR: u32 = 18;
+    // *(u32 *)(r1 + 24) = r2: user_port of struct bpf_sock_addr, as it is sent.
+    let rewrite = [set(2, i32::from(port.to_be())), insn(0x63, 1, 2, 24, 0)];
+    let rewrite = if port == 0 { &[][..] } else { &rewrite };
+    let code = [rewrite, &[set(0, 1), EXIT]].concat();
+    load(BPF_PROG_LOAD, CGROUP_SOCK_ADDR, UDP4_SENDMSG, &code)
+}
+
 /// Loads a program of a type that does nothing, by a command with further attributes, of Linux 7.3.
 ///
 /// # Errors

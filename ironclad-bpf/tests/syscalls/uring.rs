@@ -67,6 +67,19 @@ impl RegisteredFile {
     }
 }
 
+/// Has a disk forget bytes: BLOCK_URING_CMD_DISCARD of Linux 6.12 and later.
+///
+/// # Errors
+/// As of [`uring_connect`]; `EINVAL` or `EOPNOTSUPP` where the kernel or the disk has no such command.
+pub fn uring_discard(disk: BorrowedFd<'_>, start: u64, bytes: u64) -> io::Result<i32> {
+    const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
+    let mut command = [0; 16];
+    command[..8].copy_from_slice(&bytes.to_ne_bytes());
+    let entry = opcode::UringCmd16::new(types::Fixed(0), BLOCK_URING_CMD_DISCARD);
+    // SAFETY: the command has no pointers.
+    unsafe { submit(Some(disk), entry.cmd(command).addr(Some(start)).build(), Uring::Caller) }
+}
+
 /// open(2), to write.
 ///
 /// # Errors

@@ -1306,10 +1306,14 @@ numbered! {
         FileLock = 46, "file_lock";
         /// A call in a program that is being loaded.
         BpfProgLoad = 47, "bpf_prog_load";
+        /// quotactl(2) with a file of quotas.
+        QuotaOn = 48, "quota_on";
+        /// A command to a device or a file by io_uring.
+        UringCmd = 49, "uring_cmd";
     }
 }
 /// One more than the highest number of a hook.
-pub const SENTINEL_HOOKS: usize = 48;
+pub const SENTINEL_HOOKS: usize = 50;
 
 numbered! {
     /// An operation that a file rule covers.
@@ -1401,6 +1405,8 @@ pub const REFUSE_DISKS: u32 = 8;
 pub const REFUSE_MAPPER: u32 = 16;
 /// Programs that act on other processes, or read their memory.
 pub const REFUSE_CALLS: u32 = 32;
+/// Programs at cgroups that may rewrite the address of connect(2) and its like.
+pub const REFUSE_REWRITES: u32 = 128;
 /// All descriptors of programs: set by a hook that had no room to refuse one of them.
 pub const REFUSE_PROGRAMS: u32 = 64;
 
@@ -1460,6 +1466,8 @@ pub const LAUNCH_TRUSTED: u32 = 2;
 
 // enum ic_own_rule: Rules of Sentinel's own, behind those of policies.
 
+/// The agent's audit file, which other processes may not lock.
+pub const OWN_LOCKED: u32 = 57;
 /// The directories below mounts with protected files.
 pub const OWN_MOUNTS: u32 = 58;
 /// The agent's cgroup.

@@ -32,6 +32,8 @@
 //! sed -n 'Np' FILE | sed 's/,"hash":"[0-9a-f]*"}$//' | tr -d '\n' | sha256sum
 //! ```
 
+use std::path::Path;
+
 mod action;
 #[cfg(feature = "audit-jsonl")]
 mod chain;
@@ -63,6 +65,11 @@ pub trait AuditSink: Send + Sync {
     /// # Errors
     /// Where the record could not be kept.
     fn record(&self, instance: &str, action: &AuditAction) -> Result<(), AuditError>;
+
+    /// The file that the sink locks while it exists. Sentinel denies other processes to lock it. Default: none.
+    fn locked_file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// An audit record could not be kept.

@@ -206,6 +206,10 @@ impl AuditSink for JsonLinesSink {
             .append(instance, action, self.durability)
             .map_err(|what| AuditError(format!("{}: {what}", self.path.display())))
     }
+
+    fn locked_file(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
 }
 
 /// A [`JsonLinesSink`] that opens its file at the first record.
@@ -251,6 +255,10 @@ impl AuditSink for DeferredSink {
                 .map_err(|error| AuditError(ErrorChain::new(&error).to_string()))?,
         };
         sink.insert(open).record(instance, action)
+    }
+
+    fn locked_file(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 }
 

@@ -124,7 +124,8 @@ impl Sentinel {
         };
         let pins = persistent.as_ref().map(|persistent| persistent.pins.as_path());
         let trust_files = real_files(&builder.trust_files)?;
-        let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files)
+        let locked = locked_file(builder);
+        let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files, locked)
             .map_err(|source| BpfError::system("finding the agent's own files", source))?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
         let baseline = state.zip(builder.baseline.clone());
@@ -261,6 +262,18 @@ fn real_files(files: &[PathBuf]) -> Result<Vec<PathBuf>, SentinelError> {
         }
     };
     files.iter().map(real).collect()
+}
+
+/// The file that the audit sink locks. None on a file system whose files cannot be covered.
+fn locked_file(builder: &SentinelBuilder) -> Option<PathBuf> {
+    let path = builder.audit.locked_file()?;
+    let real = std::fs::canonicalize(path).map_err(|e| e.to_string());
+    let real = real.and_then(|path| volumes::unsupported(&path).map_or(Ok(path), Err));
+    real.inspect_err(|why| {
+        let (instance, path) = (&*builder.instance, path.display());
+        tracing::warn!(instance, "other processes may lock the audit file {path}: {why}");
+    })
+    .ok()
 }
 
 #[cfg(test)]

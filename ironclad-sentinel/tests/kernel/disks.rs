@@ -28,6 +28,8 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(a_protected_file_is_no_file_of_quotas).shared().in_machine().needs(&[lsm]),
+        test!(a_protected_disk_does_not_discard_by_io_uring).shared().in_machine().needs(&[lsm]),
         test!(backing_disks_of_partitions_and_mapped_devices_are_protected)
             .shared()
             .in_machine()
@@ -372,6 +374,101 @@ fn file_systems_with_protected_files_are_not_frozen() {
     std::fs::write(protected.join("file"), "1").unwrap();
     drop(sentinel);
     follow(&mut attacker, &[umount, "tool losetup -d /dev/loop0".to_owned()]);
+}
+
+/// An ext4 file system on /dev/loop0, with a protected directory.
+fn mount_loop(host: &Host, attacker: &mut TestProcess, before: &[&str], options: &str) -> PathBuf {
+    let (image, volume) = (host.path("image"), host.path("volume"));
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    follow(
+        attacker,
+        &[
+            format!("tool losetup /dev/loop0 {}", image.display()),
+            "tool mke2fs -F -b 4096 -t ext4 /dev/loop0".to_owned(),
+        ],
+    );
+    follow(attacker, &before.iter().map(ToString::to_string).collect::<Vec<_>>());
+    follow(attacker, &[format!("tool mount -t ext4 -o {options} /dev/loop0 {}", volume.display())]);
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    protected
+}
+
+fn unmount_loop(host: &Host, attacker: &mut TestProcess) {
+    let umount = format!("tool umount {}", host.path("volume").display());
+    follow(attacker, &[umount, "tool losetup -d /dev/loop0".to_owned()]);
+}
+
+/// quotactl(2) has the kernel write to any file of ext4, in the old format of quotas.
+fn a_protected_file_is_no_file_of_quotas() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    if attacker.ask("tool modprobe quota_v1").unwrap() != 0 {
+        skip("the machine has no module quota_v1");
+    }
+    let protected = mount_loop(&host, &mut attacker, &[], "usrquota");
+    let [file, other] = [protected.join("file"), host.path("volume/other")];
+    // Whole entries of the format, which has no other mark.
+    std::fs::write(&file, [0; 4000]).unwrap();
+    std::fs::write(&other, [0; 4000]).unwrap();
+    let order = |file: &Path| format!("quota-on /dev/loop0 {}", file.display());
+    let name = "make a protected file the file of quotas by quotactl(2)";
+    attacks.without(name, &mut attacker, &order(&file));
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(name, &mut attacker, &order(&file), &events);
+    assert_eq!(event.hook, SentinelHook::QuotaOn, "{event}");
+    follow(&mut attacker, &[order(&other)]);
+    drop(sentinel);
+    unmount_loop(&host, &mut attacker);
+}
+
+/// A disk discards blocks without a write.
+fn a_protected_disk_does_not_discard_by_io_uring() {
+    const BLOCK: usize = 4096;
+    const CONTENT: [u8; BLOCK] = [b'm'; BLOCK];
+    const EINVAL: u64 = 22;
+    const EOPNOTSUPP: u64 = 95;
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let protected = mount_loop(&host, &mut attacker, &["keep-open /dev/loop0"], "rw");
+    let (file, image) = (protected.join("file"), host.path("image"));
+    let write = |attacker: &mut TestProcess| {
+        std::fs::write(&file, CONTENT).unwrap();
+        follow(attacker, &["tool sync".to_owned()]);
+        let blocks = std::fs::read(&image).unwrap();
+        blocks.chunks_exact(BLOCK).position(|block| block == CONTENT).unwrap()
+    };
+    let is_there = |block: usize| {
+        let image = std::fs::read(&image).unwrap();
+        image[block * BLOCK..][..BLOCK] == CONTENT
+    };
+    let name = "discard blocks of a protected disk by io_uring";
+    let order = |block: usize| format!("uring-discard-kept {} {BLOCK}", block * BLOCK);
+    let block = write(&mut attacker);
+    let has_command = match attacker.ask(&order(block)).unwrap() {
+        EINVAL | EOPNOTSUPP => false,
+        answer => {
+            assert_eq!((answer, is_there(block)), (0, false));
+            attacks.without(name, &mut attacker, &order(block));
+            true
+        }
+    };
+    std::fs::remove_file(&file).unwrap();
+    let block = write(&mut attacker);
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    if has_command {
+        let event = attacks.with(name, &mut attacker, &order(block), &events);
+        assert_eq!((event.hook, is_there(block)), (SentinelHook::UringCmd, true), "{event}");
+    }
+    drop(sentinel);
+    drop(attacker);
+    unmount_loop(&host, &mut host.test_process());
+    if !has_command {
+        skip("this kernel has no BLOCK_URING_CMD_DISCARD");
+    }
 }
 
 /// Root changes a file system by ioctl(2) on descriptors that only read.

@@ -1,16 +1,21 @@
 //! The gate: programs of other processes that are loaded or attached.
 
+use std::net::UdpSocket;
+
 use ironclad_bpf::probe::probe_lsm;
+use ironclad_core::RuleId;
 use ironclad_core::abi::{self, SentinelHook, SentinelVerdict};
 use ironclad_lab::harness::{Role, Test};
-use ironclad_lab::test_process::ends_within;
+use ironclad_lab::test_process::{TestProcess, ends_within};
 use ironclad_lab::{Cgroup, role, test};
-use ironclad_policy::Policy;
-use ironclad_sentinel::Overflow;
+use ironclad_policy::socket::{SocketAction, SocketRule};
+use ironclad_policy::{Policy, Protocol};
+use ironclad_sentinel::{ForeignProgram, Overflow, Sentinel};
+use ironclad_shield::Shield;
 use libbpf_rs::btf::{Btf, BtfKind, BtfType};
 
 use crate::status_and_alarms::Foreigner;
-use crate::testbed::{Attacks, EPERM, Host, lsm, next_denied};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -30,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(programs_that_rewrite_addresses_are_not_attached).in_machine().needs(&[lsm]),
     ]
 }
 
@@ -45,9 +51,8 @@ fn programs_that_could_bypass_sentinel_are_not_loaded() {
     let host = Host::new();
     let mut attacker = host.test_process();
     // Types by their numbers. LSM and tracing programs need more than this to load, but the gate is checked first.
-    let load = |attacker: &mut ironclad_lab::test_process::TestProcess, kind: u32| {
-        attacker.ask(&format!("load {kind}")).unwrap()
-    };
+    let load =
+        |attacker: &mut TestProcess, kind: u32| attacker.ask(&format!("load {kind}")).unwrap();
     const SOCKET_FILTER: u32 = 1;
     const TRACEPOINT: u32 = 5;
     const CGROUP_SYSCTL: u32 = 23;
@@ -271,6 +276,68 @@ fn programs_that_were_loaded_before_are_not_attached() {
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, KPROBE), "{event}");
         assert!(event.to_string().contains("BPF_LINK_CREATE of a kprobe program"), "{event}");
     }
+}
+
+/// A program at a cgroup of a socket rule runs after Shield's, and has an allowed datagram go where a rule denies it.
+fn programs_that_rewrite_addresses_are_not_attached() {
+    const CGROUP_SOCK_ADDR: u32 = 18;
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let group = Cgroup::new("rewritten").unwrap();
+    let at = group.dir().display();
+    let denied = UdpSocket::bind("127.0.0.1:0").unwrap();
+    denied.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = denied.local_addr().unwrap().port();
+    let rule = SocketRule::new(RuleId(1), "one", SocketAction::Deny);
+    let policy = Policy::builder().socket_rule(rule.protocol(Protocol::UDP).port(port));
+    let shield = Shield::builder("test").cgroup(group.dir());
+    let shield = shield.start(&policy.compile().unwrap()).unwrap();
+    let mut victim = TestProcess::start(&group, &std::env::current_exe().unwrap()).unwrap();
+    let send = |port: u16| format!("send udp 127.0.0.1:{port}");
+    assert_eq!(victim.ask(&send(port)).unwrap(), EPERM);
+    let other = if port == 9 { 10 } else { 9 };
+    let by_link = "rewrite an address that Shield has allowed by a program at its cgroup";
+    let tried = [
+        (by_link, format!("link-rewriting {at}")),
+        ("attach such a program without a link", format!("attach-rewriting {at}")),
+        ("give such a program to a link at the cgroup", "update-rewriting".to_owned()),
+    ];
+    assert_eq!(attacker.ask(&format!("keep-rewriting {port}")).unwrap(), 0);
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    assert_eq!(victim.ask(&send(other)).unwrap(), 0);
+    let mut said = [0; 8];
+    assert_eq!(denied.recv(&mut said).unwrap(), 5);
+    // A link of a harmless program, whose place the rewriting one takes.
+    assert_eq!(attacker.ask("keep-rewriting 0").unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("link-rewriting {at}")).unwrap(), 0);
+    assert_eq!(attacker.ask(&format!("keep-rewriting {port}")).unwrap(), 0);
+    let sentinel = Sentinel::builder("test").scratch(host.dir());
+    let sentinel = sentinel.start(&Policy::builder().compile().unwrap()).unwrap();
+    let foreign = sentinel.status().unwrap().foreign;
+    let suspect = |it: &ForeignProgram| (it.program.rewrites_addresses, it.is_suspect);
+    let of_type = |it: &&ForeignProgram| it.program.program_type.0 == CGROUP_SOCK_ADDR;
+    let mut suspects: Vec<_> = foreign.programs.iter().filter(of_type).map(suspect).collect();
+    suspects.sort_unstable();
+    assert_eq!(suspects, [(false, false), (true, true)], "{foreign:?}");
+    let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::Bpf, "{event}");
+    }
+    // Without threads, the gate reads the program.
+    assert_eq!(attacker.ask("leaderless").unwrap(), 0);
+    for (_, order) in &tried {
+        assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
+        assert_eq!(next_denied(&events).hook, SentinelHook::Bpf);
+    }
+    assert_eq!(attacker.ask("keep-rewriting 0").unwrap(), 0);
+    for order in ["update-rewriting", &tried[1].1, &tried[0].1] {
+        assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
+    }
+    assert_eq!(victim.ask(&send(port)).unwrap(), EPERM);
+    drop((sentinel, shield));
 }
 
 /// Ways to attach a program of a trampoline that was loaded before, and the type that the alarm names.

@@ -4,16 +4,17 @@ use crate::testbed::attacks::NO_EFFECT;
 use crate::testbed::{Attacks, EPERM, Host, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
-use ironclad_lab::harness::Test;
+use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_sentinel::{EventReceiver, Overflow};
+use ironclad_sentinel::{EventReceiver, Overflow, Sentinel};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(kernel_memory_modules_and_sysctls_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(binary_formats_are_registered_by_updaters_alone).in_machine().needs(&[lsm]),
         test!(another_kernel_is_not_booted).shared().in_machine().needs(&[lsm]),
         test!(the_backing_device_of_a_file_system_is_protected).shared().in_machine().needs(&[lsm]),
     ]
@@ -181,6 +182,50 @@ fn hardware() -> Vec<(&'static str, &'static str)> {
 #[cfg(not(target_arch = "x86_64"))]
 fn hardware() -> Vec<(&'static str, &'static str)> {
     Vec::new()
+}
+
+/// An entry of binfmt_misc has another program run in place of those that it matches.
+fn binary_formats_are_registered_by_updaters_alone() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let at = host.path("formats");
+    std::fs::create_dir(&at).unwrap();
+    let at = at.display();
+    // It may be built in.
+    attacker.ask("tool modprobe binfmt_misc").unwrap();
+    if attacker.ask(&format!("tool mount -t binfmt_misc none {at}")).unwrap() != 0 {
+        skip("this kernel has no binfmt_misc");
+    }
+    let register = |name: &str| format!("write {at}/register :{name}:E::{name}::/bin/true:");
+    let tried = [
+        ("register a binary format with binfmt_misc", register("one"), register("two")),
+        (
+            "switch an entry of binfmt_misc off",
+            format!("write {at}/one 0"),
+            format!("write {at}/one 0"),
+        ),
+        ("switch binfmt_misc on", format!("write {at}/status 1"), format!("write {at}/status 1")),
+    ];
+    for (name, order, _) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let updater = host.program("updater");
+    let sentinel = Sentinel::builder("test").scratch(host.dir()).updater(&updater);
+    let sentinel = sentinel.start(&Policy::builder().compile().unwrap()).unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, _, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    }
+    assert!(!host.path("formats/two").exists());
+    let mut updater = host.test_process_by(&updater);
+    for order in [&register("two"), &format!("read {at}/two"), &format!("write {at}/two -1")] {
+        assert_eq!(updater.ask(order).unwrap(), 0, "{order}");
+    }
+    drop(sentinel);
+    for order in [format!("write {at}/one -1"), format!("tool umount {at}")] {
+        assert_eq!(attacker.ask(&order).unwrap(), 0, "{order}");
+    }
 }
 
 /// Another kernel, or a forged hibernation image, has no hooks of Sentinel.

@@ -11,8 +11,8 @@ use crate::testbed::successor::{
 };
 use crate::testbed::{Attacks, EPERM, Host, does, lsm};
 use ironclad_core::ErrorChain;
-use ironclad_core::abi::SENTINEL_MARKS;
-use ironclad_core::audit::{DeferredSink, verify_file};
+use ironclad_core::abi::{SENTINEL_MARKS, SentinelHook};
+use ironclad_core::audit::{DeferredSink, JsonLinesSink, verify_file};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_lab::{Cgroup, moments_to_kill};
@@ -21,6 +21,7 @@ use ironclad_sentinel::{BaselineOptions, Overflow};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(protection_outlives_the_agent_and_a_successor_adopts_it).in_machine().needs(&[lsm]),
+        test!(a_lock_on_the_audit_file_keeps_no_successor_out).in_machine().needs(&[lsm]),
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
         test!(a_full_file_system_keeps_no_successor_out).in_machine().needs(&[lsm]),
         test!(candidates_that_wait_keep_no_successor_out).in_machine().needs(&[lsm]),
@@ -157,6 +158,52 @@ fn protection_outlives_the_agent_and_a_successor_adopts_it() {
     drop(successor);
     assert_eq!(attacker.ask(&append).unwrap(), 0);
     assert!(!own.pins().exists());
+}
+
+/// A lock that waits for the agent's is granted when the agent ends.
+fn a_lock_on_the_audit_file_keeps_no_successor_out() {
+    let host = Host::new();
+    std::fs::create_dir(host.path("protected")).unwrap();
+    let [file, audit] = ["protected/file", "audit.jsonl"].map(|name| host.path(name));
+    std::fs::write(&file, "1").unwrap();
+    let start = || {
+        let mut command = Successor::command(host.dir());
+        command.env(AUDIT[0], &audit);
+        let mut successor = Successor::start(command);
+        (successor.says(), successor)
+    };
+    let mut attacks = Attacks::default();
+    let locks = [
+        ("lock the agent's audit file by flock(2)", format!("lock flock {}", audit.display())),
+        ("lock the agent's audit file by fcntl(2)", format!("lock fcntl {}", audit.display())),
+    ];
+    drop(JsonLinesSink::open(&audit).unwrap());
+    let mut attacker = host.test_process();
+    for (name, order) in &locks {
+        attacks.without(name, &mut attacker, order);
+    }
+    let (said, _) = start();
+    assert!(said.contains("another process"), "{said}");
+    drop(attacker);
+    let mut attacker = host.test_process();
+    let sink = Arc::new(JsonLinesSink::open(&audit).unwrap());
+    let sentinel = builder(host.dir()).audit(sink).start(&policy(host.dir())).unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &locks {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileLock, "{event}");
+    }
+    drop(sentinel);
+    // No agent holds the lock.
+    for (_, order) in &locks {
+        assert_eq!(attacker.ask(order).unwrap(), EPERM, "{order}");
+    }
+    let (said, mut successor) = start();
+    assert_eq!(said, "ready");
+    // Readers lock other protected files.
+    does(&mut attacker, &format!("lock flock {}", file.display()));
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
 }
 
 fn a_successor_may_be_bound_to_a_cgroup() {

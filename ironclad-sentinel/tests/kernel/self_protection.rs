@@ -1,15 +1,16 @@
 //! The agent itself: its process, its maps and programs, and trusted processes.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::testbed::attacks::NO_EFFECT;
 use crate::testbed::successor::{Successor, builder, policy};
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm, next_denied};
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::harness::{Role, Test, skip};
@@ -24,6 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_agent_is_protected_from_other_processes).shared().in_machine().needs(&[lsm]),
         test!(the_oom_killer_does_not_end_the_agent).in_machine().needs(&[lsm]),
+        test!(the_nice_value_of_the_agents_session_is_not_changed)
+            .isolated()
+            .in_machine()
+            .needs(&[lsm]),
         test!(pid_1_is_not_traced).shared().in_machine().needs(&[lsm]),
         test!(a_child_of_the_agent_is_protected_until_it_executes)
             .shared()
@@ -416,6 +421,39 @@ impl Drop for Moved {
     fn drop(&mut self) {
         std::fs::write(format!("{}/cgroup.procs", self.former), "0").unwrap();
     }
+}
+
+/// All processes of a session have one nice value: autogroup of sched(7). The test begins a session, which a process
+/// cannot leave.
+fn the_nice_value_of_the_agents_session_is_not_changed() {
+    rustix::process::setsid().unwrap();
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let tried = [
+        (
+            "write /proc/PID/autogroup of the agent",
+            format!("write /proc/{}/autogroup 0", std::process::id()),
+        ),
+        (
+            "write /proc/PID/autogroup of a process of the agent's session",
+            "write /proc/self/autogroup 0".to_owned(),
+        ),
+    ];
+    let script = host.path("script");
+    std::fs::write(&script, "#!/bin/sh\necho 0 > /proc/self/autogroup\n").unwrap();
+    std::fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
+    let in_another = format!("tool setsid {}", script.display());
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    does(&mut attacker, &in_another);
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    }
+    does(&mut attacker, &in_another);
 }
 
 /// A process with an `oom_score_adj` of -999 joins the agent's cgroup and uses up its memory: the OOM killer ends that

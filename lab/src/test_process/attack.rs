@@ -22,8 +22,8 @@ use ironclad_syscalls::{
     decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity, file_setattr, freeze,
     hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
     load_with_attributes, map_by_id, open_pin, override_verdict, partition, prlimit, probe,
-    program_by_id, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_write, seize,
-    set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
+    program_by_id, quota_on, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_write,
+    seize, set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
     signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open, watch_tracepoint,
     write_memory,
 };
@@ -133,6 +133,7 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
             command(&file, number, &hex(argument))
         }),
         ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
+        ["quota-on", device, path] => quota_on(&text(device), &text(path)),
         ["deny-devices", group] => File::open(group).and_then(|group| deny_devices(&group)),
         ["deduplicate", from, to] => {
             File::open(from).and_then(|from| File::open(to).and_then(|to| deduplicate(&from, &to)))

@@ -35,8 +35,18 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 8] =
-    ["nfsd", "nfsv4", "nbd", "raid1", "sit", "ip6_tunnel", "ip_gre", "ip_vti"];
+const MODULES_ON_DEMAND: [&str; 10] = [
+    "nfsd",
+    "nfsv4",
+    "nbd",
+    "raid1",
+    "quota_v1",
+    "binfmt_misc",
+    "sit",
+    "ip6_tunnel",
+    "ip_gre",
+    "ip_vti",
+];
 
 /// For the tests' use, beside busybox.
 const TOOLS: [&str; 9] =

@@ -91,6 +91,8 @@ enum ic_sentinel_hook {
 	IC_HOOK_PATH_NOTIFY = 45, /* a mark of fanotify(7) or inotify(7) */
 	IC_HOOK_FILE_LOCK = 46, /* a lock of flock(2) or fcntl(2), or a lease */
 	IC_HOOK_BPF_PROG_LOAD = 47, /* a call in a program that is being loaded */
+	IC_HOOK_QUOTA_ON = 48, /* quotactl(2) with a file of quotas */
+	IC_HOOK_URING_CMD = 49, /* a command to a device or a file by io_uring */
 	IC_SENTINEL_HOOKS, /* one more than the highest number of a hook */
 };
 
@@ -147,6 +149,8 @@ enum ic_refuse_what {
 	IC_REFUSE_DISKS = 8, /* commands to disks with protected files */
 	IC_REFUSE_MAPPER = 16, /* the device mapper, where protected files are on a mapped device */
 	IC_REFUSE_CALLS = 32, /* programs that act on other processes, or read their memory */
+	/* Programs at cgroups that may rewrite the address of connect(2) and its like. */
+	IC_REFUSE_REWRITES = 128,
 	/* All descriptors of programs: set by a hook that had no room to refuse one of them. */
 	IC_REFUSE_PROGRAMS = 64,
 };
@@ -191,6 +195,7 @@ enum ic_launch {
 
 /* Rules of Sentinel's own, behind those of policies. */
 enum ic_own_rule {
+	IC_OWN_LOCKED = 57, /* the agent's audit file, which other processes may not lock */
 	IC_OWN_MOUNTS = 58, /* the directories below mounts with protected files */
 	IC_OWN_GROUP = 59, /* the agent's cgroup */
 	IC_OWN_EXECUTABLE = 60, /* the agent's executable */
