@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::pseudo_fs::{PROC, namespace};
@@ -67,9 +67,15 @@ pub(crate) fn unsupported(path: &Path) -> Option<String> {
     Some(format!("is on {why}"))
 }
 
-/// Why the content of a file is not the kernel's alone: a process or another host serves it.
+/// Why the content of a backing file is not the kernel's alone: a process or another host serves it, or it is a device
+/// that other processes may use at the same time.
 pub(crate) fn served(path: &Path) -> Option<String> {
     const SERVED: [u64; 4] = [0x6969, 0xff53_4d42, 0x6573_5546, 0x0102_1997];
+    if std::fs::metadata(path).is_ok_and(|it| it.file_type().is_block_device()) {
+        // The loop device does not hold it: another process mounts or maps it.
+        let path = path.display();
+        return Some(format!("a loop device over the block device `{path}`: mount that device"));
+    }
     let magic = statfs(path).ok()?.f_type as u64 & 0xffff_ffff;
     let (_, why) = REFUSED.iter().find(|(it, _)| *it == magic && SERVED.contains(it))?;
     Some(format!("a loop device whose backing file `{}` is on {why}", path.display()))

@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(files_on_xfs_are_protected).shared().in_machine().needs(&[lsm]),
         test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(files_on_a_loop_device_over_a_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_network_block_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_is_another_file).shared().in_machine().needs(&[lsm]),
     ]
@@ -235,4 +236,40 @@ fn files_on_a_network_block_device_are_refused() {
     assert!(error.to_string().contains("has files on nbd"), "{error}");
     drop(sentinel);
     does(&mut tool, &format!("tool umount {}", volume.display()));
+}
+
+/// The loop device below does not hold the device: another process mounts it, too.
+fn files_on_a_loop_device_over_a_device_are_refused() {
+    let host = Host::new();
+    let (image, volume, other) = (host.path("image"), host.path("volume"), host.path("other"));
+    File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    for dir in [&volume, &other] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let mut attacker = host.test_process();
+    for order in [
+        &format!("tool losetup /dev/loop1 {}", image.display()),
+        "tool losetup /dev/loop2 /dev/loop1",
+        "tool mke2fs -F -t ext4 /dev/loop2",
+        &format!("tool mount -t ext4 /dev/loop2 {}", volume.display()),
+        // The attack.
+        &format!("tool mount -t ext4 /dev/loop1 {}", other.display()),
+        &format!("tool umount {}", other.display()),
+    ] {
+        does(&mut attacker, order);
+    }
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let error = sentinel.apply(&unchanged(&protected)).unwrap_err();
+    assert_eq!(error.kind(), SentinelErrorKind::Path);
+    assert!(error.to_string().contains("over the block device `/dev/loop1`"), "{error}");
+    drop(sentinel);
+    for order in [
+        &format!("tool umount {}", volume.display()),
+        "tool losetup -d /dev/loop2",
+        "tool losetup -d /dev/loop1",
+    ] {
+        does(&mut attacker, order);
+    }
 }
