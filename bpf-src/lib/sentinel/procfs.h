@@ -92,7 +92,8 @@ IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 IC_INLINE bool ic_is_lockout(struct dentry *dentry)
 {
 	return ic_is_named(dentry, "lockdown") || ic_is_named(dentry, "evm") ||
-	       (ic_is_named(dentry, "policy") && ic_is_named(dentry->d_parent, "ima"));
+	       (ic_is_named(dentry, "policy") &&
+		ic_is_named(BPF_CORE_READ(dentry, d_parent), "ima"));
 }
 
 /*

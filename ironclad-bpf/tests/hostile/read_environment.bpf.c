@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A program of packets whose work queue copies the environment of PID 1 (Linux 6.16). */
+/* A program of packets whose work queue copies the environment of PID 1 (Linux 7.0). */
 #include "hostile.h"
 
 #define CORE __attribute__((preserve_access_index))
@@ -32,8 +32,8 @@ static void *(*const lookup)(void *, const void *) = (void *)1;
 
 extern int bpf_wq_init(struct bpf_wq *work, void *map, u32 flags) KSYM;
 extern int bpf_wq_start(struct bpf_wq *work, u32 flags) KSYM;
-extern int bpf_wq_set_callback_impl(struct bpf_wq *work, int (*callback)(void *, int *, void *),
-				    u32 flags, void *aux) KSYM;
+extern int bpf_wq_set_callback(struct bpf_wq *work, int (*callback)(void *, int *, void *),
+			       u32 flags) KSYM;
 extern struct task_struct *bpf_task_from_pid(int pid) KSYM;
 extern void bpf_task_release(struct task_struct *task) KSYM;
 extern int bpf_copy_from_user_task_str(void *to, u32 size, const void *from,
@@ -63,7 +63,7 @@ int evil(void *ctx)
 	(void)ctx;
 	if (!value || bpf_wq_init(&value->work, &works, 0))
 		return 0;
-	bpf_wq_set_callback_impl(&value->work, copy, 0, 0);
+	bpf_wq_set_callback(&value->work, copy, 0);
 	bpf_wq_start(&value->work, 0);
 	return 0;
 }

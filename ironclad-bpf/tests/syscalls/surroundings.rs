@@ -80,19 +80,24 @@ fn filter() -> io::Result<()> {
     install(&mut [ALLOW])
 }
 
-/// From now on, pivot_root(2) returns success to this thread and to those that it starts, and does nothing.
+/// From now on, pivot_root(2) returns an error to this thread and to those that it starts, or success for 0, and does
+/// nothing.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn fake_pivot_root() -> io::Result<()> {
+pub fn fake_pivot_root(error: u16) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     install(&mut [
         // The first of struct seccomp_data.
         libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
         libc::sock_filter { code: IS, jt: 0, jf: 1, k: libc::SYS_pivot_root as u32 },
-        // Error 0 is none.
-        libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO },
+        libc::sock_filter {
+            code: RETURN,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ERRNO | u32::from(error),
+        },
         ALLOW,
     ])
 }

@@ -658,7 +658,8 @@ fn members_of_an_array_are_not_replaced() {
         attacks.without(name, &mut attacker, order);
     }
     // If no protected file is on an array, every process may.
-    let sentinel = host.start(&tree(host.dir(), FileOps::CHANGE));
+    std::fs::create_dir(host.path("elsewhere")).unwrap();
+    let sentinel = host.start(&tree(&host.path("elsewhere"), FileOps::CHANGE));
     follow(&mut attacker, &[write("suspend_hi", "0")]);
     sentinel.apply(&tree(&host.path("volume/protected"), FileOps::CHANGE)).unwrap();
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();

@@ -53,11 +53,12 @@ pub(crate) const FOREIGNER: Role = role!(foreigner);
 
 fn foreigner() {
     let name = std::env::var(FOREIGN).unwrap();
-    libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, |_, text| print!("{text}"))));
     let mut kept = Vec::new();
     for line in std::io::stdin().lines() {
         line.unwrap();
-        match open_object("foreign", object(&name)).unwrap().load() {
+        let open = open_object("foreign", object(&name)).unwrap();
+        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Warn, |_, text| print!("{text}"))));
+        match open.load() {
             Ok(object) => {
                 let attached = object.progs_mut().next().unwrap().attach();
                 println!("@@ loaded");
@@ -90,9 +91,8 @@ impl Foreigner {
     /// Whether the kernel loads its program.
     pub(crate) fn loads(&mut self) -> bool {
         writeln!(self.child.stdin.as_ref().unwrap()).unwrap();
-        let mut answers = self.lines.by_ref().map(|line| line.unwrap());
+        let mut answers = self.lines.by_ref().map(Result::unwrap).inspect(|it| println!("{it}"));
         let answer = answers.find(|line| line.contains("@@ ")).expect("it has ended");
-        println!("{answer}");
         answer.contains("@@ loaded")
     }
 
@@ -314,21 +314,22 @@ fn an_inactive_hook_is_reported() {
     assert_eq!(alarms.try_recv(), Err(mpsc::TryRecvError::Disconnected));
 }
 
-/// Another program of BPF LSM refuses a call, to the agent as well, before Sentinel's program is called.
+/// A seccomp(2) filter refuses a system call to the agent, as another security module may, before the hook is called.
 fn a_hook_whose_test_is_refused_elsewhere_is_reported() {
     let host = Host::new();
     fs::create_dir(host.path("protected")).unwrap();
-    let mut foreigner = Foreigner::new("refuse_setnice");
-    assert!(foreigner.loads());
-    let sentinel = builder(&host).start(&policy(&host)).unwrap();
-    let status = sentinel.status().unwrap();
-    let hook = status.hooks.iter().find(|it| it.name == "task_setnice").unwrap();
-    let HookState::RefusedElsewhere(why) = &hook.state else { panic!("{hook:?}") };
-    assert!(why.contains("not permitted"), "{why}");
-    let is_it = |it: &Degraded| matches!(it, Degraded::Hook { hook, .. } if hook == "task_setnice");
-    assert!(status.degraded.iter().any(is_it), "{:?}", status.degraded);
-    drop(sentinel);
-    foreigner.end();
+    let status = in_child(|| {
+        fake_pivot_root(EPERM as u16).unwrap();
+        let sentinel = builder(&host).start(&policy(&host)).unwrap();
+        let status = sentinel.status().unwrap();
+        let hook = status.hooks.iter().find(|it| it.name == "sb_pivotroot").unwrap();
+        let HookState::RefusedElsewhere(why) = &hook.state else { panic!("{hook:?}") };
+        assert!(why.contains("not permitted"), "{why}");
+        let [Degraded::Hook { hook, .. }] = &status.degraded[..] else { panic!("{status:?}") };
+        assert_eq!(hook, "sb_pivotroot");
+        0
+    });
+    assert_eq!(status.unwrap(), 0);
 }
 
 /// A seccomp(2) filter lets a system call of the agent succeed without making it.
@@ -336,7 +337,7 @@ fn a_start_is_refused_where_a_hook_is_inactive() {
     let host = Host::new();
     fs::create_dir(host.path("protected")).unwrap();
     let status = in_child(|| {
-        fake_pivot_root().unwrap();
+        fake_pivot_root(0).unwrap();
         let error = builder(&host).start(&policy(&host)).err().unwrap();
         println!("{error}");
         assert_eq!(error.kind(), SentinelErrorKind::Degraded, "{error}");
