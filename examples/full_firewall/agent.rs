@@ -33,9 +33,7 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
         .iter()
         .fold(Shield::builder("full_firewall"), |builder, name| builder.interface(name));
     let builder = args.cgroup.iter().fold(builder, |builder, dir| builder.cgroup(dir));
-    let gateways = args.gateway.iter().copied();
-    let shield = builder.gateways(gateways).unenforced(unenforced).start(&policy)?;
-    let status = shield.status()?;
+    // Before the start, which may end the operator's own connection.
     for warning in policy.warnings() {
         if args.gateway.is_empty() || *warning != PolicyWarning::NothingAllowed {
             tell(&format_args!("warning: {warning}"));
@@ -44,10 +42,13 @@ pub(crate) fn protect(args: &Args, path: &Path) -> Result<bool> {
     for (rule, first) in policy.sockets().into_iter().flat_map(CompiledSockets::shadowed) {
         tell(&format_args!("warning: {rule} never matches: {first} decides everything before it"));
     }
+    let gateways = args.gateway.iter().copied();
+    let shield = builder.gateways(gateways).unenforced(unenforced).start(&policy)?;
+    let status = shield.status()?;
     for path in &status.missing {
         let path = path.display();
         tell(&format_args!(
-            "warning: {path} does not exist (a directory is no file, and paths of cgroups begin at the root of their hierarchy): rules that name it match no process until it does"
+            "warning: {path} does not exist: rules that name it match no process until it does (paths of cgroups begin at the root of their hierarchy)"
         ));
     }
     for path in &status.mismatched {

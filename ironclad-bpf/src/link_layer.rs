@@ -71,7 +71,7 @@ const IFF_TAP: u8 = 2;
 fn link_layer(link: &Link, kernel: (u32, u32)) -> Result<LinkLayer, &'static str> {
     match (link.kind.as_deref(), link.device_type, link.tun) {
         (Some("tun"), _, Some(IFF_TUN)) if link.names_protocol => {
-            Err("the sender says what its packets begin with (set IFF_NO_PI)")
+            Err("the sender says what its packets begin with: create it with IFF_NO_PI")
         }
         // Their type is what their owner says (TUNSETLINK).
         (Some("tun"), _, Some(IFF_TUN)) => Ok(LinkLayer::Ip),
