@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn helpers_are_told_apart() {
+    fn helpers_are_distinguished() {
         let mut calls = RefusedCalls::default();
         for symbol in
             ["bpf_send_signal", "bpf_probe_read_user", "bpf_ktime_get_ns", "bpf_set_retval"]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -75,7 +76,7 @@ pub struct JsonLinesSink {
 
 #[derive(Debug)]
 struct State {
-    file: File,
+    file: Locked,
     last: Anchor,
     /// Length of the file: all of it whole lines.
     len: u64,
@@ -262,11 +263,23 @@ impl AuditSink for DeferredSink {
     }
 }
 
-impl Drop for State {
+/// A file with an exclusive lock.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
     fn drop(&mut self) {
         // A child that another thread is just starting has the file open until it calls exec, and
         // closing ours would leave the lock with it.
-        let _ = flock(&self.file, FlockOperation::Unlock);
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
     }
 }
 
@@ -287,7 +300,7 @@ impl State {
             return Err(format!("a record of {} bytes; at most {MAX_LINE} are kept", line.len()));
         }
         self.check_alone()?;
-        let written = self.file.write_all(&line).and_then(|()| match durability {
+        let written = (&*self.file).write_all(&line).and_then(|()| match durability {
             Durability::EachRecord => self.file.sync_data(),
             Durability::System => Ok(()),
         });
@@ -321,7 +334,7 @@ impl State {
 }
 
 /// Opens, checks and locks.
-fn open_trusted(path: &Path) -> Result<File, OpenError> {
+fn open_trusted(path: &Path) -> Result<Locked, OpenError> {
     let untrusted =
         |what: &str| OpenError::Untrusted { path: path.to_owned(), what: what.to_owned() };
     let io = |doing, source| OpenError::Io { path: path.to_owned(), doing, source };
@@ -355,7 +368,7 @@ fn open_trusted(path: &Path) -> Result<File, OpenError> {
         return Err(untrusted(&what));
     }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Locked(file)),
         Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.to_owned() }),
         Err(error) => Err(io("lock it", error.into())),
     }

@@ -303,7 +303,7 @@ fn an_agent_has_no_descriptor_of_a_console() {
         std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(CONSOLE)
     };
     if let Err(error) = console() {
-        skip(&format!("{CONSOLE}: {error}"));
+        skip(format!("{CONSOLE}: {error}"));
     }
     let on = |how| {
         let mut command = Command::new(&own);
