@@ -35,6 +35,8 @@ pub(crate) fn tests() -> Vec<Test> {
 /// `enum bpf_func_id`.
 const PROBE_READ_USER: u32 = 112;
 const KTIME_GET_NS: u32 = 5;
+/// A type of programs of packets.
+const SCHED_CLS: u32 = 3;
 /// Room for the paths of the policy twice, and not for a crowd of files.
 const LABELS: u32 = 256;
 const CROWD: u32 = 2 * LABELS;
@@ -105,7 +107,7 @@ fn full_tables_deny_and_are_counted() {
     }
     let exempt = host.program("exempt");
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
-    let refused_call = format!("read-by-helper {PROBE_READ_USER} 0");
+    let refused_call = format!("read-by-helper {SCHED_CLS} {PROBE_READ_USER} 0");
     let append = |path: &str| format!("append {}", host.path(path).display());
     let mut parent = host.test_process();
     let child = parent.ask("idle-child").unwrap();
@@ -132,7 +134,7 @@ fn full_tables_deny_and_are_counted() {
 
     objects_without_room_are_not_made(&sentinel, &events, |events| {
         attacks.with(BY_PROGRAM, &mut attacker, &refused_call, events);
-        attacker.ask(&format!("read-by-helper {KTIME_GET_NS} 0")).unwrap()
+        attacker.ask(&format!("read-by-helper {SCHED_CLS} {KTIME_GET_NS} 0")).unwrap()
     });
 
     // A directory of which the cache says that no rule covers it.
