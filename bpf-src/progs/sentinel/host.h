@@ -95,8 +95,8 @@ IC_INLINE bool ic_is_pseudo_target(__u64 dentry, unsigned long magic, __u32 devi
 	       ic_is_pseudo_file_read(dentry);
 }
 
-/* Whether a directory is protected, or a path component of a protected file. */
-IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
+/* Whether rules cover a directory, or it is a path component of a protected file. */
+IC_INLINE bool ic_is_mount_target_covered(struct dentry *dentry)
 {
 	struct inode *inode = dentry->d_inode;
 	const struct ic_label *label = inode ? ic_label_of_inode(inode) : NULL;
@@ -104,9 +104,71 @@ IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
 
 	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT)
 		return true;
-	if (ic_is_pseudo_target(ic_address(dentry), dentry->d_sb->s_magic, dentry->d_sb->s_dev))
-		return true;
 	return policy && ic_rules_of(dentry) & policy->op[IC_FILE_MOUNT];
+}
+
+/* The same, and for what the agent reads of procfs and sysfs. */
+IC_INLINE bool ic_is_mount_target_protected(struct dentry *dentry)
+{
+	return ic_is_pseudo_target(ic_address(dentry), dentry->d_sb->s_magic,
+				   dentry->d_sb->s_dev) ||
+	       ic_is_mount_target_covered(dentry);
+}
+
+/* The references to a namespace: since Linux 6.18, since 5.11, and before. */
+struct ns_common___v6_18 {
+	struct {
+		int refs;
+	} __ns_ref;
+};
+
+struct ns_common___v5_11 {
+	struct {
+		int refs;
+	} count;
+};
+
+struct mnt_namespace___v5_10 {
+	struct {
+		int counter;
+	} count;
+};
+
+/*
+ * Whether a mount is in a mount namespace that a process has entered by setns(2), or of which one
+ * holds a descriptor. Processes share the reference of the process that created the namespace.
+ */
+__noinline int ic_is_mount_entered(__u64 address)
+{
+	struct mount *mount = (struct mount *)address;
+	__u64 at = (__u64)BPF_CORE_READ(mount, mnt_ns);
+	int refs = 0;
+
+	if (!at)
+		return 0;
+	if (bpf_core_field_exists(struct ns_common___v6_18, __ns_ref))
+		at += bpf_core_field_offset(struct mnt_namespace, ns) +
+		      bpf_core_field_offset(struct ns_common___v6_18, __ns_ref);
+	else if (bpf_core_field_exists(struct ns_common___v5_11, count))
+		at += bpf_core_field_offset(struct mnt_namespace, ns) +
+		      bpf_core_field_offset(struct ns_common___v5_11, count);
+	else
+		at += bpf_core_field_offset(struct mnt_namespace___v5_10, count);
+	bpf_probe_read_kernel(&refs, sizeof(refs), (void *)at);
+	return refs > 1;
+}
+
+/*
+ * Reports a mount over a protected file in another mount namespace, where processes that run there
+ * already find another file. A process that mounts in a namespace of its own is not reported: service
+ * managers and containers do so.
+ */
+IC_INLINE void ic_report_mount(__u8 hook, struct dentry *dentry, struct mount *mount)
+{
+	if (ic_is_mount_target_covered(dentry) && ic_is_mount_entered(ic_address(mount)) &&
+	    !ic_is_trusted() && !ic_has_exemption(IC_MAY_MOUNT))
+		ic_alarm_of(0, ic_address(dentry), 0, 0,
+			    hook | IC_FILE_MOUNT << 8 | IC_SENTINEL_LOGGED << 16);
 }
 
 /* Refuses what mounts something over a protected file, or moves a mount there. */
@@ -137,10 +199,12 @@ IC_INLINE int ic_check_mount(__u8 hook, const struct path *path, bool spreads)
 	if (!ic_is_armed() || !ic_is_mount_target_protected(path->dentry))
 		return 0;
 	mount = ic_mount_of(path->mnt);
-	if (!(spreads ? ic_is_mount_protected(mount) : ic_is_mount_own(mount)))
-		return 0;
-	return spreads ? ic_refuse_mount(hook, path->dentry)
-		       : ic_refuse_mount_change(hook, path->dentry);
+	if (!spreads)
+		return ic_is_mount_own(mount) ? ic_refuse_mount_change(hook, path->dentry) : 0;
+	if (ic_is_mount_protected(mount))
+		return ic_refuse_mount(hook, path->dentry);
+	ic_report_mount(hook, path->dentry, mount);
+	return 0;
 }
 
 /*

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::testbed::successor::{builder, policy};
-use crate::testbed::{Attacks, Host, lsm};
+use crate::testbed::{Attacks, Host, PATIENCE, does, lsm};
 use ironclad_core::RuleId;
-use ironclad_core::abi::SentinelHook;
+use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(&[lsm]),
         test!(shared_peer_mounts_do_not_bypass_protection).shared().in_machine().needs(&[lsm]),
         test!(a_host_with_shared_mounts_works).shared().in_machine().needs(&[lsm]),
+        test!(a_mount_in_an_entered_namespace_is_reported).shared().in_machine().needs(&[lsm]),
         test!(pins_stay_when_a_shared_peer_mount_is_unmounted).in_machine().needs(&[lsm]),
         test!(fanotify_permission_events_are_refused).in_machine().needs(&[lsm]),
     ]
@@ -239,10 +240,6 @@ fn a_mount_stays_when_its_mount_point_is_removed_elsewhere() {
 /// A call that this kernel does not have.
 const ENOSYS: u64 = 38;
 
-fn does(test_process: &mut TestProcess, order: &str) {
-    assert_eq!(test_process.ask(order).unwrap(), 0, "{order}");
-}
-
 /// Mounts propagate between shared peers: a mount or unmount below one happens below all.
 fn shared_peer_mounts_do_not_bypass_protection() {
     let host = Host::new();
@@ -408,6 +405,46 @@ fn a_host_with_shared_mounts_works() {
     assert!(Path::new(&protected).join("file").exists());
     drop(sentinel);
     does(&mut host.test_process(), "tool mount --make-rprivate /");
+}
+
+/// A mount in another namespace is allowed, and changes what processes there find.
+fn a_mount_in_an_entered_namespace_is_reported() {
+    let host = Host::new();
+    let outer = host.path("outer");
+    let (protected, elsewhere) = (outer.join("protected"), host.path("elsewhere"));
+    std::fs::create_dir_all(protected.join("own")).unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(protected.join("file"), "1").unwrap();
+    let (mut service, mut attacker) = (host.test_process(), host.test_process());
+    does(&mut service, "apart mounts");
+    // The orders' thread alone is in that namespace, and so is its child.
+    let enter = format!("tool nsenter -m -t {}", service.ask("idle-child").unwrap());
+    let mount = |at: &Path| format!("{enter} mount -t tmpfs none {}", at.display());
+    let unmount = |at: &Path| format!("{enter} umount {}", at.display());
+    let read = format!("read {}", protected.join("file").display());
+    does(&mut attacker, &mount(&protected));
+    assert_ne!(service.ask(&read).unwrap(), 0, "the service finds another directory");
+    does(&mut attacker, &unmount(&protected));
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    // What a service mounts before anything enters its namespace is not reported, nor is a mount elsewhere.
+    let own = protected.join("own").display().to_string();
+    does(&mut service, &format!("tool mount -t tmpfs none {own}"));
+    does(&mut service, &format!("tool umount {own}"));
+    does(&mut attacker, &mount(&elsewhere));
+    does(&mut attacker, &unmount(&elsewhere));
+    for at in [&protected, &outer] {
+        does(&mut attacker, &mount(at));
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        assert_eq!(event.verdict, SentinelVerdict::Logged, "{event}");
+        assert!([SentinelHook::SbMount, SentinelHook::MoveMount].contains(&event.hook), "{event}");
+        let name = at.file_name().unwrap();
+        assert!(event.path.as_ref().is_some_and(|path| path.ends_with(name)), "{event}");
+        assert_ne!(service.ask(&read).unwrap(), 0, "the service finds another directory");
+        does(&mut attacker, &unmount(at));
+    }
+    drop(sentinel);
 }
 
 /// Without the mount of bpffs, the pins of maps and links cannot be opened.
