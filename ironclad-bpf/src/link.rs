@@ -27,7 +27,8 @@ impl XdpLink {
     /// Needs Linux 5.9, `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// `BpfErrorKind::Attach`, naming the other program where the hook is taken.
+    /// `BpfErrorKind::Attach`, naming the other program where the hook is taken. Also where the driver of a veth device
+    /// cannot: see [`attach_mode`](Self::attach_mode).
     pub fn attach(program: &Program, interface: &Interface) -> Result<Self, BpfError> {
         match Self::attach_mode(program, interface, XdpMode::Native) {
             // Drivers without XDP say EOPNOTSUPP; those that cannot with this MTU, ring or
@@ -38,6 +39,9 @@ impl XdpLink {
                     Some(libc::EBUSY | libc::EEXIST | libc::EPERM | libc::ENODEV)
                 ) =>
             {
+                if interface.is_veth()? {
+                    return Err(error.with_hint(NATIVE_VETH));
+                }
                 tracing::info!(
                     interface = interface.name,
                     error = %ErrorChain::new(&error),
@@ -51,6 +55,10 @@ impl XdpLink {
 
     /// Attaches a program in one mode, or not at all.
     ///
+    /// In generic mode a veth device gives the program no packet that tc(8) redirected to its peer: whoever configures
+    /// the peer's network namespace sends past the program (`skb_is_redirected()` in `netif_receive_generic_xdp()` of
+    /// net/core/dev.c).
+    ///
     /// # Errors
     /// `BpfErrorKind::Attach`, naming the other program where the hook is taken.
     pub fn attach_mode(
@@ -58,6 +66,12 @@ impl XdpLink {
         interface: &Interface,
         mode: XdpMode,
     ) -> Result<Self, BpfError> {
+        if mode == XdpMode::Generic && interface.is_veth()? {
+            tracing::warn!(
+                interface = interface.name,
+                "packets that tc(8) redirects to the peer pass by generic XDP"
+            );
+        }
         let fd = sys::xdp_link_create(program.as_fd(), interface.index, mode.flags())
             .map_err(|source| attach_error(program, interface, mode, source))?;
         Ok(Self { fd, interface: interface.clone(), mode, pin: None })
@@ -214,6 +228,9 @@ fn taken(interface: &Interface) -> String {
         None => format!("the hook already runs {name} (id {id}){by}: end that process"),
     }
 }
+
+/// The next step where a veth device refuses native mode.
+const NATIVE_VETH: &str = "in generic mode packets that tc(8) redirects to the peer would pass: lower the MTU of the peer to 3,498 or less, and give it no more transmit queues than this device has receive queues";
 
 fn attach_error(
     program: &Program,

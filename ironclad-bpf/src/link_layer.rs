@@ -45,14 +45,22 @@ impl Interface {
     /// `BpfErrorKind::LinkLayer` with the device's type and kind where this crate does not know it;
     /// `BpfErrorKind::System` where the kernel does not answer.
     pub fn link_layer(&self) -> Result<LinkLayer, BpfError> {
-        let failed = |source| {
-            BpfError::system(format!("querying the type of interface `{}`", self.name), source)
-        };
-        let link = rtnetlink::link(self.index).map_err(failed)?;
+        let link = self.query()?;
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         link_layer(&link, version(&release)).map_err(|why| {
             let (interface, device) = (self.name.clone(), describe(&link));
             Failure::LinkLayer { interface, device, why }.into()
+        })
+    }
+
+    /// Whether it is one end of a veth pair.
+    pub(crate) fn is_veth(&self) -> Result<bool, BpfError> {
+        Ok(self.query()?.kind.as_deref() == Some("veth"))
+    }
+
+    fn query(&self) -> Result<Link, BpfError> {
+        rtnetlink::link(self.index).map_err(|source| {
+            BpfError::system(format!("querying the type of interface `{}`", self.name), source)
         })
     }
 }

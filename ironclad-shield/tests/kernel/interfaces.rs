@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::abi::{Loss, Reason};
 use ironclad_core::audit::AuditAction;
-use ironclad_core::{Action, RuleId};
+use ironclad_core::{Action, ErrorChain, RuleId};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::packet::{Frame, UDP, udp};
-use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket, test};
+use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket, test, warnings};
 use ironclad_policy::socket::SocketAction;
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
-use ironclad_shield::{InterfaceStatus, Shield, ShieldBuilder, ShieldErrorKind};
+use ironclad_shield::{InterfaceStatus, Shield, ShieldBuilder, ShieldErrorKind, XdpMode};
 
 use crate::recorder::Recorder;
 use crate::testbed::{PATIENCE, policy as policy_of, provisional, rule};
@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(an_unprotected_interface_is_not_protected_again),
         test!(a_renamed_interface_stays_protected),
         test!(an_interface_that_cannot_be_protected_is_reported),
+        test!(a_veth_device_is_protected_in_native_mode).on_host(),
         test!(a_pattern_that_is_none_is_refused).on_host(),
         test!(a_policy_without_packet_rules_decides_at_an_interface_that_comes_later).on_host(),
     ]
@@ -94,6 +95,38 @@ fn until(is_done: impl Fn() -> bool) {
         assert!(start.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Generic XDP passes packets that tc(8) redirected: root in the peer's namespace sends past it.
+fn a_veth_device_is_protected_in_native_mode() {
+    let net = Net::new();
+    net.add("veth0");
+    let mtu = |mtu: &str| {
+        for end in [&net.host, &net.peer] {
+            end.ip(&["link", "set", "veth0", "mtu", mtu]).unwrap();
+        }
+    };
+    net.peer.ip(&["link", "add", "aside", "type", "veth", "peer", "name", "sink"]).unwrap();
+    net.peer.ip(&["link", "set", "aside", "up"]).unwrap();
+    net.peer.exec("tc", &["qdisc", "add", "dev", "aside", "clsact"]).unwrap();
+    let redirect = "filter add dev aside egress protocol all u32 match u32 0 0 action mirred egress redirect dev veth0";
+    net.peer.exec("tc", &redirect.split(' ').collect::<Vec<_>>()).unwrap();
+    let builder = || Shield::builder("veth").interface("veth0");
+
+    let generic = || builder().mode(XdpMode::Generic).start(&policy()).unwrap();
+    let (shield, said) = net.host.run(|| warnings(generic)).unwrap();
+    assert!(said.contains("redirects to the peer"), "{said}");
+    assert!(net.drops(&shield, "veth0") && !net.drops(&shield, "aside"), "the attack succeeds");
+    drop(shield);
+    // The driver refuses native mode.
+    mtu("9000");
+    let error = net.host.run(|| builder().start(&policy())).unwrap().unwrap_err();
+    let said = ErrorChain::new(&error).to_string();
+    assert!(said.contains("lower the MTU of the peer to 3,498"), "{said}");
+    mtu("3498");
+    let shield = net.start(builder());
+    assert_eq!(status(&shield, "veth0").unwrap().mode, XdpMode::Native);
+    assert!(net.drops(&shield, "veth0") && net.drops(&shield, "aside"));
 }
 
 fn an_interface_that_is_created_again_is_protected_again() {
