@@ -189,6 +189,11 @@ fn device_number(device: u64) -> u32 {
     rustix::fs::major(device) << MINOR_BITS | rustix::fs::minor(device)
 }
 
+/// A kernel's number of a device as `major:minor`.
+pub(crate) fn major_minor(device: u32) -> String {
+    format!("{}:{}", device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1))
+}
+
 /// A block device, as sysfs describes it.
 #[derive(Debug, Default)]
 struct Disk {

@@ -28,6 +28,7 @@ mod dangerous;
 mod error;
 mod explain;
 mod inventory;
+mod lookup;
 mod oom;
 mod own;
 mod preopened;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::BpfError;
@@ -16,6 +16,7 @@ use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
 
 use crate::baseline::{Kind, Scope, Scopes};
 use crate::error::{Failure, SentinelError};
+use crate::lookup::{Lookup, Matches};
 use crate::own::{self, OwnPath};
 use crate::status::{Missing, MissingKind};
 use crate::volumes::{self, Mount};
@@ -104,6 +105,7 @@ fn wanted(
     own: &[OwnPath],
     mounts: &[Mount],
 ) -> Result<Wanted, SentinelError> {
+    let lookup = Lookup::new(mounts);
     let mut wanted = Wanted::new();
     let mut want = |path: PathBuf, bit: u64, is_tree: bool, denies: bool| {
         let rules = wanted.entry(path).or_default();
@@ -116,10 +118,10 @@ fn wanted(
         for scope in &rule.scopes {
             match scope {
                 FileScope::File(path) => {
-                    want(real(rule, path, Kind::File)?, bit, false, rule.denies());
+                    want(real(rule, path, Kind::File, &lookup)?, bit, false, rule.denies());
                 }
                 FileScope::Tree(path) => {
-                    let real = real(rule, path, Kind::Tree)?;
+                    let real = real(rule, path, Kind::Tree, &lookup)?;
                     let why = unusable(&real, mounts);
                     if let Some(why) = why.filter(|_| rule.action == FileAction::Deny) {
                         return Err(refused(&described(rule), path, why.to_owned()));
@@ -127,8 +129,8 @@ fn wanted(
                     want(real, bit, true, rule.denies());
                 }
                 FileScope::Glob(pattern) => {
-                    for path in matches(rule, pattern)? {
-                        want(real(rule, &path, Kind::Glob)?, bit, false, rule.denies());
+                    for path in matches(rule, pattern, &lookup)?.paths {
+                        want(real(rule, &path, Kind::Glob, &lookup)?, bit, false, rule.denies());
                     }
                 }
                 _ => {}
@@ -261,13 +263,17 @@ fn exempt(
 
 /// The scopes of all rules, with and without symbolic links.
 pub(crate) fn scopes(files: Option<&CompiledFiles>) -> Result<Scopes, SentinelError> {
-    let mut found = BTreeSet::new();
+    let (mounts, mut found) = (mounts()?, BTreeSet::new());
+    let lookup = Lookup::new(&mounts);
     for rule in files.iter().flat_map(|files| files.rules()) {
+        let real = |path: &Path, kind| real(rule, path, kind, &lookup);
         for scope in &rule.scopes {
             let (kind, named, real) = match scope {
-                FileScope::File(path) => (Kind::File, path.clone(), real(rule, path, Kind::File)?),
-                FileScope::Tree(path) => (Kind::Tree, path.clone(), real(rule, path, Kind::Tree)?),
-                FileScope::Glob(pattern) => (Kind::Glob, pattern.into(), real_pattern(pattern)),
+                FileScope::File(path) => (Kind::File, path.clone(), real(path, Kind::File)?),
+                FileScope::Tree(path) => (Kind::Tree, path.clone(), real(path, Kind::Tree)?),
+                FileScope::Glob(pattern) => {
+                    (Kind::Glob, pattern.into(), real_pattern(pattern, &lookup))
+                }
                 _ => continue,
             };
             found.insert(Scope { kind, named, real });
@@ -277,11 +283,11 @@ pub(crate) fn scopes(files: Option<&CompiledFiles>) -> Result<Scopes, SentinelEr
 }
 
 /// A pattern without symbolic links before its first wildcard.
-fn real_pattern(pattern: &str) -> PathBuf {
+fn real_pattern(pattern: &str, lookup: &Lookup<'_>) -> PathBuf {
     let wild = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
     let end = pattern[..wild].rfind('/').unwrap_or(0);
-    let dir = fs::canonicalize(&pattern[..end]).ok();
-    match dir.as_deref().and_then(Path::to_str) {
+    let dir = lookup.find(Path::new(&pattern[..end])).ok();
+    match dir.as_ref().and_then(|dir| dir.path.to_str()) {
         Some(dir) => format!("{}{}", glob::Pattern::escape(dir), &pattern[end..]).into(),
         None => pattern.into(),
     }
@@ -299,12 +305,21 @@ fn refused(rule: &str, path: &Path, what: String) -> SentinelError {
 }
 
 /// The path without symbolic links. A file may be missing, its directory may not.
-fn real(rule: &FileRuleInfo, path: &Path, kind: Kind) -> Result<PathBuf, SentinelError> {
+fn real(
+    rule: &FileRuleInfo,
+    path: &Path,
+    kind: Kind,
+    lookup: &Lookup<'_>,
+) -> Result<PathBuf, SentinelError> {
     let is_tree = kind == Kind::Tree;
     let refused = |what: String| refused(&described(rule), path, what);
-    let real = match fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_tree => {
+    let find = |path: &Path| match kind {
+        Kind::Glob => lookup.find(path).map_err(io::Error::from),
+        _ => lookup.find_named(path).map_err(io::Error::from),
+    };
+    let found = match find(path) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound && !is_tree => {
             // The name of a dangling link is not the name of its target.
             if fs::symlink_metadata(path).is_ok() {
                 return Err(refused("is a symbolic link to a missing file".to_owned()));
@@ -313,34 +328,36 @@ fn real(rule: &FileRuleInfo, path: &Path, kind: Kind) -> Result<PathBuf, Sentine
                 .parent()
                 .zip(path.file_name())
                 .ok_or_else(|| refused("is no path of a file".to_owned()))?;
-            let dir = fs::canonicalize(dir).map_err(|e| {
+            let dir = find(dir).map_err(|e| {
                 refused(format!("is in a directory that does not exist ({e}): create it first"))
             })?;
-            dir.join(name)
+            return match volumes::unsupported(&dir.path) {
+                Some(why) => Err(refused(why)),
+                None => Ok(dir.path.join(name)),
+            };
         }
-        Err(e) if is_tree && e.kind() == std::io::ErrorKind::NotFound => {
+        Err(e) if is_tree && e.kind() == ErrorKind::NotFound => {
             return Err(refused("does not exist: create the directory first".to_owned()));
         }
         Err(e) if is_tree => {
             return Err(refused(format!("cannot be covered as a tree: {e}")));
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
+        Err(e) if e.kind() == ErrorKind::NotADirectory => {
             return Err(refused(format!(
                 "cannot be covered: {e}; a path that ends with `/` names a directory, and so does the parent of another path"
             )));
         }
         Err(e) => return Err(refused(format!("cannot be covered: {e}"))),
     };
-    if kind == Kind::File && real.is_dir() {
+    if kind == Kind::File && found.is_dir {
         return Err(refused("is a directory: cover it as a tree".to_owned()));
     }
-    if is_tree && !real.is_dir() {
+    if is_tree && !found.is_dir {
         return Err(refused("is no directory: cover it as a file".to_owned()));
     }
-    let existing = if real.exists() { real.as_path() } else { real.parent().unwrap_or(&real) };
-    match volumes::unsupported(existing) {
+    match volumes::unsupported(&found.path) {
         Some(why) => Err(refused(why)),
-        None => Ok(real),
+        None => Ok(found.path),
     }
 }
 
@@ -371,54 +388,62 @@ pub(crate) fn absent(files: Option<&CompiledFiles>) -> Vec<Missing> {
     found
 }
 
-/// Patterns without a match, and directories that patterns match.
+/// Patterns without a match, and what patterns match and rules do not cover.
 pub(crate) fn missing(files: Option<&CompiledFiles>) -> Vec<Missing> {
     let mut found = Vec::new();
+    let mounts = mounts().unwrap_or_default();
+    let lookup = Lookup::new(&mounts);
     for rule in files.iter().flat_map(|files| files.rules()) {
         let mut add = |path, kind| found.push(Missing { path, by: described(rule), kind });
         for scope in &rule.scopes {
             let FileScope::Glob(pattern) = scope else { continue };
-            let matched = matches(rule, pattern).unwrap_or_default();
-            if matched.is_empty() {
+            let matched = matches(rule, pattern, &lookup).unwrap_or_default();
+            if matched.paths.is_empty() {
                 add(pattern.into(), MissingKind::Pattern);
             }
-            let directories = matched.into_iter().filter(|path| path.is_dir());
+            let is_dir = |path: &PathBuf| lookup.find(path).is_ok_and(|found| found.is_dir);
+            let directories = matched.paths.into_iter().filter(is_dir);
             directories.for_each(|path| add(path, MissingKind::Directory));
+            matched.served.into_keys().for_each(|at| add(at, MissingKind::Served));
         }
     }
     found
 }
 
-fn matches(rule: &FileRuleInfo, pattern: &str) -> Result<Vec<PathBuf>, SentinelError> {
-    let wrong = |what: String| {
-        let (rule, pattern) = (described(rule), pattern.to_owned());
-        SentinelError::from(Failure::Pattern { rule, pattern, what })
-    };
-    let found = glob::glob(pattern).map_err(|e| wrong(e.to_string()))?;
-    found.map(|path| path.map_err(|e| wrong(e.to_string()))).collect()
+fn matches(
+    rule: &FileRuleInfo,
+    pattern: &str,
+    lookup: &Lookup<'_>,
+) -> Result<Matches, SentinelError> {
+    lookup.matches(pattern).map_err(|e| {
+        let (rule, pattern, what) = (described(rule), pattern.to_owned(), e.to_string());
+        Failure::Pattern { rule, pattern, what }.into()
+    })
 }
 
 /// Adds what the label of a directory does not cover below it: other file systems that are mounted there, and
-/// files with several hard links. Pseudo file systems stay uncovered.
+/// files with several hard links. Pseudo file systems stay uncovered, and so does what a process or another host serves.
 fn below(root: &Path, rules: u64, mounts: &[Mount], covers: &mut Vec<(PathBuf, Covered)>) {
     let mut roots = vec![root.to_owned()];
-    let points = mounts.iter().filter(|mount| volumes::not_covered(&mount.kind).is_none());
-    let points = points.map(|mount| &mount.at);
+    let is_covered = |mount: &&Mount| volumes::not_covered(&mount.kind).is_none();
+    let points = mounts.iter().filter(is_covered).map(|mount| &mount.at);
     roots.extend(points.filter(|at| at.starts_with(root) && *at != root).cloned());
     for mounted in &roots[1..] {
         covers.push((mounted.clone(), Covered { own: rules, below: rules, ..Covered::default() }));
     }
+    let lookup = Lookup::new(mounts);
     for root in roots {
-        let Ok(device) = fs::symlink_metadata(&root).map(|it| it.dev()) else { continue };
-        let mut left = vec![root];
+        let Ok(root) = lookup.find(&root) else { continue };
+        let mut left = vec![PathBuf::new()];
         while let Some(dir) = left.pop() {
-            let Ok(entries) = fs::read_dir(&dir) else { continue };
-            for entry in entries.flatten() {
-                let Ok(it) = entry.metadata() else { continue };
-                if it.is_dir() && it.dev() == device {
-                    left.push(entry.path());
-                } else if !it.is_dir() && it.nlink() > 1 {
-                    covers.push((entry.path(), Covered { own: rules, ..Covered::default() }));
+            // What is mounted in the directory is another root.
+            for entry in root.entries(&dir).into_iter().flatten() {
+                let path = dir.join(&entry.name);
+                if entry.is_dir {
+                    left.push(path);
+                } else if entry.has_links {
+                    let covered = Covered { own: rules, ..Covered::default() };
+                    covers.push((root.path.join(path), covered));
                 }
             }
         }

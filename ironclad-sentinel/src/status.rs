@@ -87,6 +87,9 @@ pub enum MissingKind {
     Pattern,
     /// The pattern matches this directory: the directory is covered, its content is not.
     Directory,
+    /// The pattern leads into this mount point, where a process or another host serves the files: nothing is looked up
+    /// there, and nothing covered.
+    Served,
     /// There is no such executable: the next `apply` or `refresh` exempts one that exists then.
     Executable,
 }
@@ -99,6 +102,9 @@ impl fmt::Display for Missing {
             MissingKind::Pattern => "matches nothing: it covers nothing until the next refresh",
             MissingKind::Directory => {
                 "is a directory that a pattern matches: its content is not covered"
+            }
+            MissingKind::Served => {
+                "has files that a process or another host serves: what the pattern matches there is not covered"
             }
             MissingKind::Executable => {
                 "does not exist: it is exempt from nothing until the next refresh"

@@ -1,18 +1,19 @@
 //! Supported file systems, and the mounts of this host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::pseudo_fs::{PROC, namespace};
-use rustix::fs::{major, minor, statfs};
+use rustix::fs::statfs;
 use serde::Serialize;
 
 use crate::backing;
 use crate::baseline::{Kind, Scopes};
+use crate::lookup::{self, Lookup};
 
 /// Supported file systems, by magic numbers of include/uapi/linux/magic.h and of fs/. An inode's number and
 /// generation are unique on its device, and stat(2) and hooks see the same device.
@@ -91,11 +92,14 @@ pub(crate) fn unstored(path: &Path) -> Option<String> {
 }
 
 /// Why a rule on a tree does not cover file systems of a kind that are mounted below it: they store nothing,
-/// and a host where nothing may write to them is unusable. None for kinds that the rule covers.
+/// and a host where nothing may write to them is unusable, or a process or another host serves them. None for kinds that
+/// the rule covers.
 pub(crate) fn not_covered(kind: &str) -> Option<String> {
     const PSEUDO: [&str; 8] =
         ["proc", "sysfs", "devtmpfs", "devpts", "debugfs", "tracefs", "securityfs", "binfmt_misc"];
-    PSEUDO.contains(&kind).then(|| format!("is {kind}, which rules on trees above it do not cover"))
+    let is_pseudo = PSEUDO.contains(&kind);
+    let why = is_pseudo.then(|| format!("is {kind}, which rules on trees above it do not cover"));
+    why.or_else(|| lookup::served(kind))
 }
 
 /// The mount of a path. The last mount at a mount point hides the earlier ones.
@@ -121,13 +125,12 @@ pub struct VolumeStatus {
 /// The file systems of all scopes, and those that are mounted below trees.
 pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
     let mounts = mounts()?;
+    let lookup = Lookup::new(&mounts);
     let mut found = BTreeMap::new();
     for scope in &scopes.0 {
         let paths = match (scope.kind, scope.real.to_str()) {
-            (Kind::Glob, Some(pattern)) => {
-                glob::glob(pattern).into_iter().flatten().flatten().collect()
-            }
-            _ => vec![scope.real.clone()],
+            (Kind::Glob, Some(pattern)) => lookup.matches(pattern).unwrap_or_default().paths,
+            _ => BTreeSet::from([scope.real.clone()]),
         };
         for path in paths {
             let on = at(&mounts, &path);
@@ -139,14 +142,11 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
             found.extend(on.map(|mount| (mount.at.clone(), (mount, None))));
         }
     }
-    let volume = |(at, (mount, refused)): (PathBuf, (&Mount, Option<String>))| {
-        let device = std::fs::symlink_metadata(&at).map_or(0, |it| it.dev());
-        VolumeStatus {
-            kind: mount.kind.clone(),
-            device: format!("{}:{}", major(device), minor(device)),
-            refused: refused.or_else(|| unsupported(&at)),
-            at,
-        }
+    let volume = |(at, (mount, refused)): (PathBuf, (&Mount, Option<String>))| VolumeStatus {
+        kind: mount.kind.clone(),
+        device: backing::major_minor(mount.device),
+        refused: refused.or_else(|| unsupported(&at)),
+        at,
     };
     Ok(found.into_iter().map(volume).collect())
 }

@@ -99,7 +99,8 @@ impl FileRule {
         self.scope(FileScope::Tree(path.into()))
     }
 
-    /// Covers what a pattern matches when the policy is applied.
+    /// Covers what a pattern matches when the policy is applied: `*`, `?` and `[…]` within a name, `**` for any number
+    /// of directories.
     #[must_use]
     pub fn glob(self, pattern: impl Into<String>) -> Self {
         self.scope(FileScope::Glob(pattern.into()))

@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::scope::Kind;
 use super::{BaselineOptions, Change, FileChange, FileState, Progress, Scopes, Unread};
+use crate::lookup::{Lookup, Unreached};
 use crate::volumes;
 
 /// How often a file that changes during a read is read.
@@ -48,6 +49,7 @@ struct Walk<'a> {
     known: Option<&'a Snapshot>,
     /// Devices whose files are not read, and why.
     devices: BTreeMap<u64, Option<String>>,
+    lookup: Lookup<'a>,
     /// The directory of the baseline itself, which is not read.
     own: &'a Path,
     options: &'a BaselineOptions,
@@ -63,7 +65,9 @@ pub(super) fn read(
     stop: &AtomicBool,
 ) -> io::Result<Snapshot> {
     let (found, devices) = (Snapshot::default(), BTreeMap::new());
-    let mut walk = Walk { found, known, devices, own, options, stop };
+    let mounts = volumes::mounts()?;
+    let lookup = Lookup::new(&mounts);
+    let mut walk = Walk { found, known, devices, lookup, own, options, stop };
     let mut paths = BTreeSet::new();
     for scope in &scopes.0 {
         match scope.kind {
@@ -71,9 +75,12 @@ pub(super) fn read(
             Kind::Tree => walk.below(&scope.real, &mut paths),
             // Files that match now. A directory that cannot be read has none.
             Kind::Glob => {
-                let found = scope.real.to_str().and_then(|it| glob::glob(it).ok());
-                let found = found.into_iter().flatten().flatten();
-                paths.extend(found.filter_map(|path| fs::canonicalize(path).ok()));
+                let found = scope.real.to_str().map(|pattern| walk.lookup.matches(pattern));
+                let found = found.and_then(Result::ok).unwrap_or_default();
+                let unread = |(path, why)| Unread { path, why };
+                walk.found.unread.extend(found.served.into_iter().map(unread));
+                let real = |path: PathBuf| walk.lookup.find(&path).ok().map(|found| found.path);
+                paths.extend(found.paths.into_iter().filter_map(real));
             }
         }
     }
@@ -89,40 +96,37 @@ impl Walk<'_> {
     fn below(&mut self, root: &Path, paths: &mut BTreeSet<PathBuf>) {
         let (mut left, mut known) = (vec![root.to_owned()], HashSet::new());
         while let Some(dir) = left.pop() {
-            let is = fs::symlink_metadata(&dir).ok().filter(|it| it.is_dir());
-            let Some(is) = is else { continue };
-            if dir == self.own || !known.insert((is.dev(), is.ino())) {
+            let place = match self.lookup.find(&dir) {
+                Ok(place) if place.is_dir && place.path == dir => place,
+                Err(Unreached::Served { why, .. }) => {
+                    self.found.unread.push(Unread { path: dir, why });
+                    continue;
+                }
+                // It was removed or replaced meanwhile.
+                Ok(_) | Err(Unreached::Failed(_)) => continue,
+            };
+            let Ok((device, inode)) = place.id() else { continue };
+            if dir == self.own || !known.insert((device, inode)) {
                 continue;
             }
-            if let Some(why) = self.refused(is.dev(), &dir) {
+            if let Some(why) = self.refused(device, &dir) {
                 self.found.unread.push(Unread { path: dir, why });
                 continue;
             }
-            let mut unread = |e: io::Error| {
-                self.found.unread.push(Unread { path: dir.clone(), why: e.to_string() });
-            };
-            let entries = match fs::read_dir(&dir) {
+            let entries = match place.entries("".as_ref()) {
                 Ok(entries) => entries,
                 Err(e) => {
-                    unread(e);
+                    self.found.unread.push(Unread { path: dir, why: e.to_string() });
                     continue;
                 }
             };
             for entry in entries {
-                let entry = match entry.and_then(|it| Ok((it.file_type()?, it.path()))) {
-                    Ok(entry) => entry,
-                    Err(e) => {
-                        unread(e);
-                        continue;
-                    }
-                };
-                match entry {
-                    (kind, path) if kind.is_dir() => left.push(path),
-                    // One more than the limit shows that there are more.
-                    (kind, path) if kind.is_file() && paths.len() <= self.options.files => {
-                        paths.insert(path);
-                    }
-                    _ => {}
+                let path = dir.join(&entry.name);
+                if entry.is_dir {
+                    left.push(path);
+                // One more than the limit shows that there are more.
+                } else if entry.is_file && paths.len() <= self.options.files {
+                    paths.insert(path);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Rules and starts that are refused, with the next step, and missing paths that are reported.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(no_start_with_scripts_as_executables).in_machine().needs(&[lsm]),
         test!(trees_do_not_cover_pseudo_file_systems).shared().in_machine().needs(&[lsm]),
         test!(missing_paths_are_reported).in_machine().needs(&[lsm]),
+        test!(a_server_that_never_answers_stops_nothing).shared().in_machine().needs(&[lsm]),
         test!(a_refused_start_names_the_obstacle).in_machine().needs(&[lsm]),
     ]
 }
@@ -196,6 +198,44 @@ fn trees_do_not_cover_pseudo_file_systems() {
     for (name, _) in places {
         unmount(protected.join(name), UnmountFlags::DETACH).unwrap();
     }
+}
+
+/// FUSE in a user's directory: the agent would wait for its server.
+fn a_server_that_never_answers_stops_nothing() {
+    let host = Host::new();
+    let [users, tree] = ["users", "tree"].map(|name| host.path(name));
+    for dir in [users.join("ann"), users.join("bob"), users.join("eve"), tree.join("served")] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let keys = users.join("ann/keys");
+    std::fs::write(&keys, "1").unwrap();
+    std::os::unix::fs::symlink("../bob/keys", users.join("eve/keys")).unwrap();
+    let mut attacker = host.test_process();
+    attacker.ask("tool modprobe fuse").unwrap();
+    let served = [users.join("bob"), tree.join("served")];
+    let servers = served.each_ref().map(|at| {
+        let server = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let options = std::ffi::CString::new(options).unwrap();
+        mount("none", at, "fuse", MountFlags::empty(), Some(&*options)).unwrap();
+        server
+    });
+    let pattern = users.join("*/keys").display().to_string();
+    let everywhere = users.join("**/keys").display().to_string();
+    let rules = [deny(1).glob(pattern).glob(everywhere), deny(2).tree(&tree)];
+    let sentinel = host.start(&policy(rules));
+    sentinel.refresh().unwrap();
+    let Status { missing, volumes, .. } = sentinel.status().unwrap();
+    let bob = (served[0].as_path(), MissingKind::Served);
+    assert_eq!(summary(&missing), [bob, bob]);
+    let volume = volumes.iter().find(|it| it.at == served[1]).unwrap();
+    let why = "is on fuse, which a process serves";
+    assert_eq!(volume.refused.as_deref(), Some(why), "{volume:?}");
+    assert_eq!(attacker.ask(&format!("append {}", keys.display())).unwrap(), EPERM);
+    drop(sentinel);
+    // Without a server, its file system answers with an error.
+    drop(servers);
+    served.iter().for_each(|at| unmount(at, UnmountFlags::DETACH).unwrap());
 }
 
 fn missing_paths_are_reported() {

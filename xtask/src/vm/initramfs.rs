@@ -35,7 +35,8 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 10] = [
+const MODULES_ON_DEMAND: [&str; 11] = [
+    "fuse",
     "nfsd",
     "nfsv4",
     "nbd",
