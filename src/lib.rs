@@ -94,10 +94,10 @@ pub mod sentinel {
         Alarm, BaselineOptions, BaselineReport, Change, Compared, CompiledPolicy, Dangerous,
         Degraded, EventPump, EventReceiver, ExplainedAlarm, FileChange, FileState, Foreign,
         ForeignProgram, HeldFile, Holder, HookState, HookStatus, KernelStatus, Launch,
-        LoadedProgram, Missing, MissingKind, OnSuspect, Overflow, PolicyPart, PolicySource,
-        PreopenedDescriptor, Progress, Provenance, Record, Refreshed, Secret, Sentinel,
-        SentinelBuilder, SentinelError, SentinelErrorKind, SentinelRecord, Status, Unread,
-        VolumeStatus,
+        LoadedProgram, Missing, MissingKind, MountOver, OnSuspect, Overflow, PolicyPart,
+        PolicySource, PreopenedDescriptor, Progress, Provenance, Record, Refreshed, Secret,
+        Sentinel, SentinelBuilder, SentinelError, SentinelErrorKind, SentinelRecord, Status,
+        Unread, VolumeStatus,
     };
 }
 

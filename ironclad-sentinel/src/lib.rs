@@ -58,5 +58,5 @@ pub use sentinel::{Refreshed, Sentinel};
 pub use status::{
     Degraded, HookState, HookStatus, KernelStatus, LossCount, Missing, MissingKind, Status,
 };
-pub use volumes::VolumeStatus;
+pub use volumes::{MountOver, VolumeStatus};
 pub use watch::Alarm;

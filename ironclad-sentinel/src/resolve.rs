@@ -38,12 +38,24 @@ pub(crate) struct Coverage {
     /// Rules that an executable is exempt from, and its permissions.
     pub(crate) exemptions: BTreeMap<FileId, (u64, u32)>,
     pub(crate) mounts: BTreeSet<u32>,
+    /// Paths that no mount may cover, and whether that is so of everything below them.
+    pub(crate) uncovered: BTreeMap<PathBuf, bool>,
     /// The rules that cover a device, its backing devices, and the devices that send commands to them.
     pub(crate) volumes: BTreeMap<u32, u64>,
     /// Backing files of loop devices that can write.
     pub(crate) loops: BTreeSet<FileId>,
     /// External logs and journals, and the file systems that have each open.
     pub(crate) beside: BTreeMap<u32, BTreeSet<u32>>,
+}
+
+impl Coverage {
+    /// Whether a mount is on the path to a protected file, or below a protected directory.
+    pub(crate) fn is_over(&self, mount: &Mount) -> bool {
+        let mut paths = self.uncovered.iter();
+        paths.any(|(path, is_tree)| {
+            path.starts_with(&mount.at) || (*is_tree && mount.at.starts_with(path))
+        })
+    }
 }
 
 /// The paths that rules cover.
@@ -71,7 +83,7 @@ pub(crate) fn check(files: Option<&CompiledFiles>) -> Result<(), SentinelError> 
     wanted(files, &[], &mounts()?).map(drop)
 }
 
-fn mounts() -> Result<Vec<Mount>, SentinelError> {
+pub(crate) fn mounts() -> Result<Vec<Mount>, SentinelError> {
     let failed = |source| BpfError::system("reading /proc/self/mountinfo", source);
     Ok(volumes::mounts().map_err(failed)?)
 }
@@ -89,6 +101,8 @@ pub(crate) fn resolve(
     covers.add_wanted(&wanted, &mounts);
     covers.add_mounts(&wanted, &mounts, &mut coverage.mounts);
     covers.add_path_components(&wanted, files);
+    let denying = wanted.iter().filter(|(_, rules)| rules.denies);
+    coverage.uncovered = denying.map(|(path, rules)| (path.clone(), rules.below != 0)).collect();
     covers.add_pseudo_fs(&mounts, &mut coverage.mounts)?;
     for (dir, name, _) in &covers.names {
         let names = 1 << (name.len() % 32);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::baseline::{BaselineReport, Compared};
 use crate::inventory::{Foreign, named};
 use crate::preopened::{HeldFile, PreopenedDescriptor};
-use crate::volumes::VolumeStatus;
+use crate::volumes::{MountOver, VolumeStatus};
 
 /// The state of a Sentinel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -159,6 +159,9 @@ pub enum Degraded {
         /// When, seconds since 1970 UTC.
         expired: u64,
     },
+    /// A mount appeared over protected files: the rules do not cover what is there now. Unmount it, or apply the policy
+    /// to accept it.
+    MountOver(MountOver),
     /// The last run of the watch thread failed.
     Watch {
         /// The error.
@@ -180,6 +183,7 @@ impl fmt::Display for Degraded {
             Self::Bundle { serial, expired } => {
                 write!(f, "bundle {serial} expired at {expired} and is in force: apply a later one")
             }
+            Self::MountOver(mount) => mount.fmt(f),
             Self::Watch { why } => write!(f, "testing hooks and comparing files: {why}"),
         }
     }

@@ -2,18 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use ironclad_bpf::BpfError;
 use ironclad_bpf::pseudo_fs::{PROC, namespace};
+use ironclad_core::audit::AuditAction;
 use rustix::fs::statfs;
 use serde::Serialize;
 
 use crate::backing;
-use crate::baseline::{Kind, Scopes};
+use crate::baseline::{Kind, Scopes, escaped};
 use crate::lookup::{self, Lookup};
+use crate::resolve::Coverage;
 
 /// Supported file systems, by magic numbers of include/uapi/linux/magic.h and of fs/. An inode's number and
 /// generation are unique on its device, and stat(2) and hooks see the same device.
@@ -178,6 +183,54 @@ pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
         found.extend(mounts_of("1")?);
     }
     Ok(found)
+}
+
+/// `/proc/self/mountinfo`: poll(2) reports `POLLPRI` after mounts have changed, once to each open file.
+pub(crate) fn changes() -> Result<File, BpfError> {
+    PROC.open("self/mountinfo")
+        .map_err(|source| BpfError::system("opening /proc/self/mountinfo", source))
+}
+
+/// A mount over protected files that appeared after the policy was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MountOver {
+    /// The mount point.
+    pub at: PathBuf,
+    /// The file system's name.
+    pub kind: String,
+    #[serde(skip)]
+    id: u32,
+}
+
+impl MountOver {
+    pub(crate) fn record(&self) -> AuditAction {
+        AuditAction::MountOver { at: escaped(&self.at), kind: self.kind.clone() }
+    }
+}
+
+impl fmt::Display for MountOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, kind, .. } = self;
+        write!(f, "{kind} was mounted over protected files at {}", at.display())
+    }
+}
+
+/// The mounts over protected files when the policy was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KnownMounts(Vec<Mount>);
+
+impl KnownMounts {
+    pub(crate) fn new(coverage: &Coverage, mounts: Vec<Mount>) -> Self {
+        Self(mounts.into_iter().filter(|mount| coverage.is_over(mount)).collect())
+    }
+
+    /// Other mounts over protected files.
+    pub(crate) fn unknown(&self, coverage: &Coverage, mounts: Vec<Mount>) -> Vec<MountOver> {
+        let is_new = |mount: &Mount| coverage.is_over(mount) && !self.0.contains(mount);
+        let new = mounts.into_iter().filter(is_new);
+        new.map(|Mount { at, kind, id, .. }| MountOver { at, kind, id }).collect()
+    }
 }
 
 fn mounts_of(process: &str) -> std::io::Result<Vec<Mount>> {

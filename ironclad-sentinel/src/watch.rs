@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,7 +20,9 @@ use serde::Serialize;
 use crate::baseline::{Baseline, FileChange, Scopes};
 use crate::error::{Failure, SentinelError};
 use crate::preopened::Preopened;
+use crate::resolve;
 use crate::sentinel::{Scratch, State};
+use crate::volumes::{self, MountOver};
 
 /// What the self-test of hooks, or a comparison of files, has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,6 +41,9 @@ pub enum Alarm {
         /// The hook.
         hook: String,
     },
+    /// A mount appeared over protected files that no hook refused: of a trusted or exempt process, or of a process that
+    /// had the mount point change after the hook.
+    MountOver(MountOver),
     /// Protected files have changed since the last comparison: by trusted or exempt processes.
     Files(Vec<FileChange>),
 }
@@ -47,6 +53,7 @@ impl fmt::Display for Alarm {
         match self {
             Self::HookInactive { hook, why } => write!(f, "hook {hook} is inactive: {why}"),
             Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
+            Self::MountOver(mount) => mount.fmt(f),
             Self::Files(changes) => write!(f, "{} protected files have changed", changes.len()),
         }
     }
@@ -86,7 +93,7 @@ impl Watched {
     fn raise(&self, alarm: &Alarm) {
         match alarm {
             Alarm::HookActive { .. } | Alarm::Files(_) => tracing::warn!("{alarm}"),
-            Alarm::HookInactive { .. } => tracing::error!("{alarm}"),
+            Alarm::HookInactive { .. } | Alarm::MountOver(_) => tracing::error!("{alarm}"),
         }
         self.on_alarm.iter().for_each(|call| call(alarm));
     }
@@ -128,7 +135,7 @@ impl Watched {
                 Some(AuditAction::HookInactive { hook, reason: why })
             }
             Alarm::HookActive { hook } => Some(AuditAction::HookActive { hook }),
-            Alarm::Files(_) => None,
+            Alarm::MountOver(_) | Alarm::Files(_) => None,
         });
         // Before what prints: a reader of the log may have stopped.
         let recorded = records.try_for_each(|record| self.record(&record));
@@ -151,6 +158,22 @@ impl Watched {
         recorded.map(|()| found.changes)
     }
 
+    /// Raises an alarm for each mount that appeared over protected files since the policy was applied.
+    pub(crate) fn check_mounts(&self) -> Result<(), SentinelError> {
+        let alarms = {
+            let mut state = self.lock();
+            let found = match state.coverage() {
+                Some(coverage) => state.known_mounts.unknown(coverage, resolve::mounts()?),
+                None => return Ok(()),
+            };
+            let former = std::mem::replace(&mut state.mounts_over, found.clone());
+            found.into_iter().filter(|it| !former.contains(it)).collect::<Vec<_>>()
+        };
+        let recorded = alarms.iter().try_for_each(|it| self.record(&it.record()));
+        alarms.into_iter().for_each(|it| self.raise(&Alarm::MountOver(it)));
+        recorded
+    }
+
     /// Counts again what has protected files open for writing since before the rules covered them.
     pub(crate) fn find_preopened(&self) -> Result<(), SentinelError> {
         let mut state = self.lock();
@@ -166,6 +189,7 @@ impl Watched {
 
     fn watch(&self) {
         let done = self.test_hooks().and_then(|_| self.find_preopened());
+        let done = done.and_then(|()| self.check_mounts());
         self.finish(done.and_then(|()| self.compare_files(None)).err());
     }
 
@@ -205,6 +229,7 @@ impl Watch {
     pub(crate) fn start(watched: &Arc<Watched>, every: Duration) -> Result<Self, SentinelError> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| Failure::Thread(e.into()))?;
         let wakes = EventRing::new(watched.guard.wakes())?;
+        let mounts = volumes::changes()?;
         let mut this =
             Self { watched: Arc::clone(watched), stop: Arc::new(stop), threads: Vec::new() };
         this.spawn("sentinel-watch", move |watched, stop| {
@@ -212,7 +237,9 @@ impl Watch {
                 watched.watch();
             }
         })?;
-        this.spawn("sentinel-wake", move |watched, stop| follow_wakes(watched, stop, wakes))?;
+        this.spawn("sentinel-wake", move |watched, stop| {
+            follow_wakes(watched, stop, wakes, &mounts);
+        })?;
         Ok(this)
     }
 
@@ -251,13 +278,21 @@ impl Drop for Watch {
     }
 }
 
-/// Has writes checked at once at each wake, and until a later count finds no reason to.
-fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing) {
+/// Has writes checked at once at each wake, and until a later count finds no reason to. Looks at the mounts whenever
+/// they have changed.
+fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing, mounts: &File) {
     let mut count_at: Option<Instant> = None;
+    let mut has_mounts_changed = true;
     loop {
+        if std::mem::take(&mut has_mounts_changed) {
+            if let Err(error) = watched.check_mounts() {
+                watched.finish(Some(error));
+            }
+        }
         let left = count_at.map(|at| at.saturating_duration_since(Instant::now()));
-        match wait(stop, Some(&wakes), left) {
+        match wait(stop, Some((&wakes, mounts)), left) {
             Waited::Stop => return,
+            Waited::Mounts => has_mounts_changed = true,
             Waited::Wake => {
                 if let Err(error) = wakes.consume(|_| {}) {
                     return watched.finish(Some(error.into()));
@@ -279,23 +314,29 @@ fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing) {
 enum Waited {
     Stop,
     Wake,
+    Mounts,
     Timeout,
 }
 
-/// Waits for the end, a wake, or the time.
-fn wait(stop: &OwnedFd, wakes: Option<&EventRing>, time: Option<Duration>) -> Waited {
+/// Waits for the end, a wake, a change of the mounts, or the time.
+fn wait(stop: &OwnedFd, changes: Option<(&EventRing, &File)>, time: Option<Duration>) -> Waited {
     let until = time.and_then(|time| Instant::now().checked_add(time));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        fds.extend(wakes.map(|wakes| PollFd::new(wakes, PollFlags::IN)));
+        if let Some((wakes, mounts)) = changes {
+            fds.push(PollFd::new(wakes, PollFlags::IN));
+            fds.push(PollFd::new(mounts, PollFlags::PRI));
+        }
         match poll(&mut fds, left.as_ref()) {
             Err(Errno::INTR) => continue,
             // Of valid arguments: out of memory.
             Err(_) => std::thread::yield_now(),
             Ok(0) => return Waited::Timeout,
             Ok(_) if !fds[0].revents().is_empty() => return Waited::Stop,
+            // The answer of poll(2) is the only one: the next counts changes since.
+            Ok(_) if !fds[2].revents().is_empty() => return Waited::Mounts,
             Ok(_) => return Waited::Wake,
         }
     }

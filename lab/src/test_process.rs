@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use ironclad_syscalls::{
     Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, Replacement, account, address_program,
-    attach_program, end_first_thread, give_to_loop, idle_child, in_child, lease,
+    attach_program, end_first_thread, give_to_loop, idle_child, in_child, insert_module, lease,
     link_address_program, link_program, link_session, link_to_function, map_to_write,
     modify_return_program, open_program, pass_through, session_program, swap_boot, sysctl_program,
     update_address_link, uring_discard, uring_write,
 };
 use nix::errno::Errno;
+use nix::mount::MsFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -122,13 +123,14 @@ impl TestProcess {
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
     /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` and `lock flock|fcntl PATH` to read until the process ends,
-    /// `share-mount PATH`,
+    /// `share-mount PATH`, `bind-as-shared WHAT AT`,
+    /// `bind-late WHAT AT OVER FUSE` has OVER bound at AT while the kernel looks up WHAT by FUSE,
     /// `decide-on-opens WHAT MASK PATH` by numbers of fanotify(7).
     ///
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
     /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
-    /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle`; `keep-open PATH` for
+    /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle` and `insert-handle`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept|
     /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`, `uring-discard-kept START BYTES`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
@@ -149,7 +151,7 @@ impl TestProcess {
     /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
     /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal; `quota-on DEVICE PATH`.
-    /// `be-root-of-files-alone` gives up all other privileges. `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
+    /// `be-root-of-files-alone` gives up all other privileges. `insert-module PATH`, `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.
@@ -415,7 +417,9 @@ fn process_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
 fn namespace_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
     let answer = match words {
         ["apart", what] => turn::apart(what),
-        ["show", what, at] => turn::show(what, at),
+        ["show", what, at] => turn::bind(what, at, MsFlags::MS_REC),
+        ["bind-late", what, at, over, fuse] => turn::bind_late(what, at, over, fuse),
+        ["bind-as-shared", what, at] => turn::bind(what, at, MsFlags::MS_SHARED),
         ["chroot", to] => turn::chroot(to),
         ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
         ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
@@ -558,6 +562,10 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
             link_to_function(program, number(kind) as u32, target).map(|()| 0)
         }
         ["open-handle"] => state.handle.as_mut().expect("a handle").open().map(|_| 0),
+        ["insert-handle"] => {
+            let module = state.handle.as_mut().expect("a handle").open_to_read()?;
+            insert_module(&module).map(|()| 0)
+        }
         [verb, source] if verb.ends_with("-to-kept") => {
             attack::fill(verb, source, state.kept.as_ref().expect("an open file")).map(|()| 0)
         }

@@ -78,12 +78,18 @@ __noinline __u64 ic_below_any(__u64 address, __u32 half)
 	return volume && policy ? volume->rules[half & 1] & policy->below : 0;
 }
 
-/* The rules found on a walk that ended at the root; of any other walk, all rules of the device. */
-__noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
+/* Whether a directory is the root of its file system. */
+__noinline int ic_is_root(__u64 address)
 {
 	struct dentry *dentry = (struct dentry *)address;
 
-	return BPF_CORE_READ(dentry, d_sb, s_root) == dentry ? rules : ic_below_any(address, half);
+	return BPF_CORE_READ(dentry, d_sb, s_root) == dentry;
+}
+
+/* The rules found on a walk that ended at the root; of any other walk, all rules of the device. */
+__noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
+{
+	return ic_is_root(address) ? rules : ic_below_any(address, half);
 }
 
 /*
@@ -106,6 +112,25 @@ __noinline __u64 ic_below(__u64 address, __u32 half)
 		address = parent;
 	}
 	return ic_below_any(address, half);
+}
+
+/*
+ * The same for what a rule permits: none where the path to the root is not known or too long, and
+ * rules may not cover it.
+ */
+__noinline __u64 ic_below_surely(__u64 address, __u32 half)
+{
+	__u64 rules = 0, parent;
+	__u32 i;
+
+	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {
+		rules |= ic_below_own(address, half);
+		parent = ic_parent(address);
+		if (parent == address)
+			return ic_is_root(address) ? rules : 0;
+		address = parent;
+	}
+	return 0;
 }
 
 /* Reads a cache cell once: another CPU may write it meanwhile. */

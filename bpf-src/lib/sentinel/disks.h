@@ -26,6 +26,8 @@ enum {
 static __noinline bool ic_is_query_ioctl(__u32 cmd)
 {
 	static const __u16 questions[] = {
+		/* FIGETBSZ. SCSI_IOCTL_SEND_COMMAND has the type 0, too. */
+		0x0002,
 		/* BLKROGET, BLKGETSIZE to BLKFRAGET, BLKSECTGET, BLKSSZGET, BLKBSZGET, BLKGETSIZE64 */
 		0x125e, 0x1260, 0x1261, 0x1262, 0x1263, 0x1264, 0x1265, 0x1267, 0x1268, 0x1270,
 		0x1272,
@@ -48,7 +50,7 @@ static __noinline bool ic_is_query_ioctl(__u32 cmd)
 	 * ioctls that are not the disk's: of terminals, and of the file system that holds the
 	 * device's name.
 	 */
-	if (!type || type == 'T' || type == 'f' || type == 'X' || type == 'v')
+	if (type == 'T' || type == 'f' || type == 'X' || type == 'v')
 		return true;
 	for (i = 0; i < sizeof(questions) / sizeof(*questions); i++) {
 		if ((cmd & 0xffff) == questions[i])

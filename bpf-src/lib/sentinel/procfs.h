@@ -85,6 +85,12 @@ IC_INLINE bool ic_is_hwpoison(struct dentry *dentry)
 	return ic_is_named(dentry, "hard_offline_pa") || ic_is_named(dentry, "soft_offline_pa");
 }
 
+/* Whether a file of sysfs has ext4 find an error, after which the file system is read-only. */
+IC_INLINE bool ic_is_error_trigger(struct dentry *dentry)
+{
+	return ic_is_named(dentry, "trigger_fs_erro");
+}
+
 /*
  * Whether a file of securityfs switches on what the kernel allows no process to switch off, and what
  * keeps programs or a successor from working: lockdown(7), policies of IMA, and EVM.

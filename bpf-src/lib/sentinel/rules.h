@@ -120,6 +120,33 @@ static __noinline __u64 ic_rules_of_alias(struct inode *inode)
 	return rules;
 }
 
+/* Whether rules that surely cover a file deny all writes to it. */
+static __noinline bool ic_is_unchanged(struct dentry *dentry)
+{
+	__u32 half = ic_half();
+	const struct ic_file_policy *policy = ic_file_policy_at(half);
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct dentry *dir = BPF_CORE_READ(dentry, d_parent);
+	const struct ic_label *label;
+	struct ic_file_id id;
+	__u64 rules, address;
+
+	if (!policy || !inode || dir == dentry)
+		return false;
+	bpf_probe_read_kernel(&address, sizeof(address), &dir);
+	rules = ic_below_surely(address, half);
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	if (label)
+		rules |= label->own[half];
+	inode = BPF_CORE_READ(dir, d_inode);
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	if (label && label->names[half])
+		rules |= ic_rules_of_name(&id, dentry, half);
+	return rules & policy->deny & policy->op[IC_FILE_WRITE];
+}
+
 /*
  * Whether the caller is denied an attempt that rules cover; reports it. `rules` have one of the
  * operations. The bytes of `act`: the hook, two operations below IC_FILE_OPS, and the half that has

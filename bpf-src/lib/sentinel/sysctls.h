@@ -44,6 +44,8 @@ static const struct ic_sysctl ic_sysctls[] = {
 	IC_SYSCTL("", "debug/kprobes-optimization"),
 	/* How long an open(2) waits for the lease of another process. */
 	IC_SYSCTL("", "fs/lease-break-time"),
+	/* 0: no agent reads a ring buffer any more (libbpf waits for it by epoll). */
+	IC_SYSCTL("fs/", "epoll/max_user_watches"),
 };
 #undef IC_SYSCTL
 #define IC_SYSCTLS (sizeof(ic_sysctls) / sizeof(*ic_sysctls))

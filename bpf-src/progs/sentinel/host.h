@@ -17,13 +17,13 @@ struct {
 
 enum {
 	IC_MS_REMOUNT = 1 << 5, /* include/uapi/linux/mount.h */
+	IC_MS_BIND = 1 << 12,
 	IC_MS_MOVE = 1 << 13,
 	IC_MS_UNBINDABLE = 1 << 17,
 	IC_MS_PRIVATE = 1 << 18,
 	IC_MS_SLAVE = 1 << 19,
 	IC_MS_SHARED = 1 << 20,
-	IC_MS_OF_ONE =
-		IC_MS_REMOUNT | IC_MS_UNBINDABLE | IC_MS_PRIVATE | IC_MS_SLAVE | IC_MS_SHARED,
+	IC_MS_PROPAGATION = IC_MS_UNBINDABLE | IC_MS_PRIVATE | IC_MS_SLAVE | IC_MS_SHARED,
 	IC_MNT_DETACH = 2, /* include/linux/fs.h */
 	/* Limits of walks; beyond them the check assumes a protected mount. */
 	IC_MOUNTS_AT = 128, /* mounts at one mount point */
@@ -208,6 +208,17 @@ IC_INLINE int ic_check_mount(__u8 hook, const struct path *path, bool spreads)
 }
 
 /*
+ * Whether mount(2) makes or moves a mount. Options and propagation types apply to the one mount. Of
+ * several flags the kernel acts on the first, in the order of path_mount() in fs/namespace.c.
+ */
+IC_INLINE bool ic_is_mount_new(unsigned long flags)
+{
+	if (flags & IC_MS_REMOUNT)
+		return false;
+	return flags & IC_MS_BIND || !(flags & IC_MS_PROPAGATION);
+}
+
+/*
  * mount(2) with MS_MOVE names its source by a string, which may lead elsewhere when the kernel
  * resolves it: other processes may not use it in the agent's mount namespace.
  */
@@ -215,8 +226,7 @@ SEC("lsm/sb_mount")
 int BPF_PROG(ic_sb_mount, const char *device, const struct path *path, const char *type,
 	     unsigned long flags)
 {
-	/* Options and propagation types apply to the one mount. */
-	int error = ic_check_mount(IC_HOOK_SB_MOUNT, path, !(flags & IC_MS_OF_ONE));
+	int error = ic_check_mount(IC_HOOK_SB_MOUNT, path, ic_is_mount_new(flags));
 	struct mount *mount;
 
 	if (error || !(flags & IC_MS_MOVE) || !ic_is_armed())
@@ -561,7 +571,6 @@ int BPF_PROG(ic_read_file, struct file *file, int what)
 		.verdict = IC_SENTINEL_DENIED,
 		.detail = what,
 	};
-	const struct ic_file_policy *policy;
 	__u32 refuse = 0;
 
 	if (ic_is_canary(IC_HOOK_KERNEL_READ_FILE))
@@ -572,11 +581,9 @@ int BPF_PROG(ic_read_file, struct file *file, int what)
 		refuse = IC_REFUSE_KEXEC;
 	if (!refuse || !ic_is_armed() || !ic_is_refused(refuse))
 		return 0;
-	policy = ic_file_policy_at(ic_half());
 	if (file) {
 		attempt.dentry = file->f_path.dentry;
-		if (refuse == IC_REFUSE_MODULES && policy &&
-		    ic_rules_of(file->f_path.dentry) & policy->deny & policy->op[IC_FILE_WRITE])
+		if (refuse == IC_REFUSE_MODULES && ic_is_unchanged(attempt.dentry))
 			return 0;
 	}
 	ic_alarm(&attempt);

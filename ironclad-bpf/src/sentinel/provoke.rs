@@ -74,8 +74,9 @@ impl Provoked {
                 _ if is_set(KEXEC_DISABLED) => {
                     Some("kernel.modules_disabled and kernel.kexec_load_disabled are 1".to_owned())
                 }
-                _ => KEXEC_LIMITS.iter().all(|limit| is(limit, "0")).then(|| {
-                    "kernel.modules_disabled is 1, and the limits of kexec_load(2) are 0".to_owned()
+                _ => is(KEXEC_LIMIT, "0").then(|| {
+                    "kernel.modules_disabled is 1, and kernel.kexec_load_limit_reboot is 0"
+                        .to_owned()
                 }),
             },
             Hook::LockedDown => (is_refused && is_confidential())
@@ -349,8 +350,8 @@ fn no_kernel_file(path: &Path) -> io::Result<()> {
 const MODULES_DISABLED: &str = "modules_disabled";
 const KEXEC_DISABLED: &str = "kexec_load_disabled";
 
-/// Since Linux 6.3. They only go down.
-const KEXEC_LIMITS: [&str; 2] = ["kexec_load_limit_reboot", "kexec_load_limit_panic"];
+/// Of calls without `KEXEC_ON_CRASH`, since Linux 6.3. It only goes down.
+const KEXEC_LIMIT: &str = "kexec_load_limit_reboot";
 
 /// Whether a sysctl of the kernel is 1.
 fn is_set(sysctl: &str) -> bool {

@@ -317,7 +317,19 @@ impl Handle {
     /// # Errors
     /// Where the kernel refuses.
     pub fn open(&mut self) -> io::Result<File> {
-        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+        self.open_with(libc::O_RDWR)
+    }
+
+    /// Opens it to read.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn open_to_read(&mut self) -> io::Result<File> {
+        self.open_with(libc::O_RDONLY)
+    }
+
+    fn open_with(&mut self, access: c_int) -> io::Result<File> {
+        let flags = access | libc::O_CLOEXEC;
         let handle = (&raw mut self.handle).cast();
         // SAFETY: a handle that the kernel has made; a new descriptor has no other owner.
         unsafe {
@@ -419,6 +431,18 @@ pub fn share_mount(path: &Path) -> io::Result<()> {
     let done = unsafe {
         libc::syscall(MOUNT_SETATTR, libc::AT_FDCWD, path.as_ptr(), 0, attr.as_ptr(), size)
     };
+    check(done as c_int)
+}
+
+/// finit_module(2): loads a kernel module from an open file.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn insert_module(module: &File) -> io::Result<()> {
+    let none = c"";
+    // SAFETY: a descriptor, a string that ends with a zero, and no flags.
+    let done =
+        unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), none.as_ptr(), 0) };
     check(done as c_int)
 }
 

@@ -67,6 +67,20 @@ pub fn scsi_write(disk: &File) -> io::Result<()> {
     }
 }
 
+/// The same by SCSI_IOCTL_SEND_COMMAND, whose number is 1.
+///
+/// # Errors
+/// Where the kernel or the disk refuses.
+pub fn scsi_send(disk: &File) -> io::Result<()> {
+    const SCSI_IOCTL_SEND_COMMAND: libc::Ioctl = 1;
+    // The lengths of what is written and read, the command, and the block.
+    let mut request = [b'm'; 8 + 10 + 512];
+    request[..8].copy_from_slice(&[512u32.to_ne_bytes(), [0; 4]].concat());
+    request[8..18].copy_from_slice(&[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    // SAFETY: the request is as long as it says, and has room for the sense data instead.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), SCSI_IOCTL_SEND_COMMAND, request.as_mut_ptr()) })
+}
+
 /// Says that a disk may be written, as it was.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 
 /// include/uapi/linux/fuse.h
 const BACKING_OPEN: libc::c_ulong = 0x4010_e501;
@@ -57,6 +57,57 @@ pub fn pass_through(file: OwnedFd, at: &Path) -> io::Result<()> {
     drop(file);
     std::thread::spawn(move || while serve(&mut fuse, &mut request, backing).is_ok() {});
     Ok(())
+}
+
+/// Bind-mounts `what` on `place` by a path through a file system of FUSE at `fuse`, which has the look-up wait until
+/// `meanwhile` has run: the kernel has called the hook by then, and has not found the mount point yet.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn bind_late(
+    what: &Path,
+    place: &Path,
+    fuse: &Path,
+    meanwhile: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let mut server = File::options().read(true).write(true).open("/dev/fuse")?;
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    mount("none", fuse, "fuse", MountFlags::empty(), Some(&*CString::new(options)?))?;
+    let up = "../".repeat(fuse.components().count());
+    let from = fuse.join("slow").join(up).join(what.strip_prefix("/").expect("an absolute path"));
+    std::thread::spawn(move || {
+        let mut meanwhile = Some(meanwhile);
+        let mut request = vec![0; BUFFER];
+        while serve_slowly(&mut server, &mut request, &mut meanwhile).is_ok() {}
+    });
+    Ok(mount_bind(from, place)?)
+}
+
+/// Answers one request, where every name is a directory.
+fn serve_slowly<F: FnOnce()>(
+    fuse: &mut File,
+    request: &mut [u8],
+    meanwhile: &mut Option<F>,
+) -> io::Result<()> {
+    let length = fuse.read(request)?;
+    let request = &request[..length];
+    let mut body = Vec::new();
+    match word(request, 4) {
+        opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT => return Ok(()),
+        // Version 7.12.
+        opcode::INIT => body.extend([7, 12, 0, 0, 0, 1 << 12].map(u32::to_ne_bytes).concat()),
+        opcode::LOOKUP => {
+            meanwhile.take().into_iter().for_each(|run| run());
+            body.extend([FILE_NODE + 1, 0, 0, 0, 0].map(u64::to_ne_bytes).concat());
+            body.extend(attributes(FILE_NODE + 1));
+        }
+        opcode::GETATTR => {
+            body.extend([0, 0].map(u64::to_ne_bytes).concat());
+            body.extend(attributes(1));
+        }
+        _ => return reply(fuse, request, Err(libc::ENOSYS)),
+    }
+    reply(fuse, request, Ok(&body))
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -19,19 +19,19 @@ mod word;
 
 pub use attack::{
     Handle, advise, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity,
-    file_setattr, hello, kexec_file_load, kexec_load, load_lsm_program, load_program, map_to_write,
-    prlimit, probe, put_over, read_memory, sample_stack, seize, set_version, share_mount,
-    signal_by_file, trace, version, watch_tracepoint, write_memory,
+    file_setattr, hello, insert_module, kexec_file_load, kexec_load, load_lsm_program,
+    load_program, map_to_write, prlimit, probe, put_over, read_memory, sample_stack, seize,
+    set_version, share_mount, signal_by_file, trace, version, watch_tracepoint, write_memory,
 };
 #[cfg(target_arch = "x86_64")]
 pub use attack::{allow_ports, chattr_32};
 pub use disk::{
     account, clone_range, command, deduplicate, freeze, give_to_loop, partition, quota_on, run_nbd,
-    scsi_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
+    scsi_send, scsi_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{eat_in_group, idle_child, in_child};
-pub use fuse::pass_through;
+pub use fuse::{bind_late, pass_through};
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{

@@ -223,6 +223,13 @@ pub enum AuditAction {
         /// The hook.
         hook: String,
     },
+    /// A mount appeared over protected files that no hook refused: of a trusted or exempt process, or by a race.
+    MountOver {
+        /// The mount point: bytes that are not printable ASCII, and `%`, as `%` and two hexadecimal digits.
+        at: String,
+        /// The file system's name.
+        kind: String,
+    },
     /// A protected file is not as the baseline has it.
     FileChange {
         /// The file: bytes that are not printable ASCII, and `%`, as `%` and two hexadecimal digits.
@@ -330,6 +337,9 @@ impl fmt::Display for AuditAction {
             }
             Self::HookInactive { hook, reason } => write!(f, "hook {hook} is inactive: {reason}"),
             Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
+            Self::MountOver { at, kind } => {
+                write!(f, "{kind} was mounted over protected files at {at}")
+            }
             Self::FileChange { path, change, away } => {
                 write!(f, "{path} was {change}{}", if *away { " while away" } else { "" })
             }

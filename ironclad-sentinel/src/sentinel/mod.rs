@@ -32,6 +32,7 @@ use crate::privilege::Claim;
 use crate::resolve::Coverage;
 use crate::status::Missing;
 use crate::tables::Tables;
+use crate::volumes::{KnownMounts, MountOver};
 use crate::watch::{Watch, Watched};
 
 pub(crate) use exemptions::Executables;
@@ -80,6 +81,9 @@ pub(crate) struct State {
     baseline: Option<BaselineReport>,
     pub(crate) preopened: Preopened,
     foreign: Foreign,
+    /// The mounts over protected files when the policy was applied, and those that appeared since.
+    pub(crate) known_mounts: KnownMounts,
+    pub(crate) mounts_over: Vec<MountOver>,
 }
 
 impl State {
@@ -101,6 +105,8 @@ impl State {
             baseline: None,
             preopened: Preopened::default(),
             foreign: Foreign::default(),
+            known_mounts: KnownMounts::default(),
+            mounts_over: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::own;
 use crate::preopened::Preopened;
 use crate::resolve::{self, Coverage, resolve, scopes};
 use crate::secret_store;
+use crate::volumes::KnownMounts;
 
 /// How often paths are resolved until two passes find the same files.
 const PASSES: usize = 5;
@@ -137,7 +138,12 @@ impl Sentinel {
             return Ok((0, 0));
         }
         let in_kernel = own::with_own(files.map(|files| files.policy()));
+        // A mount that appears from here on is reported.
+        let mounts = resolve::mounts()?;
         let coverage = self.fill(state, files, in_kernel)?;
+        if !is_same || is_first {
+            state.known_mounts = KnownMounts::new(&coverage, mounts);
+        }
         let files_new = coverage.files.keys().filter(|id| !former.files.contains_key(id)).count();
         let is_known = |id: &&FileId| !former.exemptions.contains_key(id);
         let executables_new = coverage.exemptions.keys().filter(is_known).count();

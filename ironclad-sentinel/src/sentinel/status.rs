@@ -16,6 +16,7 @@ impl Sentinel {
     /// `SentinelErrorKind::Bpf` where the kernel refuses.
     pub fn status(&self) -> Result<Status, SentinelError> {
         self.watched.test_hooks()?;
+        self.watched.check_mounts()?;
         let volumes = volumes::of(&self.lock().scopes).map_err(|source| {
             let step = "reading /proc/self/mountinfo";
             BpfError::system(step, source)
@@ -44,11 +45,12 @@ impl Sentinel {
             not_tested: None,
         });
         let watch = now.watch_error.iter().map(|why| Degraded::Watch { why: why.clone() });
+        let mounts = now.mounts_over.iter().cloned().map(Degraded::MountOver);
         let mut missing_paths = resolve::absent(now.policy.files());
         missing_paths.extend_from_slice(&now.missing);
         let mut status = Status {
             instance: self.watched.audit.instance().to_owned(),
-            degraded: watch.collect(),
+            degraded: watch.chain(mounts).collect(),
             kernel,
             is_armed: self.watched.guard.is_armed(),
             hooks: attached.chain(missing).collect(),

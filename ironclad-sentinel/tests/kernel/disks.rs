@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::{Test, skip};
@@ -35,6 +35,8 @@ pub(crate) fn tests() -> Vec<Test> {
             .in_machine()
             .needs(&[lsm]),
         test!(members_of_an_array_are_not_replaced).shared().in_machine().needs(&[lsm]),
+        test!(modules_whose_path_is_unknown_do_not_load).shared().in_machine().needs(&[lsm]),
+        test!(ext4_finds_no_error_on_demand).shared().in_machine().needs(&[lsm]),
         test!(options_allow_disk_commands_or_the_device_mapper).in_machine().needs(&[lsm]),
     ]
 }
@@ -63,7 +65,8 @@ fn wait_for_devices(paths: &[&str]) {
     }
 }
 
-const BY_IOCTL: [(&str, &str); 4] = [
+const BY_IOCTL: [(&str, &str); 5] = [
+    ("write to the disk of a protected file by SCSI_IOCTL_SEND_COMMAND", "scsi-send /dev/sda"),
     ("write to the disk of a protected file by SG_IO", "scsi-write /dev/sda"),
     ("add a partition over the blocks of a protected file", "add-partition /dev/sda"),
     ("remove a partition from the disk of a protected file", "remove-partition /dev/sda"),
@@ -90,6 +93,80 @@ fn mount_disk(host: &Host, attacker: &mut TestProcess) -> PathBuf {
     std::fs::create_dir(&protected).unwrap();
     std::fs::write(protected.join("file"), "1").unwrap();
     protected
+}
+
+/// Modules load where a rule surely denies changes of their file: not where the path to the root is unknown or too long.
+fn modules_whose_path_is_unknown_do_not_load() {
+    const MODULE: &str = "/lib/modules/dummy.ko";
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let protected = mount_disk(&host, &mut attacker);
+    let volume = protected.parent().unwrap().to_owned();
+    let (module, named) = (protected.join("module.ko"), volume.join("module.ko"));
+    // Deeper than the walk from a file to the root.
+    let halves = ["one", "two"].map(|name| {
+        let steps = std::iter::repeat_n("d", 40);
+        let half = steps.fold(volume.join(name), |path, step| path.join(step));
+        std::fs::create_dir_all(&half).unwrap();
+        half
+    });
+    std::fs::copy(MODULE, halves[1].join("module.ko")).unwrap();
+    std::fs::rename(volume.join("two"), halves[0].join("two")).unwrap();
+    let below = halves[1].strip_prefix(&volume).unwrap();
+    let deep = halves[0].join(below).join("module.ko");
+    for path in [&module, &named] {
+        std::fs::copy(MODULE, path).unwrap();
+    }
+    // A file whose directories are not in memory is opened without them.
+    let forget = || {
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    };
+    let remove = "tool rmmod dummy";
+    does(&mut attacker, remove);
+    does(&mut attacker, &format!("keep-handle {}", named.display()));
+    let tried = [
+        (
+            "load a kernel module deeper than 64 directories",
+            format!("insert-module {}", deep.display()),
+        ),
+        ("load a kernel module by a file handle", "insert-handle".to_owned()),
+    ];
+    for (name, order) in &tried {
+        forget();
+        attacks.without(name, &mut attacker, order);
+        does(&mut attacker, remove);
+    }
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        forget();
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::KernelReadFile, "{name}: {event}");
+    }
+    does(&mut attacker, &format!("insert-module {}", module.display()));
+    // The attacker has a descriptor of the disk.
+    drop((sentinel, attacker));
+    does(&mut host.test_process(), &format!("tool umount {}", volume.display()));
+}
+
+/// An error of the file system of protected files, after which it is read-only, by a file of sysfs.
+fn ext4_finds_no_error_on_demand() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let protected = mount_disk(&host, &mut attacker);
+    let (name, order) = (
+        "have ext4 find an error on the disk of a protected file",
+        "open-to-write /sys/fs/ext4/sda/trigger_fs_error",
+    );
+    attacks.without(name, &mut attacker, order);
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(name, &mut attacker, order, &events);
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    does(&mut attacker, "open-to-write /sys/fs/ext4/sda/mb_order2_req");
+    drop(sentinel);
+    does(&mut attacker, &format!("tool umount {}", protected.parent().unwrap().display()));
 }
 
 /// Root may send disk commands by a read-only descriptor.

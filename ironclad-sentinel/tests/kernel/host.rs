@@ -62,6 +62,10 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
         ("open bpf_jit_harden to write", "open-to-write /proc/sys/net/core/bpf_jit_harden"),
         ("open kernel.sysrq to write", "open-to-write /proc/sys/kernel/sysrq"),
         ("open kernel.cad_pid to write", "open-to-write /proc/sys/kernel/cad_pid"),
+        (
+            "open fs.epoll.max_user_watches to write",
+            "open-to-write /proc/sys/fs/epoll/max_user_watches",
+        ),
         ("open lease-break-time to write", "open-to-write /proc/sys/fs/lease-break-time"),
     ];
     let lockdown = [

@@ -1,6 +1,7 @@
 //! Mounts over and below protected files, and permission events of fanotify(7).
 
 use std::path::Path;
+use std::sync::mpsc;
 
 use crate::testbed::successor::{builder, policy};
 use crate::testbed::{Attacks, Host, PATIENCE, does, lsm};
@@ -11,7 +12,8 @@ use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileRule};
-use ironclad_sentinel::{Overflow, Sentinel};
+use ironclad_sentinel::{Alarm, Degraded, Overflow, Sentinel};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -24,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(shared_peer_mounts_do_not_bypass_protection).shared().in_machine().needs(&[lsm]),
         test!(a_host_with_shared_mounts_works).shared().in_machine().needs(&[lsm]),
         test!(a_mount_in_an_entered_namespace_is_reported).shared().in_machine().needs(&[lsm]),
+        test!(a_mount_that_no_hook_refuses_is_reported).in_machine().needs(&[lsm]),
         test!(pins_stay_when_a_shared_peer_mount_is_unmounted).in_machine().needs(&[lsm]),
         test!(fanotify_permission_events_are_refused).in_machine().needs(&[lsm]),
     ]
@@ -274,6 +277,10 @@ fn shared_peer_mounts_do_not_bypass_protection() {
 
     let over = "mount over a protected tree through a shared peer mount";
     let over_order = format!("tool mount -t tmpfs none {peer}/tree");
+    // The kernel takes the first of several flags.
+    let flagged =
+        "mount over a protected tree through a shared peer mount, with MS_BIND and MS_SHARED";
+    let flagged_order = format!("bind-as-shared {private} {peer}/tree");
     let late = "mount over a protected tree through a mount that became shared";
     // Each through a copy that is made for it.
     let away = [
@@ -298,6 +305,9 @@ fn shared_peer_mounts_do_not_bypass_protection() {
     ];
     does(&mut attacker, &format!("tool mount --bind {shared} {peer}"));
     attacks.without(over, &mut attacker, &over_order);
+    assert!(!is_there(&format!("{shared}/tree")));
+    does(&mut attacker, &format!("tool umount {peer}/tree"));
+    attacks.without(flagged, &mut attacker, &flagged_order);
     assert!(!is_there(&format!("{shared}/tree")));
     does(&mut attacker, &format!("tool umount {peer}/tree"));
     does(&mut attacker, &format!("tool umount {peer}"));
@@ -333,8 +343,10 @@ fn shared_peer_mounts_do_not_bypass_protection() {
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     let mounts = [SentinelHook::SbMount, SentinelHook::MoveMount];
     does(&mut attacker, &format!("tool mount --bind {shared} {peer}"));
-    let event = attacks.with(over, &mut attacker, &over_order, &events);
-    assert!(mounts.contains(&event.hook), "{event}");
+    for (name, order) in [(over, &over_order), (flagged, &flagged_order)] {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert!(mounts.contains(&event.hook), "{event}");
+    }
     does(&mut attacker, &format!("tool umount {peer}"));
     if has_call {
         does(&mut attacker, &share);
@@ -445,6 +457,70 @@ fn a_mount_in_an_entered_namespace_is_reported() {
         does(&mut attacker, &unmount(at));
     }
     drop(sentinel);
+}
+
+/// The kernel finds the mount point after the hook. A file system of FUSE has it wait between.
+fn a_mount_that_no_hook_refuses_is_reported() {
+    let host = Host::new();
+    let [volume, evil, place, fuse] = ["volume", "evil", "place", "fuse"].map(|name| {
+        let path = host.path(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    });
+    let [volume_at, evil_at, place_at, fuse_at] =
+        [&volume, &evil, &place, &fuse].map(|path| path.display());
+    let protected = volume.join("protected");
+    let mut attacker = host.test_process();
+    attacker.ask("tool modprobe fuse").unwrap();
+    for order in [
+        format!("tool mount -t tmpfs none {volume_at}"),
+        format!("tool mount --make-shared {volume_at}"),
+        format!("mkdir {}", protected.display()),
+        format!("write {}/file genuine", protected.display()),
+        format!("write {evil_at}/file forged"),
+    ] {
+        does(&mut attacker, &order);
+    }
+    let read = || std::fs::read_to_string(protected.join("file")).unwrap();
+    let order = format!("bind-late {evil_at} {place_at} {} {fuse_at}", protected.display());
+    // What hides what is unmounted first. The agent may.
+    let undo = || {
+        for at in [&place, &place, &fuse] {
+            unmount(at, UnmountFlags::DETACH).unwrap();
+        }
+    };
+    does(&mut attacker, &order);
+    assert_eq!(read(), "forged");
+    undo();
+    assert_eq!(read(), "genuine");
+
+    let (sender, alarms) = mpsc::channel();
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
+    let policy = Policy::builder().file_rule(rule).compile().unwrap();
+    let sentinel = Sentinel::builder("mounts")
+        .scratch(host.dir())
+        .on_alarm(move |alarm| sender.send(alarm.clone()).unwrap())
+        .start(&policy)
+        .unwrap();
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    does(&mut attacker, &order);
+    assert_eq!(read(), "forged");
+    let alarm = alarms.recv_timeout(PATIENCE).unwrap();
+    let Alarm::MountOver(mount) = &alarm else { panic!("{alarm}") };
+    assert_eq!(mount.at, protected);
+    sentinel.refresh().unwrap();
+    let is_it = |it: &Degraded| *it == Degraded::MountOver(mount.clone());
+    assert!(sentinel.status().unwrap().degraded.iter().any(is_it));
+    undo();
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    // One of the agent's own, which it accepts by applying the policy again.
+    mount_bind(&evil, &protected).unwrap();
+    assert_eq!(sentinel.status().unwrap().degraded.len(), 1);
+    sentinel.apply(&policy).unwrap();
+    assert_eq!(sentinel.status().unwrap().degraded, []);
+    drop(sentinel);
+    does(&mut attacker, &format!("tool umount {}", protected.display()));
+    does(&mut attacker, &format!("tool umount {volume_at}"));
 }
 
 /// Without the mount of bpffs, the pins of maps and links cannot be opened.

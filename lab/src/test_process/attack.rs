@@ -20,12 +20,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use ironclad_syscalls::{
     Handle, SignalKfuncs, advise, be_root_of_files_alone, chattr, clone_range, command, count,
     decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity, file_setattr, freeze,
-    hello, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
+    hello, insert_module, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
     load_with_attributes, map_by_id, open_pin, override_verdict, partition, prlimit, probe,
-    program_by_id, quota_on, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_write,
-    seize, set_up_again, set_version, set_writable, share_mount, shut_down, signal_by_file,
-    signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open, watch_tracepoint,
-    write_memory,
+    program_by_id, quota_on, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_send,
+    scsi_write, seize, set_up_again, set_version, set_writable, share_mount, shut_down,
+    signal_by_file, signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open,
+    watch_tracepoint, write_memory,
 };
 
 use super::held::{hex, how};
@@ -122,6 +122,8 @@ pub(super) fn on_files(words: &[&str]) -> io::Result<Option<u64>> {
 pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
     let done = match *words {
         ["scsi-write", path] => File::open(path).and_then(|disk| scsi_write(&disk)),
+        ["scsi-send", path] => File::open(path).and_then(|disk| scsi_send(&disk)),
+        ["insert-module", path] => File::open(path).and_then(|module| insert_module(&module)),
         ["set-writable", path] => File::open(path).and_then(|disk| set_writable(&disk)),
         ["add-partition", path] => File::open(path).and_then(|disk| partition(&disk, true)),
         ["remove-partition", path] => File::open(path).and_then(|disk| partition(&disk, false)),

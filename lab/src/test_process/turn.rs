@@ -48,10 +48,18 @@ pub(super) fn apart(what: &str) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Bind-mounts a file or directory, with the mounts below, at another path.
-pub(super) fn show(what: &str, at: &str) -> io::Result<u64> {
+/// Bind-mounts a file or directory at another path.
+pub(super) fn bind(what: &str, at: &str, other: MsFlags) -> io::Result<u64> {
     let nothing = None::<&str>;
-    mount(Some(what), at, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)?;
+    mount(Some(what), at, nothing, MsFlags::MS_BIND | other, nothing)?;
+    Ok(0)
+}
+
+/// Bind-mounts a file or directory at a path where meanwhile another is mounted, over which it is mounted then.
+pub(super) fn bind_late(what: &str, at: &str, over: &str, fuse: &str) -> io::Result<u64> {
+    let other = (over.to_owned(), at.to_owned());
+    let meanwhile = move || drop(bind(&other.0, &other.1, MsFlags::empty()));
+    ironclad_syscalls::bind_late(Path::new(what), Path::new(at), Path::new(fuse), meanwhile)?;
     Ok(0)
 }
 
