@@ -8,6 +8,7 @@ mod cgroup;
 mod command;
 mod error;
 pub mod harness;
+pub mod init;
 mod kills;
 mod mounts;
 mod netns;

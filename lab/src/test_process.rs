@@ -17,8 +17,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Barrier};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
 use ironclad_syscalls::{
@@ -37,6 +37,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
 use crate::error::LabError;
+use crate::init;
 use held::{Held, receive_file, send_file};
 pub use treadmill::Finding;
 
@@ -50,9 +51,10 @@ const MSG_FASTOPEN: i32 = 0x2000_0000;
 /// A process that waits for orders.
 #[derive(Debug)]
 pub struct TestProcess {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    /// None: PID 1.
+    child: Option<Child>,
+    orders: File,
+    answers: BufReader<File>,
 }
 
 impl TestProcess {
@@ -80,14 +82,31 @@ impl TestProcess {
         let (Some(orders), Some(answers)) = (orders, answers) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
-        let mut this = Self { child, orders, answers: BufReader::new(answers) };
+        let (orders, answers) = (OwnedFd::from(orders), OwnedFd::from(answers));
+        Self::begin(Some(child), orders, answers)
+    }
+
+    /// PID 1 of a virtual machine.
+    ///
+    /// # Errors
+    /// [`LabError`] where PID 1 takes no orders.
+    pub fn pid_1() -> Result<Self, LabError> {
+        let failed = |source| LabError::System { step: "connecting to PID 1", source };
+        let orders = UnixStream::connect(init::SOCKET).map_err(failed)?;
+        let answers = orders.try_clone().map_err(failed)?;
+        Self::begin(None, orders.into(), answers.into())
+    }
+
+    fn begin(child: Option<Child>, orders: OwnedFd, answers: OwnedFd) -> Result<Self, LabError> {
+        let answers = BufReader::new(File::from(answers));
+        let mut this = Self { child, orders: orders.into(), answers };
         this.answer()?;
         Ok(this)
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map_or(1, Child::id)
     }
 
     /// Whether it ends within `patience`.
@@ -112,7 +131,8 @@ impl TestProcess {
     ///
     /// Programs: `exec PROGRAM` executes another program, `execopen file|memory PROGRAM` one without a path;
     /// `fork PROGRAM ORDER…` runs the order in a child that executes that program, `child ORDER…` in one
-    /// that executes nothing, `thread ORDER…` in a new thread; `threads COUNT` starts idle threads,
+    /// that executes nothing, `thread ORDER…` in a new thread, `by-pid-1 ORDER…` in PID 1 of a virtual machine,
+    /// `all ORDER… ; ORDER…` one after the other, until one fails; `threads COUNT` starts idle threads,
     /// `leaderless` ends the first thread; `heir PROGRAM` continues as a child that executes that
     /// program, whose parent ends; `crowd COUNT` starts processes that run until the cgroup is
     /// removed. `nice` lowers the priority, `uid USER` changes the user. `comm NAME`;
@@ -122,6 +142,8 @@ impl TestProcess {
     /// of a child that executes nothing.
     ///
     /// Names of files: `chdir DIR`, `chroot DIR`, `apart mounts|pids|cgroups`, `show WHAT AT`,
+    /// `mount TYPE AT`, `move-mount FROM TO`, `remount read-only|writable AT`, `unmount AT` lazily,
+    /// `automount AT` as an automount unit does, `pivot-root NEW OLD`,
     /// `write PATH TEXT`, `mkdir PATH`, `lease PATH` and `lock flock|fcntl PATH` to read until the process ends,
     /// `share-mount PATH`, `bind-as-shared WHAT AT`,
     /// `bind-late WHAT AT OVER FUSE` has OVER bound at AT while the kernel looks up WHAT by FUSE,
@@ -208,9 +230,11 @@ impl TestProcess {
 
 impl Drop for TestProcess {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -252,12 +276,20 @@ pub fn serve() -> bool {
 
 fn run_orders() {
     treadmill::run().expect("a treadmill that runs");
+    obey(io::stdin().lock(), io::stdout(), &Mutex::new(()));
+}
+
+/// Runs orders until they end. Each holds a lock.
+pub(crate) fn obey(orders: impl BufRead, mut answers: impl Write, lock: &Mutex<()>) {
     // The process that started this one, or executed its program, waits for this.
-    say(0);
+    tell(&mut answers, 0);
     let mut state = State::default();
-    for line in io::stdin().lines() {
+    for line in orders.lines() {
         let line = line.expect("orders are text");
-        say(number_of(&line, dispatch(&line, &mut state)));
+        let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = number_of(&line, dispatch(&line, &mut state));
+        drop(guard);
+        tell(&mut answers, answer);
     }
 }
 
@@ -295,8 +327,11 @@ fn allowed<T>(connected: io::Result<T>) -> io::Result<u64> {
 }
 
 fn say(answer: u64) {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{ANSWER}{answer}").and_then(|()| out.flush()).expect("a reader");
+    tell(&mut io::stdout().lock(), answer);
+}
+
+fn tell(answers: &mut impl Write, answer: u64) {
+    writeln!(answers, "{ANSWER}{answer}").and_then(|()| answers.flush()).expect("a reader");
 }
 
 /// Runs an order, and returns its answer.
@@ -326,6 +361,18 @@ fn nested_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         ["repeat", count, order @ ..] => {
             let order = order.join(" ");
             Ok((0..number(count)).filter(|_| dispatch(&order, state).is_ok()).count() as u64)
+        }
+        ["all", rest @ ..] => {
+            let orders = rest.join(" ");
+            orders
+                .split(" ; ")
+                .map(|order| dispatch(order, state))
+                .find(|it| !matches!(it, Ok(0)))
+                .unwrap_or(Ok(0))
+        }
+        ["by-pid-1", rest @ ..] => {
+            let answer = TestProcess::pid_1().and_then(|mut pid_1| pid_1.ask(&rest.join(" ")));
+            answer.map_err(io::Error::other)
         }
         ["fork", program, rest @ ..] => {
             let test_process = TestProcess::start_as(Command::new(program));
@@ -421,6 +468,12 @@ fn namespace_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>>
         ["bind-late", what, at, over, fuse] => turn::bind_late(what, at, over, fuse),
         ["bind-as-shared", what, at] => turn::bind(what, at, MsFlags::MS_SHARED),
         ["chroot", to] => turn::chroot(to),
+        ["mount", what, at] => turn::mount_new(what, at),
+        ["move-mount", from, to] => turn::move_mount(from, to),
+        ["remount", how, at] => turn::remount(how, at),
+        ["unmount", at] => turn::unmount(at),
+        ["automount", at] => turn::automount(at),
+        ["pivot-root", new, old] => Ok(rustix::process::pivot_root(*new, *old).map(|()| 0)?),
         ["chdir", to] => std::env::set_current_dir(to).map(|()| 0),
         ["mkdir", path] => std::fs::create_dir(path).map(|()| 0),
         ["write", path, text] => std::fs::write(path, text).map(|()| 0),

@@ -131,6 +131,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        return vm::first_process();
+    }
     match enter_repository().and_then(|()| perform(Arguments::parse().command)) {
         Ok(code) => code,
         Err(error) => {

@@ -3,11 +3,12 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use ironclad_syscalls::{Deed, Impostor, Lie};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -60,6 +61,46 @@ pub(super) fn bind_late(what: &str, at: &str, over: &str, fuse: &str) -> io::Res
     let other = (over.to_owned(), at.to_owned());
     let meanwhile = move || drop(bind(&other.0, &other.1, MsFlags::empty()));
     ironclad_syscalls::bind_late(Path::new(what), Path::new(at), Path::new(fuse), meanwhile)?;
+    Ok(0)
+}
+
+/// Mounts a new file system of a type.
+pub(super) fn mount_new(kind: &str, at: &str) -> io::Result<u64> {
+    mount(Some("none"), at, Some(kind), MsFlags::empty(), None::<&str>)?;
+    Ok(0)
+}
+
+pub(super) fn move_mount(from: &str, to: &str) -> io::Result<u64> {
+    let nothing = None::<&str>;
+    mount(Some(from), to, nothing, MsFlags::MS_MOVE, nothing)?;
+    Ok(0)
+}
+
+/// Changes the file system of a mount.
+pub(super) fn remount(how: &str, at: &str) -> io::Result<u64> {
+    let how = match how {
+        "read-only" => MsFlags::MS_RDONLY,
+        "writable" => MsFlags::empty(),
+        other => panic!("unknown way: {other}"),
+    };
+    let nothing = None::<&str>;
+    mount(nothing, at, nothing, MsFlags::MS_REMOUNT | how, nothing)?;
+    Ok(0)
+}
+
+/// As systemd(1) does when it stops an automount unit.
+pub(super) fn unmount(at: &str) -> io::Result<u64> {
+    umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    Ok(0)
+}
+
+/// Mounts autofs(5) as systemd(1) does for an automount unit. Nobody mounts anything on it: who opens the directory
+/// gets an error.
+pub(super) fn automount(at: &str) -> io::Result<u64> {
+    let (_requests, kernel) = rustix::pipe::pipe()?;
+    let fd = kernel.as_raw_fd();
+    let options = format!("fd={fd},minproto=5,maxproto=5,direct");
+    mount(Some("pid-1"), at, Some("autofs"), MsFlags::empty(), Some(options.as_str()))?;
     Ok(0)
 }
 

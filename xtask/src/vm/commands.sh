@@ -14,7 +14,7 @@ kill_all_but() {
 	for process in /proc/[0-9]*; do
 		process=${process#/proc/}
 		case $process in
-		1 | "$1") ;;
+		1 | $$ | "$1") ;;
 		*) readlink "/proc/$process/exe" > /dev/null && kill -9 "$process" ;;
 		esac
 	done

@@ -35,7 +35,7 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 11] = [
+const MODULES_ON_DEMAND: [&str; 12] = [
     "fuse",
     "nfsd",
     "nfsv4",
@@ -47,11 +47,15 @@ const MODULES_ON_DEMAND: [&str; 11] = [
     "ip6_tunnel",
     "ip_gre",
     "ip_vti",
+    "autofs4",
 ];
 
 /// For the tests' use, beside busybox.
 const TOOLS: [&str; 9] =
     ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs", "debugfs", "mkfs.xfs", "wg"];
+
+/// What this program runs as PID 1.
+pub(super) const SCRIPT: &str = "/machine";
 
 const PRELUDE: &str = include_str!("prelude.sh");
 
@@ -140,12 +144,16 @@ impl Image {
         Ok(())
     }
 
-    /// The image that runs `script` once everything is mounted and loaded.
-    pub(crate) fn finish(mut self, script: &str) -> Vec<u8> {
+    /// The image that runs `script` once everything is mounted and loaded. Its PID 1 is this program.
+    pub(crate) fn finish(mut self, script: &str) -> Result<Vec<u8>> {
         let modules = self.modules.join(" ");
-        let init = format!("{PRELUDE}load {modules}\n{script}");
-        self.archive.file("init", 0o755, init.as_bytes());
-        self.archive.finish()
+        let script = format!("{PRELUDE}load {modules}\n{script}");
+        self.archive.file(SCRIPT, 0o755, script.as_bytes());
+        // A build may have replaced the file that this process executes.
+        let own = tempfile::NamedTempFile::new().context("temporary file")?;
+        std::fs::copy("/proc/self/exe", own.path()).context("copying this program")?;
+        self.program(own.path(), "/init")?;
+        Ok(self.archive.finish())
     }
 }
 

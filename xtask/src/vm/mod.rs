@@ -6,7 +6,7 @@ mod transcript;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
@@ -92,7 +92,7 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
     let dir = tempfile::tempdir().context("temporary directory")?;
     let (initramfs, console) = (dir.path().join("initramfs"), dir.path().join("console"));
     let mark = mark();
-    write(&initramfs, image(kernel, job)?.finish(&script(job, &mark)))?;
+    write(&initramfs, image(kernel, job)?.finish(&script(job, &mark))?)?;
 
     let seconds = BOOT_SECONDS + job.timeout_seconds * job.commands.len() as u64;
     let clock: &[&str] = match job.counts_instructions {
@@ -151,6 +151,15 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
         Some(format!("the machine stopped early ({status}); its last lines:{}", last_words()))
     };
     Ok(Report { ran: transcript.into_ran(), problem })
+}
+
+/// PID 1 of a machine. The machine stops when it ends.
+pub(crate) fn first_process() -> ExitCode {
+    match ironclad_lab::init::main(Path::new(initramfs::SCRIPT)) {
+        Ok(()) => eprintln!("the machine's script ended early"),
+        Err(error) => eprintln!("PID 1: {error}"),
+    }
+    ExitCode::FAILURE
 }
 
 fn image(kernel: &Kernel, job: &Job) -> Result<Image> {

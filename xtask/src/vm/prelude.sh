@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# What the kernel of a test machine starts: busybox's shell, with its applets at hand.
+# What PID 1 of a test machine starts: a shell, with busybox's applets at hand.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/tmp TERM=dumb
 
 # A kernel that lacks one of these says so on the console.
