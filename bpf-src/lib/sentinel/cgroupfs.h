@@ -64,15 +64,17 @@ IC_INLINE bool ic_stops_processes(struct dentry *dentry)
 
 /*
  * Whether a file of a cgroup is protected from the caller, which opens it for writing. PID 1, which
- * every user of systemctl(1) may ask, stops the agent only where it may send it signals.
+ * every user of systemctl(1) may ask, stops the agent only where it may send it signals. `is_own`:
+ * the cgroup is the agent's or below it, whose other files a rule covers.
  */
-static __noinline bool ic_is_cgroup_file_protected(struct dentry *dentry, __u32 is_path_component)
+static __noinline bool ic_is_cgroup_file_protected(struct dentry *dentry, __u32 is_path_component,
+						   __u32 is_own)
 {
-	if (!is_path_component && !ic_moves_processes(dentry))
-		return false;
-	if (is_path_component && ic_stops_processes(dentry) && !ic_is_trusted() &&
+	if ((is_path_component || is_own) && ic_stops_processes(dentry) && !ic_is_trusted() &&
 	    !ic_has_exemption(IC_MAY_KILL))
 		return true;
+	if (!is_path_component && !ic_moves_processes(dentry))
+		return false;
 	return (is_path_component || ic_has_dac_override()) && !ic_is_group_manager();
 }
 

@@ -181,12 +181,23 @@ IC_INLINE int ic_refuse_mount(__u8 hook, struct dentry *dentry)
 
 /*
  * Refuses a change or the end of a mount. At shutdown PID 1 unmounts file systems, and a child of
- * systemd, which has executed nothing, mounts them read-only. Both may not mount anything new over a
- * protected file: an automount unit has PID 1 do so.
+ * systemd, which has executed nothing, mounts them read-only: both may, with an alarm. They may not
+ * mount anything new over a protected file: an automount unit has PID 1 do so.
  */
 IC_INLINE int ic_refuse_mount_change(__u8 hook, struct dentry *dentry)
 {
-	return ic_is_manager() ? 0 : ic_refuse_mount(hook, dentry);
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.op = IC_FILE_MOUNT,
+		.verdict = IC_SENTINEL_LOGGED,
+		.dentry = dentry,
+	};
+
+	if (!ic_is_manager())
+		return ic_refuse_mount(hook, dentry);
+	if (!ic_is_trusted() && !ic_has_exemption(IC_MAY_MOUNT))
+		ic_alarm(&attempt);
+	return 0;
 }
 
 /* Checks a mount over a directory, or a change of the mount there. */

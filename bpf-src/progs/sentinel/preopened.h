@@ -98,20 +98,40 @@ IC_INLINE __u64 ic_rules_written(struct file *file)
 	return volume ? rules | volume->rules[ic_half()] : rules;
 }
 
+/* Whether a file is in the directory of a cgroup above the agent's. */
+IC_INLINE bool ic_is_above_group(struct dentry *dentry)
+{
+	struct inode *dir = BPF_CORE_READ(dentry, d_parent, d_inode);
+	const struct ic_label *label;
+	struct ic_file_id id;
+
+	if (!dir)
+		return false;
+	ic_file_identify(&id, dir);
+	label = ic_label_of(&id);
+	return label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT;
+}
+
 /*
  * The rule that covers a write to a file of the kernel's by which a process acts on the agent: one
- * that moves processes to a cgroup, or that ends processes. 0: it is no such file. Others do not
- * stay usable: ic_sysctl checks each write of a sysctl.
+ * that moves processes to a cgroup, or that ends processes; one of a cgroup above the agent's, which
+ * PID 1 may write unless it freezes or kills. 0: it is no such file. Others do not stay usable:
+ * ic_sysctl checks each write of a sysctl.
  */
-__noinline __u64 ic_rules_of_kernel_file(__u64 file_at)
+__noinline __u64 ic_rules_of_kernel_file(__u64 file_at, __u32 is_init)
 {
 	struct file *file = (struct file *)file_at;
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
 
-	if (ic_is_cgroupfs(magic))
-		return ic_moves_processes(dentry) ? 1ULL << IC_OWN_GROUP : 0;
+	if (ic_is_cgroupfs(magic)) {
+		if (is_init && !ic_stops_processes(dentry))
+			return 0;
+		return ic_moves_processes(dentry) || ic_is_above_group(dentry)
+			       ? 1ULL << IC_OWN_GROUP
+			       : 0;
+	}
 	if ((magic == IC_PROC_SUPER_MAGIC && ic_is_named(dentry, "sysrq-trigger")) ||
 	    (magic == IC_SYSFS_MAGIC && (ic_is_hwpoison(dentry) || ic_is_array_file(dentry))) ||
 	    (magic == IC_SECURITYFS_MAGIC && ic_is_lockout(dentry)))
@@ -143,9 +163,8 @@ int ic_preopened(struct bpf_iter__task_file *ctx)
 	if (!found.flags)
 		return 0;
 	found.rules = ic_rules_written(file) & policy->deny & policy->op[IC_FILE_WRITE];
-	/* PID 1 moves processes. */
-	if (found.flags & IC_OPEN_WRITES && task->tgid != IC_INIT)
-		found.rules |= ic_rules_of_kernel_file(ic_address(file));
+	if (found.flags & IC_OPEN_WRITES)
+		found.rules |= ic_rules_of_kernel_file(ic_address(file), task->tgid == IC_INIT);
 	if (!found.rules)
 		return 0;
 	if (ic_mark_of(task))

@@ -11,6 +11,7 @@ mod links;
 mod mounts;
 mod normal_operation;
 mod persistence;
+mod pid_1;
 mod preopened;
 mod pseudo_fs;
 mod rules;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         mounts::tests(),
         normal_operation::tests(),
         persistence::tests(),
+        pid_1::tests(),
         preopened::tests(),
         pseudo_fs::tests(),
         rules::tests(),
