@@ -258,7 +258,7 @@ impl SentinelBuilder {
     /// cgroup: container runtimes, service managers in containers. May be called again.
     ///
     /// PID 1 always may. So may its children until they execute a program other than systemd's executor, which only
-    /// updaters may change.
+    /// updaters may change. Neither may freeze or kill the agent's cgroup and those above.
     ///
     /// A process that moves the agent into its own cgroup can freeze it there, or kill it without a signal.
     #[must_use]
