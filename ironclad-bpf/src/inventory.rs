@@ -1,15 +1,16 @@
 //! The programs and links of other processes.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, open};
 use serde::Serialize;
 
 use crate::audit::RefusedCalls;
 use crate::error::BpfError;
 use crate::map::name_of;
+use crate::paths::entries;
 use crate::pseudo_fs::PROC;
 use crate::sys;
 use crate::uapi::{AttachType, ProgramType};
@@ -155,14 +156,17 @@ fn find_holders(programs: &mut BTreeMap<u32, &mut BTreeSet<Holder>>, bpffs: &Pat
             holders.insert(Holder::process(pid));
         }
     }
-    let mut left = vec![bpffs.to_owned()];
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(root) = open(bpffs, flags, Mode::empty()) else { return };
+    let mut left = vec![PathBuf::new()];
     while let Some(dir) = left.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|it| it.is_dir()) {
-                left.push(path);
+        for entry in entries(&root, &dir).into_iter().flatten() {
+            let below = dir.join(&entry.name);
+            if entry.is_dir {
+                left.push(below);
                 continue;
             }
+            let path = bpffs.join(below);
             let fd = sys::obj_get(&path).ok();
             let program = fd.and_then(|fd| program_of("self", &fd.as_raw_fd().to_string()));
             if let Some(holders) = program.and_then(|id| programs.get_mut(&id)) {

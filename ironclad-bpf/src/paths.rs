@@ -1,10 +1,14 @@
 //! The directories that paths lead through, as the kernel walks them, and the file that it executes at the end.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, open, openat2, statx,
+};
 use rustix::io::pread;
 
 use crate::pseudo_fs::reopen;
@@ -54,6 +58,59 @@ fn names(path: &Path) -> VecDeque<OsString> {
             _ => None,
         })
         .collect()
+}
+
+/// An entry of a directory: itself, not what is mounted there or what a symbolic link leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// Its name.
+    pub name: OsString,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// Whether it is a regular file.
+    pub is_file: bool,
+    /// Whether it has more names; false of directories.
+    pub has_links: bool,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// What a directory `below` another contains; the other's content where the path is empty. No mount is entered, and no
+/// symbolic link followed: a file system that a process serves may never answer.
+///
+/// Needs Linux 5.6.
+///
+/// # Errors
+/// Those of openat2(2), `EXDEV` where the path leads through a mount, and of getdents64(2).
+pub fn entries(dir: impl AsFd, below: &Path) -> io::Result<Vec<Entry>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    let dir = openat2(dir, below, flags, Mode::empty(), resolve)?;
+    let mut found = Vec::new();
+    for entry in Dir::read_from(&dir)? {
+        let entry = entry?;
+        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let (mut kind, mut has_links) = (entry.file_type(), false);
+        // Of a mount point statx(2) has the attributes of what is mounted.
+        if kind != FileType::Directory {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            let wanted = StatxFlags::TYPE | StatxFlags::NLINK;
+            // Removed meanwhile.
+            let Ok(is) = statx(&dir, &name, flags | AtFlags::STATX_DONT_SYNC, wanted) else {
+                continue;
+            };
+            kind = FileType::from_raw_mode(is.stx_mode.into());
+            has_links = is.stx_nlink > 1;
+        }
+        let (is_dir, is_file) = (kind == FileType::Directory, kind == FileType::RegularFile);
+        found.push(Entry { name, is_dir, is_file, has_links, inode: entry.ino() });
+    }
+    Ok(found)
 }
 
 /// The line that names the interpreter, where the file is a script. None of what cannot be read.

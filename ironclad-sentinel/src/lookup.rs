@@ -9,11 +9,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
+use ironclad_bpf::paths::{Entry, entries};
 use ironclad_bpf::pseudo_fs::PROC;
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, open, openat, openat2,
-    readlinkat, statx,
-};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 use crate::volumes::{self, Mount};
@@ -262,46 +260,10 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// An entry of a directory: itself, not what is mounted there or what a symbolic link leads to.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: OsString,
-    pub(crate) is_dir: bool,
-    pub(crate) is_file: bool,
-    /// Of other files than directories.
-    pub(crate) has_links: bool,
-}
-
 impl Found {
-    /// What a directory contains that is below this one, in the same mount and without symbolic links on the path.
+    /// What a directory contains that is below this one: see [`entries`].
     pub(crate) fn entries(&self, below: &Path) -> io::Result<Vec<Entry>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        let dir = openat2(&self.file, below, flags, Mode::empty(), resolve)?;
-        let mut found = Vec::new();
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
-            if name == "." || name == ".." {
-                continue;
-            }
-            let mut kind = entry.file_type();
-            let mut has_links = false;
-            // The attributes of a mount point are those of what is mounted, which is a directory.
-            if kind != FileType::Directory {
-                let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-                let wanted = StatxFlags::TYPE | StatxFlags::NLINK;
-                let Ok(is) = statx(&dir, &name, flags | AtFlags::STATX_DONT_SYNC, wanted) else {
-                    continue;
-                };
-                kind = FileType::from_raw_mode(is.stx_mode.into());
-                has_links = is.stx_nlink > 1;
-            }
-            let (is_dir, is_file) = (kind == FileType::Directory, kind == FileType::RegularFile);
-            found.push(Entry { name, is_dir, is_file, has_links });
-        }
-        Ok(found)
+        entries(&self.file, below)
     }
 
     /// The device and the inode.
