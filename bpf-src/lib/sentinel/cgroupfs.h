@@ -14,6 +14,8 @@ enum {
 	IC_CGROUP2_SUPER_MAGIC = 0x63677270,
 };
 
+#define IC_CLONE_INTO_CGROUP 0x200000000UL /* include/uapi/linux/sched.h */
+
 enum {
 	IC_CAP_DAC_OVERRIDE = 1,
 	IC_ATTR_RIGHTS = 7, /* ATTR_MODE, ATTR_UID, ATTR_GID of include/linux/fs.h */
@@ -53,6 +55,13 @@ IC_INLINE bool ic_moves_processes(struct dentry *dentry)
 {
 	return ic_is_named(dentry, "cgroup.procs") || ic_is_named(dentry, "cgroup.threads") ||
 	       ic_is_named(dentry, "tasks");
+}
+
+/* Whether clone3(2) creates the process in another cgroup, which is a move without a file. */
+IC_INLINE bool ic_is_clone_refused(unsigned long flags)
+{
+	return flags & IC_CLONE_INTO_CGROUP && ic_is_armed() && ic_has_dac_override() &&
+	       !ic_is_group_manager();
 }
 
 /* Whether a write to a file of a cgroup ends or stops its processes, of which no hook knows. */

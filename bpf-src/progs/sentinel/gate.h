@@ -480,7 +480,8 @@ int ic_forked(__u64 *ctx)
 
 /*
  * The mark is removed with the last reference to the process: until then, its descriptors may
- * exist.
+ * exist. The copy of a task whose fork(2) failed is freed, too: it has the numbers of its parent, and
+ * has not exited.
  */
 SEC("lsm/task_free")
 int BPF_PROG(ic_task_free, struct task_struct *task)
@@ -489,7 +490,7 @@ int BPF_PROG(ic_task_free, struct task_struct *task)
 	const struct ic_mark *mark;
 
 	ic_dir_rename_end((__u64)task);
-	if (tgid != (__u32)task->pid)
+	if (tgid != (__u32)task->pid || !task->exit_state)
 		return 0;
 	mark = bpf_map_lookup_elem(&ic_marks, &tgid);
 	if (mark && mark->start_ns == BPF_CORE_READ(task, start_boottime))

@@ -4,6 +4,7 @@
 #define IRONCLAD_PROGS_SENTINEL_TASK_H
 
 #include "../../lib/sentinel/alarm.h"
+#include "../../lib/sentinel/cgroupfs.h"
 
 /* Whether the task is protected from the caller: trusted, or about to be. */
 IC_INLINE bool ic_is_protected_process(struct task_struct *task)
@@ -127,6 +128,15 @@ SEC("lsm/task_setioprio")
 int BPF_PROG(ic_setioprio, struct task_struct *task, int priority)
 {
 	return ic_check_limits(IC_HOOK_TASK_SETIOPRIO, task, priority);
+}
+
+/* The parent's cgroup is not the child's: a process would leave Shield's cgroup, or enter the agent's. */
+SEC("lsm/task_alloc")
+int BPF_PROG(ic_clone, struct task_struct *task, unsigned long flags)
+{
+	if (ic_is_canary(IC_HOOK_TASK_ALLOC))
+		return -IC_SENTINEL_ECANARY;
+	return ic_is_clone_refused(flags) ? ic_refuse(IC_HOOK_TASK_ALLOC, 0, 0) : 0;
 }
 
 SEC("lsm/task_movememory")

@@ -582,6 +582,7 @@ struct task_struct {
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 	char comm[16];
+	int exit_state;
 };
 
 typedef unsigned int __kernel_uid32_t;

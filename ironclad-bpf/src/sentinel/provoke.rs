@@ -143,6 +143,7 @@ fn task(hook: SentinelHook) -> Option<io::Result<()>> {
         }
         Hook::TaskSetioprio => ioprio(),
         Hook::TaskSetpgid => set_same_group()?,
+        Hook::TaskAlloc => no_process(),
         _ => return None,
     })
 }
@@ -192,6 +193,34 @@ fn on_xattr(path: &Path, act: impl FnOnce(&Path) -> rustix::io::Result<()>) -> i
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NODATA) => Ok(()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// A child with the number of this process, which is taken.
+fn no_process() -> io::Result<()> {
+    /// `struct clone_args` of include/uapi/linux/sched.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags_to_child: [u64; 4],
+        exit_signal: u64,
+        stack_to_tls: [u64; 3],
+        numbers: u64,
+        numbers_len: u64,
+        cgroup: u64,
+    }
+    let number = std::process::id();
+    let numbers = (&raw const number) as u64;
+    let exit_signal = libc::SIGCHLD as u64;
+    let args = CloneArgs { exit_signal, numbers, numbers_len: 1, ..CloneArgs::default() };
+    // SAFETY: the arguments and the number outlive the call. A child, which there cannot be, ends at once.
+    let child = unsafe {
+        let child = libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>());
+        if child == 0 {
+            libc::_exit(0);
+        }
+        child
+    };
+    passing(check(child as i32), libc::EEXIST)
 }
 
 /// The group that it is in already; the first of a session may not even that.

@@ -1310,10 +1310,12 @@ numbered! {
         QuotaOn = 48, "quota_on";
         /// A command to a device or a file by io_uring.
         UringCmd = 49, "uring_cmd";
+        /// clone3(2) into another cgroup.
+        TaskAlloc = 50, "task_alloc";
     }
 }
 /// One more than the highest number of a hook.
-pub const SENTINEL_HOOKS: usize = 50;
+pub const SENTINEL_HOOKS: usize = 51;
 
 numbered! {
     /// An operation that a file rule covers.

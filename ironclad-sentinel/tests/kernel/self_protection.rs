@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::testbed::attacks::NO_EFFECT;
+use crate::testbed::shared::own_map;
 use crate::testbed::successor::{Successor, builder, policy};
 use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm, next_denied};
 use ironclad_bpf::shield::{Shared, SharedOptions};
@@ -491,11 +492,27 @@ fn the_oom_killer_does_not_end_the_agent() {
 
     let score = || std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     let (former, group) = (score(), limited("agent"));
+    let mut eater =
+        TestProcess::start_as(group.command(&std::env::current_exe().unwrap())).unwrap();
+    assert_eq!(eater.ask("write /proc/self/oom_score_adj -999").unwrap(), 0);
     let moved = Moved::to(&group);
     let held = std::hint::black_box(vec![1u8; HELD]);
+    let mut attacks = Attacks::default();
+    let (join, into) = (
+        "join the agent's cgroup by clone3(2) with CLONE_INTO_CGROUP",
+        format!("eat-in {} 4096", group.dir().display()),
+    );
+    attacks.without(join, &mut attacker, &into);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(join, &mut attacker, &into, &events);
+    assert_eq!(event.hook, SentinelHook::TaskAlloc, "{event}");
+    // The test of this hook has a fork(2) of the agent fail. The agent stays trusted.
+    assert!(sentinel.status().unwrap().is_armed);
+    own_map("ic_marks");
+    // A process that is there already.
     limit(&group);
-    assert_eq!(attacker.ask(&eat(&group)).unwrap(), KILLED);
+    assert!(eater.ask(&format!("hold {HELD}")).is_err(), "it is killed");
     assert_eq!(score().trim(), "-1000");
     assert_eq!(attacker.ask(&format!("kill {} {URGENT}", std::process::id())).unwrap(), EPERM);
     drop(sentinel);

@@ -93,6 +93,7 @@ enum ic_sentinel_hook {
 	IC_HOOK_BPF_PROG_LOAD = 47, /* a call in a program that is being loaded */
 	IC_HOOK_QUOTA_ON = 48, /* quotactl(2) with a file of quotas */
 	IC_HOOK_URING_CMD = 49, /* a command to a device or a file by io_uring */
+	IC_HOOK_TASK_ALLOC = 50, /* clone3(2) into another cgroup */
 	IC_SENTINEL_HOOKS, /* one more than the highest number of a hook */
 };
 
