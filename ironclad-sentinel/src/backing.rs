@@ -104,6 +104,7 @@ pub(crate) fn cover(
     };
     put(MAPPER, mapped);
     put(abi::VOLUME_ARRAYS, on_arrays);
+    put(abi::VOLUME_DISKS, on_disks);
     let devices = PROC
         .read_to_string("devices")
         .map_err(|source| BpfError::system("reading /proc/devices", source))?;

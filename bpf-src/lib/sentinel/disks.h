@@ -13,6 +13,7 @@ enum {
 	IC_FIFREEZE = 0xc0045877, /* include/uapi/linux/fs.h */
 	IC_FITHAW = 0xc0045878,
 	IC_FS_IOC_SHUTDOWN = 0x8004587d, /* of ext4, f2fs and XFS, which each have a name for it */
+	IC_BLOCK_LAYER = 0x12, /* the type of BLKDISCARD and the like, include/uapi/linux/fs.h */
 	IC_MINOR_BITS = 20, /* include/linux/kdev_t.h */
 	IC_TTYAUX_MAJOR = 5, /* include/uapi/linux/major.h */
 	IC_MISC_MAJOR = 10,
@@ -59,25 +60,72 @@ static __noinline bool ic_is_query_ioctl(__u32 cmd)
 	return false;
 }
 
-/* A write to a device changes the files of its file system, and so can an ioctl. */
-IC_INLINE int ic_check_disk(__u8 hook, __u32 key, struct dentry *dentry, __u32 detail)
+/* Before Linux 5.11, and before the number of openers became an atomic_t. */
+struct block_device___v5_10 {
+	struct block_device *bd_contains;
+	int bd_openers;
+} __attribute__((preserve_access_index));
+
+/* The disk of a partition; any other block device itself. */
+IC_INLINE struct block_device *ic_whole_device(struct block_device *device)
+{
+	if (bpf_core_field_exists(struct block_device___v5_10, bd_contains))
+		return BPF_CORE_READ((struct block_device___v5_10 *)device, bd_contains);
+	return BPF_CORE_READ(device, bd_disk, part0);
+}
+
+/* Whether a device hands ioctls that it does not know to a device below: device-mapper, bcache. */
+IC_INLINE bool ic_hands_ioctls_down(struct block_device *device)
+{
+	char name[8] = {};
+
+	if (BPF_CORE_READ_STR_INTO(&name, device, bd_disk, disk_name) <= 0)
+		return false;
+	return (name[0] == 'd' && name[1] == 'm' && name[2] == '-') ||
+	       (name[0] == 'b' && name[1] == 'c' && name[2] == 'a' && name[3] == 'c');
+}
+
+/*
+ * The device that an ioctl of a block device addresses: the block layer's own act on the device.
+ * The driver of a disk is not told of which partition an ioctl is. One that is handed down may
+ * address any disk.
+ */
+static __noinline __u32 ic_addressed_by_ioctl(struct file *file, __u32 cmd)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_mapping, host);
+	__u64 at = ic_address(inode) - bpf_core_field_offset(struct bdev_inode, vfs_inode);
+	struct block_device *device = ic_whole_device((struct block_device *)at);
+
+	if ((cmd >> 8 & 0xff) == IC_BLOCK_LAYER || !device)
+		return file->f_inode->i_rdev;
+	return ic_hands_ioctls_down(device) ? IC_VOLUME_DISKS : BPF_CORE_READ(device, bd_dev);
+}
+
+IC_INLINE __u64 ic_rules_of_volume(__u32 key)
 {
 	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &key);
 
-	if (!volume || !ic_is_armed())
+	return volume ? volume->rules[ic_half()] : 0;
+}
+
+/* A write to a device changes the files of its file system, and so can an ioctl. */
+IC_INLINE int ic_check_disk(__u8 hook, __u64 rules, struct dentry *dentry, __u32 detail)
+{
+	if (!rules || !ic_is_armed())
 		return 0;
-	return ic_enforce(hook, volume->rules[ic_half()], IC_FILE_WRITE, IC_FILE_READ, dentry,
-			  detail);
+	return ic_enforce(hook, rules, IC_FILE_WRITE, IC_FILE_READ, dentry, detail);
 }
 
 /* An ioctl of a disk; some of these need no descriptor for writing. */
 IC_INLINE int ic_check_disk_command(__u8 hook, struct file *file, __u32 cmd)
 {
-	__u32 device = file->f_inode->i_rdev;
+	__u64 rules;
 
 	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS) || ic_is_query_ioctl(cmd))
 		return 0;
-	return ic_check_disk(hook, device, file->f_path.dentry, cmd);
+	rules = ic_rules_of_volume(file->f_inode->i_rdev) |
+		ic_rules_of_volume(ic_addressed_by_ioctl(file, cmd));
+	return ic_check_disk(hook, rules, file->f_path.dentry, cmd);
 }
 
 /*
@@ -98,7 +146,7 @@ IC_INLINE int ic_check_character_device(__u8 hook, struct file *file)
 	}
 	if (!(IC_READ_ONCE(ic_sentinel.refuse) & refuse))
 		return 0;
-	return ic_check_disk(hook, key, file->f_path.dentry, device);
+	return ic_check_disk(hook, ic_rules_of_volume(key), file->f_path.dentry, device);
 }
 
 /*

@@ -28,12 +28,6 @@ struct super_block___mounted {
 	void *s_bdev;
 } __attribute__((preserve_access_index));
 
-/* Before Linux 5.11, and before the number became an atomic_t. */
-struct block_device___v5_10 {
-	struct block_device *bd_contains;
-	int bd_openers;
-} __attribute__((preserve_access_index));
-
 IC_INLINE void ic_census_fails(void)
 {
 	struct ic_census *census = ic_census_now();
@@ -114,10 +108,7 @@ __noinline int ic_census_device(__u64 address)
 	held = ic_held_next();
 	if (!held)
 		return 0;
-	if (bpf_core_field_exists(struct block_device___v5_10, bd_contains))
-		whole = BPF_CORE_READ((struct block_device___v5_10 *)at, bd_contains);
-	else
-		whole = BPF_CORE_READ(device, bd_disk, part0);
+	whole = ic_whole_device(device);
 	held->rules = ic_rules_of_device(number);
 	held->file.ino = 0;
 	held->file.dev = number;

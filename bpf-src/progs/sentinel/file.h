@@ -555,7 +555,7 @@ static __noinline int ic_check_file_system_command(__u8 hook, struct file *file,
 	error = ic_check_access(hook, dentry, op, other, cmd);
 	if (error || kind != IC_COMMAND_UNKNOWN)
 		return error;
-	return ic_check_disk(hook, file->f_inode->i_sb->s_dev, dentry, cmd);
+	return ic_check_disk(hook, ic_rules_of_volume(file->f_inode->i_sb->s_dev), dentry, cmd);
 }
 
 /*

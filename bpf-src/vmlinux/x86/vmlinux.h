@@ -650,6 +650,10 @@ struct file {
 	void *private_data;
 };
 
+struct address_space {
+	struct inode *host;
+};
+
 struct super_block;
 
 struct list_head {
@@ -705,6 +709,7 @@ struct bdev_inode {
 
 struct gendisk {
 	struct block_device *part0;
+	char disk_name[32];
 };
 
 struct signal_struct {

@@ -1421,6 +1421,8 @@ pub const VOLUME_CHARACTER: u32 = 0x80000000;
 pub const VOLUME_ANY_MINOR: u32 = 0xfffff;
 /// Arrays of md (major number 9), of which any has a protected file.
 pub const VOLUME_ARRAYS: u32 = 0x80900000;
+/// Disks (major number 8), of which any has a protected file.
+pub const VOLUME_DISKS: u32 = 0x80800000;
 
 /// A secret that gives its bearer a mark, once.
 ///

@@ -21,6 +21,10 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(commands_by_another_partition_do_not_reach_a_protected_file)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(a_protected_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
         test!(backing_files_of_loop_devices_are_protected).shared().in_machine().needs(&[lsm]),
         test!(file_systems_with_protected_files_are_not_frozen).shared().in_machine().needs(&[lsm]),
@@ -210,6 +214,65 @@ fn disk_commands_do_not_write_below_protected_files() {
     }
     drop(sentinel);
     follow(&mut attacker, &[format!("tool umount {}", host.path("volume").display())]);
+}
+
+/// A disk takes commands by each of its partitions, and by what is mapped on these.
+fn commands_by_another_partition_do_not_reach_a_protected_file() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let volume = host.path("volume");
+    let (at, beside) = (volume.display(), host.path("beside"));
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(&beside, "0 2048 linear /dev/sda2 0\n").unwrap();
+    wait_for_devices(&["/dev/sda"]);
+    let disk = |bytes: &[u8]| {
+        use std::os::unix::fs::FileExt;
+        let disk = std::fs::OpenOptions::new().write(true).open("/dev/sda").unwrap();
+        disk.write_all_at(bytes, 0).unwrap();
+        disk.sync_all().unwrap();
+    };
+    let read_again = "tool blockdev --rereadpt /dev/sda";
+    disk(&partitioned(&[(2048, 10240), (12288, 2048)], 1));
+    does(&mut attacker, read_again);
+    wait_for_devices(&["/dev/sda1", "/dev/sda2"]);
+    let map = format!("tool dmsetup create --noudevsync beside {}", beside.display());
+    follow(
+        &mut attacker,
+        &[
+            "tool mke2fs -F -t ext4 /dev/sda1".to_owned(),
+            format!("tool mount -t ext4 /dev/sda1 {at}"),
+            map,
+        ],
+    );
+    wait_for_devices(&["/dev/dm-0"]);
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    let tried = [
+        ("write to the disk of a protected file by SG_IO of another partition", "/dev/sda2"),
+        ("write to the disk of a protected file by SG_IO of a device mapped on it", "/dev/dm-0"),
+    ];
+    let order = |device: &str| format!("scsi-write {device}");
+    for (name, device) in tried {
+        attacks.without(name, &mut attacker, &order(device));
+    }
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, device) in tried {
+        let event = attacks.with(name, &mut attacker, &order(device), &events);
+        assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
+        // Of the device itself.
+        follow(&mut attacker, &[format!("set-writable {device}"), format!("append {device}")]);
+    }
+    // If no protected file is on the disk, commands are allowed.
+    let elsewhere = host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    sentinel.apply(&tree(&elsewhere, FileOps::CHANGE)).unwrap();
+    follow(&mut attacker, &tried.map(|(_, device)| order(device)));
+    drop(sentinel);
+    let unmap = "tool dmsetup remove --noudevsync beside".to_owned();
+    follow(&mut attacker, &[unmap, format!("tool umount {at}")]);
+    disk(&[0; 512]);
+    does(&mut attacker, read_again);
 }
 
 /// Each option allows its own operation and not the other's.
@@ -762,7 +825,8 @@ fn table(device: &str) -> String {
 /// Makes a file system on a partition and one on a mapped device, and a file on each.
 fn map_devices(host: &Host, attacker: &mut TestProcess) -> [PathBuf; 2] {
     let at = |name: &str| host.path(name).display().to_string();
-    std::fs::write(host.path("disk"), partitioned(SECTORS)).unwrap();
+    let one = [(2048, SECTORS - 2048)];
+    std::fs::write(host.path("disk"), partitioned(&one, SECTORS)).unwrap();
     std::fs::File::create(host.path("part")).unwrap().set_len(u64::from(SECTORS) << 9).unwrap();
     std::fs::write(host.path("table"), table("/dev/loop1")).unwrap();
     for (device, file) in [("/dev/loop0", "disk"), ("/dev/loop1", "part"), ("/dev/loop2", "part")] {
@@ -800,14 +864,15 @@ fn unmap_devices(host: &Host, attacker: &mut TestProcess) {
     );
 }
 
-/// A disk whose first sector names one partition, which is all but the first MiB.
-fn partitioned(sectors: u32) -> Vec<u8> {
-    const FIRST: u32 = 2048;
+/// The first sectors of a disk, which names partitions by their first sectors and lengths.
+fn partitioned(partitions: &[(u32, u32)], sectors: u32) -> Vec<u8> {
     const LINUX: u8 = 0x83;
     let mut disk = vec![0; sectors as usize * 512];
-    disk[446 + 4] = LINUX;
-    disk[446 + 8..446 + 12].copy_from_slice(&FIRST.to_le_bytes());
-    disk[446 + 12..446 + 16].copy_from_slice(&(sectors - FIRST).to_le_bytes());
+    for (entry, (first, length)) in disk[446..510].chunks_exact_mut(16).zip(partitions) {
+        entry[4] = LINUX;
+        entry[8..12].copy_from_slice(&first.to_le_bytes());
+        entry[12..].copy_from_slice(&length.to_le_bytes());
+    }
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     disk
 }

@@ -163,6 +163,8 @@ enum ic_volume_key {
 	IC_VOLUME_ANY_MINOR = 0xfffff,
 	/* Arrays of md (major number 9), of which any has a protected file. */
 	IC_VOLUME_ARRAYS = 0x80900000,
+	/* Disks (major number 8), of which any has a protected file. */
+	IC_VOLUME_DISKS = 0x80800000,
 };
 
 /* A secret that gives its bearer a mark, once. */
