@@ -74,7 +74,9 @@ IC_INLINE bool ic_stops_processes(struct dentry *dentry)
 /*
  * Whether a file of a cgroup is protected from the caller, which opens it for writing. PID 1, which
  * every user of systemctl(1) may ask, stops the agent only where it may send it signals. `is_own`:
- * the cgroup is the agent's or below it, whose other files a rule covers.
+ * the cgroup is the agent's or below it, whose other files a rule covers. The root of a hierarchy is
+ * always on the path to the agent's cgroup: it has all processes that were moved to no other cgroup,
+ * also where the hierarchy is new.
  */
 static __noinline bool ic_is_cgroup_file_protected(struct dentry *dentry, __u32 is_path_component,
 						   __u32 is_own)
@@ -98,6 +100,8 @@ static __noinline bool ic_is_cgroup_mode_protected(struct dentry *dentry, __u32 
 
 	if (!(valid & IC_ATTR_RIGHTS) || !dir || !ic_is_cgroupfs(dir->i_sb->s_magic))
 		return false;
+	if (dentry->d_parent == dir->i_sb->s_root && dentry->d_parent != dentry)
+		return !ic_is_group_manager();
 	ic_dir_lookup(&found, dentry, dir, dir->i_sb->s_dev);
 	return found.flags & IC_LABEL_PATH_COMPONENT && !ic_is_group_manager();
 }

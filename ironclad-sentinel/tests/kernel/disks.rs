@@ -25,6 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
             .shared()
             .in_machine()
             .needs(&[lsm]),
+        test!(a_new_cgroup_hierarchy_does_not_throttle_a_protected_disk)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(a_protected_disk_is_not_exported).shared().in_machine().needs(&[lsm]),
         test!(backing_files_of_loop_devices_are_protected).shared().in_machine().needs(&[lsm]),
         test!(file_systems_with_protected_files_are_not_frozen).shared().in_machine().needs(&[lsm]),
@@ -273,6 +277,50 @@ fn commands_by_another_partition_do_not_reach_a_protected_file() {
     follow(&mut attacker, &[unmap, format!("tool umount {at}")]);
     disk(&[0; 512]);
     does(&mut attacker, read_again);
+}
+
+/// The root of a hierarchy of cgroups has all processes, the agent too, also where it is mounted after the start.
+fn a_new_cgroup_hierarchy_does_not_throttle_a_protected_disk() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let groups = host.path("groups");
+    std::fs::create_dir(&groups).unwrap();
+    let at = groups.display();
+    let [mount, umount] =
+        [format!("tool mount -t cgroup -o blkio none {at}"), format!("tool umount {at}")];
+    if attacker.ask(&mount).unwrap() != 0 {
+        skip("this kernel has no blkio of version 1, or version 2 uses it");
+    }
+    let protected = mount_disk(&host, &mut attacker);
+    let limit = |rate: u32| {
+        let script = host.path(&format!("limit-{rate}"));
+        let line = format!("echo 8:0 {rate} > {at}/blkio.throttle.write_bps_device");
+        std::fs::write(&script, line).unwrap();
+        format!("tool sh {}", script.display())
+    };
+    let tried = [
+        ("throttle the disk of a protected file by a new hierarchy of cgroups", limit(1 << 20)),
+        ("chown a file of the root of a new hierarchy of cgroups", format!("chown {at}/tasks")),
+    ];
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    follow(&mut attacker, &[limit(0), umount.clone()]);
+    let sentinel = host.start(&tree(&protected, FileOps::CHANGE));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    follow(&mut attacker, &[mount]);
+    for (name, order) in &tried {
+        attacks.with(name, &mut attacker, order, &events);
+    }
+    // Cgroups of other processes are not protected.
+    let other = groups.join("other");
+    std::fs::create_dir(&other).unwrap();
+    let read = format!("read {at}/blkio.throttle.write_bps_device");
+    let inside = format!("open-to-write {}/blkio.throttle.write_bps_device", other.display());
+    follow(&mut attacker, &[read, inside]);
+    std::fs::remove_dir(&other).unwrap();
+    drop(sentinel);
+    follow(&mut attacker, &[umount, format!("tool umount {}", host.path("volume").display())]);
 }
 
 /// Each option allows its own operation and not the other's.

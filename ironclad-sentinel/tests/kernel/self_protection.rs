@@ -342,9 +342,12 @@ impl NoDevices {
         Some(Self(dir))
     }
 
+    /// By the agent: no other process may.
     fn deny(&self, attacker: &mut TestProcess) {
-        let order = format!("write {}/devices.deny a", self.0.display());
-        assert_eq!(attacker.ask(&order).unwrap(), 0);
+        let file = self.0.join("devices.deny");
+        let order = format!("write {} a", file.display());
+        assert_eq!(attacker.ask(&order).unwrap(), EPERM);
+        std::fs::write(file, "a").unwrap();
     }
 }
 
