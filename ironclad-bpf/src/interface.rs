@@ -96,30 +96,50 @@ pub fn network_namespace() -> Result<u64, BpfError> {
 }
 
 /// The name of a link's pin, with what the kernel does not report of a link:
-/// `link_<namespace>_<mode>_<interface>`.
+/// `link_<namespace>_<mode>_<interface>`, where the interface is as it was called when the link was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkName {
     pub(crate) namespace: u64,
     pub(crate) mode: XdpMode,
     pub(crate) interface: String,
+    /// Of a further link under the same name: another interface was renamed or moved away. `%_<number>`
+    /// at the end, which agents that do not know it take for a part of the interface's name.
+    pub(crate) number: Option<u32>,
 }
 
 impl LinkName {
+    /// The first of its names that is not taken.
+    pub(crate) fn unless(mut self, is_taken: impl Fn(&Self) -> bool) -> Self {
+        while is_taken(&self) {
+            self.number = Some(self.number.unwrap_or(0) + 1);
+        }
+        self
+    }
+
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(LINK_PREFIX)?.splitn(3, '_');
         let namespace = parts.next()?.parse().ok()?;
         let mode = parts.next()?;
         let mode = [XdpMode::Native, XdpMode::Generic].into_iter().find(|m| m.name() == mode)?;
-        Some(Self { namespace, mode, interface: unescape(parts.next()?)? })
+        let rest = parts.next()?;
+        let (interface, number) = match rest.rsplit_once(NUMBER) {
+            Some((interface, number)) => (interface, Some(number.parse().ok()?)),
+            None => (rest, None),
+        };
+        Some(Self { namespace, mode, interface: unescape(interface)?, number })
     }
 }
 
 impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { namespace, mode, interface } = self;
-        write!(f, "{LINK_PREFIX}{namespace}_{mode}_{}", escape(interface))
+        let Self { namespace, mode, interface, number } = self;
+        write!(f, "{LINK_PREFIX}{namespace}_{mode}_{}", escape(interface))?;
+        number.map_or(Ok(()), |number| write!(f, "{NUMBER}{number}"))
     }
 }
+
+/// Before the number of a [`LinkName`]: no escaped name has it.
+const NUMBER: &str = "%_";
 
 /// bpffs reserves dots; interface names may have them.
 fn escape(name: &str) -> String {
@@ -146,12 +166,22 @@ mod tests {
     #[test]
     fn names_of_link_pins_are_parsed() {
         for (mode, interface) in [(XdpMode::Native, "eth0.100"), (XdpMode::Generic, "a_b_")] {
-            let link = LinkName { namespace: 4_026_531_840, mode, interface: interface.to_owned() };
-            assert_eq!(LinkName::parse(&link.to_string()), Some(link));
+            let interface = interface.to_owned();
+            let link = LinkName { namespace: 4_026_531_840, mode, interface, number: None };
+            assert_eq!(LinkName::parse(&link.to_string()), Some(link.clone()));
+            let first = [link.clone()];
+            let second = link.unless(|name| first.contains(name));
+            assert_eq!(second.number, Some(1));
+            assert_eq!(LinkName::parse(&second.to_string()), Some(second));
         }
-        for foreign in
-            ["link_eth0", "link_1_eth0", "link_1_native_", "link_x_native_eth0", "ic_xdp"]
-        {
+        for foreign in [
+            "link_eth0",
+            "link_1_eth0",
+            "link_1_native_",
+            "link_x_native_eth0",
+            "link_1_native_eth0%_x",
+            "ic_xdp",
+        ] {
             assert_eq!(LinkName::parse(foreign), None, "{foreign}");
         }
     }

@@ -58,7 +58,7 @@ pub use cgroup::cgroup_id;
 pub use error::{BpfError, BpfErrorKind};
 pub use hook::HookLink;
 pub use interface::{Interface, XdpMode, network_namespace};
-pub use link::XdpLink;
+pub use link::{Displaced, XdpLink};
 pub use link_layer::LinkLayer;
 pub use link_watch::LinkWatch;
 pub use map::{Map, MapInfo, Plain};

@@ -16,9 +16,27 @@ use ironclad_core::ErrorChain;
 #[derive(Debug)]
 pub struct XdpLink {
     fd: OwnedFd,
+    /// As it was called when the link was made.
+    name: LinkName,
+    /// As it is called now, or was before it was moved away.
     interface: Interface,
-    mode: XdpMode,
+    is_away: bool,
     pin: Option<PathBuf>,
+}
+
+/// What became of a link's interface: the link stays attached to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Displaced {
+    /// It has another name.
+    Renamed {
+        /// The name before.
+        former: String,
+    },
+    /// It is in another network namespace.
+    Away,
+    /// It was in another network namespace.
+    Returned,
 }
 
 impl XdpLink {
@@ -74,7 +92,9 @@ impl XdpLink {
         }
         let fd = sys::xdp_link_create(program.as_fd(), interface.index, mode.flags())
             .map_err(|source| attach_error(program, interface, mode, source))?;
-        Ok(Self { fd, interface: interface.clone(), mode, pin: None })
+        let Interface { name, namespace, .. } = interface.clone();
+        let name = LinkName { namespace, mode, interface: name, number: None };
+        Ok(Self { fd, name, interface: interface.clone(), is_away: false, pin: None })
     }
 
     /// Opens what an earlier agent has pinned.
@@ -84,15 +104,15 @@ impl XdpLink {
         let index = ifindex(fd.as_fd()).map_err(pin)?;
         let name = path.file_name().and_then(OsStr::to_str).and_then(LinkName::parse);
         let foreign = || io::Error::new(io::ErrorKind::InvalidData, "not the name of an XDP link");
-        let LinkName { namespace, mode, interface } = name.ok_or_else(|| pin(foreign()))?;
-        let interface = Interface { name: interface, namespace, index };
-        Ok(Self { fd, interface, mode, pin: Some(path.to_owned()) })
+        let name = name.ok_or_else(|| pin(foreign()))?;
+        let interface =
+            Interface { name: name.interface.clone(), namespace: name.namespace, index };
+        Ok(Self { fd, name, interface, is_away: false, pin: Some(path.to_owned()) })
     }
 
-    /// The name of its pin.
+    /// The name of its pin, where no other link has it.
     pub(crate) fn pin_name(&self) -> LinkName {
-        let Interface { name, namespace, .. } = self.interface.clone();
-        LinkName { namespace, mode: self.mode, interface: name }
+        self.name.clone()
     }
 
     /// Replaces the program; no packet finds the hook empty.
@@ -109,7 +129,7 @@ impl XdpLink {
     /// `BpfErrorKind::Link` where the kernel refuses.
     pub fn is_alive(&self) -> Result<bool, BpfError> {
         // The kernel clears the index when the interface is unregistered.
-        Ok(ifindex(self.fd.as_fd()).map_err(self.error("reading its info"))? != 0)
+        Ok(self.index()? != 0)
     }
 
     /// Id of the program that the hook runs.
@@ -122,9 +142,72 @@ impl XdpLink {
             .map_err(self.error("reading its info"))
     }
 
+    /// Finds the interface among those of the calling thread's network namespace, where it is or may have
+    /// returned to, and says what became of it since the last call. `taken` are numbers of interfaces that other
+    /// links are known to be attached to.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::Link` where the kernel refuses.
+    pub fn follow(
+        &mut self,
+        namespace: u64,
+        found: &[Interface],
+        taken: &[u32],
+    ) -> Result<Option<Displaced>, BpfError> {
+        if self.interface.namespace != namespace && !self.is_away {
+            return Ok(None);
+        }
+        // The kernel reports the number that it has now, and not in which namespace.
+        let index = self.index()?;
+        let program = self.program_id()?;
+        let is_it =
+            |it: &&Interface| it.index == index && !taken.contains(&index) && runs(it, program);
+        if let Some(now) = found.iter().find(is_it) {
+            let former = std::mem::replace(&mut self.interface, now.clone()).name;
+            let was_away = std::mem::replace(&mut self.is_away, false);
+            return Ok(match was_away {
+                true => Some(Displaced::Returned),
+                false => (former != now.name).then_some(Displaced::Renamed { former }),
+            });
+        }
+        // It may have been removed since.
+        let index = self.index()?;
+        if index == 0 {
+            self.is_away = false;
+            self.interface.name.clone_from(&self.name.interface);
+            self.interface.namespace = self.name.namespace;
+            return Ok(None);
+        }
+        self.interface.index = index;
+        let was_away = std::mem::replace(&mut self.is_away, true);
+        Ok((!was_away).then_some(Displaced::Away))
+    }
+
+    /// Whether it is attached to this interface, as far as [`follow`](Self::follow) knows.
+    ///
+    /// # Errors
+    /// `BpfErrorKind::Link` where the kernel refuses.
+    pub fn is_at(&self, interface: &Interface) -> Result<bool, BpfError> {
+        Ok(!self.is_away && self.interface == *interface && self.index()? == interface.index)
+    }
+
+    /// Whether the interface was called so when the link was made.
+    pub fn was_made_for(&self, name: &str, namespace: u64) -> bool {
+        self.name.interface == name && self.name.namespace == namespace
+    }
+
+    /// Whether the interface is in another network namespace than [`interface`](Self::interface) says.
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+
+    fn index(&self) -> Result<u32, BpfError> {
+        ifindex(self.fd.as_fd()).map_err(self.error("reading its info"))
+    }
+
     /// Native or generic.
     pub fn mode(&self) -> XdpMode {
-        self.mode
+        self.name.mode
     }
 
     /// Whether the attachment outlives the process.
@@ -132,7 +215,7 @@ impl XdpLink {
         self.pin.is_some()
     }
 
-    /// Where it is attached.
+    /// Where it is attached, as far as [`follow`](Self::follow) knows.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
@@ -191,12 +274,20 @@ fn ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
 }
 
+/// The XDP programs that an interface runs; 0 where a mode has none.
+fn programs(interface: &Interface) -> io::Result<[u32; 4]> {
+    let query = sys::xdp_query(interface.index)?;
+    Ok([query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id])
+}
+
+/// False also where the interface was removed.
+fn runs(interface: &Interface, program: u32) -> bool {
+    programs(interface).is_ok_and(|programs| programs.contains(&program))
+}
+
 /// The XDP program that an interface runs, and its name.
 fn occupant(interface: &Interface) -> Option<(u32, String)> {
-    let query = sys::xdp_query(interface.index).ok()?;
-    let id = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id]
-        .into_iter()
-        .find(|&id| id != 0)?;
+    let id = programs(interface).ok()?.into_iter().find(|&id| id != 0)?;
     let name = sys::prog_by_id(id).and_then(|fd| program_info(fd.as_fd()));
     Some((id, name.map_or_else(|_| "a program".to_owned(), |info| format!("`{}`", info.name))))
 }

@@ -9,6 +9,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::audit::Allowlist;
 use crate::error::{BpfError, Failure};
+use crate::interface::LinkName;
 use crate::link::XdpLink;
 use crate::link_layer::LinkLayer;
 use crate::loader::{Loaded, Loader, failed};
@@ -192,14 +193,16 @@ impl Shared {
         let dispatchers = DISPATCHERS.iter().zip(&self.dispatchers);
         let dispatchers = dispatchers.map(|(name, program)| ((*name).to_owned(), program.as_fd()));
         let mut pins: Vec<_> = dispatchers.chain(self.persistent.pins()).collect();
+        let mut names: Vec<LinkName> = Vec::new();
         for link in links.iter() {
-            pins.push((link.pin_name().to_string(), link.as_fd()));
+            let name = link.pin_name().unless(|name| names.contains(name));
+            pins.push((name.to_string(), link.as_fd()));
+            names.push(name);
         }
         pins.extend(more);
         directory.persist(&pins)?;
-        for link in links {
-            let path = directory.link_path(&link.pin_name());
-            link.pinned_at(&path);
+        for (link, name) in links.iter_mut().zip(&names) {
+            link.pinned_at(&directory.link_path(name));
         }
         Ok(())
     }
@@ -213,7 +216,9 @@ impl Shared {
         directory: &PinDirectory,
         link: &mut XdpLink,
     ) -> Result<(), BpfError> {
-        link.pin(&directory.link_path(&link.pin_name()))
+        // Another interface of that name may have been renamed or moved away, and is protected still.
+        let name = link.pin_name().unless(|name| directory.link_path(name).exists());
+        link.pin(&directory.link_path(&name))
     }
 
     /// Replaces the pinned dispatchers by this build's and gives them to every link; false where the

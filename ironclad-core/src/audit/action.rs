@@ -62,6 +62,16 @@ pub enum AuditAction {
         /// Of a cgroup, the processes that were in it by then.
         processes: u64,
     },
+    /// What is protected is not found where it was: it has another name, or something else hides it. The
+    /// programs stay attached to it.
+    Displaced {
+        /// The hook.
+        hook: String,
+        /// The interface or cgroup, by its former name.
+        interface: String,
+        /// What became of it.
+        change: String,
+    },
     /// A map, program or link was pinned.
     Pin {
         /// What.
@@ -289,6 +299,9 @@ impl fmt::Display for AuditAction {
                 "attached again to {hook} of {interface}, which was created {unchecked_ms} ms before and had \
                  {processes} processes"
             ),
+            Self::Displaced { hook, interface, change } => {
+                write!(f, "still attached to {hook} of {interface}: {change}")
+            }
             Self::Pin { object, path } => write!(f, "pin {object} at {path}"),
             Self::Unpin { path } => write!(f, "unpin {path}"),
             Self::Adopt { path, policy } => write!(f, "adopt {path} (policy {policy})"),

@@ -224,6 +224,7 @@ mod tests {
                 unchecked_ms: u64::MAX,
                 processes: 0,
             },
+            AuditAction::Displaced { hook: text(), interface: text(), change: text() },
             AuditAction::Pin { object: text(), path: text() },
             AuditAction::Unpin { path: text() },
             AuditAction::Adopt { path: text(), policy: text() },

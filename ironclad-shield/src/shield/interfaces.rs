@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ironclad_bpf::shield::{PolicyProgram, Shared};
-use ironclad_bpf::{Interface, LinkLayer, Program, XdpLink, XdpMode, network_namespace};
+use ironclad_bpf::{Displaced, Interface, LinkLayer, Program, XdpLink, XdpMode, network_namespace};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::AuditAction;
 #[cfg(doc)]
@@ -17,7 +17,7 @@ use crate::error::{Failure, ShieldError};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct InterfaceStatus {
-    /// The interface.
+    /// The interface, under the name that it has now.
     pub interface: Interface,
     /// How it is attached.
     pub mode: XdpMode,
@@ -25,6 +25,8 @@ pub struct InterfaceStatus {
     pub link_layer: LinkLayer,
     /// False where the interface was removed.
     pub alive: bool,
+    /// True where it was moved to another network namespace, and is protected there: `interface` says where it was.
+    pub moved: bool,
     /// How often this agent has attached to another interface that appeared under the name.
     pub gaps: u64,
 }
@@ -70,6 +72,25 @@ pub enum InterfaceChange {
         /// Why, and what to do.
         error: String,
     },
+    /// It was renamed, and stays protected. An interface that appears under the former name is protected as
+    /// well.
+    Renamed {
+        /// The name.
+        interface: String,
+        /// The name before.
+        former: String,
+    },
+    /// It was moved to another network namespace, and stays protected. An interface that appears under its
+    /// name is protected as well.
+    Moved {
+        /// The name that it had.
+        interface: String,
+    },
+    /// It was in another network namespace, and is in this one now.
+    Returned {
+        /// The name.
+        interface: String,
+    },
 }
 
 /// Patterns of interfaces' names, for one network namespace.
@@ -100,7 +121,7 @@ impl Patterns {
 enum Wanted {
     /// It matches a pattern.
     New,
-    /// It has the name of a protected one that was removed.
+    /// It has the name of a protected one that was removed, renamed or moved away.
     Again,
     /// It is protected, and its type may have changed.
     Already,
@@ -113,7 +134,7 @@ pub(super) struct Followed {
     gaps: BTreeMap<(u64, String), u64>,
     /// Interfaces that could not be protected, and why.
     unprotected: BTreeMap<Interface, String>,
-    /// Names that match a pattern and were unprotected by request, by namespace and name.
+    /// Names that were unprotected by request, by namespace and name.
     released: BTreeSet<(u64, String)>,
 }
 
@@ -144,21 +165,21 @@ impl Shield {
     /// with the device where Shield does not know what its frames begin with.
     pub fn protect(&self, name: &str) -> Result<(), ShieldError> {
         let interface = Interface::by_name(name)?;
+        self.core.locate(&mut self.core.lock())?;
         self.core.protect(&interface)?;
         self.core.lock().followed.released.remove(&key(&interface));
         Ok(())
     }
 
-    /// Detaches from an interface of the calling thread's network namespace. One of its name is not
-    /// protected again, also where it matches a pattern.
+    /// Detaches from an interface of the calling thread's network namespace, or from one of that name which
+    /// was moved away where there is no other. One of its name is not protected again, also where it matches a
+    /// pattern.
     ///
     /// # Errors
     /// `ShieldErrorKind::NotProtected` with the protected interfaces, `ShieldErrorKind::Bpf` where the
     /// kernel refuses.
     pub fn unprotect(&self, name: &str) -> Result<(), ShieldError> {
         if self.core.detach_interface(name)? {
-            let released = (network_namespace()?, name.to_owned());
-            self.core.lock().followed.released.insert(released);
             return Ok(());
         }
         let control = self.core.lock();
@@ -166,7 +187,7 @@ impl Shield {
         Err(Failure::NotProtected { interface: name.to_owned(), interfaces }.into())
     }
 
-    /// Finds interfaces that were removed, protects those that were created again under their name, and
+    /// Finds interfaces that were removed, renamed or moved to another namespace, protects those that were created again under their name, and
     /// new ones that match a pattern. A thread does so within moments, in the network namespace where Shield
     /// was started, unless [`follow_interfaces`](crate::ShieldBuilder::follow_interfaces) was turned off.
     /// For interfaces of another namespace call it from there, after link notifications of rtnetlink or from
@@ -204,14 +225,12 @@ impl Shield {
 impl Core {
     pub(super) fn protect(&self, interface: &Interface) -> Result<(), ShieldError> {
         let mut control = self.lock();
-        let Interface { name, namespace, index, .. } = interface;
+        let Interface { name, namespace, .. } = interface;
         let layer = interface.link_layer()?;
         self.decide(&mut control, layer)?;
         let dispatcher = self.shared.dispatcher_for(layer);
-        let is_same = |link: &XdpLink| link.interface().is(name, *namespace);
-        let before = control.links.iter().position(is_same);
-        if let Some(link) = before.map(|at| &control.links[at]) {
-            if link.is_alive()? && link.interface().index == *index {
+        for link in &control.links {
+            if link.is_at(interface)? {
                 // A device that takes its type from others, such as a bond, can change it.
                 return match Shared::layer_of(link)? == layer {
                     true => Ok(()),
@@ -223,12 +242,10 @@ impl Core {
             Some(mode) => XdpLink::attach_mode(dispatcher, interface, mode)?,
             None => XdpLink::attach(dispatcher, interface)?,
         };
-        if let Some(at) = before {
-            // The interface was removed, and its hook with it, or was renamed.
-            control.links.remove(at).detach()?;
-            self.record_detach(name)?;
+        if control.links.iter().any(|link| link.was_made_for(name, *namespace)) {
             *control.followed.gaps.entry(key(interface)).or_default() += 1;
         }
+        self.detach_removed(&mut control, name, *namespace)?;
         if let Some(directory) = self.directory.as_ref().filter(|d| d.path().exists()) {
             self.shared.persist_link(directory, &mut link)?;
         }
@@ -240,6 +257,108 @@ impl Core {
         };
         control.links.push(link);
         self.record(action)
+    }
+
+    /// Drops links of that name whose interface was removed, and its hook with it. One that was renamed or
+    /// moved away keeps its link.
+    fn detach_removed(
+        &self,
+        control: &mut Control,
+        name: &str,
+        namespace: u64,
+    ) -> Result<(), ShieldError> {
+        let is_removed =
+            |link: &XdpLink| Ok(link.was_made_for(name, namespace) && !link.is_alive()?);
+        self.detach_where(control, is_removed).map(drop)
+    }
+
+    /// Drops links whose interface was removed after another one of its name was protected.
+    fn detach_replaced(&self, control: &mut Control, here: u64) -> Result<(), ShieldError> {
+        let mut replaced = Vec::new();
+        let (mut alive, mut removed) = (Vec::new(), Vec::new());
+        for link in &control.links {
+            if link.is_alive()? { &mut alive } else { &mut removed }.push(link);
+        }
+        for link in removed {
+            let Interface { name, namespace, .. } = link.interface();
+            let is_replaced = alive.iter().any(|other| other.was_made_for(name, *namespace));
+            if *namespace == here && is_replaced {
+                replaced.push(name.clone());
+            }
+        }
+        replaced.iter().try_for_each(|name| self.detach_removed(control, name, here))
+    }
+
+    /// How many links it detached.
+    fn detach_where(
+        &self,
+        control: &mut Control,
+        is_it: impl Fn(&XdpLink) -> Result<bool, ShieldError>,
+    ) -> Result<usize, ShieldError> {
+        let (mut at, mut detached) = (0, 0);
+        while let Some(link) = control.links.get(at) {
+            if !is_it(link)? {
+                at += 1;
+                continue;
+            }
+            let name = link.interface().name.clone();
+            control.links.remove(at).detach()?;
+            self.record_detach(&name)?;
+            detached += 1;
+        }
+        Ok(detached)
+    }
+
+    /// Finds the protected interfaces of the calling thread's network namespace under the names that they
+    /// have now. Returns all interfaces of the namespace, and what it found of the protected ones.
+    pub(super) fn locate(
+        &self,
+        control: &mut Control,
+    ) -> Result<(Vec<Interface>, Vec<InterfaceChange>), ShieldError> {
+        let (here, found) = (network_namespace()?, Interface::all()?);
+        let (mut taken, mut changes) = (Vec::new(), Vec::new());
+        // Those that were here: another that was moved away may have had the number of one of them.
+        control.links.sort_by_key(XdpLink::is_away);
+        for link in &mut control.links {
+            let displaced = link.follow(here, &found, &taken)?;
+            let interface = link.interface();
+            if interface.namespace == here && !link.is_away() {
+                taken.push(interface.index);
+            }
+            if let Some(displaced) = displaced {
+                changes.push(self.report_displaced(interface.name.clone(), displaced)?);
+            }
+        }
+        Ok((found, changes))
+    }
+
+    fn report_displaced(
+        &self,
+        interface: String,
+        displaced: Displaced,
+    ) -> Result<InterfaceChange, ShieldError> {
+        let (name, what, change) = match displaced {
+            Displaced::Renamed { former } => {
+                let what = format!("it is named {interface} now");
+                (former.clone(), what, InterfaceChange::Renamed { interface, former })
+            }
+            Displaced::Returned => {
+                let what = "it is back from another network namespace".to_owned();
+                (interface.clone(), what, InterfaceChange::Returned { interface })
+            }
+            _ => {
+                let what = "it was moved to another network namespace".to_owned();
+                (interface.clone(), what, InterfaceChange::Moved { interface })
+            }
+        };
+        let instance = self.audit.instance();
+        tracing::warn!(instance, "interface {name} stays protected: {what}");
+        self.record(AuditAction::Displaced {
+            hook: "xdp".to_owned(),
+            interface: name,
+            change: what,
+        })?;
+        Ok(change)
     }
 
     fn replace(&self, link: &XdpLink, dispatcher: &Program) -> Result<(), ShieldError> {
@@ -295,11 +414,16 @@ impl Core {
     pub(super) fn detach_interface(&self, name: &str) -> Result<bool, ShieldError> {
         let mut control = self.lock();
         let here = network_namespace()?;
-        let Some(at) = control.links.iter().position(|link| link.interface().is(name, here)) else {
-            return Ok(false);
-        };
-        control.links.remove(at).detach()?;
-        self.record_detach(name).map(|()| true)
+        self.locate(&mut control)?;
+        let is_away =
+            !control.links.iter().any(|it| it.interface().is(name, here) && !it.is_away());
+        let is_it =
+            |link: &XdpLink| Ok(link.interface().is(name, here) && link.is_away() == is_away);
+        let is_detached = self.detach_where(&mut control, is_it)? > 0;
+        if is_detached {
+            control.followed.released.insert((here, name.to_owned()));
+        }
+        Ok(is_detached)
     }
 
     /// Without `retry`, an interface that could not be protected before is left as it is.
@@ -308,8 +432,13 @@ impl Core {
         retry: bool,
     ) -> Result<Vec<InterfaceChange>, ShieldError> {
         let here = network_namespace()?;
-        let found = Interface::all()?;
-        let mut changes = self.gone(here, &found)?;
+        let (found, mut changes) = {
+            let mut control = self.lock();
+            let located = self.locate(&mut control)?;
+            self.detach_replaced(&mut control, here)?;
+            located
+        };
+        changes.extend(self.gone(here, &found)?);
         for interface in &found {
             if let Some(wanted) = self.wanted(interface, retry)? {
                 changes.extend(self.follow(interface, wanted));
@@ -371,23 +500,20 @@ impl Core {
     /// Why an interface is to be protected; none where it is not, or was tried before.
     fn wanted(&self, interface: &Interface, retry: bool) -> Result<Option<Wanted>, ShieldError> {
         let control = self.lock();
-        let Interface { name, namespace, index, .. } = interface;
+        let Interface { name, namespace, .. } = interface;
         if !retry && control.followed.unprotected.contains_key(interface) {
             return Ok(None);
         }
-        if let Some(link) = control.links.iter().find(|link| link.interface().is(name, *namespace))
-        {
-            let is_same = link.interface().index == *index && link.is_alive()?;
-            return Ok(Some(if is_same { Wanted::Already } else { Wanted::Again }));
-        }
-        // One that was renamed stays protected under its former name.
         for link in &control.links {
-            let known = link.interface();
-            if (known.namespace, known.index) == (*namespace, *index) && link.is_alive()? {
-                return Ok(None);
+            if link.is_at(interface)? {
+                return Ok(Some(Wanted::Already));
             }
         }
-        let is_released = control.followed.released.contains(&key(interface));
-        Ok((self.patterns.include(interface) && !is_released).then_some(Wanted::New))
+        if control.followed.released.contains(&key(interface)) {
+            return Ok(None);
+        }
+        let is_again = control.links.iter().any(|link| link.was_made_for(name, *namespace));
+        let is_new = self.patterns.include(interface).then_some(Wanted::New);
+        Ok(if is_again { Some(Wanted::Again) } else { is_new })
     }
 }

@@ -169,6 +169,7 @@ impl Shield {
         };
         self.core
             .record(AuditAction::Adopt { path, policy: PolicyId(in_force.policy).to_string() })?;
+        self.core.locate(&mut control)?;
         // An agent that died between two steps may have left a policy that the selector does not name.
         self.reconcile(&mut control)?;
         Ok(())

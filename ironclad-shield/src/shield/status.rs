@@ -66,6 +66,7 @@ impl Shield {
                     mode: link.mode(),
                     link_layer: Shared::layer_of(link)?,
                     alive: link.is_alive()?,
+                    moved: link.is_away(),
                     gaps: control.followed.gaps(link.interface()),
                 })
             })

@@ -12,7 +12,9 @@ use ironclad_lab::packet::{Frame, UDP, udp};
 use ironclad_lab::{Cgroup, Lab, Namespace, PacketSocket, test, warnings};
 use ironclad_policy::socket::SocketAction;
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy};
-use ironclad_shield::{InterfaceStatus, Shield, ShieldBuilder, ShieldErrorKind, XdpMode};
+use ironclad_shield::{
+    InterfaceChange, InterfaceStatus, Shield, ShieldBuilder, ShieldErrorKind, XdpMode,
+};
 
 use crate::recorder::Recorder;
 use crate::testbed::{PATIENCE, policy as policy_of, provisional, rule};
@@ -23,6 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(interfaces_that_match_a_pattern_are_protected_when_they_appear),
         test!(an_unprotected_interface_is_not_protected_again),
         test!(a_renamed_interface_stays_protected),
+        test!(an_interface_stays_protected_when_another_takes_its_name),
+        test!(an_interface_stays_protected_in_another_namespace),
+        test!(an_agent_adopts_interfaces_that_were_renamed_and_moved),
+        test!(a_moved_interface_whose_number_another_one_takes_stays_protected).on_host(),
         test!(an_interface_that_cannot_be_protected_is_reported),
         test!(a_veth_device_is_protected_in_native_mode).on_host(),
         test!(a_pattern_that_is_none_is_refused).on_host(),
@@ -50,6 +56,25 @@ impl Net {
 
     fn remove(&self, name: &str) {
         self.host.ip(&["link", "del", name]).unwrap();
+    }
+
+    /// An interface of the host whose peer has another name: one of a former interface's has its own.
+    fn add_with_peer(&self, name: &str, peer: &str) {
+        self.lab.veth((&self.host, name), (&self.peer, peer)).unwrap();
+    }
+
+    fn rename(&self, name: &str, now: &str) {
+        self.host.ip(&["link", "set", name, "down"]).unwrap();
+        self.host.ip(&["link", "set", name, "name", now]).unwrap();
+        self.host.ip(&["link", "set", now, "up"]).unwrap();
+    }
+
+    /// A namespace that an interface of the host is moved to.
+    fn move_away(&self, name: &str) -> Namespace {
+        let aside = self.lab.namespace(&format!("aside-{name}")).unwrap();
+        self.host.ip(&["link", "set", name, "netns", aside.name()]).unwrap();
+        aside.ip(&["link", "set", name, "up"]).unwrap();
+        aside
     }
 
     fn start(&self, builder: ShieldBuilder) -> Shield {
@@ -278,13 +303,155 @@ fn a_renamed_interface_stays_protected() {
     let net = Net::new();
     net.add("vm0");
     let shield = net.start(Shield::builder("renamed").interface_pattern("vm*"));
-    net.host.ip(&["link", "set", "vm0", "down"]).unwrap();
-    net.host.ip(&["link", "set", "vm0", "name", "vm7"]).unwrap();
-    net.host.ip(&["link", "set", "vm7", "up"]).unwrap();
+    net.rename("vm0", "vm7");
     net.add("vm1");
     until(|| is_protected(&shield, "vm1"));
     assert!(net.drops(&shield, "vm0"));
     assert_eq!(shield.status().unwrap().unprotected, []);
+}
+
+/// The attack: the agent detached from the renamed interface.
+fn an_interface_stays_protected_when_another_takes_its_name() {
+    let net = Net::new();
+    net.add("eth0");
+    let recorder = Arc::new(Recorder::default());
+    let builder = Shield::builder("taken").interface("eth0").audit(recorder.clone());
+    let shield = net.start(builder.follow_interfaces(false));
+    let refresh = || net.host.run(|| shield.refresh_interfaces().unwrap()).unwrap();
+    assert_eq!(refresh(), []);
+    net.rename("eth0", "real0");
+    net.add_with_peer("eth0", "other");
+    assert!(net.drops(&shield, "eth0") && !net.drops(&shield, "other"));
+    let (interface, former) = ("real0".to_owned(), "eth0".to_owned());
+    let renamed = InterfaceChange::Renamed { interface, former };
+    let reattached =
+        InterfaceChange::Reattached { interface: "eth0".to_owned(), mode: XdpMode::Native };
+    assert_eq!(refresh(), [renamed, reattached]);
+    assert_eq!(refresh(), []);
+    assert!(net.drops(&shield, "eth0") && net.drops(&shield, "other"));
+    let found = |name| status(&shield, name).map(|it| (it.alive, it.moved, it.gaps));
+    assert_eq!(found("real0"), Some((true, false, 0)));
+    assert_eq!(found("eth0"), Some((true, false, 1)));
+    let actions = recorder.0.lock().unwrap().clone();
+    let is_detach = |action: &&AuditAction| matches!(action, AuditAction::Detach { .. });
+    let is_displaced = |action: &&AuditAction| matches!(action, AuditAction::Displaced { interface, change, .. } if interface == "eth0" && change.contains("real0"));
+    assert_eq!(actions.iter().filter(is_detach).count(), 0);
+    assert_eq!(actions.iter().filter(is_displaced).count(), 1);
+    // Names that are exchanged.
+    net.rename("eth0", "tmp0");
+    net.rename("real0", "eth0");
+    net.rename("tmp0", "real0");
+    assert_eq!(refresh().len(), 2);
+    assert_eq!(
+        (found("eth0"), shield.status().unwrap().interfaces.len()),
+        (Some((true, false, 1)), 2)
+    );
+    assert!(net.drops(&shield, "eth0") && net.drops(&shield, "other"));
+    // By the name that it has, and no more.
+    net.host.run(|| shield.unprotect("real0").unwrap()).unwrap();
+    assert!(net.drops(&shield, "eth0") && !net.drops(&shield, "other"));
+    net.host.run(|| shield.unprotect("eth0").unwrap()).unwrap();
+    assert!(!net.drops(&shield, "eth0"));
+    assert_eq!((refresh(), shield.status().unwrap().interfaces), (vec![], vec![]));
+}
+
+fn an_interface_stays_protected_in_another_namespace() {
+    let net = Net::new();
+    net.add("eth0");
+    let recorder = Arc::new(Recorder::default());
+    let shield = net.start(Shield::builder("moved").interface("eth0").audit(recorder.clone()));
+    let aside = net.move_away("eth0");
+    net.add_with_peer("eth0", "other");
+    let interfaces = || shield.status().unwrap().interfaces;
+    let count = |moved| interfaces().iter().filter(|it| it.alive && it.moved == moved).count();
+    until(|| count(true) == 1 && count(false) == 1);
+    assert!(net.drops(&shield, "eth0") && net.drops(&shield, "other"));
+    let actions = recorder.0.lock().unwrap().clone();
+    let is_displaced = |action: &AuditAction| matches!(action, AuditAction::Displaced { interface, change, .. } if interface == "eth0" && change.contains("namespace"));
+    assert!(actions.iter().any(is_displaced));
+    // Back again, under another name.
+    aside.ip(&["link", "set", "eth0", "down"]).unwrap();
+    aside.ip(&["link", "set", "eth0", "name", "back0"]).unwrap();
+    aside.ip(&["link", "set", "back0", "netns", net.host.name()]).unwrap();
+    net.host.ip(&["link", "set", "back0", "up"]).unwrap();
+    until(|| is_protected(&shield, "back0") && count(true) == 0);
+    assert!(net.drops(&shield, "eth0") && net.drops(&shield, "other"));
+    // One that is removed elsewhere is forgotten: another has its name.
+    net.host.ip(&["link", "set", "back0", "netns", aside.name()]).unwrap();
+    until(|| count(true) == 1);
+    aside.ip(&["link", "del", "back0"]).unwrap();
+    net.add("eth1");
+    until(|| interfaces().len() == 1 && is_protected(&shield, "eth0"));
+    assert!(net.drops(&shield, "other"));
+}
+
+fn an_agent_adopts_interfaces_that_were_renamed_and_moved() {
+    let net = Net::new();
+    let instance = format!("displaced-{}", std::process::id());
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+    let names = ["eth0", "eth1"];
+    names.iter().for_each(|name| net.add(name));
+    let builder = || {
+        let builder = Shield::builder(&instance).persistent(true);
+        names.into_iter().fold(builder, ShieldBuilder::interface)
+    };
+    // No agent runs while it happens.
+    drop(net.start(builder()));
+    let displace = |round: &str| {
+        net.rename("eth0", &format!("real{round}"));
+        net.add_with_peer("eth0", &format!("a{round}"));
+        let aside = net.move_away("eth1");
+        net.add_with_peer("eth1", &format!("b{round}"));
+        aside
+    };
+    let aside = displace("1");
+    let every = |shield: &Shield, peers: &[&str]| {
+        let unprotected: Vec<_> = peers.iter().filter(|peer| !net.drops(shield, peer)).collect();
+        assert!(unprotected.is_empty(), "{unprotected:?}");
+        assert_eq!(shield.status().unwrap().interfaces.len(), peers.len());
+    };
+    let shield = net.start(builder());
+    every(&shield, &["eth0", "eth1", "a1", "b1"]);
+    assert!(is_protected(&shield, "real1"));
+    // Pinned, all of them, and found by an agent without changes meanwhile.
+    drop(shield);
+    let shield = net.start(builder());
+    every(&shield, &["eth0", "eth1", "a1", "b1"]);
+    // While it runs.
+    drop(aside);
+    net.add("eth2");
+    until(|| shield.status().unwrap().interfaces.len() == 3);
+    let aside = displace("2");
+    until(|| shield.status().unwrap().interfaces.len() == 5);
+    every(&shield, &["eth0", "a1", "b1", "a2", "b2"]);
+    drop(shield);
+    let shield = net.start(builder());
+    every(&shield, &["eth0", "a1", "b1", "a2", "b2"]);
+    drop(aside);
+    shield.stop().unwrap();
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+}
+
+/// The kernel reports the number of a link's interface, and not its namespace.
+fn a_moved_interface_whose_number_another_one_takes_stays_protected() {
+    let net = Net::new();
+    net.add("eth0");
+    let builder = Shield::builder("number").interface("eth0").follow_interfaces(false);
+    let shield = net.start(builder);
+    let number = status(&shield, "eth0").unwrap().interface.index.to_string();
+    let _aside = net.move_away("eth0");
+    let peer = net.peer.name();
+    let new =
+        ["link", "add", "eth0", "index", &number, "type", "veth", "peer", "other", "netns", peer];
+    net.host.ip(&new).unwrap();
+    net.host.ip(&["link", "set", "eth0", "address", "02:00:00:00:00:01", "up"]).unwrap();
+    net.peer.ip(&["link", "set", "other", "up"]).unwrap();
+    let refresh = || net.host.run(|| shield.refresh_interfaces().unwrap()).unwrap();
+    assert_eq!(refresh().len(), 2);
+    assert_eq!(refresh(), []);
+    let interfaces = shield.status().unwrap().interfaces;
+    assert_eq!(interfaces.iter().map(|it| it.moved).collect::<Vec<_>>(), [false, true]);
+    assert!(net.drops(&shield, "eth0") && net.drops(&shield, "other"));
 }
 
 fn an_interface_that_cannot_be_protected_is_reported() {
