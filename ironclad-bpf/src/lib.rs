@@ -54,7 +54,7 @@ mod terminal;
 pub mod uapi;
 mod wall_clock;
 
-pub use cgroup::cgroup_id;
+pub use cgroup::{CgroupDir, cgroup_id};
 pub use error::{BpfError, BpfErrorKind};
 pub use hook::HookLink;
 pub use interface::{Interface, XdpMode, network_namespace};

@@ -24,7 +24,7 @@ use ironclad_bpf::{PinDirectory, Program};
 use crate::error::ShieldError;
 use crate::slots::Slots;
 use bindings::Former;
-use cgroup_paths::{CgroupPath, cgroup_root};
+use cgroup_paths::{CgroupPath, CgroupTree};
 use cgroups::Protected;
 use paths::SlotBound;
 
@@ -82,25 +82,28 @@ impl Sockets {
         for mut links in
             pins.as_deref_mut().map(|pins| own.adopt(pins)).transpose()?.into_iter().flatten()
         {
-            let Some(CgroupPath { path, .. }) = cgroup_paths::by_id(&cgroup_root()?, links.id)
-            else {
+            let tree = CgroupTree::open()?;
+            let found = tree.by_id(links.id).and_then(|found| Some((found, tree.dir(links.id)?)));
+            let Some((CgroupPath { path, .. }, dir)) = found else {
                 let id = links.id;
                 tracing::warn!("protected cgroup {id} was removed while no agent ran");
                 links.detach()?;
                 continue;
             };
-            let path = cgroup_root()?.join(path.trim_start_matches('/'));
+            let path = tree.path_of(&path);
             if !links.is_whole() {
                 // An older agent attached fewer hooks, or an agent was killed between two of them.
-                own.complete(&path, &mut links)?;
+                own.complete(&dir, &mut links)?;
                 directory.map_or(Ok(()), |pins| SocketShared::persist_cgroup(pins, &mut links))?;
             }
             cgroups.push(Protected::new(path, links));
         }
         let has_packets = pins.as_ref().is_some_and(|pins| pins.has_packets());
-        let mut packets = has_packets
-            .then(|| packets::load(shared, &processes, &own, &cgroups, directory))
-            .transpose()?;
+        let mut packets = None;
+        if has_packets {
+            let dirs = packets::dirs(&cgroups)?;
+            packets = Some(packets::load(shared, &processes, &own, &dirs, directory)?);
+        }
         pins.map_or(Ok(()), |pins| PacketSockets::supersede(pins, packets.as_mut()))?;
         Ok(Self {
             rules: Slots::read(&own.rule_slots, SOCKET_RULES)?,

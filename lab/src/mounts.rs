@@ -39,6 +39,16 @@ impl Mounts {
         self.mount("tmpfs", at, "")
     }
 
+    /// Mounts a directory over another one.
+    ///
+    /// # Errors
+    /// [`LabError`] where the kernel refuses.
+    pub fn bind(&self, from: &Path, at: &Path) -> Result<(), LabError> {
+        let nothing = None::<&str>;
+        mount(Some(from), at, nothing, MsFlags::MS_BIND, nothing)
+            .map_err(failed("mounting a directory"))
+    }
+
     /// Mounts an overlayfs of `lower` and `upper`. `work` is empty and on the file system of `upper`.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
 
 use ironclad_core::abi;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -8,7 +7,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use super::pins::{PACKET_HOOK, SocketPins};
 use super::{Processes, SocketShared};
 use crate::audit::Allowlist;
-use crate::cgroup::open_cgroup;
+use crate::cgroup::CgroupDir;
 use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
@@ -33,8 +32,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn protect(&mut self, cgroup: &Path) -> Result<(), BpfError> {
-        let (dir, id) = open_cgroup(cgroup)?;
+    fn protect(&mut self, cgroup: &CgroupDir) -> Result<(), BpfError> {
         let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
         if free as u32 >= abi::SOCK_CGROUPS_MAX {
             return Err(BpfError::limit(
@@ -43,10 +41,10 @@ impl Groups {
                 u64::from(abi::SOCK_CGROUPS_MAX),
             ));
         }
-        self.map.update(&(free as u32), &(dir.as_raw_fd() as u32))?;
+        self.map.update(&(free as u32), &(cgroup.as_fd().as_raw_fd() as u32))?;
         match self.places.get_mut(free) {
-            Some(place) => *place = Some(id),
-            None => self.places.push(Some(id)),
+            Some(place) => *place = Some(cgroup.id()),
+            None => self.places.push(Some(cgroup.id())),
         }
         Ok(())
     }
@@ -90,11 +88,11 @@ impl PacketSockets {
     /// # Errors
     /// `BpfErrorKind::NoLsm` where it is not or could not be, `BpfErrorKind::Load` with the verifier's
     /// log, `BpfErrorKind::Attach`, those of [`Self::protect`].
-    pub fn load<'a>(
+    pub fn load(
         shared: &Shared,
         processes: &Processes,
         sockets: &SocketShared,
-        cgroups: impl IntoIterator<Item = &'a Path>,
+        cgroups: &[CgroupDir],
     ) -> Result<Self, BpfError> {
         let lsm = probe_lsm();
         let why = lsm.reason.unwrap_or_default();
@@ -125,7 +123,7 @@ impl PacketSockets {
         let program = object.program("ic_packet")?;
         let seen = object.map::<u32, u64>("ic_canary")?;
         let mut groups = Groups { map: object.map("ic_cgroups")?, places: Vec::new() };
-        cgroups.into_iter().try_for_each(|cgroup| groups.protect(cgroup))?;
+        cgroups.iter().try_for_each(|cgroup| groups.protect(cgroup))?;
         let number = boottime_ns();
         let link = HookLink::tracepoint(&program, &format!("{number}_{PACKET_HOOK}"))?;
         // A link is listed, too, where the kernel never calls its program.
@@ -147,8 +145,8 @@ impl PacketSockets {
     /// those below it.
     ///
     /// # Errors
-    /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Limit` beyond 256, `BpfErrorKind::Map`.
-    pub fn protect(&mut self, cgroup: &Path) -> Result<(), BpfError> {
+    /// `BpfErrorKind::Limit` beyond 256, `BpfErrorKind::Map`.
+    pub fn protect(&mut self, cgroup: &CgroupDir) -> Result<(), BpfError> {
         self.groups.protect(cgroup)
     }
 

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use ironclad_core::abi::{self, SockIdKey, SockIdVal, SockPolicy, SockRow, SockRule, SockStats};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -9,7 +8,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use super::Processes;
 use super::pins::SocketPins;
 use crate::audit::Allowlist;
-use crate::cgroup::open_cgroup;
+use crate::cgroup::CgroupDir;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
@@ -180,13 +179,13 @@ impl SocketShared {
     /// Attaches what is missing to a cgroup, by its directory.
     ///
     /// # Errors
-    /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Attach`.
-    pub fn complete(&self, cgroup: &Path, links: &mut CgroupLinks) -> Result<(), BpfError> {
-        let (dir, id) = open_cgroup(cgroup)?;
+    /// `BpfErrorKind::Attach`.
+    pub fn complete(&self, cgroup: &CgroupDir, links: &mut CgroupLinks) -> Result<(), BpfError> {
+        let id = cgroup.id();
         for ((hook, kind), program) in HOOKS.iter().zip(&self.programs) {
             if !links.links.iter().any(|link| link.hook() == *hook) {
                 let name = format!("{id}_{hook}");
-                links.links.push(HookLink::cgroup(program, dir.as_fd(), *kind, &name)?);
+                links.links.push(HookLink::cgroup(program, cgroup.as_fd(), *kind, &name)?);
             }
         }
         Ok(())
@@ -196,11 +195,11 @@ impl SocketShared {
     /// those below it. Where one hook fails, none is attached.
     ///
     /// # Errors
-    /// `BpfErrorKind::NoCgroup`, `BpfErrorKind::Attach`.
-    pub fn attach(&self, cgroup: &Path) -> Result<CgroupLinks, BpfError> {
-        let (dir, id) = open_cgroup(cgroup)?;
+    /// `BpfErrorKind::Attach`.
+    pub fn attach(&self, cgroup: &CgroupDir) -> Result<CgroupLinks, BpfError> {
+        let id = cgroup.id();
         let one = |((hook, kind), program): (&(&str, _), &Program)| {
-            HookLink::cgroup(program, dir.as_fd(), *kind, &format!("{id}_{hook}"))
+            HookLink::cgroup(program, cgroup.as_fd(), *kind, &format!("{id}_{hook}"))
         };
         let links = HOOKS.iter().zip(&self.programs).map(one).collect::<Result<_, _>>()?;
         Ok(CgroupLinks { id, links })

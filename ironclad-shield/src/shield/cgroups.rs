@@ -20,6 +20,9 @@ pub struct CgroupStatus {
     pub id: u64,
     /// False where it was removed.
     pub alive: bool,
+    /// True where the path leads elsewhere: something is mounted over the cgroup, or a symbolic link on the
+    /// way was changed. The cgroup is protected nevertheless, and the one that the path leads to as well.
+    pub covered: bool,
     /// How often this agent has attached to another cgroup that was created at the path.
     pub gaps: u64,
     /// How long processes in those were not checked, in sum: from the creation of each on.
@@ -89,11 +92,25 @@ impl Core {
         })
     }
 
+    fn report_covered(&self, path: &Path, id: u64) -> Result<(), ShieldError> {
+        let path = path.display();
+        let change = format!(
+            "its path does not lead to it any more (cgroup {id}): something is mounted there, or a link was changed"
+        );
+        let instance = self.audit.instance();
+        tracing::error!(instance, "cgroup {path} stays protected: {change}");
+        let (hook, interface) = ("cgroup".to_owned(), path.to_string());
+        self.record(AuditAction::Displaced { hook, interface, change })
+    }
+
     /// Attaches to cgroups that were created at the path of a protected one. One that fails leaves no
     /// other out.
     pub(super) fn refresh_cgroups(&self) -> Result<(), ShieldError> {
         let mut control = self.lock();
         let Some(sockets) = &mut control.sockets else { return Ok(()) };
+        for (path, id) in sockets.covered()? {
+            self.report_covered(&path, id)?;
+        }
         let again = sockets.created_again();
         let attached: Vec<_> =
             again.iter().map(|directory| self.attach_cgroup(sockets, directory)).collect();

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Control, Shield};
 use crate::error::{Failure, ShieldError};
-use crate::sockets::cgroup_paths::{self, CgroupPath, cgroup_root};
+use crate::sockets::cgroup_paths::{CgroupPath, CgroupTree};
 use crate::sockets::process_context::{self, DescribedProcess};
 
 /// The decision on a query, and how the rules lead to it.
@@ -114,7 +114,7 @@ impl Shield {
     pub fn explain_event(&self, event: &SocketRecord) -> Result<ExplainedEvent, ShieldError> {
         // Rules are not evaluated for source routes, and the process is not known.
         let is_source_route = event.reason == SocketReason::Route;
-        let group = cgroup_paths::by_id(&cgroup_root()?, event.cgroup);
+        let group = CgroupTree::open()?.by_id(event.cgroup);
         let (cgroups, cgroup) = match group {
             Some(CgroupPath { path, ids }) => (Cgroups::Known(ids), Some(path)),
             None => (Cgroups::Unknown, None),

@@ -77,7 +77,8 @@ impl Shield {
                 let alive = known.links.is_alive()?;
                 let (path, id) = (known.path.clone(), known.links.id);
                 let (gaps, unchecked) = (known.gaps, known.unchecked);
-                Ok(CgroupStatus { path, id, alive, gaps, unchecked })
+                let covered = known.is_covered()?;
+                Ok(CgroupStatus { path, id, alive, covered, gaps, unchecked })
             })
             .collect::<Result<_, ShieldError>>()?;
         let inactive = match &mut control.sockets {

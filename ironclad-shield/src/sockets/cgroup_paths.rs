@@ -1,10 +1,14 @@
 //! Finds cgroups by path and by id, and the mount point of their hierarchy.
-use std::fs::{self, Metadata};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
-use ironclad_bpf::BpfError;
 use ironclad_bpf::pseudo_fs::PROC;
+use ironclad_bpf::{BpfError, CgroupDir};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, open, openat, statat};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::ShieldError;
 
@@ -21,51 +25,114 @@ pub(crate) struct CgroupPath {
 }
 
 impl CgroupPath {
-    fn root(root: &Path) -> Option<Self> {
-        let id = fs::metadata(root).ok()?.ino();
-        Some(Self { path: "/".to_owned(), ids: vec![id] })
-    }
-
     fn child(&self, name: &str, id: u64) -> Self {
         let path = format!("{}/{name}", self.path.trim_end_matches('/'));
         Self { path, ids: self.ids.iter().copied().chain([id]).collect() }
     }
 }
 
-/// The cgroup of that path; none where it does not exist.
-pub(crate) fn by_path(root: &Path, path: &str) -> Option<CgroupPath> {
-    let mut dir = root.to_owned();
-    let mut found = CgroupPath::root(root)?;
-    for name in path.split('/').filter(|name| !name.is_empty()) {
-        if matches!(name, "." | "..") {
-            return None;
-        }
-        dir.push(name);
-        let id = fs::metadata(&dir).ok().filter(Metadata::is_dir)?.ino();
-        found = found.child(name, id);
-    }
-    Some(found)
+/// The hierarchy of cgroups, version 2, without what is mounted over cgroups.
+#[derive(Debug)]
+pub(crate) struct CgroupTree {
+    root: OwnedFd,
+    /// Where it is mounted.
+    at: PathBuf,
 }
 
-/// The cgroup with that id; none where it was removed. The id is the inode number of its directory,
-/// and is not reused.
-pub(crate) fn by_id(root: &Path, id: u64) -> Option<CgroupPath> {
-    let mut left = vec![CgroupPath::root(root)?];
-    while let Some(at) = left.pop() {
-        if at.ids.last() == Some(&id) {
-            return Some(at);
+impl CgroupTree {
+    /// Opens the hierarchy of the host.
+    pub(crate) fn open() -> Result<Self, ShieldError> {
+        let at = cgroup_root()?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        // A copy of one mount has no others in it. It takes CAP_SYS_ADMIN.
+        match open_tree(CWD, &at, flags) {
+            Ok(root) => Ok(Self { root, at }),
+            Err(_) => Self::by_mounts(at),
         }
-        let dir = root.join(at.path.trim_start_matches('/'));
-        // A cgroup may be removed meanwhile.
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if let Some(name) = entry.file_name().to_str() {
-                    left.push(at.child(name, entry.ino()));
+    }
+
+    /// With what is mounted over cgroups.
+    fn by_mounts(at: PathBuf) -> Result<Self, ShieldError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let failed = |e: Errno| BpfError::system("opening the root cgroup", e.into());
+        Ok(Self { root: open(&at, flags, Mode::empty()).map_err(failed)?, at })
+    }
+
+    /// The path of a cgroup's directory, for display.
+    pub(crate) fn path_of(&self, path: &str) -> PathBuf {
+        self.at.join(path.trim_start_matches('/'))
+    }
+
+    /// The id of the cgroup of that path; none where it does not exist.
+    pub(crate) fn id(&self, path: &str) -> Option<u64> {
+        let found = statat(&self.root, below(path), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (FileType::from_raw_mode(found.st_mode) == FileType::Directory).then_some(found.st_ino)
+    }
+
+    /// The cgroup of that path; none where it does not exist.
+    pub(crate) fn by_path(&self, path: &str) -> Option<CgroupPath> {
+        let mut found = self.top()?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            if matches!(name, "." | "..") {
+                return None;
+            }
+            let child = found.child(name, 0);
+            let id = self.id(&child.path)?;
+            found = found.child(name, id);
+        }
+        Some(found)
+    }
+
+    /// The cgroup with that id; none where it was removed. The id is the inode number of its directory,
+    /// and is not reused.
+    pub(crate) fn by_id(&self, id: u64) -> Option<CgroupPath> {
+        self.find(|cgroup| cgroup.ids.last() == Some(&id))
+    }
+
+    /// The directory of the cgroup with that id; none where it was removed.
+    pub(crate) fn dir(&self, id: u64) -> Option<CgroupDir> {
+        let path = self.by_id(id)?.path;
+        let dir = File::from(self.open_dir(&path).ok()?);
+        CgroupDir::new(dir, &self.path_of(&path)).ok().filter(|dir| dir.id() == id)
+    }
+
+    /// The first cgroup that `is_it` accepts, of all.
+    pub(crate) fn find(&self, mut is_it: impl FnMut(&CgroupPath) -> bool) -> Option<CgroupPath> {
+        let mut left = vec![self.top()?];
+        while let Some(at) = left.pop() {
+            if is_it(&at) {
+                return Some(at);
+            }
+            // A cgroup may be removed meanwhile.
+            let Ok(entries) = self.open_dir(&at.path).and_then(Dir::new) else { continue };
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_dir()) {
+                match entry.file_name().to_str() {
+                    Ok(name) if !matches!(name, "." | "..") => {
+                        left.push(at.child(name, entry.ino()));
+                    }
+                    _ => {}
                 }
             }
         }
+        None
     }
-    None
+
+    fn top(&self) -> Option<CgroupPath> {
+        Some(CgroupPath { path: "/".to_owned(), ids: vec![self.id("/")?] })
+    }
+
+    fn open_dir(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.root, below(path), flags, Mode::empty())
+    }
+}
+
+/// A path from the root of the hierarchy as openat(2) takes it.
+fn below(path: &str) -> &str {
+    match path.trim_start_matches('/') {
+        "" => ".",
+        path => path,
+    }
 }
 
 /// Where the hierarchy of cgroups, version 2, is mounted.
@@ -96,6 +163,8 @@ pub(crate) fn cgroup_root() -> Result<PathBuf, ShieldError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -104,6 +173,7 @@ mod tests {
         fs::create_dir_all(root.path().join("a/b/c")).unwrap();
         fs::create_dir_all(root.path().join("d")).unwrap();
         fs::write(root.path().join("a/cgroup.procs"), "").unwrap();
+        let tree = CgroupTree::by_mounts(root.path().to_owned()).unwrap();
         let ino = |path: &str| fs::metadata(root.path().join(path)).unwrap().ino();
         for (path, ids) in [
             ("/", vec![ino("")]),
@@ -111,15 +181,15 @@ mod tests {
             ("/d", vec![ino(""), ino("d")]),
         ] {
             let expected = CgroupPath { path: path.to_owned(), ids };
-            assert_eq!(by_path(root.path(), path), Some(expected.clone()));
+            assert_eq!(tree.by_path(path), Some(expected.clone()));
             let id = *expected.ids.last().unwrap();
-            assert_eq!(by_id(root.path(), id), Some(expected));
+            assert_eq!(tree.by_id(id), Some(expected));
         }
         let gone = ino("a/b/c");
         fs::remove_dir(root.path().join("a/b/c")).unwrap();
-        assert_eq!(by_id(root.path(), gone), None);
+        assert_eq!(tree.by_id(gone), None);
         for none in ["/a/b/c", "/a/cgroup.procs", "/../a", "/a/./b"] {
-            assert_eq!(by_path(root.path(), none), None, "{none}");
+            assert_eq!(tree.by_path(none), None, "{none}");
         }
     }
 }

@@ -3,11 +3,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ironclad_bpf::PinDirectory;
 use ironclad_bpf::socket::{CgroupLinks, SocketGroups, SocketShared};
+use ironclad_bpf::{CgroupDir, PinDirectory};
 
 use super::Sockets;
-use super::cgroup_paths::ROOT_ID;
+use super::cgroup_paths::{CgroupTree, ROOT_ID};
 use crate::error::{Failure, INACTIVE_HINT, INACTIVE_REASON, ShieldError};
 
 /// A cgroup whose processes the socket rules decide for.
@@ -17,11 +17,28 @@ pub(crate) struct Protected {
     /// How often another cgroup was created at the path, and how long their processes were not checked.
     pub(crate) gaps: u64,
     pub(crate) unchecked: Duration,
+    /// [`Protected::is_covered`] when it was last reported.
+    was_covered: bool,
 }
 
 impl Protected {
     pub(crate) fn new(path: PathBuf, links: CgroupLinks) -> Self {
-        Self { path, links, gaps: 0, unchecked: Duration::ZERO }
+        Self { path, links, gaps: 0, unchecked: Duration::ZERO, was_covered: false }
+    }
+
+    /// Whether the cgroup exists, and its path does not lead to it: something is mounted over it, or a
+    /// symbolic link on the way was changed.
+    pub(crate) fn is_covered(&self) -> Result<bool, ShieldError> {
+        let found = std::fs::metadata(&self.path).map(|found| found.ino());
+        Ok(!found.is_ok_and(|id| id == self.links.id) && self.exists()?)
+    }
+
+    /// Whether the cgroup was not removed.
+    fn exists(&self) -> Result<bool, ShieldError> {
+        // The kernel keeps the links of a removed one for the sockets that are left of it.
+        let is_there =
+            || CgroupTree::open().map_or(true, |tree| tree.by_id(self.links.id).is_some());
+        Ok(self.links.is_alive()? && is_there())
     }
 }
 
@@ -95,6 +112,19 @@ impl Sockets {
         self.cgroups.iter().filter(is_another).map(|known| known.path.clone()).collect()
     }
 
+    /// Paths of protected cgroups that lead elsewhere since the last call, and the ids of those cgroups.
+    pub(crate) fn covered(&mut self) -> Result<Vec<(PathBuf, u64)>, ShieldError> {
+        let mut covered = Vec::new();
+        for known in &mut self.cgroups {
+            let is_covered = known.is_covered()?;
+            if is_covered && !known.was_covered {
+                covered.push((known.path.clone(), known.links.id));
+            }
+            known.was_covered = is_covered;
+        }
+        Ok(covered)
+    }
+
     /// Attaches to a cgroup. Pins the links where other cgroups have theirs pinned.
     pub(crate) fn attach(
         &mut self,
@@ -104,9 +134,10 @@ impl Sockets {
         if self.position(cgroup)?.is_some() {
             return Ok(Attached::Already);
         }
-        let mut links = self.shared.attach(cgroup)?;
+        let dir = CgroupDir::open(cgroup)?;
+        let mut links = self.shared.attach(&dir)?;
         if let Some(packets) = &mut self.packets {
-            packets.protect(cgroup)?;
+            packets.protect(&dir)?;
         }
         if let Some(directory) = directory {
             if let Err(failed) = SocketShared::persist_cgroup(directory, &mut links) {
@@ -114,12 +145,18 @@ impl Sockets {
                 return Err(failed.into());
             }
         }
-        // Links of a cgroup that was removed.
-        let is_gone = |known: &Protected| known.path == cgroup;
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.cgroups).into_iter().partition(is_gone);
-        self.cgroups = kept;
-        let (mut new, mut attached) = (Protected::new(cgroup.to_owned(), links), Attached::New);
+        // Links of a cgroup that was removed. One that the path does not lead to any more keeps them.
+        let mut gone = Vec::new();
+        for at in (0..self.cgroups.len()).rev() {
+            let known = &self.cgroups[at];
+            if known.path == cgroup && !known.exists()? {
+                gone.push(self.cgroups.remove(at));
+            }
+        }
+        let is_covering = self.cgroups.iter().any(|known| known.path == cgroup);
+        let own_path = is_covering.then(|| own_path(links.id)).flatten();
+        let path = own_path.unwrap_or_else(|| cgroup.to_owned());
+        let (mut new, mut attached) = (Protected::new(path, links), Attached::New);
         for known in &gone {
             let (unchecked, processes) = (age(cgroup), processes_in(cgroup));
             new.gaps = known.gaps + 1;
@@ -136,13 +173,23 @@ impl Sockets {
 
     /// False where it is not attached.
     pub(crate) fn detach(&mut self, cgroup: &Path) -> Result<bool, ShieldError> {
-        // Also where the path leads to another cgroup by now, which would be attached to.
-        let has_path = || self.cgroups.iter().position(|known| known.path == cgroup);
-        let Some(at) = self.position(cgroup)?.or_else(has_path) else { return Ok(false) };
-        self.unprotect_packets(self.cgroups[at].links.id)?;
-        self.cgroups.remove(at).links.detach()?;
-        Ok(true)
+        // Also those that the path does not lead to any more: the one that it leads to would be attached to
+        // again.
+        let has_path = |it: &Self| it.cgroups.iter().position(|known| known.path == cgroup);
+        let mut is_detached = false;
+        while let Some(at) = self.position(cgroup)?.or_else(|| has_path(self)) {
+            self.unprotect_packets(self.cgroups[at].links.id)?;
+            self.cgroups.remove(at).links.detach()?;
+            is_detached = true;
+        }
+        Ok(is_detached)
     }
+}
+
+/// The path of a cgroup that is mounted elsewhere, too.
+fn own_path(id: u64) -> Option<PathBuf> {
+    let tree = CgroupTree::open().ok()?;
+    tree.by_id(id).map(|found| tree.path_of(&found.path))
 }
 
 /// Since the creation of a cgroup: no time of its directory is earlier.

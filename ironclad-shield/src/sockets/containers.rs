@@ -1,11 +1,9 @@
 //! Resolves the cgroups that rules name, by path or as containers.
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use ironclad_policy::socket::{Bound, CompiledSockets};
 
-use super::cgroup_paths::cgroup_root;
+use super::cgroup_paths::{CgroupPath, CgroupTree};
 use crate::error::{Failure, ShieldError};
 
 /// Enters those that exist into `bound`.
@@ -20,10 +18,10 @@ pub(crate) fn bind(
     if compiled.cgroups().next().is_none() && compiled.containers().next().is_none() {
         return Ok(());
     }
-    let root = cgroup_root()?;
+    let tree = CgroupTree::open()?;
     let mut paths: Vec<String> = compiled.cgroups().cloned().collect();
     if compiled.containers().next().is_some() {
-        let all = all_containers(&root);
+        let all = all_containers(&tree);
         for id in compiled.containers() {
             let found = match container(id, &all) {
                 Ok(found) => found,
@@ -44,9 +42,9 @@ pub(crate) fn bind(
         }
     }
     for path in paths {
-        if let Ok(found) = std::fs::metadata(root.join(path.trim_start_matches('/'))) {
+        if let Some(id) = tree.id(&path) {
             let level = path.split('/').filter(|part| !part.is_empty()).count();
-            bound.cgroups.insert(path, (found.ino(), level as u32));
+            bound.cgroups.insert(path, (id, level as u32));
         }
     }
     Ok(())
@@ -55,23 +53,14 @@ pub(crate) fn bind(
 /// Paths of the cgroups of all containers, by their ids.
 type Containers = BTreeMap<String, Vec<String>>;
 
-fn all_containers(root: &Path) -> Containers {
+fn all_containers(tree: &CgroupTree) -> Containers {
     let mut found = Containers::new();
-    let mut left = vec![(root.to_owned(), String::new())];
-    while let Some((dir, path)) = left.pop() {
-        // Cgroups may be created and removed meanwhile.
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let path = format!("{path}/{name}");
-            if let Some(id) = container_of(&path) {
-                found.entry(id.to_owned()).or_default().push(path.clone());
-            }
-            left.push((entry.path(), path));
+    tree.find(|CgroupPath { path, .. }| {
+        if let Some(id) = container_of(path) {
+            found.entry(id.to_owned()).or_default().push(path.clone());
         }
-    }
+        false
+    });
     found
 }
 

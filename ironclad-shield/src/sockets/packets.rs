@@ -1,10 +1,11 @@
 //! Packet sockets, which only BPF LSM sees.
 use ironclad_bpf::shield::Shared;
 use ironclad_bpf::socket::{PacketSockets, Processes, SocketShared};
-use ironclad_bpf::{BpfError, PinDirectory};
+use ironclad_bpf::{BpfError, CgroupDir, PinDirectory};
 use ironclad_policy::socket::CompiledSockets;
 
 use super::Sockets;
+use super::cgroup_paths::CgroupTree;
 use super::cgroups::Protected;
 use crate::error::{Failure, ShieldError};
 
@@ -34,7 +35,8 @@ impl Sockets {
         let new = match &self.packets {
             Some(_) => None,
             None => {
-                let loaded = load(shared, &self.processes, &self.shared, &self.cgroups, directory);
+                let dirs = dirs(&self.cgroups)?;
+                let loaded = load(shared, &self.processes, &self.shared, &dirs, directory);
                 let decided_by = needed.decided_by.clone();
                 Some(loaded.map_err(|source| Failure::PacketSocketsUnseen { decided_by, source })?)
             }
@@ -51,21 +53,21 @@ impl Sockets {
     }
 }
 
+/// The directories of protected cgroups, without those that were removed: no process is in them.
+pub(super) fn dirs(cgroups: &[Protected]) -> Result<Vec<CgroupDir>, ShieldError> {
+    let tree = CgroupTree::open()?;
+    Ok(cgroups.iter().filter_map(|known| tree.dir(known.links.id)).collect())
+}
+
 /// Loads the program that observes packet sockets, for the protected cgroups.
 pub(super) fn load(
     shared: &Shared,
     processes: &Processes,
     sockets: &SocketShared,
-    cgroups: &[Protected],
+    cgroups: &[CgroupDir],
     directory: Option<&PinDirectory>,
 ) -> Result<PacketSockets, BpfError> {
-    let mut alive = Vec::new();
-    for known in cgroups {
-        if known.links.is_alive()? {
-            alive.push(known.path.as_path());
-        }
-    }
-    let mut new = PacketSockets::load(shared, processes, sockets, alive)?;
+    let mut new = PacketSockets::load(shared, processes, sockets, cgroups)?;
     directory.map_or(Ok(()), |directory| new.persist(directory))?;
     Ok(new)
 }

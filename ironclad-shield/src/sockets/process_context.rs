@@ -8,7 +8,7 @@ use ironclad_bpf::{BpfError, boottime_ns};
 use ironclad_core::abi::{Process, SOCK_KERNEL};
 use ironclad_policy::socket::{Cgroups, ProcessContext};
 
-use super::cgroup_paths::{self, cgroup_root};
+use super::cgroup_paths::CgroupTree;
 use crate::error::{Failure, ShieldError};
 
 /// A process that need not exist. Unspecified attributes match no rule.
@@ -106,7 +106,7 @@ impl DescribedProcess {
         };
         let cgroups = match &self.cgroup {
             Some(path) => {
-                let found = cgroup_paths::by_path(&cgroup_root()?, path);
+                let found = CgroupTree::open()?.by_path(path);
                 found.ok_or_else(|| no_such_cgroup(path))?.ids
             }
             None => Vec::new(),
@@ -155,8 +155,8 @@ pub(crate) fn running(processes: &Processes, pid: u32) -> Result<ProcessContext,
     let groups = read("cgroup")?;
     let groups = String::from_utf8_lossy(&groups);
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let root = cgroup_root()?;
-    let found = path.and_then(|path| cgroup_paths::by_path(&root, path));
+    let tree = CgroupTree::open()?;
+    let found = path.and_then(|path| tree.by_path(path));
     Ok(ProcessContext {
         process: processes.table.lookup(&pid)?,
         uid: Some(uid),

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::SocketVerdict;
 use ironclad_core::audit::AuditAction;
-use ironclad_lab::Cgroup;
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
-use ironclad_policy::socket::Direction;
+use ironclad_lab::{Cgroup, Mounts};
+use ironclad_policy::socket::{Direction, SocketAction, Subject};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_shield::{CgroupStatus, Shield, ShieldBuilder};
 
 use crate::recorder::Recorder;
-use crate::testbed::{EPERM, Host, PATIENCE};
+use crate::testbed::{EPERM, Host, PATIENCE, policy, rule};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -24,6 +24,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_protected_parent_leaves_no_gap),
         test!(a_persistent_instance_attaches_to_a_cgroup_again),
         test!(an_unprotected_cgroup_is_not_attached_to_again),
+        test!(a_cgroup_stays_protected_below_a_mount),
+        test!(an_agent_adopts_cgroups_that_are_below_a_mount),
+        test!(a_rule_names_the_cgroup_below_a_mount),
         // It takes what all processes of the user share.
         test!(a_cgroup_is_followed_where_inotify_is_used_up).in_machine(),
     ]
@@ -167,4 +170,99 @@ fn an_unprotected_cgroup_is_not_attached_to_again() {
     shield.refresh_paths().unwrap();
     assert_eq!(connect(&host, &service), 0);
     assert!(shield.status().unwrap().cgroups.is_empty());
+}
+
+/// The attack: a mount in the agent's mount namespace made it detach from the cgroup below.
+fn a_cgroup_stays_protected_below_a_mount() {
+    let host = Host::new();
+    let [guard, other] = ["guard", "other"].map(|name| host.cgroup.child(name).unwrap());
+    let mut in_guard = host.test_process_in(&guard, &host.own);
+    let mut in_other = host.test_process_in(&other, &host.own);
+    let mut reach = || [&mut in_guard, &mut in_other].map(|process| process.ask(THERE).unwrap());
+    let recorder = Arc::new(Recorder::default());
+    Mounts::apart(|mounts| {
+        let builder = Shield::builder("covered").cgroup(guard.dir()).audit(recorder.clone());
+        let shield = builder.follow_paths(false).start(&closed()).unwrap();
+        let covered = || {
+            let cgroups = shield.status().unwrap().cgroups;
+            cgroups.iter().map(|it| (it.alive, it.covered, it.gaps)).collect::<Vec<_>>()
+        };
+        assert_eq!((reach(), covered()), ([EPERM, 0], vec![(true, false, 0)]));
+        mounts.bind(other.dir(), guard.dir()).unwrap();
+        for _ in 0..2 {
+            shield.refresh_paths().unwrap();
+            assert_eq!(reach(), [EPERM, EPERM]);
+            assert_eq!(covered(), [(true, true, 0), (true, false, 0)]);
+        }
+        // What is no cgroup is an error, and changes nothing.
+        mounts.tmpfs(guard.dir()).unwrap();
+        shield.refresh_paths().unwrap_err();
+        assert_eq!(reach(), [EPERM, EPERM]);
+        mounts.unmount(guard.dir()).unwrap();
+        mounts.unmount(guard.dir()).unwrap();
+        shield.refresh_paths().unwrap();
+        assert_eq!((reach(), covered()), ([EPERM, EPERM], vec![(true, false, 0); 2]));
+        let actions = recorder.0.lock().unwrap().clone();
+        let place = guard.dir().display().to_string();
+        let is_covered = |action: &&AuditAction| matches!(action, AuditAction::Displaced { interface, hook, .. } if *interface == place && hook == "cgroup");
+        assert_eq!(actions.iter().filter(is_covered).count(), 1);
+        // By the path of each, and by the one that leads to the other.
+        shield.unprotect_cgroup(guard.dir()).unwrap();
+        assert_eq!(reach(), [0, EPERM]);
+        shield.unprotect_cgroup(other.dir()).unwrap();
+        assert_eq!((reach(), covered()), ([0, 0], vec![]));
+        shield.protect_cgroup(guard.dir()).unwrap();
+        mounts.bind(other.dir(), guard.dir()).unwrap();
+        shield.refresh_paths().unwrap();
+        assert_eq!(reach(), [EPERM, EPERM]);
+        shield.unprotect_cgroup(guard.dir()).unwrap();
+        shield.refresh_paths().unwrap();
+        assert_eq!((reach(), covered()), ([0, 0], vec![]));
+    })
+    .unwrap();
+}
+
+fn an_agent_adopts_cgroups_that_are_below_a_mount() {
+    let host = Host::new();
+    let [outer, aside] = ["outer", "aside"].map(|name| host.cgroup.child(name).unwrap());
+    let [guard, other] = [&outer, &aside].map(|outer| outer.child("guard").unwrap());
+    let mut in_guard = host.test_process_in(&guard, &host.own);
+    let mut in_other = host.test_process_in(&other, &host.own);
+    let mut reach = || [&mut in_guard, &mut in_other].map(|process| process.ask(THERE).unwrap());
+    let instance = format!("covered-{}", std::process::id());
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+    drop(start(&instance, guard.dir()));
+    assert_eq!(reach(), [EPERM, 0]);
+    Mounts::apart(|mounts| {
+        mounts.bind(aside.dir(), outer.dir()).unwrap();
+        for _ in 0..2 {
+            let shield = start(&instance, guard.dir());
+            assert_eq!(reach(), [EPERM, EPERM]);
+            let cgroups = shield.status().unwrap().cgroups;
+            let count = |covered| cgroups.iter().filter(|it| it.covered == covered).count();
+            assert_eq!((count(true), count(false)), (1, 1), "{cgroups:?}");
+        }
+        start(&instance, guard.dir()).stop().unwrap();
+        assert_eq!(reach(), [0, 0]);
+    })
+    .unwrap();
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+}
+
+fn a_rule_names_the_cgroup_below_a_mount() {
+    let host = Host::new();
+    let [guard, other] = ["guard", "other"].map(|name| host.cgroup.child(name).unwrap());
+    let mut in_guard = host.test_process_in(&guard, &host.own);
+    let mut in_other = host.test_process_in(&other, &host.own);
+    let mut reach = || [&mut in_guard, &mut in_other].map(|process| process.ask(THERE).unwrap());
+    let named = rule(1, SocketAction::Deny).subject(Subject::new("").cgroup(guard.path()));
+    Mounts::apart(|mounts| {
+        let builder = Shield::builder("named").cgroup(host.cgroup.dir()).follow_paths(false);
+        let shield = builder.start(&policy([named])).unwrap();
+        assert_eq!(reach(), [EPERM, 0]);
+        mounts.bind(other.dir(), guard.dir()).unwrap();
+        assert_eq!(shield.refresh_paths().unwrap(), []);
+        assert_eq!(reach(), [EPERM, 0]);
+    })
+    .unwrap();
 }
