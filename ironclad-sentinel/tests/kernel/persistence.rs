@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::testbed::successor::{
     AUDIT, BASELINE, GROUP, STATE, Successor, TREES, builder, one_of, policy,
 };
-use crate::testbed::{Attacks, EPERM, Host, does, lsm};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm};
 use ironclad_core::ErrorChain;
 use ironclad_core::abi::{SENTINEL_MARKS, SentinelHook};
 use ironclad_core::audit::{DeferredSink, JsonLinesSink, verify_file};
@@ -403,7 +403,16 @@ fn a_kill_during_a_reload_leaves_one_of_two_policies() {
         }
     }
     println!("{left:?} of the policies were left");
-    assert_ne!(left, [0; 2], "no reload came to an end");
+    // On a busy machine no reload may have come to its end by then.
+    let mut agent = Successor::start(Successor::command(dir));
+    assert_eq!(agent.says(), "ready");
+    agent.send("reload");
+    let started = Instant::now();
+    while TREES.map(&mut append) == [0, 0] {
+        assert!(started.elapsed() < PATIENCE, "no reload came to an end");
+    }
+    drop(agent);
+    assert!([[EPERM, 0], [0, EPERM]].contains(&TREES.map(&mut append)));
     let mut successor = Successor::start(Successor::command(dir));
     assert_eq!(successor.says(), "ready");
     assert_eq!([append("protected"), append(TREES[0]), append(TREES[1])], [EPERM, 0, 0]);
