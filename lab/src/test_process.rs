@@ -152,7 +152,7 @@ impl TestProcess {
     /// Files: `read|read-some|list|append|create|truncate|unlink|rmdir|remove-all|mkfifo|chmod|chown|touch|setxattr|
     /// removexattr|chattr|execute|read-link|open-by-handle|
     /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
-    /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH` for `open-handle` and `insert-handle`; `keep-open PATH` for
+    /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH`, and of cgroups `keep-number PATH`, for `open-handle`, `insert-handle`, `chown-by-handle`, and `keep-by-handle`, as `keep-open`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept|
     /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept PATH`
     /// of a byte, `uring-write-kept caller|worker TEXT`, `uring-discard-kept START BYTES`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
@@ -615,6 +615,18 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
             link_to_function(program, number(kind) as u32, target).map(|()| 0)
         }
         ["open-handle"] => state.handle.as_mut().expect("a handle").open().map(|_| 0),
+        ["keep-number", path] => {
+            state.handle = Some(Handle::by_number(Path::new(path))?);
+            Ok(0)
+        }
+        ["keep-by-handle"] => {
+            state.kept = Some(state.handle.as_mut().expect("a handle").open()?);
+            Ok(0)
+        }
+        ["chown-by-handle"] => {
+            let file = state.handle.as_mut().expect("a handle").open_to_read()?;
+            std::os::unix::fs::fchown(&file, Some(0), Some(0)).map(|()| 0)
+        }
         ["insert-handle"] => {
             let module = state.handle.as_mut().expect("a handle").open_to_read()?;
             insert_module(&module).map(|()| 0)

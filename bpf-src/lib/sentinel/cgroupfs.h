@@ -50,6 +50,16 @@ IC_INLINE bool ic_is_group_manager(void)
 	return ic_is_trusted() || ic_has_exemption(IC_MAY_GROUP) || ic_is_manager();
 }
 
+/*
+ * Whether neither the name of a file of a cgroup nor its directory is known: it was opened by its
+ * handle. The root has no parent, either.
+ */
+IC_INLINE bool ic_is_cgroup_file_nameless(struct dentry *dentry)
+{
+	return BPF_CORE_READ(dentry, d_parent) == dentry &&
+	       BPF_CORE_READ(dentry, d_sb, s_root) != dentry;
+}
+
 /* Whether a write to a file of a cgroup moves a process or thread to it. */
 IC_INLINE bool ic_moves_processes(struct dentry *dentry)
 {
@@ -100,7 +110,8 @@ static __noinline bool ic_is_cgroup_mode_protected(struct dentry *dentry, __u32 
 
 	if (!(valid & IC_ATTR_RIGHTS) || !dir || !ic_is_cgroupfs(dir->i_sb->s_magic))
 		return false;
-	if (dentry->d_parent == dir->i_sb->s_root && dentry->d_parent != dentry)
+	if (ic_is_cgroup_file_nameless(dentry) ||
+	    (dentry->d_parent == dir->i_sb->s_root && dentry->d_parent != dentry))
 		return !ic_is_group_manager();
 	ic_dir_lookup(&found, dentry, dir, dir->i_sb->s_dev);
 	return found.flags & IC_LABEL_PATH_COMPONENT && !ic_is_group_manager();

@@ -131,6 +131,8 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 		return ic_is_armed() && ic_is_binfmt_refused(inode);
 	if (!ic_is_cgroupfs(magic) || !ic_is_armed())
 		return false;
+	if (ic_is_cgroup_file_nameless(dentry))
+		return !ic_is_trusted();
 	if (dentry->d_parent == inode->i_sb->s_root)
 		return ic_is_cgroup_file_protected(dentry, IC_LABEL_PATH_COMPONENT, false);
 	dir = dentry->d_parent->d_inode;

@@ -126,6 +126,8 @@ __noinline __u64 ic_rules_of_kernel_file(__u64 file_at, __u32 is_init)
 	unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
 
 	if (ic_is_cgroupfs(magic)) {
+		if (ic_is_cgroup_file_nameless(dentry))
+			return 1ULL << IC_OWN_GROUP;
 		if (is_init && !ic_stops_processes(dentry))
 			return 0;
 		return ic_moves_processes(dentry) || ic_is_above_group(dentry)

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
 pub(crate) fn check(ret: c_int) -> io::Result<()> {
@@ -310,6 +310,23 @@ impl Handle {
             )
         })?;
         Ok(Self { around, handle })
+    }
+
+    /// Of a file of a cgroup, by the number that its directory shows: the kernel gets no name of it.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read, or does not have the file.
+    pub fn by_number(path: &Path) -> io::Result<Self> {
+        const FILEID_KERNFS: c_int = 0xfe;
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let entries = std::fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+        let entry = entries.iter().find(|it| it.file_name() == name);
+        let number = entry.ok_or(io::ErrorKind::NotFound)?.ino();
+        let mut handle = RawHandle { bytes: 8, kind: FILEID_KERNFS, handle: [0; 128] };
+        handle.handle[..8].copy_from_slice(&number.to_ne_bytes());
+        Ok(Self { around: File::open(directory)?, handle })
     }
 
     /// Opens it, to read and to write.

@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .in_machine()
             .needs(&[lsm]),
         test!(kernel_files_that_were_opened_before_do_not_act).shared().in_machine().needs(&[lsm]),
+        test!(files_of_cgroups_do_not_act_by_their_handles).shared().in_machine().needs(&[lsm]),
         test!(the_watch_thread_counts_again).in_machine().needs(&[lsm]),
         test!(kernel_threads_that_write_are_not_set_up_and_reported)
             .shared()
@@ -147,6 +148,69 @@ fn kernel_files_that_were_opened_before_do_not_act() {
     }
     // The shared instance has no pre-opened descriptors at the end.
     drop((mover, presser));
+}
+
+/// A file of a cgroup that is opened by its handle has no name and no directory, as long as nobody looks it up.
+fn files_of_cgroups_do_not_act_by_their_handles() {
+    let host = Host::new();
+    lay_out(&host);
+    let (group, version_1) = (Cgroup::new("handle").unwrap(), host.path("version-1"));
+    std::fs::create_dir(&version_1).unwrap();
+    let [before, since, new, owner] = [
+        "move the agent to another cgroup by cgroup.procs that was opened by its handle before",
+        "open cgroup.procs by its handle",
+        "open cgroup.procs of a new hierarchy by its handle",
+        "chown cgroup.procs by its handle",
+    ];
+    let mut attacks = Attacks::default();
+    let (mut mover, mut opener) = (host.test_process(), host.test_process());
+    let find = |group: &Path| format!("keep-number {}", group.join("cgroup.procs").display());
+    follow(&mut mover, &[&find(group.dir()), "keep-by-handle"]);
+    let kept = std::fs::read_dir(format!("/proc/{}/fd", mover.pid())).unwrap();
+    let mut kept = kept.map(|it| std::fs::read_link(it.unwrap().path()).unwrap());
+    assert!(kept.all(|it| !it.ends_with("cgroup.procs")), "the file has a name");
+    let move_pid = |pid: u32| format!("write-kept {pid}");
+    let victim = host.test_process();
+    attacks.without(before, &mut mover, &move_pid(victim.pid()));
+    drop(victim);
+    follow(&mut opener, &[&find(group.dir())]);
+    attacks.without(since, &mut opener, "open-handle");
+    attacks.without(owner, &mut opener, "chown-by-handle");
+    let at = version_1.display();
+    let [mount, umount] =
+        [format!("tool mount -t cgroup -o freezer none {at}"), format!("tool umount {at}")];
+    let ice = version_1.join("ice");
+    let has_freezer = opener.ask(&mount).unwrap() == 0;
+    if has_freezer {
+        follow(&mut opener, &[&format!("mkdir {}", ice.display()), &find(&ice)]);
+        attacks.without(new, &mut opener, "open-handle");
+    } else {
+        println!("not tried: this kernel has no freezer of version 1");
+    }
+    let sentinel = host.start(&tree(&host.path("protected")));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let preopened = sentinel.status().unwrap().preopened;
+    assert!(preopened.iter().any(|it| it.pid == mover.pid()), "{preopened:?}");
+    let event = attacks.with(before, &mut mover, &move_pid(std::process::id()), &events);
+    assert_eq!(event.hook, SentinelHook::FilePermission, "{event}");
+    if has_freezer {
+        attacks.with(new, &mut opener, "open-handle", &events);
+    }
+    follow(&mut opener, &[&find(group.dir())]);
+    for (name, order, hook) in [
+        (since, "open-handle", SentinelHook::FileOpen),
+        (owner, "chown-by-handle", SentinelHook::InodeSetattr),
+    ] {
+        let event = attacks.with(name, &mut opener, order, &events);
+        assert_eq!(event.hook, hook, "{event}");
+    }
+    // The shared instance has no pre-opened descriptors at the end.
+    drop((mover, opener));
+    drop(sentinel);
+    if has_freezer {
+        std::fs::remove_dir(&ice).unwrap();
+        follow(&mut host.test_process(), &[&umount]);
+    }
 }
 
 /// The only descriptor is in a socket's queue, or the file is registered with io_uring.
