@@ -78,6 +78,16 @@ __noinline __u64 ic_below_any(__u64 address, __u32 half)
 	return volume && policy ? volume->rules[half & 1] & policy->below : 0;
 }
 
+/* All rules of the device. */
+__noinline __u64 ic_rules_any(__u64 address, __u32 half)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	__u32 device = BPF_CORE_READ(dentry, d_sb, s_dev);
+	const struct ic_name_val *volume = bpf_map_lookup_elem(&ic_volumes, &device);
+
+	return volume ? volume->rules[half & 1] : 0;
+}
+
 /* Whether a directory is the root of its file system. */
 __noinline int ic_is_root(__u64 address)
 {
@@ -94,14 +104,18 @@ __noinline __u64 ic_below_end(__u64 address, __u32 half, __u64 rules)
 
 /*
  * The rules that cover everything in a directory: its own and those of all its parents. Where the
- * path to the root is not known (a file opened by its handle) or too long, all rules that cover
- * directories of the device. Pipes and the like have no root either; no rule covers their devices.
+ * path to the root is not known or too long, all rules that cover directories of the device. A file
+ * that is opened by its handle stands for its directory, and has no name: it may have replaced one
+ * that a rule names, and all rules of the device cover it. Pipes and the like have no root either;
+ * no rule covers their devices.
  */
 __noinline __u64 ic_below(__u64 address, __u32 half)
 {
-	__u64 rules = 0, parent;
+	__u64 rules = 0, parent = ic_parent(address);
 	__u32 i;
 
+	if (parent == address && !ic_is_root(address))
+		return ic_rules_any(address, half);
 	if (!ic_below_any(address, half))
 		return 0;
 	for (i = 0; i < IC_SENTINEL_DEPTH; i++) {

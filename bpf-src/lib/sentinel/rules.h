@@ -61,6 +61,15 @@ IC_INLINE __u64 ic_rules_of(struct dentry *dentry)
 	return inode ? ic_rules_own(inode, inode->i_sb->s_dev, &flags) : 0;
 }
 
+/*
+ * Whether a file has one of these rules surely, and not by assumption. A file without a name, opened
+ * by its handle, has all rules of its device.
+ */
+IC_INLINE bool ic_has_rules(struct dentry *dentry, __u64 rules)
+{
+	return dentry->d_parent != dentry && ic_rules_of(dentry) & rules;
+}
+
 /* The dentry's node in the list of its inode's names: in a union on 6.12, and not on 7.3. */
 struct dentry___v6_12 {
 	union {

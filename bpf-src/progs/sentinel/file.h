@@ -287,7 +287,7 @@ int BPF_PROG(ic_executed, struct linux_binprm *bprm)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct dentry *dentry = bprm->file->f_path.dentry;
 
-	if (!ic_sentinel.launch || !(ic_rules_of(dentry) >> IC_OWN_EXECUTABLE & 1))
+	if (!ic_sentinel.launch || !ic_has_rules(dentry, 1ULL << IC_OWN_EXECUTABLE))
 		return 0;
 	if (BPF_CORE_READ(task, ptrace) || !ic_is_launched(task) || !ic_has_agent_environment(task))
 		return 0;
@@ -309,7 +309,7 @@ IC_INLINE void ic_check_candidate_mmap(struct dentry *dentry)
 
 	if (ic_mark() != IC_MARK_CANDIDATE)
 		return;
-	if (ic_rules_of(dentry) & (1ULL << IC_OWN_EXECUTABLE | 1ULL << IC_OWN_CODE))
+	if (ic_has_rules(dentry, 1ULL << IC_OWN_EXECUTABLE | 1ULL << IC_OWN_CODE))
 		return;
 	ic_mark_remove();
 	ic_alarm(&attempt);

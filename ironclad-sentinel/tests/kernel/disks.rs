@@ -44,6 +44,10 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(&[lsm]),
         test!(members_of_an_array_are_not_replaced).shared().in_machine().needs(&[lsm]),
         test!(modules_whose_path_is_unknown_do_not_load).shared().in_machine().needs(&[lsm]),
+        test!(a_file_that_replaced_a_named_file_is_covered_by_its_handle)
+            .shared()
+            .in_machine()
+            .needs(&[lsm]),
         test!(ext4_finds_no_error_on_demand).shared().in_machine().needs(&[lsm]),
         test!(options_allow_disk_commands_or_the_device_mapper).in_machine().needs(&[lsm]),
     ]
@@ -156,6 +160,47 @@ fn modules_whose_path_is_unknown_do_not_load() {
     // The attacker has a descriptor of the disk.
     drop((sentinel, attacker));
     does(&mut host.test_process(), &format!("tool umount {}", volume.display()));
+}
+
+/// A rule names a file, and the agent, as an exempt program may, replaces it. By its handle, while no name of it is in
+/// memory, the new file has neither a label nor a name.
+fn a_file_that_replaced_a_named_file_is_covered_by_its_handle() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let protected = mount_disk(&host, &mut attacker);
+    let [file, new] = ["file", "new"].map(|name| protected.join(name));
+    let keep = format!("keep-handle {}", file.display());
+    let forget = || {
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    };
+    let replace = || {
+        std::fs::write(&new, "2").unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    };
+    let (name, order) = ("open by its handle a file that replaced a protected one", "open-handle");
+    replace();
+    does(&mut attacker, &keep);
+    forget();
+    attacks.without(name, &mut attacker, order);
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny);
+    let rule = rule.file(&file).operations(FileOps::CHANGE);
+    let sentinel = host.start(&Policy::builder().file_rule(rule).compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    replace();
+    does(&mut attacker, &keep);
+    forget();
+    let event = attacks.with(name, &mut attacker, order, &events);
+    assert_eq!(event.hook, SentinelHook::FileOpen, "{event}");
+    // By its name, another file is not covered.
+    std::fs::write(&new, "1").unwrap();
+    does(&mut attacker, &format!("append {}", new.display()));
+    does(&mut attacker, &format!("keep-handle {}", new.display()));
+    does(&mut attacker, &format!("append {}", new.display()));
+    does(&mut attacker, order);
+    drop((sentinel, attacker));
+    let umount = format!("tool umount {}", host.path("volume").display());
+    does(&mut host.test_process(), &umount);
 }
 
 /// An error of the file system of protected files, after which it is read-only, by a file of sysfs.
