@@ -56,10 +56,8 @@ impl Program {
         let failed = |source| BpfError::system("running an iterator", source);
         let link =
             sys::link_create(self.as_fd(), None, libbpf_sys::BPF_TRACE_ITER).map_err(failed)?;
-        let mut file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        Ok(bytes)
+        let file = File::from(sys::iter_create(link.as_fd()).map_err(failed)?);
+        read_iterator(file).map_err(failed)
     }
 
     /// What the kernel says of it.
@@ -98,6 +96,20 @@ impl AsFd for Program {
     }
 }
 
+/// Reads an iterator to its end. A read that has visited `MAX_ITER_OBJECTS` of kernel/bpf/bpf_iter.c (a million) objects
+/// and written nothing fails with `EAGAIN`; the next read goes on where it stopped. The kernel walks through numbers of
+/// processes and of descriptors in ascending order, so it comes to an end.
+fn read_iterator(mut file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        match file.read_to_end(&mut bytes) {
+            Ok(_) => return Ok(bytes),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 /// A new descriptor of a program whose object has been loaded.
 pub(crate) fn clone_fd(program: &OpenProgramMut<'_>) -> Result<OwnedFd, BpfError> {
     // SAFETY: a program of an open object.
@@ -127,4 +139,30 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         jited_len: info.jited_prog_len,
         xlated_len: info.xlated_prog_len,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An iterator over objects of which few are written, as the kernel answers.
+    struct Sparse(Vec<io::Result<&'static [u8]>>);
+
+    impl Read for Sparse {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.pop().unwrap_or(Ok(b""))?;
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    #[test]
+    fn an_iterator_over_many_objects_is_read_to_its_end() {
+        let again = || Err(io::Error::from(rustix::io::Errno::AGAIN));
+        let answers = vec![again(), Ok(&b"23"[..]), again(), again(), Ok(&b"1"[..]), again()];
+        assert_eq!(read_iterator(Sparse(answers)).unwrap(), b"123");
+        let gone = || Err(io::Error::from(rustix::io::Errno::NODEV));
+        let error = read_iterator(Sparse(vec![gone(), again(), Ok(b"1")])).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NODEV.raw_os_error()));
+    }
 }

@@ -32,7 +32,7 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, flock};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cgroup::Cgroup;
@@ -133,6 +133,7 @@ impl TestProcess {
     /// `fork PROGRAM ORDER…` runs the order in a child that executes that program, `child ORDER…` in one
     /// that executes nothing, `thread ORDER…` in a new thread, `by-pid-1 ORDER…` in PID 1 of a virtual machine,
     /// `all ORDER… ; ORDER…` one after the other, until one fails; `threads COUNT` starts idle threads,
+    /// `descriptors COUNT` opens so many,
     /// `leaderless` ends the first thread; `heir PROGRAM` continues as a child that executes that
     /// program, whose parent ends; `crowd COUNT` starts processes that run until the cgroup is
     /// removed. `nice` lowers the priority, `uid USER` changes the user. `comm NAME`;
@@ -309,6 +310,7 @@ struct State {
     target: Option<OwnedFd>,
     probe: Option<LateProbe>,
     memory: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
 }
 
 fn number_of(order: &str, answer: io::Result<u64>) -> u64 {
@@ -450,6 +452,16 @@ fn process_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         }
         ["hold", bytes] => {
             state.memory = vec![1; number(bytes) as usize];
+            Ok(0)
+        }
+        ["descriptors", count] => {
+            let count = number(count) as u64;
+            let limit = Some(count + 64);
+            setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
+            let null = File::open("/dev/null")?;
+            for _ in 0..count {
+                state.descriptors.push(rustix::io::dup(&null)?);
+            }
             Ok(0)
         }
         ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_process_is_in_the_table_until_it_ends),
         test!(a_process_whose_exit_was_missed_is_removed),
         test!(ended_processes_leave_no_record),
+        test!(an_iterator_reads_on_after_a_million_descriptors).in_machine(),
     ]
 }
 
@@ -136,4 +137,16 @@ fn ended_processes_leave_no_record() {
     for pid in ended.intersection(&known).copied().filter(is_gone) {
         has_left(&processes, pid);
     }
+}
+
+/// The kernel ends a read that has visited a million objects and written nothing.
+fn an_iterator_reads_on_after_a_million_descriptors() {
+    /// More than a million, and less than `fs.nr_open` is by default.
+    const MANY: u32 = 1_010_000;
+    let (_shared, processes) = load();
+    let own = std::env::current_exe().unwrap();
+    let before = identity(&processes, &own);
+    let mut crowd = TestProcess::start_as(Command::new(&own)).unwrap();
+    assert_eq!(crowd.ask(&format!("descriptors {MANY}")).unwrap(), 0);
+    assert_eq!(identity(&processes, &own), before);
 }
