@@ -36,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_start_is_refused_where_a_hook_is_inactive).in_machine().needs(&[lsm]),
         test!(a_hook_whose_test_is_refused_elsewhere_is_reported).in_machine().needs(&[lsm]),
         test!(a_start_is_refused_while_ftrace_is_off).in_machine().needs(&[lsm]),
+        test!(the_self_test_of_hooks_waits_for_no_module).in_machine().needs(&[lsm]),
         test!(changes_made_while_sentinel_was_stopped_are_reported).in_machine().needs(&[lsm]),
         test!(a_first_start_that_fails_leaves_nothing).in_machine().needs(&[lsm]),
         test!(a_restored_older_baseline_is_found_by_its_checksum).in_machine().needs(&[lsm]),
@@ -382,6 +383,33 @@ fn a_start_is_refused_while_ftrace_is_off() {
     let sentinel = builder(&host).start(&policy(&host)).unwrap();
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
     drop(sentinel);
+}
+
+/// The kernel waits for modprobe(8), which runs any command that its configuration names.
+fn the_self_test_of_hooks_waits_for_no_module() {
+    const HELPER: &str = "/proc/sys/kernel/modprobe";
+    let host = Host::new();
+    let (helper, asked) = (host.path("modprobe"), host.path("asked"));
+    fs::write(&helper, format!("#!/bin/sh\necho \"$@\" >>{}\n", asked.display())).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let usual = fs::read_to_string(HELPER).unwrap();
+    fs::write(HELPER, helper.display().to_string()).unwrap();
+    // A file system that the kernel does not know.
+    let mut other = host.test_process();
+    assert_ne!(
+        other.ask(&format!("tool mount -t ironclad-none none {}", host.dir().display())).unwrap(),
+        0
+    );
+    assert!(fs::read_to_string(&asked).unwrap().contains("ironclad-none"));
+    fs::remove_file(&asked).unwrap();
+
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let status = sentinel.status().unwrap();
+    drop(sentinel);
+    fs::write(HELPER, usual.trim()).unwrap();
+    let hook = status.hooks.iter().find(|hook| hook.name == "sb_mount").unwrap();
+    assert_eq!(hook.state, HookState::InForce);
+    assert_eq!(fs::read_to_string(&asked).unwrap_or_default(), "");
 }
 
 fn summary(changes: &[FileChange]) -> Vec<(String, &'static str)> {
