@@ -15,8 +15,9 @@ use ironclad_policy::file::{CompiledFiles, FileScope};
 use rustix::io::Errno;
 
 use crate::error::{Failure, SentinelError};
+use crate::lookup::Lookup;
 use crate::resolve::{Coverage, described};
-use crate::volumes;
+use crate::volumes::{self, Mount};
 
 pub(crate) const MINOR_BITS: u32 = 20;
 /// `/dev/mapper/control`: `MISC_MAJOR` and `MAPPER_CTRL_MINOR` of include/linux/miscdevice.h.
@@ -42,8 +43,10 @@ pub(crate) fn cover(
     processes: &Processes,
     files: Option<&CompiledFiles>,
 ) -> Result<(), SentinelError> {
-    let beside = Beside::find()
-        .map_err(|source| BpfError::system("finding external logs and journals", source))?;
+    let unfound = |source| BpfError::system("finding external logs and journals", source);
+    let mounts = volumes::mounts().map_err(unfound)?;
+    let beside = Beside::find(&mounts).map_err(unfound)?;
+    let lookup = Lookup::new(&mounts);
     let labels = coverage.files.iter().map(|(id, it)| (id.dev, it.own | it.below));
     let names = coverage.names.iter().map(|(name, rules)| (name.dir.dev, *rules));
     let mut left: Vec<(u32, u64)> = labels.chain(names).collect();
@@ -62,7 +65,7 @@ pub(crate) fn cover(
                 .map_err(|source| BpfError::system("reading /sys/dev/block", source))?;
             let Some(disk) = disk else { continue };
             disk.served().map_or(Ok(()), |why| refuse(files, rules, why.to_owned()))?;
-            for (other, by) in beside.of(device, &disk.name) {
+            for (other, by) in beside.of(device, &disk.name, &lookup) {
                 coverage.beside.entry(other).or_default().insert(by);
                 left.push((other, rules));
             }
@@ -135,8 +138,8 @@ fn refuse(files: Option<&CompiledFiles>, rules: u64, why: String) -> Result<(), 
 /// Devices that file systems use beside the one that they are on.
 #[derive(Debug, Default)]
 struct Beside {
-    /// Log and realtime devices of XFS, by the device of the file system.
-    xfs: BTreeMap<u32, BTreeSet<u32>>,
+    /// Names of log and realtime devices of XFS, by the device of the file system.
+    xfs: BTreeMap<u32, BTreeSet<PathBuf>>,
     ext: BTreeSet<u32>,
     /// External journals of ext4. The kernel does not tell whose they are.
     journals: BTreeSet<u32>,
@@ -145,23 +148,14 @@ struct Beside {
 }
 
 impl Beside {
-    fn find() -> io::Result<Self> {
+    fn find(mounts: &[Mount]) -> io::Result<Self> {
         let mut this = Self::default();
-        for mount in volumes::mounts()? {
+        for mount in mounts {
             if mount.kind.starts_with("ext") {
                 this.ext.insert(mount.device);
             }
-            for path in &mount.beside {
-                match rustix::fs::stat(path) {
-                    Ok(stat) => {
-                        let number = device_number(stat.st_rdev);
-                        this.xfs.entry(mount.device).or_default().insert(number);
-                    }
-                    Err(error) => tracing::warn!(
-                        path = %path.display(), %error,
-                        "a device of a mounted file system is not found by its name, and not protected"
-                    ),
-                }
+            if !mount.beside.is_empty() {
+                this.xfs.entry(mount.device).or_default().extend(mount.beside.iter().cloned());
             }
         }
         for name in found(PROC.names("fs/jbd2"))?.unwrap_or_default() {
@@ -176,13 +170,31 @@ impl Beside {
     }
 
     /// Those of the file system on a device, and which file system has them open: 0, where one has, and it is unknown
-    /// which.
-    fn of(&self, device: u32, name: &str) -> Vec<(u32, u32)> {
+    /// which. Only names of this file system are looked up: root may have mounted others by any name.
+    fn of(&self, device: u32, name: &str, lookup: &Lookup<'_>) -> Vec<(u32, u32)> {
         let is_outside = self.ext.contains(&device) && !self.inside.contains(name);
         let journals = self.journals.iter().filter(|_| is_outside).map(|journal| (*journal, 0));
-        let of_xfs = self.xfs.get(&device).into_iter().flatten().map(|other| (*other, device));
+        let named = self.xfs.get(&device).into_iter().flatten();
+        let of_xfs = named.filter_map(|path| Some((named_device(path, lookup)?, device)));
         of_xfs.chain(journals).collect()
     }
+}
+
+/// The device that a name of a mount leads to.
+fn named_device(path: &Path, lookup: &Lookup<'_>) -> Option<u32> {
+    let found = match path.is_absolute() {
+        true => lookup.find(path).map_err(io::Error::from),
+        // Of the directory of the process that mounted it.
+        false => Err(io::ErrorKind::NotFound.into()),
+    };
+    let device = found.and_then(|found| found.device());
+    let device = device.inspect_err(|error| {
+        tracing::warn!(
+            path = %path.display(), %error,
+            "a device of a mounted file system is not found by its name, and not protected"
+        );
+    });
+    device.ok().map(device_number)
 }
 
 /// The kernel's number of a device, by that of stat(2).
@@ -324,14 +336,18 @@ mod tests {
 
     #[test]
     fn an_external_journal_may_be_of_any_ext4_without_one_inside() {
+        let mounts = volumes::mounts().unwrap();
+        let lookup = Lookup::new(&mounts);
+        let devices = ["/dev/null", "/dev/zero", "null", "/dev/none"].map(PathBuf::from);
         let beside = Beside {
-            xfs: BTreeMap::from([(1, BTreeSet::from([2, 3]))]),
+            xfs: BTreeMap::from([(1, BTreeSet::from(devices))]),
             ext: BTreeSet::from([5, 6]),
             journals: BTreeSet::from([9]),
             inside: BTreeSet::from(["loop5".to_owned()]),
         };
-        let of = |device, name| beside.of(device, name);
-        assert_eq!((of(1, "loop1"), of(4, "loop4")), (vec![(2, 1), (3, 1)], vec![]));
+        let of = |device, name| beside.of(device, name, &lookup);
+        let (null, zero) = (1 << MINOR_BITS | 3, 1 << MINOR_BITS | 5);
+        assert_eq!((of(1, "loop1"), of(4, "loop4")), (vec![(null, 1), (zero, 1)], vec![]));
         assert_eq!((of(5, "loop5"), of(6, "loop6")), (vec![], vec![(9, 0)]));
     }
 

@@ -266,6 +266,11 @@ impl Found {
         entries(&self.file, below)
     }
 
+    /// The device that it is, as stat(2) has it.
+    pub(crate) fn device(&self) -> io::Result<u64> {
+        Ok(fstat(&self.file)?.st_rdev)
+    }
+
     /// The device and the inode.
     pub(crate) fn id(&self) -> io::Result<(u64, u64)> {
         let is = fstat(&self.file)?;

@@ -1,12 +1,11 @@
 //! Rules and starts that are refused, with the next step, and missing paths that are reported.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::testbed::{EPERM, Host, lsm};
+use crate::testbed::{EPERM, Host, lsm, silent_server};
 use ironclad_core::{Action, ErrorChain, RuleId};
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::warnings;
@@ -213,13 +212,7 @@ fn a_server_that_never_answers_stops_nothing() {
     let mut attacker = host.test_process();
     attacker.ask("tool modprobe fuse").unwrap();
     let served = [users.join("bob"), tree.join("served")];
-    let servers = served.each_ref().map(|at| {
-        let server = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
-        let options = std::ffi::CString::new(options).unwrap();
-        mount("none", at, "fuse", MountFlags::empty(), Some(&*options)).unwrap();
-        server
-    });
+    let servers = served.each_ref().map(|at| silent_server(at));
     let pattern = users.join("*/keys").display().to_string();
     let everywhere = users.join("**/keys").display().to_string();
     let rules = [deny(1).glob(pattern).glob(everywhere), deny(2).tree(&tree)];

@@ -5,17 +5,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, held_names, lsm, unchanged};
+use crate::testbed::{
+    Attacks, EPERM, Host, PATIENCE, does, held_names, lsm, silent_server, unchanged,
+};
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
+use ironclad_lab::warnings;
 use ironclad_policy::Policy;
 use ironclad_sentinel::{Overflow, SentinelErrorKind};
+use rustix::mount::{UnmountFlags, unmount as unmount_at};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(files_on_xfs_are_protected).shared().in_machine().needs(&[lsm]),
         test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(names_of_devices_of_xfs_stop_nothing).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_loop_device_over_a_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_network_block_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_is_another_file).shared().in_machine().needs(&[lsm]),
@@ -204,6 +209,43 @@ fn external_logs_and_journals_are_protected() {
         drop(sentinel);
         does(&mut attacker, &format!("tool umount {}", volume.display()));
     }
+    for device in [DEVICE, log] {
+        does(&mut attacker, &format!("tool losetup -d {device}"));
+    }
+}
+
+/// Root mounts XFS by any names of its devices, which may lead to a server later.
+fn names_of_devices_of_xfs_stop_nothing() {
+    let host = Host::new();
+    let [volume, links, protected] = ["volume", "links", "protected"].map(|name| host.path(name));
+    for dir in [&volume, &links, &protected] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let (mut attacker, log) = (host.test_process(), "/dev/loop1");
+    attacker.ask("tool modprobe fuse").unwrap();
+    for (image, device) in [("image", DEVICE), ("log", log)] {
+        let image = host.path(image);
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        does(&mut attacker, &format!("tool losetup {device} {}", image.display()));
+    }
+    let name = links.join("log");
+    std::os::unix::fs::symlink(log, &name).unwrap();
+    does(&mut attacker, &format!("tool {XFS} -l logdev={log} {DEVICE}"));
+    let (name, at) = (name.display(), volume.display());
+    does(&mut attacker, &format!("tool mount -t xfs -o logdev={name} {DEVICE} {at}"));
+    let server = silent_server(&links);
+    // Of no protected file's file system, then of one.
+    let sentinel = host.start(&unchanged(&protected));
+    sentinel.refresh().unwrap();
+    let inside = volume.join("protected");
+    std::fs::create_dir(&inside).unwrap();
+    let ((), said) = warnings(|| sentinel.apply(&unchanged(&inside)).unwrap());
+    let why = "a device of a mounted file system is not found by its name";
+    assert!(said.contains(why) && said.contains("is on fuse"), "{said}");
+    drop(sentinel);
+    drop(server);
+    unmount_at(&links, UnmountFlags::DETACH).unwrap();
+    does(&mut attacker, &format!("tool umount {at}"));
     for device in [DEVICE, log] {
         does(&mut attacker, &format!("tool losetup -d {device}"));
     }

@@ -5,6 +5,9 @@ pub(crate) mod attacks;
 pub(crate) mod shared;
 pub(crate) mod successor;
 
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
 use ironclad_sentinel::{EventReceiver, HeldFile, Sentinel, SentinelRecord};
+use rustix::mount::{MountFlags, mount};
 
 pub(crate) use attacks::Attacks;
 pub(crate) use shared::Running;
@@ -90,6 +94,15 @@ impl Drop for Host {
 pub(crate) fn unchanged(dir: &Path) -> CompiledPolicy {
     let rule = FileRule::new(RuleId(1), "rule 1", FileAction::Deny);
     Policy::builder().file_rule(rule.tree(dir).operations(FileOps::CHANGE)).compile().unwrap()
+}
+
+/// Mounts FUSE at a directory. No request of it is answered before the server is dropped, and then with an error.
+pub(crate) fn silent_server(at: &Path) -> File {
+    let server = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    let options = CString::new(options).unwrap();
+    mount("none", at, "fuse", MountFlags::empty(), Some(&*options)).unwrap();
+    server
 }
 
 /// Has a process run an order that succeeds.
