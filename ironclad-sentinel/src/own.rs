@@ -37,18 +37,32 @@ pub(crate) const UPDATED: u64 = EXECUTABLE | CODE;
 /// The rules that cgroup managers are exempt from.
 pub(crate) const MANAGED: u64 = GROUP;
 
-/// The program by which systemd starts services. It writes to their cgroups. Hosts without systemd lack it.
-pub(crate) const EXECUTORS: [&str; 2] =
-    ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
+/// The program by which systemd starts services. It writes to their cgroups. systemd before 255 lacks it.
+const EXECUTORS: [&str; 2] = ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
+
+/// The paths of executors, without symbolic links, also of missing ones in directories that exist: Sentinel covers these
+/// names, and no others are exempt. Who creates a directory later creates no exempt executable in it.
+pub(crate) fn executors() -> BTreeSet<PathBuf> {
+    let real = |path: &Path| match std::fs::canonicalize(path) {
+        Ok(path) => Some(path),
+        Err(_) => {
+            let dir = std::fs::canonicalize(path.parent()?).ok()?;
+            volumes::unsupported(&dir).is_none().then_some(dir.join(path.file_name()?))
+        }
+    };
+    EXECUTORS.iter().filter_map(|path| real(path.as_ref())).collect()
+}
 
 /// The agent's executable, the files that it has mapped as executable, and its cgroup; of a persistent
-/// agent, its secret and pins; the baseline; `files` of the trust store; and the file that the audit sink locks.
+/// agent, its secret and pins; the baseline; `files` of the trust store; the file that the audit sink locks; and
+/// [`executors`].
 pub(crate) fn paths(
     scratch: &Path,
     state: Option<&Path>,
     pins: Option<&Path>,
     files: Vec<PathBuf>,
     locked: Option<PathBuf>,
+    executors: &BTreeSet<PathBuf>,
 ) -> io::Result<Vec<OwnPath>> {
     let exe = std::fs::canonicalize(PROC.read_link("self/exe")?)?;
     let file = |path, bit| OwnPath { path, is_tree: false, bit };
@@ -58,7 +72,7 @@ pub(crate) fn paths(
     let of_loader = ["/etc/ld.so.cache", "/etc/ld.so.preload"].map(Path::new);
     let has_directory = |path: &&Path| path.parent().is_some_and(Path::is_dir);
     code.extend(of_loader.into_iter().filter(has_directory).map(Path::to_owned));
-    code.extend(EXECUTORS.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
+    code.extend(executors.iter().cloned());
     found.extend(code.into_iter().filter(|path| *path != exe).map(|path| file(path, CODE)));
     if let Some(group) = volumes::own_group()? {
         found.push(OwnPath { path: group, is_tree: true, bit: GROUP });

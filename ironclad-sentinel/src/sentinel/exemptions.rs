@@ -1,5 +1,6 @@
 //! Executables that are exempt from rules.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::paths::interpreter;
@@ -16,6 +17,8 @@ pub(crate) struct Executables {
     pub(crate) updaters: Vec<PathBuf>,
     pub(crate) may_stop: Vec<PathBuf>,
     pub(crate) group_managers: Vec<PathBuf>,
+    /// Those of systemd that Sentinel covers: [`own::executors`].
+    pub(crate) executors: BTreeSet<PathBuf>,
 }
 
 impl Executables {
@@ -26,8 +29,7 @@ impl Executables {
         let stoppers = self.may_stop.iter().map(move |path| (path.as_path(), own::MANAGED, stop));
         let managers = self.group_managers.iter();
         let managers = managers.map(|path| (path.as_path(), own::MANAGED, abi::MAY_GROUP));
-        let executors = own::EXECUTORS.iter().map(|path| (Path::new(path), 0, abi::MAY_MANAGE));
-        updaters.chain(stoppers).chain(managers).chain(executors)
+        updaters.chain(stoppers).chain(managers)
     }
 
     /// Each with the method that named it.

@@ -1,5 +1,8 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use ironclad_core::ErrorChain;
-use ironclad_core::abi::{FileId, FilePolicy};
+use ironclad_core::abi::{self, FileId, FilePolicy};
 use ironclad_core::audit::AuditAction;
 use ironclad_policy::file::CompiledFiles;
 use ironclad_policy::{CompiledPolicy, PolicyPart, PolicySource};
@@ -193,6 +196,13 @@ impl Sentinel {
                 exemptions.0 |= rules;
                 exemptions.1 |= may;
             }
+        }
+        // Sentinel covers these names, and not what a symbolic link by such a name leads to.
+        let is_file = |path: &&Path| fs::symlink_metadata(path).is_ok_and(|it| it.is_file());
+        let executors = self.executables.executors.iter().map(PathBuf::as_path);
+        let executors: Vec<&Path> = executors.filter(is_file).collect();
+        for id in self.processes.identify(&executors)?.into_iter().flatten() {
+            coverage.exemptions.entry(id).or_default().1 |= abi::MAY_MANAGE;
         }
         backing::cover(&mut coverage, &self.processes, files)?;
         Ok(coverage)

@@ -125,7 +125,10 @@ impl Sentinel {
         let pins = persistent.as_ref().map(|persistent| persistent.pins.as_path());
         let trust_files = real_files(&builder.trust_files)?;
         let locked = locked_file(builder);
-        let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files, locked)
+        let mut executables = builder.executables.clone();
+        executables.executors = own::executors();
+        let executors = &executables.executors;
+        let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files, locked, executors)
             .map_err(|source| BpfError::system("finding the agent's own files", source))?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
         let baseline = state.zip(builder.baseline.clone());
@@ -145,7 +148,7 @@ impl Sentinel {
             watch: None,
             watched: Arc::new(watched),
             own,
-            executables: builder.executables.clone(),
+            executables,
             processes,
             persistent,
             trust: builder.trust.clone(),

@@ -37,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(&[lsm]),
         test!(the_agent_is_not_moved_frozen_or_killed_by_cgroups).in_machine().needs(&[lsm]),
         test!(an_agent_without_processes_and_descriptors_protects).in_machine().needs(&[lsm]),
+        test!(a_missing_executor_is_not_created).in_machine().needs(&[lsm]),
         test!(a_process_that_executes_the_executor_is_not_pid_1).in_machine().needs(&[lsm]),
         test!(signals_of_files_and_perf_events_do_not_reach_the_agent)
             .shared()
@@ -781,6 +782,51 @@ fn a_process_that_executes_the_executor_is_not_pid_1() {
     assert_eq!(event.hook, SentinelHook::InodeRename, "{event}");
     drop(sentinel);
     std::fs::remove_file(executor).unwrap();
+}
+
+/// Hosts whose systemd has no executor have its directory.
+fn a_missing_executor_is_not_created() {
+    let host = Host::new();
+    let executor = std::path::Path::new("/usr/lib/systemd/systemd-executor");
+    let dir = executor.parent().unwrap();
+    if executor.exists() {
+        skip(format!("{} exists", executor.display()));
+    }
+    let had_directory = dir.exists();
+    if had_directory && std::fs::read_dir(dir).unwrap().next().is_some() {
+        skip(format!("the test removes {}, which has files", dir.display()));
+    }
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let name = "create systemd's executor where systemd has none";
+    let create = format!("symlink /bin/sh {}", executor.display());
+    std::fs::create_dir_all(dir).unwrap();
+    attacks.without(name, &mut attacker, &create);
+    std::fs::remove_file(executor).unwrap();
+    let empty = Policy::builder().compile().unwrap();
+    let sentinel = Sentinel::builder("test").scratch(host.dir()).start(&empty).unwrap();
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let event = attacks.with(name, &mut attacker, &create, &events);
+    assert_eq!(event.hook, SentinelHook::InodeSymlink, "{event}");
+    let copy = format!("create {}", executor.display());
+    assert_eq!(attacker.ask(&copy).unwrap(), EPERM);
+    assert_eq!(attacker.ask(&format!("rmdir {}", dir.display())).unwrap(), EPERM);
+    // One of the agent's own, as of an updater, is exempt after a refresh.
+    std::fs::copy(host.program("executor"), executor).unwrap();
+    assert_eq!(sentinel.refresh().unwrap().executables, 1);
+    drop(sentinel);
+    std::fs::remove_file(executor).unwrap();
+
+    // Without the directory, one that appears later is not exempt.
+    std::fs::remove_dir(dir).unwrap();
+    let sentinel = Sentinel::builder("test").scratch(host.dir()).start(&empty).unwrap();
+    does(&mut attacker, &format!("mkdir {}", dir.display()));
+    does(&mut attacker, &create);
+    assert_eq!(sentinel.refresh().unwrap().executables, 0);
+    drop(sentinel);
+    std::fs::remove_file(executor).unwrap();
+    if !had_directory {
+        std::fs::remove_dir(dir).unwrap();
+    }
 }
 
 fn signals_of_files_and_perf_events_do_not_reach_the_agent() {
