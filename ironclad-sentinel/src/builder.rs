@@ -135,7 +135,9 @@ impl SentinelBuilder {
     }
 
     /// The directory below which Sentinel creates one for the self-test of hooks. Default: the directory for
-    /// temporary files.
+    /// temporary files. Name one that other processes may not list, such as the [state directory](Self::state_dir) where
+    /// the disk has room: who lists a directory, and does not let the kernel write its entries to memory, keeps new
+    /// ones from being created in it, and with it the next agent from starting.
     #[must_use]
     pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
         self.scratch = directory.into();

@@ -27,8 +27,12 @@ impl SecretStore {
 
     /// Creates the directory where it is missing, and refuses one that other users may access.
     pub(crate) fn prepare(&self) -> Result<(), SentinelError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.map_err(|source| self.failed("creating the directory", source))?;
+        // mkdir(2) of a directory that exists takes the lock of the one above, which any reader of that one may hold.
+        let is_missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+        if fs::metadata(&self.dir).is_err_and(|e| is_missing(&e)) {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+            made.map_err(|source| self.failed("creating the directory", source))?;
+        }
         let found = fs::metadata(&self.dir)
             .map_err(|source| self.failed("checking the directory", source))?;
         let own = rustix::process::geteuid().as_raw();
@@ -126,6 +130,18 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_created_where_it_is_missing_and_checked_where_it_is_not() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("a/b");
+        let store = SecretStore::new(&dir);
+        store.prepare().unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        store.prepare().unwrap();
+        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(store.prepare().unwrap_err().to_string().contains("checking the directory"));
+    }
 
     #[test]
     fn a_secret_is_overwritten_by_one_of_its_size() {
