@@ -73,8 +73,8 @@ impl XdpLink {
 
     /// Attaches a program in one mode, or not at all.
     ///
-    /// In generic mode a veth device gives the program no packet that tc(8) redirected to its peer: whoever configures
-    /// the peer's network namespace sends past the program (`skb_is_redirected()` in `netif_receive_generic_xdp()` of
+    /// In generic mode a veth device gives the program no packet that tc(8) redirected to its peer: a process that
+    /// configures the peer's network namespace sends past the program (`skb_is_redirected()` in `netif_receive_generic_xdp()` of
     /// net/core/dev.c).
     ///
     /// # Errors

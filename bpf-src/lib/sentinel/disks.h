@@ -87,7 +87,7 @@ IC_INLINE bool ic_hands_ioctls_down(struct block_device *device)
 
 /*
  * The device that an ioctl of a block device addresses: the block layer's own act on the device.
- * The driver of a disk is not told of which partition an ioctl is. One that is handed down may
+ * The driver of a disk does not know of which partition an ioctl is. One that is handed down may
  * address any disk.
  */
 static __noinline __u32 ic_addressed_by_ioctl(struct file *file, __u32 cmd)
