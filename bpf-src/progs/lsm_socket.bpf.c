@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sockets that the cgroup hooks never see, because they reach other hosts without IP. BPF LSM sees
- * all processes of the host: those outside of protected cgroups are allowed.
+ * Sockets that the cgroup hooks never see, because they reach other hosts without IP, and TUN and TAP
+ * devices, whose packets no socket sends. BPF LSM sees all processes of the host: those outside of
+ * protected cgroups are allowed.
  */
 #define IC_OBJECT_LSM 1
 
@@ -69,26 +70,46 @@ IC_INLINE bool ic_is_protected(void)
 }
 
 /*
- * `ret` is the result of the program before. A policy may come into force between this lookup and
- * that of the decision: then the new one decides, even if it has no rule on packet sockets.
+ * 0 or an error. A policy may come into force between this lookup and that of the decision: then the
+ * new one decides, even if it has no rule on packet sockets.
  */
-SEC("lsm/socket_create")
-int BPF_PROG(ic_packet, int family, int type, int protocol, int kern, int ret)
+IC_INLINE int ic_decide_packets(void)
 {
 	struct ic_request request = { .op = IC_SOCK_CREATE, .proto = IC_SOCK_PROTO_PACKET };
 	__u32 slot = ic_slot_in_force();
 	const struct ic_sock_policy *policy;
 
+	policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
+	if (!policy || !policy->packets || !ic_is_protected())
+		return 0;
+	return ic_socket_decide(&request) ? 0 : -IC_EPERM;
+}
+
+/* `ret` is the result of the program before. */
+SEC("lsm/socket_create")
+int BPF_PROG(ic_packet, int family, int type, int protocol, int kern, int ret)
+{
 	if (ret)
 		return ret;
 	if (family == IC_AF_UNIX && (__u32)protocol == ic_cfg_canary)
 		ic_count_canary();
 	if (kern || ic_is_family_allowed(family))
 		return 0;
-	policy = bpf_map_lookup_elem(&ic_sock_policy, &slot);
-	if (!policy || !policy->packets || !ic_is_protected())
-		return 0;
-	return ic_socket_decide(&request) ? 0 : -IC_EPERM;
+	return ic_decide_packets();
+}
+
+/* A new TUN or TAP device. */
+SEC("lsm/tun_dev_create")
+int BPF_PROG(ic_tun_create, int ret)
+{
+	return ret ? ret : ic_decide_packets();
+}
+
+/* One that exists, by another descriptor. */
+SEC("lsm/tun_dev_open")
+int BPF_PROG(ic_tun_open, void *security, int ret)
+{
+	return ret ? ret : ic_decide_packets();
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

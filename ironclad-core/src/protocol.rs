@@ -77,7 +77,7 @@ pub enum SocketProtocol {
     /// An IP protocol; Multipath TCP is TCP.
     Ip(Protocol),
     /// Packet sockets (`AF_PACKET`), and sockets of all other families that reach other hosts without IP,
-    /// such as `AF_XDP`, `AF_VSOCK` and `AF_BLUETOOTH`.
+    /// such as `AF_XDP`, `AF_VSOCK` and `AF_BLUETOOTH`; TUN and TAP devices.
     Packet,
     /// Raw sockets, whatever they send.
     Raw,

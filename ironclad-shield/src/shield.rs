@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ironclad_bpf::shield::{PolicyProgram, Shared};
+use ironclad_bpf::socket::PacketSockets;
 use ironclad_bpf::{LinkLayer, PinDirectory, Program, TestRun, XdpLink, XdpMode};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditLog};
@@ -69,6 +70,10 @@ impl Core {
     fn lock(&self) -> MutexGuard<'_, Control> {
         lock(&self.control)
     }
+}
+
+fn packet_hooks(packets: &PacketSockets) -> Vec<String> {
+    packets.programs().map(|(_, link)| link.hook().to_owned()).collect()
 }
 
 fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
@@ -160,9 +165,9 @@ impl Shield {
         cgroups.iter().try_for_each(|cgroup| self.unprotect_cgroup(cgroup))?;
         let packets = self.core.lock().sockets.as_mut().and_then(Sockets::take_packets);
         if let Some(packets) = packets {
-            let hook = packets.link().hook().to_owned();
+            let hooks = packet_hooks(&packets);
             packets.detach(self.core.directory.as_deref())?;
-            self.core.record_packets_detach(&hook)?;
+            self.core.record_packets_detach(&hooks)?;
         }
         if let Some(directory) = &self.core.directory {
             directory.unpin()?;
@@ -188,8 +193,8 @@ impl Drop for Shield {
         // Closing the links detaches.
         let sockets = self.core.lock().sockets.take();
         let packets = sockets.as_ref().and_then(Sockets::packets);
-        if let Some(packets) = packets.filter(|packets| !packets.link().is_pinned()) {
-            if let Err(failed) = self.core.record_packets_detach(packets.link().hook()) {
+        if let Some(packets) = packets.filter(|packets| !packets.is_pinned()) {
+            if let Err(failed) = self.core.record_packets_detach(&packet_hooks(packets)) {
                 self.log_failed_detach("BPF LSM", &failed);
             }
         }

@@ -26,7 +26,7 @@ use ironclad_syscalls::{
     attach_program, end_first_thread, give_to_loop, idle_child, in_child, insert_module, lease,
     link_address_program, link_program, link_session, link_to_function, map_to_write,
     modify_return_program, open_program, pass_through, session_program, swap_boot, sysctl_program,
-    update_address_link, uring_discard, uring_write,
+    tun, update_address_link, uring_discard, uring_write,
 };
 use nix::errno::Errno;
 use nix::mount::MsFlags;
@@ -694,6 +694,7 @@ fn socket_order(words: &[&str]) -> io::Result<Option<u64>> {
             let protocol = Protocol::from(number(protocol));
             Socket::new(domain, Type::from(number(kind)), Some(protocol)).map(|_| 0)
         }
+        ["tun", name] => tun(name, false).map(|_| 0),
         ["burst", count, threads, addr] => {
             let count = number(count) as u64;
             Ok(burst(count, number(threads) as usize, addr.parse().expect("an address")))

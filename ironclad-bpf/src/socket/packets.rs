@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use ironclad_core::abi;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
-use super::pins::{PACKET_HOOK, SocketPins};
+use super::pins::{PACKET_HOOKS, SocketPins};
 use super::{Processes, SocketShared};
 use crate::audit::Allowlist;
 use crate::cgroup::CgroupDir;
@@ -63,23 +63,25 @@ impl Groups {
     }
 }
 
-/// The BPF LSM program for packet sockets and other sockets without IP, at the hook of socket(2). It
-/// decides by the tables of [`SocketShared`], for processes in the protected cgroups, where the policy in
-/// force requires it. Dropping it detaches, unless it is pinned.
+/// The BPF LSM programs for packet sockets and other sockets without IP, at the hook of socket(2), and for
+/// TUN and TAP devices, at those of the TUNSETIFF ioctl. They decide by the tables of [`SocketShared`], for
+/// processes in the protected cgroups, where the policy in force requires it. Dropping it detaches, unless
+/// it is pinned.
 #[derive(Debug)]
 pub struct PacketSockets {
-    program: Program,
-    link: HookLink,
+    programs: Vec<Program>,
+    /// In the order of the programs.
+    links: Vec<HookLink>,
     /// Unique on this host.
     number: u64,
     groups: Groups,
-    /// Those of an earlier agent's program, which may run a little longer than its pin is there.
+    /// Those of an earlier agent's programs, which may run a little longer than their pins are there.
     former: Vec<Map<u32, u32>>,
     may_limit: bool,
 }
 
 impl PacketSockets {
-    /// Loads the program, attaches it and checks that it runs. From its first call on it covers the
+    /// Loads the programs, attaches them and checks that they run. From its first call on each covers the
     /// processes in `cgroups`, by their directories: a successor that got them later would allow calls
     /// that the former program would have denied.
     ///
@@ -120,12 +122,16 @@ impl PacketSockets {
             .share(processes.maps())
             .share(sockets.maps())
             .load(open.open_object_mut())?;
-        let program = object.program("ic_packet")?;
         let seen = object.map::<u32, u64>("ic_canary")?;
         let mut groups = Groups { map: object.map("ic_cgroups")?, places: Vec::new() };
         cgroups.iter().try_for_each(|cgroup| groups.protect(cgroup))?;
         let number = boottime_ns();
-        let link = HookLink::tracepoint(&program, &format!("{number}_{PACKET_HOOK}"))?;
+        let (mut programs, mut links) = (Vec::new(), Vec::new());
+        for (hook, name) in PACKET_HOOKS {
+            let program = object.program(name)?;
+            links.push(HookLink::tracepoint(&program, &format!("{number}_{hook}"))?);
+            programs.push(program);
+        }
         // A link is listed, too, where the kernel never calls its program.
         sys::try_socket(libc::AF_UNIX, libc::SOCK_STREAM, canary as i32);
         if seen.lookup(&0)?.unwrap_or_default() == 0 {
@@ -133,7 +139,7 @@ impl PacketSockets {
             let why = if why.is_empty() { hint.to_owned() } else { format!("{hint} ({why})") };
             return Err(Failure::NoLsm { why }.into());
         }
-        Ok(Self { program, link, number, groups, former: Vec::new(), may_limit })
+        Ok(Self { programs, links, number, groups, former: Vec::new(), may_limit })
     }
 
     /// Whether rules that limit may decide: before Linux 5.11 LSM programs may not take a lock.
@@ -168,10 +174,12 @@ impl PacketSockets {
     pub fn persist(&mut self, directory: &PinDirectory) -> Result<(), BpfError> {
         let path = directory.socket_path(&self.groups_pin());
         pin::pin(self.groups.map.as_fd(), &path)?;
-        self.link.pin(&directory.socket_path(&self.link.pin_name()))
+        self.links
+            .iter_mut()
+            .try_for_each(|link| link.pin(&directory.socket_path(&link.pin_name())))
     }
 
-    /// Ends the program that an earlier agent has pinned. `successor` must protect what that protected: for
+    /// Ends the programs that an earlier agent has pinned. `successor` must protect what that protected: for
     /// a moment both check, and deny alike.
     ///
     /// A call that began before the successor was attached meets the former program alone,
@@ -206,16 +214,17 @@ impl PacketSockets {
     }
 
     /// What is to be pinned.
-    pub(super) fn pins(&self) -> [(String, BorrowedFd<'_>); 2] {
-        [
-            (format!("{SOCKETS}/{}", self.groups_pin()), self.groups.map.as_fd()),
-            (format!("{SOCKETS}/{}", self.link.pin_name()), self.link.as_fd()),
-        ]
+    pub(super) fn pins(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        let links = self.links.iter().map(|link| (link.pin_name(), link.as_fd()));
+        let all = std::iter::once((self.groups_pin(), self.groups.map.as_fd())).chain(links);
+        all.map(|(name, fd)| (format!("{SOCKETS}/{name}"), fd))
     }
 
-    /// The link has been pinned.
+    /// The links have been pinned.
     pub(super) fn pinned_in(&mut self, directory: &PinDirectory) {
-        self.link.pinned_at(&directory.socket_path(&self.link.pin_name()));
+        for link in &mut self.links {
+            link.pinned_at(&directory.socket_path(&link.pin_name()));
+        }
     }
 
     /// Detaches, and removes the pins.
@@ -226,8 +235,8 @@ impl PacketSockets {
         let path = directory.map(|directory| directory.socket_path(&self.groups_pin()));
         // The kernel drops a pin's reference to a program some time later: until then it has no cgroup to check.
         self.former.iter().chain([&self.groups.map]).try_for_each(empty)?;
-        let is_pinned = self.link.is_pinned();
-        self.link.detach()?;
+        let is_pinned = self.is_pinned();
+        self.links.into_iter().try_for_each(HookLink::detach)?;
         match path.filter(|_| is_pinned) {
             Some(path) => std::fs::remove_file(&path)
                 .map_err(|source| BpfError::pin(path, "removing", source)),
@@ -235,14 +244,14 @@ impl PacketSockets {
         }
     }
 
-    /// The program.
-    pub fn program(&self) -> &Program {
-        &self.program
+    /// The programs, and where they are attached.
+    pub fn programs(&self) -> impl Iterator<Item = (&Program, &HookLink)> {
+        self.programs.iter().zip(&self.links)
     }
 
-    /// Where it is attached.
-    pub fn link(&self) -> &HookLink {
-        &self.link
+    /// Whether they stay attached when the process ends.
+    pub fn is_pinned(&self) -> bool {
+        self.links.iter().all(HookLink::is_pinned)
     }
 }
 

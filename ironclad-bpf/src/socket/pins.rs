@@ -5,8 +5,13 @@ use crate::hook::HookLink;
 use crate::persistent::{PACKET_CGROUPS, PROCESS, PinnedMaps, SOCKET, SOCKETS, pin_names};
 use crate::pin::PinDirectory;
 
-/// The hook of BPF LSM for packet sockets. No hook of a cgroup and no tracepoint has this name.
-pub(super) const PACKET_HOOK: &str = "socket_create";
+/// The hooks of BPF LSM for packet sockets and TUN devices, and the programs. No hook of a cgroup and no
+/// tracepoint has such a name.
+pub(super) const PACKET_HOOKS: [(&str, &str); 3] = [
+    ("socket_create", "ic_packet"),
+    ("tun_dev_create", "ic_tun_create"),
+    ("tun_dev_open", "ic_tun_open"),
+];
 
 /// What an earlier agent of an instance has pinned for its socket rules.
 #[derive(Debug)]
@@ -38,11 +43,12 @@ impl SocketPins {
         let (tracepoints, cgroups, packets) = (Vec::new(), Vec::new(), Vec::new());
         let maps = PinnedMaps::in_directory(directory.path().join(SOCKETS));
         let mut this = Self { maps, tracepoints, cgroups, packets, groups };
+        let is_packets = |hook: &str| PACKET_HOOKS.iter().any(|(known, _)| *known == hook);
         for path in links {
             let link = HookLink::open(&path)?;
             match link.cgroup_id()? {
                 Some(id) => this.cgroups.push((id, link)),
-                None if link.hook() == PACKET_HOOK => this.packets.push(link),
+                None if is_packets(link.hook()) => this.packets.push(link),
                 None => this.tracepoints.push(link),
             }
         }

@@ -154,8 +154,8 @@ pub struct Document {
     /// What becomes of what no rule matches.
     #[serde(default)]
     pub socket_defaults: DocumentSocketDefaults,
-    /// Let processes open packet sockets, and other sockets that reach other hosts without IP, whatever rules and
-    /// defaults of `create` say: only BPF LSM sees them.
+    /// Let processes open packet sockets, other sockets that reach other hosts without IP, and TUN devices,
+    /// whatever rules and defaults of `create` say: only BPF LSM sees them.
     #[serde(default)]
     pub danger_packet_sockets_unseen: bool,
     /// Rules on connections and sockets. The first that matches decides.

@@ -202,8 +202,8 @@ pub enum Direction {
     Out,
     /// bind(2): address and port are one's own.
     In,
-    /// socket(2) of raw sockets, of packet sockets and of protocols other than TCP and UDP: no
-    /// address, no port.
+    /// socket(2) of raw sockets, of packet sockets and of protocols other than TCP and UDP, and TUN devices:
+    /// no address, no port.
     Create,
 }
 

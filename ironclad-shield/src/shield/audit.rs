@@ -95,18 +95,22 @@ impl Core {
     }
 
     pub(super) fn record_packets(&self, packets: &PacketSockets) -> Result<(), ShieldError> {
-        self.record_load(packets.program())?;
-        self.record(AuditAction::Attach {
-            program: packets.program().info().name.clone(),
-            hook: "lsm".to_owned(),
-            interface: packets.link().hook().to_owned(),
-            mode: "link".to_owned(),
+        packets.programs().try_for_each(|(program, link)| {
+            self.record_load(program)?;
+            self.record(AuditAction::Attach {
+                program: program.info().name.clone(),
+                hook: "lsm".to_owned(),
+                interface: link.hook().to_owned(),
+                mode: "link".to_owned(),
+            })
         })
     }
 
-    pub(super) fn record_packets_detach(&self, hook: &str) -> Result<(), ShieldError> {
-        let interface = hook.to_owned();
-        self.record(AuditAction::Detach { hook: "lsm".to_owned(), interface })
+    pub(super) fn record_packets_detach(&self, hooks: &[String]) -> Result<(), ShieldError> {
+        hooks.iter().try_for_each(|hook| {
+            let (hook, interface) = ("lsm".to_owned(), hook.clone());
+            self.record(AuditAction::Detach { hook, interface })
+        })
     }
 
     pub(super) fn record_cgroup_detach(&self, directory: &Path) -> Result<(), ShieldError> {

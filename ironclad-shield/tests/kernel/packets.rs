@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironclad_bpf::probe::{State, probe_lsm};
+use ironclad_bpf::{BPFFS, PinDirectory};
 use ironclad_core::abi::{self, SocketOp, SocketReason};
 use ironclad_core::audit::AuditAction;
 use ironclad_core::{ErrorChain, RuleId, SocketVerdict};
-use ironclad_lab::Cgroup;
 use ironclad_lab::test_process::TestProcess;
+use ironclad_lab::{Cgroup, Lab};
 use ironclad_policy::socket::{Direction, RateLimit, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, SocketProtocol};
 use ironclad_shield::{Overflow, Shield, ShieldErrorKind};
@@ -24,6 +25,7 @@ use ironclad_lab::test;
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(packet_sockets_are_for_the_allowed_program).needs(&[lsm]),
+        test!(tun_devices_are_for_the_allowed_program).needs(&[lsm]),
         test!(packet_sockets_change_with_the_policy).needs(&[lsm]),
         test!(subjects_and_limits_hold_for_packet_sockets).needs(&[lsm]),
         test!(packet_socket_programs_leave_audit_records).needs(&[lsm]),
@@ -152,6 +154,64 @@ fn packet_sockets_are_for_the_allowed_program() {
     assert_eq!(outside.ask(PACKET[0]).unwrap(), 0);
 }
 
+/// What is written to a TUN device reaches other hosts by no socket.
+fn tun_devices_are_for_the_allowed_program() {
+    if !Path::new("/dev/net/tun").exists() {
+        skip("this kernel has no TUN devices");
+    }
+    let host = Host::new();
+    let lab = Lab::new().unwrap();
+    let net = lab.namespace("tun").unwrap();
+    let start = |cgroup: &Cgroup, program: &Path| {
+        net.run(|| TestProcess::start(cgroup, program)).unwrap().unwrap()
+    };
+    let (good, bad) = (host.program("good"), host.program("bad"));
+    let elsewhere = Cgroup::new("elsewhere").unwrap();
+    let (mut allowed, mut other) = (start(&host.cgroup, &good), start(&host.cgroup, &bad));
+    let mut outside = start(&elsewhere, &bad);
+    // One that is created, and one that exists.
+    net.ip(&["tuntap", "add", "dev", "kept0", "mode", "tun"]).unwrap();
+    let orders = ["tun new0", "tun kept0"];
+    for order in orders {
+        assert_eq!(other.ask(order).unwrap(), 0, "{order}: the attack succeeds");
+    }
+    let instance = format!("tun-{}", std::process::id());
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+    let policy = policy([
+        packet(7, SocketAction::Allow).subject(Subject::new("good").exe(&good)),
+        packet(8, SocketAction::Deny),
+    ]);
+    let start = || {
+        let builder = Shield::builder(&instance).cgroup(host.cgroup.dir()).persistent(true);
+        builder.start(&policy).unwrap()
+    };
+    let shield = start();
+    let (_pump, events) = shield.events(16, Overflow::DropNewest).unwrap();
+    let mut check = |when: &str| {
+        for order in orders {
+            assert_eq!(allowed.ask(order).unwrap(), 0, "{order} {when}");
+            assert_eq!(other.ask(order).unwrap(), EPERM, "{order} {when}");
+            assert_eq!(outside.ask(order).unwrap(), 0, "{order} {when}");
+        }
+    };
+    check("with an agent");
+    for _ in orders {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_socket().unwrap();
+        assert_eq!((event.op, event.verdict), (SocketOp::Create, SocketVerdict::Deny));
+        assert_eq!((event.protocol, event.addr), (SocketProtocol::Packet, None));
+        assert_eq!(rule_of(&shield, &event), Some(RuleId(8)));
+    }
+    drop(shield);
+    check("without an agent");
+    let shield = start();
+    check("with the next agent");
+    shield.stop().unwrap();
+    for order in orders {
+        assert_eq!(other.ask(order).unwrap(), 0, "{order}: stopped");
+    }
+    PinDirectory::purge(BPFFS.as_ref(), &instance).unwrap();
+}
+
 /// What a policy says of packet sockets comes and goes with it, and with what other hooks see.
 fn packet_sockets_change_with_the_policy() {
     let host = Host::new();
@@ -222,11 +282,13 @@ fn packet_socket_programs_leave_audit_records() {
     let actions = recorder.0.lock().unwrap().clone();
     let count =
         |is_it: &dyn Fn(&AuditAction) -> bool| actions.iter().filter(|it| is_it(it)).count();
-    let loads = |it: &AuditAction| matches!(it, AuditAction::Load { program, .. } if program == "ic_packet");
-    let attaches = |it: &AuditAction| matches!(it, AuditAction::Attach { hook, interface, .. } if hook == "lsm" && interface == "socket_create");
+    let programs = ["ic_packet", "ic_tun_create", "ic_tun_open"];
+    let hooks = ["socket_create", "tun_dev_create", "tun_dev_open"];
+    let loads = |it: &AuditAction| matches!(it, AuditAction::Load { program, .. } if programs.contains(&&**program));
+    let attaches = |it: &AuditAction| matches!(it, AuditAction::Attach { hook, interface, .. } if hook == "lsm" && hooks.contains(&&**interface));
     let detaches =
         |it: &AuditAction| matches!(it, AuditAction::Detach { hook, .. } if hook == "lsm");
-    assert_eq!((count(&loads), count(&attaches), count(&detaches)), (1, 1, 1));
+    assert_eq!((count(&loads), count(&attaches), count(&detaches)), (3, 3, 3));
 }
 
 /// Nothing goes unseen in silence.

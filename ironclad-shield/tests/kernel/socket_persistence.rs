@@ -279,7 +279,7 @@ fn packet_sockets_are_denied_without_an_agent() {
     });
     let pins = std::fs::read_dir(instance.directory().join("sockets")).unwrap();
     let names: Vec<_> = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap()).collect();
-    for of_lsm in ["_socket_create", "ic_cgroups_"] {
+    for of_lsm in ["_socket_create", "_tun_dev_create", "_tun_dev_open", "ic_cgroups_"] {
         assert_eq!(names.iter().filter(|name| name.contains(of_lsm)).count(), 1, "{names:?}");
     }
     // Of both copies, at once: the former one may live a moment longer.
@@ -298,7 +298,7 @@ fn packet_sockets_are_denied_without_an_agent() {
     let is_detached =
         |it: &AuditAction| matches!(it, AuditAction::Detach { hook, .. } if hook == "lsm");
     let detached = recorder.0.lock().unwrap().iter().filter(|it| is_detached(it)).count();
-    assert_eq!(detached, 1);
+    assert_eq!(detached, 3);
 }
 
 fn packet_sockets_are_pinned_when_a_policy_decides_about_them() {
