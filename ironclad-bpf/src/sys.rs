@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::pseudo_fs::PROC;
+
 pub(crate) fn check(ret: i32) -> io::Result<i32> {
     // libbpf returns −errno.
     if ret < 0 { Err(io::Error::from_raw_os_error(-ret)) } else { Ok(ret) }
@@ -374,9 +376,26 @@ pub(crate) fn count_runs() -> io::Result<OwnedFd> {
 /// no other process sees.
 pub(crate) fn cgroup_root() -> io::Result<OwnedFd> {
     use rustix::mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount,
+        fsopen,
     };
+    /// A mount without them switches them off in the whole hierarchy: apply_cgroup_root_flags() of
+    /// kernel/cgroup/cgroup.c.
+    const KEPT: [&str; 6] = [
+        "nsdelegate",
+        "favordynmods",
+        "memory_localevents",
+        "memory_recursiveprot",
+        "memory_hugetlb_accounting",
+        "pids_localevents",
+    ];
     let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let mounts = PROC.read_to_string("thread-self/mountinfo")?;
+    let of_cgroups = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let options = of_cgroups.and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+    for option in options.split(',').filter(|option| KEPT.contains(option)) {
+        fsconfig_set_flag(context.as_fd(), option)?;
+    }
     fsconfig_create(context.as_fd())?;
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     Ok(fsmount(context.as_fd(), flags, MountAttrFlags::empty())?)

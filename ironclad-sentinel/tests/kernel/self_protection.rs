@@ -507,10 +507,15 @@ fn the_oom_killer_does_not_end_the_agent() {
         format!("eat-in {} 4096", group.dir().display()),
     );
     attacks.without(join, &mut attacker, &into);
+    // Options of the hierarchy stay as they are.
+    does(&mut attacker, "tool mount -o remount,nsdelegate /sys/fs/cgroup");
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     let event = attacks.with(join, &mut attacker, &into, &events);
     assert_eq!(event.hook, SentinelHook::TaskAlloc, "{event}");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let options = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
+    assert!(options.contains("nsdelegate"), "{options}");
     // The test of this hook has a fork(2) of the agent fail. The agent stays trusted.
     assert!(sentinel.status().unwrap().is_armed);
     own_map("ic_marks");
