@@ -239,9 +239,10 @@ impl SentinelBuilder {
         self
     }
 
-    /// A callback for hooks that become inactive or active again, and for changed files of the baseline.
-    /// The thread that found it calls, and checks nothing until the callback returns. Default: none. Audit
-    /// records are written in any case.
+    /// A callback for hooks that become inactive or active again, for mounts over protected files, for changed files of
+    /// the baseline, and for an audit sink that does not return. The thread that found it checks nothing until the
+    /// callback returns. Default: none. Audit records are written in any case, and before, unless the sink takes longer
+    /// than 5 s.
     #[must_use]
     pub fn on_alarm(mut self, call: impl Fn(&Alarm) + Send + Sync + 'static) -> Self {
         self.on_alarm = Some(Arc::new(call));

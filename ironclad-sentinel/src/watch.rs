@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +47,9 @@ pub enum Alarm {
     MountOver(MountOver),
     /// Protected files have changed since the last comparison: by trusted or exempt processes.
     Files(Vec<FileChange>),
+    /// The audit sink has not returned for 5 s. A process may hold its file: a direct read (`O_DIRECT`) into memory that
+    /// never comes holds the lock that a write waits for. Further alarms do not wait for their records.
+    AuditWaits,
 }
 
 impl fmt::Display for Alarm {
@@ -55,9 +59,18 @@ impl fmt::Display for Alarm {
             Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
             Self::MountOver(mount) => mount.fmt(f),
             Self::Files(changes) => write!(f, "{} protected files have changed", changes.len()),
+            Self::AuditWaits => write!(
+                f,
+                "the audit sink has not returned for {} s: a process may hold its file",
+                AUDIT_PATIENCE.as_secs()
+            ),
         }
     }
 }
+
+/// How long alarms wait for their records.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
+const AUDIT_THREAD: &str = "sentinel-audit";
 
 /// The callback of the builder.
 pub(crate) type OnAlarm = Arc<dyn Fn(&Alarm) + Send + Sync>;
@@ -82,7 +95,38 @@ fn is_active(it: &Canary) -> bool {
 
 impl Watched {
     pub(crate) fn record(&self, action: &AuditAction) -> Result<(), SentinelError> {
-        Ok(self.audit.record(action)?)
+        self.report(std::slice::from_ref(action), &[])
+    }
+
+    /// Writes records, then raises alarms: these print, and a reader of the log may have stopped. Where the sink does not
+    /// return, another thread raises the alarms.
+    fn report(&self, records: &[AuditAction], alarms: &[Alarm]) -> Result<(), SentinelError> {
+        let raise = || alarms.iter().for_each(|alarm| self.raise(alarm));
+        if records.is_empty() {
+            raise();
+            return Ok(());
+        }
+        std::thread::scope(|scope| {
+            let (done, is_done) = mpsc::channel::<()>();
+            let thread = std::thread::Builder::new().name(AUDIT_THREAD.to_owned());
+            // Without a thread, alarms wait.
+            let waiting = thread.spawn_scoped(scope, move || {
+                let waited = is_done.recv_timeout(AUDIT_PATIENCE);
+                let is_late = waited == Err(RecvTimeoutError::Timeout);
+                if is_late {
+                    self.raise(&Alarm::AuditWaits);
+                    raise();
+                }
+                is_late
+            });
+            let recorded = records.iter().try_for_each(|record| self.audit.record(record));
+            drop(done);
+            // A callback that panicked was called.
+            if !waiting.is_ok_and(|it| it.join().unwrap_or(true)) {
+                raise();
+            }
+            Ok(recorded?)
+        })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -93,7 +137,9 @@ impl Watched {
     fn raise(&self, alarm: &Alarm) {
         match alarm {
             Alarm::HookActive { .. } | Alarm::Files(_) => tracing::warn!("{alarm}"),
-            Alarm::HookInactive { .. } | Alarm::MountOver(_) => tracing::error!("{alarm}"),
+            Alarm::HookInactive { .. } | Alarm::MountOver(_) | Alarm::AuditWaits => {
+                tracing::error!("{alarm}");
+            }
         }
         self.on_alarm.iter().for_each(|call| call(alarm));
     }
@@ -130,17 +176,15 @@ impl Watched {
             alarms
         };
         drop(alone);
-        let mut records = alarms.iter().filter_map(|alarm| match alarm.clone() {
+        let record = |alarm: &Alarm| match alarm.clone() {
             Alarm::HookInactive { hook, why } => {
                 Some(AuditAction::HookInactive { hook, reason: why })
             }
             Alarm::HookActive { hook } => Some(AuditAction::HookActive { hook }),
-            Alarm::MountOver(_) | Alarm::Files(_) => None,
-        });
-        // Before what prints: a reader of the log may have stopped.
-        let recorded = records.try_for_each(|record| self.record(&record));
-        alarms.iter().for_each(|alarm| self.raise(alarm));
-        recorded.map(|()| wrong)
+            Alarm::MountOver(_) | Alarm::Files(_) | Alarm::AuditWaits => None,
+        };
+        let records: Vec<_> = alarms.iter().filter_map(record).collect();
+        self.report(&records, &alarms).map(|()| wrong)
     }
 
     /// Updates the baseline to the present content of the files in `scopes`, and raises an alarm for changes.
@@ -151,11 +195,9 @@ impl Watched {
         let Some(baseline) = &self.baseline else { return Ok(Vec::new()) };
         let found = baseline.compare(scopes).map_err(|source| baseline.failed(source))?;
         let Some(found) = found else { return Ok(Vec::new()) };
-        let recorded = found.records.iter().try_for_each(|record| self.record(record));
-        if !found.changes.is_empty() {
-            self.raise(&Alarm::Files(found.changes.clone()));
-        }
-        recorded.map(|()| found.changes)
+        let has_changed = !found.changes.is_empty();
+        let alarm = has_changed.then(|| Alarm::Files(found.changes.clone()));
+        self.report(&found.records, alarm.as_slice()).map(|()| found.changes)
     }
 
     /// Raises an alarm for each mount that appeared over protected files since the policy was applied.
@@ -169,9 +211,9 @@ impl Watched {
             let former = std::mem::replace(&mut state.mounts_over, found.clone());
             found.into_iter().filter(|it| !former.contains(it)).collect::<Vec<_>>()
         };
-        let recorded = alarms.iter().try_for_each(|it| self.record(&it.record()));
-        alarms.into_iter().for_each(|it| self.raise(&Alarm::MountOver(it)));
-        recorded
+        let records: Vec<_> = alarms.iter().map(MountOver::record).collect();
+        let alarms: Vec<_> = alarms.into_iter().map(Alarm::MountOver).collect();
+        self.report(&records, &alarms)
     }
 
     /// Counts again what has protected files open for writing since before the rules covered them.
@@ -259,9 +301,10 @@ impl Watch {
     pub(crate) fn end(&mut self) {
         // Its counter has room for one more.
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        let here = std::thread::current();
         for thread in self.threads.drain(..) {
-            // A callback of `on_alarm` may drop the handle.
-            if thread.thread().id() != std::thread::current().id() {
+            // A callback of `on_alarm` may drop the handle, also where a thread waits for the callback.
+            if thread.thread().id() != here.id() && here.name() != Some(AUDIT_THREAD) {
                 // A panic of the thread has been printed.
                 let _ = thread.join();
             }

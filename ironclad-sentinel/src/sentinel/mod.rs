@@ -9,7 +9,7 @@ mod stop;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ironclad_bpf::sentinel::{Canary, Secret};
 use ironclad_bpf::socket::Processes;
@@ -50,6 +50,8 @@ pub struct Sentinel {
     watched: Arc<Watched>,
     own: Vec<OwnPath>,
     executables: Executables,
+    /// Held while a policy is applied.
+    applying: Mutex<()>,
     processes: Processes,
     persistent: Option<Persistent>,
     trust: Trust,

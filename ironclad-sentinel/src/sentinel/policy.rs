@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use ironclad_core::ErrorChain;
 use ironclad_core::abi::{self, FileId, FilePolicy};
@@ -124,21 +125,36 @@ impl Sentinel {
         &self,
         policy: Option<&CompiledPolicy>,
     ) -> Result<(usize, usize), SentinelError> {
+        let alone = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = policy {
+            self.watched.unsigned.check(policy, &self.watched.audit)?;
+        }
+        let Some(new) = self.enforce_alone(policy)? else { return Ok((0, 0)) };
+        let policy = self.lock().policy.id().to_string();
+        let generation = self.watched.guard.epoch();
+        // Nothing is locked: the sink may wait, and alarms may not, whose callback may apply a policy.
+        drop(alone);
+        self.record(&AuditAction::Swap { generation, policy, provisional_ms: None })?;
+        Ok(new)
+    }
+
+    /// The same without the record of it. None where nothing was written.
+    fn enforce_alone(
+        &self,
+        policy: Option<&CompiledPolicy>,
+    ) -> Result<Option<(usize, usize)>, SentinelError> {
         let mut state = self.lock();
         let state = &mut *state;
         let is_same = policy.is_none();
         let policy = policy.unwrap_or(&state.policy).clone();
         let provenance = Some(policy.provenance());
-        if !is_same {
-            self.watched.unsigned.check(&policy, &self.watched.audit)?;
-        }
         let files = policy.files();
         self.executables.check(files)?;
         let is_first = state.in_force.is_none();
         let former = state.in_force.as_ref().map(|(coverage, _)| coverage.clone());
         let former = former.unwrap_or_default();
         if is_same && self.resolve(files)? == former {
-            return Ok((0, 0));
+            return Ok(None);
         }
         let in_kernel = own::with_own(files.map(|files| files.policy()));
         // A mount that appears from here on is reported.
@@ -177,12 +193,7 @@ impl Sentinel {
             let absent = resolve::absent(files);
             absent.iter().chain(&state.missing).for_each(|it| tracing::warn!(instance, "{it}"));
         }
-        self.record(&AuditAction::Swap {
-            generation: self.watched.guard.epoch(),
-            policy: policy.id().to_string(),
-            provisional_ms: None,
-        })?;
-        Ok((files_new, executables_new))
+        Ok(Some((files_new, executables_new)))
     }
 
     /// What rules and Sentinel's own rules cover now, with all exemptions.

@@ -149,6 +149,7 @@ impl Sentinel {
             watched: Arc::new(watched),
             own,
             executables,
+            applying: Mutex::new(()),
             processes,
             persistent,
             trust: builder.trust.clone(),

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::testbed::{EPERM, Host, PATIENCE, lsm, next_denied};
@@ -27,6 +27,7 @@ use ironclad_sentinel::{
     OnSuspect, Overflow, Sentinel, SentinelBuilder, SentinelErrorKind,
 };
 use ironclad_syscalls::{fake_pivot_root, in_child, put_over};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -37,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_hook_whose_test_is_refused_elsewhere_is_reported).in_machine().needs(&[lsm]),
         test!(a_start_is_refused_while_ftrace_is_off).in_machine().needs(&[lsm]),
         test!(the_self_test_of_hooks_waits_for_no_module).in_machine().needs(&[lsm]),
+        test!(alarms_do_not_wait_for_an_audit_file_that_is_held).in_machine().needs(&[lsm]),
         test!(changes_made_while_sentinel_was_stopped_are_reported).in_machine().needs(&[lsm]),
         test!(a_first_start_that_fails_leaves_nothing).in_machine().needs(&[lsm]),
         test!(a_restored_older_baseline_is_found_by_its_checksum).in_machine().needs(&[lsm]),
@@ -410,6 +412,61 @@ fn the_self_test_of_hooks_waits_for_no_module() {
     let hook = status.hooks.iter().find(|hook| hook.name == "sb_mount").unwrap();
     assert_eq!(hook.state, HookState::InForce);
     assert_eq!(fs::read_to_string(&asked).unwrap_or_default(), "");
+}
+
+/// A sink whose file another process may hold.
+#[derive(Default)]
+struct Held {
+    is_held: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Held {
+    fn set(&self, is_held: bool) {
+        *self.is_held.lock().unwrap() = is_held;
+        self.changed.notify_all();
+    }
+}
+
+impl AuditSink for Held {
+    fn record(&self, _: &str, _: &AuditAction) -> Result<(), AuditError> {
+        let is_held = self.is_held.lock().unwrap();
+        drop(self.changed.wait_while(is_held, |is_held| *is_held).unwrap());
+        Ok(())
+    }
+}
+
+/// A reader of a file holds the lock that writers wait for, while its memory does not come.
+fn alarms_do_not_wait_for_an_audit_file_that_is_held() {
+    let host = Host::new();
+    let protected = host.path("protected");
+    fs::create_dir(&protected).unwrap();
+    let (sink, (sender, alarms)) = (Arc::new(Held::default()), mpsc::channel());
+    let builder = Sentinel::builder("test").scratch(host.dir()).audit(sink.clone());
+    let builder = builder.on_alarm(move |alarm| sender.send(alarm.clone()).unwrap());
+    let sentinel = builder.start(&policy(&host)).unwrap();
+    let next = || alarms.recv_timeout(PATIENCE).unwrap();
+    sink.set(true);
+    std::thread::scope(|scope| {
+        let empty = Policy::builder().compile().unwrap();
+        let applying = scope.spawn({
+            let (sentinel, empty) = (&sentinel, empty.clone());
+            move || sentinel.apply(&empty)
+        });
+        assert_eq!(next(), Alarm::AuditWaits);
+        // The rules are in force, and the state is not locked.
+        assert_eq!(sentinel.status().unwrap().policy, empty.id().to_string());
+        assert!(!applying.is_finished());
+        sink.set(false);
+        applying.join().unwrap().unwrap();
+    });
+    sentinel.apply(&policy(&host)).unwrap();
+    sink.set(true);
+    mount("none", &protected, "tmpfs", MountFlags::empty(), None).unwrap();
+    assert_eq!(next(), Alarm::AuditWaits);
+    assert!(matches!(next(), Alarm::MountOver(over) if over.at == protected));
+    sink.set(false);
+    unmount(&protected, UnmountFlags::DETACH).unwrap();
 }
 
 fn summary(changes: &[FileChange]) -> Vec<(String, &'static str)> {
