@@ -1115,10 +1115,18 @@ fn an_agent_without_processes_and_descriptors_protects() {
         attacker.ask(&format!("write {} {DESCRIPTORS}", descriptors.0.display())).unwrap(),
         0
     );
-    let open: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let mut open = Vec::new();
+    let mut take_all = || open.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+    take_all();
     attacks.with(WITHOUT_DESCRIPTORS, &mut attacker, &append, &events);
     // The agent reports it, and the rules stay in force.
-    assert_eq!(sentinel.status().unwrap_err().errno(), Some(TOO_MANY_FILES));
+    take_all();
+    match sentinel.status() {
+        Err(error) => assert_eq!(error.errno(), Some(TOO_MANY_FILES)),
+        // A thread of the agent has closed a descriptor meanwhile, and the self-tests need several.
+        Ok(status) => assert_ne!(status.degraded, []),
+    }
+    take_all();
     let error = sentinel.apply(&Policy::builder().compile().unwrap()).unwrap_err();
     assert_eq!(error.errno(), Some(TOO_MANY_FILES));
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
