@@ -135,6 +135,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mounts_are_listed_and_not_entered() {
+        let root = std::fs::File::open("/").unwrap();
+        let found = entries(&root, "".as_ref()).unwrap();
+        assert!(found.iter().any(|it| it.name == "proc" && it.is_dir));
+        let error = entries(&root, "proc".as_ref()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::CrossesDevices);
+    }
+
+    #[test]
     fn scripts_are_recognised_by_their_first_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");

@@ -150,7 +150,7 @@ fn kernel_files_that_were_opened_before_do_not_act() {
     drop((mover, presser));
 }
 
-/// A file of a cgroup that is opened by its handle has no name and no directory, as long as nobody looks it up.
+/// A file of a cgroup that is opened by its handle has no name and no directory, until a process looks it up.
 fn files_of_cgroups_do_not_act_by_their_handles() {
     let host = Host::new();
     lay_out(&host);

@@ -94,7 +94,7 @@ pub(super) fn unmount(at: &str) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Mounts autofs(5) as systemd(1) does for an automount unit. Nobody mounts anything on it: who opens the directory
+/// Mounts autofs(5) as systemd(1) does for an automount unit. No process mounts anything on it: a process that opens the directory
 /// gets an error.
 pub(super) fn automount(at: &str) -> io::Result<u64> {
     let (_requests, kernel) = rustix::pipe::pipe()?;
