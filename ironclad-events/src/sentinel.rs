@@ -234,6 +234,7 @@ impl SentinelRecord {
                 Ioctl(detail).to_string()
             }
             SentinelHook::UringCmd => format!("io_uring command {detail:#x}"),
+            SentinelHook::CgroupAttachTask => format!("to cgroup {detail}"),
             _ => return None,
         })
     }
@@ -252,6 +253,7 @@ impl SentinelRecord {
             | SentinelHook::TaskMovememory
             | SentinelHook::TaskSetpgid
             | SentinelHook::FileSendSigiotask
+            | SentinelHook::CgroupAttachTask
             | SentinelHook::PerfEventAlloc => "process ",
             _ => "",
         }
@@ -352,6 +354,8 @@ mod tests {
         assert!(said.contains("FS_IOC_SETFSLABEL by"), "{said}");
         let said = says(SentinelHook::FileIoctl, 0, 0x4100_9499);
         assert!(said.contains("ioctl 0x41009499 by"), "{said}");
+        let said = says(SentinelHook::CgroupAttachTask, 7, 12);
+        assert!(said.contains("of process 7, to cgroup 12 by"), "{said}");
     }
 
     #[test]

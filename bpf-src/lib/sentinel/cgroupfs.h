@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Protection of cgroups: cgroups freeze and kill without a signal, and limit resources. No hook
- * sees which process is moved where. A process that could move the agent, or write to the files of
- * the agent's cgroups, is therefore refused when it opens the file.
+ * refuses the move of one process. A process that could move the agent, or write to the files of the
+ * agent's cgroups, is therefore refused when it opens the file. A tracepoint follows moves by
+ * processes that may.
  */
 #ifndef IRONCLAD_LIB_SENTINEL_CGROUPFS_H
 #define IRONCLAD_LIB_SENTINEL_CGROUPFS_H
@@ -82,6 +83,46 @@ IC_INLINE bool ic_stops_processes(struct dentry *dentry)
 }
 
 /*
+ * The cgroups that a process with a mark was moved to, and those above them: the kernfs nodes of their
+ * directories, and the numbers of these, which no other node at the same address has.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, IC_SENTINEL_GROUPS);
+	__type(key, __u64);
+	__type(value, __u64);
+} ic_groups SEC(".maps");
+
+/* Records a cgroup and those above it. */
+IC_INLINE void ic_groups_record(struct cgroup *cgroup)
+{
+	__u32 i;
+
+	for (i = 0; i < IC_SENTINEL_GROUP_DEPTH && cgroup; i++) {
+		__u64 node = (__u64)BPF_CORE_READ(cgroup, kn);
+		__u64 number = BPF_CORE_READ((struct kernfs_node *)node, id);
+
+		if (bpf_map_update_elem(&ic_groups, &node, &number, BPF_ANY)) {
+			ic_count_loss(IC_LOSS_MAP);
+			return;
+		}
+		/* The state of the cgroup itself is its first member. */
+		cgroup = (struct cgroup *)BPF_CORE_READ(cgroup, self.parent);
+	}
+	if (cgroup)
+		ic_count_loss(IC_LOSS_MAP);
+}
+
+/* Whether a directory is that of a cgroup to which the agent was moved, or above it. */
+static __noinline bool ic_is_recorded_group(struct inode *dir)
+{
+	__u64 node = (__u64)BPF_CORE_READ(dir, i_private);
+	const __u64 *number = bpf_map_lookup_elem(&ic_groups, &node);
+
+	return number && *number == BPF_CORE_READ((struct kernfs_node *)node, id);
+}
+
+/*
  * Whether a file of a cgroup is protected from the caller, which opens it for writing. PID 1, which
  * every user of systemctl(1) may ask, stops the agent only where it may send it signals. `is_own`:
  * the cgroup is the agent's or below it, whose other files a rule covers. The root of a hierarchy is
@@ -114,7 +155,8 @@ static __noinline bool ic_is_cgroup_mode_protected(struct dentry *dentry, __u32 
 	    (dentry->d_parent == dir->i_sb->s_root && dentry->d_parent != dentry))
 		return !ic_is_group_manager();
 	ic_dir_lookup(&found, dentry, dir, dir->i_sb->s_dev);
-	return found.flags & IC_LABEL_PATH_COMPONENT && !ic_is_group_manager();
+	return (found.flags & IC_LABEL_PATH_COMPONENT || ic_is_recorded_group(dir)) &&
+	       !ic_is_group_manager();
 }
 
 #endif

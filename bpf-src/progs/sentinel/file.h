@@ -139,8 +139,9 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	if (!dir)
 		return false;
 	ic_dir_lookup(&found, dentry, dir, dir->i_sb->s_dev);
-	return ic_is_cgroup_file_protected(dentry, found.flags & IC_LABEL_PATH_COMPONENT,
-					   found.below >> IC_OWN_GROUP & 1);
+	return ic_is_cgroup_file_protected(
+		dentry, found.flags & IC_LABEL_PATH_COMPONENT || ic_is_recorded_group(dir),
+		found.below >> IC_OWN_GROUP & 1);
 }
 
 /* A write to a device changes the files of its file system; a read reads them. */

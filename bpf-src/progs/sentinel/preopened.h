@@ -109,7 +109,8 @@ IC_INLINE bool ic_is_above_group(struct dentry *dentry)
 		return false;
 	ic_file_identify(&id, dir);
 	label = ic_label_of(&id);
-	return label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT;
+	return (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT) ||
+	       ic_is_recorded_group(dir);
 }
 
 /*

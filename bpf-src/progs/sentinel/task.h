@@ -139,6 +139,30 @@ int BPF_PROG(ic_clone, struct task_struct *task, unsigned long flags)
 	return ic_is_clone_refused(flags) ? ic_refuse(IC_HOOK_TASK_ALLOC, 0, 0) : 0;
 }
 
+/*
+ * PID 1 and processes that may move processes move the agent: its cgroups are then protected, and the
+ * move is reported. The tracepoint gives the first thread of a process, or the thread that is moved.
+ */
+SEC("tp_btf/cgroup_attach_task")
+int ic_moved(__u64 *ctx)
+{
+	struct cgroup *cgroup = (void *)ctx[0];
+	struct task_struct *task = (void *)ctx[2];
+	const struct ic_attempt attempt = {
+		.hook = IC_HOOK_CGROUP_ATTACH_TASK,
+		.target = task->tgid,
+		.detail = BPF_CORE_READ(cgroup, kn, id),
+		.verdict = IC_SENTINEL_LOGGED,
+	};
+
+	if (!ic_mark_of(task))
+		return 0;
+	ic_groups_record(cgroup);
+	if (ic_is_protected_process(task))
+		ic_alarm(&attempt);
+	return 0;
+}
+
 SEC("lsm/task_movememory")
 int BPF_PROG(ic_movememory, struct task_struct *task)
 {

@@ -684,6 +684,7 @@ struct inode {
 	time64_t i_ctime_sec;
 	u32 i_ctime_nsec;
 	atomic_t i_writecount;
+	void *i_private;
 };
 
 struct super_block {

@@ -120,7 +120,8 @@ pub(super) fn choose(
 fn place(section: &str) -> Option<(&str, String)> {
     match section.split_once('/')? {
         ("lsm", hook) => Some((hook, format!("bpf_lsm_{hook}"))),
-        ("tp_btf", _) => Some((FORK, String::new())),
+        ("tp_btf", "sched_process_fork") => Some((FORK, String::new())),
+        ("tp_btf", tracepoint) => Some((tracepoint, String::new())),
         ("fentry" | "fexit", function) => Some((function, function.to_owned())),
         _ => None,
     }

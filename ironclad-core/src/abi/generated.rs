@@ -1197,6 +1197,10 @@ pub const SENTINEL_DIRS: u32 = 8192;
 pub const SENTINEL_KFUNCS: u32 = 1024;
 /// Entries of the census of open files and devices.
 pub const SENTINEL_HELD: u32 = 1024;
+/// Cgroups that the agent was moved to, and those above them.
+pub const SENTINEL_GROUPS: u32 = 1024;
+/// Cgroups above one another that are recorded at a move.
+pub const SENTINEL_GROUP_DEPTH: u32 = 32;
 
 /// The lowest bit of the rename counter in [`Sentinel::word`].
 pub const RENAME_SHIFT: u32 = 48;
@@ -1209,7 +1213,8 @@ pub const SENTINEL_HELLO: i32 = 0x49524f4e;
 pub const SENTINEL_ECANARY: i32 = 55;
 
 numbered! {
-    /// A hook of BPF LSM at which Sentinel decides, by the kernel's name.
+    /// A hook of BPF LSM at which Sentinel decides, or a tracepoint that it reports, by the
+    /// kernel's name.
     ///
     /// `enum ic_sentinel_hook` in C.
     #[non_exhaustive]
@@ -1312,10 +1317,12 @@ numbered! {
         UringCmd = 49, "uring_cmd";
         /// clone3(2) into another cgroup.
         TaskAlloc = 50, "task_alloc";
+        /// A move to another cgroup, by a tracepoint.
+        CgroupAttachTask = 51, "cgroup_attach_task";
     }
 }
 /// One more than the highest number of a hook.
-pub const SENTINEL_HOOKS: usize = 51;
+pub const SENTINEL_HOOKS: usize = 52;
 
 numbered! {
     /// An operation that a file rule covers.
@@ -1807,7 +1814,7 @@ pub struct SentinelEvent {
     pub gid: u32,
     /// A process, an id of a map, program or link, a program's type, a signal.
     pub target: u32,
-    /// A command of bpf(2), a signal, `ATTR_` flags, `CALL_*`.
+    /// A command of bpf(2), a signal, `ATTR_` flags, `CALL_*`, a cgroup.
     pub detail: u32,
     /// [`SentinelHook`].
     pub hook: u8,

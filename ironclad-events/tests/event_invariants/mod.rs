@@ -122,7 +122,7 @@ fn fault(bytes: &[u8]) -> Option<DecodeError> {
     if kind == 3 {
         return match (bytes[124], bytes[125], bytes[126], u16_at(bytes, 144)) {
             // One number stands for no process.
-            (hook @ (0 | 33 | 51..), _, _, _) => field("hook", hook.into()),
+            (hook @ (0 | 33 | 52..), _, _, _) => field("hook", hook.into()),
             (_, op @ 9.., _, _) => field("op", op.into()),
             (_, _, verdict @ (0 | 5..), _) => field("verdict", verdict.into()),
             (_, _, _, length @ 513..) => field("path_len", length.into()),

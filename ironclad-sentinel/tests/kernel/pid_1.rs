@@ -218,7 +218,8 @@ fn pid_1_does_not_freeze_or_kill_the_agent() {
     let host = Host::new();
     let around = Cgroup::new("around").unwrap();
     let own = around.child("agent").unwrap();
-    let trap = Cgroup::new("trap").unwrap();
+    let above_trap = Cgroup::new("above-trap").unwrap();
+    let trap = above_trap.child("trap").unwrap();
     let agent = std::process::id();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     let write = |group: &Cgroup, name: &str, text: &str| {
@@ -243,6 +244,12 @@ fn pid_1_does_not_freeze_or_kill_the_agent() {
     } else {
         println!("not tried: this kernel has no cgroup.kill");
     }
+    let by_attacker = |group| freeze("by-pid-1", group).replace("by-pid-1 ", "");
+    let there = [
+        ("freeze a cgroup that PID 1 moved the agent to", by_attacker(&trap)),
+        ("freeze a cgroup above one that PID 1 moved the agent to", by_attacker(&above_trap)),
+        ("have PID 1 freeze a cgroup that it moved the agent to", freeze("by-pid-1", &trap)),
+    ];
     // On another process first.
     for (name, order) in &tried {
         let mut victim =
@@ -259,6 +266,9 @@ fn pid_1_does_not_freeze_or_kill_the_agent() {
         does(&mut attacker, &write(group, "cgroup.freeze", "1"));
         wait_until_frozen(group);
         std::fs::write(file, "0").unwrap();
+    }
+    for (name, order) in &there {
+        attacks.without(name, &mut attacker, order);
     }
     // By descriptors from before the start.
     let keep_open =
@@ -297,14 +307,23 @@ fn pid_1_does_not_freeze_or_kill_the_agent() {
         let event = attacks.with(name, process, freeze_kept, &events);
         assert_eq!(event.hook, SentinelHook::FilePermission, "{name}: {event}");
     }
-    // PID 1 and its children move the agent, as their service, without an alarm.
+    // PID 1 and its children move the agent, as their service, with an alarm.
     let moved = |group: &Cgroup| write(group, "cgroup.procs", &agent.to_string());
+    let target = |event: &SentinelRecord| (event.hook, event.target);
+    let is_moved = (SentinelHook::CgroupAttachTask, agent);
     does(&mut attacker, &moved(&trap));
+    assert_eq!(target(&next_logged(&events)), is_moved);
+    // It is protected where it is then, and in the cgroups above.
+    for (name, order) in &there {
+        let by = if order.contains("by-pid-1") { PID_1 } else { attacker.pid() };
+        let attack = || outcome(order, attacker.ask(order).unwrap());
+        let event = attacks.with_outcome(name, by, &events, attack);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
     does(&mut attacker, &moved(&own).replace("by-pid-1", "by-pid-1 child"));
-    // The next alarm is that of another attack.
-    let freeze_own = format!("write {} 1", own.dir().join("cgroup.freeze").display());
-    assert_eq!(attacker.ask(&freeze_own).unwrap(), EPERM);
-    next_denied(&events, attacker.pid());
+    assert_eq!(target(&next_logged(&events)), is_moved);
+    // It may limit the agent, in every cgroup.
+    does(&mut attacker, &write(&trap, "cgroup.max.depth", "5"));
     drop((kept, sentinel));
     // Where PID 1 may stop the agent, it may freeze it.
     let sentinel = Sentinel::builder("test").scratch(host.dir()).may_stop("/init");

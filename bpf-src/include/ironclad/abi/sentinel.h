@@ -28,6 +28,8 @@ enum ic_sentinel_entries {
 	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
 	IC_SENTINEL_KFUNCS = 1024, /* kernel functions that programs may call */
 	IC_SENTINEL_HELD = 1024, /* entries of the census of open files and devices */
+	IC_SENTINEL_GROUPS = 1024, /* cgroups that the agent was moved to, and those above them */
+	IC_SENTINEL_GROUP_DEPTH = 32, /* cgroups above one another that are recorded at a move */
 };
 
 enum ic_sentinel_word {
@@ -43,7 +45,7 @@ enum ic_sentinel_call {
 	IC_SENTINEL_ECANARY = 55,
 };
 
-/* A hook of BPF LSM at which Sentinel decides, by the kernel's name. */
+/* A hook of BPF LSM at which Sentinel decides, or a tracepoint that it reports, by the kernel's name. */
 enum ic_sentinel_hook {
 	IC_HOOK_BPF = 1, /* a command of bpf(2) */
 	IC_HOOK_BPF_MAP = 2, /* a descriptor of a map */
@@ -94,6 +96,7 @@ enum ic_sentinel_hook {
 	IC_HOOK_QUOTA_ON = 48, /* quotactl(2) with a file of quotas */
 	IC_HOOK_URING_CMD = 49, /* a command to a device or a file by io_uring */
 	IC_HOOK_TASK_ALLOC = 50, /* clone3(2) into another cgroup */
+	IC_HOOK_CGROUP_ATTACH_TASK = 51, /* a move to another cgroup, by a tracepoint */
 	IC_SENTINEL_HOOKS, /* one more than the highest number of a hook */
 };
 
@@ -377,7 +380,7 @@ struct ic_sentinel_event {
 	__u32 uid; /* real user */
 	__u32 gid; /* real group */
 	__u32 target; /* a process, an id of a map, program or link, a program's type, a signal */
-	__u32 detail; /* a command of bpf(2), a signal, ATTR_ flags, enum ic_call */
+	__u32 detail; /* a command of bpf(2), a signal, ATTR_ flags, enum ic_call, a cgroup */
 	__u8 hook; /* enum ic_sentinel_hook */
 	__u8 op; /* enum ic_file_op */
 	__u8 verdict; /* enum ic_sentinel_verdict */
