@@ -137,6 +137,7 @@ impl TestProcess {
     /// `leaderless` ends the first thread; `heir PROGRAM` continues as a child that executes that
     /// program, whose parent ends; `crowd COUNT` starts processes that run until the cgroup is
     /// removed. `nice` lowers the priority, `uid USER` changes the user. `comm NAME`;
+    /// `hogs COUNT` starts threads of real-time priority that compute until the process ends, for a minute at most;
     /// `impostor PROGRAM NAME ADDRESS:PORT` starts a child that impersonates that program,
     /// and `go` lets it connect the socket; with `impostor-with PATH PROGRAM file|map` it does so by
     /// `PR_SET_MM_EXE_FILE` or `PR_SET_MM_MAP`, and opens a file to write. `idle-child` answers the process id
@@ -436,6 +437,15 @@ fn process_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         }
         ["go"] => turn::go_on(state.impostor.take()),
         ["idle-child"] => idle_child().map(u64::from),
+        ["hogs", count] => {
+            let begun = Arc::new(Barrier::new(number(count) as usize + 1));
+            for _ in 0..number(count) {
+                let begun = Arc::clone(&begun);
+                std::thread::spawn(move || turn::hog(&begun));
+            }
+            begun.wait();
+            Ok(0)
+        }
         ["threads", count] => {
             (0..number(count)).for_each(|_| {
                 drop(std::thread::spawn(|| {

@@ -42,6 +42,9 @@ static const struct ic_sysctl ic_sysctls[] = {
 	IC_SYSCTL("net/", "core/bpf_jit_harden"),
 	IC_SYSCTL("net/", "core/bpf_jit_kallsyms"),
 	IC_SYSCTL("", "debug/kprobes-optimization"),
+	/* The share of time of real-time processes: with -1 they leave the agent none. */
+	IC_SYSCTL("", "kernel/sched_rt_runtime_us"),
+	IC_SYSCTL("", "kernel/sched_rt_period_us"),
 	/* How long an open(2) waits for the lease of another process. */
 	IC_SYSCTL("", "fs/lease-break-time"),
 	/* 0: no agent reads a ring buffer any more (libbpf waits for it by epoll). */

@@ -47,6 +47,19 @@ pub fn idle_child() -> io::Result<u32> {
     }
 }
 
+/// Gives this thread the highest real-time priority.
+///
+/// # Errors
+/// The kernel's.
+pub fn be_real_time() -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: 99 };
+    // SAFETY: the parameter outlives the call, and 0 is the thread that calls.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Has a child of clone3(2), which runs in another cgroup from its first instruction on, touch so many
 /// bytes of memory. Says whether it came to that, or was killed.
 ///

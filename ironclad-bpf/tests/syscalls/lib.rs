@@ -30,7 +30,7 @@ pub use disk::{
     scsi_send, scsi_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
-pub use fork::{eat_in_group, idle_child, in_child};
+pub use fork::{be_real_time, eat_in_group, idle_child, in_child};
 pub use fuse::{bind_late, pass_through};
 pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;

@@ -66,6 +66,10 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
             "open fs.epoll.max_user_watches to write",
             "open-to-write /proc/sys/fs/epoll/max_user_watches",
         ),
+        (
+            "open kernel.sched_rt_runtime_us to write",
+            "open-to-write /proc/sys/kernel/sched_rt_runtime_us",
+        ),
         ("open lease-break-time to write", "open-to-write /proc/sys/fs/lease-break-time"),
     ];
     let lockdown = [

@@ -37,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .in_machine()
             .needs(&[lsm]),
         test!(the_agent_is_not_moved_frozen_or_killed_by_cgroups).in_machine().needs(&[lsm]),
+        test!(real_time_processes_leave_the_agent_time).shared().in_machine().needs(&[lsm]),
         test!(an_agent_without_processes_and_descriptors_protects).in_machine().needs(&[lsm]),
         test!(a_missing_executor_is_not_created).in_machine().needs(&[lsm]),
         test!(a_process_that_executes_the_executor_is_not_pid_1).in_machine().needs(&[lsm]),
@@ -1079,6 +1080,25 @@ impl Drop for Sysctl {
     fn drop(&mut self) {
         std::fs::write(&self.0, &self.1).unwrap();
     }
+}
+
+/// Real-time processes compute on all processors.
+fn real_time_processes_leave_the_agent_time() {
+    const APPEND: &str = "append to a protected file while real-time processes compute";
+    let host = Host::new();
+    std::fs::create_dir(host.path("protected")).unwrap();
+    std::fs::write(host.path("protected/file"), "1").unwrap();
+    let append = format!("append {}", host.path("protected/file").display());
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    attacks.without(APPEND, &mut attacker, &append);
+    let sentinel = host.start(&policy(host.dir()));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let mut hogs = host.test_process();
+    let processors = std::thread::available_parallelism().unwrap();
+    does(&mut hogs, &format!("hogs {processors}"));
+    // The alarm arrives while they compute.
+    attacks.with(APPEND, &mut attacker, &append, &events);
+    assert!(!hogs.ends_within(std::time::Duration::ZERO).unwrap());
 }
 
 /// Another process takes what an agent needs: process ids, and descriptors of higher numbers.
