@@ -91,6 +91,12 @@ IC_INLINE bool ic_is_error_trigger(struct dentry *dentry)
 	return ic_is_named(dentry, "trigger_fs_erro");
 }
 
+/* Whether a file of sysfs controls a livepatch, which may be what closed a hole in the kernel. */
+static __noinline bool ic_is_livepatch_file(struct dentry *dentry)
+{
+	return ic_is_named(BPF_CORE_READ(dentry, d_parent, d_parent), "livepatch");
+}
+
 /*
  * Whether a file of securityfs switches on what the kernel allows no process to switch off, and what
  * keeps programs or a successor from working: lockdown(7), policies of IMA, and EVM.

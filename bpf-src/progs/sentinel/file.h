@@ -123,7 +123,7 @@ IC_INLINE bool ic_is_kernel_file_refused(struct file *file, __u32 mode)
 	if (magic == IC_SYSFS_MAGIC)
 		return ic_is_armed() &&
 		       (ic_is_hwpoison(dentry) || ic_is_error_trigger(dentry) ||
-			ic_is_array_file(dentry)) &&
+			ic_is_array_file(dentry) || ic_is_livepatch_file(dentry)) &&
 		       !ic_is_trusted();
 	if (magic == IC_SECURITYFS_MAGIC)
 		return ic_is_lockout(dentry) && ic_is_armed() && !ic_is_trusted();

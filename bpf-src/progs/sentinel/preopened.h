@@ -136,7 +136,8 @@ __noinline __u64 ic_rules_of_kernel_file(__u64 file_at, __u32 is_init)
 			       : 0;
 	}
 	if ((magic == IC_PROC_SUPER_MAGIC && ic_is_named(dentry, "sysrq-trigger")) ||
-	    (magic == IC_SYSFS_MAGIC && (ic_is_hwpoison(dentry) || ic_is_array_file(dentry))) ||
+	    (magic == IC_SYSFS_MAGIC && (ic_is_hwpoison(dentry) || ic_is_array_file(dentry) ||
+					 ic_is_livepatch_file(dentry))) ||
 	    (magic == IC_SECURITYFS_MAGIC && ic_is_lockout(dentry)))
 		return 1ULL << IC_OWN_MOUNTS;
 	return 0;
