@@ -651,7 +651,7 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         }
         ["insert-handle"] => {
             let module = state.handle.as_mut().expect("a handle").open_to_read()?;
-            insert_module(&module).map(|()| 0)
+            insert_module(&module, false).map(|()| 0)
         }
         [verb, source] if verb.ends_with("-to-kept") => {
             attack::fill(verb, source, state.kept.as_ref().expect("an open file")).map(|()| 0)

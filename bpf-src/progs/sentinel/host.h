@@ -555,18 +555,45 @@ int BPF_PROG(ic_locked_down, int what)
 	return ic_is_refused(IC_REFUSE_MEMORY) ? ic_refuse(IC_HOOK_LOCKED_DOWN, what, 0) : 0;
 }
 
+#define IC_DATA(kind, name) ((int)bpf_core_enum_value(enum kernel_##kind##_id, name))
+
+/*
+ * What a file that the kernel reads for itself has to be allowed by; 0: nothing. What is not known is
+ * a module: newer kernels have another number for compressed ones.
+ */
+static __noinline __u32 ic_refuse_of_file(int what)
+{
+	if (what == IC_DATA(read_file, READING_KEXEC_IMAGE))
+		return IC_REFUSE_KEXEC;
+	if (what == IC_DATA(read_file, READING_FIRMWARE) ||
+	    what == IC_DATA(read_file, READING_KEXEC_INITRAMFS) ||
+	    what == IC_DATA(read_file, READING_POLICY) ||
+	    what == IC_DATA(read_file, READING_X509_CERTIFICATE))
+		return 0;
+	return IC_REFUSE_MODULES;
+}
+
+/* The same of what it loads from memory. */
+static __noinline __u32 ic_refuse_of_data(int what)
+{
+	if (what == IC_DATA(load_data, LOADING_KEXEC_IMAGE))
+		return IC_REFUSE_KEXEC;
+	if (what == IC_DATA(load_data, LOADING_FIRMWARE) ||
+	    what == IC_DATA(load_data, LOADING_KEXEC_INITRAMFS) ||
+	    what == IC_DATA(load_data, LOADING_POLICY) ||
+	    what == IC_DATA(load_data, LOADING_X509_CERTIFICATE))
+		return 0;
+	return IC_REFUSE_MODULES;
+}
+
 /* Modules and kernels from memory, whose origin is not known. */
 SEC("lsm/kernel_load_data")
 int BPF_PROG(ic_load_data, int what)
 {
-	__u32 refuse = 0;
+	__u32 refuse = ic_refuse_of_data(what);
 
 	if (ic_is_canary(IC_HOOK_KERNEL_LOAD_DATA))
 		return -IC_SENTINEL_ECANARY;
-	if (what == (int)bpf_core_enum_value(enum kernel_load_data_id, LOADING_MODULE))
-		refuse = IC_REFUSE_MODULES;
-	else if (what == (int)bpf_core_enum_value(enum kernel_load_data_id, LOADING_KEXEC_IMAGE))
-		refuse = IC_REFUSE_KEXEC;
 	if (!refuse || !ic_is_armed() || !ic_is_refused(refuse))
 		return 0;
 	return ic_refuse(IC_HOOK_KERNEL_LOAD_DATA, what, 0);
@@ -582,14 +609,10 @@ int BPF_PROG(ic_read_file, struct file *file, int what)
 		.verdict = IC_SENTINEL_DENIED,
 		.detail = what,
 	};
-	__u32 refuse = 0;
+	__u32 refuse = ic_refuse_of_file(what);
 
 	if (ic_is_canary(IC_HOOK_KERNEL_READ_FILE))
 		return -IC_SENTINEL_ECANARY;
-	if (what == (int)bpf_core_enum_value(enum kernel_read_file_id, READING_MODULE))
-		refuse = IC_REFUSE_MODULES;
-	else if (what == (int)bpf_core_enum_value(enum kernel_read_file_id, READING_KEXEC_IMAGE))
-		refuse = IC_REFUSE_KEXEC;
 	if (!refuse || !ic_is_armed() || !ic_is_refused(refuse))
 		return 0;
 	if (file) {

@@ -451,15 +451,18 @@ pub fn share_mount(path: &Path) -> io::Result<()> {
     check(done as c_int)
 }
 
-/// finit_module(2): loads a kernel module from an open file.
+/// finit_module(2): loads a kernel module from an open file. Of a compressed file, if `is_compressed`, since Linux 5.17.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn insert_module(module: &File) -> io::Result<()> {
+pub fn insert_module(module: &File, is_compressed: bool) -> io::Result<()> {
+    /// include/uapi/linux/module.h.
+    const MODULE_INIT_COMPRESSED_FILE: c_int = 4;
     let none = c"";
-    // SAFETY: a descriptor, a string that ends with a zero, and no flags.
+    let flags = if is_compressed { MODULE_INIT_COMPRESSED_FILE } else { 0 };
+    // SAFETY: a descriptor, a string that ends with a zero, and flags.
     let done =
-        unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), none.as_ptr(), 0) };
+        unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), none.as_ptr(), flags) };
     check(done as c_int)
 }
 

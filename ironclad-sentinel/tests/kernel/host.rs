@@ -1,7 +1,7 @@
 //! Protection of the host: disks, modules, kernel memory, sysctls.
 
 use crate::testbed::attacks::NO_EFFECT;
-use crate::testbed::{Attacks, EPERM, Host, lsm};
+use crate::testbed::{Attacks, EPERM, Host, does, lsm};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::{Test, skip};
@@ -20,36 +20,45 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A kernel module that no rule protects.
+/// A kernel module that no rule protects, and how it is loaded.
 struct Module {
-    insert: String,
+    tried: Vec<(&'static str, String)>,
 }
 
 impl Module {
-    const NAME: &str = "load a kernel module";
-
     fn find() -> Option<Self> {
         let path = "/lib/modules/dummy.ko";
-        if std::path::Path::new(path).exists() {
-            return Some(Self { insert: format!("tool insmod {path}") });
+        if !std::path::Path::new(path).exists() {
+            // The virtual machines have one.
+            assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
+            println!("not tested: there is no {path}");
+            return None;
         }
-        // The virtual machines have one.
-        assert!(std::env::var_os("IRONCLAD_MACHINE").is_none());
-        println!("not tested: there is no {path}");
-        None
+        let mut tried = vec![("load a kernel module", format!("tool insmod {path}"))];
+        let compressed = format!("{path}.xz");
+        if std::path::Path::new(&compressed).exists() {
+            tried.push(("load a compressed module", format!("insert-compressed {compressed}")));
+        } else {
+            println!("not tried: this kernel has no compressed modules");
+        }
+        Some(Self { tried })
     }
 
     fn load_without(&self, attacks: &mut Attacks, attacker: &mut TestProcess) {
         let remove = "tool rmmod dummy";
-        assert_eq!(attacker.ask(remove).unwrap(), 0);
-        attacks.without(Self::NAME, attacker, &self.insert);
-        assert_eq!(attacker.ask(remove).unwrap(), 0);
+        for (name, insert) in &self.tried {
+            does(attacker, remove);
+            attacks.without(name, attacker, insert);
+        }
+        does(attacker, remove);
     }
 
     fn load_with(&self, attacks: &Attacks, attacker: &mut TestProcess, events: &EventReceiver) {
-        let event = attacks.with(Self::NAME, attacker, &self.insert, events);
-        let hooks = [SentinelHook::KernelReadFile, SentinelHook::KernelLoadData];
-        assert!(hooks.contains(&event.hook), "{event}");
+        for (name, insert) in &self.tried {
+            let event = attacks.with(name, attacker, insert, events);
+            let hooks = [SentinelHook::KernelReadFile, SentinelHook::KernelLoadData];
+            assert!(hooks.contains(&event.hook), "{event}");
+        }
     }
 }
 
@@ -149,7 +158,10 @@ fn kernel_memory_modules_and_sysctls_are_protected() {
         // A rule protects the module from changes.
         let rule = FileRule::new(RuleId(1), "modules", FileAction::Deny).tree("/lib/modules");
         sentinel.apply(&Policy::builder().file_rule(rule).compile().unwrap()).unwrap();
-        assert_eq!(attacker.ask(&module.insert).unwrap(), 0);
+        for (_, insert) in &module.tried {
+            does(&mut attacker, insert);
+            does(&mut attacker, "tool rmmod dummy");
+        }
     }
     drop(sentinel);
     assert_eq!(attacker.ask("write-kept 1").unwrap(), 0);

@@ -123,7 +123,12 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
     let done = match *words {
         ["scsi-write", path] => File::open(path).and_then(|disk| scsi_write(&disk)),
         ["scsi-send", path] => File::open(path).and_then(|disk| scsi_send(&disk)),
-        ["insert-module", path] => File::open(path).and_then(|module| insert_module(&module)),
+        ["insert-module", path] => {
+            File::open(path).and_then(|module| insert_module(&module, false))
+        }
+        ["insert-compressed", path] => {
+            File::open(path).and_then(|module| insert_module(&module, true))
+        }
         ["set-writable", path] => File::open(path).and_then(|disk| set_writable(&disk)),
         ["add-partition", path] => File::open(path).and_then(|disk| partition(&disk, true)),
         ["remove-partition", path] => File::open(path).and_then(|disk| partition(&disk, false)),
