@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -104,7 +105,14 @@ impl<'a> Lookup<'a> {
         self.follow(path, false)
     }
 
-    /// The same for a path that a rule names: file systems that are mounted at their first use are mounted.
+    /// What a directory that was found contains by a name, without following a symbolic link.
+    pub(crate) fn find_in(&self, dir: &Found, name: &OsStr) -> Result<Found, Unreached> {
+        let (file, kind) = self.step(dir, name, false)?;
+        Ok(Found { path: dir.path.join(name), is_dir: kind == FileType::Directory, file })
+    }
+
+    /// The same as [`find`](Self::find) for a path that a rule names: file systems that are mounted at their first use are
+    /// mounted.
     pub(crate) fn find_named(&self, path: &Path) -> Result<Found, Unreached> {
         self.follow(path, true)
     }
@@ -269,6 +277,11 @@ impl Found {
     /// The device that it is, as stat(2) has it.
     pub(crate) fn device(&self) -> io::Result<u64> {
         Ok(fstat(&self.file)?.st_rdev)
+    }
+
+    /// A descriptor of the place, by which nothing is read.
+    pub(crate) fn into_place(self) -> File {
+        self.file.into()
     }
 
     /// The device and the inode.

@@ -16,7 +16,7 @@ use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
 
 use crate::baseline::{Kind, Scope, Scopes};
 use crate::error::{Failure, SentinelError};
-use crate::lookup::{Lookup, Matches};
+use crate::lookup::{Lookup, Matches, Unreached};
 use crate::own::{self, OwnPath};
 use crate::status::{Missing, MissingKind};
 use crate::volumes::{self, Mount};
@@ -388,16 +388,21 @@ fn unusable(real: &Path, mounts: &[Mount]) -> Option<&'static str> {
     )
 }
 
-/// Missing files of rules.
+/// Files of rules that are missing, or on file systems that are not entered.
 pub(crate) fn absent(files: Option<&CompiledFiles>) -> Vec<Missing> {
     let mut found = Vec::new();
+    let mounts = mounts().unwrap_or_default();
+    let lookup = Lookup::new(&mounts);
     for rule in files.iter().flat_map(|files| files.rules()) {
-        let files = rule.scopes.iter().filter_map(|scope| match scope {
-            FileScope::File(path) if fs::metadata(path).is_err() => Some(path.clone()),
-            _ => None,
-        });
-        let kind = MissingKind::File;
-        found.extend(files.map(|path| Missing { path, by: described(rule), kind }));
+        for scope in &rule.scopes {
+            let FileScope::File(path) = scope else { continue };
+            let (path, kind) = match lookup.find(path) {
+                Ok(_) => continue,
+                Err(Unreached::Served { at, .. }) => (at, MissingKind::Served),
+                Err(Unreached::Failed(_)) => (path.clone(), MissingKind::File),
+            };
+            found.push(Missing { path, by: described(rule), kind });
+        }
     }
     found
 }

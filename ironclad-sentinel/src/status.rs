@@ -87,8 +87,8 @@ pub enum MissingKind {
     Pattern,
     /// The pattern matches this directory: the directory is covered, its content is not.
     Directory,
-    /// The pattern leads into this mount point, where a process or another host serves the files: nothing is looked up
-    /// there, and nothing covered.
+    /// The path or the pattern leads into this mount point, where a process or another host serves the files: nothing is
+    /// looked up there, and nothing covered.
     Served,
     /// There is no such executable: the next `apply` or `refresh` exempts one that exists then.
     Executable,
@@ -104,7 +104,7 @@ impl fmt::Display for Missing {
                 "is a directory that a pattern matches: its content is not covered"
             }
             MissingKind::Served => {
-                "has files that a process or another host serves: what the pattern matches there is not covered"
+                "has files that a process or another host serves: what the rule names there is not covered"
             }
             MissingKind::Executable => {
                 "does not exist: it is exempt from nothing until the next refresh"

@@ -150,7 +150,8 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
     let volume = |(at, (mount, refused)): (PathBuf, (&Mount, Option<String>))| VolumeStatus {
         kind: mount.kind.clone(),
         device: backing::major_minor(mount.device),
-        refused: refused.or_else(|| unsupported(&at)),
+        // statfs(2) would ask the server.
+        refused: refused.or_else(|| lookup::served(&mount.kind)).or_else(|| unsupported(&at)),
         at,
     };
     Ok(found.into_iter().map(volume).collect())

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use ironclad_bpf::pseudo_fs::reopen;
 use ironclad_policy::Sha256Sum;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::scope::Kind;
 use super::{BaselineOptions, Change, FileChange, FileState, Progress, Scopes, Unread};
-use crate::lookup::{Lookup, Unreached};
+use crate::lookup::{Found, Lookup, Unreached};
 use crate::volumes;
 
 /// How often a file that changes during a read is read.
@@ -50,6 +50,8 @@ struct Walk<'a> {
     /// Devices whose files are not read, and why.
     devices: BTreeMap<u64, Option<String>>,
     lookup: Lookup<'a>,
+    /// The directory of the last file.
+    dir: Option<Found>,
     /// The directory of the baseline itself, which is not read.
     own: &'a Path,
     options: &'a BaselineOptions,
@@ -67,7 +69,7 @@ pub(super) fn read(
     let (found, devices) = (Snapshot::default(), BTreeMap::new());
     let mounts = volumes::mounts()?;
     let lookup = Lookup::new(&mounts);
-    let mut walk = Walk { found, known, devices, lookup, own, options, stop };
+    let mut walk = Walk { found, known, devices, lookup, dir: None, own, options, stop };
     let mut paths = BTreeSet::new();
     for scope in &scopes.0 {
         match scope.kind {
@@ -148,7 +150,8 @@ impl Walk<'_> {
                     return Err(e);
                 }
                 self.found.unread.push(Unread { path: path.to_owned(), why: e.to_string() });
-                let Ok(is) = fs::symlink_metadata(path) else { return Ok(()) };
+                let place = self.place(path).ok().flatten();
+                let Some(is) = place.and_then(|place| place.metadata().ok()) else { return Ok(()) };
                 let state = FileState { unread: Some(e.to_string()), ..state_of(&is) };
                 Seen { state, is: identity(&is, false) }
             }
@@ -163,24 +166,40 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn seen(&mut self, path: &Path) -> io::Result<Option<Seen>> {
-        match fs::symlink_metadata(path) {
-            Ok(is) if is.is_file() => {
-                if let Some(why) = self.refused(is.dev(), path) {
-                    return Err(io::Error::other(why));
-                }
-            }
+    /// A path without symbolic links, as a place. None where the file was removed or replaced meanwhile.
+    fn place(&mut self, path: &Path) -> io::Result<Option<File>> {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        let gone = |unreached| match io::Error::from(unreached) {
+            e if is_gone(&e) => Ok(None),
+            e => Err(e),
+        };
+        let known = self.dir.take().filter(|it| it.path == dir);
+        let found = match known.map_or_else(|| self.lookup.find(dir), Ok) {
+            Ok(found) if found.path == dir => self.dir.insert(found),
             Ok(_) => return Ok(None),
-            Err(e) if is_gone(&e) => return Ok(None),
-            Err(e) => return Err(e),
+            Err(unreached) => return gone(unreached),
+        };
+        match self.lookup.find_in(found, name) {
+            Ok(place) => Ok(Some(place.into_place())),
+            Err(unreached) => gone(unreached),
         }
-        // Does not wait for a lease, and does not follow a symbolic link that was created meanwhile.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+    }
+
+    fn seen(&mut self, path: &Path) -> io::Result<Option<Seen>> {
+        let Some(place) = self.place(path)? else { return Ok(None) };
+        let is = place.metadata()?;
+        if !is.is_file() {
+            return Ok(None);
+        }
+        if let Some(why) = self.refused(is.dev(), path) {
+            return Err(io::Error::other(why));
+        }
+        let file = match reopen(place.as_fd()) {
             Ok(file) => File::from(file),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("a process has a lease on it")),
-            Err(e) => return Err(e.into()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::Error::other("a process has a lease on it"));
+            }
+            Err(e) => return Err(e),
         };
         for _ in 0..READS {
             let now = clock_gettime(ClockId::RealtimeCoarse);

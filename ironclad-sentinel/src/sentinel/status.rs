@@ -17,7 +17,13 @@ impl Sentinel {
     pub fn status(&self) -> Result<Status, SentinelError> {
         self.watched.test_hooks()?;
         self.watched.check_mounts()?;
-        let volumes = volumes::of(&self.lock().scopes).map_err(|source| {
+        let (policy, scopes) = {
+            let now = self.lock();
+            (now.policy.clone(), now.scopes.clone())
+        };
+        // Other threads do not wait for these.
+        let mut missing_paths = resolve::absent(policy.files());
+        let volumes = volumes::of(&scopes).map_err(|source| {
             let step = "reading /proc/self/mountinfo";
             BpfError::system(step, source)
         })?;
@@ -46,7 +52,6 @@ impl Sentinel {
         });
         let watch = now.watch_error.iter().map(|why| Degraded::Watch { why: why.clone() });
         let mounts = now.mounts_over.iter().cloned().map(Degraded::MountOver);
-        let mut missing_paths = resolve::absent(now.policy.files());
         missing_paths.extend_from_slice(&now.missing);
         let mut status = Status {
             instance: self.watched.audit.instance().to_owned(),

@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
-use crate::testbed::{EPERM, Host, lsm, silent_server};
+use crate::testbed::{EPERM, Host, PATIENCE, lsm, silent_server};
 use ironclad_core::{Action, ErrorChain, RuleId};
 use ironclad_lab::harness::{Role, Test};
 use ironclad_lab::warnings;
@@ -13,7 +15,9 @@ use ironclad_lab::{role, test};
 use ironclad_policy::file::{FileAction, FileRule};
 use ironclad_policy::socket::{SocketAction, SocketRule};
 use ironclad_policy::{AddressSet, CompiledPolicy, Policy, PolicyPart};
-use ironclad_sentinel::{Degraded, Missing, MissingKind, Sentinel, SentinelErrorKind, Status};
+use ironclad_sentinel::{
+    Alarm, BaselineOptions, Degraded, Missing, MissingKind, Sentinel, SentinelErrorKind, Status,
+};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -26,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(trees_do_not_cover_pseudo_file_systems).shared().in_machine().needs(&[lsm]),
         test!(missing_paths_are_reported).in_machine().needs(&[lsm]),
         test!(a_server_that_never_answers_stops_nothing).shared().in_machine().needs(&[lsm]),
+        test!(a_server_over_the_directory_of_a_file_stops_nothing).in_machine().needs(&[lsm]),
         test!(a_refused_start_names_the_obstacle).in_machine().needs(&[lsm]),
     ]
 }
@@ -229,6 +234,50 @@ fn a_server_that_never_answers_stops_nothing() {
     // Without a server, its file system answers with an error.
     drop(servers);
     served.iter().for_each(|at| unmount(at, UnmountFlags::DETACH).unwrap());
+}
+
+/// A rule that logs protects no directory from a mount: a user may mount FUSE in his own.
+fn a_server_over_the_directory_of_a_file_stops_nothing() {
+    let host = Host::new();
+    let dir = host.path("ann");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("file"), "1").unwrap();
+    host.test_process().ask("tool modprobe fuse").unwrap();
+    let rule = FileRule::new(RuleId(1), "log", FileAction::Log).file(dir.join("file"));
+    let (changed, changes) = mpsc::channel();
+    let sentinel = Sentinel::builder("test")
+        .scratch(host.dir())
+        .state_dir(host.path("state"))
+        .baseline(BaselineOptions::default())
+        .watch_every(Duration::from_secs(1))
+        .on_alarm(move |alarm| drop(changed.send(alarm.clone())))
+        .start(&policy([rule]))
+        .unwrap();
+    let server = silent_server(&dir);
+    let (answered, answers) = mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        // Its end lets go what waits for it.
+        let is_late = answers.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+        drop(server);
+        is_late
+    });
+    let Status { missing, volumes, .. } = sentinel.status().unwrap();
+    let refreshed = sentinel.refresh();
+    // The baseline misses the file.
+    let alarm = changes.recv_timeout(PATIENCE);
+    drop(answered);
+    assert!(!server.join().unwrap(), "the agent has waited for the server");
+    assert_eq!(summary(&missing), [(dir.as_path(), MissingKind::Served)]);
+    let why = "is on fuse, which a process serves";
+    let volume = volumes.iter().find(|it| it.at == dir).unwrap();
+    assert_eq!(volume.refused.as_deref(), Some(why), "{volume:?}");
+    let error = ErrorChain::new(&refreshed.unwrap_err()).to_string();
+    assert!(error.contains(why), "{error}");
+    match alarm.unwrap() {
+        Alarm::Files(changes) => assert_eq!(changes[0].path, dir.join("file"), "{changes:?}"),
+        alarm => panic!("{alarm}"),
+    }
+    unmount(&dir, UnmountFlags::DETACH).unwrap();
 }
 
 fn missing_paths_are_reported() {
