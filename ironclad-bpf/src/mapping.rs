@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// The memory of an array map with `BPF_F_MMAPABLE`, shared with the programs that use it.
+/// The memory of a ring buffer, or of an array map with `BPF_F_MMAPABLE`, shared with the programs that use it.
 ///
 /// Everybody may write at any time, so nothing lends out references to it: words are read and
 /// written atomically, bulk data is copied in before any program can see the map.
@@ -23,10 +23,21 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps the first `len` bytes of a map's values, rounded up to whole pages by the kernel.
     pub(crate) fn new(map: BorrowedFd<'_>, len: usize, write: bool) -> io::Result<Self> {
+        Self::from_offset(map, 0, len, write)
+    }
+
+    /// Maps `len` bytes of a map's memory from `offset` on, a multiple of the page size.
+    pub(crate) fn from_offset(
+        map: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        write: bool,
+    ) -> io::Result<Self> {
         let prot = if write { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing of ours.
-        let at =
-            unsafe { mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, map.as_fd(), 0)? };
+        let at = unsafe {
+            mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, map.as_fd(), offset)?
+        };
         let at = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
         Ok(Self { at, len })
     }
@@ -56,6 +67,13 @@ impl Mapping {
     pub(crate) fn read(&self, offset: usize, out: &mut [u32]) {
         for (i, word) in out.iter_mut().enumerate() {
             *word = self.u32_at(offset + i * 4).load(Ordering::Acquire);
+        }
+    }
+
+    /// The same for words of 64 bits.
+    pub(crate) fn read_u64(&self, offset: usize, out: &mut [u64]) {
+        for (i, word) in out.iter_mut().enumerate() {
+            *word = self.u64_at(offset + i * 8).load(Ordering::Acquire);
         }
     }
 

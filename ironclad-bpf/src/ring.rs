@@ -1,13 +1,17 @@
 use std::collections::BTreeSet;
-use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
 use crate::error::{BpfError, Failure};
-use crate::map::map_info;
+use crate::map::{MapInfo, map_info};
+use crate::mapping::Mapping;
 
 /// Refuses sizes that libbpf would round up in silence.
 pub(crate) fn check_size(bytes: u32) -> Result<(), BpfError> {
@@ -30,8 +34,7 @@ static READ_HERE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 struct Claim(u32);
 
 impl Claim {
-    fn of(map: BorrowedFd<'_>) -> Result<Self, BpfError> {
-        let info = map_info(map).map_err(failed)?;
+    fn of(info: MapInfo) -> Result<Self, BpfError> {
         let mut claimed = READ_HERE.lock().unwrap_or_else(PoisonError::into_inner);
         match claimed.insert(info.id) {
             true => Ok(Self(info.id)),
@@ -50,27 +53,36 @@ fn failed(source: io::Error) -> BpfError {
     BpfError::system("opening the ring buffer", source)
 }
 
+fn corrupt() -> BpfError {
+    let what = "its positions or the length of a record are wrong";
+    BpfError::system("reading the ring buffer", io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// Bytes of the header before each record: its length with flags, and a number of the kernel's.
+const HEADER: u64 = 8;
+/// In the length: the record is not complete yet.
+const BUSY: u32 = 1 << 31;
+/// In the length: the record is to be skipped.
+const DISCARDED: u32 = 1 << 30;
+
 /// The reading end of a ring buffer. One reader at a time; it may move between threads.
+///
+/// It needs no epoll(7), whose watches each user has a limited number of, root included.
+// The layout is in Documentation/bpf/ringbuf.rst of the kernel: a page with the consumer's position, one with the
+// producer's, and the data twice, so that no record is split. Positions count bytes and are never reset.
 #[derive(Debug)]
 pub struct EventRing {
-    ring: NonNull<libbpf_sys::ring_buffer>,
-    // libbpf keeps its address for the callback.
-    sink: Box<Sink>,
+    /// The page of the consumer's position.
+    consumer: Mapping,
+    /// The page of the producer's position, and the data.
+    producer: Mapping,
+    /// Bytes of data, a power of two.
+    size: u64,
+    /// The record that is delivered: others may write to the shared memory.
+    record: Vec<u64>,
     fd: OwnedFd,
-    /// Dropped last: `Drop` has freed the ring buffer by then.
     _claim: Claim,
 }
-
-type Deliver<'a> = dyn FnMut(&[u8]) + 'a;
-
-#[derive(Debug, Default)]
-struct Sink {
-    /// Set while `consume` runs, and only then does libbpf call back.
-    deliver: Option<NonNull<Deliver<'static>>>,
-}
-
-// SAFETY: libbpf's ring buffer is not tied to a thread, and `&mut self` admits one at a time.
-unsafe impl Send for EventRing {}
 
 impl EventRing {
     /// Opens the reading end of the ring buffer map `map`.
@@ -82,21 +94,23 @@ impl EventRing {
     /// `BpfErrorKind::RingInUse` where this process reads it already; `BpfErrorKind::System` where it
     /// cannot be mapped.
     pub fn new(map: BorrowedFd<'_>) -> Result<Self, BpfError> {
-        let claim = Claim::of(map)?;
+        let info = map_info(map).map_err(failed)?;
+        let is_ring = info.kind == libbpf_sys::BPF_MAP_TYPE_RINGBUF;
+        let size = usize::try_from(info.max_entries).ok().filter(|it| it.is_power_of_two());
+        let size = size.filter(|_| is_ring).ok_or_else(|| failed(Errno::INVAL.into()))?;
+        let claim = Claim::of(info)?;
         let fd = map.try_clone_to_owned().map_err(failed)?;
-        let sink = Box::<Sink>::default();
-        // SAFETY: the descriptor is open; the context lives in a box that `self` keeps, so that
-        // its address stays valid for as long as the ring buffer does.
-        let ring = unsafe {
-            libbpf_sys::ring_buffer__new(
-                fd.as_raw_fd(),
-                Some(on_sample),
-                std::ptr::from_ref::<Sink>(&sink).cast_mut().cast(),
-                std::ptr::null(),
-            )
-        };
-        let ring = NonNull::new(ring).ok_or_else(|| failed(io::Error::last_os_error()))?;
-        Ok(Self { ring, sink, fd, _claim: claim })
+        Self::map(fd, size, claim).map_err(failed)
+    }
+
+    fn map(fd: OwnedFd, size: usize, claim: Claim) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let twice = size.checked_mul(2).and_then(|data| data.checked_add(page));
+        let consumer = Mapping::new(fd.as_fd(), page, true)?;
+        let producer =
+            Mapping::from_offset(fd.as_fd(), page as u64, twice.ok_or(Errno::NOMEM)?, false)?;
+        let (size, record) = (size as u64, Vec::new());
+        Ok(Self { consumer, producer, size, record, fd, _claim: claim })
     }
 
     /// Hands every record that is there to `deliver`, without waiting; returns how many.
@@ -104,10 +118,61 @@ impl EventRing {
     /// # Errors
     /// `BpfErrorKind::System` where the ring buffer is corrupt.
     pub fn consume(&mut self, mut deliver: impl FnMut(&[u8])) -> Result<usize, BpfError> {
-        self.with(&mut deliver, |ring| {
-            // SAFETY: the ring buffer is open.
-            unsafe { libbpf_sys::ring_buffer__consume(ring) }
-        })
+        let mut count = 0;
+        let mut at = self.consumer.u64_at(0).load(Ordering::Acquire);
+        let mut end = at;
+        let mut has_moved = false;
+        loop {
+            if at == end {
+                end = self.producer.u64_at(0).load(Ordering::Acquire);
+                // Also where another process has written to either.
+                if end.wrapping_sub(at) > self.size || at % HEADER != 0 {
+                    return Err(corrupt());
+                }
+            }
+            let length = match at == end {
+                true => BUSY,
+                false => self.producer.u32_at(self.place(at)).load(Ordering::Acquire),
+            };
+            if length & BUSY != 0 {
+                if !std::mem::take(&mut has_moved) {
+                    return Ok(count);
+                }
+                // The kernel completes a record, then wakes a reader whose position is at the record: a reader that
+                // writes its position looks again afterwards.
+                fence(Ordering::SeqCst);
+                continue;
+            }
+            let bytes = length & !DISCARDED;
+            let next = at.wrapping_add(HEADER + u64::from(bytes).next_multiple_of(HEADER));
+            if next.wrapping_sub(at) > end.wrapping_sub(at) {
+                return Err(corrupt());
+            }
+            let is_record = length & DISCARDED == 0;
+            if is_record {
+                self.copy(self.place(at.wrapping_add(HEADER)), bytes as usize);
+            }
+            self.consumer.u64_at(0).store(next, Ordering::Release);
+            (at, has_moved) = (next, true);
+            if is_record {
+                deliver(&self.record.as_bytes()[..bytes as usize]);
+                count += 1;
+            }
+        }
+    }
+
+    /// Where a position is in the memory of the producer. What begins there has room for the size of the data.
+    fn place(&self, position: u64) -> usize {
+        rustix::param::page_size() + (position & (self.size - 1)) as usize
+    }
+
+    /// Copies a record, which ends within the data.
+    fn copy(&mut self, from: usize, bytes: usize) {
+        let words = bytes.div_ceil(size_of::<u64>());
+        if self.record.len() < words {
+            self.record.resize(words, 0);
+        }
+        self.producer.read_u64(from, &mut self.record[..words]);
     }
 
     /// Like [`consume`](Self::consume), but waits up to `timeout` for the first record.
@@ -120,37 +185,17 @@ impl EventRing {
     pub fn poll(
         &mut self,
         timeout: Duration,
-        mut deliver: impl FnMut(&[u8]),
+        deliver: impl FnMut(&[u8]),
     ) -> Result<usize, BpfError> {
-        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        let woken = self.with(&mut deliver, |ring| {
-            // SAFETY: the ring buffer is open.
-            unsafe { libbpf_sys::ring_buffer__poll(ring, millis) }
-        })?;
-        Ok(woken + self.consume(deliver)?)
-    }
-
-    fn with(
-        &mut self,
-        deliver: &mut Deliver<'_>,
-        read: impl FnOnce(*mut libbpf_sys::ring_buffer) -> c_int,
-    ) -> Result<usize, BpfError> {
-        let deliver = NonNull::from(deliver);
-        // SAFETY: only the lifetime changes; the pointer is cleared below before it ends.
-        self.sink.deliver = Some(unsafe {
-            std::mem::transmute::<NonNull<Deliver<'_>>, NonNull<Deliver<'static>>>(deliver)
-        });
-        let ret = read(self.ring.as_ptr());
-        self.sink.deliver = None;
-        match ret {
-            n if n >= 0 => Ok(n as usize),
-            n if n == -libc::EINTR => Ok(0),
-            n => Err(BpfError::system("reading the ring buffer", io::Error::from_raw_os_error(-n))),
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => self.consume(deliver),
+            Err(e) => Err(BpfError::system("waiting for the ring buffer", e.into())),
         }
     }
 }
 
-/// Readable when the kernel has woken its readers.
+/// Readable when the ring buffer has records.
 impl AsFd for EventRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -163,31 +208,125 @@ impl AsRawFd for EventRing {
     }
 }
 
-impl Drop for EventRing {
-    fn drop(&mut self) {
-        // SAFETY: opened by `new` and freed nowhere else.
-        unsafe { libbpf_sys::ring_buffer__free(self.ring.as_ptr()) };
-    }
-}
-
-unsafe extern "C" fn on_sample(
-    context: *mut c_void,
-    data: *mut c_void,
-    len: libbpf_sys::size_t,
-) -> c_int {
-    // SAFETY: the context that `new` registered, alive as long as the ring buffer.
-    let sink = unsafe { &*context.cast::<Sink>() };
-    if let Some(mut deliver) = sink.deliver {
-        // SAFETY: libbpf gives `len` readable bytes; `with` keeps the closure alive during the call.
-        unsafe { deliver.as_mut()(std::slice::from_raw_parts(data.cast::<u8>(), len as usize)) };
-    }
-    0
-}
-
 #[cfg(test)]
 mod tests {
-    use super::check_size;
+    use std::sync::atomic::Ordering;
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
     use crate::BpfErrorKind;
+
+    /// Memory as the kernel shares it.
+    struct Producer {
+        memory: Mapping,
+        at: u64,
+    }
+
+    impl Producer {
+        /// Of one page of data, where all bytes until `at` have been produced and consumed.
+        fn new(at: u64) -> (Self, EventRing) {
+            let page = rustix::param::page_size();
+            let fd = memfd_create(c"ring", MemfdFlags::CLOEXEC).unwrap();
+            ftruncate(&fd, 4 * page as u64).unwrap();
+            let this = Self { memory: Mapping::new(fd.as_fd(), 4 * page, true).unwrap(), at };
+            this.memory.u64_at(0).store(at, Ordering::Release);
+            this.memory.u64_at(page).store(at, Ordering::Release);
+            (this, EventRing::map(fd, page, Claim(u32::MAX)).unwrap())
+        }
+
+        fn store(&self, position: u64, word: u64) {
+            let page = rustix::param::page_size();
+            let place = 2 * page + position as usize % page;
+            for place in [place, place + page] {
+                self.memory.u64_at(place).store(word, Ordering::Release);
+            }
+        }
+
+        /// Appends a record whose bytes have the value of its length; returns its position.
+        fn add(&mut self, bytes: u32, flags: u32) -> u64 {
+            let (at, words) = (self.at, u64::from(bytes).div_ceil(8));
+            self.store(at, u64::from(bytes | flags));
+            for word in 1..=words {
+                self.store(at.wrapping_add(8 * word), u64::from_ne_bytes([bytes as u8; 8]));
+            }
+            self.produce(at.wrapping_add(8 + 8 * words));
+            at
+        }
+
+        fn produce(&mut self, to: u64) {
+            self.at = to;
+            self.memory.u64_at(rustix::param::page_size()).store(to, Ordering::Release);
+        }
+    }
+
+    /// The lengths of the records that are there.
+    fn lengths(ring: &mut EventRing) -> Vec<usize> {
+        let mut found = Vec::new();
+        let count = ring.consume(|record| {
+            assert!(record.iter().all(|&byte| byte == record.len() as u8), "{record:?}");
+            found.push(record.len());
+        });
+        assert_eq!(count.unwrap(), found.len());
+        found
+    }
+
+    #[test]
+    fn records_are_delivered_in_their_order() {
+        let page = rustix::param::page_size() as u64;
+        // Also where records lie across the end of the data, and positions begin again.
+        for start in [0, page - 8, page - 24, 7 * page - 16, u64::MAX - 7, u64::MAX - 31] {
+            let (mut producer, mut ring) = Producer::new(start);
+            assert_eq!(lengths(&mut ring), [0; 0], "{start}");
+            for bytes in [0, 1, 8, 13, 200] {
+                producer.add(bytes, 0);
+            }
+            assert_eq!(lengths(&mut ring), [0, 1, 8, 13, 200], "{start}");
+            producer.add(5, 0);
+            producer.add(6, DISCARDED);
+            producer.add(7, 0);
+            let busy = producer.add(9, BUSY);
+            producer.add(10, 0);
+            assert_eq!(lengths(&mut ring), [5, 7], "{start}");
+            assert_eq!(lengths(&mut ring), [0; 0], "{start}");
+            assert_eq!(ring.consumer.u64_at(0).load(Ordering::Acquire), busy);
+            producer.store(busy, 9);
+            assert_eq!(ring.poll(Duration::from_secs(60), |_| {}).unwrap(), 2, "{start}");
+            assert_eq!(ring.consumer.u64_at(0).load(Ordering::Acquire), producer.at);
+        }
+    }
+
+    #[test]
+    fn the_largest_record_is_delivered() {
+        let page = rustix::param::page_size() as u32;
+        let (mut producer, mut ring) = Producer::new(8);
+        producer.add(page - 8, 0);
+        assert_eq!(ring.consume(|record| assert_eq!(record.len() as u32, page - 8)).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_corrupt_ring_buffer_is_an_error() {
+        type Damage = fn(&mut Producer);
+        let damages: [(&str, Damage); 6] = [
+            ("a record longer than what was produced", |it| it.store(0, 17)),
+            ("a record longer than the data", |it| it.store(0, u64::from(DISCARDED - 1))),
+            ("a discarded record of such a length", |it| {
+                it.store(0, u64::from(DISCARDED | (DISCARDED - 1)));
+            }),
+            ("more data than there is room for", |it| it.produce(1 << 40)),
+            ("a consumer before the producer", |it| {
+                it.memory.u64_at(0).store(64, Ordering::Release)
+            }),
+            ("a consumer within a word", |it| it.memory.u64_at(0).store(4, Ordering::Release)),
+        ];
+        for (name, damage) in damages {
+            let (mut producer, mut ring) = Producer::new(0);
+            producer.add(16, 0);
+            damage(&mut producer);
+            let error = ring.consume(|record| panic!("{name}: {record:?}")).unwrap_err();
+            assert_eq!(error.kind(), BpfErrorKind::System, "{name}");
+        }
+    }
 
     #[test]
     fn sizes_that_would_be_rounded_up_are_refused() {

@@ -30,7 +30,7 @@ use ironclad_syscalls::{
 };
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, flock};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -133,7 +133,8 @@ impl TestProcess {
     /// `fork PROGRAM ORDER…` runs the order in a child that executes that program, `child ORDER…` in one
     /// that executes nothing, `thread ORDER…` in a new thread, `by-pid-1 ORDER…` in PID 1 of a virtual machine,
     /// `all ORDER… ; ORDER…` one after the other, until one fails; `threads COUNT` starts idle threads,
-    /// `descriptors COUNT` opens so many,
+    /// `descriptors COUNT` opens so many, `take-epoll-watches` makes all watches of epoll(7) that its user has left, and
+    /// answers their number,
     /// `leaderless` ends the first thread; `heir PROGRAM` continues as a child that executes that
     /// program, whose parent ends; `crowd COUNT` starts processes that run until the cgroup is
     /// removed. `nice` lowers the priority, `uid USER` changes the user. `comm NAME`;
@@ -473,6 +474,23 @@ fn process_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
                 state.descriptors.push(rustix::io::dup(&null)?);
             }
             Ok(0)
+        }
+        ["take-epoll-watches"] => {
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let event = eventfd(0, EventfdFlags::CLOEXEC)?;
+            let mut count = 0;
+            loop {
+                let watched = rustix::io::dup(&event)?;
+                let data = epoll::EventData::new_u64(count);
+                match epoll::add(&epoll, &watched, data, epoll::EventFlags::IN) {
+                    Ok(()) => state.descriptors.push(watched),
+                    Err(rustix::io::Errno::NOSPC) => break,
+                    Err(e) => return Err(e.into()),
+                }
+                count += 1;
+            }
+            state.descriptors.push(epoll);
+            Ok(count)
         }
         ["nice"] => Ok(rustix::process::nice(19).map(|_| 0)?),
         ["leaderless"] => end_first_thread().map(|()| 0),

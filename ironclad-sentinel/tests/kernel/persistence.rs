@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::testbed::successor::{
     AUDIT, BASELINE, GROUP, STATE, Successor, TREES, builder, one_of, policy,
 };
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, Sysctl, does, lsm, next_denied};
 use ironclad_core::ErrorChain;
 use ironclad_core::abi::{SENTINEL_MARKS, SentinelHook};
 use ironclad_core::audit::{DeferredSink, JsonLinesSink, verify_file};
@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_lock_on_the_audit_file_keeps_no_successor_out).in_machine().needs(&[lsm]),
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
         test!(a_full_file_system_keeps_no_successor_out).in_machine().needs(&[lsm]),
+        test!(used_up_epoll_watches_keep_no_agent_out).in_machine().needs(&[lsm]),
         test!(candidates_that_wait_keep_no_successor_out).in_machine().needs(&[lsm]),
         test!(a_successor_opens_a_protected_audit_file).in_machine().needs(&[lsm]),
         test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
@@ -279,6 +280,34 @@ fn a_full_file_system_keeps_no_successor_out() {
         }
     }
     does(&mut attacker, &format!("tool umount {}", volume.display()));
+}
+
+/// The kernel limits the watches of epoll(7) of each user, root included.
+fn used_up_epoll_watches_keep_no_agent_out() {
+    const FEW: &str = "32";
+    const TAKE: &str = "take-epoll-watches";
+    let host = Host::new();
+    let (dir, file) = (host.dir(), host.path("protected/file"));
+    std::fs::create_dir(host.path("protected")).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let limit = Sysctl::new("fs/epoll/max_user_watches");
+    std::fs::write(&limit.0, FEW).unwrap();
+    let (mut attacker, mut other) = (host.test_process(), host.test_process());
+    attacker.ask(TAKE).unwrap();
+    assert_eq!(other.ask(TAKE).unwrap(), 0, "a watch is left");
+    let append = format!("append {}", file.display());
+    assert_eq!(attacker.ask(&append).unwrap(), 0);
+    let sentinel = builder(dir).start(&policy(dir)).unwrap();
+    let (pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    assert_eq!(next_denied(&events).pid, attacker.pid());
+    drop((events, pump, sentinel));
+    assert_eq!(other.ask(TAKE).unwrap(), 0, "a watch is left");
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    assert_eq!(attacker.ask(&append).unwrap(), EPERM);
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
 }
 
 /// Processes that were started as agents are and execute the agent's program, and that present no secret.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::testbed::attacks::NO_EFFECT;
 use crate::testbed::shared::own_map;
 use crate::testbed::successor::{Successor, builder, policy};
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm, next_denied};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, Sysctl, does, lsm, next_denied};
 use ironclad_bpf::shield::{Shared, SharedOptions};
 use ironclad_core::abi::{SentinelHook, SentinelVerdict};
 use ironclad_lab::harness::{Role, Test, skip};
@@ -1063,23 +1063,6 @@ fn a_secret_is_good_once_and_for_one_program() {
     assert_eq!(agent.ask(&append).unwrap(), 0);
     assert_eq!(agent.ask(&format!("exec {}", own.display())).unwrap(), 0);
     attacks.with(by_exec, &mut agent, &append, &events);
-}
-
-/// A sysctl that has its former value again when dropped.
-struct Sysctl(PathBuf, String);
-
-impl Sysctl {
-    fn new(name: &str) -> Self {
-        let path = PathBuf::from("/proc/sys").join(name);
-        let former = std::fs::read_to_string(&path).unwrap();
-        Self(path, former)
-    }
-}
-
-impl Drop for Sysctl {
-    fn drop(&mut self) {
-        std::fs::write(&self.0, &self.1).unwrap();
-    }
 }
 
 /// Real-time processes compute on all processors.

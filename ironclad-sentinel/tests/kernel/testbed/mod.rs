@@ -105,6 +105,23 @@ pub(crate) fn silent_server(at: &Path) -> File {
     server
 }
 
+/// A sysctl that has its former value again when dropped.
+pub(crate) struct Sysctl(pub(crate) PathBuf, String);
+
+impl Sysctl {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = PathBuf::from("/proc/sys").join(name);
+        let former = std::fs::read_to_string(&path).unwrap();
+        Self(path, former)
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        std::fs::write(&self.0, &self.1).unwrap();
+    }
+}
+
 /// Has a process run an order that succeeds.
 pub(crate) fn does(process: &mut TestProcess, order: &str) {
     assert_eq!(process.ask(order).unwrap(), 0, "{order}");
