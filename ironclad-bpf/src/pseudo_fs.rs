@@ -81,13 +81,13 @@ impl PseudoFs {
         Ok(bytes)
     }
 
-    /// Reads a file of UTF-8 text.
+    /// Reads a file of text. Bytes that are not UTF-8 become U+FFFD: processes choose names in many files, and a name
+    /// that is not UTF-8 is to stop no reader of the others. [`read`](Self::read) a file whose names are needed.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read), and `InvalidData` of another encoding.
+    /// Those of [`read`](Self::read).
     pub fn read_to_string(&self, path: impl AsRef<Path>) -> io::Result<String> {
-        String::from_utf8(self.read(path)?)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        Ok(String::from_utf8_lossy(&self.read(path)?).into_owned())
     }
 
     /// Writes to a file that exists.
@@ -291,6 +291,16 @@ mod tests {
         let other = PseudoFs::new("/proc/self", "procfs", 0x9fa0);
         let error = other.open("stat").unwrap_err().to_string();
         assert!(error.contains("/proc/self is not procfs"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_stops_no_reader() {
+        let read = std::thread::spawn(|| {
+            std::fs::write("/proc/thread-self/comm", b"a\xffb").unwrap();
+            (PROC.read_to_string("thread-self/comm").unwrap(), PROC.read("thread-self/comm"))
+        });
+        let (text, bytes) = read.join().unwrap();
+        assert_eq!((text.as_str(), bytes.unwrap()), ("a\u{fffd}b\n", b"a\xffb\n".to_vec()));
     }
 
     #[test]

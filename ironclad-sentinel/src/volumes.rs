@@ -1,11 +1,11 @@
 //! Supported file systems, and the mounts of this host.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -261,8 +261,10 @@ fn mount(line: &[u8]) -> Option<Mount> {
 /// The directory of this process's cgroup of version 2. None if the process is in the root cgroup, or if no
 /// hierarchy is mounted.
 pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
-    let text = PROC.read_to_string("self/cgroup")?;
-    let group = text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new);
+    let text = PROC.read("self/cgroup")?;
+    let mut lines = text.split(|&byte| byte == b'\n');
+    let group = lines.find_map(|line| line.strip_prefix(b"0::"));
+    let group = group.map(|group| Path::new(OsStr::from_bytes(group)));
     let Some(group) = group.filter(|group| *group != Path::new("/")) else { return Ok(None) };
     let mounts = mounts()?;
     let mut found = mounts.iter().filter(|mount| mount.kind == "cgroup2").filter_map(|mount| {

@@ -1,5 +1,7 @@
 //! Pins and state that outlive the agent, and the successors that may adopt them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +19,7 @@ use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_lab::{Cgroup, moments_to_kill};
 use ironclad_sentinel::{BaselineOptions, Overflow};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -25,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_successor_may_be_bound_to_a_cgroup).in_machine().needs(&[lsm]),
         test!(a_full_file_system_keeps_no_successor_out).in_machine().needs(&[lsm]),
         test!(used_up_epoll_watches_keep_no_agent_out).in_machine().needs(&[lsm]),
+        test!(names_that_are_not_utf_8_keep_no_agent_out).in_machine().needs(&[lsm]),
         test!(candidates_that_wait_keep_no_successor_out).in_machine().needs(&[lsm]),
         test!(a_successor_opens_a_protected_audit_file).in_machine().needs(&[lsm]),
         test!(a_kill_at_any_moment_leaves_an_instance_to_adopt).in_machine().needs(&[lsm]),
@@ -308,6 +312,37 @@ fn used_up_epoll_watches_keep_no_agent_out() {
     assert_eq!(attacker.ask(&append).unwrap(), EPERM);
     successor.send("stop");
     assert_eq!(successor.says(), "stopped");
+}
+
+/// Names that other processes choose are in the kernel's lists of mounts and cgroups.
+fn names_that_are_not_utf_8_keep_no_agent_out() {
+    let host = Host::new();
+    let dir = host.dir();
+    std::fs::create_dir(host.path("protected")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let [point, group] = [&b"\xff"[..], b"group"].map(|name| {
+        let path = elsewhere.path().join(OsStr::from_bytes(name));
+        std::fs::create_dir(&path).unwrap();
+        path
+    });
+    mount("none", &point, "tmpfs", MountFlags::empty(), None).unwrap();
+    // The kernel takes letters of Latin-1.
+    let hierarchy = c"none,name=\xe9";
+    mount("none", &group, "cgroup", MountFlags::empty(), Some(hierarchy)).unwrap();
+    for list in ["/proc/self/mountinfo", "/proc/self/cgroup"] {
+        String::from_utf8(std::fs::read(list).unwrap()).unwrap_err();
+    }
+    drop(builder(dir).start(&policy(dir)).unwrap());
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    successor.send("degraded");
+    assert_eq!(successor.says(), "[]");
+    drop(successor);
+    let mut successor = Successor::start(Successor::command(dir));
+    assert_eq!(successor.says(), "ready");
+    successor.send("stop");
+    assert_eq!(successor.says(), "stopped");
+    [point, group].iter().for_each(|at| unmount(at, UnmountFlags::empty()).unwrap());
 }
 
 /// Processes that were started as agents are and execute the agent's program, and that present no secret.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ironclad_bpf::socket::{CgroupLinks, SocketGroups, SocketShared};
 use ironclad_bpf::{CgroupDir, PinDirectory};
+use ironclad_core::ErrorChain;
 
 use super::Sockets;
 use super::cgroup_paths::{CgroupTree, ROOT_ID};
@@ -33,12 +34,21 @@ impl Protected {
         Ok(!found.is_ok_and(|id| id == self.links.id) && self.exists()?)
     }
 
-    /// Whether the cgroup was not removed.
+    /// Whether the cgroup was not removed. Where the hierarchy cannot be opened, its links tell.
     fn exists(&self) -> Result<bool, ShieldError> {
+        if !self.links.is_alive()? {
+            return Ok(false);
+        }
         // The kernel keeps the links of a removed one for the sockets that are left of it.
-        let is_there =
-            || CgroupTree::open().map_or(true, |tree| tree.by_id(self.links.id).is_some());
-        Ok(self.links.is_alive()? && is_there())
+        match CgroupTree::open() {
+            Ok(tree) => Ok(tree.by_id(self.links.id).is_some()),
+            // In a cgroup namespace as well.
+            Err(error) => {
+                let (error, cgroup) = (ErrorChain::new(&error), self.path.display());
+                tracing::warn!(%error, %cgroup, "it is unknown whether a protected cgroup exists");
+                Ok(true)
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Needs root: socket rules that outlive their agent.
 
+use std::ffi::OsStr;
 use std::io::BufRead;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::socket::{Direction, SocketAction, SocketRule, Subject};
 use ironclad_policy::{CompiledPolicy, Policy, SocketProtocol};
 use ironclad_shield::{Shield, ShieldBuilder};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::recorder::Recorder;
 use crate::testbed::{Host, lsm, provisional};
@@ -27,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(packet_sockets_are_denied_without_an_agent).needs(&[lsm]),
         test!(packet_sockets_are_pinned_when_a_policy_decides_about_them).needs(&[lsm]),
         test!(a_deadline_holds_without_an_agent),
+        test!(a_mount_point_that_is_not_utf_8_keeps_no_successor_out).in_machine(),
         test!(a_start_that_fails_leaves_an_adopted_instance_as_it_was).on_host(),
         test!(ancestry_bits_are_reused),
     ]
@@ -147,6 +151,24 @@ fn no_packets() -> CompiledPolicy {
 
 fn answers(test_processes: &mut [&mut TestProcess]) -> Vec<u64> {
     test_processes.iter_mut().map(|test_process| test_process.ask(THERE).unwrap()).collect()
+}
+
+/// Any user may mount in his own directories.
+fn a_mount_point_that_is_not_utf_8_keeps_no_successor_out() {
+    let host = Host::new();
+    let instance = Instance::new("odd-mount");
+    let at = host.path("odd").join(OsStr::from_bytes(b"\xff"));
+    std::fs::create_dir_all(&at).unwrap();
+    let rule = SocketRule::new(RuleId(1), "a cgroup", SocketAction::Deny);
+    let rule = rule.subject(Subject::new("a cgroup").cgroup("/none"));
+    let policy = Policy::builder().socket_rule(rule).compile().unwrap();
+    drop(instance.builder(&host).start(&policy).unwrap());
+    mount("none", &at, "tmpfs", MountFlags::empty(), None).unwrap();
+    String::from_utf8(std::fs::read("/proc/self/mountinfo").unwrap()).unwrap_err();
+    let shield = instance.builder(&host).start(&policy).unwrap();
+    shield.refresh_paths().unwrap();
+    shield.stop().unwrap();
+    unmount(&at, UnmountFlags::empty()).unwrap();
 }
 
 fn rules_and_the_process_table_outlive_a_killed_agent() {
