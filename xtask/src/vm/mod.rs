@@ -29,6 +29,8 @@ const ACCELERATOR: &str = "tcg,thread=single";
 /// Everything that is emulated but fast strings: kernels copy byte by byte with those, which takes a
 /// third of the time on 5.10.
 const PROCESSOR: &str = "max,-fsrm,-erms";
+/// The size of its NVMe disk, which is empty. The SCSI disk is the kernel's own.
+const NVME_BYTES: u64 = 32 << 20;
 const BOOT_SECONDS: u64 = 180;
 const CONSOLE_LINES: usize = 30;
 
@@ -93,6 +95,9 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
     let (initramfs, console) = (dir.path().join("initramfs"), dir.path().join("console"));
     let mark = mark();
     write(&initramfs, image(kernel, job)?.finish(&script(job, &mark))?)?;
+    let disk = dir.path().join("nvme");
+    let file = std::fs::File::create(&disk).context(disk.display())?;
+    file.set_len(NVME_BYTES).context(disk.display())?;
 
     let seconds = BOOT_SECONDS + job.timeout_seconds * job.commands.len() as u64;
     let clock: &[&str] = match job.counts_instructions {
@@ -105,6 +110,8 @@ fn boot(kernel: &Kernel, job: &Job, mut echo: impl FnMut(&str)) -> Result<Report
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-m", "2G"])
         .args(clock)
         .args(["-accel", ACCELERATOR, "-cpu", PROCESSOR])
+        .args(["-drive", &format!("if=none,id=nvme,format=raw,file={}", disk.display())])
+        .args(["-device", "nvme,drive=nvme,serial=nvme"])
         .args(["-kernel".as_ref(), kernel.image().as_os_str()])
         .args(["-initrd".as_ref(), initramfs.as_os_str()])
         .args(["-append", &format!("{KERNEL_ARGUMENTS}{lsm}")])
