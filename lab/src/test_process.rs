@@ -25,8 +25,9 @@ use ironclad_syscalls::{
     Deed, Handle, Impostor, LateProbe, Lie, RegisteredFile, Replacement, account, address_program,
     attach_program, end_first_thread, give_to_loop, idle_child, in_child, insert_module, lease,
     link_address_program, link_program, link_session, link_to_function, map_to_write,
-    modify_return_program, open_program, pass_through, session_program, swap_boot, sysctl_program,
-    tun, update_address_link, uring_discard, uring_write,
+    modify_return_program, nvme_uring, nvme_write, open_program, pass_through, scsi_write,
+    scsi_write_by_write, session_program, swap_boot, sysctl_program, tun, update_address_link,
+    uring_discard, uring_write,
 };
 use nix::errno::Errno;
 use nix::mount::MsFlags;
@@ -157,8 +158,8 @@ impl TestProcess {
     /// chattr-32|file-setattr|enable-verity|open-to-write|open-to-read|open-by-path|set-acl PATH`, `set-version PATH GENERATION`, `uring-open caller|worker PATH`,
     /// `rename|exchange|link|symlink FROM TO`; `keep-handle PATH`, and of cgroups `keep-number PATH`, for `open-handle`, `insert-handle`, `chown-by-handle`, and `keep-by-handle`, as `keep-open`; `keep-open PATH` for
     /// `write-kept TEXT`, `truncate-kept`, `allocate-kept`, `map-kept`, `swap-boot-kept`, `copy-to-kept|send-to-kept|splice-to-kept|
-    /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept PATH`
-    /// of a byte, `uring-write-kept caller|worker TEXT`, `uring-discard-kept START BYTES`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
+    /// clone-to-kept|clone-range-to-kept|swap-extents-to-kept|move-extents-to-kept|give-extents-to-kept PATH`
+    /// of a byte, `nvme-write-kept|nvme-uring-kept|scsi-write-kept|scsi-write-kept-by-write`, `uring-write-kept caller|worker TEXT`, `uring-discard-kept START BYTES`, `give-kept-to-loop set|configure DEVICE`; without a descriptor: `queue-kept` and
     /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2);
     /// `pass-kept-through DIR` by FUSE, as DIR/file.
     ///
@@ -173,8 +174,8 @@ impl TestProcess {
     /// `read-by-kfunc CAST STRUCT`; a helper: `read-by-helper TYPE HELPER INSTRUCTIONS-BEFORE`, and of connect(2): `override-verdict`. Programs that are attached
     /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
-    /// Disks and file systems, by descriptors to read: `scsi-write|set-writable|add-partition|remove-partition DISK`,
-    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
+    /// Disks and file systems, by descriptors to read: `scsi-write|nvme-write|nvme-submit|nvme-uring|set-writable|add-partition|remove-partition DISK`,
+    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, of XFS `open-by-xfs-handle|change-attribute PATH DIR`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal; `quota-on DEVICE PATH`.
     /// `be-root-of-files-alone` gives up all other privileges. `insert-module PATH`, `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
@@ -685,6 +686,12 @@ fn kept_order(words: &[&str], state: &mut State) -> io::Result<Option<u64>> {
         ["uring-discard-kept", start, bytes] => {
             let disk = state.kept.as_ref().expect("an open file");
             uring_discard(disk.as_fd(), number(start) as u64, number(bytes) as u64).map(|_| 0)
+        }
+        ["nvme-write-kept"] => nvme_write(state.kept.as_ref().expect("an open file")).map(|()| 0),
+        ["nvme-uring-kept"] => nvme_uring(state.kept.as_ref().expect("an open file")).map(|()| 0),
+        ["scsi-write-kept"] => scsi_write(state.kept.as_ref().expect("an open file")).map(|()| 0),
+        ["scsi-write-kept-by-write"] => {
+            scsi_write_by_write(state.kept.as_ref().expect("an open file")).map(|()| 0)
         }
         ["truncate-kept"] => state.kept.as_ref().expect("an open file").set_len(0).map(|()| 0),
         ["map-kept"] => map_to_write(state.kept.as_ref().expect("an open file")).map(|()| 0),

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
@@ -43,8 +43,30 @@ struct SgIo {
 /// Where the kernel or the disk refuses.
 pub fn scsi_write(disk: &File) -> io::Result<()> {
     const SG_IO: libc::Ioctl = 0x2285;
+    // SAFETY: takes a request, whose parts outlive the call.
+    with_request(|request| check(unsafe { libc::ioctl(disk.as_raw_fd(), SG_IO, request) }))
+}
+
+/// The same by write(2) to a generic SCSI device, and read(2), which takes the answer.
+///
+/// # Errors
+/// Where the kernel or the disk refuses.
+pub fn scsi_write_by_write(device: &File) -> io::Result<()> {
+    const LEN: usize = size_of::<SgIo>();
+    with_request(|request| {
+        // SAFETY: a request has as many bytes, and its parts outlive both calls.
+        let moved = unsafe {
+            check(libc::write(device.as_raw_fd(), request.cast(), LEN) as c_int)?;
+            libc::read(device.as_raw_fd(), request.cast(), LEN)
+        };
+        check(moved as c_int)
+    })
+}
+
+/// Sends a request to write one block at the first.
+fn with_request(send: impl FnOnce(*mut SgIo) -> io::Result<()>) -> io::Result<()> {
     const SG_DXFER_TO_DEV: i32 = -2;
-    // WRITE(10) of one block at the first.
+    // WRITE(10).
     let command: [u8; 10] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0];
     let (data, mut sense) = ([b'm'; 512], [0u8; 32]);
     let mut request = SgIo {
@@ -59,8 +81,7 @@ pub fn scsi_write(disk: &File) -> io::Result<()> {
         timeout_ms: 10_000,
         ..SgIo::default()
     };
-    // SAFETY: command, data and room for what the disk says outlive the call, in the lengths that are given.
-    check(unsafe { libc::ioctl(disk.as_raw_fd(), SG_IO, &raw mut request) })?;
+    send(&raw mut request)?;
     match (request.status, request.host_status) {
         (0, 0) => Ok(()),
         (status, host) => Err(io::Error::other(format!("status {status}, host {host}"))),
@@ -284,6 +305,101 @@ pub fn swap_extents(one: &File, other: &File) -> io::Result<()> {
         check(libc::ioctl(one.as_raw_fd(), XFS_IOC_FSBULKSTAT_SINGLE, request.as_ptr()))?;
         check(libc::ioctl(one.as_raw_fd(), XFS_IOC_SWAPEXT, swap.as_ptr()))
     }
+}
+
+/// Moves the first block of a file to another of ext4, which gets the content: EXT4_IOC_MOVE_EXT, of e4defrag(8).
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn move_extents(from: &File, donor: &File) -> io::Result<()> {
+    const EXT4_IOC_MOVE_EXT: libc::Ioctl = 0xc028_660f_u32 as libc::Ioctl;
+    // struct move_extent: the donor, the first block of each, how many, how many were moved.
+    let mut blocks = [(donor.as_raw_fd() as u64) << 32, 0, 0, 1, 0];
+    // SAFETY: a struct of the size that the number says.
+    check(unsafe { libc::ioctl(from.as_raw_fd(), EXT4_IOC_MOVE_EXT, blocks.as_mut_ptr()) })?;
+    if blocks[4] == 1 { Ok(()) } else { Err(io::Error::other("no block was moved")) }
+}
+
+/// `struct xfs_fsop_handlereq` of fs/xfs/libxfs/xfs_fs.h.
+#[repr(C)]
+struct XfsRequest {
+    fd: u32,
+    path: usize,
+    flags: u32,
+    handle: usize,
+    handle_len: u32,
+    to: usize,
+    to_len: usize,
+}
+
+impl XfsRequest {
+    /// Of a file whose handle has these bytes.
+    fn of(handle: &[u8], flags: c_int) -> Self {
+        let (handle, handle_len) = (handle.as_ptr() as usize, handle.len() as u32);
+        Self { fd: 0, path: 0, flags: flags as u32, handle, handle_len, to: 0, to_len: 0 }
+    }
+}
+
+/// XFS's own handle of a file: XFS_IOC_FD_TO_HANDLE.
+fn xfs_handle(file: &File) -> io::Result<Vec<u8>> {
+    const XFS_IOC_FD_TO_HANDLE: libc::Ioctl = 0xc038_586a_u32 as libc::Ioctl;
+    let (mut handle, mut len) = (vec![0u8; 64], 0u32);
+    let mut request = XfsRequest::of(&[], 0);
+    request.fd = file.as_raw_fd() as u32;
+    (request.to, request.to_len) = (handle.as_mut_ptr() as usize, &raw mut len as usize);
+    // SAFETY: the kernel writes a handle, of 24 bytes, and its length, and both outlive the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), XFS_IOC_FD_TO_HANDLE, &raw mut request) })?;
+    handle.truncate(len as usize);
+    Ok(handle)
+}
+
+/// Opens a file of XFS to write by its handle and a directory: XFS_IOC_OPEN_BY_HANDLE.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn open_by_xfs_handle(file: &File, by: &File) -> io::Result<OwnedFd> {
+    const XFS_IOC_OPEN_BY_HANDLE: libc::Ioctl = 0xc038_586b_u32 as libc::Ioctl;
+    let handle = xfs_handle(file)?;
+    let mut request = XfsRequest::of(&handle, libc::O_RDWR | libc::O_CLOEXEC);
+    // SAFETY: the handle outlives the call; a new descriptor has no other owner.
+    unsafe {
+        let fd = libc::ioctl(by.as_raw_fd(), XFS_IOC_OPEN_BY_HANDLE, &raw mut request);
+        check(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Sets an extended attribute of a file of XFS by its handle and a directory: XFS_IOC_ATTRMULTI_BY_HANDLE.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn change_attribute(file: &File, by: &File) -> io::Result<()> {
+    const XFS_IOC_ATTRMULTI_BY_HANDLE: libc::Ioctl = 0x4048_587b;
+    const ATTR_OP_SET: u64 = 2;
+    const OF_ROOT: u64 = 2;
+    let handle = xfs_handle(file)?;
+    let (name, value) = (c"mischief", [b'1'; 4]);
+    // struct xfs_attr_multiop: what and its error, name, value, its length and whose attribute it is.
+    let [name, data] = [name.as_ptr() as u64, value.as_ptr() as u64];
+    let mut set = [ATTR_OP_SET, name, data, value.len() as u64 | OF_ROOT << 32];
+    let of = XfsRequest::of(&handle, 0);
+    let request = XfsMany { of, count: 1, sets: set.as_mut_ptr() as usize };
+    // SAFETY: handle, name and value outlive the call.
+    let done =
+        unsafe { libc::ioctl(by.as_raw_fd(), XFS_IOC_ATTRMULTI_BY_HANDLE, &raw const request) };
+    check(done)?;
+    match (set[0] >> 32) as i32 {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error.abs())),
+    }
+}
+
+/// `struct xfs_fsop_attrmulti_handlereq`.
+#[repr(C)]
+struct XfsMany {
+    of: XfsRequest,
+    count: u64,
+    sets: usize,
 }
 
 /// Sends a file or directory a command of ioctl(2), whose argument begins with these bytes.

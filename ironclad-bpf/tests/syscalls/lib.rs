@@ -9,6 +9,7 @@ mod fuse;
 mod impostor;
 mod lease;
 mod link;
+mod nvme;
 mod option;
 mod program;
 mod surroundings;
@@ -26,8 +27,9 @@ pub use attack::{
 #[cfg(target_arch = "x86_64")]
 pub use attack::{allow_ports, chattr_32};
 pub use disk::{
-    account, clone_range, command, deduplicate, freeze, give_to_loop, partition, quota_on, run_nbd,
-    scsi_send, scsi_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
+    account, change_attribute, clone_range, command, deduplicate, freeze, give_to_loop,
+    move_extents, open_by_xfs_handle, partition, quota_on, run_nbd, scsi_send, scsi_write,
+    scsi_write_by_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{be_real_time, eat_in_group, idle_child, in_child};
@@ -39,6 +41,7 @@ pub use link::{
     link_program, map_by_id, open_pin, program_by_id, replace_descriptor, sysctl_program,
     update_address_link, update_link,
 };
+pub use nvme::{nvme_submit, nvme_uring, nvme_write};
 pub use option::set_option;
 pub use program::{
     LateProbe, Replacement, SignalKfuncs, address_program, link_session, link_to_function,

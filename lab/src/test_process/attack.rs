@@ -18,12 +18,13 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::process::{Pid, Signal, kill_process};
 
 use ironclad_syscalls::{
-    Handle, SignalKfuncs, advise, be_root_of_files_alone, chattr, clone_range, command, count,
-    decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity, file_setattr, freeze,
-    hello, insert_module, kexec_file_load, kexec_load, link_by_id, load_lsm_program, load_program,
-    load_with_attributes, map_by_id, open_pin, override_verdict, partition, prlimit, probe,
-    program_by_id, quota_on, read_by_helper, read_by_kfunc, read_memory, sample_stack, scsi_send,
-    scsi_write, seize, set_up_again, set_version, set_writable, share_mount, shut_down,
+    Handle, SignalKfuncs, advise, be_root_of_files_alone, change_attribute, chattr, clone_range,
+    command, count, decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity,
+    file_setattr, freeze, hello, insert_module, kexec_file_load, kexec_load, link_by_id,
+    load_lsm_program, load_program, load_with_attributes, map_by_id, move_extents, nvme_submit,
+    nvme_uring, nvme_write, open_by_xfs_handle, open_pin, override_verdict, partition, prlimit,
+    probe, program_by_id, quota_on, read_by_helper, read_by_kfunc, read_memory, sample_stack,
+    scsi_send, scsi_write, seize, set_up_again, set_version, set_writable, share_mount, shut_down,
     signal_by_file, signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open,
     watch_tracepoint, write_memory,
 };
@@ -128,6 +129,15 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         }
         ["insert-compressed", path] => {
             File::open(path).and_then(|module| insert_module(&module, true))
+        }
+        ["nvme-write", path] => File::open(path).and_then(|disk| nvme_write(&disk)),
+        ["nvme-submit", path] => File::open(path).and_then(|disk| nvme_submit(&disk)),
+        ["nvme-uring", path] => File::open(path).and_then(|disk| nvme_uring(&disk)),
+        ["open-by-xfs-handle", path, by] => {
+            File::open(path).and_then(|file| open_by_xfs_handle(&file, &File::open(by)?)).map(drop)
+        }
+        ["change-attribute", path, by] => {
+            File::open(path).and_then(|file| change_attribute(&file, &File::open(by)?))
         }
         ["set-writable", path] => File::open(path).and_then(|disk| set_writable(&disk)),
         ["add-partition", path] => File::open(path).and_then(|disk| partition(&disk, true)),
@@ -243,8 +253,12 @@ fn acl() -> Vec<u8> {
 
 /// Writes a byte of a file into another without write(2).
 pub(super) fn fill(verb: &str, source: &str, to: &File) -> io::Result<()> {
-    if verb == "swap-extents-to-kept" {
-        return swap_extents(&OpenOptions::new().read(true).write(true).open(source)?, to);
+    let writable = || OpenOptions::new().read(true).write(true).open(source);
+    match verb {
+        "swap-extents-to-kept" => return swap_extents(&writable()?, to),
+        "move-extents-to-kept" => return move_extents(&writable()?, to),
+        "give-extents-to-kept" => return move_extents(to, &writable()?),
+        _ => {}
     }
     let source = File::open(source)?;
     let moved = match verb {
