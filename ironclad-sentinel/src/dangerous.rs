@@ -69,15 +69,15 @@ impl Dangerous {
 
     /// Whether other processes may send commands to the backing devices of protected files (SG_IO, NVMe,
     /// loop, partitions), open devices that send commands to any disk (`/dev/sg*`, `/dev/bsg/*`,
-    /// `/dev/nvme0`, `/dev/ng*`), and give disks to NVMe targets.
+    /// `/dev/nvme0`, `/dev/ng*`) or use those that they opened before, and give disks to NVMe targets.
     ///
     /// Some functions of smartctl(8), hdparm(8) and multipathd(8) need it.
     pub fn disk_commands(self, allow: bool) -> Self {
         self.allow(abi::REFUSE_DISKS, allow)
     }
 
-    /// Whether other processes may open `/dev/mapper/control` while protected files are on mapped
-    /// devices: LVM, LUKS.
+    /// Whether other processes may open `/dev/mapper/control`, or use it where they opened it before, while
+    /// protected files are on mapped devices: LVM, LUKS.
     ///
     /// A process that has it open can map the device elsewhere, or map its backing device once more and
     /// write to that.

@@ -129,13 +129,13 @@ IC_INLINE int ic_check_disk_command(__u8 hook, struct file *file, __u32 cmd)
 }
 
 /*
- * Ioctls of character devices reach all disks, also by descriptors for reading. Other processes may
- * therefore not open them.
+ * The rules of files on disks that a character device sends commands to, also by a descriptor for
+ * reading.
  */
-IC_INLINE int ic_check_character_device(__u8 hook, struct file *file)
+IC_INLINE __u64 ic_rules_of_character_device(__u32 device)
 {
-	__u32 device = file->f_inode->i_rdev, key = device | IC_VOLUME_CHARACTER;
-	__u32 major = device >> IC_MINOR_BITS, refuse = IC_REFUSE_MAPPER;
+	__u32 key = device | IC_VOLUME_CHARACTER, refuse = IC_REFUSE_MAPPER;
+	__u32 major = device >> IC_MINOR_BITS;
 
 	/* Memory and terminals, which are opened often. */
 	if (major <= IC_TTYAUX_MAJOR || major == IC_UNIX98_PTY_SLAVE_MAJOR)
@@ -144,9 +144,18 @@ IC_INLINE int ic_check_character_device(__u8 hook, struct file *file)
 		key |= IC_VOLUME_ANY_MINOR;
 		refuse = IC_REFUSE_DISKS;
 	}
-	if (!(IC_READ_ONCE(ic_sentinel.refuse) & refuse))
-		return 0;
-	return ic_check_disk(hook, ic_rules_of_volume(key), file->f_path.dentry, device);
+	return IC_READ_ONCE(ic_sentinel.refuse) & refuse ? ic_rules_of_volume(key) : 0;
+}
+
+/*
+ * Commands of character devices reach all disks. Other processes may therefore neither open them
+ * nor use a descriptor that is older than a rule.
+ */
+IC_INLINE int ic_check_character_device(__u8 hook, struct file *file, __u32 detail)
+{
+	__u64 rules = ic_rules_of_character_device(file->f_inode->i_rdev);
+
+	return ic_check_disk(hook, rules, file->f_path.dentry, detail);
 }
 
 /*

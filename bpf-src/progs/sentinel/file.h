@@ -163,7 +163,7 @@ static __noinline int ic_check_device_open(struct file *file, __u32 mode)
 {
 	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
 		return ic_check_device(file, mode);
-	return ic_check_character_device(IC_HOOK_FILE_OPEN, file);
+	return ic_check_character_device(IC_HOOK_FILE_OPEN, file, file->f_inode->i_rdev);
 }
 
 /* ic_rules_of() with a stack of its own, which is free again when rules are enforced. */
@@ -570,6 +570,7 @@ static __noinline int ic_check_file_system_command(__u8 hook, struct file *file,
 IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 {
 	struct dentry *dentry = file->f_path.dentry;
+	__u32 format = file->f_inode->i_mode & IC_S_IFMT;
 	int error = 0;
 
 	if (ic_is_generation_ioctl(cmd) && ic_is_armed() && !ic_is_trusted())
@@ -579,8 +580,10 @@ IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 		return ic_gate(hook, BPF_PROG_TYPE_KPROBE, cmd);
 	if (ic_is_freeze_ioctl(file, cmd))
 		return ic_check_path_component(hook, dentry, IC_FILE_MOUNT);
-	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFBLK)
+	if (format == IC_S_IFBLK)
 		error = ic_check_disk_command(hook, file, cmd);
+	else if (format == IC_S_IFCHR)
+		error = ic_check_character_device(hook, file, cmd);
 	if (error)
 		return error;
 	return ic_check_file_system_command(hook, file, cmd);
@@ -600,11 +603,7 @@ int BPF_PROG(ic_quota_on, struct dentry *dentry)
 SEC("?lsm/uring_cmd")
 int BPF_PROG(ic_uring_cmd, struct io_uring_cmd *command)
 {
-	struct file *file = command->file;
-
-	if ((file->f_inode->i_mode & IC_S_IFMT) == IC_S_IFCHR)
-		return ic_check_character_device(IC_HOOK_URING_CMD, file);
-	return ic_check_ioctl(IC_HOOK_URING_CMD, file, command->cmd_op);
+	return ic_check_ioctl(IC_HOOK_URING_CMD, command->file, command->cmd_op);
 }
 
 SEC("lsm/file_ioctl")

@@ -80,22 +80,20 @@ IC_INLINE struct inode *ic_inode_written(struct file *file)
 
 /*
  * The rules that cover a write to the file, also where it has got a protected name beside that by
- * which it was opened; of a disk, also those of the files on it.
+ * which it was opened; of a disk, or of a device that sends commands to disks, also those of the
+ * files on it.
  */
 IC_INLINE __u64 ic_rules_written(struct file *file)
 {
 	__u64 rules = ic_rules_of(file->f_path.dentry);
 	struct inode *inode = file->f_inode, *written = ic_inode_written(file);
-	const struct ic_name_val *volume;
-	__u32 device;
+	__u32 format = inode->i_mode & IC_S_IFMT;
 
 	if (written != inode || inode->i_nlink > 1)
 		rules |= ic_rules_of_alias(written);
-	if ((inode->i_mode & IC_S_IFMT) != IC_S_IFBLK)
-		return rules;
-	device = inode->i_rdev;
-	volume = bpf_map_lookup_elem(&ic_volumes, &device);
-	return volume ? rules | volume->rules[ic_half()] : rules;
+	if (format == IC_S_IFBLK)
+		return rules | ic_rules_of_volume(inode->i_rdev);
+	return format == IC_S_IFCHR ? rules | ic_rules_of_character_device(inode->i_rdev) : rules;
 }
 
 /* Whether a file is in the directory of a cgroup above the agent's. */

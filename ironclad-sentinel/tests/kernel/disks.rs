@@ -53,19 +53,19 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-fn tree(path: &Path, ops: FileOps) -> CompiledPolicy {
+pub(crate) fn tree(path: &Path, ops: FileOps) -> CompiledPolicy {
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(path).operations(ops);
     Policy::builder().file_rule(rule).compile().unwrap()
 }
 
-fn follow(attacker: &mut TestProcess, orders: &[String]) {
+pub(crate) fn follow(attacker: &mut TestProcess, orders: &[String]) {
     for order in orders {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
     }
 }
 
 /// Waits until udev or devtmpfs has created the devices.
-fn wait_for_devices(paths: &[&str]) {
+pub(crate) fn wait_for_devices(paths: &[&str]) {
     let news = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&news, "/dev", inotify::WatchFlags::CREATE).unwrap();
     let patience = Timespec::try_from(PATIENCE).unwrap();
@@ -958,7 +958,7 @@ fn unmap_devices(host: &Host, attacker: &mut TestProcess) {
 }
 
 /// The first sectors of a disk, which names partitions by their first sectors and lengths.
-fn partitioned(partitions: &[(u32, u32)], sectors: u32) -> Vec<u8> {
+pub(crate) fn partitioned(partitions: &[(u32, u32)], sectors: u32) -> Vec<u8> {
     const LINUX: u8 = 0x83;
     let mut disk = vec![0; sectors as usize * 512];
     for (entry, (first, length)) in disk[446..510].chunks_exact_mut(16).zip(partitions) {

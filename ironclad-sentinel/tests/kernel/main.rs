@@ -10,6 +10,7 @@ mod impersonation;
 mod links;
 mod mounts;
 mod normal_operation;
+mod nvme;
 mod persistence;
 mod pid_1;
 mod preopened;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         links::tests(),
         mounts::tests(),
         normal_operation::tests(),
+        nvme::tests(),
         persistence::tests(),
         pid_1::tests(),
         preopened::tests(),
