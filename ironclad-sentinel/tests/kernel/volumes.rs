@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::testbed::{
     Attacks, EPERM, Host, PATIENCE, does, held_names, lsm, silent_server, unchanged,
 };
+use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
@@ -19,6 +20,8 @@ use rustix::mount::{UnmountFlags, unmount as unmount_at};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(files_on_xfs_are_protected).shared().in_machine().needs(&[lsm]),
+        test!(xfs_handles_do_not_change_protected_files).shared().in_machine().needs(&[lsm]),
+        test!(blocks_do_not_move_to_or_from_a_protected_file).shared().in_machine().needs(&[lsm]),
         test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
         test!(names_of_devices_of_xfs_stop_nothing).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_loop_device_over_a_device_are_refused).shared().in_machine().needs(&[lsm]),
@@ -107,6 +110,93 @@ fn files_on_xfs_are_protected() {
     assert_eq!(std::fs::read(&twin).unwrap(), [b'2'; 4096]);
     drop(attacker);
     drop(sentinel);
+    unmount(&host);
+}
+
+/// ioctl(2) of XFS names files by handles of its own.
+fn xfs_handles_do_not_change_protected_files() {
+    const ENOTTY: u64 = 25;
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let [protected, open] = mount(&host, &mut attacker, XFS);
+    let (file, other) = (protected.join("file"), open.join("other"));
+    for path in [&file, &other] {
+        std::fs::write(path, "1").unwrap();
+    }
+    let [file, other, open] = [&file, &other, &open].map(|path| path.display());
+    let tried = [
+        (
+            "open a protected file to write by XFS_IOC_OPEN_BY_HANDLE",
+            format!("open-by-xfs-handle {file} {open}"),
+        ),
+        (
+            "set an attribute of a protected file by XFS_IOC_ATTRMULTI_BY_HANDLE",
+            format!("change-attribute {file} {open}"),
+        ),
+    ];
+    // XFS_IOC_FSSETDM_BY_HANDLE, which has the number of FITRIM.
+    let state = format!("command {open} 40405879 00");
+    assert_eq!(attacker.ask(&state).unwrap(), ENOTTY);
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&unchanged(&protected));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        attacks.with(name, &mut attacker, order, &events);
+    }
+    // Another file by its handle.
+    does(&mut attacker, &format!("open-by-xfs-handle {other} {open}"));
+    drop(sentinel);
+    drop(attacker);
+    unmount(&host);
+}
+
+/// e4defrag(8) has ext4 exchange the blocks of two files: the other file gets the content.
+fn blocks_do_not_move_to_or_from_a_protected_file() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let [protected, open] = mount(&host, &mut attacker, "mke2fs -F -t ext4 -b 4096");
+    let (file, other) = (protected.join("file"), open.join("other"));
+    let fill = || {
+        for (path, byte) in [(&file, b'1'), (&other, b'2')] {
+            std::fs::write(path, [byte; 4096]).unwrap();
+            File::open(path).unwrap().sync_all().unwrap();
+        }
+    };
+    let tried = [
+        (
+            "move blocks of another file to a protected file by a pre-opened descriptor",
+            format!("move-extents-to-kept {}", other.display()),
+        ),
+        (
+            "move blocks of a protected file to another by a pre-opened descriptor",
+            format!("give-extents-to-kept {}", other.display()),
+        ),
+    ];
+    // The cache has the former content.
+    let is_kept = || {
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+        std::fs::read(&file).unwrap() == [b'1'; 4096]
+    };
+    fill();
+    does(&mut attacker, &format!("keep-open {}", file.display()));
+    for ((name, order), keeps) in tried.iter().zip([false, true]) {
+        fill();
+        attacks.without(name, &mut attacker, order);
+        assert_eq!(is_kept(), keeps, "{name}");
+    }
+    fill();
+    let sentinel = host.start(&unchanged(&protected));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
+    }
+    assert!(is_kept());
+    drop(sentinel);
+    drop(attacker);
     unmount(&host);
 }
 
