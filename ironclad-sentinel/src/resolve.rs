@@ -345,7 +345,8 @@ fn real(
             let dir = find(dir).map_err(|e| {
                 refused(format!("is in a directory that does not exist ({e}): create it first"))
             })?;
-            return match volumes::unsupported(&dir.path) {
+            return match volumes::unsupported(&dir.path).or_else(|| volumes::folds_case(&dir.path))
+            {
                 Some(why) => Err(refused(why)),
                 None => Ok(dir.path.join(name)),
             };
@@ -369,7 +370,9 @@ fn real(
     if is_tree && !found.is_dir {
         return Err(refused("is no directory: cover it as a file".to_owned()));
     }
-    match volumes::unsupported(&found.path) {
+    let dir = found.path.parent().filter(|_| !is_tree);
+    let by_name = || dir.and_then(volumes::folds_case);
+    match volumes::unsupported(&found.path).or_else(by_name) {
         Some(why) => Err(refused(why)),
         None => Ok(found.path),
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use ironclad_bpf::BpfError;
 use ironclad_bpf::pseudo_fs::{PROC, namespace};
 use ironclad_core::audit::AuditAction;
-use rustix::fs::statfs;
+use rustix::fs::{Mode, OFlags, ioctl_getflags, open, statfs};
 use serde::Serialize;
 
 use crate::backing;
@@ -56,6 +56,9 @@ const REFUSED: [(u64, &str); 13] = [
     (0x9660, "iso9660, which is not tested"),
 ];
 
+/// Of include/uapi/linux/fs.h.
+const FS_CASEFOLD_FL: u32 = 0x4000_0000;
+
 /// Why files at a path cannot be protected. None if they can.
 pub(crate) fn unsupported(path: &Path) -> Option<String> {
     let magic = match statfs(path) {
@@ -71,6 +74,17 @@ pub(crate) fn unsupported(path: &Path) -> Option<String> {
         |(_, why)| (*why).to_owned(),
     );
     Some(format!("is on {why}"))
+}
+
+/// Why a file in a directory cannot be protected by its name: the directory folds case, and other names lead to it. The
+/// directory is on a supported file system.
+pub(crate) fn folds_case(dir: &Path) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = open(dir, flags, Mode::empty()).ok()?;
+    let attributes = ioctl_getflags(&opened).ok()?.bits();
+    (attributes & FS_CASEFOLD_FL != 0).then(|| {
+        "is in a directory whose names are the same in upper and lower case: cover the directory as a tree".to_owned()
+    })
 }
 
 /// Why the content of a backing file is not the kernel's alone: a process or another host serves it, or it is a device

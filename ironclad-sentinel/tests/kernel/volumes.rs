@@ -8,12 +8,14 @@ use std::time::Instant;
 use crate::testbed::{
     Attacks, EPERM, Host, PATIENCE, does, held_names, lsm, silent_server, unchanged,
 };
+use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
 use ironclad_lab::harness::{Test, skip};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::warnings;
 use ironclad_policy::Policy;
+use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_sentinel::{Overflow, SentinelErrorKind};
 use rustix::mount::{UnmountFlags, unmount as unmount_at};
 
@@ -22,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(files_on_xfs_are_protected).shared().in_machine().needs(&[lsm]),
         test!(xfs_handles_do_not_change_protected_files).shared().in_machine().needs(&[lsm]),
         test!(blocks_do_not_move_to_or_from_a_protected_file).shared().in_machine().needs(&[lsm]),
+        test!(files_in_case_folding_directories_are_refused).shared().in_machine().needs(&[lsm]),
         test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
         test!(names_of_devices_of_xfs_stop_nothing).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_loop_device_over_a_device_are_refused).shared().in_machine().needs(&[lsm]),
@@ -195,6 +198,56 @@ fn blocks_do_not_move_to_or_from_a_protected_file() {
         assert_eq!(event.hook, SentinelHook::FileIoctl, "{name}: {event}");
     }
     assert!(is_kept());
+    drop(sentinel);
+    drop(attacker);
+    unmount(&host);
+}
+
+/// Names that differ in case alone lead to one file.
+fn files_in_case_folding_directories_are_refused() {
+    let host = Host::new();
+    if !Path::new("/sys/fs/ext4/features/casefold").exists() {
+        skip("ext4 of this kernel has no case folding");
+    }
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let make = "mke2fs -F -t ext4 -O casefold -E encoding=utf8";
+    let [protected, open] = mount(&host, &mut attacker, make);
+    // FS_IOC_SETFLAGS: EXT4_CASEFOLD_FL and EXT4_EXTENTS_FL.
+    let fold = |dir: &Path| format!("command {} 40086602 00000840", dir.display());
+    for dir in [&protected, &open] {
+        does(&mut attacker, &fold(dir));
+    }
+    std::fs::write(open.join("there"), "1").unwrap();
+    let file = protected.join("file");
+    let tried = [
+        (
+            "append to a file in a case-folding tree by a name in another case",
+            format!("append {}", protected.join("FILE").display()),
+        ),
+        (
+            "create a file in a case-folding tree by a name in another case",
+            format!("create {}", protected.join("ABSENT").display()),
+        ),
+    ];
+    std::fs::write(&file, "1").unwrap();
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    std::fs::remove_file(protected.join("absent")).unwrap();
+    let sentinel = host.start(&unchanged(&protected));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    // A file is covered by one name.
+    for name in ["there", "absent"] {
+        let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(open.join(name));
+        let rule = rule.operations(FileOps::CHANGE);
+        let policy = Policy::builder().file_rule(rule).compile().unwrap();
+        let error = sentinel.apply(&policy).unwrap_err();
+        assert_eq!(error.kind(), SentinelErrorKind::Path);
+        assert!(error.to_string().contains("whose names are the same in upper"), "{error}");
+    }
+    for (name, order) in &tried {
+        attacks.with(name, &mut attacker, order, &events);
+    }
     drop(sentinel);
     drop(attacker);
     unmount(&host);
