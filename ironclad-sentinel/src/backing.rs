@@ -217,7 +217,7 @@ struct Disk {
     /// The backing file of a loop device.
     file: Option<PathBuf>,
     is_mapped: bool,
-    /// Of md.
+    /// Of md, or of bcache.
     is_array: bool,
     is_read_only: bool,
 }
@@ -232,7 +232,8 @@ impl Disk {
             below.extend(dir.parent().map(Path::to_owned));
         }
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (is_mapped, is_array) = (SYS.exists(dir.join("dm"))?, SYS.exists(dir.join("md"))?);
+        let is_mapped = SYS.exists(dir.join("dm"))?;
+        let is_array = SYS.exists(dir.join("md"))? || SYS.exists(dir.join("bcache"))?;
         let mut disk = Self { name, is_mapped, is_array, ..Self::default() };
         for dir in below {
             let text = found(SYS.read_to_string(dir.join("dev")))?;

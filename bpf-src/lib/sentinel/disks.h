@@ -158,9 +158,15 @@ IC_INLINE int ic_check_character_device(__u8 hook, struct file *file, __u32 deta
 	return ic_check_disk(hook, rules, file->f_path.dentry, detail);
 }
 
+/* Whether a directory of sysfs is that of an array of md, or of bcache. */
+IC_INLINE bool ic_is_array_directory(struct dentry *dir)
+{
+	return ic_is_named(dir, "md") || ic_is_named(dir, "bcache");
+}
+
 /*
- * Whether a file of sysfs belongs to an array of md while a protected file is on one: by these files
- * a member is replaced, and all writes wait.
+ * Whether a file of sysfs belongs to an array of md, or to bcache, while a protected file is on one:
+ * by these files a member is replaced or a cache removed, and all writes wait.
  */
 static __noinline bool ic_is_array_file(struct dentry *dentry)
 {
@@ -170,7 +176,7 @@ static __noinline bool ic_is_array_file(struct dentry *dentry)
 
 	if (!(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS))
 		return false;
-	if (!ic_is_named(dir, "md") && !ic_is_named(BPF_CORE_READ(dir, d_parent), "md"))
+	if (!ic_is_array_directory(dir) && !ic_is_array_directory(BPF_CORE_READ(dir, d_parent)))
 		return false;
 	volume = bpf_map_lookup_elem(&ic_volumes, &key);
 	return volume && volume->rules[ic_half()];

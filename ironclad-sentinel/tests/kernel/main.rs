@@ -1,5 +1,6 @@
 //! Tests of Sentinel on a kernel. They need root and BPF LSM.
 
+mod bcache;
 mod disks;
 mod files;
 mod full_tables;
@@ -33,6 +34,7 @@ use ironclad_lab::harness;
 
 fn main() -> ExitCode {
     let tests = [
+        bcache::tests(),
         disks::tests(),
         files::tests(),
         full_tables::tests(),

@@ -35,12 +35,13 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 12] = [
+const MODULES_ON_DEMAND: [&str; 13] = [
     "fuse",
     "nfsd",
     "nfsv4",
     "nbd",
     "raid1",
+    "bcache",
     "quota_v1",
     "binfmt_misc",
     "sit",
@@ -51,8 +52,18 @@ const MODULES_ON_DEMAND: [&str; 12] = [
 ];
 
 /// For the tests' use, beside busybox.
-const TOOLS: [&str; 9] =
-    ["ip", "tc", "bpftool", "ethtool", "dmsetup", "mke2fs", "debugfs", "mkfs.xfs", "wg"];
+const TOOLS: [&str; 9] = [
+    "ip",
+    "tc",
+    "bpftool",
+    "ethtool",
+    "dmsetup",
+    "mke2fs",
+    "debugfs",
+    "mkfs.xfs",
+    "mkfs.btrfs",
+    "wg",
+];
 
 /// What this program runs as PID 1.
 pub(super) const SCRIPT: &str = "/machine";
