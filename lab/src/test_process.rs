@@ -8,6 +8,7 @@ mod held;
 mod nbd;
 mod treadmill;
 mod turn;
+mod ublk;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -175,9 +176,9 @@ impl TestProcess {
     /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|nvme-write|nvme-submit|nvme-uring|set-writable|add-partition|remove-partition DISK`,
-    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, of XFS `open-by-xfs-handle|change-attribute PATH DIR`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
+    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `serve-ublk PATH`, of XFS `open-by-xfs-handle|change-attribute PATH DIR`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal; `quota-on DEVICE PATH`.
-    /// `be-root-of-files-alone` gives up all other privileges. `insert-module PATH`, `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
+    /// `be-root-of-files-alone` gives up all other privileges. `insert-module PATH`, `press-sysrq DEVICE KEY` of a keyboard, `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///
     /// # Errors
     /// [`LabError`] where it has ended.

@@ -14,6 +14,7 @@ mod option;
 mod program;
 mod surroundings;
 mod tun;
+mod ublk;
 mod unspec;
 mod uring;
 mod word;
@@ -50,6 +51,7 @@ pub use program::{
 };
 pub use surroundings::{Surroundings, fake_pivot_root, surround};
 pub use tun::{set_tun_type, tun};
+pub use ublk::{add_ublk, serve_ublk, start_ublk};
 pub use unspec::send_to_unspec;
 pub use uring::{
     RegisteredFile, Uring, uring_connect, uring_discard, uring_open, uring_send, uring_write,

@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
         test!(names_of_devices_of_xfs_stop_nothing).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_loop_device_over_a_device_are_refused).shared().in_machine().needs(&[lsm]),
+        test!(files_on_ublk_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_network_block_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_is_another_file).shared().in_machine().needs(&[lsm]),
     ]
@@ -419,6 +420,30 @@ fn files_on_a_network_block_device_are_refused() {
     let error = sentinel.apply(&unchanged(&protected)).unwrap_err();
     assert_eq!(error.kind(), SentinelErrorKind::Path);
     assert!(error.to_string().contains("has files on nbd"), "{error}");
+    drop(sentinel);
+    does(&mut tool, &format!("tool umount {}", volume.display()));
+}
+
+/// The process that serves the device changes its blocks, and no hook is called.
+fn files_on_ublk_are_refused() {
+    let host = Host::new();
+    let (mut server, mut tool, volume) =
+        (host.test_process(), host.test_process(), host.path("volume"));
+    if tool.ask("tool modprobe ublk_drv").unwrap() != 0 {
+        skip("the machine has no module ublk_drv");
+    }
+    let image = host.path("image");
+    File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    does(&mut server, &format!("serve-ublk {}", image.display()));
+    does(&mut tool, "tool mke2fs -F -t ext4 -b 4096 /dev/ublkb0");
+    does(&mut tool, &format!("tool mount -t ext4 /dev/ublkb0 {}", volume.display()));
+    let protected = volume.join("protected");
+    std::fs::create_dir(&protected).unwrap();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let error = sentinel.apply(&unchanged(&protected)).unwrap_err();
+    assert_eq!(error.kind(), SentinelErrorKind::Path);
+    assert!(error.to_string().contains("has files on ublk"), "{error}");
     drop(sentinel);
     does(&mut tool, &format!("tool umount {}", volume.display()));
 }

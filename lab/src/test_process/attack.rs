@@ -224,6 +224,8 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["load", kind] => load_program(number(kind) as u32),
         ["load-lsm", hook] => load_lsm_program(number(hook) as u32),
         ["serve-nbd", device, path] => super::nbd::serve(device, Path::new(path)),
+        ["serve-ublk", path] => super::ublk::serve(Path::new(path)),
+        ["press-sysrq", device, key] => press_sysrq(device, wide(key) as u16),
         // Answers its exit status.
         ["tool", program, ref arguments @ ..] => {
             let mut tool = Command::new(program);
@@ -233,6 +235,25 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         _ => return Ok(None),
     };
     done.map(|()| Some(0))
+}
+
+/// Has a keyboard report Alt, SysRq and a key, by numbers of include/uapi/linux/input-event-codes.h.
+fn press_sysrq(device: &str, key: u16) -> io::Result<()> {
+    const EV_KEY: u16 = 1;
+    const KEY_SYSRQ: u16 = 99;
+    const KEY_LEFTALT: u16 = 56;
+    let mut keyboard = OpenOptions::new().write(true).open(device)?;
+    let presses = [KEY_LEFTALT, KEY_SYSRQ, key].map(|key| (key, 1u32));
+    let releases = [key, KEY_SYSRQ, KEY_LEFTALT].map(|key| (key, 0));
+    for (key, value) in presses.into_iter().chain(releases) {
+        // struct input_event: the time, the type, the key, the value; then that this is all.
+        let mut events = [0; 48];
+        events[16..18].copy_from_slice(&EV_KEY.to_ne_bytes());
+        events[18..20].copy_from_slice(&key.to_ne_bytes());
+        events[20..24].copy_from_slice(&value.to_ne_bytes());
+        keyboard.write_all(&events)?;
+    }
+    Ok(())
 }
 
 /// An ACL that gives user 1000 the rights of the owner, which no mode expresses.

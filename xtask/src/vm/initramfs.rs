@@ -35,13 +35,14 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 13] = [
+const MODULES_ON_DEMAND: [&str; 14] = [
     "fuse",
     "nfsd",
     "nfsv4",
     "nbd",
     "raid1",
     "bcache",
+    "ublk_drv",
     "quota_v1",
     "binfmt_misc",
     "sit",
