@@ -40,6 +40,7 @@ const PACKAGES: [(Purpose, &[&str]); 3] = [
     (
         Purpose::Test,
         &[
+            "btrfs-progs",
             "busybox-static",
             "cpio",
             "debian-archive-keyring",

@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(names_of_devices_of_xfs_stop_nothing).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_loop_device_over_a_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_ublk_are_refused).shared().in_machine().needs(&[lsm]),
+        test!(files_on_btrfs_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_network_block_device_are_refused).shared().in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_is_another_file).shared().in_machine().needs(&[lsm]),
     ]
@@ -446,6 +447,41 @@ fn files_on_ublk_are_refused() {
     assert!(error.to_string().contains("has files on ublk"), "{error}");
     drop(sentinel);
     does(&mut tool, &format!("tool umount {}", volume.display()));
+}
+
+/// Files of other file systems are not cloned to btrfs, whose own files cannot be protected.
+fn files_on_btrfs_are_refused() {
+    const EXDEV: u64 = 18;
+    let host = Host::new();
+    let mut attacker = host.test_process();
+    if attacker.ask("tool modprobe btrfs").unwrap() != 0 {
+        skip("the machine has no module btrfs");
+    }
+    let (image, volume, protected) =
+        (host.path("image"), host.path("volume"), host.path("protected"));
+    File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::create_dir(&protected).unwrap();
+    does(&mut attacker, &format!("tool losetup {DEVICE} {}", image.display()));
+    does(&mut attacker, &format!("tool mkfs.btrfs -q {DEVICE}"));
+    does(&mut attacker, &format!("tool mount -t btrfs {DEVICE} {}", volume.display()));
+    let [file, copy, source] = [protected.join("file"), volume.join("copy"), volume.join("source")];
+    for path in [&file, &copy, &source] {
+        std::fs::write(path, [b'1'; 4096]).unwrap();
+    }
+    let sentinel = host.start(&unchanged(&protected));
+    for (kept, from) in [(&copy, &file), (&copy, &source)] {
+        does(&mut attacker, &format!("keep-open {}", kept.display()));
+        let clone = format!("clone-to-kept {}", from.display());
+        let expected = if from == &file { EXDEV } else { 0 };
+        assert_eq!(attacker.ask(&clone).unwrap(), expected, "{clone}");
+    }
+    let error = sentinel.apply(&unchanged(&volume)).unwrap_err();
+    assert_eq!(error.kind(), SentinelErrorKind::Path);
+    assert!(error.to_string().contains("btrfs: snapshots share"), "{error}");
+    drop(sentinel);
+    drop(attacker);
+    unmount(&host);
 }
 
 /// The loop device below does not hold the device: another process mounts it, too.

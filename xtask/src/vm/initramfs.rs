@@ -35,13 +35,14 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 14] = [
+const MODULES_ON_DEMAND: [&str; 15] = [
     "fuse",
     "nfsd",
     "nfsv4",
     "nbd",
     "raid1",
     "bcache",
+    "btrfs",
     "ublk_drv",
     "quota_v1",
     "binfmt_misc",
@@ -53,7 +54,7 @@ const MODULES_ON_DEMAND: [&str; 14] = [
 ];
 
 /// For the tests' use, beside busybox.
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 10] = [
     "ip",
     "tc",
     "bpftool",
