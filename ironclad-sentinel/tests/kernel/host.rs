@@ -1,5 +1,7 @@
 //! Protection of the host: disks, modules, kernel memory, sysctls.
 
+use std::path::Path;
+
 use crate::testbed::attacks::NO_EFFECT;
 use crate::testbed::{Attacks, EPERM, Host, does, lsm};
 use ironclad_core::RuleId;
@@ -15,9 +17,47 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(kernel_memory_modules_and_sysctls_are_protected).shared().in_machine().needs(&[lsm]),
         test!(binary_formats_are_registered_by_updaters_alone).in_machine().needs(&[lsm]),
+        test!(keys_for_sysrq_have_no_effect_where_it_is_off).shared().in_machine().needs(&[lsm]),
         test!(another_kernel_is_not_booted).shared().in_machine().needs(&[lsm]),
         test!(the_backing_device_of_a_file_system_is_protected).shared().in_machine().needs(&[lsm]),
     ]
+}
+
+/// Root writes keys to a keyboard's device, and the kernel takes them for pressed: with `kernel.sysrq = 0` they have no
+/// effect, and no other process changes that.
+fn keys_for_sysrq_have_no_effect_where_it_is_off() {
+    const KNOB: &str = "/proc/sys/kernel/sysrq";
+    const LEVELS: &str = "/proc/sys/kernel/printk";
+    const KEYBOARD: &str = "/dev/input/event0";
+    // `4` sets the level of messages for the console; the key's number is one more.
+    const PRESS: &str = "press-sysrq /dev/input/event0 5";
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    if attacker.ask("tool modprobe evdev").unwrap() != 0 || !Path::new(KEYBOARD).exists() {
+        skip("the machine has no module evdev, or no keyboard");
+    }
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    let before = [KNOB, LEVELS].map(|path| (path, read(path)));
+    let level = || read(LEVELS).split_whitespace().next().map(str::to_owned);
+    let set = || {
+        std::fs::write(KNOB, "0").unwrap();
+        std::fs::write(LEVELS, "6").unwrap();
+    };
+    let name = "press keys of sysrq by the device of a keyboard";
+    let order = format!("all write {KNOB} 1 ; {PRESS}");
+    set();
+    attacks.without(name, &mut attacker, &order);
+    assert_eq!(level().as_deref(), Some("4"));
+    set();
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    attacks.with(name, &mut attacker, &order, &events);
+    assert_eq!(attacker.ask(PRESS).unwrap(), 0);
+    assert_eq!(level().as_deref(), Some("6"));
+    drop(sentinel);
+    for (path, text) in before {
+        std::fs::write(path, text).unwrap();
+    }
 }
 
 /// A kernel module that no rule protects, and how it is loaded.

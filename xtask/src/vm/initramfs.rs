@@ -35,7 +35,7 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 15] = [
+const MODULES_ON_DEMAND: [&str; 16] = [
     "fuse",
     "nfsd",
     "nfsv4",
@@ -44,6 +44,7 @@ const MODULES_ON_DEMAND: [&str; 15] = [
     "bcache",
     "btrfs",
     "ublk_drv",
+    "evdev",
     "quota_v1",
     "binfmt_misc",
     "sit",
