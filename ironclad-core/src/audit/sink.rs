@@ -341,12 +341,19 @@ fn open_trusted(path: &Path) -> Result<Locked, OpenError> {
     // NONBLOCK: a FIFO or a terminal must not hold us up before we see what it is.
     let flags = OFlags::RDWR
         | OFlags::APPEND
-        | OFlags::CREATE
         | OFlags::CLOEXEC
         | OFlags::NOFOLLOW
         | OFlags::NONBLOCK
         | OFlags::NOCTTY;
-    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+    // Before Linux 6.12, CREATE takes the lock of the directory also where the file exists, and any reader of the
+    // directory may hold that lock.
+    let opened = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            rustix::fs::open(path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR)
+        }
+        opened => opened,
+    };
+    let file = match opened {
         Ok(fd) => File::from(fd),
         // BSDs answer MLINK.
         Err(Errno::LOOP | Errno::MLINK) => {
