@@ -66,7 +66,7 @@ pub(crate) fn run(dir: &Path, stopper: &Path, unprotected: bool) -> Result<bool>
     let sentinel = match unprotected {
         true => None,
         false => {
-            let builder = Sentinel::builder("fortress").scratch(dir).audit(audit.clone());
+            let builder = Sentinel::builder("fortress").audit(audit.clone());
             // Shield has the same policy.
             let builder = builder.may_stop(stopper).unenforced([PolicyPart::Packets]);
             Some(builder.start(&policy)?)

@@ -66,5 +66,6 @@ pub use pin::{BPFFS, PinDirectory};
 pub use program::{Program, ProgramInfo, TestRun};
 pub use ring::EventRing;
 pub use shield::boottime_ns;
+pub use sys::private_directory;
 pub use terminal::terminal_device;
 pub use wall_clock::wall_time;

@@ -372,6 +372,23 @@ pub(crate) fn count_runs() -> io::Result<OwnedFd> {
     unsafe { owned(libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME)) }
 }
 
+/// An empty tmpfs of mode 0700 that is mounted nowhere, so that no other process sees it. It ends with its
+/// last descriptor. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// Those of fsopen(2), fsconfig(2) and fsmount(2), which Linux 5.2 has.
+pub fn private_directory() -> io::Result<OwnedFd> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    };
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "mode", "0700")?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
 /// The root of the cgroups of version 2, as this process's namespace has it, by a mount that
 /// no other process sees.
 pub(crate) fn cgroup_root() -> io::Result<OwnedFd> {

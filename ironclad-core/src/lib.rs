@@ -19,6 +19,7 @@ mod gateway;
 mod instance;
 mod protocol;
 mod rule;
+mod thread;
 pub mod uapi;
 mod wall_time;
 
@@ -28,4 +29,5 @@ pub use gateway::GatewayError;
 pub use instance::{InstanceName, InstanceNameError};
 pub use protocol::{Protocol, SocketProtocol};
 pub use rule::{Action, PolicyId, RuleId, SocketVerdict, Verdict};
+pub use thread::thread;
 pub use wall_time::WallTime;

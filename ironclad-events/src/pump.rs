@@ -2,7 +2,7 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ironclad_core::ErrorChain;
@@ -57,8 +57,7 @@ impl EventPump {
         let (sender, receiver) = channel(capacity, overflow)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (counts, stopped) = (sender.counts(), Arc::clone(&stop));
-        let thread = Builder::new()
-            .name("ironclad-events".to_owned())
+        let thread = ironclad_core::thread("ironclad-events")
             .spawn(move || while !stopped.load(Ordering::Acquire) && carry(&sender) {})?;
         Ok((Self { stop, counts, thread: Some(thread) }, receiver))
     }

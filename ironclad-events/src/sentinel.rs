@@ -197,6 +197,7 @@ impl SentinelRecord {
             BpfCommand::LINK_UPDATE | BpfCommand::LINK_DETACH => {
                 write!(f, " {command} by descriptor {}", self.target)
             }
+            BpfCommand::PROG_QUERY => write!(f, " {command}"),
             _ => write!(f, " {command} of a {} program", ProgramType(self.target)),
         }
     }

@@ -44,7 +44,6 @@ pub struct SentinelBuilder {
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) dangerous: Dangerous,
     pub(crate) unenforced: Vec<PolicyPart>,
-    pub(crate) scratch: PathBuf,
     pub(crate) persistent: bool,
     pub(crate) bpffs: PathBuf,
     pub(crate) state: Option<PathBuf>,
@@ -82,7 +81,6 @@ impl SentinelBuilder {
             audit: Arc::new(NoAudit),
             dangerous: Dangerous::none(),
             unenforced: Vec::new(),
-            scratch: std::env::temp_dir(),
             persistent: false,
             bpffs: BPFFS.into(),
             state: None,
@@ -131,16 +129,6 @@ impl SentinelBuilder {
     pub fn dangerous(mut self, allow: impl FnOnce(Dangerous) -> Dangerous) -> Self {
         self.dangerous = allow(self.dangerous);
         self.options.refuse = self.dangerous.refuse;
-        self
-    }
-
-    /// The directory below which Sentinel creates one for the self-test of hooks. Default: the directory for
-    /// temporary files. Name one that other processes may not list, such as the [state directory](Self::state_dir) where
-    /// the disk has room: who lists a directory, and does not let the kernel write its entries to memory, keeps new
-    /// ones from being created in it, and with it the next agent from starting.
-    #[must_use]
-    pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.scratch = directory.into();
         self
     }
 

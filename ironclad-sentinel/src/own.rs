@@ -57,7 +57,6 @@ pub(crate) fn executors() -> BTreeSet<PathBuf> {
 /// agent, its secret and pins; the baseline; `files` of the trust store; the file that the audit sink locks; and
 /// [`executors`].
 pub(crate) fn paths(
-    scratch: &Path,
     state: Option<&Path>,
     pins: Option<&Path>,
     files: Vec<PathBuf>,
@@ -74,10 +73,13 @@ pub(crate) fn paths(
     code.extend(of_loader.into_iter().filter(has_directory).map(Path::to_owned));
     code.extend(executors.iter().cloned());
     found.extend(code.into_iter().filter(|path| *path != exe).map(|path| file(path, CODE)));
-    if let Some(group) = volumes::own_group()? {
+    if let Some(group) = volumes::group_of("self")? {
         found.push(OwnPath { path: group, is_tree: true, bit: GROUP });
     }
-    found.push(OwnPath { path: scratch.to_owned(), is_tree: true, bit: STATE });
+    // Files of directories above a protected file are protected. A frozen PID 1 starts no successor.
+    if let Some(group) = volumes::group_of("1")? {
+        found.push(file(group.join("cgroup.procs"), GROUP));
+    }
     let tree = |path: &Path, bit| OwnPath { path: path.to_owned(), is_tree: true, bit };
     found.extend(state.map(|path| tree(path, STATE)));
     found.extend(pins.map(|path| tree(path, PINS)));

@@ -63,14 +63,17 @@ impl SecretStore {
         }
     }
 
-    /// Replaces the secret. On a full file system, where any process may keep a successor out by using up its room, in
-    /// the place of the former one.
-    pub(crate) fn write(&self, secret: &Secret) -> Result<(), SentinelError> {
+    /// Replaces the secret. A successor, which gives `is_adopted`, writes to the file that its predecessor has
+    /// created: any process keeps it from creating one, by using up the room of the file system, or by a descriptor of
+    /// the directory from before the first start. A file from before the first start may be open elsewhere.
+    pub(crate) fn write(&self, secret: &Secret, is_adopted: bool) -> Result<(), SentinelError> {
         let path = self.dir.join(NAME);
-        let written = replace(&path, secret.as_bytes()).or_else(|error| match is_full(&error) {
-            true => overwrite(&path, secret.as_bytes()).map_err(|_| error),
-            false => Err(error),
-        });
+        let written = match is_adopted {
+            true => {
+                overwrite(&path, secret.as_bytes()).or_else(|_| replace(&path, secret.as_bytes()))
+            }
+            false => replace(&path, secret.as_bytes()),
+        };
         written.map_err(|error| {
             let step = if is_full(&error) {
                 "making room for the secret (remove files, or name another file system by `.state_dir(…)`) in"

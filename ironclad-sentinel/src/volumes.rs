@@ -272,10 +272,10 @@ fn mount(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, root, at, kind, device, beside })
 }
 
-/// The directory of this process's cgroup of version 2. None if the process is in the root cgroup, or if no
-/// hierarchy is mounted.
-pub(crate) fn own_group() -> std::io::Result<Option<PathBuf>> {
-    let text = PROC.read("self/cgroup")?;
+/// The directory of a process's cgroup of version 2; `process` is its name in procfs. None if the process is in the root
+/// cgroup, or if no hierarchy is mounted.
+pub(crate) fn group_of(process: &str) -> std::io::Result<Option<PathBuf>> {
+    let text = PROC.read(format!("{process}/cgroup"))?;
     let mut lines = text.split(|&byte| byte == b'\n');
     let group = lines.find_map(|line| line.strip_prefix(b"0::"));
     let group = group.map(|group| Path::new(OsStr::from_bytes(group)));

@@ -108,7 +108,7 @@ impl Watched {
         }
         std::thread::scope(|scope| {
             let (done, is_done) = mpsc::channel::<()>();
-            let thread = std::thread::Builder::new().name(AUDIT_THREAD.to_owned());
+            let thread = ironclad_core::thread(AUDIT_THREAD);
             // Without a thread, alarms wait.
             let waiting = thread.spawn_scoped(scope, move || {
                 let waited = is_done.recv_timeout(AUDIT_PATIENCE);
@@ -147,7 +147,7 @@ impl Watched {
     /// Tests each hook, raises alarms for hooks whose state has changed, and returns what is wrong.
     pub(crate) fn test_hooks(&self) -> Result<Vec<String>, SentinelError> {
         let alone = self.testing.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = canaries(&self.guard, &self.scratch.0);
+        let found = canaries(&self.guard, &self.scratch.path());
         let now = boottime_ns();
         let inactive = found.iter().filter_map(|canary| {
             canary.inactive.as_ref().map(|why| format!("hook {}: {why}", canary.hook))
@@ -275,7 +275,7 @@ impl Watch {
         let mut this =
             Self { watched: Arc::clone(watched), stop: Arc::new(stop), threads: Vec::new() };
         this.spawn("sentinel-watch", move |watched, stop| {
-            while wait(stop, None, Some(every)) == Waited::Timeout {
+            while !wait(stop, None, Some(every)).stop {
                 watched.watch();
             }
         })?;
@@ -291,8 +291,9 @@ impl Watch {
         run: impl FnOnce(&Watched, &OwnedFd) + Send + 'static,
     ) -> Result<(), SentinelError> {
         let (watched, stop) = (Arc::clone(&self.watched), Arc::clone(&self.stop));
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        let thread = thread.spawn(move || run(&watched, &stop)).map_err(Failure::Thread)?;
+        let thread = ironclad_core::thread(name)
+            .spawn(move || run(&watched, &stop))
+            .map_err(Failure::Thread)?;
         self.threads.push(thread);
         Ok(())
     }
@@ -322,47 +323,43 @@ impl Drop for Watch {
 }
 
 /// Has writes checked at once at each wake, and until a later count finds no reason to. Looks at the mounts whenever
-/// they have changed.
+/// they have changed. Neither keeps the others waiting, however often it comes.
 fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing, mounts: &File) {
     let mut count_at: Option<Instant> = None;
-    let mut has_mounts_changed = true;
-    loop {
-        if std::mem::take(&mut has_mounts_changed) {
+    let mut ready = Ready { mounts: true, ..Ready::default() };
+    while !ready.stop {
+        if ready.wake {
+            if let Err(error) = wakes.consume(|_| {}) {
+                return watched.finish(Some(error.into()));
+            }
+            watched.check_writes();
+            count_at.get_or_insert_with(|| Instant::now() + COUNT_AFTER);
+        }
+        if count_at.take_if(|at| *at <= Instant::now()).is_some() {
+            if let Err(error) = watched.find_preopened() {
+                watched.finish(Some(error));
+            }
+        }
+        if ready.mounts {
             if let Err(error) = watched.check_mounts() {
                 watched.finish(Some(error));
             }
         }
         let left = count_at.map(|at| at.saturating_duration_since(Instant::now()));
-        match wait(stop, Some((&wakes, mounts)), left) {
-            Waited::Stop => return,
-            Waited::Mounts => has_mounts_changed = true,
-            Waited::Wake => {
-                if let Err(error) = wakes.consume(|_| {}) {
-                    return watched.finish(Some(error.into()));
-                }
-                watched.check_writes();
-                count_at.get_or_insert_with(|| Instant::now() + COUNT_AFTER);
-            }
-            Waited::Timeout => {
-                count_at = None;
-                if let Err(error) = watched.find_preopened() {
-                    watched.finish(Some(error));
-                }
-            }
-        }
+        ready = wait(stop, Some((&wakes, mounts)), left);
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Waited {
-    Stop,
-    Wake,
-    Mounts,
-    Timeout,
+/// What has come; nothing when the time has passed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ready {
+    stop: bool,
+    wake: bool,
+    mounts: bool,
 }
 
 /// Waits for the end, a wake, a change of the mounts, or the time.
-fn wait(stop: &OwnedFd, changes: Option<(&EventRing, &File)>, time: Option<Duration>) -> Waited {
+fn wait(stop: &OwnedFd, changes: Option<(&EventRing, &File)>, time: Option<Duration>) -> Ready {
     let until = time.and_then(|time| Instant::now().checked_add(time));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -376,11 +373,12 @@ fn wait(stop: &OwnedFd, changes: Option<(&EventRing, &File)>, time: Option<Durat
             Err(Errno::INTR) => continue,
             // Of valid arguments: out of memory.
             Err(_) => std::thread::yield_now(),
-            Ok(0) => return Waited::Timeout,
-            Ok(_) if !fds[0].revents().is_empty() => return Waited::Stop,
-            // The answer of poll(2) is the only one: the next counts changes since.
-            Ok(_) if !fds[2].revents().is_empty() => return Waited::Mounts,
-            Ok(_) => return Waited::Wake,
+            // The answer of poll(2) about mounts is the only one: the next counts changes since.
+            Ok(_) => {
+                let is_ready =
+                    |at: usize| fds.get(at).is_some_and(|it: &PollFd<'_>| !it.revents().is_empty());
+                return Ready { stop: is_ready(0), wake: is_ready(1), mounts: is_ready(2) };
+            }
         }
     }
 }

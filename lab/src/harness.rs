@@ -244,7 +244,9 @@ pub fn main(
             let role = roles.iter().find(|role| role.name == name);
             let role = *role.unwrap_or_else(|| panic!("no role {name}"));
             // A thread of its own, as tests have.
-            let played = std::thread::spawn(role.run).join();
+            // `RUST_MIN_STACK` may be too small for it.
+            let thread = std::thread::Builder::new().stack_size(2 << 20);
+            let played = thread.spawn(role.run).expect("a thread").join();
             if played.is_err() {
                 return ExitCode::FAILURE;
             }

@@ -167,7 +167,7 @@ impl TestProcess {
     /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|seize|advise|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint, `sample PID` of its stack. Programs at cgroups:
-    /// `keep-program`, `link-kept|attach-kept|deny-devices GROUP`; `keep-rewriting PORT` of sendto(2), 0 for none,
+    /// `keep-program`, `link-kept|attach-kept|deny-devices|query-devices GROUP`; `keep-rewriting PORT` of sendto(2), 0 for none,
     /// `link-rewriting|attach-rewriting GROUP`, `update-rewriting` of the link. Links of BPF: `link-by-id|detach-link-by-id|program-by-id ID`, `map-by-id ID FLAGS`, `open-pin PATH`, `update-link|detach-link` and the
     /// number of a descriptor. Memory: `eat-in GROUP BYTES` by a child that clone3(2) makes there, `hold BYTES`. Sentinel: `hello` and the four words of a secret; `load TYPE` loads a program,
     /// `load-lsm HOOK` one of BPF LSM, `load-with-attributes TYPE` one by a command with further attributes. Programs

@@ -195,18 +195,27 @@ IC_INLINE bool ic_is_freeze_ioctl(struct file *file, __u32 cmd)
 	return volume && volume->rules[ic_half()] && ic_is_armed();
 }
 
-/*
- * Whether a directory would be a namespace of an NVMe target, which writes to its device without
- * any check and without holding it. LIO holds the device that it exports, and cannot open one that
- * is mounted.
- */
-IC_INLINE bool ic_is_nvme_namespace(struct inode *dir, struct dentry *dentry)
+/* Whether the name is that of a back end of LIO that sends SCSI commands: pscsi_0 and so on. */
+IC_INLINE bool ic_is_pscsi(struct dentry *dentry)
 {
-	struct dentry *parent = dentry->d_parent;
+	static const union ic_short_name wanted = { "pscsi_" };
+	union ic_short_name name;
 
-	return dir->i_sb->s_magic == IC_CONFIGFS_MAGIC && ic_is_armed() &&
-	       IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS &&
-	       ic_is_named(parent, "namespaces");
+	return ic_short_name(&name, dentry) &&
+	       !((name.word[0] ^ wanted.word[0]) & 0xffffffffffffULL);
+}
+
+/*
+ * Whether a directory would be a target that writes to its disk without holding it: a namespace of
+ * NVMe, and LIO's back end of SCSI commands, which holds another device than the one that it writes to.
+ * Its other back ends hold the device that they export, and cannot open one that is mounted.
+ */
+static __noinline bool ic_is_target(struct inode *dir, struct dentry *dentry)
+{
+	if (dir->i_sb->s_magic != IC_CONFIGFS_MAGIC || !ic_is_armed() ||
+	    !(IC_READ_ONCE(ic_sentinel.refuse) & IC_REFUSE_DISKS))
+		return false;
+	return ic_is_named(dentry->d_parent, "namespaces") || ic_is_pscsi(dentry);
 }
 
 #endif

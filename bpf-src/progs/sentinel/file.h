@@ -438,7 +438,7 @@ int BPF_PROG(ic_inode_mkdir, struct inode *dir, struct dentry *dentry)
 {
 	int error = ic_check_create(IC_HOOK_INODE_MKDIR, dir, dentry);
 
-	if (error || !ic_is_nvme_namespace(dir, dentry))
+	if (error || !ic_is_target(dir, dentry))
 		return error;
 	return ic_check_path_component(IC_HOOK_INODE_MKDIR, dentry, IC_FILE_CREATE);
 }
@@ -455,16 +455,55 @@ int BPF_PROG(ic_inode_symlink, struct inode *dir, struct dentry *dentry)
 	return ic_check_create(IC_HOOK_INODE_SYMLINK, dir, dentry);
 }
 
+/*
+ * Reports a change of the rights of a directory above a protected file: without the right to search
+ * it, processes do not find the file.
+ */
+static __noinline int ic_report_rights(__u8 hook, struct dentry *dentry, __u32 detail)
+{
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.op = IC_FILE_METADATA,
+		.verdict = IC_SENTINEL_LOGGED,
+		.dentry = dentry,
+		.detail = detail,
+	};
+	struct inode *inode = dentry->d_inode;
+	const struct ic_label *label;
+	struct ic_file_id id;
+
+	if (!inode || (inode->i_mode & IC_S_IFMT) != IC_S_IFDIR || !ic_is_armed())
+		return 0;
+	ic_file_identify(&id, inode);
+	label = ic_label_of(&id);
+	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT && !ic_is_trusted() &&
+	    !ic_has_exemption(IC_MAY_MOUNT))
+		ic_alarm(&attempt);
+	return 0;
+}
+
+/* Checks a change of metadata that may be one of rights. */
+IC_INLINE int ic_check_rights(__u8 hook, struct dentry *dentry)
+{
+	int error = ic_check_access(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+
+	return error ?: ic_report_rights(hook, dentry, 0);
+}
+
 /* truncate(2) is a write; other attributes are metadata. */
 IC_INLINE int ic_check_setattr(struct dentry *dentry, struct iattr *attr)
 {
 	__u32 valid = BPF_CORE_READ(attr, ia_valid);
 	__u32 first = valid & IC_ATTR_SIZE ? IC_FILE_WRITE : IC_FILE_METADATA;
 	__u32 second = valid & ~(IC_ATTR_SIZE | IC_ATTR_WITH_SIZE) ? IC_FILE_METADATA : first;
+	int error;
 
 	if (ic_is_armed() && ic_is_cgroup_mode_protected(dentry, valid))
 		return ic_refuse_file(IC_HOOK_INODE_SETATTR, dentry, IC_FILE_METADATA, valid);
-	return ic_check_access(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
+	error = ic_check_access(IC_HOOK_INODE_SETATTR, dentry, first, second, valid);
+	if (error || !(valid & IC_ATTR_RIGHTS))
+		return error;
+	return ic_report_rights(IC_HOOK_INODE_SETATTR, dentry, valid);
 }
 
 /*
@@ -486,44 +525,38 @@ int BPF_PROG(ic_setattr_5_10, struct dentry *dentry, struct iattr *attr)
 SEC("lsm/inode_setxattr")
 int BPF_PROG(ic_setxattr, void *idmap, struct dentry *dentry)
 {
-	return ic_check_access(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
-			       0);
+	return ic_check_rights(IC_HOOK_INODE_SETXATTR, dentry);
 }
 
 SEC("lsm/inode_setxattr")
 int BPF_PROG(ic_setxattr_5_10, struct dentry *dentry)
 {
-	return ic_check_access(IC_HOOK_INODE_SETXATTR, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
-			       0);
+	return ic_check_rights(IC_HOOK_INODE_SETXATTR, dentry);
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(ic_removexattr, void *idmap, struct dentry *dentry)
 {
-	return ic_check_access(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA,
-			       IC_FILE_METADATA, 0);
+	return ic_check_rights(IC_HOOK_INODE_REMOVEXATTR, dentry);
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(ic_removexattr_5_10, struct dentry *dentry)
 {
-	return ic_check_access(IC_HOOK_INODE_REMOVEXATTR, dentry, IC_FILE_METADATA,
-			       IC_FILE_METADATA, 0);
+	return ic_check_rights(IC_HOOK_INODE_REMOVEXATTR, dentry);
 }
 
 /* Since Linux 6.2; before, ACLs are extended attributes. */
 SEC("?lsm/inode_set_acl")
 int BPF_PROG(ic_set_acl, void *idmap, struct dentry *dentry)
 {
-	return ic_check_access(IC_HOOK_INODE_SET_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
-			       0);
+	return ic_check_rights(IC_HOOK_INODE_SET_ACL, dentry);
 }
 
 SEC("?lsm/inode_remove_acl")
 int BPF_PROG(ic_remove_acl, void *idmap, struct dentry *dentry)
 {
-	return ic_check_access(IC_HOOK_INODE_REMOVE_ACL, dentry, IC_FILE_METADATA, IC_FILE_METADATA,
-			       0);
+	return ic_check_rights(IC_HOOK_INODE_REMOVE_ACL, dentry);
 }
 
 /* Since Linux 6.17; before, attributes of files are set by ioctl(2) alone. */

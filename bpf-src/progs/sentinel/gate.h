@@ -389,6 +389,15 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 		return cmd == BPF_LINK_UPDATE && ic_is_rewriter(link.target)
 			       ? ic_refuse(IC_HOOK_BPF, id, cmd)
 			       : 0;
+	/*
+	 * The kernel answers with locks held that each cgroup, or interface, has in common: the
+	 * memory of an answer may never come.
+	 */
+	case BPF_PROG_QUERY:
+		return ic_sentinel.gate & 1ULL << BPF_PROG_TYPE_CGROUP_SYSCTL && !ic_is_trusted() &&
+				       !ic_has_exemption(IC_MAY_LOAD)
+			       ? ic_refuse(IC_HOOK_BPF, 0, cmd)
+			       : 0;
 	case BPF_LINK_GET_FD_BY_ID:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);
 		if (!bpf_map_lookup_elem(&ic_links, &id) || ic_is_trusted())

@@ -39,8 +39,8 @@ pub use impostor::{Deed, Impostor, Lie};
 pub use lease::lease;
 pub use link::{
     attach_program, attach_to_group, deny_devices, detach_link, link_address_program, link_by_id,
-    link_program, map_by_id, open_pin, program_by_id, replace_descriptor, sysctl_program,
-    update_address_link, update_link,
+    link_program, map_by_id, open_pin, program_by_id, query_devices, replace_descriptor,
+    sysctl_program, update_address_link, update_link,
 };
 pub use nvme::{nvme_submit, nvme_uring, nvme_write};
 pub use option::set_option;

@@ -10,6 +10,7 @@ use crate::program::UDP4_SENDMSG;
 
 const BPF_OBJ_GET: c_int = 7;
 const BPF_PROG_ATTACH: c_int = 8;
+const BPF_PROG_QUERY: c_int = 16;
 const BPF_PROG_DETACH: c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: c_int = 14;
@@ -97,6 +98,20 @@ pub fn deny_devices(group: &File) -> io::Result<()> {
     let program = load(BPF_PROG_TYPE_CGROUP_DEVICE, 0, 0)?;
     let (program, group) = (program.as_raw_fd() as u32, group.as_raw_fd() as u32);
     bpf(BPF_PROG_ATTACH, [group, program, BPF_CGROUP_DEVICE, 0]).map(drop)
+}
+
+/// Asks which programs that deny devices are attached to a cgroup.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn query_devices(group: &File) -> io::Result<()> {
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    let mut attr = [0u32; 16];
+    [attr[0], attr[1]] = [group.as_raw_fd() as u32, BPF_CGROUP_DEVICE];
+    let at = attr.as_mut_ptr();
+    // SAFETY: the attributes, into which the kernel writes, outlive the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, at, size_of_val(&attr)) };
+    check(answer as c_int)
 }
 
 /// Opens what is pinned there.

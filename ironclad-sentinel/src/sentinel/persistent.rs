@@ -85,7 +85,7 @@ impl Sentinel {
         }
         let secret = Secret::new()?;
         self.watched.guard.add_restart_secret(&secret)?;
-        if let Err(error) = persistent.secrets.write(&secret) {
+        if let Err(error) = persistent.secrets.write(&secret, is_adopted) {
             self.watched.guard.remove_secret(&secret)?;
             return Err(error);
         }

@@ -66,7 +66,6 @@ impl Sentinel {
     ) -> Result<(), SentinelError> {
         refuse_unenforced(policy, &builder.unenforced)?;
         builder.executables.check(policy.files())?;
-        Scratch::within(&builder.scratch)?;
         resolve::check(policy.files())
     }
 
@@ -113,7 +112,7 @@ impl Sentinel {
         policy: &CompiledPolicy,
     ) -> Result<Self, SentinelError> {
         let Loaded { processes, guard, is_adopted, .. } = loaded;
-        let scratch = Scratch::new(&builder.scratch)?;
+        let scratch = Scratch::new()?;
         let state = match &persistent {
             Some(persistent) => Some(persistent.state.clone()),
             None if builder.baseline.is_some() => {
@@ -128,7 +127,7 @@ impl Sentinel {
         let mut executables = builder.executables.clone();
         executables.executors = own::executors();
         let executors = &executables.executors;
-        let own = own::paths(&scratch.0, state.as_deref(), pins, trust_files, locked, executors)
+        let own = own::paths(state.as_deref(), pins, trust_files, locked, executors)
             .map_err(|source| BpfError::system("finding the agent's own files", source))?;
         let tables = if is_adopted { Tables::read(&guard)? } else { Tables::default() };
         let baseline = state.zip(builder.baseline.clone());

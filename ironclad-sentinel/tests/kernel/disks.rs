@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm, next_denied};
 use ironclad_core::RuleId;
 use ironclad_core::abi::SentinelHook;
-use ironclad_lab::harness::{Test, skip};
+use ironclad_lab::harness::{Test, skip, skip_part};
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
@@ -377,7 +377,7 @@ fn options_allow_disk_commands_or_the_device_mapper() {
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
     let rule = mapped.iter().fold(rule, |rule, file| rule.file(file));
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
-    let builder = || Sentinel::builder("test").scratch(host.dir());
+    let builder = || Sentinel::builder("test");
     let sentinel = builder().dangerous(|it| it.disk_commands(true)).start(&policy).unwrap();
     for (_, order) in BY_IOCTL.into_iter().chain(BY_OPEN) {
         assert_eq!(attacker.ask(order).unwrap(), 0, "{order}");
@@ -448,7 +448,7 @@ fn preopened_descriptors_change_nothing_on_a_protected_disk() {
     follow(&mut host.test_process(), &[format!("tool umount {}", volume.display())]);
 }
 
-/// NVMe targets write to mounted disks without any check.
+/// NVMe targets, and one kind of LIO, write to mounted disks without any check.
 fn a_protected_disk_is_not_exported() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
@@ -460,21 +460,33 @@ fn a_protected_disk_is_not_exported() {
         &mut attacker,
         &[format!("tool mount -t configfs none {at}"), format!("mkdir {subsystem}")],
     );
-    let (name, order) =
-        ("export a disk by an NVMe target (nvmet)", format!("mkdir {subsystem}/namespaces/1"));
-    attacks.without(name, &mut attacker, &order);
-    follow(&mut attacker, &[format!("rmdir {subsystem}/namespaces/1")]);
+    let mut tried =
+        vec![("export a disk by an NVMe target (nvmet)", format!("{subsystem}/namespaces/1"))];
+    if attacker.ask("tool modprobe target_core_pscsi").unwrap() == 0 {
+        tried.push((
+            "make a target of LIO that names one disk and claims another (pscsi)",
+            format!("{at}/target/core/pscsi_0"),
+        ));
+    } else {
+        skip_part("this kernel has no pscsi");
+    }
+    for (name, place) in &tried {
+        attacks.without(name, &mut attacker, &format!("mkdir {place}"));
+        follow(&mut attacker, &[format!("rmdir {place}")]);
+    }
     let policy = Policy::builder().compile().unwrap();
     let sentinel = host.start(&policy);
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
-    let event = attacks.with(name, &mut attacker, &order, &events);
-    assert_eq!(event.hook, SentinelHook::InodeMkdir, "{event}");
+    for (name, place) in &tried {
+        let event = attacks.with(name, &mut attacker, &format!("mkdir {place}"), &events);
+        assert_eq!(event.hook, SentinelHook::InodeMkdir, "{event}");
+    }
     follow(&mut attacker, &[format!("mkdir {subsystem}2"), format!("rmdir {subsystem}2")]);
     drop(sentinel);
     follow(
         &mut attacker,
         &[
-            order,
+            format!("mkdir {subsystem}/namespaces/1"),
             format!("rmdir {subsystem}/namespaces/1"),
             format!("rmdir {subsystem}"),
             format!("tool umount {at}"),

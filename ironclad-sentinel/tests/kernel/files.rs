@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use crate::testbed::{Attacks, EPERM, Host, PATIENCE, lsm, next_denied};
+use crate::testbed::{Attacks, EPERM, Host, PATIENCE, does, lsm, next_denied};
 use ironclad_core::RuleId;
-use ironclad_core::abi::{FileOp, RENAME_SHIFT, SENTINEL_DEPTH, SentinelHook};
+use ironclad_core::abi::{FileOp, RENAME_SHIFT, SENTINEL_DEPTH, SentinelHook, SentinelVerdict};
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
@@ -314,6 +314,15 @@ fn path_components_and_overlays_are_protected() {
     }
     let another = format!("create {}", at("protected/component/another"));
     assert_eq!(attacker.ask(&another).unwrap(), 0);
+    // Rights of a directory above may hide a file.
+    for (verb, hook) in
+        [("chmod", SentinelHook::InodeSetattr), ("setxattr", SentinelHook::InodeSetxattr)]
+    {
+        does(&mut attacker, &format!("{verb} {}", at("protected/component")));
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        assert_eq!((event.verdict, event.hook), (SentinelVerdict::Logged, hook), "{event}");
+        assert_eq!((event.pid, event.op), (attacker.pid(), Some(FileOp::Metadata)), "{event}");
+    }
     if has_overlay {
         assert_eq!(attacker.ask(&overlay).unwrap(), 0);
         for (name, order) in &by_overlay {
@@ -414,7 +423,7 @@ fn no_start_with_unsupported_file_systems() {
     }
     for place in PLACES {
         let [policy, ..] = policies_of_place(&host, place.0);
-        let builder = Sentinel::builder("test").scratch(host.dir());
+        let builder = Sentinel::builder("test");
         assert_place_refused(&host, &builder.start(&policy).err().unwrap(), place);
         assert_eq!(change_places(&host, &mut attacker), [0, 0]);
     }

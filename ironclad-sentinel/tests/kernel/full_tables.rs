@@ -119,7 +119,7 @@ fn full_tables_deny_and_are_counted() {
     let only = |rule: FileRule| Policy::builder().file_rule(rule);
     let protected = || only(rule(1).tree(host.path("protected")).except(&exempt));
     let policy = protected().compile().unwrap();
-    let builder = Sentinel::builder("test").scratch(host.dir()).watch_every(Duration::ZERO);
+    let builder = Sentinel::builder("test").watch_every(Duration::ZERO);
     let sentinel = builder.labels(LABELS).start(&policy).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     assert_eq!(sentinel.status().unwrap().losses, []);

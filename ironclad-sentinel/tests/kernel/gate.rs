@@ -260,6 +260,10 @@ fn programs_that_were_loaded_before_are_not_attached() {
     attacks.without(by_event, &mut attacker, "attach-probe");
     let by_session = "attach a program that was loaded before by a kprobe session";
     let link_session = "link-session ksys_sync_helper";
+    let query = "ask which programs a cgroup has: the answer's memory may never come";
+    let group = Cgroup::new("room").unwrap();
+    let query_order = format!("query-devices {}", group.dir().display());
+    attacks.without(query, &mut attacker, &query_order);
     let sessions = kfunc(SESSIONS).map(|_| host.test_process());
     let sessions = sessions.map(|mut other| {
         assert_eq!(other.ask("keep-session").unwrap(), 0);
@@ -271,6 +275,8 @@ fn programs_that_were_loaded_before_are_not_attached() {
     let event = attacks.with(by_event, &mut attacker, "attach-probe", &events);
     assert_eq!(event.hook, SentinelHook::FileIoctl, "{event}");
     assert!(event.to_string().contains("PERF_EVENT_IOC_SET_BPF of a kprobe program"), "{event}");
+    let event = attacks.with(query, &mut attacker, &query_order, &events);
+    assert!(event.to_string().contains("bpf BPF_PROG_QUERY by"), "{event}");
     if let Some(mut other) = sessions {
         let event = attacks.with(by_session, &mut other, link_session, &events);
         assert_eq!((event.hook, event.target), (SentinelHook::Bpf, KPROBE), "{event}");
@@ -313,7 +319,7 @@ fn programs_that_rewrite_addresses_are_not_attached() {
     assert_eq!(attacker.ask("keep-rewriting 0").unwrap(), 0);
     assert_eq!(attacker.ask(&format!("link-rewriting {at}")).unwrap(), 0);
     assert_eq!(attacker.ask(&format!("keep-rewriting {port}")).unwrap(), 0);
-    let sentinel = Sentinel::builder("test").scratch(host.dir());
+    let sentinel = Sentinel::builder("test");
     let sentinel = sentinel.start(&Policy::builder().compile().unwrap()).unwrap();
     let foreign = sentinel.status().unwrap().foreign;
     let suspect = |it: &ForeignProgram| (it.program.rewrites_addresses, it.is_suspect);

@@ -32,8 +32,8 @@ fn policy() -> CompiledPolicy {
     Policy::builder().compile().unwrap()
 }
 
-fn start(host: &Host) -> Sentinel {
-    Sentinel::builder("test").scratch(host.dir()).start(&policy()).unwrap()
+fn start() -> Sentinel {
+    Sentinel::builder("test").start(&policy()).unwrap()
 }
 
 fn set(sysctl: &str) {
@@ -54,8 +54,7 @@ fn loading(status: &Status) -> [&HookStatus; 2] {
 
 /// `kernel.modules_disabled` is ordinary hardening. Without modules a kexec(8) reaches the same hooks.
 fn a_start_succeeds_where_modules_and_kexec_are_disabled() {
-    let host = Host::new();
-    let sentinel = start(&host);
+    let sentinel = start();
     set("modules_disabled");
     let check = |status: &Status| {
         assert_eq!(status.degraded, []);
@@ -65,7 +64,7 @@ fn a_start_succeeds_where_modules_and_kexec_are_disabled() {
     };
     check(&sentinel.status().unwrap());
     drop(sentinel);
-    let sentinel = start(&host);
+    let sentinel = start();
     check(&sentinel.status().unwrap());
     let check = |status: &Status| {
         assert_eq!(status.degraded, []);
@@ -81,7 +80,7 @@ fn a_start_succeeds_where_modules_and_kexec_are_disabled() {
     set("kexec_load_disabled");
     check(&sentinel.status().unwrap());
     drop(sentinel);
-    check(&start(&host).status().unwrap());
+    check(&start().status().unwrap());
 }
 
 const EVM: &str = "/sys/kernel/security/integrity/evm/evm";
@@ -102,7 +101,7 @@ fn policies_of_ima_are_not_loaded() {
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
     }
-    let sentinel = start(&host);
+    let sentinel = start();
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, order) in &tried {
         let event = attacks.with(name, &mut attacker, order, &events);
@@ -141,7 +140,7 @@ fn lockdown_is_not_raised() {
     let name = "raise lockdown for integrity, as for confidentiality";
     let order = format!("write {LOCKDOWN} integrity");
     attacks.without(name, &mut attacker, &order);
-    let sentinel = start(&host);
+    let sentinel = start();
     assert_eq!(sentinel.status().unwrap().degraded, []);
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     let order = format!("write {LOCKDOWN} confidentiality");
@@ -155,8 +154,7 @@ fn lockdown_is_not_raised() {
 /// In a process that has not loaded programs before.
 fn a_start_under_lockdown_names_it() {
     std::fs::write(LOCKDOWN, "confidentiality").unwrap();
-    let host = Host::new();
-    let error = Sentinel::builder("test").scratch(host.dir()).start(&policy()).unwrap_err();
+    let error = Sentinel::builder("test").start(&policy()).unwrap_err();
     let text = ErrorChain::new(&error).to_string();
     assert!(text.contains("locked down for confidentiality"), "{text}");
     assert!(text.contains("lockdown=integrity"), "{text}");

@@ -270,7 +270,7 @@ fn binary_formats_are_registered_by_updaters_alone() {
         attacks.without(name, &mut attacker, order);
     }
     let updater = host.program("updater");
-    let sentinel = Sentinel::builder("test").scratch(host.dir()).updater(&updater);
+    let sentinel = Sentinel::builder("test").updater(&updater);
     let sentinel = sentinel.start(&Policy::builder().compile().unwrap()).unwrap();
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     for (name, _, order) in &tried {

@@ -498,7 +498,6 @@ fn a_mount_that_no_hook_refuses_is_reported() {
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).tree(&protected);
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
     let sentinel = Sentinel::builder("mounts")
-        .scratch(host.dir())
         .on_alarm(move |alarm| sender.send(alarm.clone()).unwrap())
         .start(&policy)
         .unwrap();
@@ -620,7 +619,7 @@ fn fanotify_permission_events_are_refused() {
     let scanner = host.program("scanner");
     let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(&file);
     let policy = Policy::builder().file_rule(rule).compile().unwrap();
-    let sentinel = Sentinel::builder("test").scratch(host.dir()).may_stop(&scanner);
+    let sentinel = Sentinel::builder("test").may_stop(&scanner);
     let sentinel = sentinel.start(&policy).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     for (name, order) in &tried {

@@ -249,8 +249,7 @@ fn a_flood_of_alarms_allows_nothing() {
     let log =
         FileRule::new(RULES[1], "noisy", FileAction::Log).operations(FileOps::ALL).file(&noisy);
     let policy = Policy::builder().file_rule(deny).file_rule(log).compile().unwrap();
-    let sentinel =
-        Sentinel::builder("test").scratch(host.dir()).ring_bytes(4096).start(&policy).unwrap();
+    let sentinel = Sentinel::builder("test").ring_bytes(4096).start(&policy).unwrap();
 
     // No process reads alarms meanwhile: the ring buffer has space for a dozen.
     let floods = [

@@ -273,6 +273,8 @@ fn a_full_file_system_keeps_no_successor_out() {
         let former = secret();
         let mut command = Successor::command(dir);
         command.env(STATE, &state).env(BASELINE, "1");
+        // Nor does what a manager's environment says.
+        command.env("TMPDIR", &volume).env("RUST_MIN_STACK", "1");
         let mut successor = Successor::start(command);
         assert_eq!(successor.says(), "ready");
         assert_ne!(secret(), former);

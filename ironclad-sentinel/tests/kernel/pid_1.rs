@@ -15,6 +15,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(pid_1_mounts_nothing_over_protected_files).shared().in_machine().needs(&[lsm]),
         test!(pid_1_unmounts_with_an_alarm).shared().in_machine().needs(&[lsm]),
         test!(pid_1_does_not_freeze_or_kill_the_agent).in_machine().needs(&[lsm]),
+        test!(pid_1_is_not_frozen_by_its_cgroup).in_machine().needs(&[lsm]),
+        test!(a_user_who_may_move_processes_moves_the_agent_with_an_alarm)
+            .in_machine()
+            .needs(&[lsm]),
     ]
 }
 
@@ -326,11 +330,71 @@ fn pid_1_does_not_freeze_or_kill_the_agent() {
     does(&mut attacker, &write(&trap, "cgroup.max.depth", "5"));
     drop((kept, sentinel));
     // Where PID 1 may stop the agent, it may freeze it.
-    let sentinel = Sentinel::builder("test").scratch(host.dir()).may_stop("/init");
+    let sentinel = Sentinel::builder("test").may_stop("/init");
     let sentinel = sentinel.start(&Policy::builder().compile().unwrap()).unwrap();
     does(&mut attacker, &freeze("by-pid-1", &own));
     drop(sentinel);
     std::fs::write(home, "0").unwrap();
+}
+
+/// systemd(1) is in a cgroup of its own, `init.scope`. A frozen one starts no successor.
+fn pid_1_is_not_frozen_by_its_cgroup() {
+    let host = Host::new();
+    let init = Cgroup::new("init").unwrap();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    let write =
+        |name: &str, text: &str| format!("write {} {text}", init.dir().join(name).display());
+    let freeze = format!("all {} ; {}", write("cgroup.freeze", "1"), write("cgroup.freeze", "0"));
+    let tried = [
+        ("freeze the cgroup of PID 1", freeze),
+        ("limit the cgroup of PID 1", write("cgroup.max.depth", "7")),
+    ];
+    let home = init.dir().parent().unwrap().join("cgroup.procs");
+    does(&mut attacker, &write("cgroup.procs", "1"));
+    for (name, order) in &tried {
+        attacks.without(name, &mut attacker, order);
+    }
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    for (name, order) in &tried {
+        let event = attacks.with(name, &mut attacker, order, &events);
+        assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
+    }
+    does(&mut attacker, &format!("by-pid-1 {}", write("cgroup.max.depth", "8")));
+    drop(sentinel);
+    std::fs::write(home, "1").unwrap();
+}
+
+/// A user owns a cgroup, and may write the agent's number there, by the modes of files from before the start.
+fn a_user_who_may_move_processes_moves_the_agent_with_an_alarm() {
+    let host = Host::new();
+    let around = Cgroup::new("around").unwrap();
+    let (own, trap) = (around.child("agent").unwrap(), around.child("trap").unwrap());
+    let procs = |group: &Cgroup| group.dir().join("cgroup.procs");
+    let (mut attacker, mut user) = (host.test_process(), host.test_process());
+    for group in [&around, &trap] {
+        does(&mut attacker, &format!("chmod {}", procs(group).display()));
+    }
+    std::fs::write(procs(&own), "0").unwrap();
+    does(&mut user, "uid 1000");
+    let sentinel = host.start(&Policy::builder().compile().unwrap());
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    let agent = std::process::id();
+    does(&mut user, &format!("write {} {agent}", procs(&trap).display()));
+    let event = loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.pid == user.pid() {
+            break event;
+        }
+    };
+    assert_eq!((event.hook, event.target), (SentinelHook::CgroupAttachTask, agent), "{event}");
+    assert_eq!(event.verdict, SentinelVerdict::Logged, "{event}");
+    let freeze = trap.dir().join("cgroup.freeze");
+    assert_eq!(attacker.ask(&format!("write {} 1", freeze.display())).unwrap(), EPERM);
+    next_denied(&events, attacker.pid());
+    std::fs::write(procs(&own), "0").unwrap();
+    drop(sentinel);
+    std::fs::write(around.dir().parent().unwrap().join("cgroup.procs"), "0").unwrap();
 }
 
 fn wait_until_frozen(group: &Cgroup) {

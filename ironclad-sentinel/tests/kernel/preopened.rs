@@ -317,7 +317,7 @@ fn the_watch_thread_counts_again() {
     let mut holder = host.test_process();
     let keep_open = format!("keep-open {}", host.path("protected/file").display());
     follow(&mut holder, &[&keep_open, "queue-kept"]);
-    let builder = Sentinel::builder("test").scratch(host.dir());
+    let builder = Sentinel::builder("test");
     let builder = builder.watch_every(Duration::from_millis(100));
     let sentinel = Running::Own(builder.start(&tree(&host.path("protected"))).unwrap());
     assert_eq!(held(&sentinel), [("file".to_owned(), 1)]);
@@ -359,7 +359,7 @@ fn a_file_that_is_open_when_it_gets_a_protected_name_is_found() {
     for (name, _) in moves {
         attacks.without(name, &mut attacker(), "write-kept 1");
     }
-    let builder = Sentinel::builder("test").scratch(host.dir());
+    let builder = Sentinel::builder("test");
     let builder = builder.watch_every(Duration::from_secs(3600));
     let sentinel = builder.start(&policy).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();

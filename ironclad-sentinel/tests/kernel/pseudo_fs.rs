@@ -226,7 +226,7 @@ fn a_start_with_covered_kernel_files_is_refused() {
     unmount("/proc", UnmountFlags::empty()).unwrap();
     assert!(said.contains("/proc is not procfs: mount procfs there"), "{said}");
     // Nothing is left behind.
-    let sentinel = Sentinel::builder("test").scratch(dir).start(&policy(dir)).unwrap();
+    let sentinel = Sentinel::builder("test").start(&policy(dir)).unwrap();
     drop(sentinel);
 }
 

@@ -43,7 +43,7 @@ pub(crate) const AGENT: Role = role!(second);
 
 fn second() {
     let dir = PathBuf::from(std::env::var_os(SECOND).unwrap());
-    let builder = Sentinel::builder("second").scratch(&dir).state_dir(dir.join("second"));
+    let builder = Sentinel::builder("second").state_dir(dir.join("second"));
     let is_persistent = dir.join("persistent").exists();
     match builder.persistent(is_persistent).start(&policy([])) {
         Ok(_) => println!("@@ started @@"),
@@ -134,7 +134,7 @@ fn no_start_with_scripts_as_executables() {
     let host = Host::new();
     let script = host.path("a.sh");
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
-    let builder = || Sentinel::builder("test").scratch(host.dir());
+    let builder = || Sentinel::builder("test");
     for (builder, method) in [
         (builder().updater(&script), "updater"),
         (builder().may_stop(&script), "may_stop"),
@@ -148,8 +148,6 @@ fn no_start_with_scripts_as_executables() {
         let error = builder().start(&other).unwrap_err();
         assert_eq!(error.kind(), SentinelErrorKind::Unenforced, "{error}");
     }
-    let error = builder().scratch("/nonexistent").start(&policy([])).unwrap_err().to_string();
-    assert!(error.starts_with("`.scratch(…)`: `/nonexistent` is no directory"), "{error}");
 }
 
 /// Pseudo file systems below a tree are not covered: hosts and containers write to them.
@@ -246,7 +244,6 @@ fn a_server_over_the_directory_of_a_file_stops_nothing() {
     let rule = FileRule::new(RuleId(1), "log", FileAction::Log).file(dir.join("file"));
     let (changed, changes) = mpsc::channel();
     let sentinel = Sentinel::builder("test")
-        .scratch(host.dir())
         .state_dir(host.path("state"))
         .baseline(BaselineOptions::default())
         .watch_every(Duration::from_secs(1))
@@ -288,7 +285,7 @@ fn missing_paths_are_reported() {
     std::fs::write(&inside, "1").unwrap();
     let glob = |name: &str| host.path(name).display().to_string();
     let rules = policy([deny(1).file(&absent).glob(glob("*.none")), deny(2).glob(glob("*.conf"))]);
-    let builder = Sentinel::builder("test").scratch(host.dir()).updater(&updater);
+    let builder = Sentinel::builder("test").updater(&updater);
     let (sentinel, said) = warnings(|| builder.start(&rules).unwrap());
     let missing = sentinel.status().unwrap().missing;
     let expected = [
@@ -355,7 +352,7 @@ fn a_refused_start_names_the_obstacle() {
     }
     std::fs::remove_file(host.path("persistent")).unwrap();
     for instance in ["test", "other"] {
-        let builder = Sentinel::builder(instance).scratch(host.dir());
+        let builder = Sentinel::builder(instance);
         let error = builder.start(&policy([])).unwrap_err();
         assert_eq!(error.kind(), SentinelErrorKind::Already, "{error}");
         assert!(!error.to_string().contains("danger"), "{error}");

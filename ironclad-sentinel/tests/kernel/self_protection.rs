@@ -179,8 +179,7 @@ const HOW: &str = "IRONCLAD_TEST_TERMINAL";
 
 fn on_terminal() {
     let how = std::env::var(HOW).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let builder = Sentinel::builder("test").scratch(dir.path()).may_stop(busybox());
+    let builder = Sentinel::builder("test").may_stop(busybox());
     let started = match how.as_str() {
         "none" => Ok(None),
         "allowed" => builder
@@ -529,8 +528,7 @@ fn the_oom_killer_does_not_end_the_agent() {
     drop(sentinel);
     assert_eq!(score(), former);
     std::fs::write(group.dir().join("memory.max"), "max").unwrap();
-    let unprotected =
-        Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.oom_kill(true));
+    let unprotected = Sentinel::builder("test").dangerous(|it| it.oom_kill(true));
     // What Ctrl-Alt-Delete would end.
     let cad_pid = "/proc/sys/kernel/cad_pid";
     std::fs::write(cad_pid, std::process::id().to_string()).unwrap();
@@ -727,7 +725,7 @@ fn the_agent_is_not_moved_frozen_or_killed_by_cgroups() {
     assert_eq!(other.ask("kill 1 0").unwrap(), 0);
     std::fs::write(own.dir().join("cgroup.procs"), "0").unwrap();
     let runtime = host.program("runtime");
-    let builder = Sentinel::builder("test").scratch(host.dir()).group_manager(&runtime);
+    let builder = Sentinel::builder("test").group_manager(&runtime);
     let sentinel = builder.start(&Policy::builder().compile().unwrap()).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     for (name, order) in tried(agent) {
@@ -810,7 +808,7 @@ fn a_missing_executor_is_not_created() {
     attacks.without(name, &mut attacker, &create);
     std::fs::remove_file(executor).unwrap();
     let empty = Policy::builder().compile().unwrap();
-    let sentinel = Sentinel::builder("test").scratch(host.dir()).start(&empty).unwrap();
+    let sentinel = Sentinel::builder("test").start(&empty).unwrap();
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
     let event = attacks.with(name, &mut attacker, &create, &events);
     assert_eq!(event.hook, SentinelHook::InodeSymlink, "{event}");
@@ -825,7 +823,7 @@ fn a_missing_executor_is_not_created() {
 
     // Without the directory, one that appears later is not exempt.
     std::fs::remove_dir(dir).unwrap();
-    let sentinel = Sentinel::builder("test").scratch(host.dir()).start(&empty).unwrap();
+    let sentinel = Sentinel::builder("test").start(&empty).unwrap();
     does(&mut attacker, &format!("mkdir {}", dir.display()));
     does(&mut attacker, &create);
     assert_eq!(sentinel.refresh().unwrap().executables, 0);
@@ -1101,7 +1099,7 @@ fn an_agent_without_processes_and_descriptors_protects() {
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
     attacks.without(APPEND, &mut attacker, &append);
     attacks.without(WITHOUT_DESCRIPTORS, &mut attacker, &append);
-    let builder = Sentinel::builder("test").scratch(host.dir());
+    let builder = Sentinel::builder("test");
     let sentinel = builder.start(&policy(host.dir())).unwrap();
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     let hooks = sentinel.status().unwrap().hooks;

@@ -83,7 +83,6 @@ fn sentinel(dir: &Path) -> SentinelBuilder {
         .unenforced([PolicyPart::Packets, PolicyPart::Sockets])
         .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
-        .scratch(dir)
 }
 
 fn shield(dir: &Path, cgroup: &Path) -> ShieldBuilder {

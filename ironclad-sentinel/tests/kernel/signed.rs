@@ -150,7 +150,6 @@ fn builder(dir: &Path) -> SentinelBuilder {
     Sentinel::builder(&instance)
         .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
-        .scratch(dir)
         .signed(Arc::new(Mutex::new(store(dir))))
 }
 
@@ -376,7 +375,7 @@ fn the_last_bundle_starts_again_after_it_has_expired() {
 fn without_a_trust_store_a_warning_is_printed() {
     let host = Host::new();
     let recorder = Arc::new(Recorder::default());
-    let builder = || Sentinel::builder("test").scratch(host.dir()).audit(recorder.clone());
+    let builder = || Sentinel::builder("test").audit(recorder.clone());
     let (bytes, signature) = bundle(1, &host.path("one"));
     let started =
         builder().start(PolicySource::signed(&bytes, &[&signature], &mut Sources::new(".")));

@@ -145,7 +145,7 @@ fn policy(host: &Host) -> CompiledPolicy {
 fn builder(host: &Host) -> SentinelBuilder {
     let instance = host.dir().file_name().unwrap().to_string_lossy().replace('.', "_");
     let quiet = Sentinel::builder(&instance).watch_every(Duration::ZERO);
-    quiet.scratch(host.dir()).state_dir(host.path("state")).launched_by(Launch::Trusted)
+    quiet.state_dir(host.path("state")).launched_by(Launch::Trusted)
 }
 
 fn programs_loaded_before_sentinel_are_reported() {
@@ -442,7 +442,7 @@ fn alarms_do_not_wait_for_an_audit_file_that_is_held() {
     let protected = host.path("protected");
     fs::create_dir(&protected).unwrap();
     let (sink, (sender, alarms)) = (Arc::new(Held::default()), mpsc::channel());
-    let builder = Sentinel::builder("test").scratch(host.dir()).audit(sink.clone());
+    let builder = Sentinel::builder("test").audit(sink.clone());
     let builder = builder.on_alarm(move |alarm| sender.send(alarm.clone()).unwrap());
     let sentinel = builder.start(&policy(&host)).unwrap();
     let next = || alarms.recv_timeout(PATIENCE).unwrap();

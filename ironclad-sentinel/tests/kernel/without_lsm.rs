@@ -1,6 +1,5 @@
 //! Kernels where Sentinel cannot protect anything. The test runs in a virtual machine of its own.
 
-use crate::testbed::Host;
 use ironclad_core::ErrorChain;
 use ironclad_lab::harness::Test;
 use ironclad_lab::test;
@@ -14,10 +13,8 @@ pub(crate) fn tests() -> Vec<Test> {
 fn a_kernel_without_bpf_lsm_is_refused_with_what_to_add() {
     let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     assert!(modules.trim().split(',').all(|module| module != "bpf"), "{modules}");
-    let host = Host::new();
     let start = |is_degraded| {
-        let builder =
-            Sentinel::builder("test").scratch(host.dir()).dangerous(|it| it.degraded(is_degraded));
+        let builder = Sentinel::builder("test").dangerous(|it| it.degraded(is_degraded));
         builder.start(&Policy::builder().compile().unwrap())
     };
     // Also where missing hooks are allowed.

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use ironclad_bpf::LinkWatch;
 use ironclad_core::ErrorChain;
@@ -78,8 +78,7 @@ impl Follower {
         };
         let stopped = Arc::clone(&stop);
         // It is in the network namespace of the thread that starts it.
-        let thread = Builder::new()
-            .name("ironclad-follow".to_owned())
+        let thread = ironclad_core::thread("ironclad-follow")
             .spawn(move || watches.follow(work, &stopped))
             .map_err(failed)?;
         Ok(Self { wake, stop, thread: Some(thread) })

@@ -23,10 +23,10 @@ use ironclad_syscalls::{
     file_setattr, freeze, hello, insert_module, kexec_file_load, kexec_load, link_by_id,
     load_lsm_program, load_program, load_with_attributes, map_by_id, move_extents, nvme_submit,
     nvme_uring, nvme_write, open_by_xfs_handle, open_pin, override_verdict, partition, prlimit,
-    probe, program_by_id, quota_on, read_by_helper, read_by_kfunc, read_memory, sample_stack,
-    scsi_send, scsi_write, seize, set_up_again, set_version, set_writable, share_mount, shut_down,
-    signal_by_file, signal_by_kfunc, swap_extents, thaw, trace, update_link, uring_open,
-    watch_tracepoint, write_memory,
+    probe, program_by_id, query_devices, quota_on, read_by_helper, read_by_kfunc, read_memory,
+    sample_stack, scsi_send, scsi_write, seize, set_up_again, set_version, set_writable,
+    share_mount, shut_down, signal_by_file, signal_by_kfunc, swap_extents, thaw, trace,
+    update_link, uring_open, watch_tracepoint, write_memory,
 };
 
 use super::held::{hex, how};
@@ -151,6 +151,7 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         }),
         ["shut-down", path] => File::open(path).and_then(|directory| shut_down(&directory)),
         ["quota-on", device, path] => quota_on(&text(device), &text(path)),
+        ["query-devices", group] => File::open(group).and_then(|group| query_devices(&group)),
         ["deny-devices", group] => File::open(group).and_then(|group| deny_devices(&group)),
         ["deduplicate", from, to] => {
             File::open(from).and_then(|from| File::open(to).and_then(|to| deduplicate(&from, &to)))

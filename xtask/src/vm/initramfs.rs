@@ -35,11 +35,12 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 16] = [
+const MODULES_ON_DEMAND: [&str; 17] = [
     "fuse",
     "nfsd",
     "nfsv4",
     "nbd",
+    "target_core_pscsi",
     "raid1",
     "bcache",
     "btrfs",

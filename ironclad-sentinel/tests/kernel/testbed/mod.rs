@@ -73,7 +73,7 @@ impl Host {
         if harness::is_shared() {
             return Running::shared(policy);
         }
-        let builder = Sentinel::builder("test").scratch(self.dir.path());
+        let builder = Sentinel::builder("test");
         Running::Own(builder.start(policy).unwrap())
     }
 }

@@ -32,7 +32,6 @@ pub(crate) struct Paused {
     hooks: Vec<(String, HookState)>,
     links: usize,
     degraded: Vec<Degraded>,
-    _scratch: tempfile::TempDir,
 }
 
 /// An armed Sentinel with a test's policy. Dropping it removes the policy, or stops an instance of the test's own.
@@ -85,13 +84,12 @@ impl Drop for Running {
 
 impl Paused {
     fn start() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let builder = Sentinel::builder("test").scratch(scratch.path()).watch_every(Duration::ZERO);
+        let builder = Sentinel::builder("test").watch_every(Duration::ZERO);
         let sentinel = builder.start(&empty_policy()).unwrap();
         let status = sentinel.status().unwrap();
         let (hooks, links, degraded) = (hooks(&status), links(&sentinel), status.degraded);
         arm(false);
-        Self { sentinel, hooks, links, degraded, _scratch: scratch }
+        Self { sentinel, hooks, links, degraded }
     }
 
     /// Whether its state is that of its start.

@@ -81,7 +81,6 @@ pub(crate) fn builder(dir: &Path) -> SentinelBuilder {
         .persistent(true)
         .launched_by(Launch::Trusted)
         .state_dir(dir.join("state"))
-        .scratch(dir)
 }
 
 pub(crate) fn policy(dir: &Path) -> CompiledPolicy {
