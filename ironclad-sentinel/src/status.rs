@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ironclad_bpf::probe::{Feature, State, probe_system};
@@ -162,6 +162,12 @@ pub enum Degraded {
     /// A mount appeared over protected files: the rules do not cover what is there now. Unmount it, or apply the policy
     /// to accept it.
     MountOver(MountOver),
+    /// Protected files are on a tmpfs while there is swap: a process that may switch swap on may change what the kernel
+    /// has written there. Switch swap off, or mount the tmpfs with `noswap`.
+    Swap {
+        /// The mount point.
+        at: PathBuf,
+    },
     /// The last run of the watch thread failed.
     Watch {
         /// The error.
@@ -184,8 +190,22 @@ impl fmt::Display for Degraded {
                 write!(f, "bundle {serial} expired at {expired} and is in force: apply a later one")
             }
             Self::MountOver(mount) => mount.fmt(f),
+            Self::Swap { at } => write!(f, "{}", Swapped(at)),
             Self::Watch { why } => write!(f, "testing hooks and comparing files: {why}"),
         }
+    }
+}
+
+/// Says that a tmpfs with protected files may be swapped out.
+pub(crate) struct Swapped<'a>(pub(crate) &'a Path);
+
+impl fmt::Display for Swapped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.0.display();
+        write!(
+            f,
+            "there is swap, through which protected files on the tmpfs at {at} can be changed"
+        )
     }
 }
 
@@ -206,6 +226,8 @@ impl Status {
         let volumes = self.volumes.iter().filter_map(|it| {
             it.refused.clone().map(|why| Degraded::Volume { at: it.at.clone(), why })
         });
+        let swapped = self.volumes.iter().filter(|it| it.is_swapped);
+        let swapped = swapped.map(|it| Degraded::Swap { at: it.at.clone() });
         let needed = ["lsm_list", "ftrace_enabled"];
         let features = self.kernel.features.iter();
         let features = features.filter(|it| needed.contains(&it.name.as_str()));
@@ -229,7 +251,7 @@ impl Status {
             }
             _ => None,
         };
-        let found = hooks.into_iter().chain(volumes).chain(features).chain(suspects);
+        let found = hooks.into_iter().chain(volumes).chain(swapped).chain(features).chain(suspects);
         let found: Vec<_> = found.chain(baseline).chain(bundle).collect();
         self.degraded.extend(found);
     }

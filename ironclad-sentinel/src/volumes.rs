@@ -139,6 +139,9 @@ pub struct VolumeStatus {
     pub device: String,
     /// Why its files cannot be protected: it is mounted below a protected directory. None if they are.
     pub refused: Option<String>,
+    /// Whether the kernel may write its files to swap, which other processes may change: it is a tmpfs without the option
+    /// `noswap`, and there is swap.
+    pub is_swapped: bool,
 }
 
 /// The file systems of all scopes, and those that are mounted below trees.
@@ -161,9 +164,11 @@ pub(crate) fn of(scopes: &Scopes) -> std::io::Result<Vec<VolumeStatus>> {
             found.extend(on.map(|mount| (mount.at.clone(), (mount, None))));
         }
     }
+    let has_swap = has_swap()?;
     let volume = |(at, (mount, refused)): (PathBuf, (&Mount, Option<String>))| VolumeStatus {
         kind: mount.kind.clone(),
         device: backing::major_minor(mount.device),
+        is_swapped: has_swap && mount.may_swap,
         // statfs(2) would ask the server.
         refused: refused.or_else(|| lookup::served(&mount.kind)).or_else(|| unsupported(&at)),
         at,
@@ -184,6 +189,8 @@ pub(crate) struct Mount {
     pub(crate) device: u32,
     /// Its other devices: the log and the realtime device of XFS.
     pub(crate) beside: Vec<PathBuf>,
+    /// A tmpfs, without the option `noswap`.
+    pub(crate) may_swap: bool,
 }
 
 /// All mounts, in the order of mounting, and those of PID 1 if its mount namespace is another.
@@ -204,6 +211,27 @@ pub(crate) fn mounts() -> std::io::Result<Vec<Mount>> {
 pub(crate) fn changes() -> Result<File, BpfError> {
     PROC.open("self/mountinfo")
         .map_err(|source| BpfError::system("opening /proc/self/mountinfo", source))
+}
+
+/// `/proc/swaps`: poll(2) reports `POLLPRI` after swap was switched on or off, once to each open file. None where the
+/// kernel has no swap.
+pub(crate) fn swap_changes() -> Result<Option<File>, BpfError> {
+    match PROC.open("swaps") {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(BpfError::system("opening /proc/swaps", source)),
+    }
+}
+
+/// Whether there is swap. The first line has titles.
+pub(crate) fn has_swap() -> std::io::Result<bool> {
+    match PROC.read("swaps") {
+        Ok(text) => {
+            Ok(text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() > 1)
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A mount over protected files that appeared after the policy was applied.
@@ -263,13 +291,15 @@ fn mount(line: &[u8]) -> Option<Mount> {
     // After optional fields and a hyphen: the file system, its source, its options.
     let mut rest = words.iter().skip_while(|word| **word != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
-    let options = rest.nth(1).into_iter().flat_map(|options| options.split(|&byte| byte == b','));
+    let options = rest.nth(1).copied().unwrap_or_default();
+    let options = || options.split(|&byte| byte == b',');
     let other = |option: &[u8]| {
         let names = [&b"logdev="[..], b"rtdev="];
         names.iter().find_map(|name| option.strip_prefix(*name)).map(path)
     };
-    let beside = if kind == "xfs" { options.filter_map(other).collect() } else { Vec::new() };
-    Some(Mount { id, root, at, kind, device, beside })
+    let beside = if kind == "xfs" { options().filter_map(other).collect() } else { Vec::new() };
+    let may_swap = kind == "tmpfs" && !options().any(|option| option == b"noswap");
+    Some(Mount { id, root, at, kind, device, beside, may_swap })
 }
 
 /// The directory of a process's cgroup of version 2; `process` is its name in procfs. None if the process is in the root
@@ -322,11 +352,15 @@ mod tests {
         let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:77 - ext3 /dev/root rw";
         let (root, kind) = ("/mnt1".into(), "ext3".to_owned());
         let (device, beside) = (98 << backing::MINOR_BITS, Vec::new());
-        let expected = Mount { id: 36, root, at: "/mnt 2".into(), kind, device, beside };
+        let at = "/mnt 2".into();
+        let expected = Mount { id: 36, root, at, kind, device, beside, may_swap: false };
         assert_eq!(mount(line), Some(expected));
         assert_eq!(mount(br"1 0 0:1 / / rw - rootfs none rw").unwrap().kind, "rootfs");
         let line = br"36 35 7:1 / /x rw - xfs /dev/a rw,logdev=/dev/b\0401,noquota,rtdev=/dev/c";
         assert_eq!(mount(line).unwrap().beside, [Path::new("/dev/b 1"), Path::new("/dev/c")]);
+        let may_swap = |line: &[u8]| mount(line).unwrap().may_swap;
+        assert!(may_swap(b"36 35 0:9 / /run rw - tmpfs tmpfs rw,size=8k"));
+        assert!(!may_swap(b"36 35 0:9 / /run rw - tmpfs tmpfs rw,noswap,size=8k"));
         assert!(mounts().unwrap().iter().any(|mount| mount.at == Path::new("/proc")));
     }
 

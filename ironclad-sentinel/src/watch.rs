@@ -1,16 +1,17 @@
 //! Self-tests of hooks and comparisons of protected files, at the start and by a thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ironclad_bpf::sentinel::{Canary, Guard, canaries};
-use ironclad_bpf::{EventRing, boottime_ns};
+use ironclad_bpf::{BpfError, EventRing, boottime_ns};
 use ironclad_core::ErrorChain;
 use ironclad_core::audit::{AuditAction, AuditLog};
 use ironclad_policy::trust::UnsignedWarning;
@@ -23,6 +24,7 @@ use crate::error::{Failure, SentinelError};
 use crate::preopened::Preopened;
 use crate::resolve;
 use crate::sentinel::{Scratch, State};
+use crate::status::Swapped;
 use crate::volumes::{self, MountOver};
 
 /// What the self-test of hooks, or a comparison of files, has found.
@@ -45,6 +47,11 @@ pub enum Alarm {
     /// A mount appeared over protected files that no hook refused: of a trusted or exempt process, or of a process that
     /// had the mount point change after the hook.
     MountOver(MountOver),
+    /// Swap was switched on while protected files are on a tmpfs: see [`Degraded::Swap`](crate::Degraded::Swap).
+    Swap {
+        /// The mount point of the tmpfs.
+        at: PathBuf,
+    },
     /// Protected files have changed since the last comparison: by trusted or exempt processes.
     Files(Vec<FileChange>),
     /// The audit sink has not returned for 5 s. A process may hold its file: a direct read (`O_DIRECT`) into memory that
@@ -58,6 +65,7 @@ impl fmt::Display for Alarm {
             Self::HookInactive { hook, why } => write!(f, "hook {hook} is inactive: {why}"),
             Self::HookActive { hook } => write!(f, "hook {hook} is active again"),
             Self::MountOver(mount) => mount.fmt(f),
+            Self::Swap { at } => Swapped(at).fmt(f),
             Self::Files(changes) => write!(f, "{} protected files have changed", changes.len()),
             Self::AuditWaits => write!(
                 f,
@@ -137,7 +145,10 @@ impl Watched {
     fn raise(&self, alarm: &Alarm) {
         match alarm {
             Alarm::HookActive { .. } | Alarm::Files(_) => tracing::warn!("{alarm}"),
-            Alarm::HookInactive { .. } | Alarm::MountOver(_) | Alarm::AuditWaits => {
+            Alarm::HookInactive { .. }
+            | Alarm::MountOver(_)
+            | Alarm::Swap { .. }
+            | Alarm::AuditWaits => {
                 tracing::error!("{alarm}");
             }
         }
@@ -181,7 +192,7 @@ impl Watched {
                 Some(AuditAction::HookInactive { hook, reason: why })
             }
             Alarm::HookActive { hook } => Some(AuditAction::HookActive { hook }),
-            Alarm::MountOver(_) | Alarm::Files(_) | Alarm::AuditWaits => None,
+            Alarm::MountOver(_) | Alarm::Swap { .. } | Alarm::Files(_) | Alarm::AuditWaits => None,
         };
         let records: Vec<_> = alarms.iter().filter_map(record).collect();
         self.report(&records, &alarms).map(|()| wrong)
@@ -216,6 +227,23 @@ impl Watched {
         self.report(&records, &alarms)
     }
 
+    /// Raises an alarm for each tmpfs with protected files that may be swapped out since the last call.
+    pub(crate) fn check_swap(&self) -> Result<(), SentinelError> {
+        let failed = |source| BpfError::system("reading mounts and swap", source);
+        let found = match volumes::has_swap().map_err(failed)? {
+            true => {
+                let scopes = self.lock().scopes.clone();
+                let volumes = volumes::of(&scopes).map_err(failed)?;
+                volumes.into_iter().filter(|it| it.is_swapped).map(|it| it.at).collect()
+            }
+            false => BTreeSet::new(),
+        };
+        let former = std::mem::replace(&mut self.lock().swapped, found.clone());
+        let alarm = |at: &PathBuf| Alarm::Swap { at: at.clone() };
+        let alarms: Vec<_> = found.difference(&former).map(alarm).collect();
+        self.report(&[], &alarms)
+    }
+
     /// Counts again what has protected files open for writing since before the rules covered them.
     pub(crate) fn find_preopened(&self) -> Result<(), SentinelError> {
         let mut state = self.lock();
@@ -231,7 +259,7 @@ impl Watched {
 
     fn watch(&self) {
         let done = self.test_hooks().and_then(|_| self.find_preopened());
-        let done = done.and_then(|()| self.check_mounts());
+        let done = done.and_then(|()| self.check_mounts()).and_then(|()| self.check_swap());
         self.finish(done.and_then(|()| self.compare_files(None)).err());
     }
 
@@ -271,7 +299,7 @@ impl Watch {
     pub(crate) fn start(watched: &Arc<Watched>, every: Duration) -> Result<Self, SentinelError> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| Failure::Thread(e.into()))?;
         let wakes = EventRing::new(watched.guard.wakes())?;
-        let mounts = volumes::changes()?;
+        let (mounts, swap) = (volumes::changes()?, volumes::swap_changes()?);
         let mut this =
             Self { watched: Arc::clone(watched), stop: Arc::new(stop), threads: Vec::new() };
         this.spawn("sentinel-watch", move |watched, stop| {
@@ -280,7 +308,7 @@ impl Watch {
             }
         })?;
         this.spawn("sentinel-wake", move |watched, stop| {
-            follow_wakes(watched, stop, wakes, &mounts);
+            follow_wakes(watched, stop, wakes, &mounts, swap.as_ref());
         })?;
         Ok(this)
     }
@@ -322,11 +350,17 @@ impl Drop for Watch {
     }
 }
 
-/// Has writes checked at once at each wake, and until a later count finds no reason to. Looks at the mounts whenever
-/// they have changed. Neither keeps the others waiting, however often it comes.
-fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing, mounts: &File) {
+/// Has writes checked at once at each wake, and until a later count finds no reason to. Looks at the mounts and at swap
+/// whenever they have changed. None of these keeps the others waiting, however often it comes.
+fn follow_wakes(
+    watched: &Watched,
+    stop: &OwnedFd,
+    mut wakes: EventRing,
+    mounts: &File,
+    swap: Option<&File>,
+) {
     let mut count_at: Option<Instant> = None;
-    let mut ready = Ready { mounts: true, ..Ready::default() };
+    let mut ready = Ready { mounts: true, swap: true, ..Ready::default() };
     while !ready.stop {
         if ready.wake {
             if let Err(error) = wakes.consume(|_| {}) {
@@ -335,18 +369,21 @@ fn follow_wakes(watched: &Watched, stop: &OwnedFd, mut wakes: EventRing, mounts:
             watched.check_writes();
             count_at.get_or_insert_with(|| Instant::now() + COUNT_AFTER);
         }
+        let mut done = Ok(());
         if count_at.take_if(|at| *at <= Instant::now()).is_some() {
-            if let Err(error) = watched.find_preopened() {
-                watched.finish(Some(error));
-            }
+            done = watched.find_preopened();
         }
         if ready.mounts {
-            if let Err(error) = watched.check_mounts() {
-                watched.finish(Some(error));
-            }
+            done = done.and(watched.check_mounts());
+        }
+        if ready.swap {
+            done = done.and(watched.check_swap());
+        }
+        if let Err(error) = done {
+            watched.finish(Some(error));
         }
         let left = count_at.map(|at| at.saturating_duration_since(Instant::now()));
-        ready = wait(stop, Some((&wakes, mounts)), left);
+        ready = wait(stop, Some((&wakes, mounts, swap)), left);
     }
 }
 
@@ -356,28 +393,35 @@ struct Ready {
     stop: bool,
     wake: bool,
     mounts: bool,
+    swap: bool,
 }
 
-/// Waits for the end, a wake, a change of the mounts, or the time.
-fn wait(stop: &OwnedFd, changes: Option<(&EventRing, &File)>, time: Option<Duration>) -> Ready {
+/// Waits for the end, a wake, a change of the mounts or of swap, or the time.
+fn wait(
+    stop: &OwnedFd,
+    changes: Option<(&EventRing, &File, Option<&File>)>,
+    time: Option<Duration>,
+) -> Ready {
     let until = time.and_then(|time| Instant::now().checked_add(time));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        if let Some((wakes, mounts)) = changes {
+        if let Some((wakes, mounts, swap)) = changes {
             fds.push(PollFd::new(wakes, PollFlags::IN));
             fds.push(PollFd::new(mounts, PollFlags::PRI));
+            fds.extend(swap.map(|swap| PollFd::new(swap, PollFlags::PRI)));
         }
         match poll(&mut fds, left.as_ref()) {
             Err(Errno::INTR) => continue,
             // Of valid arguments: out of memory.
             Err(_) => std::thread::yield_now(),
-            // The answer of poll(2) about mounts is the only one: the next counts changes since.
+            // The answer of poll(2) about mounts and swap is the only one: the next counts changes since.
             Ok(_) => {
                 let is_ready =
                     |at: usize| fds.get(at).is_some_and(|it: &PollFd<'_>| !it.revents().is_empty());
-                return Ready { stop: is_ready(0), wake: is_ready(1), mounts: is_ready(2) };
+                let [stop, wake, mounts, swap] = [0, 1, 2, 3].map(is_ready);
+                return Ready { stop, wake, mounts, swap };
             }
         }
     }

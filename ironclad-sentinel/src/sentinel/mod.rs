@@ -8,7 +8,7 @@ mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ironclad_bpf::sentinel::{Canary, Secret};
@@ -74,7 +74,7 @@ pub(crate) struct State {
     rules: Vec<FileRuleInfo>,
     /// Paths that did not exist when the rules were resolved, except files.
     missing: Vec<Missing>,
-    scopes: Scopes,
+    pub(crate) scopes: Scopes,
     pub(crate) canaries: Vec<Canary>,
     /// When hooks last passed their self-test: `CLOCK_BOOTTIME`, nanoseconds.
     pub(crate) last_active: BTreeMap<SentinelHook, u64>,
@@ -86,6 +86,8 @@ pub(crate) struct State {
     /// The mounts over protected files when the policy was applied, and those that appeared since.
     pub(crate) known_mounts: KnownMounts,
     pub(crate) mounts_over: Vec<MountOver>,
+    /// Each tmpfs with protected files that may be swapped out.
+    pub(crate) swapped: BTreeSet<PathBuf>,
 }
 
 impl State {
@@ -109,6 +111,7 @@ impl State {
             foreign: Foreign::default(),
             known_mounts: KnownMounts::default(),
             mounts_over: Vec::new(),
+            swapped: BTreeSet::new(),
         }
     }
 

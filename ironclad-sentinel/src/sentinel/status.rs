@@ -17,6 +17,7 @@ impl Sentinel {
     pub fn status(&self) -> Result<Status, SentinelError> {
         self.watched.test_hooks()?;
         self.watched.check_mounts()?;
+        self.watched.check_swap()?;
         let (policy, scopes) = {
             let now = self.lock();
             (now.policy.clone(), now.scopes.clone())

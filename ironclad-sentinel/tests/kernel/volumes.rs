@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::testbed::{
@@ -16,7 +17,7 @@ use ironclad_lab::test_process::TestProcess;
 use ironclad_lab::warnings;
 use ironclad_policy::Policy;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
-use ironclad_sentinel::{Overflow, SentinelErrorKind};
+use ironclad_sentinel::{Alarm, Degraded, Overflow, Sentinel, SentinelErrorKind};
 use rustix::mount::{UnmountFlags, unmount as unmount_at};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -31,8 +32,47 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(files_on_ublk_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_btrfs_are_refused).shared().in_machine().needs(&[lsm]),
         test!(files_on_a_network_block_device_are_refused).shared().in_machine().needs(&[lsm]),
+        test!(swap_of_protected_files_is_reported).in_machine().needs(&[lsm]),
         test!(a_reused_inode_number_is_another_file).shared().in_machine().needs(&[lsm]),
     ]
+}
+
+/// Root writes to what the kernel has swapped out of a tmpfs: no hook sees that a file changes so.
+fn swap_of_protected_files_is_reported() {
+    const SWAP: &str = "/dev/loop6";
+    let host = Host::new();
+    let (volume, back) = (host.path("volume"), host.path("back"));
+    std::fs::create_dir(&volume).unwrap();
+    File::create(&back).unwrap().set_len(4 << 20).unwrap();
+    let mut attacker = host.test_process();
+    for order in [
+        format!("tool mount -t tmpfs none {}", volume.display()),
+        format!("tool losetup {SWAP} {}", back.display()),
+        format!("tool mkswap {SWAP}"),
+    ] {
+        does(&mut attacker, &order);
+    }
+    std::fs::write(volume.join("file"), "1").unwrap();
+    let rule = FileRule::new(RuleId(1), "one", FileAction::Deny).file(volume.join("file"));
+    let (sender, alarms) = mpsc::channel();
+    let sentinel = Sentinel::builder("test")
+        .on_alarm(move |alarm| sender.send(alarm.clone()).unwrap())
+        .start(&Policy::builder().file_rule(rule).compile().unwrap())
+        .unwrap();
+    let swapped = || sentinel.status().unwrap().degraded;
+    assert_eq!(swapped(), []);
+    for _ in 0..2 {
+        does(&mut attacker, &format!("tool swapon {SWAP}"));
+        let alarm = alarms.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(alarm, Alarm::Swap { at: volume.clone() });
+        assert_eq!(swapped(), [Degraded::Swap { at: volume.clone() }]);
+        does(&mut attacker, &format!("tool swapoff {SWAP}"));
+        assert_eq!(swapped(), []);
+    }
+    drop(sentinel);
+    for order in [format!("tool losetup -d {SWAP}"), format!("tool umount {}", volume.display())] {
+        does(&mut attacker, &order);
+    }
 }
 
 const DEVICE: &str = "/dev/loop0";
