@@ -13,6 +13,8 @@
 //!   people alone. `/sys/class/net` belongs to the network namespace of the mount, and threads differ in it.
 //! - Self-tests of hooks open `/proc/kcore`, `/proc` and a sysctl to be refused. Where another file is opened, the
 //!   self-test fails, or the hook refuses that file.
+//! - Self-tests of hooks use a directory that only a descriptor leads to, by `/proc/self/fd`. Where something else is at
+//!   that path, they fail.
 //! - Sentinel and Shield find mounts of bpffs and cgroup2 by `mountinfo`, and use them by their path: file systems of
 //!   another kind are refused there.
 

@@ -113,7 +113,8 @@ impl EventRing {
         Ok(Self { consumer, producer, size, record, fd, _claim: claim })
     }
 
-    /// Hands every record that is there to `deliver`, without waiting; returns how many.
+    /// Hands the records that are there to `deliver`, without waiting; returns how many. Ends after as many bytes as the
+    /// ring buffer has, where records keep coming, and before a record that is not complete.
     ///
     /// # Errors
     /// `BpfErrorKind::System` where the ring buffer is corrupt.
@@ -122,7 +123,8 @@ impl EventRing {
         let mut at = self.consumer.u64_at(0).load(Ordering::Acquire);
         let mut end = at;
         let mut has_moved = false;
-        loop {
+        let begin = at;
+        while at.wrapping_sub(begin) < self.size {
             if at == end {
                 end = self.producer.u64_at(0).load(Ordering::Acquire);
                 // Also where another process has written to either.
@@ -159,6 +161,7 @@ impl EventRing {
                 count += 1;
             }
         }
+        Ok(count)
     }
 
     /// Where a position is in the memory of the producer. What begins there has room for the size of the data.
@@ -189,13 +192,21 @@ impl EventRing {
     ) -> Result<usize, BpfError> {
         let timeout = Timespec::try_from(timeout).ok();
         match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => self.consume(deliver),
+            Ok(0) | Err(Errno::INTR) => self.consume(deliver),
+            Ok(_) => {
+                let count = self.consume(deliver)?;
+                if count == 0 {
+                    // The first record is not complete: its process does not run at the moment.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(count)
+            }
             Err(e) => Err(BpfError::system("waiting for the ring buffer", e.into())),
         }
     }
 }
 
-/// Readable when the ring buffer has records.
+/// Readable when the ring buffer has records, also where the first is not complete.
 impl AsFd for EventRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -13,6 +13,7 @@ use ironclad_bpf::BpfError;
 use ironclad_bpf::pseudo_fs::{PROC, namespace};
 use ironclad_core::audit::AuditAction;
 use rustix::fs::{Mode, OFlags, ioctl_getflags, open, statfs};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::backing;
@@ -80,8 +81,13 @@ pub(crate) fn unsupported(path: &Path) -> Option<String> {
 /// directory is on a supported file system.
 pub(crate) fn folds_case(dir: &Path) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = open(dir, flags, Mode::empty()).ok()?;
-    let attributes = ioctl_getflags(&opened).ok()?.bits();
+    let attributes = match open(dir, flags, Mode::empty()) {
+        // Without the directory there are no names.
+        Err(Errno::NOENT | Errno::NOTDIR) => return None,
+        Err(e) => return Some(format!("is in a directory that cannot be opened: {e}")),
+        // Of a file system that has no such attributes.
+        Ok(opened) => ioctl_getflags(&opened).map_or(0, |it| it.bits()),
+    };
     (attributes & FS_CASEFOLD_FL != 0).then(|| {
         "is in a directory whose names are the same in upper and lower case: cover the directory as a tree".to_owned()
     })

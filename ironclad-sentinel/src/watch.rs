@@ -351,7 +351,8 @@ impl Drop for Watch {
 }
 
 /// Has writes checked at once at each wake, and until a later count finds no reason to. Looks at the mounts and at swap
-/// whenever they have changed. None of these keeps the others waiting, however often it comes.
+/// whenever they have changed. None of these keeps the others waiting by coming often; a record of a mount waits for the
+/// audit file.
 fn follow_wakes(
     watched: &Watched,
     stop: &OwnedFd,
@@ -363,7 +364,8 @@ fn follow_wakes(
     let mut ready = Ready { mounts: true, swap: true, ..Ready::default() };
     while !ready.stop {
         if ready.wake {
-            if let Err(error) = wakes.consume(|_| {}) {
+            // A record that is not complete wakes, too.
+            if let Err(error) = wakes.poll(Duration::ZERO, |_| {}) {
                 return watched.finish(Some(error.into()));
             }
             watched.check_writes();

@@ -148,6 +148,23 @@ IC_INLINE __u64 ic_rules_of_character_device(__u32 device)
 }
 
 /*
+ * Whether an ioctl of the device mapper only queries: dmeventd(8), which was there before a rule, tries
+ * again at once where it is refused.
+ */
+IC_INLINE bool ic_is_mapper_query(__u32 device, __u32 cmd)
+{
+	/*
+	 * VERSION, LIST_DEVICES, DEV_STATUS, DEV_WAIT, TABLE_DEPS, TABLE_STATUS, LIST_VERSIONS,
+	 * DEV_ARM_POLL of include/uapi/linux/dm-ioctl.h.
+	 */
+	const __u32 queries =
+		1 << 0 | 1 << 2 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 16;
+
+	return device >> IC_MINOR_BITS == IC_MISC_MAJOR && (cmd >> 8 & 0xff) == 0xfd &&
+	       (cmd & 0xff) < 32 && queries >> (cmd & 31) & 1;
+}
+
+/*
  * Commands of character devices reach all disks. Other processes may therefore neither open them
  * nor use a descriptor that is older than a rule.
  */

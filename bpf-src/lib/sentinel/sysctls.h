@@ -47,7 +47,7 @@ static const struct ic_sysctl ic_sysctls[] = {
 	IC_SYSCTL("", "kernel/sched_rt_period_us"),
 	/* How long an open(2) waits for the lease of another process. */
 	IC_SYSCTL("", "fs/lease-break-time"),
-	/* 0: no agent reads a ring buffer any more (libbpf waits for it by epoll). */
+	/* 0: no process waits by epoll any more, as agents do that embed Ironclad. */
 	IC_SYSCTL("fs/", "epoll/max_user_watches"),
 };
 #undef IC_SYSCTL

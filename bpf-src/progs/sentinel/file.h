@@ -91,19 +91,23 @@ IC_INLINE int ic_check_create(__u8 hook, struct inode *dir, struct dentry *dentr
 	return ic_check_name(hook, dir, dentry, NULL);
 }
 
+/* Whether the caller may replace the agent's executable: a package manager. */
+static __noinline bool ic_is_updater(void)
+{
+	const struct ic_exemption *exemptions = ic_exemption_of_caller(false);
+
+	return exemptions && exemptions->rules[ic_half()] & 1ULL << IC_OWN_EXECUTABLE;
+}
+
 /*
  * Whether the caller may not write to a file of binfmt_misc: an entry that matches the agent's
- * executable has another program run instead, so those may who may replace the executable. A user
- * namespace may have entries of its own, which are no others' concern.
+ * executable has another program run instead, so updaters may. A user namespace may have entries of
+ * its own, which are no others' concern.
  */
-static __noinline bool ic_is_binfmt_refused(struct inode *inode)
+IC_INLINE bool ic_is_binfmt_refused(struct inode *inode)
 {
-	const struct ic_exemption *exemptions;
-
-	if (BPF_CORE_READ(inode, i_sb, s_user_ns, level) || ic_is_trusted())
-		return false;
-	exemptions = ic_exemption_of_caller(false);
-	return !exemptions || !(exemptions->rules[ic_half()] & 1ULL << IC_OWN_EXECUTABLE);
+	return !BPF_CORE_READ(inode, i_sb, s_user_ns, level) && !ic_is_trusted() &&
+	       !ic_is_updater();
 }
 
 /* Whether the file is one of the kernel's that acts on the agent without a further system call. */
@@ -472,22 +476,36 @@ static __noinline int ic_report_rights(__u8 hook, struct dentry *dentry, __u32 d
 	const struct ic_label *label;
 	struct ic_file_id id;
 
-	if (!inode || (inode->i_mode & IC_S_IFMT) != IC_S_IFDIR || !ic_is_armed())
+	if (!inode || (inode->i_mode & IC_S_IFMT) != IC_S_IFDIR || !ic_is_armed() ||
+	    ic_is_cgroupfs(inode->i_sb->s_magic))
 		return 0;
 	ic_file_identify(&id, inode);
 	label = ic_label_of(&id);
 	if (label && label->flags[ic_half()] & IC_LABEL_PATH_COMPONENT && !ic_is_trusted() &&
-	    !ic_has_exemption(IC_MAY_MOUNT))
+	    !ic_is_updater())
 		ic_alarm(&attempt);
 	return 0;
 }
 
-/* Checks a change of metadata that may be one of rights. */
-IC_INLINE int ic_check_rights(__u8 hook, struct dentry *dentry)
+/* Checks a change of an access control list. */
+IC_INLINE int ic_check_acl(__u8 hook, struct dentry *dentry)
 {
 	int error = ic_check_access(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
 
 	return error ?: ic_report_rights(hook, dentry, 0);
+}
+
+/* Checks a change of an extended attribute, which before Linux 6.2 may be an access control list. */
+IC_INLINE int ic_check_xattr(__u8 hook, struct dentry *dentry, const char *name)
+{
+	static const union ic_short_name wanted = { "system.posix_a" };
+	int error = ic_check_access(hook, dentry, IC_FILE_METADATA, IC_FILE_METADATA, 0);
+	union ic_short_name found = {};
+
+	if (error)
+		return error;
+	bpf_probe_read_kernel_str(found.text, sizeof("system.posix_a"), name);
+	return ic_is_same_name(&found, &wanted) ? ic_report_rights(hook, dentry, 0) : 0;
 }
 
 /* truncate(2) is a write; other attributes are metadata. */
@@ -523,40 +541,40 @@ int BPF_PROG(ic_setattr_5_10, struct dentry *dentry, struct iattr *attr)
 }
 
 SEC("lsm/inode_setxattr")
-int BPF_PROG(ic_setxattr, void *idmap, struct dentry *dentry)
+int BPF_PROG(ic_setxattr, void *idmap, struct dentry *dentry, const char *name)
 {
-	return ic_check_rights(IC_HOOK_INODE_SETXATTR, dentry);
+	return ic_check_xattr(IC_HOOK_INODE_SETXATTR, dentry, name);
 }
 
 SEC("lsm/inode_setxattr")
-int BPF_PROG(ic_setxattr_5_10, struct dentry *dentry)
+int BPF_PROG(ic_setxattr_5_10, struct dentry *dentry, const char *name)
 {
-	return ic_check_rights(IC_HOOK_INODE_SETXATTR, dentry);
+	return ic_check_xattr(IC_HOOK_INODE_SETXATTR, dentry, name);
 }
 
 SEC("lsm/inode_removexattr")
-int BPF_PROG(ic_removexattr, void *idmap, struct dentry *dentry)
+int BPF_PROG(ic_removexattr, void *idmap, struct dentry *dentry, const char *name)
 {
-	return ic_check_rights(IC_HOOK_INODE_REMOVEXATTR, dentry);
+	return ic_check_xattr(IC_HOOK_INODE_REMOVEXATTR, dentry, name);
 }
 
 SEC("lsm/inode_removexattr")
-int BPF_PROG(ic_removexattr_5_10, struct dentry *dentry)
+int BPF_PROG(ic_removexattr_5_10, struct dentry *dentry, const char *name)
 {
-	return ic_check_rights(IC_HOOK_INODE_REMOVEXATTR, dentry);
+	return ic_check_xattr(IC_HOOK_INODE_REMOVEXATTR, dentry, name);
 }
 
 /* Since Linux 6.2; before, ACLs are extended attributes. */
 SEC("?lsm/inode_set_acl")
 int BPF_PROG(ic_set_acl, void *idmap, struct dentry *dentry)
 {
-	return ic_check_rights(IC_HOOK_INODE_SET_ACL, dentry);
+	return ic_check_acl(IC_HOOK_INODE_SET_ACL, dentry);
 }
 
 SEC("?lsm/inode_remove_acl")
 int BPF_PROG(ic_remove_acl, void *idmap, struct dentry *dentry)
 {
-	return ic_check_rights(IC_HOOK_INODE_REMOVE_ACL, dentry);
+	return ic_check_acl(IC_HOOK_INODE_REMOVE_ACL, dentry);
 }
 
 /* Since Linux 6.17; before, attributes of files are set by ioctl(2) alone. */
@@ -615,7 +633,7 @@ IC_INLINE int ic_check_ioctl(__u8 hook, struct file *file, __u32 cmd)
 		return ic_check_path_component(hook, dentry, IC_FILE_MOUNT);
 	if (format == IC_S_IFBLK)
 		error = ic_check_disk_command(hook, file, cmd);
-	else if (format == IC_S_IFCHR)
+	else if (format == IC_S_IFCHR && !ic_is_mapper_query(file->f_inode->i_rdev, cmd))
 		error = ic_check_character_device(hook, file, cmd);
 	if (error)
 		return error;

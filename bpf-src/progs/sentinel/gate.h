@@ -8,6 +8,7 @@
 #define IRONCLAD_PROGS_SENTINEL_GATE_H
 
 #include "../../lib/sentinel/calls.h"
+#include "../../lib/sentinel/cgroupfs.h"
 #include "../../lib/sentinel/dir_rename.h"
 
 /* Secrets that are valid for a mark, each once. */
@@ -347,6 +348,20 @@ IC_INLINE bool ic_is_rewriter(__u32 fd)
 	       ic_harm_of(ic_address(prog), true);
 }
 
+/*
+ * Whether the caller may not ask which programs are attached to a cgroup: the kernel answers with the
+ * lock of all cgroups held, into memory that may never come. Container runtimes ask. Interfaces have
+ * another lock.
+ */
+static __noinline bool ic_is_query_refused(__u32 attach_type)
+{
+	if (attach_type == BPF_TCX_INGRESS || attach_type == BPF_TCX_EGRESS ||
+	    attach_type == BPF_NETKIT_PRIMARY || attach_type == BPF_NETKIT_PEER)
+		return false;
+	return ic_sentinel.gate & 1ULL << BPF_PROG_TYPE_CGROUP_SYSCTL && !ic_is_group_manager() &&
+	       !ic_has_exemption(IC_MAY_LOAD);
+}
+
 /* `attr` is the kernel's own copy: no process can change it after this. */
 SEC("lsm/bpf")
 int BPF_PROG(ic_bpf, int cmd, const void *attr)
@@ -389,15 +404,10 @@ int BPF_PROG(ic_bpf, int cmd, const void *attr)
 		return cmd == BPF_LINK_UPDATE && ic_is_rewriter(link.target)
 			       ? ic_refuse(IC_HOOK_BPF, id, cmd)
 			       : 0;
-	/*
-	 * The kernel answers with locks held that each cgroup, or interface, has in common: the
-	 * memory of an answer may never come.
-	 */
 	case BPF_PROG_QUERY:
-		return ic_sentinel.gate & 1ULL << BPF_PROG_TYPE_CGROUP_SYSCTL && !ic_is_trusted() &&
-				       !ic_has_exemption(IC_MAY_LOAD)
-			       ? ic_refuse(IC_HOOK_BPF, 0, cmd)
-			       : 0;
+		bpf_probe_read_kernel(&link, sizeof(link), attr);
+		/* In the place of the target, there is the attach type. */
+		return ic_is_query_refused(link.target) ? ic_refuse(IC_HOOK_BPF, 0, cmd) : 0;
 	case BPF_LINK_GET_FD_BY_ID:
 		bpf_probe_read_kernel(&id, sizeof(id), attr);
 		if (!bpf_map_lookup_elem(&ic_links, &id) || ic_is_trusted())

@@ -1198,9 +1198,9 @@ pub const SENTINEL_KFUNCS: u32 = 1024;
 /// Entries of the census of open files and devices.
 pub const SENTINEL_HELD: u32 = 1024;
 /// Cgroups that the agent was moved to, and those above them.
-pub const SENTINEL_GROUPS: u32 = 1024;
+pub const SENTINEL_GROUPS: u32 = 4096;
 /// Cgroups above one another that are recorded at a move.
-pub const SENTINEL_GROUP_DEPTH: u32 = 32;
+pub const SENTINEL_GROUP_DEPTH: u32 = 128;
 
 /// The lowest bit of the rename counter in [`Sentinel::word`].
 pub const RENAME_SHIFT: u32 = 48;

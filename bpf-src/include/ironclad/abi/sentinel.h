@@ -28,8 +28,8 @@ enum ic_sentinel_entries {
 	IC_SENTINEL_DIRS = 8192, /* directories that are cached, a power of two */
 	IC_SENTINEL_KFUNCS = 1024, /* kernel functions that programs may call */
 	IC_SENTINEL_HELD = 1024, /* entries of the census of open files and devices */
-	IC_SENTINEL_GROUPS = 1024, /* cgroups that the agent was moved to, and those above them */
-	IC_SENTINEL_GROUP_DEPTH = 32, /* cgroups above one another that are recorded at a move */
+	IC_SENTINEL_GROUPS = 4096, /* cgroups that the agent was moved to, and those above them */
+	IC_SENTINEL_GROUP_DEPTH = 128, /* cgroups above one another that are recorded at a move */
 };
 
 enum ic_sentinel_word {
