@@ -9,6 +9,7 @@ use ironclad_bpf::BpfError;
 use ironclad_bpf::sentinel::Secret;
 use ironclad_core::abi::SENTINEL_SECRET;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Failure, SentinelError};
 
@@ -68,14 +69,17 @@ impl SecretStore {
     /// the directory from before the first start. A file from before the first start may be open elsewhere.
     pub(crate) fn write(&self, secret: &Secret, is_adopted: bool) -> Result<(), SentinelError> {
         let path = self.dir.join(NAME);
-        let written = match is_adopted {
+        let fits = check_size_limit(SENTINEL_SECRET);
+        let written = fits.and_then(|()| match is_adopted {
             true => {
                 overwrite(&path, secret.as_bytes()).or_else(|_| replace(&path, secret.as_bytes()))
             }
             false => replace(&path, secret.as_bytes()),
-        };
+        });
         written.map_err(|error| {
-            let step = if is_full(&error) {
+            let step = if error.raw_os_error() == Some(Errno::FBIG.raw_os_error()) {
+                "writing the secret, for which RLIMIT_FSIZE is too low (`LimitFSIZE=` of the unit), in"
+            } else if is_full(&error) {
                 "making room for the secret (remove files, or name another file system by `.state_dir(…)`) in"
             } else {
                 "writing the secret in"
@@ -98,6 +102,14 @@ impl SecretStore {
 /// Whether a file system, or the user's quota of it, has no room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT].iter().any(|it| error.raw_os_error() == Some(it.raw_os_error()))
+}
+
+/// The signal of a write beyond `RLIMIT_FSIZE` would end the agent, and leave half of a secret.
+fn check_size_limit(bytes: usize) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < bytes as u64 => Err(Errno::FBIG.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Writes to a file of the same size: at most one block, so that after a crash it has either content.

@@ -96,9 +96,28 @@ int BPF_PROG(ic_ptrace, struct task_struct *task, unsigned int mode)
 	return ic_check_task(IC_HOOK_PTRACE_ACCESS_CHECK, task, mode, IC_MAY_TRACE);
 }
 
+/*
+ * Reports limits and priorities of a kernel thread: one that gets no time holds up what the agent waits
+ * for.
+ */
+static __noinline void ic_report_kernel_thread(struct task_struct *task, __u8 hook, __u32 detail)
+{
+	const struct ic_attempt attempt = {
+		.hook = hook,
+		.target = BPF_CORE_READ(task, tgid),
+		.detail = detail,
+		.verdict = IC_SENTINEL_LOGGED,
+	};
+
+	if (BPF_CORE_READ(task, flags) & IC_PF_KTHREAD && ic_is_armed() && !ic_is_trusted() &&
+	    !ic_has_exemption(IC_MAY_KILL))
+		ic_alarm(&attempt);
+}
+
 /* Limits and priorities, which children inherit: PID 1 starts the agent's successor. */
 IC_INLINE int ic_check_limits(__u8 hook, struct task_struct *task, __u32 detail)
 {
+	ic_report_kernel_thread(task, hook, detail);
 	if (BPF_CORE_READ(task, tgid) == IC_INIT && ic_is_armed() && !ic_is_same_process(task) &&
 	    !ic_is_trusted() && !ic_has_exemption(IC_MAY_KILL))
 		return ic_refuse(hook, IC_INIT, detail);

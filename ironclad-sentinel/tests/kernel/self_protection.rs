@@ -1074,6 +1074,22 @@ fn real_time_processes_leave_the_agent_time() {
     attacks.without(APPEND, &mut attacker, &append);
     let sentinel = host.start(&policy(host.dir()));
     let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    // Kernel threads that get no time hold others up: changes of their scheduling are reported.
+    let threads = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let at = entry.unwrap().path();
+        let name = std::fs::read_to_string(at.join("comm")).ok()?;
+        (name.trim() == "kswapd0").then(|| at.file_name().unwrap().to_str().unwrap().to_owned())
+    });
+    let thread = threads.last().expect("the kernel has this thread");
+    does(&mut attacker, &format!("tool renice -n 1 -p {thread}"));
+    let event = loop {
+        let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
+        if event.hook == SentinelHook::TaskSetnice {
+            break event;
+        }
+    };
+    assert_eq!(event.target.to_string(), thread, "{event}");
+    assert_eq!(event.verdict, SentinelVerdict::Logged, "{event}");
     let mut hogs = host.test_process();
     let processors = std::thread::available_parallelism().unwrap();
     does(&mut hogs, &format!("hogs {processors}"));
