@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ironclad_bpf::BpfError;
@@ -21,6 +21,8 @@ use crate::baseline::{Kind, Scopes, escaped};
 use crate::lookup::{self, Lookup};
 use crate::resolve::Coverage;
 
+const EROFS: u64 = 0xe0f5_e1e2;
+
 /// Supported file systems, by magic numbers of include/uapi/linux/magic.h and of fs/. An inode's number and
 /// generation are unique on its device, and stat(2) and hooks see the same device.
 const SUPPORTED: [(u64, &str); 8] = [
@@ -31,7 +33,7 @@ const SUPPORTED: [(u64, &str); 8] = [
     (0xcafe_4a11, "bpffs"),
     (0x6367_7270, "cgroup2"),
     (0x7371_7368, "squashfs"),
-    (0xe0f5_e1e2, "erofs"),
+    (EROFS, "erofs"),
 ];
 
 /// File systems that users often name, and why they are not supported.
@@ -60,12 +62,20 @@ const REFUSED: [(u64, &str); 13] = [
 /// Of include/uapi/linux/fs.h.
 const FS_CASEFOLD_FL: u32 = 0x4000_0000;
 
+/// Whether the file system of a path is on a block device. Since Linux 6.12, EROFS is also mounted from a file.
+fn has_block_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|it| rustix::fs::major(it.dev()) != 0)
+}
+
 /// Why files at a path cannot be protected. None if they can.
 pub(crate) fn unsupported(path: &Path) -> Option<String> {
     let magic = match statfs(path) {
         Ok(stat) => stat.f_type as u64 & 0xffff_ffff,
         Err(e) => return Some(format!("cannot be read: {e}")),
     };
+    if magic == EROFS && !has_block_device(path) {
+        return Some("is on EROFS in a file, which other processes may write".to_owned());
+    }
     if SUPPORTED.iter().any(|(known, _)| *known == magic) {
         return None;
     }
