@@ -113,6 +113,15 @@ IC_INLINE void ic_groups_record(struct cgroup *cgroup)
 		ic_count_loss(IC_LOSS_MAP);
 }
 
+/* The same of the caller's cgroup of version 2. */
+static __noinline int ic_groups_record_own(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	ic_groups_record(BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	return 0;
+}
+
 /* Whether a directory is that of a cgroup to which the agent was moved, or above it. */
 static __noinline bool ic_is_recorded_group(struct inode *dir)
 {

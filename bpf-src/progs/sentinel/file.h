@@ -279,6 +279,8 @@ static __noinline int ic_candidate_add(void)
 		bpf_map_delete_elem(&ic_marks, former);
 	*former = bpf_get_current_pid_tgid() >> 32;
 	ic_mark_set(IC_MARK_CANDIDATE);
+	/* The service manager has made a new cgroup for it. */
+	ic_groups_record_own();
 	return 0;
 }
 

@@ -228,13 +228,18 @@ enum {
 	IC_LOOP_SET_FD = 0x4c00, /* include/uapi/linux/loop.h */
 	IC_LOOP_CHANGE_FD = 0x4c06,
 	IC_LOOP_CONFIGURE = 0x4c0a,
+	IC_MD_SET_BITMAP_FILE = 0x4004092b, /* include/uapi/linux/raid/md_u.h */
 };
 
-/* No hook sees writes of a loop device's thread: while there is such a descriptor, none is set up. */
+/*
+ * No hook sees writes of a loop device's thread, nor those of an array to its bitmap: while there is
+ * such a descriptor, neither is set up.
+ */
 SEC("lsm/file_ioctl")
 int BPF_PROG(ic_preopened_loop, struct file *file, unsigned int cmd)
 {
-	if (cmd != IC_LOOP_SET_FD && cmd != IC_LOOP_CHANGE_FD && cmd != IC_LOOP_CONFIGURE)
+	if (cmd != IC_LOOP_SET_FD && cmd != IC_LOOP_CHANGE_FD && cmd != IC_LOOP_CONFIGURE &&
+	    cmd != IC_MD_SET_BITMAP_FILE)
 		return 0;
 	if (!ic_checks_writes() || ic_is_trusted() || ic_has_exemption(IC_MAY_MOUNT))
 		return 0;

@@ -39,10 +39,26 @@ IC_INLINE bool ic_is_break_glass_open(struct task_struct *task, int sig)
 	return true;
 }
 
+/*
+ * Whether a signal stops PID 1 for ever: systemd(1) takes those of faults for one, also where another
+ * process sends them, and then starts no successor.
+ */
+static __noinline bool ic_is_crash_of_init(struct task_struct *task, int sig)
+{
+	/* SIGQUIT, SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV */
+	const __u32 crashes = 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11;
+
+	return BPF_CORE_READ(task, tgid) == IC_INIT && sig > 0 && sig < 32 &&
+	       crashes >> (sig & 31) & 1 && ic_is_armed() && !ic_is_same_process(task) &&
+	       !ic_is_trusted() && !ic_has_exemption(IC_MAY_KILL);
+}
+
 /* Signal 0 only checks whether the process exists. */
 SEC("lsm/task_kill")
 int BPF_PROG(ic_task_kill, struct task_struct *task, void *info, int sig)
 {
+	if (ic_is_crash_of_init(task, sig))
+		return ic_refuse(IC_HOOK_TASK_KILL, IC_INIT, sig);
 	if (!ic_is_canary(IC_HOOK_TASK_KILL) && (!sig || ic_is_break_glass_open(task, sig)))
 		return 0;
 	return ic_check_task(IC_HOOK_TASK_KILL, task, sig, IC_MAY_KILL);

@@ -350,6 +350,10 @@ fn pid_1_is_not_frozen_by_its_cgroup() {
         ("limit the cgroup of PID 1", write("cgroup.max.depth", "7")),
     ];
     let home = init.dir().parent().unwrap().join("cgroup.procs");
+    // systemd(1) takes it for a fault of its own, and does nothing more.
+    const SIGFPE: &str = "kill 1 8";
+    let crash = "send PID 1 the signal of a fault";
+    attacks.without(crash, &mut attacker, SIGFPE);
     does(&mut attacker, &write("cgroup.procs", "1"));
     for (name, order) in &tried {
         attacks.without(name, &mut attacker, order);
@@ -360,6 +364,8 @@ fn pid_1_is_not_frozen_by_its_cgroup() {
         let event = attacks.with(name, &mut attacker, order, &events);
         assert_eq!(event.hook, SentinelHook::FileOpen, "{name}: {event}");
     }
+    let event = attacks.with(crash, &mut attacker, SIGFPE, &events);
+    assert_eq!((event.hook, event.target), (SentinelHook::TaskKill, PID_1), "{event}");
     does(&mut attacker, &format!("by-pid-1 {}", write("cgroup.max.depth", "8")));
     drop(sentinel);
     std::fs::write(home, "1").unwrap();
