@@ -48,8 +48,12 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let builder = Sentinel::builder("embed-sentinel");
     let builder = args.fold(builder, |builder, executable| builder.may_stop(executable));
     let sentinel = builder.start(&policy)?;
-    for hook in sentinel.status()?.hooks {
+    let status = sentinel.status()?;
+    for hook in status.hooks {
         tell(&format_args!("{}: {}", hook.name, hook.state));
+    }
+    for degraded in status.degraded {
+        tell(&format_args!("degraded: {degraded}"));
     }
     let (pump, events) = sentinel.events(1024, Overflow::DropNewest)?;
     std::thread::scope(|scope| {

@@ -104,7 +104,9 @@ impl SentinelBuilder {
     /// other type are reported. Default: LSM, tracing (fentry, fexit, fmod_ret, iterators), freplace,
     /// struct_ops, kprobes, tracepoints, perf events, syscall programs, cgroup sysctl programs.
     ///
-    /// Programs of these types can bypass Sentinel, or read secrets in kernel memory.
+    /// In place of the default list: name its types, too. Programs of these types can bypass Sentinel, or read secrets in
+    /// kernel memory. With cgroup sysctl programs, other processes may not ask which programs are attached somewhere
+    /// (BPF_PROG_QUERY), but for tcx and netkit.
     #[must_use]
     pub fn refuse_programs(mut self, types: impl IntoIterator<Item = ProgramType>) -> Self {
         let types: Vec<_> = types.into_iter().collect();
@@ -220,17 +222,17 @@ impl SentinelBuilder {
     }
 
     /// How often a thread tests hooks and compares the files of the [baseline](Self::baseline). Default: 60 s;
-    /// zero: never. With zero, writes are not checked either where a file that is open for writing gets a protected name.
+    /// zero: never. With zero, mounts and swap are looked at by `status` alone, and writes are not checked where a file that is open for writing gets a protected name.
     #[must_use]
     pub fn watch_every(mut self, period: Duration) -> Self {
         self.watch_every = period;
         self
     }
 
-    /// A callback for hooks that become inactive or active again, for mounts over protected files, for changed files of
-    /// the baseline, and for an audit sink that does not return. The thread that found it checks nothing until the
-    /// callback returns. Default: none. Audit records are written in any case, and before, unless the sink takes longer
-    /// than 5 s.
+    /// A callback for hooks that become inactive or active again, for mounts over protected files, for swap of these, for
+    /// changed files of the baseline, and for an audit sink that does not return. The thread that found it checks nothing
+    /// until the callback returns. Default: none. Audit records of all but the last and swap are written in any case, and
+    /// before, unless the sink takes longer than 5 s.
     #[must_use]
     pub fn on_alarm(mut self, call: impl Fn(&Alarm) + Send + Sync + 'static) -> Self {
         self.on_alarm = Some(Arc::new(call));
@@ -246,7 +248,8 @@ impl SentinelBuilder {
     }
 
     /// An executable that may move processes between cgroups as root, and write to files of the agent's
-    /// cgroup: container runtimes, service managers in containers. May be called again.
+    /// cgroup, and ask which BPF programs are attached: container runtimes, service managers in containers. May be called
+    /// again.
     ///
     /// PID 1 always may. So may its children until they execute a program other than systemd's executor, which only
     /// updaters may change. Neither may freeze or kill the agent's cgroup and those above.

@@ -19,7 +19,8 @@ use crate::volumes::{MountOver, VolumeStatus};
 pub struct Status {
     /// The instance.
     pub instance: String,
-    /// Why Sentinel protects less than its policy says. Empty: nothing is wrong.
+    /// What is wrong with hooks, file systems and the agent. `missing`, `preopened`, `held`, `losses` and `alarms_lost`
+    /// are not part of it.
     pub degraded: Vec<Degraded>,
     /// The kernel and its features.
     pub kernel: KernelStatus,

@@ -47,7 +47,7 @@ pub enum Alarm {
     /// A mount appeared over protected files that no hook refused: of a trusted or exempt process, or of a process that
     /// had the mount point change after the hook.
     MountOver(MountOver),
-    /// Swap was switched on while protected files are on a tmpfs: see [`Degraded::Swap`](crate::Degraded::Swap).
+    /// Swap was switched on while protected files are on a tmpfs: see [`crate::Degraded::Swap`].
     Swap {
         /// The mount point of the tmpfs.
         at: PathBuf,

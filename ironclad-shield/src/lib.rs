@@ -1,8 +1,8 @@
 //! Shield: an XDP firewall that agents embed.
 //!
 //! A [`Shield`] protects interfaces by a [`CompiledPolicy`]. It is built once, shared between
-//! threads, and given new policies while traffic flows. Needs Linux 5.10 with BTF, and `CAP_BPF`
-//! and `CAP_NET_ADMIN`, or root.
+//! threads, and given new policies while traffic flows. Needs Linux 5.10 with BTF, and `CAP_BPF`,
+//! `CAP_NET_ADMIN` and `CAP_PERFMON`, or root.
 //!
 //! ```no_run
 //! use ironclad_core::{Action, RuleId};
