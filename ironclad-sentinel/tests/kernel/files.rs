@@ -14,7 +14,9 @@ use ironclad_lab::test;
 use ironclad_lab::test_process::TestProcess;
 use ironclad_policy::file::{FileAction, FileOps, FileRule};
 use ironclad_policy::{CompiledPolicy, Policy};
-use ironclad_sentinel::{Overflow, Sentinel, SentinelError, SentinelErrorKind};
+use ironclad_sentinel::{
+    HookState, HookStatus, Overflow, Sentinel, SentinelError, SentinelErrorKind,
+};
 use ironclad_syscalls::replace_descriptor;
 use libbpf_rs::query::{LinkInfoIter, ProgInfoIter};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -317,11 +319,15 @@ fn path_components_and_overlays_are_protected() {
     // Rights of a directory above may hide a file; other attributes do not.
     does(&mut attacker, &format!("setxattr {}", at("protected/component")));
     let mut tried = vec![("chmod", SentinelHook::InodeSetattr)];
-    if std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().starts_with("5.10") {
-        tried.push(("set-acl", SentinelHook::InodeSetxattr));
-    } else {
-        tried.push(("set-acl", SentinelHook::InodeSetAcl));
-    }
+    // Since Linux 6.2.
+    let hooks = sentinel.status().unwrap().hooks;
+    let is_missing = |it: &HookStatus| matches!(it.state, HookState::Missing { .. });
+    let lacks_acl_hook = hooks.iter().any(|it| it.name == "inode_set_acl" && is_missing(it));
+    let acl_hook = match lacks_acl_hook {
+        true => SentinelHook::InodeSetxattr,
+        false => SentinelHook::InodeSetAcl,
+    };
+    tried.push(("set-acl", acl_hook));
     for (verb, hook) in tried {
         does(&mut attacker, &format!("{verb} {}", at("protected/component")));
         let event = events.recv_timeout(PATIENCE).unwrap().into_sentinel().unwrap();
