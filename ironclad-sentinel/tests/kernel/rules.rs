@@ -253,7 +253,7 @@ fn a_server_over_the_directory_of_a_file_stops_nothing() {
     let server = silent_server(&dir);
     let (answered, answers) = mpsc::channel::<()>();
     let server = std::thread::spawn(move || {
-        // Its end lets go what waits for it.
+        // When it ends, calls that wait for it return.
         let is_late = answers.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
         drop(server);
         is_late
