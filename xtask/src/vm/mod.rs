@@ -20,8 +20,10 @@ use transcript::{Transcript, kernel_complaint};
 
 /// No bpf LSM unless asked for, on older kernels; nothing that could end in an endless reboot.
 /// Grace periods of RCU are hastened: a start waits for many of them, a sixth of its time on 5.10.
-const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 loglevel=5 panic=-1 oops=panic rcupdate.rcu_expedited=1 lsm=lockdown,capability";
+/// A processor counts as stuck after twice 60 seconds instead of twice 10: on a busy host an emulated
+/// one may get no time for that long.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic watchdog_thresh=60 \
+     rcupdate.rcu_expedited=1 lsm=lockdown,capability";
 /// One thread for all processors: with one for each, a processor may execute the breakpoint that
 /// another has taken out of the kernel's text already, which ends as `Oops: int3`. Two machines at
 /// once keep two processors as busy.
