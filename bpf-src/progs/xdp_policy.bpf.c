@@ -133,7 +133,9 @@ IC_INLINE __u32 ic_parse_rest(struct xdp_md *ctx, struct ic_cursor *cur, struct 
 
 	if (packet->family == IC_TUPLE_V6)
 		reason = ic_parse_ext(ctx, cur, packet);
-	return reason == IC_PARSE_OK ? ic_parse_l4(cur, packet) : reason;
+	if (reason == IC_PARSE_OK)
+		reason = ic_parse_l4(cur, packet);
+	return reason == IC_PARSE_OK && cur->jumbo ? IC_REASON_IP6_LENGTH : reason;
 }
 
 /* `has_eth`, a constant: the frame begins with an Ethernet header, and not with the IP header. */

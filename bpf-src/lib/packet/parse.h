@@ -36,6 +36,7 @@ struct ic_cursor {
 	__u16 proto;  /* ethertype in network byte order */
 	__u8 hops;    /* IPv6 hop limit */
 	__u8 partial; /* the first fragment of several: later ones carry the rest */
+	__u8 jumbo;   /* IPv6 with a payload length of 0, to the end of the frame */
 };
 
 /* Link layer, IPv6 header and IC_EXT_MAX extension headers of 2,048 bytes take less. */
@@ -172,6 +173,11 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 	cur->off += sizeof(*ip);
 	if ((void *)(ip + 1) + cur->left > cur->end)
 		return IC_REASON_IP6_LENGTH;
+	/* The kernel takes the whole frame, with the option of jumbograms (RFC 2675) or without. */
+	if (!cur->left && ip->nexthdr == IC_PROTO_HOPOPTS) {
+		cur->left = cur->end - (void *)(ip + 1);
+		cur->jumbo = 1;
+	}
 	/*
 	 * An IPv4-mapped source: a socket would treat the packet as IPv4, and bypass the rules of
 	 * IPv4.
@@ -287,7 +293,23 @@ IC_INLINE __u32 ic_parse_ext(struct xdp_md *ctx, struct ic_cursor *cur, struct i
 	return end.reason;
 }
 
-IC_INLINE __u32 ic_parse_tcp(struct ic_cursor *cur, struct ic_packet *packet)
+/*
+ * The ports, with which transport headers begin: read before the header is checked, because rules
+ * see them also where the kernel accepts a packet that is malformed here.
+ */
+IC_INLINE bool ic_parse_ports(struct ic_cursor *cur, struct ic_packet *packet)
+{
+	__u16 *port = ic_cursor_at(cur);
+
+	if ((void *)(port + 2) > cur->end || cur->left < 2 * sizeof(*port))
+		return false;
+	packet->sport = port[0];
+	packet->dport = port[1];
+	packet->has_ports = 1;
+	return true;
+}
+
+IC_INLINE __u32 ic_parse_tcp(struct ic_cursor *cur)
 {
 	struct tcphdr *tcp = ic_cursor_at(cur);
 	__u32 header;
@@ -297,12 +319,7 @@ IC_INLINE __u32 ic_parse_tcp(struct ic_cursor *cur, struct ic_packet *packet)
 	header = (((__u8 *)tcp)[12] >> 4) * 4;
 	if (header < sizeof(*tcp))
 		return IC_REASON_L4_HEADER;
-	if (header > cur->left)
-		return IC_REASON_L4_SHORT;
-	packet->sport = tcp->source;
-	packet->dport = tcp->dest;
-	packet->has_ports = 1;
-	return IC_PARSE_OK;
+	return header > cur->left ? IC_REASON_L4_SHORT : IC_PARSE_OK;
 }
 
 IC_INLINE __u32 ic_parse_udp(struct ic_cursor *cur, struct ic_packet *packet)
@@ -316,23 +333,14 @@ IC_INLINE __u32 ic_parse_udp(struct ic_cursor *cur, struct ic_packet *packet)
 	if (packet->proto == IC_PROTO_UDP &&
 	    (len < sizeof(*udp) || (len > cur->left && !cur->partial)))
 		return IC_REASON_L4_HEADER;
-	packet->sport = udp->source;
-	packet->dport = udp->dest;
-	packet->has_ports = 1;
 	return IC_PARSE_OK;
 }
 
-/* Twelve bytes begin with the ports in SCTP and in DCCP. */
-IC_INLINE __u32 ic_parse_ports(struct ic_cursor *cur, struct ic_packet *packet)
+/* The shortest header of SCTP and of DCCP. */
+IC_INLINE __u32 ic_parse_twelve(struct ic_cursor *cur)
 {
-	__u16 *port = ic_cursor_at(cur);
-
-	if ((void *)port + 12 > cur->end || cur->left < 12)
-		return IC_REASON_L4_SHORT;
-	packet->sport = port[0];
-	packet->dport = port[1];
-	packet->has_ports = 1;
-	return IC_PARSE_OK;
+	return ic_cursor_at(cur) + 12 > cur->end || cur->left < 12 ? IC_REASON_L4_SHORT
+								   : IC_PARSE_OK;
 }
 
 IC_INLINE __u32 ic_parse_icmp(struct ic_cursor *cur, struct ic_packet *packet)
@@ -352,13 +360,13 @@ IC_INLINE __u32 ic_parse_l4(struct ic_cursor *cur, struct ic_packet *packet)
 		return IC_PARSE_OK;
 	switch (packet->proto) {
 	case IC_PROTO_TCP:
-		return ic_parse_tcp(cur, packet);
+		return ic_parse_ports(cur, packet) ? ic_parse_tcp(cur) : IC_REASON_L4_SHORT;
 	case IC_PROTO_UDP:
 	case IC_PROTO_UDPLITE:
-		return ic_parse_udp(cur, packet);
+		return ic_parse_ports(cur, packet) ? ic_parse_udp(cur, packet) : IC_REASON_L4_SHORT;
 	case IC_PROTO_SCTP:
 	case IC_PROTO_DCCP:
-		return ic_parse_ports(cur, packet);
+		return ic_parse_ports(cur, packet) ? ic_parse_twelve(cur) : IC_REASON_L4_SHORT;
 	case IC_PROTO_ICMP:
 		return packet->family == IC_TUPLE_V4 ? ic_parse_icmp(cur, packet) : IC_PARSE_OK;
 	case IC_PROTO_ICMPV6:

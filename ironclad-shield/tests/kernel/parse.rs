@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(contradictory_headers_are_malformed),
         test!(a_link_lives_under_deny_all),
         test!(malformed_may_pass_but_is_no_bypass),
+        test!(tuples_see_the_ports_of_malformed_packets),
         test!(a_frame_runs_whole_or_not_at_all),
         test!(longer_header_chains_than_are_parsed_never_pass),
         test!(tuples_open_a_closed_firewall),
@@ -374,6 +375,65 @@ fn malformed_may_pass_but_is_no_bypass() {
     let mut other = bad4().payload(TCP, tcp(1, 2)).build();
     other[14] = 0x55;
     expect(&shield, "another version", &other, Reason::Ip4Header, Verdict::Allow);
+}
+
+/// Packets that the kernel accepts and Shield calls malformed.
+fn tuples_see_the_ports_of_malformed_packets() {
+    let policy = || Policy::builder().malformed(Verdict::Allow);
+    let tuple = |protocol, rule| {
+        TupleRule::new(RuleId(rule), "port", Action::Drop).protocol(protocol).dport(9)
+    };
+    let closed = shield(
+        policy()
+            .tuple(tuple(Protocol::TCP, 1))
+            .tuple(tuple(Protocol::UDP, 2))
+            .tuple(tuple(Protocol::SCTP, 3)),
+    );
+    let open = shield(policy());
+    let pad = [0, 1, 4, 0, 0, 0, 0];
+    let no_length = |frame: Frame| {
+        let mut frame = frame.build();
+        frame[18..20].fill(0);
+        frame
+    };
+    let mut short = udp(1, 9, b"length 0");
+    short[4..6].fill(0);
+    for (what, frame, reason) in [
+        (
+            "IPv6 without a length",
+            no_length(v6().extension(0, &pad).payload(UDP, udp(1, 9, b"x"))),
+            Reason::Ip6Length,
+        ),
+        (
+            "IPv6 without a length, two headers",
+            no_length(v6().extension(0, &pad).extension(60, &pad).payload(TCP, tcp(1, 9))),
+            Reason::Ip6Length,
+        ),
+        ("UDP without a length", v6().payload(UDP, short).build(), Reason::L4Header),
+        (
+            "eight bytes of TCP",
+            v4().fragment4(0, true).payload(TCP, tcp(1, 9)[..8].to_vec()).build(),
+            Reason::L4Short,
+        ),
+        (
+            "eight bytes of TCP",
+            v6().fragment6(0, true).payload(TCP, tcp(1, 9)[..8].to_vec()).build(),
+            Reason::L4Short,
+        ),
+        (
+            "eight bytes of SCTP",
+            v4().fragment4(0, true).payload(SCTP, sctp(1, 9)[..8].to_vec()).build(),
+            Reason::L4Short,
+        ),
+    ] {
+        expect(&open, what, &frame, reason, Verdict::Allow);
+        expect(&closed, what, &frame, Reason::Tuple, Verdict::Drop);
+        let strict = shield(Policy::builder());
+        expect(&strict, what, &frame, reason, Verdict::Drop);
+    }
+    // Nothing but a hop-by-hop header may follow a length of 0.
+    let empty = no_length(v6().payload(UDP, udp(1, 9, b"x")));
+    expect(&open, "no header", &empty, Reason::L4Short, Verdict::Allow);
 }
 
 /// The kernel gives the program the beginning of a longer frame, which would be malformed.
