@@ -248,8 +248,17 @@ IC_INLINE bool ic_is_memory_sampled(struct task_struct *task, __u64 sample)
 }
 
 /*
- * Refuses to measure trusted processes, to sample registers and stacks of other processes, and to
- * place probes in kernel and programs.
+ * Whether an event is PID 1's, or of a child that has not called execve(2): its children inherit
+ * it, the agent's successor too, to which one with `sigtrap` sends signals.
+ */
+IC_INLINE bool ic_is_inherited(struct task_struct *task)
+{
+	return task && ic_is_manager_of(task, true) && !ic_is_same_process(task);
+}
+
+/*
+ * Refuses to measure trusted processes and PID 1, to sample registers and stacks of other
+ * processes, and to place probes in kernel and programs.
  */
 SEC("lsm/perf_event_alloc")
 int BPF_PROG(ic_perf, struct perf_event *event)
@@ -262,8 +271,8 @@ int BPF_PROG(ic_perf, struct perf_event *event)
 		return -IC_SENTINEL_ECANARY;
 	if (!ic_is_armed() || !(ic_sentinel.refuse & IC_REFUSE_MEMORY))
 		return 0;
-	if (!(task && ic_mark_of(task)) && !ic_is_memory_sampled(task, sample) &&
-	    !ic_is_syscall_traced(task, type) &&
+	if (!(task && ic_mark_of(task)) && !ic_is_inherited(task) &&
+	    !ic_is_memory_sampled(task, sample) && !ic_is_syscall_traced(task, type) &&
 	    !(ic_sentinel.probes[0] && type == ic_sentinel.probes[0]) &&
 	    !(ic_sentinel.probes[1] && type == ic_sentinel.probes[1]))
 		return 0;

@@ -861,6 +861,9 @@ fn signals_of_files_and_perf_events_do_not_reach_the_agent() {
     let has_ended = victim.ends_within(crate::testbed::PATIENCE).unwrap();
     attacks.record_without(by_file, if has_ended { "succeeded" } else { NO_EFFECT });
     attacks.without(by_counter, &mut attacker, &count(other.pid()));
+    // Its children inherit the event, which can signal them (`sigtrap`).
+    let of_init = "open a perf counter on PID 1";
+    attacks.without(of_init, &mut attacker, &count(1));
     attacks.without(sysrq, &mut attacker, trigger);
     let sentinel = host.start(&Policy::builder().compile().unwrap());
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
@@ -873,6 +876,8 @@ fn signals_of_files_and_perf_events_do_not_reach_the_agent() {
     assert_eq!((event.hook, event.target), (SentinelHook::FileSendSigiotask, agent), "{event}");
     assert_eq!(event.detail, TERMINATE as u32);
     let event = attacks.with(by_counter, &mut attacker, &count(agent), &events);
+    assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{event}");
+    let event = attacks.with(of_init, &mut attacker, &count(1), &events);
     assert_eq!(event.hook, SentinelHook::PerfEventAlloc, "{event}");
     assert_eq!(attacker.ask(&count(other.pid())).unwrap(), 0);
     let probes = [(by_probe, probe(agent))];
