@@ -366,7 +366,9 @@ fn follow_wakes(
         if ready.wake {
             // A record that is not complete wakes, too.
             if let Err(error) = wakes.poll(Duration::ZERO, |_| {}) {
-                return watched.finish(Some(error.into()));
+                watched.lock().wake_error = Some(ErrorChain::new(&error).to_string());
+                tracing::error!(error = %ErrorChain::new(&error), "the thread of wakes has ended");
+                return;
             }
             watched.check_writes();
             count_at.get_or_insert_with(|| Instant::now() + COUNT_AFTER);

@@ -80,6 +80,8 @@ pub(crate) struct State {
     pub(crate) last_active: BTreeMap<SentinelHook, u64>,
     /// Why the last run of the watch thread failed.
     pub(crate) watch_error: Option<String>,
+    /// Why the thread that is woken has ended.
+    pub(crate) wake_error: Option<String>,
     baseline: Option<BaselineReport>,
     pub(crate) preopened: Preopened,
     foreign: Foreign,
@@ -106,6 +108,7 @@ impl State {
             canaries: Vec::new(),
             last_active: BTreeMap::new(),
             watch_error: None,
+            wake_error: None,
             baseline: None,
             preopened: Preopened::default(),
             foreign: Foreign::default(),

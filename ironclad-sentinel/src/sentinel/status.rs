@@ -51,7 +51,11 @@ impl Sentinel {
             answered_ns: None,
             not_tested: None,
         });
-        let watch = now.watch_error.iter().map(|why| Degraded::Watch { why: why.clone() });
+        let watch = now
+            .watch_error
+            .iter()
+            .chain(&now.wake_error)
+            .map(|why| Degraded::Watch { why: why.clone() });
         let mounts = now.mounts_over.iter().cloned().map(Degraded::MountOver);
         missing_paths.extend_from_slice(&now.missing);
         let mut status = Status {
