@@ -1,4 +1,5 @@
-//! Compiles the eBPF programs of `bpf-src/` and generates their skeletons.
+//! Compiles the eBPF programs of `bpf-src/`, or takes those that the package carries, and generates
+//! their skeletons.
 #[path = "build/programs.rs"]
 mod programs;
 
@@ -10,7 +11,7 @@ use std::process::exit;
 use std::sync::Mutex;
 
 use libbpf_cargo::SkeletonBuilder;
-use programs::{BENCHES, PROGRAMS, Sources};
+use programs::{ARCHITECTURES, BENCHES, DIGEST, PREBUILT, PROGRAMS, Sources, object_name};
 
 fn main() {
     if let Err(message) = run() {
@@ -23,30 +24,37 @@ fn run() -> Result<(), String> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?);
     let dir = root.join("bpf-src");
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
-    let arch = match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
-        Ok("x86_64") => "x86",
-        Ok("aarch64") => "arm64",
-        other => {
-            return Err(format!(
-                "no vmlinux.h for the architecture {}: Ironclad's programs are built for x86_64 and aarch64",
-                other.unwrap_or("(unknown)")
-            ));
-        }
+    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    let Some((_, arch)) = ARCHITECTURES.into_iter().find(|(name, _)| *name == target) else {
+        return Err(format!(
+            "no vmlinux.h for the architecture {target}: Ironclad's programs are built for x86_64 and aarch64"
+        ));
     };
     println!("cargo::rerun-if-env-changed=CLANG");
     println!("cargo::rerun-if-env-changed=IRONCLAD_WERROR");
     rerun_if_changed(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let sources = Sources::new(&dir, out.join("libbpf")).map_err(|e| format!("headers: {e}"))?;
-    let clang = programs::clang()?;
-    let benches = if env::var_os("CARGO_FEATURE_BENCH").is_some() { &BENCHES[..] } else { &[] };
+    let has = |feature: &str| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    let benches = if has("BENCH") { &BENCHES[..] } else { &[] };
+    let prebuilt = if has("BUILD_BPF") { None } else { prebuilt(&root.join(PREBUILT), &dir)? };
+    let compiler = match &prebuilt {
+        Some(_) if benches.is_empty() => None,
+        _ => Some(Compiler {
+            sources: Sources::new(&dir, out.join("libbpf")).map_err(|e| format!("headers: {e}"))?,
+            clang: programs::clang()?,
+            arch,
+        }),
+    };
     let build = |program: &str| {
-        let name = program.rsplit('/').next().unwrap_or(program);
-        let object = out.join(format!("{name}.o"));
-        programs::compile(&sources, program, arch, &clang, &object)
-            .map_err(|e| format!("{program}.bpf.c: {e}"))?;
+        let mut object = out.join(object_name(program));
+        let packed = prebuilt.as_ref().map(|dir| dir.join(&target).join(object_name(program)));
+        match (packed.filter(|_| PROGRAMS.contains(&program)), &compiler) {
+            (Some(packed), _) => object = packed,
+            (None, Some(compiler)) => compiler.compile(program, &object)?,
+            (None, None) => return Err(format!("{program}: no compiler")),
+        }
         SkeletonBuilder::new()
             .obj(&object)
-            .generate(out.join(format!("{name}.skel.rs")))
+            .generate(out.join(object_name(program)).with_extension("skel.rs"))
             .map_err(|e| format!("{program}.bpf.c: {e:#}"))
     };
     // Nothing else is left to build at that time: every package waits for this one.
@@ -59,6 +67,30 @@ fn run() -> Result<(), String> {
         let mut ends = threads.into_iter().map(|thread| thread.join());
         ends.try_for_each(|end| end.map_err(|_| "a thread panicked".to_owned())?)
     })
+}
+
+struct Compiler<'a> {
+    sources: Sources<'a>,
+    clang: PathBuf,
+    arch: &'static str,
+}
+
+impl Compiler<'_> {
+    fn compile(&self, program: &str, object: &Path) -> Result<(), String> {
+        programs::compile(&self.sources, program, self.arch, &self.clang, object)
+            .map_err(|e| format!("{program}.bpf.c: {e}"))
+    }
+}
+
+/// The directory of the compiled programs that a package carries. None in a checkout, nor where the
+/// sources are not those that they were compiled from.
+fn prebuilt(dir: &Path, sources: &Path) -> Result<Option<PathBuf>, String> {
+    let Ok(known) = fs::read_to_string(dir.join(DIGEST)) else {
+        return Ok(None);
+    };
+    rerun_if_changed(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let found = programs::digest(sources).map_err(|e| format!("{}: {e}", sources.display()))?;
+    Ok((known.trim() == found).then(|| dir.to_owned()))
 }
 
 /// libbpf-cargo reports no headers to cargo.

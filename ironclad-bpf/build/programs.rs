@@ -1,10 +1,12 @@
-//! How the programs of `bpf-src/` are compiled: for the build, and for the tests that compile them
-//! once more.
+//! How the programs of `bpf-src/` are compiled: for the build, for packages, and for the tests that
+//! compile them once more.
 use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
 
 /// The oldest clang whose code the programs were tried with.
 const CLANG_MIN: u32 = 16;
@@ -18,6 +20,13 @@ pub(crate) const PROGRAMS: [&str; 6] = [
     "progs/xdp_dispatch",
     "progs/xdp_policy",
 ];
+/// The architectures that have a `vmlinux.h`: their names in Rust and in the kernel's sources.
+pub(crate) const ARCHITECTURES: [(&str, &str); 2] = [("x86_64", "x86"), ("aarch64", "arm64")];
+/// In a package: the compiled programs, in a directory for each architecture by its name in Rust.
+pub(crate) const PREBUILT: &str = "prebuilt";
+/// In `PREBUILT`: the digest of the sources that they were compiled from.
+pub(crate) const DIGEST: &str = "sources.sha256";
+
 /// Only with the feature `bench`.
 pub(crate) const BENCHES: [&str; 5] = [
     "bench/bench_cgroup",
@@ -42,6 +51,40 @@ impl<'a> Sources<'a> {
         }
         Ok(Self { dir, headers })
     }
+}
+
+/// A file's name without the directories of its program.
+pub(crate) fn object_name(program: &str) -> String {
+    format!("{}.o", program.rsplit('/').next().unwrap_or(program))
+}
+
+/// SHA-256 over the paths, lengths and contents of all files below a directory, in hexadecimal.
+pub(crate) fn digest(dir: &Path) -> io::Result<String> {
+    let mut files = Vec::new();
+    list(dir, &mut files)?;
+    files.sort();
+    let mut sum = Sha256::new();
+    for file in files {
+        let name = file.strip_prefix(dir).unwrap_or(&file).as_os_str().as_encoded_bytes();
+        let content = fs::read(&file)?;
+        for part in [name, &content] {
+            sum.update((part.len() as u64).to_le_bytes());
+            sum.update(part);
+        }
+    }
+    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Compiles a program for an architecture, as the kernel's sources call it, to an object file.

@@ -1,6 +1,6 @@
 //! Safe loading of Ironclad's eBPF programs. The only crate of the family with libbpf and `unsafe`.
 //!
-//! The programs are compiled from `bpf-src/` when the crate is built and embedded in it: nothing is
+//! The programs of `bpf-src/` are compiled when the crate is packaged or built, and embedded in it: nothing is
 //! read from disk at run time. [`shield`] loads the XDP firewall, [`XdpLink`] attaches it,
 //! [`PinDirectory`] makes it outlive the process, [`EventRing`] reads what it reports.
 //!

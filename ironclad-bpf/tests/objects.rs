@@ -1,6 +1,8 @@
 //! The programs compiled once more: for the architecture that nothing here runs on, and from another
 //! place.
 
+// The rest is the build script's.
+#[allow(dead_code)]
 #[path = "../build/programs.rs"]
 mod programs;
 
@@ -76,4 +78,24 @@ fn the_bytes_do_not_tell_where_the_sources_lay() {
             assert!(!here.windows(path.len()).any(|bytes| bytes == path), "{program}: {path:?}");
         }
     }
+}
+
+/// A package whose sources are changed does not take the programs that it carries.
+#[test]
+fn the_digest_tells_sources_from_changed_ones() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = elsewhere.path().join("sources");
+    copy(sources(), &place);
+    let digest = |dir: &Path| programs::digest(dir).unwrap();
+    let known = digest(sources());
+    assert_eq!(digest(&place), known);
+    let (one, other) = (place.join("lib/base.h"), place.join("lib/base2.h"));
+    fs::rename(&one, &other).unwrap();
+    assert_ne!(digest(&place), known, "another name");
+    fs::rename(&other, &one).unwrap();
+    let text = fs::read_to_string(&one).unwrap();
+    fs::write(&one, format!("{text}\n")).unwrap();
+    assert_ne!(digest(&place), known, "another content");
+    fs::write(&one, text).unwrap();
+    assert_eq!(digest(&place), known);
 }

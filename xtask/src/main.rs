@@ -67,6 +67,9 @@ enum Task {
     },
     /// Make ironclad-core's abi module from the headers in bpf-src/include/ironclad/abi.
     Abi,
+    /// Compile the eBPF programs for all architectures into ironclad-bpf/prebuilt, which packages carry: before
+    /// `cargo package` and `cargo publish`.
+    Prebuild,
     /// Write the files of public items (xtask/public-api) anew.
     Api,
     /// Check style, lints, documentation, licences, packages and the oldest Rust.
@@ -168,6 +171,10 @@ fn perform(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Abi => abi::generate()?,
+        Task::Prebuild => {
+            setup::ensure(Purpose::Build)?;
+            check::package::prebuild()?;
+        }
         Task::Api => check::api::generate()?,
         Task::Check { only } => {
             setup::ensure(Purpose::Test)?;

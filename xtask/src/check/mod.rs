@@ -2,7 +2,7 @@
 
 pub(crate) mod api;
 mod msrv;
-mod package;
+pub(crate) mod package;
 pub(crate) mod tree;
 
 use std::path::PathBuf;

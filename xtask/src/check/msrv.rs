@@ -8,13 +8,12 @@ use crate::apt::Apt;
 use crate::cache::{self, Lock};
 use crate::command::{cargo, command, create_dir, output, read_text, write};
 use crate::failure::{Context, Failure, Result};
-use crate::test::Outcome;
 
 /// A release that has this version.
 const SUITE: &str = "trixie";
 
-/// Checks the packages of a workspace that the arguments name.
-pub(super) fn check(workspace: &Path, arguments: &[&str]) -> Result<Outcome> {
+/// Runs a command of cargo on the packages of a workspace that the arguments name; returns what it prints.
+pub(super) fn run(workspace: &Path, arguments: &[&str], clang: Option<&str>) -> Result<String> {
     let promised = promised()?;
     let bin = toolchain()?.join("bin");
     let version = output(&mut command(bin.join("rustc"), ["--version"]))?;
@@ -29,12 +28,14 @@ pub(super) fn check(workspace: &Path, arguments: &[&str]) -> Result<Outcome> {
     output(&mut cargo(["fetch", "--locked"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     let target = std::path::absolute(target.join("oldest-rustc")).context("target directory")?;
-    super::passes(
-        command(bin.join("cargo"), ["check", "--quiet", "--offline"])
-            .args(arguments)
-            .current_dir(workspace)
+    let mut command = command(bin.join("cargo"), arguments);
+    command.args(["--quiet", "--offline"]).current_dir(workspace);
+    command.envs(clang.map(|clang| ("CLANG", clang)));
+    output(
+        command
             .env("CARGO", bin.join("cargo"))
             .env("RUSTC", bin.join("rustc"))
+            .env("RUSTDOC", bin.join("rustdoc"))
             .env("CARGO_TARGET_DIR", target)
             .env_remove("RUSTUP_TOOLCHAIN"),
     )
@@ -52,15 +53,19 @@ fn toolchain() -> Result<PathBuf> {
     let parent = cache::dir("rustc")?;
     let _lock = Lock::wait(&parent)?;
     let dir = parent.join(SUITE);
-    if dir.join("bin/rustc").is_file() {
+    if dir.join("bin/rustdoc").is_file() {
         return Ok(dir);
     }
     let unpacked = tempfile::tempdir_in(&parent).context("temporary directory")?;
     Apt::update()?.unpack_closure(&["cargo", "rustc"], &unpacked.path().join("root"))?;
     let bin = unpacked.path().join("bin");
     create_dir(&bin)?;
-    for program in ["cargo", "rustc"] {
+    for program in ["cargo", "rustc", "rustdoc"] {
         wrap(&dir.join("root"), program, &bin.join(program))?;
+    }
+    // One of an earlier version of this tool lacks a program.
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).context(dir.display())?;
     }
     std::fs::rename(unpacked.keep(), &dir).context(dir.display())?;
     Ok(dir)

@@ -1,4 +1,5 @@
-//! What is published: each crate compiles from its tarball alone, with the oldest Rust that we promise.
+//! What is published: each crate compiles from its tarball alone, with the oldest Rust that we promise and
+//! without clang, and carries the same programs as are compiled from the sources in it.
 //!
 //! `cargo package` by itself would build every tarball a second time, with the newest Rust.
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{msrv, passes};
-use crate::command::{cargo, command, create_dir, output, write};
+use crate::command::{cargo, command, create_dir, output, read, run, write};
 use crate::failure::{Context, Result};
 use crate::test::{FEATURES, Outcome};
 
@@ -29,6 +30,7 @@ pub(super) fn check() -> Result<Outcome> {
     let target = metadata["target_directory"].as_str().context("no target directory")?;
     let target = Path::new(target).join("package-check");
     let packages = published(&metadata)?;
+    prebuild()?;
 
     let mut package = cargo(["package", "--quiet", "--allow-dirty", "--no-verify"]);
     package.arg("--target-dir").arg(&target);
@@ -49,7 +51,54 @@ pub(super) fn check() -> Result<Outcome> {
             }
         }
     }
-    msrv::check(&workspace, &["--workspace", "--features", FEATURES])
+    // A clang that is not there. The first command compiles what the second documents.
+    for arguments in [
+        &["check", "--workspace", "--features", FEATURES][..],
+        &["doc", "--no-deps", "--package", PROGRAMS],
+    ] {
+        msrv::run(&workspace, arguments, Some("/nonexistent"))?;
+    }
+    let from_sources = ["check", "--package", PROGRAMS, "--features", "build-bpf"];
+    let messages = [&from_sources[..], &["--message-format", "json"]].concat();
+    let out = out_dir(&msrv::run(&workspace, &messages, None)?)?;
+    let programs = packages.iter().find(|it| it.name == PROGRAMS).context("no such package")?;
+    same(&workspace.join(programs.dir()).join("prebuilt/x86_64"), &out)
+}
+
+/// The package with the eBPF programs.
+const PROGRAMS: &str = "ironclad-bpf";
+
+/// Compiles the eBPF programs for all architectures into the directory that its package carries.
+pub(crate) fn prebuild() -> Result<()> {
+    run(&mut cargo(["run", "--quiet", "--package", PROGRAMS, "--example", "compile_programs"]))
+}
+
+/// Where the build script of the programs' package has written to, by cargo's messages.
+fn out_dir(messages: &str) -> Result<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut dirs = messages.filter_map(|message| {
+        let is_ours = message["package_id"].as_str()?.contains(PROGRAMS);
+        message["out_dir"].as_str().filter(|_| is_ours).map(PathBuf::from)
+    });
+    dirs.next().context("cargo has run no build script")
+}
+
+/// Whether each object of a directory has the same bytes in the other.
+fn same(packed: &Path, built: &Path) -> Result<Outcome> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(packed).context(packed.display())? {
+        let entry = entry.context(packed.display())?;
+        let other = built.join(entry.file_name());
+        if read(&entry.path())? != read(&other)? {
+            let (one, other) = (entry.path(), other.display());
+            return Ok(Outcome::Failed(format!("{} is not {other}", one.display())));
+        }
+        count += 1;
+    }
+    Ok(match count {
+        0 => Outcome::Failed(format!("{} has no programs", packed.display())),
+        _ => Outcome::Passed,
+    })
 }
 
 pub(super) fn published(metadata: &Value) -> Result<Vec<Package>> {
