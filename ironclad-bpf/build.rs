@@ -11,7 +11,9 @@ use std::process::exit;
 use std::sync::Mutex;
 
 use libbpf_cargo::SkeletonBuilder;
-use programs::{ARCHITECTURES, BENCHES, DIGEST, PREBUILT, PROGRAMS, Sources, object_name};
+use programs::{
+    ARCHITECTURES, BENCHES, DIGEST, PREBUILT, PROGRAMS, Sources, object_name, products,
+};
 
 fn main() {
     if let Err(message) = run() {
@@ -34,10 +36,10 @@ fn run() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=IRONCLAD_WERROR");
     rerun_if_changed(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let has = |feature: &str| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    let benches = if has("BENCH") { &BENCHES[..] } else { &[] };
+    let is_used = |program: &&str| products(program).iter().any(|product| has(product));
     let prebuilt = if has("BUILD_BPF") { None } else { prebuilt(&root.join(PREBUILT), &dir)? };
     let compiler = match &prebuilt {
-        Some(_) if benches.is_empty() => None,
+        Some(_) if !has("BENCH") => None,
         _ => Some(Compiler {
             sources: Sources::new(&dir, out.join("libbpf")).map_err(|e| format!("headers: {e}"))?,
             clang: programs::clang()?,
@@ -59,7 +61,7 @@ fn run() -> Result<(), String> {
     };
     // Nothing else is left to build at that time: every package waits for this one.
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let queue = Mutex::new(PROGRAMS.iter().chain(benches));
+    let queue = Mutex::new(PROGRAMS.iter().chain(&BENCHES).filter(|it| is_used(it)));
     let next = || queue.lock().ok().and_then(|mut queue| queue.next());
     let work = || std::iter::from_fn(next).try_for_each(|program| build(program));
     std::thread::scope(|scope| {

@@ -11,10 +11,12 @@
 //!
 //! # Features
 //!
-//! All are off by default, and each only adds items.
+//! Each only adds items. `shield` and `sentinel` are on by default.
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `shield`, `sentinel` | the modules of these names, and their eBPF programs |
+//! | `build-bpf` | nothing: the eBPF programs are compiled from their sources, also where the package carries them |
 //! | `crossbeam` | `EventReceiver::as_crossbeam`, for `select!` of crossbeam-channel |
 //! | `feed` | `policy::feed`: address lists that change, with their last good versions on disk |
 //! | `fetch` | `feed`, and fetching lists by HTTPS |
@@ -87,6 +89,7 @@ pub mod policy {
 }
 
 /// The integrity guard on BPF LSM.
+#[cfg(feature = "sentinel")]
 pub mod sentinel {
     pub use ironclad_bpf::uapi::{AttachType, ProgramType};
     pub use ironclad_core::abi::FileId;
@@ -102,6 +105,7 @@ pub mod sentinel {
 }
 
 /// The firewall at XDP and at cgroups.
+#[cfg(feature = "shield")]
 pub mod shield {
     pub use ironclad_bpf::Program;
     pub use ironclad_core::abi::FileId;

@@ -11,6 +11,16 @@ use sha2::{Digest, Sha256};
 /// The oldest clang whose code the programs were tried with.
 const CLANG_MIN: u32 = 16;
 
+/// The features whose products use a program.
+pub(crate) fn products(program: &str) -> &'static [&'static str] {
+    match program {
+        "progs/process" => &["SHIELD", "SENTINEL"],
+        "progs/sentinel" => &["SENTINEL"],
+        bench if BENCHES.contains(&bench) => &["BENCH"],
+        _ => &["SHIELD"],
+    }
+}
+
 /// By their paths in `bpf-src/`, without `.bpf.c`.
 pub(crate) const PROGRAMS: [&str; 6] = [
     "progs/cgroup",

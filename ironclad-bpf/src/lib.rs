@@ -18,13 +18,20 @@
 //! # Ok::<(), ironclad_bpf::BpfError>(())
 //! ```
 
-#[cfg(test)]
+// What one of the products alone does not use.
+#![cfg_attr(
+    not(all(feature = "shield", feature = "sentinel")),
+    allow(dead_code, unused_imports, unused_macros)
+)]
+
+#[cfg(all(test, feature = "shield", feature = "sentinel"))]
 mod abi_tests;
 pub mod audit;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod capabilities;
 mod cgroup;
+mod clock;
 mod error;
 mod hook;
 mod interface;
@@ -45,16 +52,19 @@ mod program;
 pub mod pseudo_fs;
 mod ring;
 mod rtnetlink;
+#[cfg(feature = "sentinel")]
 pub mod sentinel;
+#[cfg(feature = "shield")]
 pub mod shield;
 mod skel;
+#[cfg(any(feature = "shield", feature = "sentinel"))]
 pub mod socket;
 mod sys;
 mod terminal;
 pub mod uapi;
-mod wall_clock;
 
 pub use cgroup::{CgroupDir, cgroup_id};
+pub use clock::{boottime_ns, wall_time};
 pub use error::{BpfError, BpfErrorKind};
 pub use hook::HookLink;
 pub use interface::{Interface, XdpMode, network_namespace};
@@ -65,7 +75,5 @@ pub use map::{Map, MapInfo, Plain};
 pub use pin::{BPFFS, PinDirectory};
 pub use program::{Program, ProgramInfo, TestRun};
 pub use ring::EventRing;
-pub use shield::boottime_ns;
 pub use sys::private_directory;
 pub use terminal::terminal_device;
-pub use wall_clock::wall_time;

@@ -9,26 +9,32 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+#[cfg(feature = "shield")]
 pub(crate) mod cgroup {
     include!(concat!(env!("OUT_DIR"), "/cgroup.skel.rs"));
 }
 
+#[cfg(feature = "shield")]
 pub(crate) mod lsm_socket {
     include!(concat!(env!("OUT_DIR"), "/lsm_socket.skel.rs"));
 }
 
+#[cfg(any(feature = "shield", feature = "sentinel"))]
 pub(crate) mod process {
     include!(concat!(env!("OUT_DIR"), "/process.skel.rs"));
 }
 
+#[cfg(feature = "sentinel")]
 pub(crate) mod sentinel {
     include!(concat!(env!("OUT_DIR"), "/sentinel.skel.rs"));
 }
 
+#[cfg(feature = "shield")]
 pub(crate) mod xdp_dispatch {
     include!(concat!(env!("OUT_DIR"), "/xdp_dispatch.skel.rs"));
 }
 
+#[cfg(feature = "shield")]
 pub(crate) mod xdp_policy {
     include!(concat!(env!("OUT_DIR"), "/xdp_policy.skel.rs"));
 }

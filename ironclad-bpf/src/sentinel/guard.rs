@@ -14,6 +14,7 @@ use super::labels::FileTables;
 use super::pins::links_name;
 use super::preopened::{Census, Preopened};
 use super::secret::Secret;
+use crate::clock::boottime_ns;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::{Map, map_info};
@@ -21,7 +22,6 @@ use crate::mapping::Mapping;
 use crate::persistent::{LOSSES, PersistentMaps};
 use crate::pin::PinDirectory;
 use crate::program::Program;
-use crate::shield::boottime_ns;
 use crate::socket::Processes;
 use crate::sys;
 

@@ -19,6 +19,7 @@ use super::secret::Secret;
 use crate::audit::{
     Allowlist, FORBIDDEN_HELPERS, OVERRIDING_HELPERS, READING_HELPERS, is_harmless,
 };
+use crate::clock::boottime_ns;
 use crate::error::{BpfError, Failure};
 use crate::hook::HookLink;
 use crate::loader::{Loaded, Loader, constants, failed};
@@ -28,7 +29,6 @@ use crate::probe::{KernelBtf, State, probe_lsm};
 use crate::program::Program;
 use crate::pseudo_fs::{SYS, check_paths};
 use crate::ring::check_size;
-use crate::shield::boottime_ns;
 use crate::skel::sentinel::SentinelSkelBuilder;
 use crate::socket::Processes;
 use crate::sys;

@@ -3,12 +3,12 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::clock::boottime_ns;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::map::Map;
 use crate::persistent::{LINK_DIRECTORY_PREFIX, LOSSES, PROCESS, PinnedMaps, SENTINEL, pin_names};
 use crate::pin::{PinDirectory, names_in, remove_pins};
-use crate::shield::boottime_ns;
 use crate::socket::Inherited;
 
 /// What the hooks begin with that keep the table of processes.

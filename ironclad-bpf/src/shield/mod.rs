@@ -4,6 +4,5 @@
 mod policy;
 mod shared;
 
-pub(crate) use policy::kernel_hz;
 pub use policy::{PolicyConfig, PolicyImage, PolicyProgram, SetsBackend};
-pub use shared::{Selector, Shared, SharedOptions, boottime_ns};
+pub use shared::{Selector, Shared, SharedOptions};

@@ -8,6 +8,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::IntoBytes;
 
 use crate::audit::Allowlist;
+use crate::clock::kernel_hz;
 use crate::error::{BpfError, Failure};
 use crate::link_layer::LinkLayer;
 use crate::loader::{Loaded, Loader, constants, failed};
@@ -169,15 +170,6 @@ pub struct PolicyProgram {
     entries: Option<Mapping>,
     entries_len: usize,
     tuples: Option<Map<TupleKey, TupleVal>>,
-}
-
-/// Ticks per second of the kernel: the coarse clock advances by one tick.
-pub(crate) fn kernel_hz() -> u32 {
-    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
-    match tick.tv_nsec {
-        1.. => (1_000_000_000 / tick.tv_nsec) as u32,
-        _ => 100,
-    }
 }
 
 fn map_entries(map: BorrowedFd<'_>, len: usize) -> Result<Mapping, BpfError> {

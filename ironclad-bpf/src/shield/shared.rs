@@ -8,6 +8,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::audit::Allowlist;
+use crate::clock::boottime_ns;
 use crate::error::{BpfError, Failure};
 use crate::interface::LinkName;
 use crate::link::XdpLink;
@@ -95,12 +96,6 @@ impl Selector {
     pub fn in_force(self) -> u32 {
         if self.is_expired() { self.fallback } else { self.active }
     }
-}
-
-/// Nanoseconds of `CLOCK_BOOTTIME`, the clock of deadlines and events.
-pub fn boottime_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Shared {

@@ -15,6 +15,7 @@ use zerocopy::FromBytes;
 
 use super::pins::Inherited;
 use crate::audit::Allowlist;
+use crate::clock::boottime_ns;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
@@ -22,7 +23,6 @@ use crate::map::Map;
 use crate::persistent::{LOSSES, PROCESS, PersistentMaps, SOCKETS};
 use crate::program::Program;
 use crate::pseudo_fs::{PROC, namespace, reopen};
-use crate::shield::boottime_ns;
 use crate::skel::process::ProcessSkelBuilder;
 use crate::sys;
 

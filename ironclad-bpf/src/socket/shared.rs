@@ -9,6 +9,7 @@ use super::Processes;
 use super::pins::SocketPins;
 use crate::audit::Allowlist;
 use crate::cgroup::CgroupDir;
+use crate::clock::kernel_hz;
 use crate::error::BpfError;
 use crate::hook::HookLink;
 use crate::loader::{Loader, constants, failed};
@@ -17,7 +18,7 @@ use crate::mapping::Mapping;
 use crate::persistent::{PersistentMaps, SOCKET};
 use crate::probe::may_call;
 use crate::program::Program;
-use crate::shield::{Shared, kernel_hz};
+use crate::shield::Shared;
 use crate::skel::cgroup::CgroupSkelBuilder;
 use crate::uapi::{AttachType, Helper, ProgramType};
 

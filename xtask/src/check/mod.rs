@@ -118,10 +118,12 @@ fn clippy() -> Result<Outcome> {
     passes(cargo(arguments).args(["--", "-D", "warnings"]))
 }
 
-/// What the README's example is built with, and the smallest build of the crate of policies.
+/// What the README's example is built with, each product alone, and the smallest build of the crate of policies.
 fn default_features() -> Result<Outcome> {
     for arguments in [
         &["--package", "ironclad", "--lib", "--examples"][..],
+        &["--package", "ironclad", "--lib", "--no-default-features", "--features", "shield"],
+        &["--package", "ironclad", "--lib", "--no-default-features", "--features", "sentinel"],
         &["--package", "ironclad-policy", "--lib", "--no-default-features"],
     ] {
         let mut check = cargo(["clippy", "--quiet"]);

@@ -1,9 +1,22 @@
-//! Times of events by the wall clock.
+//! The kernel's clocks, and times of events by the wall clock.
 use std::time::{Duration, SystemTime};
 
 use ironclad_core::WallTime;
 
-use crate::shield::boottime_ns;
+/// Nanoseconds of `CLOCK_BOOTTIME`, the clock of deadlines and events.
+pub fn boottime_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Ticks per second of the kernel: the coarse clock advances by one tick.
+pub(crate) fn kernel_hz() -> u32 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    match tick.tv_nsec {
+        1.. => (1_000_000_000 / tick.tv_nsec) as u32,
+        _ => 100,
+    }
+}
 
 /// A time of `CLOCK_BOOTTIME` in nanoseconds, by the wall clock as it is set now.
 ///
