@@ -13,6 +13,7 @@ use ironclad_bpf::pseudo_fs::{self, PROC, PseudoFs, SECURITY, SYS};
 use ironclad_bpf::socket::Processes;
 use ironclad_core::abi::{self, FileId, NameKey};
 use ironclad_policy::file::{CompiledFiles, FileAction, FileRuleInfo, FileScope};
+use siphasher::sip::SipHasher13;
 
 use crate::baseline::{Kind, Scope, Scopes};
 use crate::error::{Failure, SentinelError};
@@ -88,11 +89,12 @@ pub(crate) fn mounts() -> Result<Vec<Mount>, SentinelError> {
     Ok(volumes::mounts().map_err(failed)?)
 }
 
-/// Resolves all paths of rules, and of Sentinel's own.
+/// Resolves all paths of rules, and of Sentinel's own. `name_key` is [`Guard::name_key`](ironclad_bpf::sentinel::Guard::name_key).
 pub(crate) fn resolve(
     files: Option<&CompiledFiles>,
     own: &[OwnPath],
     processes: &Processes,
+    name_key: [u64; 2],
 ) -> Result<Coverage, SentinelError> {
     let mounts = mounts()?;
     let wanted = wanted(files, own, &mounts)?;
@@ -108,7 +110,7 @@ pub(crate) fn resolve(
         let names = 1 << (name.len() % 32);
         covers.labels.push((dir.clone(), Covered { names, ..Covered::default() }));
     }
-    covers.identify(processes, &mut coverage)?;
+    covers.identify(processes, name_key, &mut coverage)?;
     exempt(files, processes, &mut coverage)?;
     Ok(coverage)
 }
@@ -231,7 +233,12 @@ impl Covers {
     }
 
     /// Finds the identities of all paths in one pass.
-    fn identify(self, processes: &Processes, coverage: &mut Coverage) -> Result<(), SentinelError> {
+    fn identify(
+        self,
+        processes: &Processes,
+        name_key: [u64; 2],
+        coverage: &mut Coverage,
+    ) -> Result<(), SentinelError> {
         let paths: Vec<&Path> = self.labels.iter().map(|(path, _)| path.as_path()).collect();
         let found = processes.identify_themselves(&paths)?;
         let id_of: BTreeMap<&Path, FileId> =
@@ -246,12 +253,18 @@ impl Covers {
         }
         for (dir, name, rules) in &self.names {
             if let Some(id) = id_of.get(dir.as_path()) {
-                let key = NameKey::new(*id, name.as_bytes());
+                let key = key_of_name(*id, name.as_bytes(), name_key);
                 *coverage.names.entry(key).or_default() |= rules;
             }
         }
         Ok(())
     }
+}
+
+/// The key of a name in a directory: the hash of `ic_name_hash()` in C.
+fn key_of_name(dir: FileId, name: &[u8], [one, two]: [u64; 2]) -> NameKey {
+    let hash = SipHasher13::new_with_keys(one, two).hash(name);
+    NameKey { dir, hash, len: name.len() as u32, _pad: 0 }
 }
 
 /// Adds the exempt executables of rules.

@@ -13,33 +13,71 @@ struct {
 	__type(value, struct ic_name_val);
 } ic_names SEC(".maps");
 
-IC_INLINE __u64 ic_name_mix(__u64 hash, __u64 word)
+struct ic_sip {
+	__u64 v[4];
+};
+
+#define IC_ROTATE(word, bits) ((word) << (bits) | (word) >> (64 - (bits)))
+
+/* A SipRound: Aumasson and Bernstein, SipHash: a fast short-input PRF, 2012. */
+IC_INLINE void ic_sip_round(struct ic_sip *sip)
 {
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ hash >> 32;
+	__u64 *v = sip->v;
+
+	v[0] += v[1];
+	v[1] = IC_ROTATE(v[1], 13) ^ v[0];
+	v[0] = IC_ROTATE(v[0], 32);
+	v[2] += v[3];
+	v[3] = IC_ROTATE(v[3], 16) ^ v[2];
+	v[0] += v[3];
+	v[3] = IC_ROTATE(v[3], 21) ^ v[0];
+	v[2] += v[1];
+	v[1] = IC_ROTATE(v[1], 17) ^ v[2];
+	v[2] = IC_ROTATE(v[2], 32);
 }
 
-/* Over eight bytes at a time: a name of 255 bytes does not fit on the stack. */
+IC_INLINE void ic_sip_word(struct ic_sip *sip, __u64 word)
+{
+	sip->v[3] ^= word;
+	ic_sip_round(sip);
+	sip->v[0] ^= word;
+}
+
+/*
+ * SipHash-1-3 by the key of the instance: a process that does not know the key cannot find another
+ * name with the same hash. Over eight bytes at a time: a name of 255 bytes does not fit on the
+ * stack.
+ */
 __noinline __u64 ic_name_hash(__u64 address, __u32 len)
 {
 	const unsigned char *name = (const unsigned char *)address;
-	__u64 hash = len, word;
+	__u64 one = ic_sentinel.name_key[0], two = ic_sentinel.name_key[1], word;
+	struct ic_sip sip = { {
+		one ^ 0x736f6d6570736575ULL,
+		two ^ 0x646f72616e646f6dULL,
+		one ^ 0x6c7967656e657261ULL,
+		two ^ 0x7465646279746573ULL,
+	} };
 	__u32 at, rest = len & 7;
 
 	for (at = sizeof(word); at < IC_SENTINEL_NAME; at += sizeof(word)) {
 		if (at > len)
 			break;
 		bpf_probe_read_kernel(&word, sizeof(word), name);
-		hash = ic_name_mix(hash, word);
+		ic_sip_word(&sip, word);
 		name += sizeof(word);
 	}
-	if (!rest)
-		return hash;
 	word = 0;
 	/* clang knows that the mask has no effect; the verifier does not. */
 	asm volatile("%0 &= 7" : "+r"(rest));
-	bpf_probe_read_kernel(&word, rest, name);
-	return ic_name_mix(hash, word);
+	if (rest)
+		bpf_probe_read_kernel(&word, rest, name);
+	ic_sip_word(&sip, word | (__u64)len << 56);
+	sip.v[2] ^= 0xff;
+	ic_sip_round(&sip);
+	ic_sip_round(&sip);
+	ic_sip_round(&sip);
+	return sip.v[0] ^ sip.v[1] ^ sip.v[2] ^ sip.v[3];
 }
 
 /* The rules that cover a name in a directory. */

@@ -293,6 +293,12 @@ impl Guard {
         self.state.u64_at(offset_of!(Sentinel, lost)).load(Ordering::SeqCst)
     }
 
+    /// The key of the hashes of names in directories: of SipHash-1-3.
+    pub fn name_key(&self) -> [u64; 2] {
+        let at = offset_of!(Sentinel, name_key);
+        [at, at + 8].map(|at| self.state.u64_at(at).load(Ordering::Relaxed))
+    }
+
     /// The word of [`Sentinel::word`].
     pub fn word(&self) -> u64 {
         self.word_at().load(Ordering::SeqCst)

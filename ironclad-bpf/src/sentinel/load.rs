@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use ironclad_core::abi::{self, SecretVal, Sentinel};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use zerocopy::IntoBytes;
 
 use super::guard::Guard;
 use super::hooks::{IDMAP, MissingHook, attach, attach_gate, choose};
@@ -301,6 +302,10 @@ fn load_object(
     let config = constants(OBJECT, &mut open.maps.rodata_data)?;
     config.ic_cfg_label_mask = sizes.filter - 1;
     config.ic_cfg_helpers = refused_helpers(options);
+    // Where the map is adopted, the first agent's key stays.
+    let state = constants(OBJECT, &mut open.maps.data_ic_sentinel_data)?;
+    sys::random(state.ic_sentinel.name_key.as_mut_bytes())
+        .map_err(|e| BpfError::system("making a key", e))?;
     let missing = choose(open.open_object_mut(), &btf, &IDMAP);
     let object = Loader::new(OBJECT, Allowlist::sentinel())
         .share([(LOSSES, processes.losses.as_fd())])

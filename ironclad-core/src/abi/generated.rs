@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 // the objects' BTF.
 
 /// Names the pin directory. Raised when a pinned map changes its meaning.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// "IRON": the first word of an initialised [`State`].
 pub const MAGIC: u32 = 0x49524f4e;
 
@@ -1397,8 +1397,10 @@ pub struct Sentinel {
     pub probes: [u32; 2],
     /// `CLOCK_BOOTTIME` until which a break-glass token allows signals to trusted processes.
     pub open_until_ns: u64,
+    /// Of the hashes of names, random.
+    pub name_key: [u64; 2],
 }
-const _: () = assert!(size_of::<Sentinel>() == 96);
+const _: () = assert!(size_of::<Sentinel>() == 112);
 
 // enum ic_refuse_what: Operations on the host that are refused.
 
@@ -1539,7 +1541,7 @@ pub struct Label {
 }
 const _: () = assert!(size_of::<Label>() == 48);
 
-/// A name in a directory. Another name with the same hash is covered, too, which is harmless.
+/// A name in a directory. Another name with the same hash would be covered, too.
 ///
 /// `struct ic_name_key` in C.
 #[derive(
@@ -1560,7 +1562,7 @@ const _: () = assert!(size_of::<Label>() == 48);
 pub struct NameKey {
     /// The directory.
     pub dir: FileId,
-    /// Over the name: `ic_name_hash()`.
+    /// SipHash-1-3 of the name by [`Sentinel::name_key`].
     pub hash: u64,
     /// Bytes of the name.
     pub len: u32,
@@ -1947,7 +1949,7 @@ layouts! {
     }
     ic_sentinel = Sentinel {
         word, gate, gate_log, is_armed, canary, canary_hook, adopting, refuse, mount_namespace,
-        lost, group, candidates, launch, root_mount, filters, probes, open_until_ns
+        lost, group, candidates, launch, root_mount, filters, probes, open_until_ns, name_key
     }
     ic_secret_key = SecretKey {
         word

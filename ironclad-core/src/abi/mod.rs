@@ -132,20 +132,6 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-impl NameKey {
-    /// `ic_name_hash()` in C.
-    pub fn new(dir: FileId, name: &[u8]) -> Self {
-        let mut hash = name.len() as u64;
-        for chunk in name.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = (hash ^ u64::from_ne_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 32;
-        }
-        Self { dir, hash, len: name.len() as u32, _pad: 0 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

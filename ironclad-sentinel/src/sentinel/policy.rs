@@ -198,7 +198,8 @@ impl Sentinel {
 
     /// What rules and Sentinel's own rules cover now, with all exemptions.
     fn resolve(&self, files: Option<&CompiledFiles>) -> Result<Coverage, SentinelError> {
-        let mut coverage = resolve(files, &self.own, &self.processes)?;
+        let mut coverage =
+            resolve(files, &self.own, &self.processes, self.watched.guard.name_key())?;
         for (path, rules, may) in self.executables.exemptions() {
             let found = self.processes.identify(&[path])?;
             // A missing executable is reported, and exempt after a refresh.

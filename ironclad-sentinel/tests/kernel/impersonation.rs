@@ -1,9 +1,9 @@
 //! Impersonation of the agent and of exempt executables.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::mem::offset_of;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -239,6 +239,16 @@ fn begin(program: &Path, arguments: Option<&Path>, by: Option<&Surroundings>) ->
     TestProcess::start_as(command).unwrap()
 }
 
+/// Another name of the same length, and of the same multiplicative hash over words of eight bytes whatever its
+/// initial value is: a highest bit changes no other bit of a product.
+fn confused_name(name: &OsStr) -> OsString {
+    let mut name = name.as_bytes().to_vec();
+    for at in [7, 11, 15] {
+        name[at] ^= 0x80;
+    }
+    OsString::from_vec(name)
+}
+
 fn the_agents_executable_in_other_surroundings_is_not_trusted() {
     let host = Host::new();
     let (dir, own) = (host.dir(), std::env::current_exe().unwrap());
@@ -251,7 +261,10 @@ fn the_agents_executable_in_other_surroundings_is_not_trusted() {
     let root = CString::new(root.as_os_str().as_bytes()).unwrap();
     let loader = (Path::new(LOADER), Some(own.as_path()));
     let itself = (own.as_path(), None);
+    let confused = own.with_file_name(confused_name(own.file_name().unwrap()));
+    std::fs::copy(&own, &confused).unwrap();
     let tried = [
+        ("by a name of the same unkeyed hash", (&*confused, None), None),
         ("in another mount namespace", itself, Some(Surroundings::Mounts)),
         ("in another user namespace", itself, Some(Surroundings::Users)),
         ("in another root directory", itself, Some(Surroundings::Root(root))),
@@ -296,4 +309,5 @@ fn the_agents_executable_in_other_surroundings_is_not_trusted() {
     let (_pump, events) = sentinel.events(1024, Overflow::DropNewest).unwrap();
     attacks.with(by_orphan, &mut orphan(), &read("secret"), &events);
     sentinel.stop().unwrap();
+    std::fs::remove_file(&confused).unwrap();
 }

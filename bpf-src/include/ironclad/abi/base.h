@@ -10,7 +10,7 @@
 
 enum ic_abi {
 	/* Names the pin directory. Raised when a pinned map changes its meaning. */
-	IC_ABI_VERSION = 4,
+	IC_ABI_VERSION = 5,
 	/* "IRON": the first word of an initialised struct ic_state. */
 	IC_ABI_MAGIC = 0x49524f4e,
 };

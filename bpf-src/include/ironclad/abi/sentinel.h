@@ -141,8 +141,9 @@ struct ic_sentinel {
 	__u32 probes[2]; /* types of perf events that are kprobes and uprobes; 0: not known */
 	/* CLOCK_BOOTTIME until which a break-glass token allows signals to trusted processes. */
 	__u64 open_until_ns;
+	__u64 name_key[2]; /* of the hashes of names, random */
 };
-_Static_assert(sizeof(struct ic_sentinel) == 96, "ABI");
+_Static_assert(sizeof(struct ic_sentinel) == 112, "ABI");
 
 /* Operations on the host that are refused. */
 enum ic_refuse_what {
@@ -241,10 +242,10 @@ struct ic_label {
 };
 _Static_assert(sizeof(struct ic_label) == 48, "ABI");
 
-/* A name in a directory. Another name with the same hash is covered, too, which is harmless. */
+/* A name in a directory. Another name with the same hash would be covered, too. */
 struct ic_name_key {
 	struct ic_file_id dir; /* the directory */
-	__u64 hash; /* over the name: ic_name_hash() */
+	__u64 hash; /* SipHash-1-3 of the name by ic_sentinel.name_key */
 	__u32 len; /* bytes of the name */
 	__u32 _pad;
 };
