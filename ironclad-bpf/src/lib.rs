@@ -75,5 +75,5 @@ pub use map::{Map, MapInfo, Plain};
 pub use pin::{BPFFS, PinDirectory};
 pub use program::{Program, ProgramInfo, TestRun};
 pub use ring::EventRing;
-pub use sys::private_directory;
+pub use sys::{keep_in_memory, private_directory};
 pub use terminal::terminal_device;

@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_void};
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -318,6 +319,15 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Keeps the pages of this process at the addresses in memory: mlock(2).
+///
+/// # Errors
+/// Where the kernel refuses: without `CAP_IPC_LOCK`, above `RLIMIT_MEMLOCK`.
+pub fn keep_in_memory(addresses: Range<usize>) -> io::Result<()> {
+    // SAFETY: changes neither contents nor rights, and of addresses without a mapping it is an error.
+    check(unsafe { libc::mlock(addresses.start as *const c_void, addresses.len()) }).map(drop)
 }
 
 /// Overwrites memory that is not read again.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -88,19 +89,47 @@ pub(crate) fn paths(
     Ok(found)
 }
 
+/// Keeps the executable and the libraries of this process in memory. The kernel ends a process with SIGBUS where it
+/// cannot read a page of them, because the disk is gone.
+pub(crate) fn keep_code_in_memory() -> io::Result<()> {
+    let maps = PROC.read("self/maps")?;
+    let mappings: Vec<Mapping> = mappings(&maps).collect();
+    let code: BTreeSet<&OsStr> =
+        mappings.iter().filter(|it| it.is_code).map(|it| it.path).collect();
+    let mut ranges = mappings.iter().filter(|it| code.contains(it.path)).map(|it| &it.addresses);
+    ranges.try_for_each(|addresses| ironclad_bpf::keep_in_memory(addresses.clone()))
+}
+
 /// Files that this process has mapped as executable.
 fn code() -> io::Result<BTreeSet<PathBuf>> {
     let maps = PROC.read("self/maps")?;
-    Ok(maps.split(|&byte| byte == b'\n').filter_map(mapped).collect())
+    Ok(mappings(&maps).filter(|it| it.is_code).map(|it| it.path.into()).collect())
 }
 
-/// The file of an executable mapping, from a line of proc_pid_maps(5).
-fn mapped(line: &[u8]) -> Option<PathBuf> {
-    let mut words = line.splitn(6, |&byte| byte == b' ');
-    let rights = words.nth(1)?;
-    let path = words.nth(3)?.trim_ascii_start();
-    let is_file = path.starts_with(b"/") && !path.ends_with(b" (deleted)");
-    (rights.contains(&b'x') && is_file).then(|| OsStr::from_bytes(path).into())
+/// A mapping of a file that has its name still.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping<'a> {
+    addresses: Range<usize>,
+    is_code: bool,
+    path: &'a OsStr,
+}
+
+/// Those of proc_pid_maps(5).
+fn mappings(maps: &[u8]) -> impl Iterator<Item = Mapping<'_>> {
+    maps.split(|&byte| byte == b'\n').filter_map(Mapping::parse)
+}
+
+impl<'a> Mapping<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut words = line.splitn(6, |&byte| byte == b' ');
+        let (begin, end) = std::str::from_utf8(words.next()?).ok()?.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        let addresses = address(begin)?..address(end)?;
+        let is_code = words.next()?.contains(&b'x');
+        let path = words.nth(3)?.trim_ascii_start();
+        let is_file = path.starts_with(b"/") && !path.ends_with(b" (deleted)");
+        is_file.then(|| Self { addresses, is_code, path: OsStr::from_bytes(path) })
+    }
 }
 
 /// The rules of a policy together with Sentinel's own.
@@ -126,13 +155,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn executable_mappings_are_found() {
+    fn mappings_of_files_are_found() {
+        let path =
+            |line| Mapping::parse(line).map(|it| (it.addresses, it.is_code, it.path.to_owned()));
         let line = b"7f00-7f01 r-xp 00000000 08:01 42                         /usr/lib/a b.so";
-        assert_eq!(mapped(line), Some("/usr/lib/a b.so".into()));
-        assert_eq!(mapped(b"7f00-7f01 r--p 00000000 08:01 42         /usr/lib/a.so"), None);
-        assert_eq!(mapped(b"7f00-7f01 r-xp 00000000 00:00 0          [vdso]"), None);
-        assert_eq!(mapped(b"7f00-7f01 r-xp 00000000 00:00 0 "), None);
-        assert_eq!(mapped(b""), None);
+        assert_eq!(path(line), Some((0x7f00..0x7f01, true, "/usr/lib/a b.so".into())));
+        let line = b"7f00-7f01 r--p 00000000 08:01 42         /usr/lib/a.so";
+        assert_eq!(path(line), Some((0x7f00..0x7f01, false, "/usr/lib/a.so".into())));
+        for line in [
+            &b"7f00-7f01 r-xp 00000000 08:01 42         /usr/lib/a.so (deleted)"[..],
+            b"7f00-7f01 r-xp 00000000 00:00 0          [vdso]",
+            b"7f00-7f01 r-xp 00000000 00:00 0 ",
+            b"x-7f01 r-xp 00000000 08:01 42 /usr/lib/a.so",
+            b"",
+        ] {
+            assert_eq!(path(line), None);
+        }
         let own = std::env::current_exe().unwrap();
         assert!(code().unwrap().contains(&own), "{:?}", code());
     }

@@ -1,8 +1,9 @@
 //! Calls by which one process attacks another, or a file other than by its name.
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
@@ -193,18 +194,29 @@ pub fn write_memory(pid: i32) -> io::Result<()> {
 /// # Errors
 /// As of [`read_memory`].
 pub fn advise(pid: i32) -> io::Result<()> {
-    let range = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 4096 };
-    // SAFETY: the call takes numbers and the range, which outlives it; the descriptor has no other owner.
-    let advised = unsafe {
+    match process_madvise(pid, 0..4096, libc::MADV_COLD) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => Ok(()),
+        advised => advised,
+    }
+}
+
+/// Has the kernel take a process's pages out of memory, by process_madvise(2).
+///
+/// # Errors
+/// As of [`read_memory`], and where the pages are locked.
+pub fn page_out(pid: i32, addresses: Range<usize>) -> io::Result<()> {
+    process_madvise(pid, addresses, libc::MADV_PAGEOUT)
+}
+
+fn process_madvise(pid: i32, addresses: Range<usize>, advice: c_int) -> io::Result<()> {
+    let range = libc::iovec { iov_base: addresses.start as *mut c_void, iov_len: addresses.len() };
+    // SAFETY: the calls take numbers and the range, which outlives them; the descriptor has no other owner.
+    unsafe {
         let process = libc::syscall(libc::SYS_pidfd_open, pid, 0) as c_int;
         check(process)?;
         let process = OwnedFd::from_raw_fd(process);
         let (fd, range) = (process.as_raw_fd(), &raw const range);
-        check(libc::syscall(libc::SYS_process_madvise, fd, range, 1, libc::MADV_COLD, 0) as c_int)
-    };
-    match advised {
-        Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => Ok(()),
-        advised => advised,
+        check(libc::syscall(libc::SYS_process_madvise, fd, range, 1, advice, 0) as c_int)
     }
 }
 

@@ -85,6 +85,12 @@ impl Sentinel {
                 Some(audit.refused(PROGRAM, protection.map_err(SentinelError::from))?)
             }
         };
+        if let Err(error) = own::keep_code_in_memory() {
+            tracing::warn!(
+                %error,
+                "the agent's code may leave memory, and the agent ends where its disk is gone then: give it CAP_IPC_LOCK"
+            );
+        }
         let loaded = audit.refused(PROGRAM, Loaded::new(&builder, persistent.as_ref()))?;
         let (is_adopted, former) = (loaded.is_adopted, loaded.former.clone());
         let mut this = Self::assemble(&builder, loaded, persistent, oom_protection, claim, policy)?;

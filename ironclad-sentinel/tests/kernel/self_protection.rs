@@ -102,6 +102,27 @@ const TASK_ATTACKS: [(&str, &str, SentinelHook); 17] = {
     ]
 };
 
+/// The executable mappings of this test's program in a process, from proc_pid_smaps(5).
+fn code_in(pid: u32) -> String {
+    let own = std::env::current_exe().unwrap();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let begin =
+        maps.lines().position(|it| it.contains("r-xp") && it.ends_with(own.to_str().unwrap()));
+    let lines: Vec<_> = maps.lines().skip(begin.unwrap()).take(30).collect();
+    lines.join("\n")
+}
+
+/// Where it begins and ends.
+fn code_of(pid: u32) -> String {
+    code_in(pid).split_once(' ').unwrap().0.replace('-', " ")
+}
+
+fn is_code_locked(pid: u32) -> bool {
+    let code = code_in(pid);
+    let flags = code.lines().find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+    flags.split_whitespace().any(|flag| flag == "lo")
+}
+
 fn the_agent_is_protected_from_other_processes() {
     let host = Host::new();
     let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
@@ -132,6 +153,11 @@ fn the_agent_is_protected_from_other_processes() {
     if rustix::system::uname().release().to_string_lossy().starts_with("5.10.") {
         assert_eq!(attacker.ask(&format!("advise {agent}")).unwrap(), EACCES);
     }
+    // Nor are the agent's pages taken out of memory, where reading them anew would need its disk.
+    let page_out = |pid: u32| format!("page-out {pid} {}", code_of(pid));
+    assert_eq!(attacker.ask(&page_out(other.pid())).unwrap(), 0);
+    assert_ne!(attacker.ask(&page_out(agent)).unwrap(), 0);
+    assert!(is_code_locked(agent) && !is_code_locked(other.pid()));
     // Other processes may be traced, and signal 0 to the agent is allowed.
     assert_eq!(attacker.ask(&format!("read-memory {}", other.pid())).unwrap(), 0);
     assert_eq!(attacker.ask(&format!("kill {agent} 0")).unwrap(), 0);
