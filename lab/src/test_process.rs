@@ -164,7 +164,7 @@ impl TestProcess {
     /// `receive-kept`, `register-kept` and `write-registered TEXT` of io_uring; `account PATH|off` by acct(2);
     /// `pass-kept-through DIR` by FUSE, as DIR/file.
     ///
-    /// Other processes: `kill|signal-by-file PID SIGNAL`, `trace|seize|advise|count|read-memory|write-memory|open-memory|limit|
+    /// Other processes: `kill|signal-by-file PID SIGNAL`, `page-out PID BEGIN END` in hexadecimal, `trace|seize|advise|count|read-memory|write-memory|open-memory|limit|
     /// prefer-others-to|bind-to-first PID`; `probe-program PID|0 PATH`, where 0 stands for every process that executes it,
     /// `probe-kernel FUNCTION`; `watch|count-calls PID|0 NUMBER` of a tracepoint, `sample PID` of its stack. Programs at cgroups:
     /// `keep-program`, `link-kept|attach-kept|deny-devices|query-devices GROUP`; `keep-rewriting PORT` of sendto(2), 0 for none,
@@ -176,7 +176,7 @@ impl TestProcess {
     /// late: `keep-probe TRACEPOINT EVENTS` and `attach-probe`, `keep-session` and `link-session FUNCTION`;
     /// `keep-modify-return FUNCTION` and `keep-replacement`, for `open-kept` and `link-kept-as TYPE none|named`.
     /// Disks and file systems, by descriptors to read: `scsi-write|nvme-write|nvme-submit|nvme-uring|set-writable|add-partition|remove-partition DISK`,
-    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `serve-ublk PATH`, of XFS `open-by-xfs-handle|change-attribute PATH DIR`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
+    /// `set-up-again LOOP`, `serve-nbd DEVICE PATH`, `serve-ublk PATH`, of XFS `open-by-xfs-handle|read-as-executed|change-attribute PATH DIR`, `freeze|thaw|shut-down DIR`; `command PATH NUMBER ARGUMENT` of ioctl(2), both in
     /// hexadecimal; `quota-on DEVICE PATH`.
     /// `be-root-of-files-alone` gives up all other privileges. `insert-module PATH`, `press-sysrq DEVICE KEY` of a keyboard, `kexec-load`, `kexec-file-load PATH`, `iopl`, `ioperm`, `rewrite PATH OFFSET LENGTH`, `deduplicate FROM TO`. `tool PROGRAM ARGUMENT…` answers its exit status.
     ///

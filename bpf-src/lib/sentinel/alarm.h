@@ -13,6 +13,26 @@ struct {
 	__uint(max_entries, 4096);
 } ic_alarms SEC(".maps");
 
+/* Linux 6.10. Earlier kernels are not preempted in a program unless they are built with PREEMPT. */
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
+/*
+ * Around a record: a thread that is suspended between, under SCHED_DEADLINE for hours, would hold
+ * all later records back.
+ */
+IC_INLINE void ic_record_begin(void)
+{
+	if (bpf_ksym_exists(bpf_preempt_disable))
+		bpf_preempt_disable();
+}
+
+IC_INLINE void ic_record_end(void)
+{
+	if (bpf_ksym_exists(bpf_preempt_disable))
+		bpf_preempt_enable();
+}
+
 /* Keeps the event in the object's BTF, where a test compares it with Rust. */
 const struct ic_sentinel_event *ic_sentinel_event_shape;
 
@@ -55,18 +75,21 @@ IC_INLINE void ic_path(struct ic_sentinel_event *ev, struct dentry *dentry)
 }
 
 /*
- * Begins an alarm. An alarm without room is lost, and the next one has the count. The actor is read
+ * Begins an alarm, which ic_alarm_end() ends. An alarm without room is lost, and the next one has the count. The actor is read
  * from the task: before Linux 6.2 programs at cgroups have no helper for it.
  */
 IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *attempt)
 {
-	struct ic_sentinel_event *ev = bpf_ringbuf_reserve(&ic_alarms, sizeof(*ev), 0);
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	const struct ic_process *process = ic_caller(attempt->hook == IC_HOOK_MMAP_FILE);
 	__u64 user = bpf_get_current_uid_gid();
-	const struct ic_process *process;
+	struct ic_sentinel_event *ev;
 	__u32 tgid;
 
+	ic_record_begin();
+	ev = bpf_ringbuf_reserve(&ic_alarms, sizeof(*ev), 0);
 	if (!ev) {
+		ic_record_end();
 		__sync_fetch_and_add(&ic_sentinel.lost, 1);
 		return NULL;
 	}
@@ -81,7 +104,6 @@ IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *atte
 	tgid = BPF_CORE_READ(task, tgid);
 	ev->tid = BPF_CORE_READ(task, pid);
 	BPF_CORE_READ_STR_INTO(&ev->comm, task, comm);
-	process = ic_caller(attempt->hook == IC_HOOK_MMAP_FILE);
 	if (process) {
 		ev->exec_ns = process->exec_ns;
 		ev->exe = process->exe;
@@ -99,6 +121,12 @@ IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *atte
 	ev->op = attempt->op;
 	ev->verdict = attempt->verdict;
 	return ev;
+}
+
+IC_INLINE void ic_alarm_end(struct ic_sentinel_event *ev)
+{
+	bpf_ringbuf_submit(ev, 0);
+	ic_record_end();
 }
 
 /*
@@ -128,7 +156,7 @@ __noinline int ic_alarm_of(__u64 rules, __u64 address, __u32 target, __u32 detai
 			ic_file_identify(&ev->file, inode);
 		ic_path(ev, dentry);
 	}
-	bpf_ringbuf_submit(ev, 0);
+	ic_alarm_end(ev);
 	return 0;
 }
 

@@ -56,6 +56,19 @@ IC_INLINE bool ic_is_same_process(struct task_struct *task)
 	return (__u32)BPF_CORE_READ(task, tgid) == bpf_get_current_pid_tgid() >> 32;
 }
 
+/* The walk of a path that a task is at, if it is at one. */
+struct task_struct___walk {
+	void *nameidata;
+} __attribute__((preserve_access_index));
+
+/* Whether the caller walks a path. */
+IC_INLINE bool ic_is_at_path(void)
+{
+	struct task_struct___walk *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, nameidata);
+}
+
 IC_INLINE __u32 ic_mark(void)
 {
 	return ic_mark_at(bpf_get_current_pid_tgid() >> 32,

@@ -59,11 +59,13 @@ static __noinline int ic_report_open(__u64 rules, struct inode *inode)
 	if ((inode->i_mode & IC_S_IFMT) != IC_S_IFDIR &&
 	    BPF_CORE_READ(inode, i_writecount.counter) <= 0)
 		return 0;
+	ic_record_begin();
 	wake = bpf_ringbuf_reserve(&ic_wakes, sizeof(*wake), 0);
-	if (!wake)
-		return 0;
-	*wake = rules;
-	bpf_ringbuf_submit(wake, BPF_RB_FORCE_WAKEUP);
+	if (wake) {
+		*wake = rules;
+		bpf_ringbuf_submit(wake, BPF_RB_FORCE_WAKEUP);
+	}
+	ic_record_end();
 	return 0;
 }
 
@@ -215,7 +217,8 @@ int BPF_PROG(ic_file_open, struct file *file)
 		if (error)
 			return error;
 	}
-	if (file->f_flags & IC_FMODE_EXEC)
+	/* Without the walk of a path it is no execve(2): XFS takes the flag from the process. */
+	if (file->f_flags & IC_FMODE_EXEC && ic_is_at_path())
 		first = IC_FILE_EXECUTE;
 	else if (mode & IC_FMODE_READ)
 		first = IC_FILE_READ;

@@ -33,7 +33,7 @@ IC_INLINE void ic_sysctl_alarm(const union ic_sysctl_name *name)
 	__builtin_memcpy(ev->path, name->text, sizeof(name->text));
 	ev->path_len = sizeof(name->text);
 	ev->path_cut = 1;
-	bpf_ringbuf_submit(ev, 0);
+	ic_alarm_end(ev);
 }
 
 /* While Sentinel is armed, no process writes these. */

@@ -71,11 +71,6 @@ enum {
 	IC_PTRACE_MODE_FSCREDS = 8,
 };
 
-/* The walk of a path that a task is at, if it is at one. */
-struct task_struct___walk {
-	void *nameidata;
-} __attribute__((preserve_access_index));
-
 /*
  * Whether a denial needs no alarm, because monitors cause it: parts of /proc/PID/stat, of which the
  * kernel shows zeroes instead (ps, top), and the target of a link, wchan and io (pidof, journald).
@@ -83,14 +78,11 @@ struct task_struct___walk {
  */
 IC_INLINE bool ic_is_read_quiet(__u32 mode)
 {
-	struct task_struct___walk *task = (void *)bpf_get_current_task();
-
 	if (mode & IC_PTRACE_MODE_ATTACH)
 		return false;
 	if (mode & IC_PTRACE_MODE_NOAUDIT)
 		return true;
-	return mode == (IC_PTRACE_MODE_READ | IC_PTRACE_MODE_FSCREDS) &&
-	       !BPF_CORE_READ(task, nameidata);
+	return mode == (IC_PTRACE_MODE_READ | IC_PTRACE_MODE_FSCREDS) && !ic_is_at_path();
 }
 
 /* PID 1 may mount, and move the agent, and so may its tracer. Reading is allowed. */

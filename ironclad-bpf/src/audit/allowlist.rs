@@ -185,6 +185,9 @@ impl Allowlist {
             &[AttachType::CGROUP_SYSCTL],
         );
         list.types.extend(sysctl.types);
+        for allowed in list.types.values_mut() {
+            allowed.kfuncs.extend(["bpf_preempt_disable", "bpf_preempt_enable"].map(str::to_owned));
+        }
         list
     }
 

@@ -369,6 +369,30 @@ pub fn open_by_xfs_handle(file: &File, by: &File) -> io::Result<OwnedFd> {
     }
 }
 
+/// Opens a file of XFS to read by its handle and a directory, with the flag that execve(2) sets.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn open_as_executed(path: &CStr, by: &File) -> io::Result<OwnedFd> {
+    const XFS_IOC_PATH_TO_HANDLE: libc::Ioctl = 0xc038_5869_u32 as libc::Ioctl;
+    const XFS_IOC_OPEN_BY_HANDLE: libc::Ioctl = 0xc038_586b_u32 as libc::Ioctl;
+    const FMODE_EXEC: c_int = 0x20;
+    let (mut handle, mut len) = (vec![0u8; 64], 0u32);
+    let mut request = XfsRequest::of(&[], 0);
+    request.path = path.as_ptr() as usize;
+    (request.to, request.to_len) = (handle.as_mut_ptr() as usize, &raw mut len as usize);
+    // SAFETY: the kernel reads the path and writes a handle, of 24 bytes, and its length, and all outlive the call.
+    check(unsafe { libc::ioctl(by.as_raw_fd(), XFS_IOC_PATH_TO_HANDLE, &raw mut request) })?;
+    handle.truncate(len as usize);
+    let mut request = XfsRequest::of(&handle, libc::O_RDONLY | libc::O_CLOEXEC | FMODE_EXEC);
+    // SAFETY: the handle outlives the call; a new descriptor has no other owner.
+    unsafe {
+        let fd = libc::ioctl(by.as_raw_fd(), XFS_IOC_OPEN_BY_HANDLE, &raw mut request);
+        check(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
 /// Sets an extended attribute of a file of XFS by its handle and a directory: XFS_IOC_ATTRMULTI_BY_HANDLE.
 ///
 /// # Errors

@@ -22,15 +22,17 @@ mod word;
 pub use attack::{
     Handle, advise, be_root_of_files_alone, chattr, count, decide_on_opens, enable_verity,
     file_setattr, hello, insert_module, kexec_file_load, kexec_load, load_lsm_program,
-    load_program, map_to_write, prlimit, probe, put_over, read_memory, sample_stack, seize,
-    set_version, share_mount, signal_by_file, trace, version, watch_tracepoint, write_memory,
+    load_program, map_to_write, page_out, prlimit, probe, put_over, read_memory, sample_stack,
+    seize, set_version, share_mount, signal_by_file, trace, version, watch_tracepoint,
+    write_memory,
 };
 #[cfg(target_arch = "x86_64")]
 pub use attack::{allow_ports, chattr_32};
 pub use disk::{
     account, change_attribute, clone_range, command, deduplicate, freeze, give_to_loop,
-    move_extents, open_by_xfs_handle, partition, quota_on, run_nbd, scsi_send, scsi_write,
-    scsi_write_by_write, set_up_again, set_writable, shut_down, swap_boot, swap_extents, thaw,
+    move_extents, open_as_executed, open_by_xfs_handle, partition, quota_on, run_nbd, scsi_send,
+    scsi_write, scsi_write_by_write, set_up_again, set_writable, shut_down, swap_boot,
+    swap_extents, thaw,
 };
 pub use first_thread::end_first_thread;
 pub use fork::{be_real_time, eat_in_group, idle_child, in_child};

@@ -179,10 +179,14 @@ fn xfs_handles_do_not_change_protected_files() {
             format!("change-attribute {file} {open}"),
         ),
     ];
+    let secret = (
+        "read a protected file by XFS_IOC_OPEN_BY_HANDLE with the flag of execve(2)",
+        format!("read-as-executed {file} {open}"),
+    );
     // XFS_IOC_FSSETDM_BY_HANDLE, which has the number of FITRIM.
     let state = format!("command {open} 40405879 00");
     assert_eq!(attacker.ask(&state).unwrap(), ENOTTY);
-    for (name, order) in &tried {
+    for (name, order) in tried.iter().chain([&secret]) {
         attacks.without(name, &mut attacker, order);
     }
     let sentinel = host.start(&unchanged(&protected));
@@ -190,6 +194,12 @@ fn xfs_handles_do_not_change_protected_files() {
     for (name, order) in &tried {
         attacks.with(name, &mut attacker, order, &events);
     }
+    does(&mut attacker, &secret.1);
+    // Reading is denied, executing is not.
+    let rule = FileRule::new(RuleId(1), "secret", FileAction::Deny).tree(&protected);
+    let unread = Policy::builder().file_rule(rule.operations(FileOps::READ));
+    sentinel.apply(&unread.compile().unwrap()).unwrap();
+    attacks.with(secret.0, &mut attacker, &secret.1, &events);
     // Another file by its handle.
     does(&mut attacker, &format!("open-by-xfs-handle {other} {open}"));
     drop(sentinel);

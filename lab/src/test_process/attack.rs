@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
@@ -22,11 +22,11 @@ use ironclad_syscalls::{
     command, count, decide_on_opens, deduplicate, deny_devices, detach_link, enable_verity,
     file_setattr, freeze, hello, insert_module, kexec_file_load, kexec_load, link_by_id,
     load_lsm_program, load_program, load_with_attributes, map_by_id, move_extents, nvme_submit,
-    nvme_uring, nvme_write, open_by_xfs_handle, open_pin, override_verdict, partition, prlimit,
-    probe, program_by_id, query_devices, quota_on, read_by_helper, read_by_kfunc, read_memory,
-    sample_stack, scsi_send, scsi_write, seize, set_up_again, set_version, set_writable,
-    share_mount, shut_down, signal_by_file, signal_by_kfunc, swap_extents, thaw, trace,
-    update_link, uring_open, watch_tracepoint, write_memory,
+    nvme_uring, nvme_write, open_as_executed, open_by_xfs_handle, open_pin, override_verdict,
+    page_out, partition, prlimit, probe, program_by_id, query_devices, quota_on, read_by_helper,
+    read_by_kfunc, read_memory, sample_stack, scsi_send, scsi_write, seize, set_up_again,
+    set_version, set_writable, share_mount, shut_down, signal_by_file, signal_by_kfunc,
+    swap_extents, thaw, trace, update_link, uring_open, watch_tracepoint, write_memory,
 };
 
 use super::held::{hex, how};
@@ -136,6 +136,11 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["open-by-xfs-handle", path, by] => {
             File::open(path).and_then(|file| open_by_xfs_handle(&file, &File::open(by)?)).map(drop)
         }
+        ["read-as-executed", path, by] => CString::new(path)
+            .map_err(io::Error::from)
+            .and_then(|path| open_as_executed(&path, &File::open(by)?))
+            .and_then(|file| File::from(file).read_exact(&mut [0]))
+            .map(drop),
         ["change-attribute", path, by] => {
             File::open(path).and_then(|file| change_attribute(&file, &File::open(by)?))
         }
@@ -184,6 +189,10 @@ pub(super) fn on_host(words: &[&str]) -> io::Result<Option<u64>> {
         ["count", pid] => count(number(pid)),
         ["be-root-of-files-alone"] => be_root_of_files_alone(),
         ["advise", pid] => advise(number(pid)),
+        ["page-out", pid, begin, end] => {
+            let address = |text| usize::from_str_radix(text, 16).map_err(io::Error::other);
+            address(begin).and_then(|begin| page_out(number(pid), begin..address(end)?))
+        }
         ["seize", pid] => seize(number(pid)),
         ["trace", pid] => trace(number(pid)),
         ["read-memory", pid] => read_memory(number(pid)),
