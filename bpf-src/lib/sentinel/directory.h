@@ -147,6 +147,25 @@ __noinline __u64 ic_below_surely(__u64 address, __u32 half)
 	return 0;
 }
 
+/* The dentry's node in the list of its inode's names: in a union on 6.12, and not on 7.3. */
+struct dentry___v6_12 {
+	union {
+		struct hlist_node d_alias;
+	} d_u;
+} __attribute__((preserve_access_index));
+
+/* One of the names of an inode; NULL where it has none in memory. */
+IC_INLINE struct dentry *ic_alias_of(struct inode *inode)
+{
+	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first);
+
+	if (!alias)
+		return NULL;
+	if (bpf_core_field_exists(struct dentry___v6_12, d_u))
+		return (void *)(alias - bpf_core_field_offset(struct dentry___v6_12, d_u.d_alias));
+	return (void *)(alias - bpf_core_field_offset(struct dentry, d_alias));
+}
+
 /* Reads a cache cell once: another CPU may write it meanwhile. */
 IC_INLINE void ic_dir_read(struct ic_dir_cache *found, const struct ic_dir_cache *cache)
 {
@@ -160,23 +179,35 @@ IC_INLINE void ic_dir_read(struct ic_dir_cache *found, const struct ic_dir_cache
 	found->sum = IC_READ_ONCE(cache->sum);
 }
 
-/* A checksum over the cell: two CPUs may write it at once. */
+/*
+ * A checksum over the cell: two CPUs may write it at once. By the key of the instance: a process
+ * that chooses numbers of inodes, as a FUSE server does, cannot choose the sum.
+ */
 IC_INLINE __u64 ic_dir_sum(const struct ic_dir_cache *cache)
 {
-	return cache->word * 0x9e3779b97f4a7c15ULL ^ cache->dir.ino * 0xff51afd7ed558ccdULL ^
-	       cache->below * 0xc2b2ae3d27d4eb4fULL ^ (__u64)cache->dir.dev << 32 ^
-	       cache->dir.generation ^ (__u64)cache->names << 17 ^ (__u64)cache->flags << 49;
+	__u64 one = ic_sentinel.name_key[0] | 1, two = ic_sentinel.name_key[1] | 1;
+
+	return cache->word * 0x9e3779b97f4a7c15ULL ^ cache->dir.ino * one ^ cache->below * two ^
+	       ((__u64)cache->dir.dev << 32 | cache->dir.generation) * (one ^ two << 1) ^
+	       (__u64)cache->names << 17 ^ (__u64)cache->flags << 49;
 }
 
-/* Fills a cell from the labels of the directory and its parents. */
-IC_INLINE void ic_dir_walk(struct ic_dir_cache *found, struct dentry *child)
+/*
+ * Fills a cell from the labels of the directory and its parents. A hook may name the directory
+ * itself in place of a child (cachefiles).
+ */
+IC_INLINE void ic_dir_walk(struct ic_dir_cache *found, struct dentry *child, struct inode *dir)
 {
+	struct dentry *dentry = BPF_CORE_READ(child, d_parent);
 	const struct ic_file_id id = found->dir;
 	__u32 half = found->word & 1;
 	const struct ic_label *label;
 
+	if (BPF_CORE_READ(dentry, d_inode) != dir)
+		dentry = ic_alias_of(dir);
 	/* The verifier requires a number as the argument, and not a pointer. */
-	found->below = ic_below((__u64)BPF_CORE_READ(child, d_parent), half);
+	found->below =
+		dentry ? ic_below(ic_address(dentry), half) : ic_rules_any(ic_address(child), half);
 	label = ic_label_of(&id);
 	found->names = label ? label->names[half] : 0;
 	found->flags = label ? label->flags[half] : 0;
@@ -207,7 +238,7 @@ IC_INLINE void ic_dir_lookup(struct ic_dir_cache *found, struct dentry *child, s
 	}
 	found->word = word;
 	found->dir = id;
-	ic_dir_walk(found, child);
+	ic_dir_walk(found, child, dir);
 	if (cache && !(word >> IC_RENAME_SHIFT))
 		*cache = *found;
 }

@@ -70,25 +70,6 @@ IC_INLINE bool ic_has_rules(struct dentry *dentry, __u64 rules)
 	return dentry->d_parent != dentry && ic_rules_of(dentry) & rules;
 }
 
-/* The dentry's node in the list of its inode's names: in a union on 6.12, and not on 7.3. */
-struct dentry___v6_12 {
-	union {
-		struct hlist_node d_alias;
-	} d_u;
-} __attribute__((preserve_access_index));
-
-/* One of the names of an inode; NULL where it has none in memory. */
-IC_INLINE struct dentry *ic_alias_of(struct inode *inode)
-{
-	__u64 alias = (__u64)BPF_CORE_READ(inode, i_dentry.first);
-
-	if (!alias)
-		return NULL;
-	if (bpf_core_field_exists(struct dentry___v6_12, d_u))
-		return (void *)(alias - bpf_core_field_offset(struct dentry___v6_12, d_u.d_alias));
-	return (void *)(alias - bpf_core_field_offset(struct dentry, d_alias));
-}
-
 /* The name of an inode, cut to `size` bytes, its end included. */
 IC_INLINE void ic_alias_name(__u8 *name, __u32 size, struct inode *inode)
 {

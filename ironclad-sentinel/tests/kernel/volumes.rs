@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(files_on_xfs_are_protected).shared().in_machine().needs(&[lsm]),
         test!(xfs_handles_do_not_change_protected_files).shared().in_machine().needs(&[lsm]),
+        test!(cachefiles_does_not_use_a_protected_tree).shared().in_machine().needs(&[lsm]),
         test!(blocks_do_not_move_to_or_from_a_protected_file).shared().in_machine().needs(&[lsm]),
         test!(files_in_case_folding_directories_are_refused).shared().in_machine().needs(&[lsm]),
         test!(external_logs_and_journals_are_protected).shared().in_machine().needs(&[lsm]),
@@ -155,6 +156,34 @@ fn files_on_xfs_are_protected() {
     assert_eq!(std::fs::read(&twin).unwrap(), [b'2'; 4096]);
     drop(attacker);
     drop(sentinel);
+    unmount(&host);
+}
+
+/// cachefiles asks for its directory whether it may create names there, and not for the names.
+fn cachefiles_does_not_use_a_protected_tree() {
+    let host = Host::new();
+    let (mut attacker, mut attacks) = (host.test_process(), Attacks::default());
+    if attacker.ask("tool modprobe cachefiles").unwrap() != 0 {
+        skip("this kernel has no module `cachefiles`");
+    }
+    let [protected, open] = mount(&host, &mut attacker, "mke2fs -F -t ext4");
+    let script = host.path("bind");
+    let bind = "exec 3<>/dev/cachefiles\n\
+                printf \"dir $1\" >&3 && printf 'tag x' >&3 && printf 'bind' >&3\n";
+    std::fs::write(&script, bind).unwrap();
+    let order = |dir: &Path| format!("tool sh {} {}", script.display(), dir.display());
+    let name = "have cachefiles create directories in a protected tree";
+    attacks.without(name, &mut attacker, &order(&open));
+    let sentinel = host.start(&unchanged(&protected));
+    let (_pump, events) = sentinel.events(64, Overflow::DropNewest).unwrap();
+    // Nothing in the tree was used since the rule: no walk to the root is cached.
+    let event = attacks.with(name, &mut attacker, &order(&protected), &events);
+    assert_eq!(event.hook, SentinelHook::InodeMkdir, "{event}");
+    // The walk that is cached now is that of the tree.
+    let mkdir = format!("mkdir {}/plain", protected.display());
+    assert_eq!(attacker.ask(&mkdir).unwrap(), EPERM);
+    drop(sentinel);
+    drop(attacker);
     unmount(&host);
 }
 

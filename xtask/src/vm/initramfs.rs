@@ -35,7 +35,7 @@ const MODULES: [&str; 22] = [
 ];
 
 /// For `modprobe`, by tests that need them, with what they depend on.
-const MODULES_ON_DEMAND: [&str; 17] = [
+const MODULES_ON_DEMAND: [&str; 18] = [
     "fuse",
     "nfsd",
     "nfsv4",
@@ -53,6 +53,7 @@ const MODULES_ON_DEMAND: [&str; 17] = [
     "ip_gre",
     "ip_vti",
     "autofs4",
+    "cachefiles",
 ];
 
 /// For the tests' use, beside busybox.
