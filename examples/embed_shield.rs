@@ -20,12 +20,17 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let interface = args.next().ok_or("usage: embed_shield INTERFACE PREFIX…")?;
+    const USAGE: &str = "usage: embed_shield INTERFACE PREFIX…";
+    let interface = args.next().filter(|it| !it.starts_with('-')).ok_or(USAGE)?;
     let bad = args.map(|prefix| prefix.parse()).collect::<Result<Vec<Cidr>, _>>()?;
+    if bad.is_empty() {
+        return Err(USAGE.into());
+    }
 
     let set = AddressSet::new(RuleId(1), "bad", Action::Drop).cidrs(bad);
     let policy = Policy::builder().set(set).compile()?;
     let shield = Shield::builder("embed").interface(interface).start(&policy)?;
+    let _ = writeln!(std::io::stderr(), "in force; Ctrl-C ends it");
     let (_pump, events) = shield.events(1024, Overflow::DropNewest)?;
     for event in &events {
         let dropped = shield.counters()?.dropped().packets;

@@ -11,7 +11,7 @@
 //!
 //! # Features
 //!
-//! Each only adds items. `shield` and `sentinel` are on by default.
+//! No feature changes what others add. `shield` and `sentinel` are on by default.
 //!
 //! | feature | adds |
 //! |---|---|

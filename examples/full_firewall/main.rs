@@ -64,8 +64,8 @@ struct Args {
     /// Stop after N seconds.
     #[arg(long, value_name = "N", requires = "place")]
     seconds: Option<u64>,
-    /// A folder with `country/ipv4`, `country/ipv6` and `ipsum/levels` for the lab; small built-in
-    /// lists otherwise.
+    /// A folder with `country/ipv4`, `country/ipv6` and `ipsum/levels` for the lab: by default IRONCLAD_DATA or
+    /// ../shared/data; small built-in lists where there is none.
     #[arg(long, value_name = "DIR", conflicts_with = "place")]
     data: Option<PathBuf>,
     /// Print the lab's summary as JSON alone.

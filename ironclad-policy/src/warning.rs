@@ -30,7 +30,7 @@ impl fmt::Display for PolicyWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingAllowed => f.write_str(
-                "every packet is dropped, and no operator can log in (name a gateway, or allow a set or tuple)",
+                "packets of every source are dropped, and no operator can log in (name a gateway, or allow a set or tuple)",
             ),
             Self::EmptySet { rule, name } => {
                 write!(f, "rule {rule} (`{name}`) has no prefix, and matches no packet")
