@@ -1,7 +1,8 @@
 //! The calls of programs that other processes have loaded.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -58,11 +59,9 @@ impl RefusedCalls {
             Err(why) => return Ok(Self::hidden(&why)),
         };
         helpers.iter().for_each(|it| calls.add_helper(&symbols[it]));
-        let btf = if kfuncs.is_empty() { None } else { KernelBtf::load() };
         for id in kfuncs {
             // A number in the kernel's types, or where the function is: a kernel shows one of both.
-            let by_number = || btf.as_ref()?.function_name(id as u32);
-            let name = symbols[&id].first().cloned().or_else(by_number);
+            let name = symbols[&id].first().cloned().or_else(|| function_name(id as u32));
             let name = name.unwrap_or_else(|| format!("function {id}"));
             if !is_harmless(&name) {
                 calls.acting.insert(name);
@@ -87,6 +86,15 @@ impl RefusedCalls {
             }
         }
     }
+}
+
+/// The kernel's function by its number in the kernel's types, which take tens of milliseconds to read: once for each
+/// function.
+fn function_name(id: u32) -> Option<String> {
+    static KNOWN: Mutex<BTreeMap<u32, Option<String>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || KernelBtf::load()?.function_name(id);
+    known.entry(id).or_insert_with(read).clone()
 }
 
 #[cfg(test)]
