@@ -173,7 +173,10 @@ IC_INLINE __u32 ic_parse_ip6(struct ic_cursor *cur, struct ic_packet *packet)
 	cur->off += sizeof(*ip);
 	if ((void *)(ip + 1) + cur->left > cur->end)
 		return IC_REASON_IP6_LENGTH;
-	/* The kernel takes the whole frame, with the option of jumbograms (RFC 2675) or without. */
+	/*
+	 * Linux 5.10 and 6.18 take the whole frame, also without the option of jumbograms (RFC
+	 * 2675); 7.3 drops the packet.
+	 */
 	if (!cur->left && ip->nexthdr == IC_PROTO_HOPOPTS) {
 		cur->left = cur->end - (void *)(ip + 1);
 		cur->jumbo = 1;

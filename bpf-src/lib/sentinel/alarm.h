@@ -13,7 +13,7 @@ struct {
 	__uint(max_entries, 4096);
 } ic_alarms SEC(".maps");
 
-/* Linux 6.10. Earlier kernels are not preempted in a program unless they are built with PREEMPT. */
+/* Linux 6.10. Earlier kernels preempt a program where they are preemptible. */
 extern void bpf_preempt_disable(void) __ksym __weak;
 extern void bpf_preempt_enable(void) __ksym __weak;
 
@@ -75,8 +75,9 @@ IC_INLINE void ic_path(struct ic_sentinel_event *ev, struct dentry *dentry)
 }
 
 /*
- * Begins an alarm, which ic_alarm_end() ends. An alarm without room is lost, and the next one has the count. The actor is read
- * from the task: before Linux 6.2 programs at cgroups have no helper for it.
+ * Begins an alarm, which ic_alarm_end() ends. An alarm without room is lost, and the next one has
+ * the count. The actor is read from the task: before Linux 6.2 programs at cgroups have no helper
+ * for it.
  */
 IC_INLINE struct ic_sentinel_event *ic_alarm_begin(const struct ic_attempt *attempt)
 {

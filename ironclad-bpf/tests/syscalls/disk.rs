@@ -358,9 +358,13 @@ fn xfs_handle(file: &File) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Where the kernel refuses.
 pub fn open_by_xfs_handle(file: &File, by: &File) -> io::Result<OwnedFd> {
+    open_handle(&xfs_handle(file)?, libc::O_RDWR, by)
+}
+
+/// Opens a file of XFS by its handle and a directory: XFS_IOC_OPEN_BY_HANDLE.
+fn open_handle(handle: &[u8], flags: c_int, by: &File) -> io::Result<OwnedFd> {
     const XFS_IOC_OPEN_BY_HANDLE: libc::Ioctl = 0xc038_586b_u32 as libc::Ioctl;
-    let handle = xfs_handle(file)?;
-    let mut request = XfsRequest::of(&handle, libc::O_RDWR | libc::O_CLOEXEC);
+    let mut request = XfsRequest::of(handle, flags | libc::O_CLOEXEC);
     // SAFETY: the handle outlives the call; a new descriptor has no other owner.
     unsafe {
         let fd = libc::ioctl(by.as_raw_fd(), XFS_IOC_OPEN_BY_HANDLE, &raw mut request);
@@ -375,7 +379,6 @@ pub fn open_by_xfs_handle(file: &File, by: &File) -> io::Result<OwnedFd> {
 /// Where the kernel refuses.
 pub fn open_as_executed(path: &CStr, by: &File) -> io::Result<OwnedFd> {
     const XFS_IOC_PATH_TO_HANDLE: libc::Ioctl = 0xc038_5869_u32 as libc::Ioctl;
-    const XFS_IOC_OPEN_BY_HANDLE: libc::Ioctl = 0xc038_586b_u32 as libc::Ioctl;
     const FMODE_EXEC: c_int = 0x20;
     let (mut handle, mut len) = (vec![0u8; 64], 0u32);
     let mut request = XfsRequest::of(&[], 0);
@@ -384,13 +387,7 @@ pub fn open_as_executed(path: &CStr, by: &File) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads the path and writes a handle, of 24 bytes, and its length, and all outlive the call.
     check(unsafe { libc::ioctl(by.as_raw_fd(), XFS_IOC_PATH_TO_HANDLE, &raw mut request) })?;
     handle.truncate(len as usize);
-    let mut request = XfsRequest::of(&handle, libc::O_RDONLY | libc::O_CLOEXEC | FMODE_EXEC);
-    // SAFETY: the handle outlives the call; a new descriptor has no other owner.
-    unsafe {
-        let fd = libc::ioctl(by.as_raw_fd(), XFS_IOC_OPEN_BY_HANDLE, &raw mut request);
-        check(fd)?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+    open_handle(&handle, libc::O_RDONLY | FMODE_EXEC, by)
 }
 
 /// Sets an extended attribute of a file of XFS by its handle and a directory: XFS_IOC_ATTRMULTI_BY_HANDLE.

@@ -14,7 +14,7 @@ use crate::vm::{self, Job, Program};
 /// while the kernel detaches programs from functions (`synchronize_rcu_tasks`) and the processors idle; 6.12 is as slow.
 const MACHINES_AT_ONCE: usize = 4;
 /// For one program; emulation is ten to twenty times slower than the host.
-const TIMEOUT_SECONDS: u64 = 4500;
+const TIMEOUT_SECONDS: u64 = 3600;
 
 /// The package with tests for machines of their own.
 const APART: &str = "ironclad-sentinel";
